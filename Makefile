@@ -1,0 +1,30 @@
+# Two commands: `make demo` does the main job, `make test` proves it. Both make .venv when there is none.
+PYTHON ?= python3
+BIN := .venv/bin
+SECONDS ?= 180
+OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test lint types check clean
+
+demo: .venv/ready
+	$(BIN)/pargolf demo --seconds $(SECONDS) --out $(OUT)
+
+test: .venv/ready lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+# torch first and alone: with it in place, no later range can pull a CUDA build of several gigabytes.
+.venv/ready: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,96 @@
+"""Bytes against loss: every published pair of quantizer and codec against the solver, on a trained model.
+
+    pargolf demo --out runs/demo && python benchmarks/bytes.py runs/demo [--windows 100] [--json]
+
+Prints what each pair costs in bytes, in Hessian-weighted error and in bits per byte (on so many validation windows,
+the same for all), then what the solver reaches at the same bytes, and the bytes it needs for the same tax. The run's
+data are looked for in its own folder, as the demo leaves them; `--data` names others.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from pargolf.data.folder import open_data
+from pargolf.data.stream import TrainStream
+from pargolf.quant.gptq import calibrate
+from pargolf.run.bench import at_equal, ours, published, quantizer_rows
+from pargolf.run.folder import RunFolder
+from pargolf.run.score import Validation
+
+SIZES = (0.45, 0.6, 0.8, 1.0, 1.3, 1.8)  # of what the frontier's pair takes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--windows", type=int, default=100)
+    parser.add_argument("--batches", type=int, default=16)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    folder, data = RunFolder.open(args.run), open_data(args.data or args.run / "data")
+    recipe, weights = folder.read_recipe(), folder.read_weights()
+    model = recipe.model.build(0)
+    model.load_state_dict(weights, strict=False)
+    train = recipe.train
+    stream = TrainStream(data.train, batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=1, order=train.order)
+    hessians = calibrate(model, (stream.batch(10_000 + i) for i in range(args.batches)))
+    validation = Validation(data)
+
+    def grade(found) -> float:
+        return validation.sample(found.eval(), recipe.plain, vocab=recipe.model.vocab, count=args.windows).bpb
+
+    before = grade(model)
+    rows = []
+
+    def show(row) -> None:
+        row["tax"] = row["bpb"] - before
+        rows.append(row)
+        if not args.json:
+            tax = 1000 * row["tax"]
+            print(f"{row['name']:14} {row['bytes']:9,} {row['weighted_error']:12.6f} {tax:10.2f}", flush=True)
+
+    if not args.json:
+        print(f"before packing {before:.4f} BPB\n{'pair':14} {'bytes':>9} {'error, nats':>12} {'tax, mBPB':>10}")
+    for row in quantizer_rows(recipe, weights, hessians, published(), grade=grade):
+        show(row)
+    frontier = rows[-1]["bytes"]
+    for pair, sizes in ((ours(states=None), SIZES[1:5]), (ours(), SIZES)):
+        rooms = [round(size * frontier) for size in sizes]
+        for row in quantizer_rows(recipe, weights, hessians, [pair], rooms=rooms, grade=grade):
+            show(row)
+    curves = {name: [row for row in rows if row["name"] == name] for name in ("ours", "ours, scalar")}
+    compared = []
+    for row in [r for r in rows if r["name"] not in curves]:
+        compared.append(
+            {
+                "name": row["name"],
+                "tax": row["tax"],
+                "tax_at_equal_bytes": at_equal(curves["ours"], given="bytes", value=row["bytes"], wanted="tax"),
+                "bytes": row["bytes"],
+                "bytes_at_equal_tax": at_equal(curves["ours"], given="tax", value=row["tax"], wanted="bytes"),
+            }
+        )
+    trellis = []
+    for row in curves["ours, scalar"]:
+        needed = at_equal(curves["ours"], given="weighted_error", value=row["weighted_error"], wanted="bytes")
+        if needed:
+            trellis.append(1 - needed / row["bytes"])
+    if args.json:
+        print(json.dumps({"before": before, "rows": rows, "compared": compared, "trellis": trellis}))
+        return
+    print(f"\n{'pair':14} {'its tax':>9} {'ours at its bytes':>18} {'its bytes':>10} {'ours at its tax':>16}")
+    for row in compared:
+        tax = "-" if row["tax_at_equal_bytes"] is None else f"{1000 * row['tax_at_equal_bytes']:.2f}"
+        size = "-" if row["bytes_at_equal_tax"] is None else f"{row['bytes_at_equal_tax']:,.0f}"
+        print(f"{row['name']:14} {1000 * row['tax']:9.2f} {tax:>18} {row['bytes']:10,} {size:>16}")
+    saved = ", ".join(f"{share:.1%}" for share in trellis)
+    print(f"\nthe trellis against the scalar grid, both under GPTQ and solver, bytes saved at equal error: {saved}")
+
+
+if __name__ == "__main__":
+    main()

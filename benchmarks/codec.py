@@ -1,0 +1,82 @@
+"""Bytes of quantized weights by codec, against order-0 entropy, and seconds to write and read a million weights.
+
+    python benchmarks/codec.py            # synthetic matrices: Gaussian and heavy-tailed, with unequal rows and columns
+
+Ratios are to the Shannon bound of each matrix's own value counts, which no table-per-tensor coder can pass.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pargolf.packing import coder
+from pargolf.packing.codecs import Brotli, Lzma, Zlib, Zstd
+
+Matrices = list[NDArray[np.int8]]
+
+
+def matrices(
+    *, bits: int, clip: float | None, rows: float, columns: float, tails: int | None = None, shape=(512, 1024)
+) -> Matrices:
+    """Two synthetic matrices; `rows` and `columns` spread ln sigma, `clip` in standard deviations (None: amax)."""
+    out = []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        w = rng.standard_normal(shape) if tails is None else rng.standard_t(tails, size=shape)
+        w *= np.exp(rows * rng.standard_normal((shape[0], 1))) * np.exp(columns * rng.standard_normal((1, shape[1])))
+        high = 2 ** (bits - 1) - 1
+        limit = clip * w.std(1, keepdims=True) if clip else np.abs(w).max(1, keepdims=True)
+        out.append(np.clip(np.round(w * high / limit), -high, high).astype(np.int8))
+    return out
+
+
+def cases() -> Iterator[tuple[str, Matrices]]:
+    yield "int6, 12.85 sd, Gaussian", matrices(bits=6, clip=12.85, rows=0.3, columns=0)
+    yield "int6, 12.85 sd, columns .1", matrices(bits=6, clip=12.85, rows=0.3, columns=0.1)
+    yield "int6, 12.85 sd, columns .3", matrices(bits=6, clip=12.85, rows=0.3, columns=0.3)
+    yield "int6, amax, t5, columns .2", matrices(bits=6, clip=None, rows=0.3, columns=0.2, tails=5)
+    yield "int4, 7 sd, columns .1", matrices(bits=4, clip=7, rows=0, columns=0.1)
+    yield "int8, 20 sd, columns .2", matrices(bits=8, clip=20, rows=0.3, columns=0.2)
+    yield "ternary, columns .2", matrices(bits=2, clip=1.5, rows=0, columns=0.2)
+    yield "int6 small (48 x 64)", matrices(bits=6, clip=12.85, rows=0.3, columns=0.2, shape=(48, 64))
+
+
+def coders() -> Iterator[tuple[str, Callable[[Matrices], bytes], Callable[[bytes, Matrices], object]]]:
+    """Name, writer and reader of each codec."""
+    for name, codec in (("zlib-9", Zlib()), ("zstd-22", Zstd()), ("xz-9e", Lzma()), ("brotli-11", Brotli())):
+        yield (
+            name,
+            lambda codes, codec=codec: codec.encode(b"".join(m.tobytes() for m in codes)),
+            lambda data, codes, codec=codec: codec.decode(data, size=sum(m.size for m in codes)),
+        )
+    yield "ours", coder.encode, lambda data, codes: coder.decode(data, [m.shape for m in codes])
+
+
+def main() -> None:
+    names = [name for name, _, _ in coders()]
+    print(f"{'codes':28} {'order-0':>9} " + " ".join(f"{name:>10}" for name in names) + "  ours/best")
+    seconds = {name: [0.0, 0.0] for name in names}
+    weights = 0
+    for title, codes in cases():
+        bound = sum(coder.order0_bytes(m) for m in codes)
+        sizes = {}
+        for name, write, read in coders():
+            begun = time.perf_counter()
+            data = write(codes)
+            written = time.perf_counter()
+            read(data, codes)
+            seconds[name][0] += written - begun
+            seconds[name][1] += time.perf_counter() - written
+            sizes[name] = len(data)
+        weights += sum(m.size for m in codes)
+        general = min(size for name, size in sizes.items() if name != "ours")
+        ratios = " ".join(f"{size / bound:10.4f}" for size in sizes.values())
+        print(f"{title:28} {bound:9.0f} {ratios} {sizes['ours'] / general:10.4f}")
+    for i, what in enumerate(("write", "read")):
+        print(f"{what + ', s per M weights':38} " + " ".join(f"{1e6 * t[i] / weights:10.3f}" for t in seconds.values()))
+
+
+if __name__ == "__main__":
+    main()

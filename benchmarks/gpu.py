@@ -1,0 +1,142 @@
+"""Training speed on one GPU: baseline, pr549 and pr1009 at full size, in one call, without network.
+
+    python benchmarks/gpu.py [--seconds 45] [--micro 65536]
+    python benchmarks/gpu.py --check      # the same code on a CPU at mini scale, to see that it runs; no numbers
+
+Per recipe: the loop's own steps (bfloat16 autocast, the whole model compiled in one graph, pinned batches), batches of
+786,432 tokens by accumulation, every phase visited first. Prints tokens/s, ms/step, model FLOP utilization and peak
+memory. Utilization is against the rate of the best large bfloat16 matrix product that this very GPU does, measured
+here. Model FLOPs per token: 6 per weight that multiplies, and 6 T D per layer for causal attention (half of 12 T D).
+The corpus is noise: speed does not depend on what tokens say.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pargolf.core.budget import Clock
+from pargolf.core.events import PhaseBegan, Step
+from pargolf.core.spec import edit
+from pargolf.core.world import World
+from pargolf.data.shards import Shards
+from pargolf.recipes import baseline, pr549, pr1009
+from pargolf.run.recipe import Recipe
+from pargolf.run.scale import mini
+from pargolf.training.loop import Training
+from pargolf.training.phases import AtStep
+
+BATCH = 786_432
+RECIPES = {"baseline": baseline.RECIPE, "pr549": pr549.RECIPE, "pr1009": pr1009.RECIPE}
+
+
+def product_rate(device: torch.device, *, seconds: float = 2.0) -> float:
+    """Floating-point operations per second of the best of some large bfloat16 matrix products."""
+    best = 0.0
+    for size in (4096, 8192, 16384) if device.type == "cuda" else (256,):
+        a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+        for _ in range(3):
+            a @ b
+        count, began = 0, now(device)
+        while (elapsed := now(device) - began) < seconds or count == 0:
+            for _ in range(10):
+                a @ b
+            count += 10
+        best = max(best, 2 * size**3 * count / elapsed) if elapsed else best
+    return best
+
+
+def now(device: torch.device) -> float:
+    """The time once all that was sent to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def flops_per_token(recipe: Recipe, training: Training) -> float:
+    """Of a forward and a backward pass, looked-up tables left out, the tied output matrix counted once."""
+    model = recipe.model
+    weights = sum(p.numel() for name, p in training.params.items() if p.ndim == 2 and not name.endswith("table.weight"))
+    blocks = len(model.order or model.blocks)
+    return 6 * weights + 6 * blocks * training.stream.seq_len * model.dim
+
+
+def timed(training: Training, device: torch.device, *, seconds: float) -> Iterator[tuple[str, float]]:
+    """The phase and the seconds of every step but the first two of each phase."""
+    phase, seen, last, began = "", 0, now(device), now(device)
+    for event in training.run():
+        if isinstance(event, PhaseBegan):
+            phase, seen = event.phase, 0
+        if isinstance(event, Step):
+            here = now(device)
+            seen += 1
+            if seen > 2:
+                yield phase, here - last
+            last = here
+            if here - began > seconds and event.step > 8:
+                training.stop = "interrupted"
+
+
+def measure(name: str, recipe: Recipe, world: World, *, seconds: float, micro: int, check: bool) -> None:
+    """Train one recipe for a while and print its row."""
+    device = world.device
+    recipe = mini(recipe) if check else edit(recipe, {"train.batch_tokens": BATCH, "train.micro_tokens": micro})
+    # Phases that come late begin after a few steps, so that each is timed.
+    phases = tuple(replace(phase, at=AtStep(5)) for phase in recipe.train.phases)
+    spec = replace(recipe.train, phases=phases, steps=10 if check else 10_000, seconds=None, compile=True)
+    tokens = np.random.default_rng(0).integers(1, recipe.model.vocab, max(4 * spec.batch_tokens, 1 << 20))
+    model = recipe.model.build(1).to(device)
+    shards = Shards([tokens.astype(np.uint16)])
+    training = Training(spec, model, shards, seed=1, clock=Clock(), seconds=float("inf"), world=world)
+    began = now(device)
+    training.warm_up()
+    compiled = now(device) - began
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    steps: dict[str, list[float]] = {}
+    for phase, took in timed(training, device, seconds=seconds):
+        steps.setdefault(phase or "plain", []).append(took)
+    rate = product_rate(device)
+    for phase, times in steps.items():
+        step = statistics.median(times)
+        speed = spec.batch_tokens / step
+        row = {
+            "recipe": name,
+            "phase": phase,
+            "ms_per_step": round(1000 * step, 2),
+            "tokens_per_s": round(speed),
+            "mfu": None if check else round(speed * flops_per_token(recipe, training) / rate, 4),
+            "product_tflops": None if check else round(rate / 1e12, 1),
+            "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None,
+            "compile_s": round(compiled, 1),
+            "steps": len(times),
+        }
+        print(json.dumps(row), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=45.0, help="timed seconds per recipe")
+    parser.add_argument("--micro", type=int, default=65_536, help="tokens in one forward pass")
+    parser.add_argument("--check", action="store_true", help="run at mini scale on the CPU, without a compiler")
+    options = parser.parse_args()
+    if not options.check and not torch.cuda.is_available():
+        raise SystemExit("No CUDA device. `--check` runs the same code on the CPU.")
+    world = World(device=torch.device("cpu" if options.check else "cuda"))
+    if options.check:
+        real = torch.compile
+        torch.compile = lambda f, **said: real(f, **said, backend="eager")
+    else:
+        print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}))
+    for name, recipe in RECIPES.items():
+        torch._dynamo.reset()
+        measure(name, recipe, world, seconds=options.seconds, micro=options.micro, check=options.check)
+
+
+if __name__ == "__main__":
+    main()

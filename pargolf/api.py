@@ -1,0 +1,404 @@
+"""What the command line does, one typed call away: `pargolf.train("baseline", data="data", out="runs/a")`.
+
+The `..._events` forms yield what happens, for progress of one's own, and end with the result; the plain forms run to
+the end and return it. All raise `UserError` with one line that says what to do.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pargolf.audit.judge import audit
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event
+from pargolf.core.spec import edit
+from pargolf.data.folder import open_data
+from pargolf.data.prepare import prepare
+from pargolf.data.tokens import SentencePieceTokenizer, load_tokenizer
+from pargolf.evaluate import windows as window_specs
+from pargolf.evaluate.adapt import Adapted
+from pargolf.evaluate.generate import generate as sample
+from pargolf.evaluate.generate import score_text
+from pargolf.evaluate.probes import LedgerGrader, stream
+from pargolf.evaluate.probes import probe as prove_laws
+from pargolf.evaluate.score import Score
+from pargolf.model.transformer import Transformer
+from pargolf.recipes import catalog
+from pargolf.report.stats import Comparison, Spread, spread
+from pargolf.run.ablate import Worth, run_ablations, worth_row
+from pargolf.run.bench import codec_rows, ours, published, quantizer_rows, scalar_codes
+from pargolf.run.compare import compare_runs
+from pargolf.run.folder import RunFolder, load_tensors, read_json
+from pargolf.run.forecast import forecast as forecast_bytes
+from pargolf.run.forecast import parameters
+from pargolf.run.pack import count_code, read_artifact
+from pargolf.run.pipeline import repack, run_recipe, score_artifact
+from pargolf.run.recipe import Recipe
+from pargolf.run.scale import scaled
+from pargolf.run.score import Validation
+from pargolf.run.seeds import SeedDone, run_seeds, seed_rows
+from pargolf.submit.bundle import Author, Bundle, bundle
+from pargolf.upstream import importing
+
+Found = str | Path | Recipe
+"""A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or the thing itself."""
+
+
+def recipe(found: Found, *, scale: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Find a recipe, scale it, change its rows."""
+    base = found if isinstance(found, Recipe) else catalog.find(str(found))
+    return edit(scaled(base, scale), changes or {})
+
+
+def train_events(
+    found: Found,
+    *,
+    data: str | Path,
+    out: str | Path,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 1337,
+    force: bool = False,
+    resume: bool = False,
+    device: str | None = None,
+    allow_overlap: bool = False,
+    checkpoint_every: float = 60.0,
+) -> Iterator[Event | dict[str, Any]]:
+    """Train, pack, unpack and score a recipe into the folder `out`; ends with what `result.json` holds.
+
+    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields anything.
+    """
+    system = recipe(found, scale=scale, changes=changes)
+    rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
+    named = found.name if isinstance(found, Recipe) else found
+    size = f"--scale {scale}" if scale else ""
+    command = f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
+    speaks = False
+    for event in run_recipe(
+        system,
+        open_data(data),
+        out,
+        seed=seed,
+        force=force,
+        resume=resume,
+        device=device,
+        allow_overlap=allow_overlap,
+        command=" ".join(command.split()),
+        checkpoint_every=checkpoint_every,
+    ):
+        speaks = True
+        yield event
+    if speaks:
+        yield read_json(RunFolder(Path(out))["result.json"])
+
+
+def train(found: Found, *, data: str | Path, out: str | Path, **options: Any) -> dict[str, Any]:
+    """`train_events` to the end; returns the result, on the first process of several."""
+    return _last(train_events(found, data=data, out=out, **options))
+
+
+def demo_events(
+    *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
+) -> Iterator[Event | dict[str, Any]]:
+    """The main job on the embedded corpus; its data goes to `out/data`."""
+    folder = RunFolder.create(out, force=force)
+    data = folder.path / "data"
+    yield from prepare(["embedded"], data, force=True)
+    events = train_events("demo", data=data, out=out, changes={"train.seconds": seconds}, seed=seed, force=True)
+    for event in events:
+        if isinstance(event, dict):
+            event["command"] = f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}"
+        yield event
+
+
+def demo(**options: Any) -> dict[str, Any]:
+    """`demo_events` to the end; returns the result."""
+    return _last(demo_events(**options))
+
+
+def pack(run: str | Path, *, cap: int | None = None) -> dict[str, int]:
+    """Pack a run's weights again under `cap` bytes; returns model, code and total bytes, and the cap."""
+    packed = repack(RunFolder.open(run), cap=cap)
+    total = packed.model_bytes + packed.code_bytes
+    return {"model": packed.model_bytes, "code": packed.code_bytes, "total": total, "cap": packed.cap}
+
+
+def seeds_events(
+    found: Found,
+    *,
+    seeds: Sequence[int],
+    data: str | Path,
+    out: str | Path,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    device: str | None = None,
+) -> Iterator[Event | tuple[list[dict[str, Any]], Spread]]:
+    """Run a recipe's missing seeds into `out/seed-N`; ends with a row per seed and the spread of their BPB."""
+    system = recipe(found, scale=scale, changes=changes)
+    named = found.name if isinstance(found, Recipe) else found
+    rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
+    listed = ",".join(map(str, seeds))
+    words = f"pargolf seeds {named} {rows} {f'--scale {scale}' if scale else ''} --seeds {listed}"
+    command = " ".join(f"{words} --data {data} --out {out}".split())
+    ended = []
+    events = run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
+    for event in events:
+        if isinstance(event, SeedDone):
+            ended.append(event.run)
+        else:
+            yield event
+    yield seed_rows(ended), spread([run.bpb for run in ended])
+
+
+def seeds(found: Found, **options: Any) -> tuple[list[dict[str, Any]], Spread]:
+    """`seeds_events` to the end; returns its rows and their spread."""
+    *_, last = seeds_events(found, **options)
+    assert isinstance(last, tuple)
+    return last
+
+
+def ablate_events(
+    found: Found,
+    *,
+    data: str | Path,
+    out: str | Path,
+    base: Found | None = None,
+    seeds: Sequence[int] = (42, 314, 999),
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    device: str | None = None,
+) -> Iterator[Event | list[dict[str, Any]]]:
+    """Run a recipe, and without each part that `base` does not have; ends with what each is worth.
+
+    `base` None: the recipe that a repaired one repairs, else the baseline. `changes` (as `train.steps`) go to all.
+    """
+    if base is None:
+        base = str(found).removesuffix("_repaired") if str(found).endswith("_repaired") else "baseline"
+    whole, back = (recipe(each, scale=scale, changes=changes) for each in (found, base))
+    rows = []
+    for event in run_ablations(whole, back, open_data(data), out, seeds=seeds, jobs=jobs, device=device):
+        if isinstance(event, Worth):
+            rows.append(worth_row(event))
+        else:
+            yield event
+    yield rows
+
+
+def ablate(found: Found, **options: Any) -> list[dict[str, Any]]:
+    """`ablate_events` to the end; returns its rows, the whole recipe first."""
+    *_, last = ablate_events(found, **options)
+    assert isinstance(last, list)
+    return last
+
+
+def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:
+    """Test runs against others, or one published number, by the record rule; the test, and all of it as JSON."""
+    return compare_runs(new, against)
+
+
+def write_submission(
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    squeeze: bool = False,
+    artifacts: bool = False,
+    author: str = "",
+    github_id: str = "",
+    blurb: str = "",
+) -> Bundle:
+    """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs."""
+    who = Author(author, github_id, blurb)
+    return bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who)
+
+
+def import_checkpoint(
+    path: str | Path,
+    *,
+    system: str,
+    out: str | Path,
+    data: str | Path | None = None,
+    force: bool = False,
+    **knobs: Any,
+) -> dict[str, int]:
+    """Make a run folder of a published script's checkpoint; returns its parameters, layers, bytes and the cap.
+
+    `knobs` as in `upstream.load` (`xsa=`, `rope_dims=`, `ve_layers=`), where the system's own recipe does not have it.
+    """
+    opened = None if data is None else open_data(data)
+    made = importing.import_checkpoint(
+        path, catalog.find(system), out, system=system, data=opened, force=force, **knobs
+    )
+    return {
+        "parameters": made.parameters,
+        "layers": len(made.recipe.model.blocks),
+        "model": made.model_bytes,
+        "code": made.code_bytes,
+        "total": made.model_bytes + made.code_bytes,
+        "cap": made.recipe.budget.bytes,
+    }
+
+
+def forecast(found: Found, *, scale: str | None = None, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a recipe's artifact will weigh on its own grids, before any training: bytes of the model by role, and code.
+
+    Where the recipe fills its cap, `fills` says so: the grids are then solved for, and the total lands under the cap.
+    """
+    system = recipe(found, scale=scale, changes=changes)
+    guess, code = forecast_bytes(system), count_code(system)
+    return {
+        "recipe": system.name,
+        "parameters": parameters(system.model),
+        "model": guess.model,
+        "code": code,
+        "total": guess.model + code,
+        "cap": system.budget.bytes,
+        "fills": system.quant.fill,
+        "by_role": guess.by_role,
+    }
+
+
+def bench_codec(target: str | Path, *, data: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Bytes of a run's codes, or of any `.safetensors` file's matrices as int6, under every codec: rows `codecs`.
+
+    For a run also `quantizers`: every published pair of quantizer and codec on its weights, and ours at the bytes of
+    the last one; with the bits per byte of a sample where its data are found, in `data` or in the run's own folder.
+    """
+    path = Path(target)
+    if path.suffix == ".safetensors":
+        return {"codecs": list(codec_rows(scalar_codes(load_tensors(path))))}
+    run = RunFolder.open(path)
+    system, weights, hessians = run.read_recipe(), run.read_weights(), run.read_hessians()
+    rows = list(codec_rows(scalar_codes(weights, system.quant)))
+    where = Path(data) if data else path / "data"
+    validation = Validation(open_data(where)) if data or where.is_dir() else None
+
+    def bpb(model: Transformer) -> float:
+        assert validation is not None
+        return validation.sample(model.eval(), system.plain, vocab=system.model.vocab, count=64).bpb
+
+    grade = None if validation is None else bpb
+    pairs = list(quantizer_rows(system, weights, hessians, published(), grade=grade))
+    pairs += quantizer_rows(system, weights, hessians, [ours()], rooms=[pairs[-1]["bytes"]], grade=grade)
+    return {"codecs": rows, "quantizers": pairs}
+
+
+def score_events(
+    artifact: str | Path, *, data: str | Path, windows: str | None = None, adapt: bool = False
+) -> Iterator[Event | dict[str, Any]]:
+    """Unpack and score an artifact, adapting as its recipe says when asked; ends with the score's row."""
+    spec = None if windows is None else window_specs.parse(windows)
+    for event in score_artifact(read_artifact(artifact), open_data(data), windows=spec, adapt=adapt):
+        yield event.row() if isinstance(event, Score | Adapted) else event
+
+
+def score(artifact: str | Path, *, data: str | Path, windows: str | None = None, adapt: bool = False) -> dict[str, Any]:
+    """`score_events` to the end; returns loss, bpb, tokens, bytes and the counts that prove them."""
+    return _last(score_events(artifact, data=data, windows=windows, adapt=adapt))
+
+
+def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
+    """Prove the laws of a fair score on a recipe (with first weights) or an artifact; returns a verdict per law."""
+    if str(target).endswith(".pargolf"):
+        unpacked = read_artifact(str(target))
+        model, windows, adapter = unpacked.model, unpacked.plain, unpacked.adapt
+    else:
+        system = recipe(target, scale=scale)
+        model, windows, adapter = system.model.build(seed=0).eval(), system.plain, system.adapt
+        stir(model)
+    spec = model.spec
+    bos = 1 if spec.bos is None else spec.bos
+    length = min(windows.length, 64)
+    grader = LedgerGrader(model, window_specs.Sliding(length, length // 2), spec.vocab, bos, adapter)
+    apart = spec.bos is not None and adapter is None
+    verdicts = prove_laws(grader, stream(vocab=spec.vocab, bos=bos), vocab=spec.vocab, bos=bos, isolated=apart)
+    return [verdict.row() for verdict in verdicts]
+
+
+def stir(model: nn.Module) -> None:
+    """Move first weights away from zero outputs, where every law would hold for want of anything to see."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+
+
+def inspect(artifact: str | Path) -> dict[str, Any]:
+    """Who made an artifact, and where each of its bytes goes."""
+    found = read_artifact(artifact)
+    return {
+        "recipe": found.recipe,
+        "digest": found.digest,
+        "codecs": sorted({section.codec for section in found.artifact.sections}),
+        "bytes": Path(artifact).stat().st_size,
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "by_role": found.artifact.by_role(),
+    }
+
+
+def generate(
+    artifact: str | Path,
+    *,
+    prompt: str,
+    tokens: int = 200,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    seed: int = 1337,
+    tokenizer: str | Path | None = None,
+) -> Iterator[str]:
+    """Go on from a prompt, a few characters at a time."""
+    found = read_artifact(artifact)
+    words = _tokenizer_of(artifact, tokenizer)
+    start = [words.bos, *map(int, words.encode(prompt))]
+    ids: list[int] = []
+    shown = ""
+    for token in sample(
+        found.model,
+        start,
+        tokens=tokens,
+        length=found.plain.length,
+        stop=(words.bos,),
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    ):
+        ids.append(token)
+        text = words.decode(ids)
+        # A character that is not complete yet decodes to U+FFFD; wait for its other bytes.
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+
+
+def judge(target: str | Path) -> dict[str, Any]:
+    """Audit a submission's folder, script or `git:REPO@REF` without executing it; the report as plain JSON."""
+    return audit(target).to_json()
+
+
+def price_text(artifact: str | Path, text: str, *, tokenizer: str | Path | None = None) -> list[tuple[str, float]]:
+    """Each token of a text, as it reads, with the bits that it cost."""
+    found = read_artifact(artifact)
+    words = _tokenizer_of(artifact, tokenizer)
+    ids = [words.bos, *map(int, words.encode(text))]
+    rows = score_text(found.model, ids, vocab=found.model.spec.vocab, length=found.plain.length)
+    return [(words.decode([token]), bits) for token, bits in rows]
+
+
+def _tokenizer_of(artifact: str | Path, tokenizer: str | Path | None) -> SentencePieceTokenizer:
+    """The tokenizer that was named, or the one beside the artifact."""
+    path = Path(tokenizer) if tokenizer else Path(artifact).with_name("tokenizer.model")
+    if not path.is_file():
+        raise UserError(f"No tokenizer beside {artifact}. Name its .model file with --tokenizer.")
+    return load_tokenizer(path)
+
+
+def _last(events: Iterator[Event | dict[str, Any]]) -> dict[str, Any]:
+    """The result at the end of a stream of events."""
+    result: dict[str, Any] = {}
+    for event in events:
+        result = event if isinstance(event, dict) else result
+    return result

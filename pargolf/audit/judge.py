@@ -1,0 +1,106 @@
+"""One call from a target to a report: open it, read its facts, run every rule, give the verdict.
+
+Each folder of the target is judged. A rule that raises is a bug of ours and must not look like a verdict about them,
+so its name goes to `unchecked` with the error; nothing that was not checked counts as passed.
+"""
+
+from pathlib import Path
+
+from pargolf.audit.code_rules import read_code_rules
+from pargolf.audit.consistency import contradictions
+from pargolf.audit.facts import Facts, read_facts
+from pargolf.audit.rules import RULES, Missing, Record, Surroundings
+from pargolf.audit.source import Folder, Submission, open_target
+from pargolf.audit.verdict import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
+
+
+def audit(target: str | Path, *, record: Record | None = None) -> Report:
+    """Judge a folder, a script or `git:REPO@REF` without executing any of it.
+
+    Args:
+        target: what to judge.
+        record: the result a new record has to beat; without it significance stays unchecked.
+
+    Raises:
+        UserError: there is no such target.
+    """
+    return judge(open_target(target), record=record)
+
+
+def judge(submission: Submission, *, record: Record | None = None) -> Report:
+    """Judge what `open_target` or a repository gave."""
+    missing = Missing()
+    findings: list[RuleFinding] = []
+    names = tuple(f.path for f in submission.folders)
+    context = Surroundings(record, submission.outside, names, submission.head is not None)
+    for folder in submission.folders:
+        found = _judge_folder(folder, context, missing)
+        if folder is not submission.folders[0]:
+            found = [f for f in found if f.rule != "outside_folder"]
+        findings += [_placed(f, folder.path) for f in found] if len(names) > 1 else found
+    if not any(not f.script_only or submission.head is None for f in submission.folders):
+        paths = tuple(Evidence(path, 0, "") for path in submission.outside[:8])
+        findings.append(
+            RuleFinding(
+                "package", UNVERIFIABLE, "No folder below records/ is added: there is no submission to judge.", paths
+            )
+        )
+    for name in submission.unjudged:
+        missing.add(f"{name} was not judged: the head touches too many folders")
+    track = submission.folders[0].track if submission.folders else None
+    return Report(submission.target, submission.head, track, tuple(findings), tuple(missing.unchecked))
+
+
+def _judge_folder(folder: Folder, context: Surroundings, missing: Missing) -> list[RuleFinding]:
+    facts = read_facts(folder)
+    for note in facts.notes:
+        missing.add(note)
+    found: list[RuleFinding] = []
+    for rule in RULES:
+        if folder.script_only and rule.name != "syntax":
+            missing.add(f"{rule.name}: a script alone has no {'logs or declared numbers'}")
+            continue
+        try:
+            found += rule.check(facts, context, missing)
+        except Exception as error:  # a bug of ours must not end the audit, nor pass for a verdict
+            missing.add(f"{rule.name}: the check failed ({type(error).__name__}: {error})")
+    found += _contradictions(facts, missing)
+    found += _read_code(facts, missing)
+    # What a log proves outweighs that the code was not caught at it.
+    spoken = {f.rule for f in found if f.status != PASS}
+    return [f for f in found if f.status != PASS or f.rule not in spoken]
+
+
+def _contradictions(facts: Facts, missing: Missing) -> list[RuleFinding]:
+    if facts.folder.script_only:
+        missing.add("consistency: a script alone has nothing to compare")
+        return []
+    try:
+        found = list(contradictions(facts))
+    except Exception as error:
+        missing.add(f"consistency: the check failed ({type(error).__name__}: {error})")
+        return []
+    if not found and (facts.bpb is not None or facts.logs):
+        found.append(RuleFinding("consistency", PASS, "Every number that appears twice agrees."))
+    return found
+
+
+def _read_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
+    try:
+        return read_code_rules(facts, missing)
+    except RecursionError:
+        missing.add("the code rules: the script is nested too deeply to follow")
+    except Exception as error:
+        missing.add(f"the code rules: the check failed ({type(error).__name__}: {error})")
+    return []
+
+
+def _placed(finding: RuleFinding, folder: str) -> RuleFinding:
+    """The same finding, its files named from the repository's root."""
+    if finding.rule == "outside_folder":
+        return finding
+    evidence = tuple(
+        Evidence(e.file if e.file.startswith("records/") else f"{folder}/{e.file}", e.line, e.text)
+        for e in finding.evidence
+    )
+    return RuleFinding(finding.rule, finding.status, finding.summary, evidence, finding.numbers)

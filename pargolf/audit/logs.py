@@ -1,0 +1,273 @@
+"""Read a training log of any lineage: seconds, sizes, scores, settings, and which lines say so.
+
+Two families print most of the published logs. The base one says `step:7000/20000 val_loss:1.9233 val_bpb:1.1387
+train_time:485440ms`; the SP4096/SP8192 one says `500/20000 train_loss: 3.31 train_time: 0.8m`. Both end with
+`stopping_early: wallclock_cap train_time: 588033ms step: 4550/20000` and named scores `tag val_loss:L val_bpb:B
+eval_time:Nms`. A third of all logs echo the script's own source, so a line counts only when it begins like a log line
+and shows no trace of source (`{`, `log0(`, an f-string). Prefixes (rank, time of day) are stripped first.
+
+Sizes: `Total submission size <codec>: N bytes` is what counts; without a codec the same line is usually the raw
+float model plus code, and it is used only when nothing better exists and the sum does not give it away.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_PREFIX = re.compile(
+    r"^(?:\x1b\[[\d;]*m|\s|\[?(?:default|rank)?\d+\]?:(?=\D)|\[rank\d+\]:?|\d{4}-\d\d-\d\d[ T][\d:.,]+Z?[ |:-]*"
+    r"|\[\d{4}-\d\d-\d\d[^\]]*\]|\[?\d\d:\d\d:\d\d[.,\d]*\]?[ |:-]*|\[?\d+(?:\.\d+)?s\])+"
+)
+_SOURCE = re.compile(r"[{}]|log0?\(|\bf\"|\bf'|print\(")
+_STEP_VAL = re.compile(
+    r"^(?:step[: ]+)?(\d+)/(\d+)[ :|]+val_loss[:=]\s*([\d.]+)[ ,|]+val_bpb[:=]\s*([\d.]+)"
+    r"(?:.*?train_time[:=]\s*([\d.]+)(ms|m|s))?"
+)
+_STEP_TRAIN = re.compile(
+    r"^(?:step[: ]+)?(\d+)/(\d+)[ :|]+(?:train_)?loss[:=]\s*([\d.]+)(?:.*?train_time[:=]\s*([\d.]+)(ms|m|s))?"
+)
+_STOP = re.compile(r"^stopping_early: \w+ train_time:\s*([\d.]+)ms step:\s*(\d+)/(\d+)")
+_SCORE = re.compile(r"^(.*?)[\s:|]*\bval_loss[:=]\s*([\d.]+)[\s,|]+val_bpb[:=]\s*([\d.]+)(.*)$")
+_SECONDS = re.compile(r"(?:eval_time|elapsed|time)[:=]\s*([\d.]+)\s*(ms|s)\b")
+_TOTAL = re.compile(r"^Total submission size\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
+_MODEL = re.compile(r"^Serialized model\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
+_CODE = re.compile(r"^Code size\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
+_PACKED = re.compile(
+    r"^(?:compressed model|quant:\w+ artifact size|(?:final )?artifact(?: size)?|compressed artifact)\w*:\s*"
+    r"([\d,]{7,})\s*bytes",
+    re.I,
+)
+_SETTING = re.compile(r"^([a-zA-Z_]\w*)\s*[:=]\s*([^\s,]*)(?:\s|$)")
+_CHUNK = re.compile(r"^\s*ttt_chunk \[(\d+)/(\d+)\] bpb=([\d.]+) time=([\d.]+)s")
+_TOTAL_EVAL = re.compile(r"^total_eval_time:\s*([\d.]+)s")
+_CALIBRATION = re.compile(
+    r"^(?:gptq|hessian)\S*\s*(?:calibrat|collect|building|generat)|calibrating with|collecting hessians", re.I
+)
+_CALIBRATED = re.compile(
+    r"(?:collected|calibrat\w+|hessians?)\b.*?\bin\s+([\d.]+)\s*s"
+    r"|(?:calibrat\w+|hessian\w*)_(?:time|seconds)[:=]\s*([\d.]+)",
+    re.I,
+)
+_SELF_GENERATED = re.compile(
+    r"self[- _]?gen|ar[- _]calib|generated?\b.*(?:calib|sequences)|synthetic|random[- ]calib", re.I
+)
+_GATE = re.compile(r"\b((?:within|word)_gate)\w*[=:]\s*([\d.]+)")
+_PREQUANT = re.compile(r"^\W*(?:post[-_ ])?pre[-_ ]?quant[-_ ](?:\w+[-_ ])?ttt\b(?!.*(?:disabled|skip|false)).*\d")
+_SAMPLES = re.compile(r"val_loader:.*?tokens:(\d+)")
+_MIX = re.compile(r"\b(\w*(?:mix|ppm|ngram|cache)\w*_?bpb\w*)[:=]\s*([\d.]+)", re.I)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file, counted from 1."""
+
+    file: str
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class LoggedRow:
+    """A validation row while training: loss in nats per token, bits per byte, seconds of training so far."""
+
+    step: int
+    loss: float
+    bpb: float
+    digits: int
+    seconds: float | None
+    line: Line
+
+
+@dataclass(frozen=True)
+class LoggedScore:
+    """A named score after training, with the seconds it took where the log says so."""
+
+    tag: str
+    loss: float
+    bpb: float
+    digits: int
+    seconds: float | None
+    line: Line
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A number and the line that says it."""
+
+    value: float
+    line: Line
+
+
+@dataclass
+class Log:
+    """What one log says. Absent things are None or empty; where a line repeats, the last one counts."""
+
+    path: str
+    rows: list[LoggedRow] = field(default_factory=list)
+    scores: list[LoggedScore] = field(default_factory=list)
+    mixes: list[LoggedScore] = field(default_factory=list)
+    train_seconds: Seen | None = None
+    stop: Seen | None = None
+    total: Seen | None = None
+    total_plain: Seen | None = None
+    model: Seen | None = None
+    raw_model: Seen | None = None
+    code: Seen | None = None
+    settings: dict[str, tuple[str, Line]] = field(default_factory=dict)
+    seeds: list[str] = field(default_factory=list)
+    chunks: list[tuple[int, int, float, float, Line]] = field(default_factory=list)
+    total_eval: Seen | None = None
+    late_calibration: Line | None = None
+    calibration_seconds: Seen | None = None
+    gates: list[Seen] = field(default_factory=list)
+    val_tokens: Seen | None = None
+    prequant: Line | None = None
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def final(self) -> LoggedScore | None:
+        """The score the run reports: the last named one, or the last row while training."""
+        plain = [s for s in self.scores if "diagnostic" not in s.tag and "pre-quant" not in s.tag]
+        named = plain or self.scores
+        return named[-1] if named else None
+
+    @property
+    def world_size(self) -> int | None:
+        """How many processes the log says ran."""
+        value = self.settings.get("world_size", ("", None))[0]
+        return int(value) if value.isdigit() else None
+
+    @property
+    def total_bytes(self) -> Seen | None:
+        """Bytes of the whole artifact as this log prints or sums them."""
+        if self.total is not None:
+            return self.total
+        if self.total_plain is not None and not self._is_raw(self.total_plain.value):
+            return self.total_plain
+        if self.model is not None and self.code is not None:
+            return Seen(self.model.value + self.code.value, self.model.line)
+        return None
+
+    def _is_raw(self, total: float) -> bool:
+        raw = self.raw_model
+        return total > 24e6 or (raw is not None and raw.value > 16.8e6 and abs(total - raw.value) < 400_000)
+
+
+def read_log(path: str, text: str, *, most_lines: int = 200_000) -> Log:
+    """Parse one log. Never raises; a file that is no log comes back empty."""
+    log = Log(path)
+    for number, raw in enumerate(text.splitlines()[:most_lines], 1):
+        if not raw or len(raw) > 2000:
+            continue
+        found = _PREFIX.match(raw)
+        body = raw[found.end() :] if found else raw
+        if body and not _SOURCE.search(body):
+            _take(log, Line(path, number, body.strip()[:240]))
+    return log
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.replace(",", "").rstrip("."))
+    except ValueError:
+        return 0.0
+
+
+def _digits(text: str) -> int:
+    return len(text.partition(".")[2].rstrip("."))
+
+
+def _seconds(value: str, unit: str) -> float:
+    return _number(value) * {"ms": 0.001, "s": 1.0, "m": 60.0}[unit]
+
+
+def _take(log: Log, line: Line) -> None:
+    body = line.text
+    if "val_bpb" in body:
+        _take_score(log, line)
+    elif "loss" in body and (step := _STEP_TRAIN.match(body)):
+        if step[4]:
+            log.train_seconds = Seen(_seconds(step[4], step[5]), line)
+    elif "_bpb" in body and (mix := _MIX.search(body)):
+        log.mixes.append(LoggedScore(mix[1], 0.0, _number(mix[2]), _digits(mix[2]), None, line))
+    if body.startswith("stopping_early"):
+        if stop := _STOP.match(body):
+            log.stop = log.train_seconds = Seen(_number(stop[1]) / 1000, line)
+    elif " bytes" in body or "size" in body:
+        _take_size(log, line)
+    if "ttt_chunk" in body and (chunk := _CHUNK.match(body)):
+        log.chunks.append((int(chunk[1]), int(chunk[2]), _number(chunk[3]), _number(chunk[4]), line))
+    if total := _TOTAL_EVAL.match(body):
+        log.total_eval = Seen(_number(total[1]), line)
+    if "_gate" in body:
+        log.gates += [Seen(_number(value), line) for name, value in _GATE.findall(body)]
+    _take_calibration(log, line)
+    if "val_loader" in body and (tokens := _SAMPLES.search(body)):
+        log.val_tokens = Seen(_number(tokens[1]), line)
+    lower = body.lower()
+    if "quant" in lower and _PREQUANT.search(lower) and not _SETTING.fullmatch(body):
+        log.prequant = line
+    if setting := _SETTING.match(body):
+        _take_setting(log, setting[1], setting[2], line)
+    if len(log.lines) < 4000:
+        log.lines.append(line)
+
+
+def _take_score(log: Log, line: Line) -> None:
+    if row := _STEP_VAL.match(line.text):
+        seconds = _seconds(row[5], row[6]) if row[5] else None
+        digits = min(_digits(row[3]), _digits(row[4]))
+        log.rows.append(LoggedRow(int(row[1]), _number(row[3]), _number(row[4]), digits, seconds, line))
+        if seconds is not None:
+            log.train_seconds = Seen(seconds, line)
+        return
+    if score := _SCORE.match(line.text):
+        tag, loss, bpb, rest = score.groups()
+        took = _SECONDS.search(rest)
+        seconds = _seconds(took[1], took[2]) if took else None
+        digits = min(_digits(loss), _digits(bpb))
+        log.scores.append(
+            LoggedScore(tag.strip(" :|-")[:80].lower(), _number(loss), _number(bpb), digits, seconds, line)
+        )
+
+
+def _take_size(log: Log, line: Line) -> None:
+    body = line.text
+    if total := _TOTAL.match(body):
+        seen = Seen(_number(total[2]), line)
+        if total[1].strip():
+            log.total = seen
+        else:
+            log.total_plain = seen
+    elif model := _MODEL.match(body):
+        seen = Seen(_number(model[2]), line)
+        if model[1].strip():
+            log.model = seen
+        else:
+            log.raw_model = seen
+    elif code := _CODE.match(body):
+        if log.code is None or "uncompressed" not in code[1].lower():
+            log.code = Seen(_number(code[2]), line)
+    elif packed := _PACKED.match(body):
+        log.model = Seen(_number(packed[1]), line)
+
+
+def _take_calibration(log: Log, line: Line) -> None:
+    if not _CALIBRATION.search(line.text) and not _CALIBRATED.search(line.text):
+        return
+    if _SELF_GENERATED.search(line.text) or "reserv" in line.text:
+        log.settings.setdefault("self_generated_calibration", ("1", line))
+        return
+    if log.stop is not None and log.late_calibration is None:
+        log.late_calibration = line
+    if took := _CALIBRATED.search(line.text):
+        log.calibration_seconds = Seen(_number(took[1] or took[2]), line)
+
+
+def _take_setting(log: Log, name: str, value: str, line: Line) -> None:
+    name = name.lower()
+    if name == "seed" and value.isdigit() and value not in log.seeds:
+        log.seeds.append(value)
+    if name == "val_tokens" and value.replace(",", "").isdigit():
+        log.val_tokens = Seen(_number(value), line)
+    if len(log.settings) < 500:
+        log.settings[name] = (value, line)

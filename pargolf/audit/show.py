@@ -1,0 +1,45 @@
+"""A report for people: what, where, why, what to do; the weakest finding first."""
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from pargolf.audit.verdict import FAIL, HOLD, ORDER, PASS, SUSPECT, UNVERIFIABLE, Report, RuleFinding
+
+_COLOURS = {PASS: "green", HOLD: "cyan", UNVERIFIABLE: "yellow", SUSPECT: "magenta", FAIL: "bold red"}
+_MEANS = {
+    PASS: "every check that ran found nothing wrong",
+    HOLD: "a person has to decide",
+    UNVERIFIABLE: "something is missing",
+    SUSPECT: "looks like a violation; a probe would prove it",
+    FAIL: "proven",
+}
+
+
+def render(report: Report) -> RenderableType:
+    """The report as rich text; every text of the submission is shown literally."""
+    parts: list[RenderableType] = []
+    head = Text.assemble((report.verdict, _COLOURS[report.verdict]), f"  {_MEANS[report.verdict]}  ")
+    head.append(report.target, "bold")
+    if report.head:
+        head.append(f" ({report.head[:10]})")
+    if report.track:
+        head.append(f"  track {report.track}")
+    parts.append(head)
+    for finding in sorted(report.findings, key=lambda f: -ORDER.index(f.status)):
+        parts.append(_finding(finding))
+    if report.unchecked:
+        parts.append(Text("\nNot checked, and so not passed:", "bold"))
+        parts += [Text(f"  {item}") for item in report.unchecked]
+    return Group(*parts)
+
+
+def _finding(finding: RuleFinding) -> RenderableType:
+    line = Text.assemble((f"{finding.status:12}", _COLOURS[finding.status]), (f" {finding.rule}: ", "bold"))
+    line.append(finding.summary)
+    rows: list[RenderableType] = [line]
+    if finding.status != PASS:
+        for e in finding.evidence[:5]:
+            place = f"{e.file}:{e.line}" if e.line else e.file
+            rows.append(Padding(Text(f"{place}  {e.text[:140]}", "dim"), (0, 0, 0, 13)))
+    return Group(*rows)

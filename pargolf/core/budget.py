@@ -1,0 +1,55 @@
+"""A track is a value: how many bytes, how many seconds to train, how many to score, and what the seconds count.
+
+The rules of Parameter Golf: 16,000,000 bytes (decimal) of code and compressed weights, 600 s of training and,
+apart from those, 600 s of scoring. `counts="all"` counts everything from the first instruction that touches the model
+(compile, warm-up, calibration, averaging, packing); `counts="published"` leaves warm-up and validation out, as the
+published scripts do.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps of a track: `bytes` of artifact and code, `train_seconds`, `eval_seconds`."""
+
+    bytes: int = 16_000_000
+    train_seconds: float = 600.0
+    eval_seconds: float = 600.0
+    counts: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.counts not in ("all", "published"):
+            raise ValueError(f"budget.counts takes 'all' or 'published', not {self.counts!r}.")
+
+
+class Clock:
+    """Seconds since it was made, less what was paused; the time source can be injected for tests.
+
+    `already` are the seconds that a resumed run had used before. `now` is the time source itself, which never pauses.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter, *, already: float = 0.0) -> None:
+        self.now = now
+        self._start = now() - already
+        self._paused = 0.0
+        self._pause_began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Elapsed seconds that count."""
+        until = self.now() if self._pause_began is None else self._pause_began
+        return until - self._start - self._paused
+
+    def pause(self) -> None:
+        """Stop counting until `resume`."""
+        assert self._pause_began is None
+        self._pause_began = self.now()
+
+    def resume(self) -> None:
+        """Count again."""
+        assert self._pause_began is not None
+        self._paused += self.now() - self._pause_began
+        self._pause_began = None

@@ -1,0 +1,19 @@
+"""The one exception meant for people.
+
+`UserError` is a `ValueError` whose message is one clear line that says what is wrong and what to do next.
+The command line prints it and exits with code 2; everything else that escapes is a bug and shows a traceback.
+"""
+
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Bad input that the person at the keyboard can mend; the message says how."""
+
+
+def near(word: str, known: "list[str] | tuple[str, ...]") -> str:
+    """Return `" Did you mean ...?"` with the nearest known words, or a list of some of them."""
+    close = get_close_matches(word, known, n=2, cutoff=0.5)
+    if close:
+        return " Did you mean " + " or ".join(close) + "?"
+    return f" Known: {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}." if known else ""

@@ -1,0 +1,321 @@
+"""A system is data: nested frozen dataclasses, and one way to change, show, compare and store them.
+
+    PR315 = edit(PR287, {
+        "name": "11L partial RoPE + LN scale",
+        "model.blocks[:].attn.rope.dims": 16,
+    })
+
+A path is dotted field names with `[3]`, `[-4:]` or `[:]` over tuples, and `[mlp.*]` for the row of a table whose glob
+reads so: `train.optimizer[mlp.*].lr`. An unknown path raises with the nearest known one, and a value of another kind
+than the field's raises too. `rows` flattens a spec to `path -> value` with equal
+neighbours folded into ranges; `diff` compares two specs row by row; `digest` names one; `dump` and `load` turn it
+into plain JSON and back without running anything but the dataclasses' own constructors.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from pargolf.core.errors import UserError, near
+
+S = TypeVar("S")
+Path = tuple[str | int, ...]
+Step = str | int | slice
+_TOKEN = re.compile(r"\.?([A-Za-z_]\w*)|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
+
+
+class RowGlob(str):
+    """A step into the row of a table: its glob."""
+
+
+def edit(spec: S, changes: Mapping[str, Any]) -> S:
+    """Return a copy of `spec` with each `path: value` applied in order.
+
+    Raises `UserError` on a path that does not exist (with a near match) and on a value of the wrong type.
+    """
+    for path, value in changes.items():
+        spec = _set(spec, _parse(path), value, path)
+    return spec
+
+
+def parse_value(text: str) -> Any:
+    """Read a command-line value: JSON numbers, `true`, `false`, `none`, lists; anything else is a string."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {"True": True, "False": False}.get(text, text)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Turn `path=value` words of the command line into the mapping that `edit` takes."""
+    changes = {}
+    for word in words:
+        path, equals, value = word.partition("=")
+        if not equals or not path:
+            raise UserError(f"'{word}' is no override. Write path=value, for example train.seconds=60.")
+        changes[path] = parse_value(value)
+    return changes
+
+
+def rows(spec: Any) -> dict[str, str]:
+    """Flatten to `path -> printed value`; indices with equal values are folded, `blocks[0:4].attn.heads`."""
+    return _fold(_leaves(spec))
+
+
+def diff(a: Any, b: Any) -> dict[str, tuple[str | None, str | None]]:
+    """Rows that differ, `path -> (in a, in b)`, with None where a spec has no such row; not the order of a table."""
+    left, right = _leaves(a), _leaves(b)
+    paths = [p for p in dict.fromkeys([*left, *right]) if left.get(p) != right.get(p)]
+    both = _fold({p: f"{_or_absent(left, p)}\0{_or_absent(right, p)}" for p in paths})
+    absent = "\1"
+    pairs = {path: value.split("\0") for path, value in both.items()}
+    return {p: (None if x == absent else x, None if y == absent else y) for p, (x, y) in pairs.items()}
+
+
+def digest(spec: Any) -> str:
+    """Sixteen hex digits that name the spec: SHA-256 of its canonical JSON."""
+    canonical = json.dumps(dump(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def dump(value: Any) -> Any:
+    """Plain JSON of a spec. Dataclasses carry their import path under `"is"`; functions theirs under `"fn"`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"is": _address(type(value)), **fields}
+    if isinstance(value, tuple | list):
+        return [dump(item) for item in value]
+    if inspect.isfunction(value):
+        return {"fn": _address(value)}
+    assert value is None or isinstance(value, bool | int | float | str), f"a spec cannot hold {value!r}"
+    return value
+
+
+def load(value: Any, *, within: tuple[str, ...] = ("pargolf.",)) -> Any:
+    """Rebuild what `dump` wrote. Only dataclasses and plain functions of modules under `within` are looked up.
+
+    Raises `UserError` on an address outside `within`, an unknown name or fields that do not fit.
+    """
+    if isinstance(value, list):
+        return tuple(load(item, within=within) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"fn"}:
+        found = _find(value["fn"], within)
+        if not inspect.isfunction(found):
+            raise UserError(f"{value['fn']!r} is not a function of this package. Was it made by another version?")
+        return found
+    kind = _find(value.get("is"), within)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise UserError(f"{value.get('is')!r} is not a part of this package. Was it made by another version?")
+    fields = {k: load(v, within=within) for k, v in value.items() if k != "is"}
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{kind.__name__} cannot be rebuilt ({error}). Was it made by another version?") from error
+
+
+def show(value: Any) -> str:
+    """Print one value as a recipe would write it: `Rope(dims=16)`, `leaky_relu2`, `0.025`, without defaults."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = [
+            f"{f.name}={show(getattr(value, f.name))}"
+            for f in dataclasses.fields(value)
+            if getattr(value, f.name) != f.default
+        ]
+        return f"{type(value).__name__}({', '.join(shown)})"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(show, value)) + ("," if len(value) == 1 else "") + ")"
+    if inspect.isfunction(value):
+        return value.__name__
+    if isinstance(value, float) and 1e-5 < value < 1 and len(repr(value)) > 8 and 1 / round(1 / value) == value:
+        return f"1/{round(1 / value)}"
+    return repr(value)
+
+
+def _address(thing: Any) -> str:
+    """`module:name` of a class or function that stands at a module's top level."""
+    assert "." not in thing.__qualname__ and thing.__qualname__ != "<lambda>", f"{thing} cannot be stored by name"
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _find(address: Any, within: tuple[str, ...]) -> Any:
+    """Look up `module:name` under the allowed prefixes; the thing must be defined in that very module."""
+    module_name, _, name = str(address).partition(":")
+    if not module_name.startswith(within) or not re.fullmatch(r"[\w.]+:\w+", str(address)):
+        raise UserError(f"{str(address)[:80]!r} is outside what a stored spec may name.")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{address!r} is unknown here. Was it made by another version?") from error
+    if getattr(found, "__module__", None) != module_name:
+        raise UserError(f"{address!r} is not defined there.")
+    return found
+
+
+def _parse(path: str) -> tuple[Step, ...]:
+    """Split `model.blocks[-4:].attn` into its steps."""
+    steps: list[Step] = []
+    end = 0
+    for match in _TOKEN.finditer(path):
+        if match.start() != end:
+            break
+        end = match.end()
+        name, index = match.groups()
+        steps.append(name if name else _index(index, path))
+    if end != len(path) or not steps:
+        raise UserError(f"'{path}' is not a path. Write names and indices, for example model.blocks[-4:].attn.heads.")
+    return tuple(steps)
+
+
+def _index(text: str, path: str) -> int | slice | RowGlob:
+    """Read what stands between brackets: `3`, `-1`, `2:5`, `:`, or the glob of a table's row."""
+    try:
+        parts = [int(part) if part.strip() else None for part in text.split(":")]
+    except ValueError:
+        return RowGlob(text)
+    if len(parts) == 1 and parts[0] is not None:
+        return parts[0]
+    if 2 <= len(parts) <= 3:
+        return slice(*parts)
+    raise UserError(f"'[{text}]' in '{path}' is no index. Write [3], [-4:] or [:].")
+
+
+def _set(node: Any, steps: tuple[Step, ...], value: Any, path: str) -> Any:
+    """Rebuild `node` with `value` put at `steps`."""
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, RowGlob):
+        globs = [glob for glob, _ in node] if _is_table(node) else []
+        if step not in globs:
+            raise UserError(f"No row '[{step}]' in '{path}'.{near(step, globs)}")
+        return tuple((g, _set(v, rest, value, path) if rest else value) if g == step else (g, v) for g, v in node)
+    if isinstance(step, str):
+        names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
+        if step not in names:
+            raise UserError(f"No '{step}' in '{path}' ({type(node).__name__}).{near(step, names)}")
+        new = _set(getattr(node, step), rest, value, path) if rest else _fit(node, step, value, path)
+        return dataclasses.replace(node, **{step: new})
+    if not isinstance(node, tuple):
+        raise UserError(f"'{path}' puts an index on {type(node).__name__}, which is no list.")
+    picked = list(range(len(node)))[step] if isinstance(step, slice) else [step]
+    if not isinstance(picked, list) or any(not -len(node) <= i < len(node) for i in picked):
+        raise UserError(f"'{path}' is past the end: there are {len(node)} items, 0 to {len(node) - 1}.")
+    items = list(node)
+    for i in picked:
+        items[i] = _set(items[i], rest, value, path) if rest else value
+    return tuple(items)
+
+
+def _fit(node: Any, field: str, value: Any, path: str) -> Any:
+    """Check `value` against the field's annotation; whole numbers become floats where a float is asked."""
+    kind: Any = type(node)
+    wanted = _hints(kind)[field]
+    kinds = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    plain = [k for k in kinds if k in (int, float, str, bool, type(None))]
+    if isinstance(value, int) and not isinstance(value, bool) and float in plain and int not in plain:
+        return float(value)
+    if isinstance(value, float) and value.is_integer() and int in plain and float not in plain:
+        return int(value)
+    if not any(_matches(value, kind) for kind in kinds):
+        shown = " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
+        raise UserError(f"'{path}' takes {shown}, not {show(value)}.")
+    return value
+
+
+def _matches(value: Any, kind: Any) -> bool:
+    """Whether `value` may stand where `kind` is annotated; protocols and callables are taken on trust."""
+    if kind is Any:
+        return True
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    origin = typing.get_origin(kind) or kind
+    if origin is Callable or not isinstance(origin, type):
+        return callable(value) if origin is Callable else True
+    if getattr(origin, "_is_protocol", False):
+        return dataclasses.is_dataclass(value) or inspect.isfunction(value)
+    return isinstance(value, origin) or value is origin
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Resolved annotations of a dataclass."""
+    return typing.get_type_hints(kind)
+
+
+def _leaves(node: Any, at: Path = ()) -> dict[Path, str]:
+    """Every leaf with its path. A dataclass whose class may vary adds its class name as a row of its own."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        out: dict[Path, str] = {} if not at else {at: type(node).__name__}
+        for f in dataclasses.fields(node):
+            out |= _leaves(getattr(node, f.name), (*at, f.name))
+        return out
+    if _is_table(node):
+        return {(*at, RowGlob(glob)): show(value) for glob, value in node}
+    if isinstance(node, tuple) and any(dataclasses.is_dataclass(item) for item in node):
+        out = {}
+        for i, item in enumerate(node):
+            out |= _leaves(item, (*at, i))
+        return out
+    return {at: show(node)}
+
+
+def _is_table(node: Any) -> bool:
+    """Whether `node` is rows of (glob, value)."""
+    rows_of_two = isinstance(node, tuple) and all(isinstance(row, tuple) and len(row) == 2 for row in node)
+    return rows_of_two and len(node) > 0 and all(isinstance(row[0], str) for row in node)
+
+
+def _or_absent(leaves: dict[Path, str], path: Path) -> str:
+    return leaves.get(path, "\1")
+
+
+def _fold(leaves: dict[Path, str]) -> dict[str, str]:
+    """Fold the first index of each path: neighbours with equal values become one `[a:b]` row."""
+    groups: dict[tuple[Path, Path], dict[int, str]] = {}
+    for path, value in leaves.items():
+        cut = next((i for i, step in enumerate(path) if isinstance(step, int)), None)
+        if cut is None:
+            groups[path, ()] = {-1: value}
+        else:
+            index = path[cut]
+            assert isinstance(index, int)
+            groups.setdefault((path[:cut], path[cut + 1 :]), {})[index] = value
+    out: dict[str, str] = {}
+    for (before, after), values in groups.items():
+        if -1 in values:
+            out[_text(before)] = values[-1]
+            continue
+        for start, stop, value in _runs(values):
+            span = f"[{start}]" if stop == start + 1 else f"[{start}:{stop}]"
+            out[f"{_text(before)}{span}{_text(after, joined=True)}"] = value
+    return out
+
+
+def _runs(values: dict[int, str]) -> list[tuple[int, int, str]]:
+    """Runs of consecutive indices with one value."""
+    runs: list[tuple[int, int, str]] = []
+    for index in sorted(values):
+        if runs and runs[-1][1] == index and runs[-1][2] == values[index]:
+            runs[-1] = (runs[-1][0], index + 1, values[index])
+        else:
+            runs.append((index, index + 1, values[index]))
+    return runs
+
+
+def _text(path: Path, *, joined: bool = False) -> str:
+    """Dotted form of a path; `joined` when something stands before it."""
+    out = ""
+    for step in path:
+        out += f"[{step}]" if isinstance(step, int | RowGlob) else f".{step}" if out or joined else step
+    return out

@@ -1,0 +1,78 @@
+"""Documents, and the one rule that says which of them validate.
+
+A document is a name and a text. Its split depends on nothing but its name and the fraction p/q that validates:
+
+    validation  <=>  int(sha256(id), 16) mod q < p
+
+so adding documents never moves old ones. For the usual tenth that reads `mod 10 == 0`, the rule of the embedded
+corpus. A `Row` is what a data folder remembers of a document: its split, name, hash and sizes, not its text.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from pargolf.core.errors import UserError
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text under a name that is unique in its corpus."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prepared document: `sha256` and `bytes` of its UTF-8 text, `tokens` without the BOS before it."""
+
+    split: str
+    id: str
+    sha256: str
+    bytes: int
+    tokens: int
+
+
+def val_ratio(val_fraction: float) -> Fraction:
+    """The fraction p/q with q up to 1,000. Raises `UserError` where that leaves a split empty."""
+    ratio = Fraction(val_fraction).limit_denominator(1000) if 0 < val_fraction < 1 else Fraction(0)
+    if not 0 < ratio < 1:
+        raise UserError(f"A validation fraction of {val_fraction} leaves a split empty; take .001 to .999.")
+    return ratio
+
+
+def split_rank(document_id: str, ratio: Fraction) -> int:
+    """`sha256(id) mod q`: below p the document validates, and the smaller of two ranks is the nearer to it."""
+    return int(hashlib.sha256(document_id.encode()).hexdigest(), 16) % ratio.denominator
+
+
+def validates(document_id: str, val_fraction: float = 0.1) -> bool:
+    """Whether the split rule puts this document into validation."""
+    ratio = val_ratio(val_fraction)
+    return split_rank(document_id, ratio) < ratio.numerator
+
+
+def rows_to_text(rows: Iterable[Row]) -> str:
+    """One JSON line per document, in the order of the token stream."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Read what `rows_to_text` wrote. Raises `UserError` on a line of another shape."""
+    rows = []
+    with Path(path).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = Row(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise UserError(
+                    f"{path}:{number} is not a document row; prepare the data again, or delete the file."
+                ) from error
+            rows.append(row)
+    return rows

@@ -1,0 +1,28 @@
+"""Two small integer hashes that the floor shares, written out so that they never change under us.
+
+`mix64` is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+OOPSLA 2014): a bijection of 64-bit words in which every input bit reaches every output bit. The stream draws its
+permutations with it, the overlap check its n-gram hashes; numpy promises no stable random streams across versions,
+and a batch that depends on numpy's version would not be a pure function of seed and step.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+U64 = npt.NDArray[np.uint64]
+
+
+def mix64(x_N: U64) -> U64:
+    """Hash each 64-bit word; shape kept, arithmetic modulo 2**64."""
+    x_N = x_N + np.uint64(0x9E3779B97F4A7C15)
+    x_N = (x_N ^ (x_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x_N = (x_N ^ (x_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x_N ^ (x_N >> np.uint64(31))
+
+
+def mix_words(*words: int) -> int:
+    """One 64-bit hash of a few integers, order included; negative ones count modulo 2**64."""
+    state = np.zeros(1, dtype=np.uint64)
+    for word in words:
+        state = mix64(state ^ np.uint64(word & 0xFFFF_FFFF_FFFF_FFFF))
+    return int(state[0])

@@ -1,0 +1,139 @@
+"""Does validation text occur in training? Whole documents, and runs of 13 tokens.
+
+A validation document overlaps when the same tokens stand in training as a whole document, or when half or more of
+its 13-grams occur anywhere in training. A few shared 13-grams are the boilerplate of natural text (dates, forms of
+address, quoted law), half are a copy. Runs of 13 are the usual measure since GPT-3 (Brown et al., arXiv 2005.14165,
+appendix C). Each 13-gram is one 64-bit hash, those across document borders left out; training streams by in blocks,
+so memory is a few times 8 bytes per validation token, whatever the size of training.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pargolf.data.folder import DataFolder
+from pargolf.data.hashing import U64, mix64
+from pargolf.data.shards import Shards, Tokens
+
+GRAM = 13
+COPY_SHARE = 0.5
+WORST = 20
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class DocumentOverlap:
+    """One validation document: how many of its 13-grams training holds too, and whether it stands there whole."""
+
+    id: str
+    ngrams: int
+    shared: int
+    identical: bool
+
+    @property
+    def share(self) -> float:
+        """Shared 13-grams over all, 0 for a document shorter than one."""
+        return self.shared / self.ngrams if self.ngrams else 0.0
+
+    @property
+    def copied(self) -> bool:
+        """Whether this counts as an overlap: identical, or half or more of its 13-grams shared."""
+        return self.identical or self.share >= COPY_SHARE
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The whole validation split: totals, every copied document, and the documents that share most."""
+
+    documents: int
+    ngrams: int
+    shared: int
+    copied: tuple[DocumentOverlap, ...]
+    worst: tuple[DocumentOverlap, ...]
+
+    @property
+    def share(self) -> float:
+        """Validation 13-grams that occur in training, over all."""
+        return self.shared / self.ngrams if self.ngrams else 0.0
+
+    @property
+    def found(self) -> bool:
+        """Whether any validation document is copied in training."""
+        return bool(self.copied)
+
+
+def check_overlap(data: DataFolder) -> Overlap:
+    """Compare the two splits of a data folder. Raises `UserError` when a split cannot be read."""
+    rows = data.rows("val")
+    identical = _identical([_digest(body) for body in _bodies(data.val, data.bos)], data)
+    distinct = np.unique(np.concatenate([hash_ngrams(body, data.bos) for body in _bodies(data.val, data.bos)]))
+    occurs = _occur_in_train(distinct, data)
+    found = []
+    for number, body in enumerate(_bodies(data.val, data.bos)):
+        name = rows[number].id if rows and number < len(rows) else f"number {number}"
+        gram_N = hash_ngrams(body, data.bos)
+        shared = int(occurs[np.searchsorted(distinct, gram_N)].sum()) if len(gram_N) else 0
+        found.append(DocumentOverlap(name, len(gram_N), shared, identical[number]))
+    ordered = sorted(found, key=lambda one: (-one.identical, -one.share, one.id))
+    return Overlap(
+        documents=len(found),
+        ngrams=sum(one.ngrams for one in found),
+        shared=sum(one.shared for one in found),
+        copied=tuple(one for one in ordered if one.copied),
+        worst=tuple(ordered[:WORST]),
+    )
+
+
+def hash_ngrams(tokens_N: Tokens, bos: int) -> U64:
+    """Hash every run of 13 tokens that holds no BOS: uint64, at most (N - 12,)."""
+    count = len(tokens_N) - GRAM + 1
+    if count <= 0:
+        return np.zeros(0, dtype=np.uint64)
+    words_N = mix64(tokens_N.astype(np.uint64))
+    hash_M = np.zeros(count, dtype=np.uint64)
+    for i in range(GRAM):
+        hash_M = hash_M * _BASE + words_N[i : i + count]
+    borders_N = np.concatenate([[0], np.cumsum(tokens_N == bos)])
+    inside_M = borders_N[GRAM:] == borders_N[:-GRAM]
+    return mix64(hash_M[inside_M])
+
+
+def _bodies(split: Shards, bos: int) -> Iterator[Tokens]:
+    """The documents of a split without their BOS, empty ones left out."""
+    for span in split.documents(bos):
+        body = span[1:] if int(span[0]) == bos else span
+        if len(body):
+            yield body
+
+
+def _digest(body: Tokens) -> bytes:
+    return hashlib.sha256(body.tobytes()).digest()
+
+
+def _identical(digests: list[bytes], data: DataFolder) -> list[bool]:
+    wanted = set(digests)
+    seen = {digest for body in _bodies(data.train, data.bos) if (digest := _digest(body)) in wanted}
+    return [digest in seen for digest in digests]
+
+
+def _occur_in_train(distinct: U64, data: DataFolder) -> npt.NDArray[np.bool_]:
+    """Which of the sorted hashes training holds; a bitmap over their top bits spares most of the searching."""
+    occurs = np.zeros(len(distinct), dtype=np.bool_)
+    if not len(distinct):
+        return occurs
+    bits = min(30, max(12, (8 * len(distinct)).bit_length()))
+    shift = np.uint64(64 - bits)
+    maybe = np.zeros(1 << bits, dtype=np.bool_)
+    maybe[distinct >> shift] = True
+    tail = np.zeros(0, dtype=np.uint16)
+    for block in data.train.blocks():
+        joined = np.concatenate([tail, block])
+        gram_M = hash_ngrams(joined, data.bos)
+        gram_M = gram_M[maybe[gram_M >> shift]]
+        place_M = np.minimum(np.searchsorted(distinct, gram_M), len(distinct) - 1)
+        occurs[place_M[distinct[place_M] == gram_M]] = True
+        tail = joined[-(GRAM - 1) :]
+    return occurs

@@ -1,0 +1,155 @@
+"""Token shards in the published format, and a split read as one long ring of tokens.
+
+A shard is 256 little-endian int32 (magic 20240520, version 1, token count N, the rest ignored), then N little-endian
+uint16 tokens, 1024 + 2N bytes exactly. A split is every `*_train_*.bin` or `*_val_*.bin` of a folder in order of
+name, so the official `fineweb_train_%06d.bin` are read unchanged. Format: openai/parameter-golf, `train_gpt.py`.
+Shards are mapped, never loaded; every token that is read is checked against the vocabulary.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pargolf.core.errors import UserError
+from pargolf.core.files import replacing
+
+Tokens = npt.NDArray[np.uint16]
+
+MAGIC, VERSION = 20240520, 1
+HEADER_BYTES = 1024
+BLOCK = 1 << 20
+
+
+class TokenSource(Protocol):
+    """What a stream needs: a length, and `n` consecutive tokens from any place of the ring."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, start: int, n: int) -> Tokens:
+        """Return tokens `start` to `start + n`, wrapping around."""
+        ...
+
+
+def write_shard(path: str | Path, tokens: npt.NDArray[np.integer] | Sequence[npt.NDArray[np.integer]]) -> None:
+    """Write one shard atomically; `tokens` is one array or a list of arrays that follow each other."""
+    parts = [tokens] if isinstance(tokens, np.ndarray) else list(tokens)
+    header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
+    header[:3] = MAGIC, VERSION, sum(len(part) for part in parts)
+    with replacing(path) as file:
+        file.write(header.tobytes())
+        for part in parts:
+            assert len(part) == 0 or (part.min() >= 0 and part.max() < 1 << 16), "a token does not fit uint16"
+            file.write(part.astype("<u2").tobytes())
+
+
+def read_shard(path: str | Path) -> Tokens:
+    """Map one shard read-only: uint16 (N,). Raises `UserError` when it is missing, cut, or something else."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(HEADER_BYTES)
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise UserError(f"There is no shard {path}; prepare or fetch the data again.") from error
+    except OSError as error:
+        raise UserError(f"The shard {path} cannot be read: {error.strerror}.") from error
+    if len(raw) < HEADER_BYTES:
+        raise UserError(f"{path} is truncated: {size} bytes, and the header alone has 1024. Make it again.")
+    magic, version, count = (int(value) for value in np.frombuffer(raw, dtype="<i4")[:3])
+    if magic != MAGIC:
+        raise UserError(f"{path} is not a token shard: its magic number is {magic}, not {MAGIC}.")
+    if version != VERSION:
+        raise UserError(f"{path} has shard version {version}; this program reads version {VERSION}.")
+    if count < 0 or size != HEADER_BYTES + 2 * count:
+        what = "is truncated" if size < HEADER_BYTES + 2 * count else "does not fit its header"
+        raise UserError(
+            f"{path} {what}: {size} bytes where {count} tokens need {HEADER_BYTES + 2 * count}. Make it again."
+        )
+    if count == 0:
+        return np.zeros(0, dtype=np.uint16)
+    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(count,))
+
+
+class Shards:
+    """Arrays of tokens that follow each other, read as one ring. `len()` is the number of tokens.
+
+    `names` are used in messages only. With `vocab`, reading a token id past it raises `UserError`.
+    """
+
+    def __init__(self, parts: Sequence[Tokens], *, names: Sequence[str] = (), vocab: int | None = None) -> None:
+        assert not names or len(names) == len(parts)
+        self.parts = tuple(parts)
+        self.names = tuple(names) or tuple(f"array {i}" for i in range(len(parts)))
+        self.vocab = vocab
+        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        if len(self) == 0:
+            raise UserError(f"There are no tokens in {', '.join(self.names) or 'these shards'}; prepare them again.")
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def take(self, start: int, n: int) -> Tokens:
+        """Copy tokens `start` to `start + n` of the endless repetition of the split: uint16 (n,)."""
+        out = np.empty(n, dtype=np.uint16)
+        position, done = start % len(self), 0
+        index = int(np.searchsorted(self._ends, position, side="right"))
+        while done < n:
+            part = self.parts[index]
+            offset = position - (int(self._ends[index]) - len(part))
+            piece = part[offset : offset + n - done]
+            self._check(piece, index)
+            out[done : done + len(piece)] = piece
+            done += len(piece)
+            index = (index + 1) % len(self.parts)
+            position = int(self._ends[index]) - len(self.parts[index])
+        return out
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Tokens]:
+        """Yield the split once from its start, `size` tokens at a time: bounded memory, every token checked."""
+        for start in range(0, len(self), size):
+            yield self.take(start, min(size, len(self) - start))
+
+    def documents(self, bos: int) -> Iterator[Tokens]:
+        """Yield each document with the BOS before it (the first without one, if the split starts inside it)."""
+        return split_documents(self.blocks(), bos)
+
+    def _check(self, piece: Tokens, index: int) -> None:
+        if self.vocab is not None and len(piece) and int(piece.max()) >= self.vocab:
+            raise UserError(
+                f"{self.names[index]} holds token id {int(piece.max())}, past the vocabulary of {self.vocab}; "
+                "it was made with another tokenizer. Use that tokenizer, or prepare the data again."
+            )
+
+
+def split_documents(blocks: Iterable[Tokens], bos: int) -> Iterator[Tokens]:
+    """Cut a stream of token blocks before every BOS; only the document at hand is held."""
+    held: list[Tokens] = []
+    for block in blocks:
+        cuts = np.flatnonzero(block == bos)
+        start = 0
+        for cut in cuts:
+            held.append(block[start:cut])
+            if any(len(part) for part in held):
+                yield np.concatenate(held)
+            held, start = [], int(cut)
+        held.append(block[start:])
+    if any(len(part) for part in held):
+        yield np.concatenate(held)
+
+
+def split_paths(folder: str | Path, split: str) -> list[Path]:
+    """The shard files of `train` or `val`, in the order of the stream."""
+    return sorted(Path(folder).glob(f"*_{split}_*.bin"))
+
+
+def open_split(folder: str | Path, split: str, *, vocab: int | None = None) -> Shards:
+    """Map all shards of `train` or `val`. Raises `UserError` for a missing folder, no shards, or a damaged one."""
+    if not Path(folder).is_dir():
+        raise UserError(f"There is no data folder {folder}; make one with `pargolf data prepare ... --out {folder}`.")
+    paths = split_paths(folder, split)
+    if not paths:
+        raise UserError(f"{folder} holds no *_{split}_*.bin shard; prepare or fetch the {split} split first.")
+    return Shards([read_shard(path) for path in paths], names=[str(path) for path in paths], vocab=vocab)

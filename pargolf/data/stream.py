@@ -1,0 +1,132 @@
+"""Batches of training tokens: a batch is a pure function of seed and step.
+
+`Sequential` is the published loader: micro-batch j of rank r is the span of m + 1 tokens that starts at
+(j * world + r) * (m + 1), m = batch_tokens / (world * accumulation), inputs its first m and targets its last m, so
+it starts again at 0 whenever a stream is made anew. Source: openai/parameter-golf, `DistributedTokenLoader`.
+`Shuffled` cuts the ring of N tokens into (N - 1) // T windows of T + 1 tokens that share one token with the next,
+and visits each once per epoch in a permutation drawn from seed and epoch; each epoch also shifts the cuts. The
+permutation is a Feistel network with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains",
+2002): any position of any epoch in constant memory, so a resumed run needs no state but its step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pargolf.core.errors import UserError
+from pargolf.data.hashing import mix64, mix_words
+from pargolf.data.shards import TokenSource
+
+FEISTEL_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """The stream as it lies in the shards, in the published spans; the seed plays no part."""
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Windows in a fresh order every epoch. `shift` moves the windows' borders from epoch to epoch."""
+
+    shift: bool = True
+
+
+class TrainStream:
+    """One rank's share of every global batch of `batch_tokens` tokens in sequences of `seq_len`.
+
+    Under `Shuffled` the ranks' batches, put one after another, are the same rows whatever the world's size; under
+    `Sequential` the spans are the same wherever world * accumulation is. Raises `UserError` when the batch does not
+    divide into whole sequences, or the source is shorter than one.
+    """
+
+    def __init__(
+        self,
+        source: TokenSource,
+        *,
+        batch_tokens: int,
+        seq_len: int,
+        seed: int,
+        order: Sequential | Shuffled = Shuffled(),
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
+    ) -> None:
+        assert 0 <= rank < world and accumulation > 0
+        share = seq_len * world * accumulation
+        if seq_len < 1 or batch_tokens < 1 or batch_tokens % share:
+            raise UserError(
+                f"A batch of {batch_tokens} tokens does not divide into whole sequences of {seq_len} over {world} "
+                f"processes x {accumulation} micro-batches; take a multiple of {share}."
+            )
+        if len(source) < seq_len + 1:
+            raise UserError(
+                f"The training split has {len(source)} tokens and a sequence needs {seq_len + 1}; "
+                "add text or shorten the sequence."
+            )
+        self.source, self.order, self.seed = source, order, seed
+        self.batch_tokens, self.seq_len = batch_tokens, seq_len
+        self.rank, self.world, self.accumulation = rank, world, accumulation
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """All micro-batches of this rank at `step`: inputs and targets, int64 (B, T) each."""
+        xs, ys = zip(*(self.micro(step, index) for index in range(self.accumulation)))
+        return torch.cat(xs), torch.cat(ys)
+
+    def micro(self, step: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Micro-batch `index` of `step`: inputs and targets, int64 (B / accumulation, T) each."""
+        assert step >= 0 and 0 <= index < self.accumulation
+        if isinstance(self.order, Sequential):
+            return self._sequential(step * self.accumulation + index)
+        return self._shuffled(step, index)
+
+    def epoch(self, step: int) -> float:
+        """How often `step` whole batches have gone through the split."""
+        return step * self.batch_tokens / len(self.source)
+
+    def _sequential(self, micro: int) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = self.batch_tokens // (self.world * self.accumulation)
+        span = self.source.take((micro * self.world + self.rank) * (tokens + 1), tokens + 1)
+        rows = torch.from_numpy(span.astype(np.int64))
+        return rows[:-1].reshape(-1, self.seq_len), rows[1:].reshape(-1, self.seq_len)
+
+    def _shuffled(self, step: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.batch_tokens // self.seq_len
+        count = rows // (self.world * self.accumulation)
+        first = step * rows + (self.rank * self.accumulation + index) * count
+        starts = self.window_starts(first, count).tolist()
+        windows = np.stack([self.source.take(start, self.seq_len + 1) for start in starts])
+        window_BT = torch.from_numpy(windows.astype(np.int64))
+        return window_BT[:, :-1].contiguous(), window_BT[:, 1:].contiguous()
+
+    def window_starts(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Where the windows that `Shuffled` visits as number `first` and on begin: int64 (count,)."""
+        per_epoch = (len(self.source) - 1) // self.seq_len
+        number_N = np.arange(first, first + count)
+        start_N = np.empty(count, dtype=np.int64)
+        shifts = isinstance(self.order, Shuffled) and self.order.shift
+        for epoch in range(first // per_epoch, (first + count - 1) // per_epoch + 1):
+            here_N = number_N // per_epoch == epoch
+            shift = mix_words(self.seed, epoch, 1) % self.seq_len if shifts else 0
+            places = permute(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(self.seed, epoch, 0))
+            start_N[here_N] = shift + places * self.seq_len
+        return start_N
+
+
+def permute(index_N: npt.NDArray[np.integer], *, size: int, key: int) -> npt.NDArray[np.int64]:
+    """Send each index below `size` to its place in the permutation of 0 .. size - 1 that `key` names: int64 (N,)."""
+    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    keys = [np.uint64(mix_words(key, number)) for number in range(FEISTEL_ROUNDS)]
+    out_N = index_N.astype(np.uint64)
+    assert size > 0 and bool((out_N < size).all())
+    outside_N = np.ones(len(out_N), dtype=np.bool_)
+    while outside_N.any():
+        left, right = out_N[outside_N] >> half, out_N[outside_N] & mask
+        for round_key in keys:
+            left, right = right, left ^ (mix64(right ^ round_key) & mask)
+        out_N[outside_N] = (left << half) | right
+        outside_N = out_N >= size
+    return out_N.astype(np.int64)

@@ -1,0 +1,253 @@
+"""What a token means in bytes: tokenizers, byte tables, and the proof that the count is honest.
+
+Bits per byte divides by the bytes of the graded text, so every predicted token t after a previous token p counts
+
+    bytes[t] + (leading[t] and not boundary[p])
+
+where a SentencePiece piece that starts with U+2581 has `leading` (that mark is its space) and `bytes` is the UTF-8
+length of the rest, a byte piece counts 1, and control, unknown and unused pieces count 0 and are a `boundary`: only
+a document's own first space is free. Source: openai/parameter-golf, `build_sentencepiece_luts` and `eval_val`.
+A table is proved, not trusted: `prove` compares the count with the decoded documents, one by one.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+
+from pargolf.core.errors import UserError
+from pargolf.data.documents import Row
+from pargolf.data.shards import Shards, Tokens
+
+SPACE_MARK = "▁"
+MODEL_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class ByteTable:
+    """Three look-up arrays over token ids, each of shape (V,)."""
+
+    bytes_V: npt.NDArray[np.int32]
+    leading_space_V: npt.NDArray[np.bool_]
+    boundary_V: npt.NDArray[np.bool_]
+
+
+class Tokenizer(Protocol):
+    """What the rest of the package asks of a tokenizer. `digest` is the SHA-256 of all that defines it."""
+
+    vocab: int
+    bos: int
+    digest: str
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of one document, without BOS: uint16 (N,)."""
+        ...
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
+        """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
+        """The pieces' own bytes, joined: what a continuation after these tokens appends to."""
+        ...
+
+    def byte_table(self, size: int = 0) -> ByteTable:
+        """The byte look-up arrays for max(vocab, size) ids."""
+        ...
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model, BPE or unigram, from the bytes of its `.model` file.
+
+    SentencePiece cannot tell U+2581 in a text from a space. Where the model has byte pieces and neither adds nor
+    drops spaces, `encode` spells that character in bytes, so every text round-trips. Elsewhere it equals the library.
+    """
+
+    def __init__(self, proto: bytes) -> None:
+        self.proto = proto
+        self.digest = hashlib.sha256(proto).hexdigest()
+        try:
+            if not proto:
+                raise RuntimeError("empty")
+            self._model: Any = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                "This is not a SentencePiece model; give the .model file the shards were made with."
+            ) from error
+        self.vocab = int(self._model.vocab_size())
+        self.bos = int(self._model.bos_id())
+        if self.bos < 0:
+            raise UserError("This SentencePiece model has no BOS piece; train it with bos_id=1.")
+        if self.vocab > 1 << 16:
+            raise UserError(f"A vocabulary of {self.vocab} does not fit the shards' 16 bits; use 65536 or fewer.")
+        self._pieces = [self._piece_bytes(i) for i in range(self.vocab)]
+        mark = [int(self._model.piece_to_id(f"<0x{byte:02X}>")) for byte in SPACE_MARK.encode()]
+        spelled = all(self._model.is_byte(i) for i in mark)
+        exact = all(self.raw(self._model.encode(probe)) == probe.encode() for probe in ("a", " a", "a  a "))
+        self._mark_ids = mark if spelled and exact else None
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of one document, without BOS: uint16 (N,). Raises `UserError` for text that UTF-8 cannot hold."""
+        try:
+            if self._mark_ids is None or SPACE_MARK not in text:
+                return np.array(self._model.encode(text), dtype=np.uint16)
+            ids: list[int] = []
+            for number, part in enumerate(text.split(SPACE_MARK)):
+                ids += (self._mark_ids if number else []) + self._model.encode(part)
+            return np.array(ids, dtype=np.uint16)
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The text holds a lone surrogate at character {error.start}; it is not Unicode text."
+            ) from error
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
+        """The library's own decoding, which drops the space that models with a dummy prefix add."""
+        return str(self._model.decode([int(token) for token in tokens]))
+
+    def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
+        """The pieces' bytes, joined, U+2581 as a space; control pieces are empty."""
+        return b"".join([self._pieces[token] for token in np.asarray(tokens, dtype=np.int64).tolist()])
+
+    def byte_table(self, size: int = 0) -> ByteTable:
+        """The published table. Ids past the model's own count 0 bytes and are boundaries."""
+        size = max(size, self.vocab)
+        table = ByteTable(np.zeros(size, np.int32), np.zeros(size, np.bool_), np.ones(size, np.bool_))
+        for i in range(self.vocab):
+            if self._silent(i):
+                continue
+            table.boundary_V[i] = False
+            if self._model.is_byte(i):
+                table.bytes_V[i] = 1
+                continue
+            piece = str(self._model.id_to_piece(i))
+            table.leading_space_V[i] = piece.startswith(SPACE_MARK)
+            table.bytes_V[i] = len(piece.removeprefix(SPACE_MARK).encode())
+        return table
+
+    def _silent(self, i: int) -> bool:
+        return bool(self._model.is_control(i) or self._model.is_unknown(i) or self._model.is_unused(i))
+
+    def _piece_bytes(self, i: int) -> bytes:
+        if self._silent(i):
+            return b""
+        piece = str(self._model.id_to_piece(i))
+        if self._model.is_byte(i):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace(SPACE_MARK, " ").encode()
+
+
+class ByteTokenizer:
+    """Plain bytes: ids 0 to 255 are the bytes of UTF-8, 256 is BOS. No space is free."""
+
+    vocab = 257
+    bos = 256
+    digest = hashlib.sha256(b"pargolf bytes 257").hexdigest()
+
+    def encode(self, text: str) -> Tokens:
+        """The UTF-8 bytes as ids. Raises `UserError` for text that UTF-8 cannot hold."""
+        try:
+            return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The text holds a lone surrogate at character {error.start}; it is not Unicode text."
+            ) from error
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
+        """The text of byte ids; BOS is skipped."""
+        return self.raw(tokens).decode(errors="replace")
+
+    def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
+        """The bytes themselves, without BOS."""
+        return bytes(token for token in np.asarray(tokens, dtype=np.int64).tolist() if token != self.bos)
+
+    def byte_table(self, size: int = 0) -> ByteTable:
+        """One byte each; BOS, and ids past it, count 0 and are boundaries."""
+        is_byte_V = np.arange(max(size, self.vocab)) < 256
+        return ByteTable(is_byte_V.astype(np.int32), np.zeros_like(is_byte_V), ~is_byte_V)
+
+
+def load_tokenizer(path: str | Path) -> SentencePieceTokenizer:
+    """Read a SentencePiece `.model` file. Raises `UserError` when it is missing or not one."""
+    path = Path(path)
+    if path.suffix != ".model":
+        raise UserError(f"{path} is not a SentencePiece tokenizer; give the .model file.")
+    if not path.is_file():
+        raise UserError(f"There is no tokenizer {path}; put the .model file beside the shards.")
+    if path.stat().st_size > MODEL_LIMIT:
+        raise UserError(f"{path} is over {MODEL_LIMIT} bytes; that is no tokenizer this program reads.")
+    return SentencePieceTokenizer(path.read_bytes())
+
+
+def count_bytes(
+    table: ByteTable, inputs: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """Bytes of each predicted position: `inputs` are the previous tokens, `targets` the predicted ones, same shape."""
+    spaces = table.leading_space_V[targets] & ~table.boundary_V[inputs]
+    counted: npt.NDArray[np.int64] = table.bytes_V[targets].astype(np.int64) + spaces
+    return counted
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What `prove` counted: `tokens` predicted, `bytes` graded, `free` first spaces that are not counted."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    free: int
+
+
+def prove(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = None) -> Proof:
+    """Prove that the graded bytes of a token stream are its documents' UTF-8 bytes.
+
+    Every token after the first is graded. Each document (BOS to BOS) is decoded by the tokenizer's library; the bytes
+    its tokens count must be that text's, less its own first space if it has one. With `rows` (of this split, in
+    order) the text must also have the recorded hash. Raises `UserError` naming the first document that differs.
+    """
+    table = tokenizer.byte_table()
+    graded = free = number = 0
+    for span, following in pairwise(chain(stream.documents(tokenizer.bos), (None,))):
+        assert span is not None
+        row = rows[number] if rows is not None and number < len(rows) else None
+        name = repr(row.id) if row else f"number {number}"
+        cut_off = rows is None and (following is None or int(span[0]) != tokenizer.bos)
+        counted, saved = _prove_one(tokenizer, table, span, name=name, row=row, cut_off=cut_off)
+        graded, free, number = graded + counted, free + saved, number + 1
+    if rows is not None and number != len(rows):
+        raise UserError(f"The shards hold {number} documents, documents.jsonl {len(rows)}; prepare the data again.")
+    return Proof(number, len(stream) - 1, graded, free)
+
+
+def _prove_one(
+    tokenizer: Tokenizer, table: ByteTable, span: Tokens, *, name: str, row: Row | None, cut_off: bool
+) -> tuple[int, int]:
+    """Return the graded bytes and the free first spaces (0 or 1) of one document with the token before it."""
+    body = span[1:]
+    if int(span.max()) >= tokenizer.vocab:
+        raise UserError(f"Document {name} holds token id {int(span.max())}, past the tokenizer's {tokenizer.vocab}.")
+    counted = int(count_bytes(table, span[:-1], body).sum())
+    raw = tokenizer.raw(body)
+    text = tokenizer.decode(body).encode()
+    if cut_off and text not in (raw, raw[1:]):
+        text = raw  # a stream may begin or end inside a character; then only the count can be proved
+    prefixed = raw == b" " + text
+    starts_free = len(body) > 0 and bool(table.leading_space_V[body[0]] and table.boundary_V[span[0]])
+    free = int(starts_free and not prefixed)
+    if raw != text and not prefixed:
+        raise UserError(
+            f"Document {name} does not decode to its own pieces' bytes; this tokenizer cannot be graded in bytes."
+        )
+    if counted != len(text) - free:
+        raise UserError(
+            f"Document {name} counts {counted} bytes and its text has {len(text)} ({free} of them free); "
+            "the byte table does not fit this tokenizer, so no bits per byte can be given."
+        )
+    if row is not None and (len(text), hashlib.sha256(text).hexdigest()) != (row.bytes, row.sha256):
+        raise UserError(f"Document {name} does not decode to the text that was prepared; prepare the data again.")
+    return counted, free

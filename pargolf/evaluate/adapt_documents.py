@@ -1,0 +1,248 @@
+"""Adaptation by documents: small weights of each document's own, forgotten at its end; SGD over finished ones.
+
+    y = x W^T + (alpha / rank) (x A^T) B^T        A (rank, in) random, B (out, rank) zero at each document's start
+
+A document is graded `chunk` positions at a time; after each, one Adam step on those positions' loss changes its A and
+B. Documents do not touch each other, so those of similar length are graded together, each with its own A and B, in
+any order. `warm` keeps A from the document before in the same place of the batch. Then the order does matter, and is
+that of the stream: by length, as the published scripts go, earlier documents would learn from later ones.
+
+Phases: after the first `at[0]` documents of the stream (then `at[1]`, ...) are finished, one pass of SGD over those
+finished since the last phase moves the shared weights.
+
+Source: Hu et al. 2021 (arXiv:2106.09685); pull requests 1530 (per document), 1767 (warm A, alpha), 1610 and 1626
+(phases).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pargolf.core.errors import UserError, near
+from pargolf.core.roles import matches, role
+from pargolf.evaluate.adapt import Work, choose, mean_nats
+from pargolf.evaluate.adapt_chunks import SGD, set_lr, train_on
+from pargolf.evaluate.score import Ledger
+from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows, document_spans
+from pargolf.model.linear import Linear
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Global SGD between documents: `at` counts finished documents, `sgd` says how (over all weights by default)."""
+
+    at: tuple[int, ...] = (2000,)
+    sgd: SGD = SGD(lr=0.001, epochs=1)
+
+    def __post_init__(self) -> None:
+        if not self.at or any(a >= b for a, b in pairwise((0, *self.at))):
+            raise UserError(f"phases at {self.at} should be rising counts of documents, for example (833, 1666)")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Low-rank weights per document on the linear modules that `globs` name; `batch` documents at a time.
+
+    Wants windows of kind `document`. The last chunk of a document is not trained on: nothing is graded after it.
+    """
+
+    rank: int = 96
+    alpha: float = 144.0
+    lr: float = 0.0001
+    betas: tuple[float, float] = (0.0, 0.99)
+    chunk: int = 48
+    batch: int = 64
+    warm: bool = False
+    globs: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.*")
+    phases: Phases | None = None
+    seed: int = 0
+    by_document: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if min(self.rank, self.chunk, self.batch) < 1 or self.lr <= 0:
+            raise UserError(
+                "low-rank adaptation needs a rank, chunk and batch of at least 1 and a learning rate above 0"
+            )
+
+    def run(
+        self,
+        model: nn.Module,
+        ledger: Ledger,
+        windows: Windows,
+        *,
+        starts: IntArray,
+        batch_windows: int,
+        device: torch.device | str,
+    ) -> Iterator[Work]:
+        """Grade all documents, phase after phase."""
+        if not isinstance(windows, PerDocument):
+            raise UserError(f"low-rank adaptation is per document, so grade document:{windows.length},... windows")
+        optimizer = None
+        if self.phases:
+            sgd = self.phases.sgd
+            optimizer = torch.optim.SGD(choose(model, ("*",), frozen=sgd.frozen), lr=sgd.lr, momentum=sgd.momentum)
+        model.requires_grad_(False)
+        slots = attach(self, model)
+        spans = list(document_spans(ledger.positions, starts))
+        for begin, stop in self._segments(len(spans)):
+            for group in _groups(spans[begin:stop], self.batch, by_length=not self.warm):
+                slots.reset(len(group), warm=self.warm)
+                yield from self._grade_group(model, slots, ledger, windows, group, device)
+            if optimizer is not None and stop < len(spans):
+                slots.rows = None
+                yield from self._phase(model, optimizer, ledger, spans[begin][0], spans[stop - 1][1], windows, device)
+
+    def _segments(self, documents: int) -> Iterator[tuple[int, int]]:
+        at = self.phases.at if self.phases else ()
+        return pairwise([0, *(count for count in at if count < documents), documents])
+
+    def _grade_group(
+        self,
+        model: nn.Module,
+        slots: "Slots",
+        ledger: Ledger,
+        windows: PerDocument,
+        group: Sequence[tuple[int, int]],
+        device: torch.device | str,
+    ) -> Iterator[Work]:
+        """Grade documents side by side: their first chunks, a step, their second chunks, ..."""
+        optimizer = torch.optim.Adam(slots.parameters(), lr=self.lr, betas=self.betas)
+        cuts = [list(_pieces(windows, begin, stop, self.chunk)) for begin, stop in group]
+        for step in range(max(map(len, cuts))):
+            present = [i for i, cut in enumerate(cuts) if step < len(cut)]
+            for rows in _alike(present, cuts, step):
+                slots.rows = torch.tensor(rows, device=device)
+                yield "grade"
+                ledger.grade(model, [cuts[i][step] for i in rows], device=device)
+            going_on = [i for i in present if step + 1 < len(cuts[i])]
+            if going_on:
+                yield "train"
+                optimizer.zero_grad(set_to_none=True)
+                for rows in _alike(going_on, cuts, step):
+                    slots.rows = torch.tensor(rows, device=device)
+                    torch.autograd.backward(_loss(model, ledger, [cuts[i][step] for i in rows], device))
+                optimizer.step()
+
+    def _phase(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ledger: Ledger,
+        begin: int,
+        stop: int,
+        windows: Windows,
+        device: torch.device | str,
+    ) -> Iterator[Work]:
+        """One pass of SGD over the finished positions begin..stop-1, chunk by chunk."""
+        assert self.phases is not None
+        sgd = self.phases.sgd
+        chunks = math.ceil((stop - begin) / sgd.chunk)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for weight in weights:
+            weight.requires_grad_(True)
+        for chunk in range(chunks):
+            at = begin + chunk * sgd.chunk
+            set_lr(optimizer, sgd, chunk, chunks)
+            tokens = ledger.graded(at, min(at + sgd.chunk, stop) + 1)
+            yield from train_on(sgd, model, optimizer, tokens, windows.length, device)
+        for weight in weights:
+            weight.requires_grad_(False)
+
+
+class LowRankLinear(nn.Module):
+    """A linear module and, for each row of the batch, a low-rank change of it; `x (B, T, in) -> (B, T, out)`."""
+
+    def __init__(self, base: nn.Module, slots: "Slots", key: str) -> None:
+        super().__init__()
+        self.base = base
+        self._slots = [slots]  # in a list, or the module would own its owner
+        self._key = key
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        """The base's product, plus the change while documents are adapted."""
+        y_BTO: Tensor = self.base(x_BTI)
+        slots = self._slots[0]
+        if slots.rows is None:
+            return y_BTO
+        a_BRI, b_BOR = (slots.factors[f"{self._key}-{name}"][slots.rows].to(x_BTI.dtype) for name in "ab")
+        change_BTO: Tensor = (x_BTI @ a_BRI.mT) @ b_BOR.mT
+        return y_BTO + slots.scale * change_BTO
+
+
+class Slots(nn.Module):
+    """All low-rank factors of the documents in a batch; `rows` says which of them the next forward pass holds."""
+
+    def __init__(self, spec: LowRank, shapes: Sequence[tuple[int, int]], device: torch.device) -> None:
+        super().__init__()
+        self.scale = spec.alpha / spec.rank
+        self.rows: Tensor | None = None
+        self.factors = nn.ParameterDict()
+        for key, (outputs, inputs) in enumerate(shapes):
+            self.factors[f"{key}-a"] = nn.Parameter(torch.empty(spec.batch, spec.rank, inputs, device=device))
+            self.factors[f"{key}-b"] = nn.Parameter(torch.zeros(spec.batch, outputs, spec.rank, device=device))
+        # One draw for every slot: which slot a document gets must not change its grades.
+        random = torch.Generator().manual_seed(spec.seed)
+        self._first = [
+            torch.randn(spec.rank, inputs, generator=random).to(device) / math.sqrt(inputs) for _, inputs in shapes
+        ]
+        self.reset(spec.batch, warm=False)
+
+    @torch.no_grad()
+    def reset(self, count: int, *, warm: bool) -> None:
+        """Begin documents: B zero, and A as drawn unless it stays warm."""
+        for key, first_RI in enumerate(self._first):
+            self.factors[f"{key}-b"][:count].zero_()
+            if not warm:
+                self.factors[f"{key}-a"][:count] = first_RI
+
+
+def attach(spec: LowRank, model: nn.Module) -> Slots:
+    """Wrap the linear modules that the spec's globs name. Raises `UserError` for a glob that names none."""
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, Linear | nn.Linear)}
+    for glob in spec.globs:
+        if not any(matches(f"{name}.weight", glob) for name in linear):
+            known = sorted({role(f"{name}.weight") for name in linear})
+            raise UserError(f"'{glob}' names no linear module to adapt.{near(glob, known)}")
+    chosen = {n: m for n, m in linear.items() if any(matches(f"{n}.weight", glob) for glob in spec.globs)}
+    weights = [module.weight for module in chosen.values()]
+    slots = Slots(spec, [(w.shape[0], w.shape[1]) for w in weights], weights[0].device)
+    for key, (name, module) in enumerate(chosen.items()):
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, LowRankLinear(module, slots, str(key)))
+    return slots
+
+
+def _groups(spans: Sequence[tuple[int, int]], batch: int, *, by_length: bool) -> Iterator[Sequence[tuple[int, int]]]:
+    """Documents, `batch` at a time, in order of length or of the stream."""
+    ordered = sorted(spans, key=lambda span: span[1] - span[0]) if by_length else spans
+    return (ordered[at : at + batch] for at in range(0, len(ordered), batch))
+
+
+def _pieces(windows: PerDocument, begin: int, stop: int, chunk: int) -> Iterator[Window]:
+    """One document's windows, cut so that each grades `chunk` positions at most and sees the same context."""
+    for window in windows.over(stop - begin, starts=(0,)):
+        for first in range(window.first, window.end, chunk):
+            yield Window(begin + window.start, begin + min(first + chunk, window.end), begin + first)
+
+
+def _alike(rows: Sequence[int], cuts: Sequence[Sequence[Window]], step: int) -> Iterator[list[int]]:
+    """Rows whose window of this step has one shape, together."""
+
+    def shape(i: int) -> tuple[int, int]:
+        window = cuts[i][step]
+        return window.end - window.start, window.first - window.start
+
+    return (list(members) for _, members in groupby(sorted(rows, key=shape), key=shape))
+
+
+def _loss(model: nn.Module, ledger: Ledger, batch: Sequence[Window], device: torch.device | str) -> Tensor:
+    """Sum over documents of the mean loss of the positions just graded, so that no document scales another's step."""
+    length, first = batch[0].end - batch[0].start, batch[0].first - batch[0].start
+    rows = [torch.from_numpy(ledger.graded(w.start, w.end + 1).astype("int64")) for w in batch]
+    ids_BT = torch.stack(rows).to(device)
+    return mean_nats(model, ids_BT[:, :length], ids_BT[:, 1:], first=first) * len(batch)

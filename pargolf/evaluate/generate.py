@@ -1,0 +1,100 @@
+"""Sampling text from a predictor, one token at a time, and what each token of a given text costs it.
+
+    p_i ~ exp(logit_i / temperature), cut to the smallest set of likeliest tokens whose mass reaches top_p
+
+Temperature 0 is greedy. Nucleus (top-p) sampling is Holtzman et al. 2020, "The Curious Case of Neural Text
+Degeneration". The predictor sees the last `length` tokens at most, as it does when scored.
+
+There is no key-value cache. It would want a second, step-by-step form of every technique that looks back (SmearGate,
+hashed n-grams, documents' masks, value embeddings), which could disagree with the form that is trained and scored;
+and once the text is longer than `length`, the window moves with each token and nothing cached is of use.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+from pargolf.evaluate.bpb import bits
+from pargolf.evaluate.score import Ledger, LogitsError, Predictor, batches
+from pargolf.evaluate.windows import Sliding
+
+
+def generate(
+    predictor: Predictor,
+    prompt: Sequence[int],
+    *,
+    tokens: int,
+    length: int,
+    stop: Collection[int] = (),
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[int]:
+    """Yield up to `tokens` ids that follow `prompt`, ending before the first id in `stop` (BOS, EOS).
+
+    The same predictor, prompt and seed give the same ids. Raises `UserError` for an empty prompt or settings
+    out of range, at the first id.
+    """
+    _check(prompt, tokens, length, temperature, top_p)
+    random = torch.Generator().manual_seed(seed)
+    context = list(prompt)[-length:]
+    for _ in range(tokens):
+        token = _choose(_next_logits(predictor, context, device), temperature, top_p, random)
+        if token in stop:
+            return
+        yield token
+        context = [*context, token][-length:]
+
+
+def score_text(
+    predictor: Predictor,
+    tokens: Sequence[int],
+    *,
+    vocab: int,
+    length: int,
+    device: torch.device | str = "cpu",
+) -> list[tuple[int, float]]:
+    """Each token after the first (most often BOS) with the bits that it cost, graded through the ledger.
+
+    Every token sees at least three quarters of `length`, or all that is before it. Raises `UserError` for fewer than
+    two tokens and ids outside the vocabulary.
+    """
+    stream = np.array(tokens, dtype=np.int64)
+    ledger = Ledger(stream, byte_counts=np.ones(max(len(stream) - 1, 0), dtype=np.int64), vocab=vocab)
+    for batch in batches(Sliding(length, max(1, length // 4)).over(ledger.positions), 8):
+        ledger.grade(predictor, batch, device=device)
+    return [(int(token), bits(float(nats))) for token, nats in zip(stream[1:], ledger.nats_N)]
+
+
+def _next_logits(predictor: Predictor, context: list[int], device: torch.device | str) -> Tensor:
+    """Logits (V) of the token after `context`, float32, on the CPU: there a seed is the same everywhere."""
+    with torch.no_grad():
+        logits_BSV = predictor(torch.tensor([context], device=device), first=len(context) - 1)
+    logits_V = logits_BSV[0, -1].float().cpu()
+    if not logits_V.isfinite().all():
+        raise LogitsError("the predictor's logits are not finite, so there is nothing to sample from")
+    return logits_V
+
+
+def _choose(logits_V: Tensor, temperature: float, top_p: float, random: torch.Generator) -> int:
+    if temperature == 0:
+        return int(logits_V.argmax())
+    p_V, order_V = ((logits_V - logits_V.max()) / temperature).softmax(0).sort(descending=True, stable=True)
+    mass_before_V = p_V.cumsum(0) - p_V
+    p_V[mass_before_V >= top_p] = 0
+    return int(order_V[torch.multinomial(p_V, 1, generator=random)])
+
+
+def _check(prompt: Sequence[int], tokens: int, length: int, temperature: float, top_p: float) -> None:
+    if not prompt:
+        raise UserError("an empty prompt has no next token: begin with the beginning-of-sequence token")
+    if tokens < 0 or length < 1:
+        raise UserError("generate at least 0 tokens from a context of at least 1")
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"temperature {temperature} should be 0 (greedy) or a positive number, usually near 1")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top-p {top_p} should be above 0 and at most 1")

@@ -1,0 +1,388 @@
+"""The ledger: a score that comes with its own proof.
+
+The four conditions of Parameter Golf issue 1017, and who keeps each of them here:
+
+    C1  grades depend on artifact and prefix only   the predictor's duty; flipping tokens tests it
+    C2  a full normalized distribution, fixed       the ledger: it takes logits and normalizes them itself
+        before the target is seen
+    C3  scored before anything adapts to it         the ledger: `graded` refuses tokens that have no grade yet
+    C4  one pass from left to right                 the ledger: a position out of turn raises
+                                                    (one pass per document, when documents are graded apart)
+
+Position i sees tokens[..i] and predicts tokens[i+1]. Its grade is -log softmax(logits_i)[tokens[i+1]] nats,
+computed in float32 over the whole vocabulary. Grades are summed in float64, window by window, so the sum does
+not depend on how windows are batched.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from pargolf.core.budget import Clock
+from pargolf.core.errors import UserError
+from pargolf.core.events import Progress
+from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
+from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
+
+_BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
+_ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
+_CHECKED = 1 << 20  # tokens checked at once, so that a stream on disk is never copied whole
+
+
+class LogitsError(UserError):
+    """The predictor's logits are no distribution over this vocabulary: not finite, or of another shape."""
+
+
+class OrderError(RuntimeError):
+    """A position would be graded out of turn or twice."""
+
+
+class UngradedError(RuntimeError):
+    """Somebody asked for a token before its grade was written down."""
+
+
+class Predictor(Protocol):
+    """Anything that predicts: a module, a function, an ensemble, somebody else's script.
+
+    `ids_BT` (int64) holds the positions' input tokens. Return logits (B, T - first, vocab) of a floating type
+    for the positions from `first` on, each from ids[:, :t+1] only. Evaluation mode is the predictor's part.
+    """
+
+    def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
+        """Logits of the positions first..T-1."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a scoring found: `loss` in nats per token and `bpb` in bits per byte, over the graded `tokens`.
+
+    `positions` is how many there are to grade. A complete and legal score has tokens == positions and
+    grades_min == grades_max == 1. `nats_N` (float32) is each position's grade, NaN where there is none; it is
+    empty when grades were not kept. `first` is where the share of one process of several begins.
+    """
+
+    windows: str
+    legal: bool
+    complete: bool
+    positions: int
+    tokens: int
+    bytes: int
+    nats: float
+    grades_min: int
+    grades_max: int
+    seconds: float
+    nats_N: NDArray[np.float32]
+    first: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Nats per graded token."""
+        return nats_per_token(self.nats, self.tokens)
+
+    @property
+    def bpb(self) -> float:
+        """Bits per graded byte."""
+        return bits_per_byte(self.nats, self.bytes)
+
+    def row(self) -> dict[str, Any]:
+        """Everything but the array, for a JSON file."""
+        names = ("windows", "legal", "complete", "loss", "bpb", "nats", "positions", "tokens", "bytes")
+        return {name: getattr(self, name) for name in (*names, "grades_min", "grades_max", "seconds")}
+
+
+class Ledger:
+    """Owns the tokens, grades them, and only then hands them out.
+
+    `tokens` is the stream of N+1 ids, `byte_counts` the bytes that each of its N targets stands for. With
+    `once` (every legal scoring) positions must be graded from left to right, each exactly one time.
+    `documents` (rising positions) makes each document a pass of its own: documents may take turns, and no window
+    may show a token of another one. `first` is where grading begins, for one process of several. Without
+    `keep` no array grows with the stream. Raises `UserError` for ids outside the vocabulary, a stream without
+    positions or bytes, counts that do not align.
+    """
+
+    def __init__(
+        self,
+        tokens: IntArray,
+        *,
+        byte_counts: IntArray,
+        vocab: int,
+        once: bool = True,
+        documents: Sequence[int] | IntArray = (),
+        first: int = 0,
+        keep: bool = True,
+    ) -> None:
+        _check_stream(tokens, byte_counts, vocab)
+        self.vocab = vocab
+        self.positions = len(tokens) - 1
+        self.frontier = first  # graded positions, those before `first` included
+        self.tokens = 0
+        self.bytes = 0
+        self.nats = 0.0
+        self.nats_N = np.full(self.positions if keep else 0, np.nan, dtype=np.float32)
+        # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
+        self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
+        self._tokens = tokens
+        self._byte_counts = byte_counts
+        self._once = once
+        self._first = first
+        self._starts = np.array([0, *(start for start in documents if start > 0)], dtype=np.int64)
+        self._stops = np.array([*self._starts[1:], self.positions], dtype=np.int64)
+        self._turns = np.maximum(self._starts, first)  # per pass, the next position to grade
+
+    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
+        """Show the predictor a batch of windows of one shape and write down the grades.
+
+        Raises `LogitsError` (nothing is then written) and `OrderError`.
+        """
+        length, first = _shape(batch[0])
+        assert all(_shape(window) == (length, first) for window in batch), "a batch holds windows of one shape"
+        self._check_turns(batch)
+        ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)
+        targets_BS = self._gather([(w.first + 1, w.end + 1) for w in batch])
+        # no_grad, not inference_mode: caches that a model fills in here (rotary tables, say) would be
+        # inference tensors, and the backward of a later adaptation fails on those.
+        with torch.no_grad():
+            logits_BSV = predictor(ids_BT, first=first)
+            nats_BS = self._normalize(logits_BSV, targets_BS, batch)
+        for window, nats_S in zip(batch, nats_BS):
+            self._write(window, nats_S)
+
+    def graded(self, start: int, stop: int) -> IntArray:
+        """A copy of tokens[start:stop], all of which have been graded (the first token of a pass is given).
+
+        What an adapter may learn from. Raises `UngradedError` if any of them is still to be predicted.
+        """
+        inside = self._first <= start <= stop
+        at = self._pass_of(start)
+        while inside and stop > self._turns[at] + 1:  # tokens up to the one at the turn are known
+            inside = bool(self._turns[at] == self._stops[at] < self.positions)
+            at += 1
+        if not inside:
+            raise UngradedError(
+                f"tokens {start} to {stop} were asked for, and of {self.positions + 1} only those before "
+                f"{self._turns[min(at, len(self._turns) - 1)] + 1} have been graded there"
+            )
+        return np.array(self._tokens[start:stop])
+
+    def score(self, windows: Windows, *, seconds: float) -> Score:
+        """Close the books."""
+        whole = int(self._first == 0 and self.frontier == self.positions)
+        grades_min, grades_max = (whole, 1) if self._once else (int(self.grades_N.min()), int(self.grades_N.max()))
+        return Score(
+            windows=str(windows),
+            legal=self._once,
+            complete=grades_min > 0,
+            positions=self.positions,
+            tokens=self.tokens,
+            bytes=self.bytes,
+            nats=self.nats,
+            grades_min=grades_min,
+            grades_max=grades_max,
+            seconds=seconds,
+            nats_N=self.nats_N,
+            first=self._first,
+        )
+
+    def _gather(self, spans: list[tuple[int, int]]) -> Tensor:
+        return torch.from_numpy(np.stack([self._tokens[a:b] for a, b in spans]).astype(np.int64))
+
+    def _pass_of(self, position: int) -> int:
+        """Index of the pass that a position belongs to."""
+        return max(0, int(np.searchsorted(self._starts, position, side="right")) - 1)
+
+    def _check_turns(self, batch: list[Window]) -> None:
+        turns: dict[int, int] = {}
+        for window in batch:
+            at = self._pass_of(window.first)
+            if not self._starts[at] <= window.start <= window.first < window.end <= self._stops[at]:
+                raise OrderError(f"{window} does not lie within positions {self._starts[at]} to {self._stops[at]}")
+            turn = turns.get(at, int(self._turns[at]))
+            if self._once and window.first != turn:
+                raise OrderError(f"{window} grades position {window.first}, and it is position {turn}'s turn")
+            turns[at] = max(turn, window.end)
+
+    def _normalize(self, logits_BSV: Tensor, targets_BS: Tensor, batch: list[Window]) -> NDArray[np.float32]:
+        expected = (*targets_BS.shape, self.vocab)
+        if tuple(logits_BSV.shape) != expected or not logits_BSV.is_floating_point():
+            raise LogitsError(
+                f"the predictor returned {logits_BSV.dtype} of shape {tuple(logits_BSV.shape)}, expected "
+                f"floating-point logits of shape {expected}: check that model and tokenizer belong together"
+            )
+        step = max(1, _BLOCK // (expected[1] * expected[2]))
+        parts = []
+        for row in range(0, len(batch), step):
+            block_BSV = logits_BSV[row : row + step]
+            wide_BSV = block_BSV if block_BSV.dtype == torch.float64 else block_BSV.float()
+            targets = targets_BS[row : row + step].flatten().to(wide_BSV.device)
+            nats = cross_entropy(wide_BSV.flatten(0, 1), targets, reduction="none")
+            # Minimum and maximum are NaN or infinite as soon as one logit is, and need no mask of its size.
+            if not torch.stack([*wide_BSV.aminmax(), nats.max()]).isfinite().all():
+                raise LogitsError(
+                    f"the predictor's logits are not finite within positions {batch[row].first} to "
+                    f"{batch[row + len(block_BSV) - 1].end}; graded so far: {self.frontier} positions"
+                )
+            parts.append(nats.float().cpu().numpy())
+        return np.concatenate(parts).reshape(targets_BS.shape)
+
+    def _write(self, window: Window, nats_S: NDArray[np.float32]) -> None:
+        span = slice(window.first, window.end)
+        if len(self.nats_N):
+            self.nats_N[span] = nats_S
+        if not self._once:
+            self.grades_N[span] += 1
+        self.nats += float(nats_S.sum(dtype=np.float64))
+        self.bytes += int(self._byte_counts[span].sum(dtype=np.int64))
+        self.tokens += window.end - window.first
+        at = self._pass_of(window.first)
+        self.frontier += max(0, window.end - int(self._turns[at]))
+        self._turns[at] = max(self._turns[at], window.end)
+
+
+def score(
+    predictor: Predictor,
+    tokens: IntArray,
+    windows: Windows,
+    *,
+    byte_counts: IntArray,
+    vocab: int,
+    bos: int,
+    batch_windows: int | None = None,
+    device: torch.device | str = "cpu",
+    seconds: float | None = None,
+    clock: Clock | None = None,
+    rank: int = 0,
+    world: int = 1,
+    keep: bool = True,
+) -> Iterator[Progress | Score]:
+    """Grade every position of `tokens` (N+1 ids), yielding progress and at the end the `Score`.
+
+    `byte_counts` (N) are the bytes of each target; `bos` opens a document; `batch_windows` are shown at once, None for
+    as many as suit the device. With `seconds`, scoring ends
+    before the limit, as soon as another batch might not fit, and the score is marked incomplete; one batch is
+    always graded. A `clock` already running counts what came before against the limit. Process `rank` of `world`
+    grades its share of the windows; `merge` joins the scores. Without `keep` the score has no grades per position,
+    and memory does not depend on the stream's length.
+    Raises `UserError` (see `Ledger`), `LogitsError`.
+    """
+    clock = clock or Clock()
+    began = clock.seconds
+    cut = share(windows, len(tokens) - 1, starts=document_starts(tokens, bos), rank=rank, world=world)
+    opening = next(cut, None)
+    if opening is None and world > 1:
+        raise UserError(f"{windows} cuts this stream into fewer windows than {world} processes: use fewer")
+    ledger = Ledger(
+        tokens,
+        byte_counts=byte_counts,
+        vocab=vocab,
+        once=windows.legal,
+        first=opening.first if opening else 0,
+        keep=keep,
+    )
+    # The slowest of the last few batches predicts the next; a first one that compiled is soon forgotten.
+    recent: deque[float] = deque(maxlen=8)
+    for batch in batches(chain([opening] if opening else [], cut), batch_windows or suits(windows, device)):
+        elapsed = clock.seconds
+        if seconds is not None and ledger.bytes and elapsed + max(recent) > seconds:
+            break
+        ledger.grade(predictor, batch, device=device)
+        recent.append(clock.seconds - elapsed)
+        yield progress(ledger, f"score {windows}", elapsed=clock.seconds - began)
+    yield ledger.score(windows, seconds=clock.seconds - began)
+
+
+def suits(windows: Windows, device: torch.device | str) -> int:
+    """How many windows to show at once on a device."""
+    return max(1, (_ON_CPU if torch.device(device).type == "cpu" else _ELSEWHERE) // windows.length)
+
+
+def share(
+    windows: Windows, positions: int, *, starts: Sequence[int] | IntArray = (), rank: int = 0, world: int = 1
+) -> Iterator[Window]:
+    """The windows of process `rank` out of `world`: a contiguous run, all of them for a world of one."""
+    cut = windows.over(positions, starts=starts)
+    if world == 1:
+        return cut
+    if not windows.legal:
+        raise UserError(f"{windows} grades positions several times, which only one process can count")
+    total = sum(1 for _ in windows.over(positions, starts=starts))
+    return islice(cut, total * rank // world, total * (rank + 1) // world)
+
+
+def merge(scores: Sequence[Score]) -> Score:
+    """Join the shares of all processes, in any order, into the score of the whole stream."""
+    parts = sorted(scores, key=lambda part: part.first)
+    edges = [*(part.first for part in parts), parts[0].positions]
+    assert edges[0] == 0 and all(part.windows == parts[0].windows and part.legal for part in parts), "other shares"
+    assert all(part.tokens <= stop - begin for part, (begin, stop) in zip(parts, pairwise(edges))), "shares overlap"
+    nats_N = parts[0].nats_N.copy()
+    for part in parts[1:]:
+        np.copyto(nats_N, part.nats_N, where=~np.isnan(part.nats_N))
+    tokens = sum(part.tokens for part in parts)
+    return replace(
+        parts[0],
+        complete=tokens == parts[0].positions,
+        tokens=tokens,
+        bytes=sum(part.bytes for part in parts),
+        nats=sum(part.nats for part in parts),
+        grades_min=int(tokens == parts[0].positions),
+        seconds=max(part.seconds for part in parts),
+        nats_N=nats_N,
+    )
+
+
+def final(events: Iterable[Progress | Score]) -> Score:
+    """Run a scoring to its end without watching it."""
+    *_, last = events
+    assert isinstance(last, Score)
+    return last
+
+
+def batches(windows: Iterable[Window], limit: int) -> Iterator[list[Window]]:
+    """Group up to `limit` neighbours of one shape (length, context), in order."""
+    assert limit >= 1, "a batch holds at least one window"
+    batch: list[Window] = []
+    for window in windows:
+        if batch and (len(batch) == limit or _shape(window) != _shape(batch[0])):
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    return window.end - window.start, window.first - window.start
+
+
+def progress(ledger: Ledger, task: str, *, elapsed: float) -> Progress:
+    """How far a scoring is, with its running bits per byte and the time left."""
+    left = elapsed * (ledger.positions - ledger.frontier) / max(ledger.frontier, 1)
+    note = f"{bits_per_byte(ledger.nats, ledger.bytes):.4f} bpb, {left:.0f} s left" if ledger.bytes else ""
+    return Progress(task=task, done=ledger.frontier, total=ledger.positions, note=note)
+
+
+def _check_stream(tokens: IntArray, byte_counts: IntArray, vocab: int) -> None:
+    if tokens.ndim != 1 or len(tokens) < 2:
+        raise UserError("scoring needs a stream of at least two tokens: prepare more validation text")
+    if byte_counts.shape != (len(tokens) - 1,):
+        raise UserError(f"{len(byte_counts)} byte counts for {len(tokens) - 1} predictions: make both from one stream")
+    for at in range(0, len(tokens), _CHECKED):
+        piece = tokens[at : at + _CHECKED]
+        outside = np.flatnonzero((piece < 0) | (piece >= vocab))
+        if len(outside):
+            raise UserError(
+                f"token {int(piece[outside[0]])} at index {at + outside[0]} is outside the vocabulary of {vocab}: "
+                "score with the tokenizer that the model was trained with"
+            )
+    if byte_counts.min() < 0 or byte_counts.sum(dtype=np.int64) == 0:
+        raise UserError("the byte counts are negative or all zero: check the tokenizer's byte table")

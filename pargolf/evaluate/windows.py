@@ -1,0 +1,199 @@
+"""Windows: which positions a model sees at once, and which of them are graded.
+
+A stream of N+1 tokens has N positions; position i sees tokens[..i] and predicts tokens[i+1]. A window
+`(start, end, first)` shows the model positions start..end-1 and grades first..end-1; those before `first` are
+context.
+
+    plain      |====|====|==                 every window graded whole; the cheapest
+    sliding    |====|                        the first window whole, then the last `stride` positions of each
+                 ..|==|                      (Press, Smith, Lewis 2021, "Shortformer", section 3)
+    document   sliding, begun anew at every document's first token
+    published  sliding as the published scripts loop it, which grades the last stride several times: not legal
+
+Every legal kind grades each position exactly once, in order, the tail included.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pargolf.core.errors import UserError, near
+
+IntArray = NDArray[np.integer[Any]]
+
+
+class Window(NamedTuple):
+    """Positions start..end-1 are shown, first..end-1 are graded; start <= first < end."""
+
+    start: int
+    end: int
+    first: int
+
+
+class Windows(Protocol):
+    """The slot: how N positions are cut into windows. `str()` of it is the command line's word."""
+
+    legal: ClassVar[bool]
+
+    @property
+    def length(self) -> int:
+        """Positions that a model sees at once, at most."""
+        ...
+
+    def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
+        """Yield the windows over `positions`; `starts` are the rising positions where documents begin."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Windows of `length` side by side, graded whole; the last one may be shorter."""
+
+    length: int
+    word: ClassVar[str] = "plain"
+    legal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __str__(self) -> str:
+        return _spell(self)
+
+    def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
+        """Yield ceil(positions / length) windows."""
+        for start in range(0, positions, self.length):
+            yield Window(start, min(start + self.length, positions), start)
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """The first window graded whole, then steps of `stride`, each with `length - stride` of context.
+
+    The last window is moved back so that the tail, too, is graded once and with full context.
+    """
+
+    length: int
+    stride: int
+    word: ClassVar[str] = "sliding"
+    legal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __str__(self) -> str:
+        return _spell(self)
+
+    def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
+        """Yield 1 + ceil((positions - length) / stride) windows, of `length` unless the stream is shorter."""
+        return _slide(0, positions, self.length, self.stride)
+
+
+@dataclass(frozen=True)
+class PerDocument:
+    """Sliding within each document: no window holds a token from before its document's first token.
+
+    A document's last graded token is the next one's beginning-of-sequence token, seen from its own context.
+    """
+
+    length: int
+    stride: int
+    word: ClassVar[str] = "document"
+    legal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __str__(self) -> str:
+        return _spell(self)
+
+    def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
+        """Yield each document's sliding windows. Raises `UserError` without any document start."""
+        if len(starts) == 0:
+            raise UserError(
+                "document windows need documents, and this stream has no beginning-of-sequence token: "
+                f"use sliding:{self.length},{self.stride}"
+            )
+        for begin, stop in document_spans(positions, starts):
+            yield from _slide(begin, stop, self.length, self.stride)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published scripts' sliding loop, only for parity with their numbers (PRs 549, 910, 1009, 861).
+
+    Starts 0, stride, 2 stride, ... below N, cut off at N, kept when at least `stride` long. Every cut-off
+    window grades the same last `stride` positions again: N + (length/stride - 1) * stride grades when stride
+    divides length and N.
+    """
+
+    length: int
+    stride: int
+    word: ClassVar[str] = "published"
+    legal: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __str__(self) -> str:
+        return _spell(self)
+
+    def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
+        """Yield the loop's windows: some positions repeat; with stride = length an odd tail is left out."""
+        for start in range(0, positions, self.stride):
+            end = min(start + self.length, positions)
+            if start == 0:
+                yield Window(0, end, 0)
+            elif end - start >= self.stride:
+                yield Window(start, end, end - self.stride)
+
+
+_KINDS = (Plain, Sliding, PerDocument, Published)
+
+
+def parse(text: str) -> Plain | Sliding | PerDocument | Published:
+    """Read `plain:256`, `sliding:256,64`, `document:256,64` or `published:256,64`. Raises `UserError`."""
+    word, _, numbers = text.partition(":")
+    kinds = {kind.word: kind for kind in _KINDS}
+    if word not in kinds:
+        raise UserError(f"unknown windows {text!r}, expected for example sliding:256,64.{near(word, list(kinds))}")
+    kind = kinds[word]
+    wanted = [field.name for field in fields(kind)]
+    given = numbers.split(",")
+    if len(given) != len(wanted) or not all(n.isascii() and n.isdigit() and len(n) <= 9 for n in given):
+        raise UserError(f"windows {text!r} should read {word}:{','.join(wanted).upper()}, in whole numbers")
+    return kind(*map(int, given))
+
+
+def document_starts(tokens: IntArray, bos: int) -> NDArray[np.int64]:
+    """The positions whose input token is `bos`: where documents begin. The final token is no input."""
+    return np.flatnonzero(np.asarray(tokens)[:-1] == bos)
+
+
+def document_spans(positions: int, starts: Sequence[int] | IntArray) -> Iterator[tuple[int, int]]:
+    """Cut 0..positions at `starts` into non-empty spans; what is before the first start is one as well."""
+    inner = [int(start) for start in starts if start > 0]
+    return ((begin, stop) for begin, stop in pairwise([0, *inner, positions]) if begin < stop)
+
+
+def _slide(begin: int, stop: int, length: int, stride: int) -> Iterator[Window]:
+    end = min(begin + length, stop)
+    yield Window(begin, end, begin)
+    while end < stop:
+        first, end = end, min(end + stride, stop)
+        yield Window(end - length, end, first)
+
+
+def _spell(spec: Plain | Sliding | PerDocument | Published) -> str:
+    return f"{spec.word}:{','.join(str(getattr(spec, field.name)) for field in fields(spec))}"
+
+
+def _check(spec: Plain | Sliding | PerDocument | Published) -> None:
+    if spec.length < 1:
+        raise UserError(f"{spec}: a window needs a length of at least 1")
+    stride = getattr(spec, "stride", spec.length)
+    if not 1 <= stride <= spec.length:
+        raise UserError(f"{spec}: the stride must be from 1 to the window's length, {spec.length}")

@@ -1,0 +1,67 @@
+"""Causal attention with grouped keys and values, normed queries and keys, and slots for what the field adds to it.
+
+    q, k = norm(u Wq), norm(u Wk), rotated;  q *= gain;  v = u Wv, changed by `values`
+    y = softmax(q k^T / sqrt(d)) v, changed by `outputs`;  return y Wo
+
+Query head h reads key and value head `h // (H/K)`. Source: the published baseline (SYSTEMS: column B); QK-norm with a
+learned gain per head after the rotation.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pargolf.kernels.attention import attention
+from pargolf.model.linear import Linear
+from pargolf.model.norm import rms_norm
+from pargolf.model.rope import Rope
+from pargolf.model.slots import Context, Place, Slot, build_all
+
+
+@dataclass(frozen=True)
+class Attention:
+    """`heads` query heads over `kv_heads`; `q_gain` is the initial gain of normed queries."""
+
+    heads: int = 8
+    kv_heads: int = 4
+    rope: Rope = Rope()
+    q_gain: float = 1.5
+    values: tuple[Slot, ...] = ()
+    outputs: tuple[Slot, ...] = ()
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return AttentionModule(self, place)
+
+
+class AttentionModule(nn.Module):
+    """`u (B, T, D) -> (B, T, D)`."""
+
+    def __init__(self, spec: Attention, place: Place) -> None:
+        super().__init__()
+        self.spec = spec
+        kv_dim = spec.kv_heads * place.head_dim
+        self.q = Linear(place.dim, place.dim)
+        self.k = Linear(place.dim, kv_dim)
+        self.v = Linear(place.dim, kv_dim)
+        self.out = Linear(place.dim, place.dim)
+        self.q_gain = nn.Parameter(torch.full((spec.heads,), spec.q_gain))
+        self.values = build_all(spec.values, place)
+        self.outputs = build_all(spec.outputs, place)
+
+    def forward(self, u_BTD: Tensor, ctx: Context) -> Tensor:
+        """Attend."""
+        B, T, D = u_BTD.shape
+        H, K = self.spec.heads, self.spec.kv_heads
+        q_BTHd = rms_norm(self.q(u_BTD).view(B, T, H, D // H))
+        k_BTKd = rms_norm(self.k(u_BTD).view(B, T, K, D // H))
+        v_BTKd = self.v(u_BTD).view(B, T, K, D // H)
+        for change in self.values.values():
+            v_BTKd = change(v_BTKd, ctx)
+        q_BTHd = self.spec.rope.rotate(q_BTHd, ctx) * self.q_gain.to(u_BTD.dtype)[:, None]
+        y_BTHd = attention(q_BTHd, self.spec.rope.rotate(k_BTKd, ctx), v_BTKd, ctx.mask_B1TT)
+        for change in self.outputs.values():
+            y_BTHd = change(y_BTHd, v_BTKd, u_BTD)
+        out_BTD: Tensor = self.out(y_BTHd.reshape(B, T, D))
+        return out_BTD

@@ -1,0 +1,66 @@
+"""Gates: one on each attention head's output, one on a whole block.
+
+    GatedAttention:     y_h <- y_h * sigmoid(w_h . u + b_h)           w = 0, b = 4 at init: almost open
+    DynamicTokenGate:   out <- x + sigmoid(w . stop(x) + b) (out - x)  w = 0, b = 2 at init
+
+Source: pull request 549, where both exist and are off.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pargolf.model.linear import Linear
+from pargolf.model.slots import Place
+
+
+@dataclass(frozen=True)
+class GatedAttention:
+    """Output slot: a gate per head, read from the block's normed input; `bias` is its initial logit."""
+
+    bias: float = 4.0
+    key = "gate"
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return GatedAttentionModule(place, self.bias)
+
+
+class GatedAttentionModule(nn.Module):
+    """`y (B, T, H, d), u (B, T, D) -> (B, T, H, d)`."""
+
+    def __init__(self, place: Place, bias: float) -> None:
+        super().__init__()
+        self.score = Linear(place.dim, place.heads)
+        self.bias = nn.Parameter(torch.full((place.heads,), bias))
+
+    def forward(self, y_BTHd: Tensor, v_BTKd: Tensor, u_BTD: Tensor) -> Tensor:
+        """Scale each head."""
+        return y_BTHd * torch.sigmoid(self.score(u_BTD) + self.bias.to(u_BTD.dtype)).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class DynamicTokenGate:
+    """Block slot: how much of a block each token takes; the gate's input carries no gradient."""
+
+    bias: float = 2.0
+    key = "token_gate"
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return DynamicTokenGateModule(place, self.bias)
+
+
+class DynamicTokenGateModule(nn.Module):
+    """`x (B, T, D), out (B, T, D) -> (B, T, D)`."""
+
+    def __init__(self, place: Place, bias: float) -> None:
+        super().__init__()
+        self.score = Linear(place.dim, 1)
+        self.bias = nn.Parameter(torch.full((1,), bias))
+
+    def forward(self, x_BTD: Tensor, out_BTD: Tensor) -> Tensor:
+        """Blend the block's input and output."""
+        gate_BT1 = torch.sigmoid(self.score(x_BTD.detach()) + self.bias.to(x_BTD.dtype))
+        return x_BTD + gate_BT1 * (out_BTD - x_BTD)

@@ -1,0 +1,70 @@
+"""From the last stream to a distribution: the output matrix (the embedding's own when tied) and the soft-cap.
+
+    logits = cap * tanh(z / cap),   z = norm(x) W^T        cap 30 in every published system; Gemma 2 (arXiv:2408.00118)
+
+`MTP` adds heads that predict tokens further ahead while training and are left out of the artifact:
+`loss += weight * mean_k CE(head_k(x_t), id_{t+1+k})` (Gloeckle et al. 2024, arXiv:2404.19737; off in pull request 549).
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pargolf.kernels.softcap_ce import softcap, softcap_cross_entropy
+from pargolf.model.linear import Linear
+from pargolf.model.slots import Place
+
+
+@dataclass(frozen=True)
+class MTP:
+    """`heads` extra heads, their losses averaged and added with `weight`."""
+
+    heads: int = 1
+    weight: float = 0.2
+
+
+@dataclass(frozen=True)
+class Head:
+    """Tied or own output matrix, `softcap` (None: none), multi-token prediction (None: none)."""
+
+    tied: bool = True
+    softcap: float | None = 30.0
+    mtp: MTP | None = None
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return HeadModule(self, place)
+
+
+class HeadModule(nn.Module):
+    """`x (B, T, D) -> logits (B, T, V)`; the tied table is passed in, so that it exists once."""
+
+    def __init__(self, spec: Head, place: Place) -> None:
+        super().__init__()
+        self.spec = spec
+        self.own = None if spec.tied else Linear(place.dim, place.vocab)
+        self.ahead = nn.ModuleList(Linear(place.dim, place.vocab) for _ in range(spec.mtp.heads if spec.mtp else 0))
+
+    def scores(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
+        """Uncapped logits."""
+        if self.own is None:
+            return F.linear(x_BTD, table_VD.to(x_BTD.dtype))
+        z_BTV: Tensor = self.own(x_BTD)
+        return z_BTV
+
+    def forward(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
+        """Capped logits."""
+        return softcap(self.scores(x_BTD, table_VD), self.spec.softcap)
+
+    def loss(self, x_BTD: Tensor, table_VD: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean cross-entropy in nats per token, and the heads ahead when there are any."""
+        loss = self._cross_entropy(self.scores(x_BTD, table_VD), targets_BT)
+        if self.spec.mtp is None:
+            return loss
+        steps = [k for k in range(1, len(self.ahead) + 1) if x_BTD.shape[1] > k]
+        extra = [self._cross_entropy(self.ahead[k - 1](x_BTD[:, :-k]), targets_BT[:, k:]) for k in steps]
+        return loss + self.spec.mtp.weight * sum(extra, loss.new_zeros(())) / max(len(extra), 1)
+
+    def _cross_entropy(self, z_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+        return softcap_cross_entropy(z_BTV.flatten(0, -2), targets_BT.flatten(), self.spec.softcap)

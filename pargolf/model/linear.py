@@ -1,0 +1,33 @@
+"""A matrix without bias: `y = x W^T`, weight kept in float32 and cast to the activation's type at use.
+
+`W` is (out, in), the layout of every published state dict, so a row is an output channel: quantization scales, Muon
+and GPTQ all speak of rows. Initial values come from the model's init table, never from the constructor.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """`x (..., in) -> (..., out)`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply by the transposed weight."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Lookup(nn.Module):
+    """A table of `rows` vectors: `ids (...) -> (..., width)`."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(rows, width))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Pick rows."""
+        return F.embedding(ids, self.weight)

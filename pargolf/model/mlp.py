@@ -1,0 +1,68 @@
+"""The feed-forward half of a block.
+
+MLP      down(act(up(u)))                       up (F, D), down (D, F)
+SwiGLU   down(silu(gate(u)) * up(u))            Shazeer 2020 (arXiv:2002.05202)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pargolf.model.activations import Affine, relu2
+from pargolf.model.linear import Linear
+from pargolf.model.slots import Place
+
+
+@dataclass(frozen=True)
+class MLP:
+    """`hidden` units with activation `act`."""
+
+    hidden: int
+    act: Callable[[Tensor], Tensor] | Affine = relu2
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return MLPModule(self, place)
+
+
+class MLPModule(nn.Module):
+    """`u (B, T, D) -> (B, T, D)`."""
+
+    def __init__(self, spec: MLP, place: Place) -> None:
+        super().__init__()
+        self.up = Linear(place.dim, spec.hidden)
+        self.act = spec.act.build(place) if isinstance(spec.act, Affine) else spec.act
+        self.down = Linear(spec.hidden, place.dim)
+
+    def forward(self, u_BTD: Tensor) -> Tensor:
+        """Up, activate, down."""
+        out_BTD: Tensor = self.down(self.act(self.up(u_BTD)))
+        return out_BTD
+
+
+@dataclass(frozen=True)
+class SwiGLU:
+    """`hidden` gated units; three matrices."""
+
+    hidden: int
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return SwiGLUModule(self, place)
+
+
+class SwiGLUModule(nn.Module):
+    """`u (B, T, D) -> (B, T, D)`."""
+
+    def __init__(self, spec: SwiGLU, place: Place) -> None:
+        super().__init__()
+        self.gate = Linear(place.dim, spec.hidden)
+        self.up = Linear(place.dim, spec.hidden)
+        self.down = Linear(spec.hidden, place.dim)
+
+    def forward(self, u_BTD: Tensor) -> Tensor:
+        """Gate, multiply, down."""
+        out_BTD: Tensor = self.down(F.silu(self.gate(u_BTD)) * self.up(u_BTD))
+        return out_BTD

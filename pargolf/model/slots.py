@@ -1,0 +1,112 @@
+"""The slots of the transformer, on one page: where a technique may stand, what it is given, what it returns.
+
+| slot | field | a module is called with | and returns |
+|---|---|---|---|
+| embed | `model.embed` | `ctx` | `e_BTD`, added to the token embedding |
+| stream | `model.stream` | `x_BTD, ctx` | `x_BTD`, right after the embedding's norm |
+| shared | `model.shared` | `ctx` | any tensor, computed once, read as `ctx.shared[key]` |
+| wire | `model.graph` | `x_BTD, source_BTD` | `x_BTD`, at the entrance of a block or of the head |
+| value | `attn.values` | `v_BTKd, ctx` | `v_BTKd`, before attention |
+| output | `attn.outputs` | `y_BTHd, v_BTKd, u_BTD` | `y_BTHd`, after attention, before its output matrix |
+| gate | `block.gate` | `x_BTD, out_BTD` | `out_BTD`, after the whole block |
+| activation | `mlp.act` | `z_BTF` | `a_BTF` |
+
+A technique is a frozen dataclass whose `build(place)` makes its module; one without parameters may be a plain function.
+
+Shape suffixes, everywhere: B batch, T time, D width of the stream, H query heads, K key and value heads, d width of a
+head, F hidden units of the MLP, V vocabulary, N rows or buckets, L layers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Place:
+    """The sizes a technique may ask for when it is built, and the layer where it stands (-1: not in a block)."""
+
+    vocab: int
+    dim: int
+    layers: int
+    heads: int = 0
+    kv_heads: int = 0
+    hidden: int = 0
+    layer: int = -1
+    bos: int | None = None
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.dim // self.heads
+
+
+@dataclass
+class Context:
+    """What one forward pass carries beside the stream: ids, documents, and values computed once for all layers.
+
+    `doc_BT` numbers the documents when they are kept apart, and is None when they are packed together.
+    """
+
+    ids_BT: Tensor
+    doc_BT: Tensor | None = None
+    mask_B1TT: Tensor | None = None
+    shared: dict[Any, Any] = field(default_factory=dict)
+
+    def shifted(self, x_BT: Tensor, by: int, fill: int) -> Tensor:
+        """`x` moved right by `by` positions; positions without such a predecessor in their document get `fill`."""
+        out_BT = torch.full_like(x_BT, fill)
+        out_BT[:, by:] = x_BT[:, :-by]
+        if self.doc_BT is None:
+            return out_BT
+        return torch.where(self.same_document(by), out_BT, fill)
+
+    def same_document(self, by: int) -> Tensor:
+        """(B, T) bool: whether the position `by` before this one exists and is of the same document."""
+        same_BT = torch.zeros_like(self.ids_BT, dtype=torch.bool)
+        if self.doc_BT is None:
+            same_BT[:, by:] = True
+        else:
+            same_BT[:, by:] = self.doc_BT[:, by:] == self.doc_BT[:, :-by]
+        return same_BT
+
+
+@runtime_checkable
+class Slot(Protocol):
+    """A technique as data. `key` names its module, and so begins its parameters' roles."""
+
+    @property
+    def key(self) -> str:
+        """The module's name under its slot."""
+        ...
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module for this place."""
+        ...
+
+
+@runtime_checkable
+class Builds(Protocol):
+    """A part that stands in a field of its own name, and so needs no key: an MLP, a block, a head, a join."""
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module for this place."""
+        ...
+
+
+ByLayer = Callable[[int, int], float]
+"""A number that depends on depth: called with (layer, layers) when the model is built."""
+
+
+def at_layer(value: float | ByLayer, place: Place) -> float:
+    """Resolve a number that may depend on depth."""
+    return value(place.layer, place.layers) if callable(value) else value
+
+
+def build_all(slots: tuple[Slot, ...], place: Place) -> nn.ModuleDict:
+    """Build the techniques of one slot under their keys. Raises `AssertionError` when two share a key."""
+    assert len({s.key for s in slots}) == len(slots), f"two techniques with one key in {slots}"
+    return nn.ModuleDict({s.key: s.build(place) for s in slots})

@@ -1,0 +1,170 @@
+"""The transformer: an embedding, an explicit list of blocks, a residual graph between them, a head.
+
+    x0 = stream(norm(E[ids] + embed(ids)));  x = graph of blocks over x0;  logits = head(norm(x))
+    block:  x + a * attn(s norm(x)),  then  x + m * mlp(s norm(x))        a, m (D,) learned, s fixed by depth
+
+Everything the field adds stands in a slot (slots.py); this file knows no technique. `bos` set keeps documents apart:
+attention, smearing and hashes then stop at every BOS; None packs them together, as the published systems do.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pargolf.core.roles import Table, resolve
+from pargolf.model.attention import Attention
+from pargolf.model.graph import Graph, Wire
+from pargolf.model.head import Head, HeadModule
+from pargolf.model.init import Init, generator_for
+from pargolf.model.linear import Lookup
+from pargolf.model.mlp import MLP, SwiGLU
+from pargolf.model.norm import rms_norm
+from pargolf.model.slots import ByLayer, Context, Place, Slot, at_layer, build_all
+
+
+@dataclass(frozen=True)
+class Block:
+    """Attention then MLP; `norm_scale` multiplies both norms' outputs and may depend on depth."""
+
+    attn: Attention
+    mlp: MLP | SwiGLU
+    norm_scale: float | ByLayer = 1.0
+    gate: Slot | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The whole model as data. `order` lists which block runs at each step (None: each once)."""
+
+    vocab: int
+    dim: int
+    blocks: tuple[Block, ...]
+    init: Table[Init]
+    embed: tuple[Slot, ...] = ()
+    stream: tuple[Slot, ...] = ()
+    shared: tuple[Slot, ...] = ()
+    graph: tuple[Wire, ...] = ()
+    order: tuple[int, ...] | None = None
+    head: Head = Head()
+    bos: int | None = None
+
+    def place(self, layer: int = -1) -> Place:
+        """The sizes seen from a layer; outside the blocks, those of the last one."""
+        block = self.blocks[layer]
+        return Place(
+            vocab=self.vocab,
+            dim=self.dim,
+            layers=len(self.blocks),
+            heads=block.attn.heads,
+            kv_heads=block.attn.kv_heads,
+            hidden=block.mlp.hidden,
+            layer=layer,
+            bos=self.bos,
+        )
+
+    def build(self, seed: int = 0) -> "Transformer":
+        """Make the module with its initial values."""
+        model = Transformer(self)
+        matrices = {name: p for name, p in model.named_parameters() if p.ndim == 2 and not _own_start(name)}
+        starts = resolve(self.init, matrices, what="init table")
+        with torch.no_grad():
+            for name, p in matrices.items():
+                p.copy_(starts[name](p.shape, generator_for(name, seed), len(self.blocks)))
+        return model
+
+
+def _own_start(name: str) -> bool:
+    """Matrices whose technique gives their start: the two rows of a mix, and gates that begin at zero."""
+    return name.startswith("graph.") or name.endswith(".score.weight")
+
+
+class BlockModule(nn.Module):
+    """`x (B, T, D) -> (B, T, D)`."""
+
+    def __init__(self, spec: Block, place: Place) -> None:
+        super().__init__()
+        self.norm_scale = at_layer(spec.norm_scale, place)
+        self.attn = spec.attn.build(place)
+        self.mlp = spec.mlp.build(place)
+        self.attn_scale = nn.Parameter(torch.ones(place.dim))
+        self.mlp_scale = nn.Parameter(torch.ones(place.dim))
+        self.gate = None if spec.gate is None else spec.gate.build(place)
+
+    def forward(self, x_BTD: Tensor, ctx: Context) -> Tensor:
+        """Attention, then MLP, each added to the stream."""
+        out_BTD: Tensor = x_BTD + self.attn_scale.to(x_BTD.dtype) * self.attn(self._normed(x_BTD), ctx)
+        out_BTD = out_BTD + self.mlp_scale.to(x_BTD.dtype) * self.mlp(self._normed(out_BTD))
+        if self.gate is None:
+            return out_BTD
+        gated_BTD: Tensor = self.gate(x_BTD, out_BTD)
+        return gated_BTD
+
+    def _normed(self, x_BTD: Tensor) -> Tensor:
+        u_BTD = rms_norm(x_BTD)
+        return u_BTD if self.norm_scale == 1.0 else u_BTD * self.norm_scale
+
+
+class Embed(nn.Module):
+    """Token table and whatever is added to it."""
+
+    def __init__(self, spec: Model) -> None:
+        super().__init__()
+        self.tokens = Lookup(spec.vocab, spec.dim)
+        for key, module in build_all(spec.embed, spec.place()).items():
+            self.add_module(key, module)
+        self.added = [slot.key for slot in spec.embed]
+
+    def forward(self, ctx: Context) -> Tensor:
+        """Sum of all embeddings, (B, T, D)."""
+        e_BTD: Tensor = self.tokens(ctx.ids_BT)
+        for key in self.added:
+            e_BTD = e_BTD + self.get_submodule(key)(ctx)
+        return e_BTD
+
+
+class Transformer(nn.Module):
+    """`ids (B, T) int64 -> logits (B, T, V)`, after the soft-cap."""
+
+    def __init__(self, spec: Model) -> None:
+        super().__init__()
+        self.spec = spec
+        order = spec.order or tuple(range(len(spec.blocks)))
+        self.embed = Embed(spec)
+        self.stream = build_all(spec.stream, spec.place())
+        self.shared = build_all(spec.shared, spec.place())
+        self.blocks = nn.ModuleList(BlockModule(block, spec.place(i)) for i, block in enumerate(spec.blocks))
+        self.graph = Graph(spec.graph, spec.place(), order)
+        self.head = HeadModule(spec.head, spec.place())
+
+    def context(self, ids_BT: Tensor) -> Context:
+        """What every slot may look at; document numbers and mask only when documents are kept apart."""
+        if self.spec.bos is None:
+            return Context(ids_BT)
+        doc_BT = (ids_BT == self.spec.bos).cumsum(-1)
+        same_BTT = doc_BT[:, :, None] == doc_BT[:, None, :]
+        return Context(ids_BT, doc_BT, same_BTT.tril()[:, None])
+
+    def hidden(self, ids_BT: Tensor) -> Tensor:
+        """The normed stream that the head reads, (B, T, D)."""
+        ctx = self.context(ids_BT)
+        x_BTD = rms_norm(self.embed(ctx))
+        for slot in self.stream.values():
+            x_BTD = slot(x_BTD, ctx)
+        for key, slot in self.shared.items():
+            ctx.shared[key] = slot(ctx)
+        outputs = {-1: x_BTD}
+        for step, block in enumerate(self.graph.order):
+            x_BTD = self.blocks[block](self.graph.enter(step, x_BTD, outputs), ctx)
+            if step in self.graph.kept:
+                outputs[step] = x_BTD
+        return rms_norm(self.graph.enter(len(self.graph.order), x_BTD, outputs))
+
+    def forward(self, ids_BT: Tensor, first: int = 0) -> Tensor:
+        """Logits of positions `first` and later, (B, T - first, V)."""
+        logits_BTV: Tensor = self.head(self.hidden(ids_BT)[:, first:], self.embed.tokens.weight)
+        return logits_BTV
+
+    def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean nats per token, with whatever the head adds in training."""
+        return self.head.loss(self.hidden(ids_BT), self.embed.tokens.weight, targets_BT)

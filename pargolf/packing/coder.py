@@ -1,0 +1,431 @@
+"""A range coder for quantized weights that learns which rows and columns are large.
+
+The codes of a weight matrix look like q[r, c] ~ shape * row[r] * column[c]: one shape, near a Gaussian, and rows and
+columns of different sizes. So a code's context is its expected magnitude,
+
+    m[r, c] = row[r] * (sum |q[:r, c]| + k * level) / (sum row[:r] + k),    row[r] likewise from the columns left of it,
+
+estimated from codes that the decoder already has: nothing is transmitted but log2 k, by which an unsure estimate gives
+way to the average. The matrix is walked in tiles that grow with what is known. log2 m, in eighths of an octave, selects
+an adaptive table, which begins as exp(-|x / s|^p) of mean magnitude m and carries over from matrix to matrix. Columns
+with a spread of ln sigma give 1.44 var(ln sigma) bits per weight (0.2-1.1 % of the bytes of published models, 4-6 % in
+late attention; column context is what the zpaq of pull request 1855 gained by). Codes that a trellis has shifted by
+quarters of a step come with that shift, their `side`: such a code x stands at x + side / 4, its table is that of its
+side, and x at side 1 mirrors -x - 1 at side 3. All model numbers are exact integers, so every machine writes the same
+bytes; the arithmetic is constriction's range coder (Bamler, arXiv:2201.01741).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from pargolf.core.errors import UserError
+from pargolf.packing.codecs import Damage
+
+Codes = NDArray[np.int32]
+Sums = NDArray[np.int64]
+Sides = NDArray[np.uint8] | None
+# Writes symbols under a model and returns them, or reads as many under it.
+Port = Callable[[Codes, Any], Codes]
+
+MAX_CODES = 1 << 28  # of one matrix; keeps every sum below 2^62
+_WIDEST = 255  # magnitudes beyond it have their low bits stored as they are
+_FRACTION = 12  # fixed-point bits of factors and expected magnitudes
+_LOWEST = -6  # log2 of the smallest magnitude that has a context of its own
+_PER_OCTAVE = 8  # contexts
+_CONTEXTS = (8 - _LOWEST) * _PER_OCTAVE + 1
+_ALIKE = 15  # this log2 k means that all lines share one magnitude
+_PRIOR = 1 << 20  # what the integers of a starting table sum to, nearly
+_TILE = 1 << 16  # codes
+_SAMPLE = 1 << 14  # codes on which the style of a stream is chosen
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How tables begin and learn: exp(-|x|^power) worth `weight` codes, and whether x and -x are counted as one."""
+
+    power: int
+    weight: int
+    symmetric: bool
+
+
+_STYLES = (_Style(2, 1024, True), _Style(1, 1024, True), _Style(2, 64, True), _Style(1, 64, False))
+
+
+def encode(matrices: Sequence[NDArray[Any]], sides: Sequence[Sides] | None = None) -> bytes:
+    """Code two-dimensional integer arrays with values of int16, one after another, into one stream.
+
+    Pass matrices of one role together: they share what is learned. `sides`, for each matrix None or an array of its
+    shape with values 0 to 3, is not stored; the reader must know it. Raises `UserError` on other arrays.
+    """
+    checked = [_checked(matrix) for matrix in matrices]
+    sides = sides or [None] * len(checked)
+    cut = list(_sample(checked))
+    sample = [matrix[:rows] for matrix, rows in zip(checked, cut)]
+    known = [None if side is None else side[:rows] for side, rows in zip(sides, cut)]
+    style = min(_STYLES, key=lambda style: len(_encode(sample, known, style)))
+    return _encode(checked, sides, style)
+
+
+def decode(
+    data: bytes, shapes: Sequence[tuple[int, int]], sides: Sequence[Sides] | None = None
+) -> list[NDArray[np.int16]]:
+    """The arrays that `encode` was given, as int16; `sides` as they were given there.
+
+    Raises `Damage` where the bytes cannot be such a stream. It allocates what `shapes` says, so check those first.
+    """
+    if not data or data[0] >= len(_STYLES) or any(h * w > MAX_CODES for h, w in shapes):
+        raise Damage("not a stream of the range coder")
+    plans, at = [], 1
+    for _ in shapes:
+        plan, at = _Plan.unpack(data, at)
+        plans.append(plan)
+    if (len(data) - at) % 4:
+        raise Damage("the stream is cut")
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data[at:], "<u4").astype(np.uint32))
+
+    def read(symbols: Codes, model: Any) -> Codes:
+        found: Codes = decoder.decode(model, len(symbols))
+        return found
+
+    tables = _Tables(_STYLES[data[0]])
+    out = []
+    try:
+        for shape, plan, side in zip(shapes, plans, sides or [None] * len(shapes)):
+            high, low = np.zeros(shape, np.int32), np.zeros(shape if plan.shift else (), np.int32)
+            _walk(high, low, side=side, plan=plan, tables=tables, port=read)
+            out.append(((high << plan.shift) + low + plan.centre).astype(np.int16))
+    except AssertionError as error:  # constriction's word for bits that no symbol explains
+        raise Damage("the stream does not decode") from error
+    if not decoder.maybe_exhausted():
+        raise Damage("the stream is longer than its codes")
+    return out
+
+
+def order0_bytes(codes: NDArray[Any]) -> float:
+    """Shannon's bound for coding each value by its frequency in this array, the frequencies given away."""
+    counts = np.unique(codes, return_counts=True)[1]
+    return float((counts * np.log2(codes.size / counts)).sum() / 8) if codes.size else 0.0
+
+
+def _encode(matrices: Sequence[Codes], sides: Sequence[Sides], style: _Style) -> bytes:
+    """One stream: the style, a plan for each matrix, the words of the range coder."""
+    encoder = constriction.stream.queue.RangeEncoder()
+
+    def write(symbols: Codes, model: Any) -> Codes:
+        encoder.encode(symbols, model)
+        return symbols
+
+    tables = _Tables(style)
+    parts = [bytes([_STYLES.index(style)])]
+    for matrix, side in zip(matrices, sides):
+        plan = _Plan.of(matrix, side)
+        parts.append(plan.pack())
+        centred = matrix - plan.centre
+        low = centred & ((1 << plan.shift) - 1)
+        _walk(centred >> plan.shift, low, side=side, plan=plan, tables=tables, port=write)
+    return b"".join(parts) + np.asarray(encoder.get_compressed(), "<u4").tobytes()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the stream says of one matrix, in about five bytes.
+
+    `centre` is subtracted, `reach` the largest distance from it, `shift` the low bits stored as they are, `rows` and
+    `columns` log2 of the codes that a line must have shown before its own mean outweighs the average, `start` the
+    context of the first code.
+    """
+
+    centre: int
+    reach: int
+    shift: int
+    rows: int
+    columns: int
+    start: int
+
+    @property
+    def top(self) -> int:
+        """The largest magnitude left to the tables."""
+        return (self.reach >> self.shift) + (1 if self.shift else 0)
+
+    @staticmethod
+    def of(matrix: Codes, side: Sides) -> "_Plan":
+        """Choose for a matrix, in integers only."""
+        if not matrix.size:
+            return _Plan(0, 0, 0, _ALIKE, _ALIKE, 0)
+        # Codes with sides are symmetric about zero as they are.
+        centre = 0 if side is not None else int(np.partition(matrix, matrix.size // 2, axis=None)[matrix.size // 2])
+        size = np.abs(matrix - centre).astype(np.int64)
+        reach, shift = int(size.max()), 0
+        # Few wide codes cannot teach a wide table.
+        limit = _WIDEST if reach <= _WIDEST or size.size >= 1 << 12 else 63 if size.size >= 1 << 8 else 15
+        while reach >> shift >= limit + (shift == 0):
+            shift += 1
+        size = _sizes((matrix - centre) >> shift, side) if side is not None else size >> shift
+        mean = (int(size.sum()) << _FRACTION) // (size.size << _fine(side))
+        start = int(_contexts(np.array([1 << _FRACTION]), np.array([mean]))[0, 0])
+        return _Plan(centre, reach, shift, _doubt(size, axis=1), _doubt(size, axis=0), start)
+
+    def pack(self) -> bytes:
+        """Bytes of the plan."""
+        zigzag = self.centre << 1 if self.centre >= 0 else (-self.centre << 1) - 1
+        numbers = b"".join(_varint(n) for n in (zigzag, self.reach << 4 | self.shift))
+        return numbers + bytes([self.rows << 4 | self.columns, self.start])
+
+    @staticmethod
+    def unpack(data: bytes, at: int) -> tuple["_Plan", int]:
+        """Read a plan at an offset; also return the offset after it. Raises `Damage`."""
+        zigzag, at = _read_varint(data, at)
+        wide, at = _read_varint(data, at)
+        if at + 2 > len(data):
+            raise Damage("the stream is cut")
+        centre = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
+        plan = _Plan(centre, wide >> 4, wide & 15, data[at] >> 4, data[at] & 15, data[at + 1])
+        if abs(centre) > 1 << 15 or plan.reach > 1 << 16 or plan.top > _WIDEST or plan.start >= _CONTEXTS:
+            raise Damage("a matrix is described out of range")
+        return plan, at + 2
+
+
+class _Tables:
+    """Adaptive frequencies, `counts[side, context, symbol]`, on top of a fixed shape."""
+
+    def __init__(self, style: _Style) -> None:
+        self._style = style
+        self._counts: dict[tuple[int, int], Sums] = {}
+
+    def counts(self, top: int, *, sides: int) -> Sums:
+        """The counts of symbols -top to top, a view of the table for all matrices of as many bits and sides."""
+        half = (1 << top.bit_length()) - 1
+        whole = self._counts.setdefault((half, sides), np.zeros((sides, _CONTEXTS, 2 * half + 1), np.int64))
+        return whole[:, :, half - top : half + top + 1]
+
+    def model(self, counts: Sums, context: int, side: int) -> Any:
+        """The coder's model of one context and side; its frequencies are exact integers below 2^53."""
+        sides, _, width = counts.shape
+        seen = counts[side, context]
+        doubled = 2 * seen
+        if self._style.symmetric:
+            mirrored = counts[-side % sides, context, ::-1]
+            doubled -= seen
+            if side:
+                doubled[:-1] += mirrored[1:]
+            else:
+                doubled += mirrored
+        shape = _prior(context, self._style.power, width // 2, side if sides > 1 else None)
+        frequencies = doubled * _PRIOR + 2 * self._style.weight * shape
+        return constriction.stream.model.Categorical(frequencies.astype(np.float64), perfect=False)
+
+
+def _walk(x: Codes, low: Codes, *, side: Sides, plan: _Plan, tables: _Tables, port: Port) -> None:
+    """Pass every code of `x` (rows, columns) through `port`, in an order and under models that both sides know.
+
+    Strips of columns from left to right, and in each strip tiles from top to bottom.
+    """
+    height, width = x.shape
+    if not plan.reach or not x.size:
+        return
+    counts = tables.counts(plan.top, sides=1 if side is None else 4)
+    row_sums = np.zeros(height, np.int64)
+    total, seen = 2 * int(_magnitudes()[plan.start]) << _fine(side), 2
+    for left, right in _edges(width, max(256, _TILE // height)):
+        row = _row_factors(row_sums, left, plan.rows)
+        column_sums = np.zeros(right - left, np.int64)
+        shown = 0
+        for up, down in _edges(height, max(256, _TILE // width)):
+            column = _expected(column_sums, shown, total // seen, plan.columns)
+            tile = x[up:down, left:right]
+            known = None if side is None else side[up:down, left:right]
+            tile[:] = _code_tile(tile, _contexts(row[up:down], column, _fine(side)), known, counts, tables, port)
+            size = _sizes(tile, known)
+            column_sums += size.sum(0, dtype=np.int64)
+            row_sums[up:down] += size.sum(1, dtype=np.int64)
+            shown += int(row[up:down].sum())
+            total += int(size.sum(dtype=np.int64)) << _FRACTION
+            seen += size.size
+    if plan.shift:
+        model = constriction.stream.model.Uniform(1 << plan.shift)
+        low[:] = port(np.ascontiguousarray(low).ravel(), model).reshape(low.shape)
+
+
+def _code_tile(
+    tile: Codes, context: NDArray[np.uint8], side: Sides, counts: Sums, tables: _Tables, port: Port
+) -> Codes:
+    """Code the symbols of a tile context by context, side by side, and count them."""
+    sides, _, width = counts.shape
+    top = width // 2
+    cells = context if side is None else context.astype(np.uint16) * np.uint16(sides) + side
+    order = np.argsort(cells, axis=None, kind="stable")
+    ranked = cells.ravel()[order]
+    symbols = tile.ravel()[order] + np.int32(top)
+    for begin, end in pairwise([0, *(np.flatnonzero(np.diff(ranked)) + 1).tolist(), len(symbols)]):
+        cell, at = divmod(int(ranked[begin]), sides)
+        symbols[begin:end] = port(symbols[begin:end], tables.model(counts, cell, at))
+        counts[at, cell] += np.bincount(symbols[begin:end], minlength=width)
+    out = np.empty_like(symbols)
+    out[order] = symbols - np.int32(top)
+    return out.reshape(tile.shape)
+
+
+def _fine(side: Sides) -> int:
+    """log2 of the units that magnitudes are counted in: quarters where there are sides."""
+    return 0 if side is None else 2
+
+
+def _sizes(x: Codes, side: Sides) -> Any:
+    """Magnitudes, in those units."""
+    return np.abs(x) if side is None else np.abs(4 * x.astype(np.int64) + side)
+
+
+def _row_factors(sums: Sums, n: int, doubt: int) -> Sums:
+    """Fixed-point size of each row relative to the average, from its sum over the `n` columns to the left."""
+    total = int(sums.sum())
+    if doubt == _ALIKE or total == 0:
+        return np.full(len(sums), 1 << _FRACTION, np.int64)
+    mean, k = max(1, (total << _FRACTION) // (n * len(sums))), 1 << doubt
+    factors: Sums = np.maximum(1, (((sums << _FRACTION) + k * mean) << _FRACTION) // ((n + k) * mean))
+    return factors
+
+
+def _expected(sums: Sums, shown: int, level: int, doubt: int) -> Sums:
+    """Fixed-point magnitude of each column, from its sum over the rows above; `shown` is the sum of their factors."""
+    if doubt == _ALIKE:
+        return np.full(len(sums), level, np.int64)
+    k = 1 << doubt
+    return ((sums << 2 * _FRACTION) + ((k * level) << _FRACTION)) // (shown + (k << _FRACTION))
+
+
+def _doubt(size: Sums, *, axis: int) -> int:
+    """log2 of (variance inside a line) / (variance of line means beyond chance): when a line's own mean can be trusted.
+
+    One-way random-effects analysis of variance, in exact integers. `axis` runs along the lines.
+    """
+    n, lines = size.shape[axis], size.shape[1 - axis]
+    if n < 2 or lines < 2:
+        # A single line is its own average; lines of one code have shown nothing before it.
+        return _ALIKE
+    sums = [int(s) for s in size.sum(axis)]
+    total, squares, of_sums = sum(sums), int((size * size).sum()), sum(s * s for s in sums)
+    within = (n * squares - of_sums) * (lines - 1)
+    beyond = (lines * of_sums - total * total) * (n - 1) - within
+    if beyond <= 0:
+        return _ALIKE
+    ratio = (n * within << 8) // beyond
+    rounded_log: int = ((2 * ratio * ratio).bit_length() - 1) // 2 - 8
+    return min(_ALIKE, max(0, rounded_log))
+
+
+def _contexts(row: Sums, column: Sums, fine: int = 0) -> NDArray[np.uint8]:
+    """The context of every code of a tile, (rows, columns), from logarithms of factors and magnitudes."""
+    log = _log16(row)[:, None] + (_log16(np.maximum(column, 1)) - 16 * (2 * _FRACTION + _LOWEST + fine))[None, :]
+    contexts: NDArray[np.uint8] = np.clip((log + 1) >> 1, 0, _CONTEXTS - 1).astype(np.uint8)
+    return contexts
+
+
+def _log16(x: Sums) -> Codes:
+    """floor(16 log2 x)."""
+    return np.searchsorted(_powers(), x, side="right").astype(np.int32) - np.int32(1)
+
+
+@functools.cache
+def _powers() -> Sums:
+    """2^(i / 16), rounded down."""
+    root = math.isqrt(math.isqrt(math.isqrt(math.isqrt(2 << 1600))))
+    sixteenths = [1 << 100]
+    for _ in range(15):
+        sixteenths.append(sixteenths[-1] * root >> 100)
+    return np.array([part << octave >> 100 for octave in range(62) for part in sixteenths], np.int64)
+
+
+def _magnitudes() -> Sums:
+    """The fixed-point magnitude in the middle of each context."""
+    first = 16 * (_FRACTION + _LOWEST)
+    return _powers()[first : first + 2 * (_CONTEXTS + 2 * _PER_OCTAVE) : 2]
+
+
+@functools.lru_cache(maxsize=4096)
+def _prior(context: int, power: int, top: int, side: int | None = None) -> Sums:
+    """Positive integers in proportion to t^(|x|^power), x from -top to top, t such that |x| has the context's mean.
+
+    Past the mean of uniform codes the table is uniform. With a side, x + side / 4 stands in the place of x.
+    """
+    if side is not None:
+        quarters = _prior(context + 2 * _PER_OCTAVE, power, 4 * top + 3)
+        return quarters[3 + side :: 4]
+    target = int(_magnitudes()[context])
+    low, high = 1, 1 << 32
+    while low < high:
+        middle = (low + high + 1) // 2
+        half = _decay(middle, power, top)
+        mean_above = 2 * sum(x * v for x, v in enumerate(half)) << _FRACTION > target * (2 * sum(half) - half[0])
+        low, high = (low, middle - 1) if mean_above else (middle, high)
+    half = _decay(low, power, top)
+    total = 2 * sum(half) - half[0]
+    scaled = [max(1, v * _PRIOR // total) for v in half] + [1] * (top + 1 - len(half))
+    return np.array(scaled[:0:-1] + scaled, np.int64)
+
+
+def _decay(t: int, power: int, top: int) -> list[int]:
+    """2^48 (t / 2^32)^(x^power) for x from 0 to top, or as far as that is not zero; power 1 or 2."""
+    out, ratio, growth = [1 << 48], t, t * t >> 32 if power == 2 else 1 << 32
+    for _ in range(top):
+        value = out[-1] * ratio >> 32
+        if not value:
+            break
+        out.append(value)
+        ratio = ratio * growth >> 32
+    return out
+
+
+@functools.lru_cache(maxsize=256)
+def _edges(n: int, widest: int) -> tuple[tuple[int, int], ...]:
+    """Cut 0 to n into runs of at least four that grow by 1.4, up to `widest`."""
+    cuts = [0]
+    while cuts[-1] < n:
+        step = min(max(4, cuts[-1] * 2 // 5), widest)
+        cuts.append(min(n, cuts[-1] + step))
+    return tuple(pairwise(cuts))
+
+
+def _checked(matrix: NDArray[Any]) -> Codes:
+    """The matrix as int32."""
+    if matrix.ndim != 2 or matrix.dtype.kind not in "iu" or matrix.size > MAX_CODES:
+        raise UserError(f"The coder takes two-dimensional integer arrays, not {matrix.dtype} {matrix.shape}.")
+    if matrix.size and not -(1 << 15) <= int(matrix.min()) <= int(matrix.max()) < 1 << 15:
+        raise UserError(f"The coder takes codes of 16 bits, not {matrix.min()} to {matrix.max()}.")
+    return matrix.astype(np.int32)
+
+
+def _sample(matrices: Sequence[Codes]) -> Iterator[int]:
+    """How many rows of the first matrices are enough to choose a style on."""
+    left = _SAMPLE
+    for matrix in matrices:
+        if left <= 0:
+            return
+        yield -(-left // max(1, matrix.shape[1]))
+        left -= matrix.size
+
+
+def _varint(n: int) -> bytes:
+    """Seven bits a byte, low ones first."""
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of at most three bytes, and the offset after it."""
+    n = 0
+    for i, byte in enumerate(data[at : at + 3]):
+        n |= (byte & 127) << 7 * i
+        if byte < 128:
+            return n, at + i + 1
+    raise Damage("the stream is cut")

@@ -1,0 +1,122 @@
+"""Where a row of weights is cut off before it is spread over the integer codes: the clip rules.
+
+A rule looks at a matrix `w_NC` (N rows that each get one scale) and returns `limit_N1`, the magnitude that the largest
+code stands for; the scale is then `limit / (2^(bits-1) - 1)`.
+
+    Amax()          max |w|                            nothing is clipped
+    Percentile(p)   p-quantile of |w|                  the official baseline, p = .9999984
+    Search(ps)      the percentile of least error      "GPTQ-lite" of pull requests 549, 910, 1009, 543
+    StdDev(k)       k * std(w)                         SDClip, pull request 1394: k sets the entropy of the codes
+    MeanAbs(k)      k * mean |w|                       with two bits: the ternary grid of BitNet b1.58, arXiv:2402.17764
+
+`Amax`, `StdDev` and `MeanAbs` cost one pass and suit training; the two with percentiles sort every row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+
+SquaredError = Callable[[Tensor], Tensor]  # limit_N1 -> squared error of every weight, (N, C)
+
+
+class Clip(Protocol):
+    """A rule that cuts rows off."""
+
+    def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
+        """Return `limit_N1 >= 0`; `squared_error` tells what quantizing `w_NC` at a limit would cost."""
+        ...
+
+
+def magnitude_quantile(w_NC: Tensor, *, p: tuple[float, ...]) -> Tensor:
+    """The p-quantiles of |w| along the columns, linearly interpolated: shape (len(p), N, 1).
+
+    The rank `p * (C - 1)` is a float32 product, as in `torch.quantile`, and so are the published numbers: with
+    p = .9999984 and 512 columns the result lies .0008 of the last gap under the maximum.
+    """
+    return torch.quantile(w_NC.abs(), w_NC.new_tensor(p), dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Amax:
+    """The largest magnitude of the row."""
+
+    def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
+        """See `Clip.limit`."""
+        return w_NC.abs().amax(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """The `p`-quantile of the row's magnitudes."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        _check_percentiles((self.p,))
+
+    def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
+        """See `Clip.limit`."""
+        return magnitude_quantile(w_NC, p=(self.p,))[0]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The percentile with the least mean squared error; of equals, the first.
+
+    `each` says what chooses together: the whole `tensor`, as published, or every `row` for itself (never worse).
+    """
+
+    percentiles: tuple[float, ...] = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
+    each: str = "tensor"
+
+    def __post_init__(self) -> None:
+        _check_percentiles(self.percentiles)
+        if self.each not in ("tensor", "row"):
+            raise UserError(f"Search(each=...) takes 'tensor' or 'row', not {self.each!r}.")
+
+    def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
+        """See `Clip.limit`."""
+        limits_PN1 = magnitude_quantile(w_NC, p=self.percentiles)
+        best_N1: Tensor = limits_PN1[0]
+        least = self._mean(squared_error(best_N1))
+        for limit_N1 in limits_PN1[1:]:
+            error = self._mean(squared_error(limit_N1))
+            better = error < least
+            best_N1, least = torch.where(better, limit_N1, best_N1), torch.where(better, error, least)
+        return best_N1
+
+    def _mean(self, error_NC: Tensor) -> Tensor:
+        return error_NC.mean() if self.each == "tensor" else error_NC.mean(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class StdDev:
+    """`k` standard deviations of the row; a row of one repeated value, which has none, takes its magnitude."""
+
+    k: float
+
+    def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
+        """See `Clip.limit`."""
+        std_N1 = w_NC.std(dim=1, keepdim=True, correction=min(1, w_NC.shape[1] - 1))
+        return torch.where(std_N1 > 0, self.k * std_N1, w_NC.abs().amax(dim=1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class MeanAbs:
+    """`k` times the row's mean magnitude."""
+
+    k: float = 1.0
+
+    def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
+        """See `Clip.limit`."""
+        return self.k * w_NC.abs().mean(dim=1, keepdim=True)
+
+
+def _check_percentiles(percentiles: tuple[float, ...]) -> None:
+    if not percentiles or not all(0 < p <= 1 for p in percentiles):
+        raise UserError(f"Percentiles are fractions over 0 and up to 1, for example 0.9999, not {percentiles}.")

@@ -1,0 +1,34 @@
+"""Magnitude pruning before quantization: the smallest weights of a matrix become exact zeros, which compress well.
+
+    w <- 0 where |w| < the `fraction`-quantile of |w| over the whole matrix (linearly interpolated)
+
+Han et al., arXiv:1506.02626. Published here with 3 % (pull request 1009), 8 % (295) and 15 % (861), each for matrices
+of more than 65,536 weights. A grid finer than the threshold stores zeros that cost less; a coarser one had
+rounded them to zero already, so weigh it by the bytes.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+from pargolf.quant.clip import magnitude_quantile
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Zero the smallest `fraction` of every matrix with more than `larger_than` weights."""
+
+    fraction: float
+    larger_than: int = 65_536
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction < 1:
+            raise UserError(f"Prune(fraction=...) is at least 0 and under 1, not {self.fraction}.")
+
+    def apply(self, w: Tensor) -> Tensor:
+        """A pruned copy of `w`; vectors, smaller matrices and fraction 0 come back as they are."""
+        if w.dim() != 2 or w.numel() <= self.larger_than or self.fraction == 0:
+            return w
+        threshold = magnitude_quantile(w.float().reshape(1, -1), p=(self.fraction,)).reshape(())
+        return w.masked_fill(w.float().abs() < threshold, 0.0)

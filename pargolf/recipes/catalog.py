@@ -1,0 +1,187 @@
+"""What recipes there are, and how to find, show and compare them.
+
+A shipped recipe is a module of this folder that assigns `RECIPE` at its top level; its docstring opens with
+`Title (short).` and a line `Source: ...`. `names` and `summaries` read that from the syntax trees and import nothing,
+so that listing costs no torch. A recipe of one's own is the path of a `.py` file that does the same.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pargolf.core.errors import UserError, near
+
+if TYPE_CHECKING:
+    from pargolf.model.transformer import Block
+    from pargolf.run.recipe import Recipe
+
+_HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The shipped recipes: the baseline, the published systems by number, each followed by its repaired form."""
+    return [path.stem for path in _shipped()]
+
+
+def summaries() -> list[dict[str, str]]:
+    """`name`, `title` and `source` of every shipped recipe, without importing any."""
+    return [{"name": path.stem, **_summary(path)} for path in _shipped()]
+
+
+def find(found: str) -> "Recipe":
+    """The recipe of a shipped name, or of the path of a `.py` file that defines RECIPE, which is run to read it.
+
+    Raises `UserError` on an unknown name, a missing file, and a file that fails or defines no recipe.
+    """
+    if found in names():
+        return _recipe(importlib.import_module(f"pargolf.recipes.{found}"), found)
+    if not found.endswith(".py"):
+        raise UserError(f"No recipe is called '{found}'.{near(found, names())} A path must end in .py.")
+    path = Path(found)
+    if not path.is_file():
+        raise UserError(f"There is no file {found}. Shipped recipes: {', '.join(names())}.")
+    return _recipe(_run(path), found)
+
+
+def describe(recipe: "Recipe") -> str:
+    """The whole system as text: a heading per part, a row per setting, runs of equal blocks once, defaults left out."""
+    from pargolf.core.spec import show
+    from pargolf.run.forecast import parameters
+
+    model, train, quant, budget = recipe.model, recipe.train, recipe.quant, recipe.budget
+    lines = [recipe.name, f"  {recipe.source}", "", "model", _row("parameters", f"{parameters(model):,}")]
+    lines += _settings(model, but=("blocks", "init", "graph", "embed", "stream", "shared"))
+    for slot in ("embed", "stream", "shared", "graph"):
+        lines += [_row(slot, show(part)) for part in getattr(model, slot)]
+    lines += [_row(span, _block(block)) for span, block in _spans(model.blocks)]
+    lines += ["", "initial values", *_table(model.init)]
+    lines += ["", "training", _row("batch", f"{train.batch_tokens:,} tokens in sequences of {train.seq_len:,}")]
+    lines += _settings(train, but=("optimizer", "phases", "batch_tokens", "seq_len", "validate_every", "micro_tokens"))
+    lines += ["", "optimizer", *_table(train.optimizer)]
+    for phase in train.phases:
+        lines += ["", f"phase: {phase.name}", *_settings(phase, but=("name", "weights"))]
+        lines += _table(getattr(phase.weights, "table", ()))
+    lines += ["", "artifact", *_table(quant.table)]
+    lines += [_row("pruned", show(quant.pruned))] if quant.pruned else []
+    lines += [_row("codec", "range coder" if recipe.codec is None else show(recipe.codec))]
+    lines += ["", "scoring", _row("plain", str(recipe.plain)), _row("windows", str(recipe.windows))]
+    shown = ("name", "source", "model", "train", "quant", "codec", "plain", "windows", "budget", "reported")
+    lines += _settings(recipe, but=shown)
+    seconds = f"{budget.train_seconds:g} s to train, {budget.eval_seconds:g} s to score"
+    lines += ["", "budget", _row("caps", f"{budget.bytes:,} bytes, {seconds}"), _row("counts", budget.counts)]
+    lines += _settings(recipe.reported, but=())
+    return "\n".join([*lines, "", f"digest {recipe.digest}"])
+
+
+def diff(a: "Recipe", b: "Recipe") -> dict[str, tuple[str | None, str | None]]:
+    """Rows that differ, `path -> (in a, in b)`, None where a recipe has no such row.
+
+    Names and sources are left out, and so is what a part has inside where it stands on one side only.
+    """
+    from pargolf.core import spec
+
+    rows = {path: pair for path, pair in spec.diff(a, b).items() if path not in ("name", "source")}
+    replaced = tuple(f"{path}{mark}" for path, pair in rows.items() if None not in pair for mark in ".[")
+    return {path: pair for path, pair in rows.items() if None not in pair or not path.startswith(replaced)}
+
+
+def _shipped() -> list[Path]:
+    """Modules of this folder that define RECIPE: names without a number first, then by it, repaired after theirs."""
+    found = [path for path in _HERE.glob("*.py") if _defines_recipe(path)]
+    return sorted(found, key=lambda path: (_number(path.stem), path.stem))
+
+
+def _number(name: str) -> int:
+    return int("".join(c for c in name if c.isdigit()) or 0)
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _defines_recipe(path: Path) -> bool:
+    targets = [t for node in _tree(path).body if isinstance(node, ast.Assign) for t in node.targets]
+    return any(isinstance(target, ast.Name) and target.id == "RECIPE" for target in targets)
+
+
+def _summary(path: Path) -> dict[str, str]:
+    """Title and source as the docstring has them."""
+    lines = (ast.get_docstring(_tree(path)) or path.stem).splitlines()
+    source = next((line.removeprefix("Source: ") for line in lines if line.startswith("Source: ")), "")
+    return {"title": lines[0].rstrip("."), "source": source.rstrip(".")}
+
+
+def _run(path: Path) -> ModuleType:
+    """Run a file as a module. Whatever it raises is its author's to mend, in one line."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _recipe(module: ModuleType, found: str) -> "Recipe":
+    from pargolf.run.recipe import Recipe
+
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{found} defines no RECIPE. End it with RECIPE = edit(SOME_RECIPE, {{...}}).")
+    return recipe
+
+
+def _settings(part: Any, *, but: tuple[str, ...]) -> list[str]:
+    """Rows of a dataclass's own fields, without those at their default."""
+    from dataclasses import fields
+
+    from pargolf.core.spec import show
+
+    own = [f for f in fields(part) if f.name not in but and getattr(part, f.name) != f.default]
+    return [_row(f.name, show(getattr(part, f.name))) for f in own]
+
+
+def _table(table: Iterable[tuple[str, Any]]) -> list[str]:
+    """Rows of a table; neighbours of one value share a line."""
+    from pargolf.core.spec import show
+
+    lines = []
+    for value, rows in groupby(table, key=lambda row: row[1]):
+        shown = "as they are" if value is None else show(value)
+        lines.append(_row("  ".join(glob for glob, _ in rows), shown))
+    return lines
+
+
+def _spans(blocks: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """Runs of equal blocks with their numbers."""
+    spans, start = [], 0
+    for block, run in groupby(blocks):
+        stop = start + len(list(run))
+        spans.append((f"blocks[{start}]" if stop == start + 1 else f"blocks[{start}:{stop}]", block))
+        start = stop
+    return spans
+
+
+def _block(block: "Block") -> str:
+    """What a block is made of, in the order that the stream meets it."""
+    from pargolf.core.spec import show
+
+    attn = block.attn
+    parts = [f"{attn.heads} heads over {attn.kv_heads}", show(attn.rope), f"q_gain {attn.q_gain:g}"]
+    parts += [*map(show, attn.values), *map(show, attn.outputs), show(block.mlp)]
+    parts += [] if block.norm_scale == 1.0 else [f"norm scale {show(block.norm_scale)}"]
+    return ", ".join(parts if block.gate is None else [*parts, show(block.gate)])
+
+
+def _row(name: str, value: str) -> str:
+    """One setting; the value of a long name goes under it."""
+    return f"  {name:<28} {value}" if len(name) <= 28 else f"  {name}\n  {'':<28} {value}"

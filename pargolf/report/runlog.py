@@ -1,0 +1,240 @@
+"""The two files a run leaves behind line by line: `train.log` for people and parsers, `events.jsonl` for programs.
+
+The published records of Parameter Golf are read by regular expressions, so a log that says the same things in the
+same shapes can be judged by every existing tool: `step:S/ITER train_loss:L train_time:Tms step_avg:Ams`,
+`final_X_roundtrip val_loss:L val_bpb:B`, `Total submission size X: N bytes` where total = model + code.
+`log_lines` translates one event; `RunLog` chooses which steps are worth a line (1-10, every N-th, the last).
+
+ITER is the step limit. A run that only seconds bound has none, and then the largest count known is the step itself:
+`step:130/130`. (Published scripts print a limit of 20000 that the clock never lets them reach; we print no fiction.)
+Source of the shapes: openai/parameter-golf `train_gpt.py` and the logs under its `records/`.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import (
+    Event,
+    Packed,
+    PhaseBegan,
+    Progress,
+    Resumed,
+    Scored,
+    Started,
+    Step,
+    Stopped,
+    Validated,
+    from_json,
+    to_json,
+)
+
+NAME = "pargolf"
+_FIRST_STEPS = 10
+
+
+def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
+    """Return the published log lines of one event, without newlines; `limit` is the step limit, if there is one."""
+    match event:
+        case Started():
+            return _started(event)
+        case Step(step=step, loss=loss, seconds=seconds):
+            return [f"{_of(step, limit)} train_loss:{loss:.4f} {_time(step, seconds)}"]
+        case Validated(step=step, loss=loss, bpb=bpb, seconds=seconds):
+            # Positions come last: published parsers stop reading before them, people see it was a sample.
+            numbers = f"val_loss:{loss:.4f} val_bpb:{bpb:.4f} {_time(step, seconds)}"
+            return [f"{_of(step, limit)} {numbers} positions:{event.positions}"]
+        case PhaseBegan(step=step, phase=phase, seconds=seconds):
+            return [f"phase:{_plain(phase)} {_of(step, limit)} train_time:{_ms(seconds)}ms"]
+        case Resumed(step=step, file=file, refused=refused, seconds=seconds):
+            return [f"resumed:{_plain(file)} {_of(step, limit)} train_time:{_ms(seconds)}ms", *map(_plain, refused)]
+        case Stopped(step=step, reason=reason, seconds=seconds):
+            tag = {"seconds": "stopping_early: wallclock_cap", "steps": "stopping: step_limit"}
+            why = tag.get(reason, f"stopping_early: {_plain(reason)}")
+            return [f"{why} train_time:{_ms(seconds)}ms {_of(step, limit)}"]
+        case Packed(model_bytes=model, code_bytes=code):
+            return [
+                f"Serialized model {NAME}: {model} bytes",
+                f"Code size: {code} bytes",
+                f"Total submission size {NAME}: {model + code} bytes",
+            ]
+        case Scored():
+            return _scored(event)
+        case Progress():
+            return []
+
+
+class RunLog:
+    """Takes a run's events in order and returns the lines to log: steps 1-10, every `every`-th and the last."""
+
+    def __init__(self, *, every: int = 50) -> None:
+        self._every = max(every, 1)
+        self._limit: int | None = None
+        self._held: Step | None = None
+
+    def lines(self, event: Event) -> list[str]:
+        """Return the lines of `event`, preceded by the last step's if training ended on one not yet logged."""
+        match event:
+            case Started(steps_limit=limit):
+                self._limit = limit
+            case Step(step=step):
+                self._held = None
+                if step > _FIRST_STEPS and step % self._every:
+                    self._held = event
+                    return []
+            case Stopped() if self._held is not None:
+                last, self._held = self._held, None
+                return log_lines(last, limit=self._limit) + log_lines(event, limit=self._limit)
+        return log_lines(event, limit=self._limit)
+
+
+class _Appender:
+    """A text file that grows by whole lines; a line cut by an earlier crash is removed when it is opened."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        _drop_cut_line(self.path)
+        self._file: IO[str] = self.path.open("a", encoding="utf-8", newline="\n", buffering=1)
+
+    def line(self, text: str, *, sync: bool) -> None:
+        """Append one line; with `sync` it is on the disk before this returns."""
+        self._file.write(text + "\n")
+        if sync:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flush to the disk and close; closing twice is fine."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EventFile(_Appender):
+    """`events.jsonl`: one JSON line per event, appended as it happens. Progress is for bars and is not written.
+
+    Appending cannot go through `core.files` (that replaces whole files). Steps reach the system at once and the disk
+    with the next rarer event, so a crash of the machine costs some steps of the curve, a kill of the process none.
+    """
+
+    def write(self, event: Event) -> None:
+        """Append `event`."""
+        if not isinstance(event, Progress):
+            self.line(to_json(event), sync=not isinstance(event, Step))
+
+
+class LogFile(_Appender):
+    """`train.log`: the lines that `RunLog` chooses, appended as they happen."""
+
+    def __init__(self, path: str | Path, *, every: int = 50) -> None:
+        super().__init__(path)
+        self._log = RunLog(every=every)
+
+    def write(self, event: Event) -> None:
+        """Append the lines of `event`."""
+        for text in self._log.lines(event):
+            self.line(text, sync=not isinstance(event, Step))
+
+
+def read_events(path: str | Path) -> list[Event]:
+    """Return the events of a file that `EventFile` wrote. A last line that a crash cut short is left out.
+
+    Raises `UserError` when the file is missing or a line before the last is no event.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: {reason}. Point at the events.jsonl of a run folder.") from error
+    return list(_parse(data, path))
+
+
+def _parse(data: bytes, path: Path) -> Iterator[Event]:
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield from_json(line.decode())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if number == len(lines):  # only a cut line lacks its newline
+                return
+            raise UserError(
+                f"{path}, line {number} is no event of this version of {NAME}. "
+                "Remove the line, or read the run with the version that wrote it."
+            ) from error
+
+
+def _drop_cut_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            file.truncate(whole)
+
+
+def _started(event: Started) -> list[str]:
+    seconds = f"max_wallclock_seconds:{event.seconds_limit:.3f}"
+    bounds = seconds if event.steps_limit is None else f"iterations:{event.steps_limit} {seconds}"
+    machine = " ".join(f"{_plain(key)}={_plain(value)}" for key, value in event.machine.items())
+    return [
+        f"recipe:{_plain(event.recipe)} digest:{_plain(event.digest)}",
+        f"seed:{event.seed}",
+        f"world_size:{_plain(event.machine.get('world_size', 1))}",
+        f"model_params:{event.parameters}",
+        f"train_tokens:{event.train_tokens}",
+        f"val_tokens:{event.val_tokens}",
+        bounds,
+        *([f"machine: {machine}"] if machine else []),
+    ]
+
+
+def _scored(event: Scored) -> list[str]:
+    """A rounded line with its time, then an `_exact` one with eight decimals, as the published scripts print."""
+    kind, _, size = event.windows.partition(":")
+    stride = f" stride:{size.rpartition(',')[2]}" if kind == "sliding" else ""
+    if event.name.startswith("post_quant"):
+        tag = f"final_{NAME}_" + ("sliding_window" if kind == "sliding" else "roundtrip")
+    elif event.name.startswith("adapted"):
+        tag, stride = "legal_ttt", ""
+    else:
+        # Readers take the last final_... line for the result, so other scorings must not look like one.
+        words = re.sub(r"\W+", " ", f"diagnostic {event.name} {kind}").strip()
+        return [f"{words} val_loss:{event.loss:.8f} val_bpb:{event.bpb:.8f} eval_time:{_ms(event.seconds)}ms"]
+    return [
+        f"{tag} val_loss:{event.loss:.4f} val_bpb:{event.bpb:.4f}{stride} eval_time:{_ms(event.seconds)}ms",
+        f"{tag}_exact val_loss:{event.loss:.8f} val_bpb:{event.bpb:.8f}",
+    ]
+
+
+def _of(step: int, limit: int | None) -> str:
+    return f"step:{step}/{step if limit is None else limit}"
+
+
+def _time(step: int, seconds: float) -> str:
+    return f"train_time:{_ms(seconds)}ms step_avg:{1000 * seconds / max(step, 1):.2f}ms"
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)
+
+
+def _plain(value: Any) -> str:
+    """One line without braces: parsers throw away lines with `{` as echoed source, and a name must not forge a line."""
+    return " ".join(str(value).replace("{", "(").replace("}", ")").split())

@@ -1,0 +1,154 @@
+"""A run's folder: what it holds, and that nothing of anybody's is overwritten without being told.
+
+recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  result.json  report.html
+checkpoints/ while it trains
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from pargolf.core import spec
+from pargolf.core.errors import UserError
+from pargolf.core.files import write_bytes, write_json
+from pargolf.run.recipe import Recipe
+
+FILES = (
+    "recipe.json",
+    "events.jsonl",
+    "train.log",
+    "weights.safetensors",
+    "hessians.safetensors",
+    "model.pargolf",
+    "tokenizer.model",
+    "result.json",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    def __getitem__(self, name: str) -> Path:
+        assert name in FILES, name
+        return self.path / name
+
+    @classmethod
+    def create(cls, path: str | Path, *, force: bool = False) -> "RunFolder":
+        """Make the folder. Raises `UserError` when it holds a run, or anything else, and `force` is not given."""
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file. Choose another --out.")
+        held = sorted(p.name for p in path.iterdir()) if path.exists() else []
+        if any(name in held for name in FILES) and not force:
+            raise UserError(f"{path} already holds a run. Choose another --out, or say --force to replace it.")
+        path.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
+        folder = cls(path)
+        folder.drop_checkpoints()
+        return folder
+
+    @classmethod
+    def resume(cls, path: str | Path, recipe: Recipe) -> "RunFolder":
+        """Open a run that has not ended. Raises `UserError` when it has, or was begun under another recipe."""
+        folder = cls.open(path)
+        if folder["result.json"].exists():
+            raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
+        begun = folder.read_recipe()
+        if begun.digest != recipe.digest:
+            rows = spec.diff(begun, recipe)
+            shown = "; ".join(f"{row}: {old or 'absent'} -> {new or 'absent'}" for row, (old, new) in rows.items())
+            raise UserError(
+                f"{path} was begun under another recipe ({shown}). Resume it under its own, or choose another --out."
+            )
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / "checkpoints"
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints: those of a run that is replaced, or has ended."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Open an existing run. Raises `UserError` when there is none."""
+        path = Path(path)
+        if not (path / "recipe.json").is_file():
+            raise UserError(f"{path} is no run folder (no recipe.json in it). Make one with `pargolf train`.")
+        return cls(path)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Store the recipe as it runs, every row spelled out."""
+        write_json(self["recipe.json"], spec.dump(recipe))
+
+    def read_recipe(self) -> Recipe:
+        """Read the recipe back. Raises `UserError` when it is damaged or of another version."""
+        recipe = spec.load(read_json(self["recipe.json"]))
+        if not isinstance(recipe, Recipe):
+            raise UserError(f"{self['recipe.json']} holds no recipe. Train again.")
+        return recipe
+
+    def write_weights(self, weights: dict[str, Tensor]) -> None:
+        """Keep the trained weights in float32, so that `pargolf pack` can pack them again."""
+        _write_tensors(self["weights.safetensors"], weights)
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """The trained weights. Raises `UserError` when they are missing or damaged."""
+        path = self["weights.safetensors"]
+        if not path.is_file():
+            raise UserError(f"{path} is missing: this run has no weights to pack. Train again.")
+        return load_tensors(path)
+
+    def write_hessians(self, hessians: dict[str, Tensor]) -> None:
+        """Keep what the solver saw of the training data, so that `pargolf pack` sees it again."""
+        _write_tensors(self["hessians.safetensors"], hessians)
+
+    def read_hessians(self) -> dict[str, Tensor] | None:
+        """The Hessians, None where the run kept none. Raises `UserError` when they are damaged."""
+        path = self["hessians.safetensors"]
+        return load_tensors(path) if path.is_file() else None
+
+    def keep_tokenizer(self, source: Path | None) -> None:
+        """Copy the tokenizer beside the artifact, where scoring and generation look for it."""
+        if source is not None:
+            shutil.copyfile(source, self["tokenizer.model"])
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A `.safetensors` file in float32. Raises `UserError` when it is missing or damaged."""
+    try:
+        return {name: w.to(torch.float32) for name, w in read_tensors(path.read_bytes()).items()}
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}.") from None
+    except Exception as error:  # safetensors raises a type of its own for every kind of damage
+        raise UserError(f"{path} cannot be read ({error}). Train again, or fetch it again.") from error
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    write_bytes(path, dump_tensors({n: t.detach().float().cpu().contiguous().clone() for n, t in tensors.items()}))
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises `UserError` when it is missing, too large or no JSON."""
+    try:
+        if path.stat().st_size > 64 << 20:
+            raise UserError(f"{path} is larger than any file of a run. Is it the right one?")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}.") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is no JSON ({error}).") from error

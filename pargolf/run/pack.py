@@ -1,0 +1,172 @@
+"""From trained weights to an artifact and back: what is scored is what `unpack` rebuilt from the bytes.
+
+The artifact carries the model's spec and, per tensor, codes and scales on a grid; the float weights stay behind.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pargolf.core import spec
+from pargolf.core.errors import UserError
+from pargolf.core.roles import role
+from pargolf.evaluate.adapt import Adapter
+from pargolf.model.transformer import Model, Transformer
+from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, from_bytes, to_bytes
+from pargolf.quant.allocate import Allocator, land
+from pargolf.quant.gptq import Hessians
+from pargolf.quant.grid import Codes, Grid, Int, Keep
+from pargolf.quant.plan import Quantize
+from pargolf.quant.trellis import Trellis
+from pargolf.run.code import code_bytes
+from pargolf.run.recipe import Recipe, Windows
+
+PARTS = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
+"""Modules whose dataclasses and functions an artifact may name."""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What the bytes hold: the model, its weights in place, the windows it is scored by, and who made it."""
+
+    model: Transformer
+    windows: Windows
+    plain: Windows
+    adapt: Adapter | None
+    artifact: Artifact
+    recipe: str
+    digest: str
+    tokenizer: str
+
+
+def pack(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians: Hessians | None = None) -> bytes:
+    """Quantize and serialize. `tokenizer` is the SHA-256 of the tokenizer that the model reads with.
+
+    `hessians` are for the recipe's solver; without them it rounds.
+    """
+    tensors: list[CodesTensor | RawTensor] = []
+    for name, (grid, codes) in recipe.quant.encode(weights, hessians).items():
+        if isinstance(grid, Keep):
+            tensors.append(RawTensor(name, role(name), _raw(codes.codes), grid.dtype))
+        else:
+            array = codes.codes.numpy()
+            states = grid.states if isinstance(grid, Trellis) else 0
+            tensors.append(CodesTensor(name, role(name), array, _raw(codes.scales), spec.dump(grid), states))
+    meta = {
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "model": spec.dump(recipe.model),
+        "plain": spec.dump(recipe.plain),
+        "windows": spec.dump(recipe.windows),
+        "adapt": spec.dump(recipe.adapt),
+        "tokenizer": tokenizer,
+    }
+    return to_bytes(meta, tensors, codec=recipe.codec)
+
+
+def unpack(data: bytes) -> Unpacked:
+    """Rebuild the model from bytes alone. Raises `ArtifactError` on damage, `UserError` on another version's parts."""
+    artifact = from_bytes(data)
+    meta = artifact.meta
+    try:
+        parts = {key: spec.load(meta[key], within=PARTS) for key in ("model", "plain", "windows", "adapt")}
+        model_spec = parts["model"]
+        named = (str(meta["recipe"]), str(meta["digest"]), str(meta["tokenizer"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"The artifact's header lacks {error}. Was it made by another version?") from error
+    if not isinstance(model_spec, Model):
+        raise UserError("The artifact's header describes no model. Was it made by another version?")
+    model = Transformer(model_spec)
+    params = dict(model.named_parameters())
+    values = {name: _decode(tensor) for name, tensor in artifact.tensors.items()}
+    for name in params:
+        if name not in values and not name.startswith("head.ahead."):
+            raise UserError(f"The artifact holds no '{name}'. Was it made by another version?")
+    with torch.no_grad():
+        for name, value in values.items():
+            if name not in params or params[name].shape != value.shape:
+                raise UserError(f"The artifact's '{name}' does not fit its model. Was it made by another version?")
+            params[name].copy_(value)
+    return Unpacked(model.eval(), parts["windows"], parts["plain"], parts["adapt"], artifact, *named)
+
+
+def read_artifact(path: str | Path) -> Unpacked:
+    """`unpack` a file. Raises `UserError` when it is not there."""
+    try:
+        return unpack(Path(path).read_bytes())
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None
+
+
+def fit(
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    *,
+    tokenizer: str,
+    cap: int,
+    hessians: Hessians | None = None,
+    fill: bool | None = None,
+) -> tuple[Recipe, bytes]:
+    """Pack under `cap` bytes, code included, on the recipe's own grids where they fit and it does not fill the cap.
+
+    Else steps are solved for by role (`quant/allocate.py`), into the last .2 % under the cap. `fill` None: as the
+    recipe says. Raises `UserError` with the smallest size and the largest role when the coarsest steps do not fit.
+    """
+    code = count_code(recipe)
+
+    def packed(quant: Quantize) -> bytes:
+        return pack(replace(recipe, quant=quant), weights, tokenizer=tokenizer, hessians=hessians)
+
+    if not (recipe.quant.fill if fill is None else fill):
+        data = packed(recipe.quant)
+        if len(data) + code <= cap:
+            return recipe, data
+    allocator = Allocator(recipe.quant, weights, hessians)
+    quant, data = land(allocator, cap - code, packed)
+    if len(data) + code <= cap:
+        return replace(recipe, quant=quant), data
+    largest = max(from_bytes(data).by_role(), key=lambda row: int(row["bytes"]))
+    raise UserError(
+        f"The model packs to {len(data) + code:,} bytes at the least, {code:,} of them code, and the cap is {cap:,}. "
+        f"Raise the cap, or train a smaller model: {largest['role']} takes {largest['bytes']:,} even so."
+    )
+
+
+def count_code(recipe: Recipe) -> int:
+    """Code bytes that count for this recipe."""
+    return code_bytes(set(_modules(spec.dump(recipe))))
+
+
+def _modules(dumped: Any) -> list[str]:
+    """Modules that a dumped spec names."""
+    if isinstance(dumped, list):
+        return [m for item in dumped for m in _modules(item)]
+    if not isinstance(dumped, dict):
+        return []
+    named = [str(dumped[key]).partition(":")[0] for key in ("is", "fn") if key in dumped]
+    return named + [m for value in dumped.values() for m in _modules(value)]
+
+
+def _raw(x: Tensor) -> "np.ndarray[Any, Any]":
+    """As numpy; bfloat16 as its 16 bits."""
+    out: np.ndarray[Any, Any] = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).cpu().numpy()
+    return out
+
+
+def _decode(tensor: CodesTensor | RawTensor) -> Tensor:
+    """Float32 values of a stored tensor, through the grid that made it."""
+    if isinstance(tensor, RawTensor):
+        whole = torch.from_numpy(tensor.data.copy())
+        return (whole.view(torch.bfloat16) if tensor.dtype == "bfloat16" else whole).float()
+    grid = spec.load(tensor.grid, within=PARTS)
+    if not isinstance(grid, Int | Trellis):
+        raise UserError(f"The artifact's '{tensor.name}' lies on no known grid. Was it made by another version?")
+    typed: Grid = grid
+    scales = torch.from_numpy(tensor.scales.copy())
+    if tensor.scale_dtype == "bfloat16":
+        scales = scales.view(torch.bfloat16)
+    return typed.decode(Codes(torch.from_numpy(tensor.codes.copy()), scales))

@@ -1,0 +1,258 @@
+"""The pipeline on one page: train, pack, unpack, score, write it all down. Every function yields events as it goes.
+
+weights = train(recipe)                      inside the track's seconds, packing included
+data    = pack(weights), under the cap       then the weights are thrown away
+model   = unpack(data)                       what follows knows only these bytes
+result  = score(model), every token once     with its bytes proved against the documents
+"""
+
+import hashlib
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pargolf.core.budget import Clock
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, Packed, Progress, Started
+from pargolf.core.files import write_bytes, write_json, write_text
+from pargolf.core.spec import rows
+from pargolf.core.world import World, join_world
+from pargolf.data.folder import DataFolder
+from pargolf.data.meta import file_sha256
+from pargolf.data.overlap import check_overlap
+from pargolf.evaluate.adapt import Adapted
+from pargolf.evaluate.score import Score
+from pargolf.report.html import run_page
+from pargolf.report.runlog import EventFile, LogFile
+from pargolf.run.folder import RunFolder
+from pargolf.run.pack import Unpacked, count_code, fit, unpack
+from pargolf.run.recipe import Recipe, Windows, fit_to_data
+from pargolf.run.resume import earlier_events, open_run
+from pargolf.run.score import Validation, scored, tokenizer_digest, watched
+from pargolf.run.training import Keeping, machine, train_weights
+
+CHECKED_TOKENS = 50_000_000
+"""Training text up to this size is compared with the validation split before each run; `data check` compares any."""
+
+
+def run_recipe(
+    recipe: Recipe,
+    data: DataFolder,
+    out: str | Path,
+    *,
+    seed: int = 1337,
+    force: bool = False,
+    resume: bool = False,
+    device: str | None = None,
+    allow_overlap: bool = False,
+    command: str = "",
+    checkpoint_every: float = 60.0,
+) -> Iterator[Event]:
+    """Do the main job into folder `out`: train, pack, unpack, score, report. `result.json` is written last.
+
+    `resume` goes on from the folder's newest checkpoint, which training writes every `checkpoint_every` seconds. Under
+    torchrun every process calls this; the first one writes the files and yields the events, the others yield none.
+    Raises `UserError` on whatever the caller can mend: data, folder, recipe, cap, numbers that do not fit.
+    """
+    recipe = fit_to_data(recipe, data)
+    validation = Validation(data)
+    validation.prove()
+    overlap = check_leak(data, allowed=allow_overlap)
+    world = join_world(device)
+    keeping = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
+    stages = _stages(recipe, validation, keeping, seed=seed, world=world)
+    if not world.main:
+        for _ in stages:
+            pass
+        return
+    folder, kept = keeping.folder, earlier_events(keeping)
+    with EventFile(folder["events.jsonl"]) as events, LogFile(folder["train.log"]) as log:
+        for event in kept:
+            events.write(event)
+            log.write(event)
+        while True:
+            try:
+                event = next(stages)
+            except StopIteration as end:
+                result, unpacked, graded = end.value
+                break
+            if not isinstance(event, Progress) and not (isinstance(event, Started) and kept):
+                kept.append(event)
+                events.write(event)
+                log.write(event)
+            yield event
+    result |= {"overlap": overlap, "command": command}
+    page = run_page(
+        result,
+        kept,
+        by_role=unpacked.artifact.by_role(),
+        documents=validation.documents(graded),
+        describe="\n".join(f"{path} = {value}" for path, value in rows(recipe).items()),
+        title=recipe.name,
+    )
+    write_text(folder["report.html"], page)
+    write_json(folder["result.json"], result)
+    folder.drop_checkpoints()
+
+
+def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
+    """Compare training and validation text, where there is little enough of it to do so before every run.
+
+    Returns what the result carries for ever. Raises `UserError` on a copied document, unless that is `allowed`.
+    """
+    if len(data.train) > CHECKED_TOKENS:
+        return {"checked": False}
+    found = check_overlap(data)
+    if found.found and not allowed:
+        raise UserError(
+            f"{len(found.copied)} validation documents are copied in training, first {found.copied[0].id}: a score "
+            "would mean nothing. Remove them and prepare the data again, or say --allow-overlap, which the result "
+            "will carry."
+        )
+    return {"checked": True, "copied_documents": len(found.copied), "shared_13grams": found.share}
+
+
+def _stages(
+    recipe: Recipe, validation: Validation, keeping: Keeping, *, seed: int, world: World
+) -> Generator[Event, None, tuple[dict[str, Any], Unpacked, Score]]:
+    """Train, pack, unpack, score; returns the result, what was unpacked, and the final score.
+
+    A call of all processes; only the first one packs and writes, and the others receive its bytes.
+    """
+    clock = Clock(already=keeping.resumed.facts["seconds"] if keeping.resumed else 0.0)
+    trained = yield from train_weights(recipe, validation, seed=seed, world=world, clock=clock, keep=keeping)
+    weights = trained.weights
+    fitted, data = recipe, b""
+    if world.main:
+        keeping.folder.write_weights(weights)
+        tokenizer = tokenizer_digest(validation.data)
+        fitted, data = fit(recipe, weights, tokenizer=tokenizer, cap=recipe.budget.bytes, hessians=trained.hessians)
+        write_bytes(keeping.folder["model.pargolf"], data)
+    data = world.broadcast(data)
+    train_seconds = clock.seconds
+    yield packed_event(recipe, data, train_seconds)
+    if world.main and trained.hessians is not None:
+        keeping.folder.write_hessians(trained.hessians)
+    grading = validation.grade(trained.model, recipe.plain, vocab=recipe.model.vocab, world=world)
+    before = yield from watched(grading, Score)
+    yield scored("pre_quant", before)
+    facts = {
+        "steps": trained.steps,
+        "train_tokens": trained.tokens,
+        "parameters": sum(w.numel() for w in weights.values()),
+        "interrupted": trained.reason == "interrupted",
+        "grids": "as the recipe says" if fitted.quant == recipe.quant else "solved for the cap",
+    }
+    del trained, weights
+    scoring = Clock()
+    unpacked = unpack(data)
+    unpacked.model.to(world.device)
+    scores = {"pre_quant": before}
+    for name, windows in _scorings(recipe):
+        left = recipe.budget.eval_seconds - scoring.seconds
+        parts = validation.grade(unpacked.model, windows, vocab=recipe.model.vocab, seconds=left, world=world)
+        scores[name] = yield from watched(parts, Score)
+        yield scored(name, scores[name])
+    final = scores[name]
+    if recipe.adapt is not None:
+        left = recipe.budget.eval_seconds - scoring.seconds
+        learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=final, seconds=left)
+        adapted = yield from watched(learning, Adapted)
+        final = scores["adapted"] = adapted.score
+        facts["adaptation"] = adapted.verdict
+        yield scored("adapted", final)
+    result = {
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "seed": seed,
+        "val_loss": final.loss,
+        "val_bpb": final.bpb,
+        "val_tokens": final.tokens,
+        "val_bytes": final.bytes,
+        "complete": final.complete,
+        "legal": final.legal,
+        "grades_per_position": [final.grades_min, final.grades_max],
+        "scores": {name: _score_row(s) for name, s in scores.items()},
+        "bytes": _bytes(recipe, data),
+        "artifact_sha256": hashlib.sha256(data).hexdigest(),
+        "train_seconds": train_seconds,
+        "eval_seconds": scoring.seconds,
+        **facts,
+        "budget": asdict(recipe.budget),
+        "machine": machine(world),
+    }
+    return result, unpacked, final
+
+
+def _scorings(recipe: Recipe) -> list[tuple[str, Windows]]:
+    """The plain scoring that quantization is judged by, then the windows of the final number when they differ."""
+    plain: tuple[str, Windows] = ("post_quant", recipe.plain)
+    final: tuple[str, Windows] = (f"post_quant_{type(recipe.windows).__name__.lower()}", recipe.windows)
+    return [plain] if recipe.windows == recipe.plain else [plain, final]
+
+
+def _score_row(graded: Score) -> dict[str, Any]:
+    return {"loss": graded.loss, "bpb": graded.bpb, "windows": graded.windows, "seconds": graded.seconds}
+
+
+def _bytes(recipe: Recipe, data: bytes) -> dict[str, int]:
+    code = count_code(recipe)
+    return {"model": len(data), "code": code, "total": len(data) + code, "cap": recipe.budget.bytes}
+
+
+def packed_event(recipe: Recipe, data: bytes, seconds: float) -> Packed:
+    """The event of a finished packing."""
+    by_role = {str(row["role"]): int(row["bytes"]) for row in unpack(data).artifact.by_role()}
+    return Packed(len(data), count_code(recipe), recipe.budget.bytes, by_role, seconds)
+
+
+def score_artifact(
+    unpacked: Unpacked,
+    data: DataFolder,
+    *,
+    windows: Windows | None = None,
+    adapt: bool = False,
+    seconds: float | None = None,
+) -> Iterator[Event | Score | Adapted]:
+    """Score an unpacked artifact on a data folder's validation split; ends with the `Score`, or with `Adapted`.
+
+    Raises `UserError` when the data's tokenizer is not the one that the artifact was trained with, and when it should
+    adapt and its recipe names no adapter.
+    """
+    if tokenizer_digest(data) != unpacked.tokenizer:
+        raise UserError(
+            f"{data.path} has another tokenizer than the artifact was trained with. Score on the data it was trained "
+            "on, or on data prepared with the same tokenizer."
+        )
+    if adapt and unpacked.adapt is None:
+        raise UserError("This artifact's recipe names no adapter. Score it without --adapt.")
+    validation = Validation(data)
+    validation.prove()
+    windows = windows or unpacked.windows
+    grading = validation.grade(unpacked.model, windows, vocab=unpacked.model.spec.vocab, seconds=seconds)
+    without = yield from watched(grading, Score)
+    if not adapt or unpacked.adapt is None:
+        yield without
+        return
+    yield from validation.adapt(unpacked, windows, unpacked.adapt, without=without, seconds=seconds)
+
+
+def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
+    """Pack a run's weights again, into `cap` bytes, or as the recipe says under its own cap; replaces its artifact."""
+    recipe = folder.read_recipe()
+    if cap is not None:
+        recipe = replace(recipe, budget=replace(recipe.budget, bytes=cap))
+    held = folder["tokenizer.model"]
+    tokenizer = file_sha256(held) if held.is_file() else "bytes"
+    clock = Clock()
+    _, data = fit(
+        recipe,
+        folder.read_weights(),
+        tokenizer=tokenizer,
+        cap=recipe.budget.bytes,
+        hessians=folder.read_hessians(),
+        fill=None if cap is None else True,
+    )
+    write_bytes(folder["model.pargolf"], data)
+    return packed_event(recipe, data, clock.seconds)

@@ -1,0 +1,63 @@
+"""A recipe: a whole system as data, from the model to the last scoring window.
+
+    model -> train -> quantize -> codec -> windows, under a budget of bytes and seconds
+
+`reported` is what the source says of itself, for the reader and for scaling; it changes nothing that runs. A recipe of
+one's own is a `.py` file that defines `RECIPE`, most often as `edit(SOME_RECIPE, {...})`.
+"""
+
+from dataclasses import dataclass, replace
+
+from pargolf.core.budget import Budget
+from pargolf.core.spec import digest
+from pargolf.data.folder import DataFolder
+from pargolf.evaluate.adapt import Adapter
+from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding
+from pargolf.model.transformer import Model
+from pargolf.packing.codecs import Codec
+from pargolf.quant.plan import Quantize
+from pargolf.training.loop import Train
+
+Windows = Plain | Sliding | PerDocument | Published
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a published system says of itself: bits per byte, artifact bytes, steps, seconds; None: it is silent."""
+
+    bpb: float | None = None
+    bytes: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One system. `plain` are the windows that quantization is judged by, `windows` those of the final number.
+
+    `codec` None: the range coder, and per section whatever is smaller still. `adapt` learns from what is graded, score
+    first, over `windows`; the final number is then the adapted one, and the one without stands beside it.
+    """
+
+    name: str
+    source: str
+    model: Model
+    train: Train
+    quant: Quantize
+    codec: Codec | None = None
+    plain: Plain = Plain(1024)
+    windows: Windows = Plain(1024)
+    adapt: Adapter | None = None
+    budget: Budget = Budget()
+    reported: Reported = Reported()
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits over everything that a run depends on."""
+        return digest(replace(self, reported=Reported()))
+
+
+def fit_to_data(recipe: Recipe, data: DataFolder) -> Recipe:
+    """The recipe with the vocabulary, and BOS where it keeps documents apart, of the data's tokenizer."""
+    bos = None if recipe.model.bos is None else data.bos
+    return replace(recipe, model=replace(recipe.model, vocab=data.vocab, bos=bos))

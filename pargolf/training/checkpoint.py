@@ -1,0 +1,106 @@
+"""Checkpoints: a run's whole state in one file that is either sound or refused, the newest two in a folder.
+
+    checkpoints/step-00000120.safetensors     named tensors; in its header the facts (JSON) and a SHA-256
+
+A checkpoint is written beside its place and renamed, so a kill leaves the one before. The digest is over facts, names,
+types, shapes and bytes; a file that was cut short or altered does not match, is named, and the one before it is used.
+It is plain safetensors: reading it runs nothing, and any safetensors reader opens it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+from pargolf.core.files import write_bytes
+
+KEPT = 2
+COST = 0.02
+"""Share of a run's time that its checkpoints may take."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, and the names of newer files in its folder that were refused."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    refused: tuple[str, ...] = ()
+
+
+@dataclass
+class Checkpoints:
+    """A folder of them. One is `due` `every` seconds, more rarely where writing takes long; 0: after every step."""
+
+    folder: Path
+    every: float = 60.0
+    last: float = 0.0
+    cost: float = 0.0
+
+    def due(self, seconds: float) -> bool:
+        """Whether it is time, `seconds` into the run."""
+        return self.every == 0 or seconds - self.last >= max(self.every, self.cost / COST)
+
+    def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
+        """Add the state after `facts["step"]` steps; only the newest two files stay."""
+        self.folder.mkdir(exist_ok=True)
+        for stale in self.folder.glob(".*.part"):
+            stale.unlink()
+        path = self.folder / f"step-{facts['step']:08}.safetensors"
+        held = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+        text = json.dumps(facts)
+        write_bytes(path, to_safetensors(held, metadata={"facts": text, "sha256": _digest(held, text)}))
+        for old in self.paths()[KEPT:]:
+            old.unlink()
+        return path
+
+    def paths(self) -> list[Path]:
+        """The files, newest first."""
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest sound one; None when there are no files. Raises `UserError` when all are damaged."""
+        refused: list[str] = []
+        for path in self.paths():
+            try:
+                tensors, facts = open_checkpoint(path)
+            except UserError as error:
+                refused.append(str(error))
+            else:
+                return Checkpoint(path, tensors, facts, tuple(refused))
+        if refused:
+            raise UserError(" ".join([*refused, "No other is left: train again with --force."]))
+        return None
+
+
+def open_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of one file. Raises `UserError` that names it when it is not what was written."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        facts = json.loads(header["facts"])
+        sound = header["sha256"] == _digest(tensors, header["facts"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        sound = False
+    if not sound:
+        raise UserError(f"The checkpoint {path} is damaged: it was cut short or altered.")
+    return tensors, facts
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    """SHA-256 over the facts and every tensor."""
+    sha = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        x = tensors[name]
+        sha.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        sha.update(x.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()

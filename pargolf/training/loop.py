@@ -1,0 +1,321 @@
+"""The training loop: a generator of events, bounded by seconds or steps, that ends with the averaged weights in place.
+
+Each step: what phases say, a batch that is a pure function of seed and step, loss and gradients (in micro-batches, so
+the global batch belongs to the recipe and not to the machine), clip, one optimizer step, the average. The caller reads
+the events and does everything else: validation, logs, drawing, saving. It may stop the run by `training.stop`.
+
+Between events the run is whole: `state` gives it out as named tensors and plain facts, `restore` takes it back, and on
+a CPU whose steps are bounded by number the rest is then bit for bit what it would have been.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pargolf.core.budget import Clock
+from pargolf.core.errors import UserError
+from pargolf.core.events import PhaseBegan, Step, Stopped
+from pargolf.core.roles import Table
+from pargolf.core.world import World
+from pargolf.data.stream import Sequential, Shuffled, TrainStream
+from pargolf.model.transformer import Transformer
+from pargolf.training.average import AverageSpec
+from pargolf.training.optimizer import Optimizer, Row
+from pargolf.training.phases import Phase, WeightChange, WeightPhase
+from pargolf.training.schedule import Schedule, Standing, Warmdown
+
+Batch = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+_STOPS = ("", "interrupted", "terminated")
+
+
+class NotFinite(UserError):
+    """The loss or its gradient is no number; the run is still as it was before the step."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a recipe trains. `seconds` None: the track's training budget; `steps` bounds the run by steps instead.
+
+    `batch_tokens` is the global batch; `micro_tokens` the most that one process holds in a forward pass. `compile`
+    None: where there is CUDA.
+    """
+
+    optimizer: Table[Row]
+    batch_tokens: int = 524_288
+    seq_len: int = 1024
+    schedule: Schedule = Warmdown(0.5)
+    average: AverageSpec | None = None
+    phases: tuple[Phase, ...] = ()
+    grad_clip: float | None = None
+    order: Sequential | Shuffled = Sequential()
+    seconds: float | None = None
+    steps: int | None = None
+    micro_tokens: int = 32_768
+    validate_every: float = 0.1
+    compile: bool | None = None
+
+
+class Objective(nn.Module):
+    """The loss as a module's forward, so that weights can be swapped for one call."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean nats per token."""
+        return self.model.loss(ids_BT, targets_BT)
+
+
+class Training:
+    """A run's state; `run` advances it and yields what happens. `stop` set to a reason ends it after the step."""
+
+    def __init__(
+        self,
+        spec: Train,
+        model: Transformer,
+        shards: Any,
+        *,
+        seed: int,
+        clock: Clock,
+        seconds: float,
+        world: World | None = None,
+    ) -> None:
+        self.spec, self.model, self.shards, self.seed = spec, model, shards, seed
+        self.clock, self.seconds, self.world = clock, seconds, world or World()
+        self.objective = Objective(model)
+        self.params = dict(model.named_parameters())
+        self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world)
+        self.average = spec.average.begin(self._weights()) if spec.average else None
+        self.begun: list[int] = []
+        self.compiled = self.world.device.type == "cuda" if spec.compile is None else spec.compile
+        self.first = 0.0
+        self.slower = [0.0] * len(spec.phases)
+        self.changes: dict[WeightPhase | None, tuple[WeightChange | None, Loss]] = {}
+        self.lr = 1.0
+        self.step = 0
+        self.tokens = 0
+        self.stop = ""
+        self.now = clock.seconds
+        self._ahead: tuple[TrainStream, int, Batch] | None = None
+        self.stream = self._stream(spec.seq_len, spec.batch_tokens)
+        self.change, self.loss = self._under(None)
+
+    def run(self) -> Iterator[Step | PhaseBegan | Stopped]:
+        """Train until the seconds or steps are used up or `stop` is set; then put the average in place.
+
+        Raises `NotFinite`, with everything as it was before the step.
+        """
+        longest, last, first = self.first, self.first, self.step
+        while True:
+            # All processes go by one clock, so that they begin phases and stop at the same step.
+            self.now, last, stop = self.world.max(self.clock.seconds, last, _STOPS.index(self.stop))
+            self.stop = _STOPS[int(stop)]
+            # The first step pays for allocations that no later one repeats.
+            longest = max(longest, last) if self.step > first + 2 else last
+            at = self.progress
+            due = self._due(at, self.lr * self.spec.schedule(at))
+            reason = self._over(self.now + longest + sum(self.slower[i] for i in due))
+            if reason:
+                break
+            for i in due:
+                self._begin(i)
+                yield PhaseBegan(self.step, self.spec.phases[i].name, at.seconds)
+            lr = self.lr * self.spec.schedule(at)
+            loss = self._one_step(lr, at.fraction)
+            self.step += 1
+            now = self.clock.seconds
+            last = now - self.now
+            yield Step(self.step, loss, lr, self.tokens, now)
+        yield Stopped(self.step, reason, self.clock.seconds)
+        if self.average is not None and (mean := self.average.weights()) is not None:
+            with torch.no_grad():
+                for name, p in self.params.items():
+                    p.copy_(mean[name])
+
+    @property
+    def progress(self) -> Standing:
+        """Where the run stood, by the clock that all processes share, when its last step began."""
+        return Standing(self.step, self.now, self.seconds, self.spec.steps)
+
+    def warm_up(self) -> None:
+        """Compute, and throw away, the gradients of one batch as it is now and under each phase still to come.
+
+        So nothing compiles later, and `first` and `slower` know what a step takes, and what each phase will add to it,
+        before there was such a step.
+        """
+        stream, change = self.stream, (self.change, self.loss)
+        times = [self._visit()]
+        for phase in self.spec.phases:
+            self.change, self.loss = self._under(phase.weights) if phase.weights else (self.change, self.loss)
+            self.stream = self._reshaped(phase)
+            times.append(self._visit())
+        self.stream, (self.change, self.loss) = stream, change
+        if self.spec.phases or self.compiled:  # else the first visit compiled nothing
+            times[0] = self._visit()
+        self.first = times[0]
+        self.slower = [max(after - times[0], 0.0) for after in times[1:]]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the rest of the run depends on: named tensors, and facts for JSON; a call of all processes."""
+        parts = {
+            "weights": self._weights(),
+            "optimizer": self.optimizer.state(),
+            "average": self.average.state() if self.average else {},
+        }
+        facts = {"step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "begun": [*self.begun]}
+        return {f"{part}.{name}": x for part, held in parts.items() for name, x in held.items()}, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take `state` back, all but the seconds, which are the clock's. Raises `KeyError` on another model's state."""
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "average": {}}
+        for key, x in tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = x.to(self.world.device)
+        with torch.no_grad():
+            for name, p in self.params.items():
+                p.copy_(parts["weights"][name])
+        for i in facts["begun"]:
+            self._begin(i)
+        self.optimizer.restore(parts["optimizer"])
+        if self.average is not None:
+            self.average.restore(parts["average"])
+        self.step, self.tokens = facts["step"], facts["tokens"]
+
+    def _over(self, next_end: float) -> str:
+        """Why no further step may begin, or an empty string."""
+        if self.stop:
+            return self.stop
+        if self.spec.steps is not None and self.step >= self.spec.steps:
+            return "steps"
+        return "seconds" if next_end > self.seconds else ""
+
+    def _due(self, at: Standing, lr: float) -> list[int]:
+        """Numbers of the phases that have not begun and whose trigger holds."""
+        return [i for i, phase in enumerate(self.spec.phases) if i not in self.begun and phase.at(at, lr)]
+
+    def _begin(self, i: int) -> None:
+        """Put phase number `i` into effect."""
+        phase = self.spec.phases[i]
+        self.begun.append(i)
+        if phase.weights is not None:
+            self.change, self.loss = self._under(phase.weights)
+        if phase.reset_average and self.spec.average is not None:
+            self.average = self.spec.average.begin(self._weights())
+        self.lr *= phase.lr
+        self.stream = self._reshaped(phase)
+
+    def _reshaped(self, phase: Phase) -> TrainStream:
+        """The stream as it is, or laid anew when the phase changes the batch."""
+        if phase.seq_len is None and phase.batch_tokens is None:
+            return self.stream
+        return self._stream(phase.seq_len or self.stream.seq_len, phase.batch_tokens or self.stream.batch_tokens)
+
+    def _stream(self, seq_len: int, batch_tokens: int) -> TrainStream:
+        """This process's share of batches of this shape."""
+        share = batch_tokens // self.world.size
+        if share * self.world.size != batch_tokens or share % seq_len:
+            raise UserError(
+                f"{self.world.size} processes cannot share a batch of {batch_tokens} tokens in sequences of {seq_len}. "
+                f"Set train.batch_tokens to a multiple of {seq_len * self.world.size}."
+            )
+        if len(self.shards) <= batch_tokens:
+            raise UserError(
+                f"The training split has {len(self.shards)} tokens, fewer than one batch of {batch_tokens} and the "
+                "token after it. Add text, or lower train.batch_tokens."
+            )
+        return TrainStream(
+            self.shards,
+            order=self.spec.order,
+            batch_tokens=batch_tokens,
+            seq_len=seq_len,
+            seed=self.seed,
+            rank=self.world.rank,
+            world=self.world.size,
+        )
+
+    def _one_step(self, lr: float, fraction: float) -> float:
+        """Gradients of the global batch, one update; returns the mean loss over all processes."""
+        loss = self._gradients(self.step)
+        norm = self.optimizer.reduce()
+        if not math.isfinite(loss + norm):
+            what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient's norm became {norm} (loss {loss})"
+            raise NotFinite(
+                f"The {what} at step {self.step}, on batch {self.step} of {self.stream.batch_tokens} tokens, "
+                f"{self.stream.epoch(self.step):.2f} times through the training split. The learning rate is the usual "
+                "cause: halve the rates of the optimizer table, or set train.grad_clip=0.3."
+            )
+        clip = self.spec.grad_clip
+        self.optimizer.step(
+            lr, step=self.step, fraction=fraction, clip=1.0 if clip is None else min(1.0, clip / (norm + 1e-6))
+        )
+        if self.average is not None:
+            self.average.update(self._weights(), step=self.step + 1, lr=lr)
+        self.tokens += self.stream.batch_tokens
+        return loss
+
+    def _gradients(self, step: int) -> float:
+        """Leave the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
+        x_BT, y_BT = self._batch(step)
+        rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=x_BT.device)
+        half = self.world.device.type == "cuda"
+        for x_bT, y_bT in zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True):
+            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=half):
+                loss = self.loss(x_bT, y_bT) * (len(x_bT) / len(x_BT))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if half:
+            self._ahead = (self.stream, step + 1, self._load(step + 1))
+        return float(self.world.mean(total))
+
+    def _batch(self, step: int) -> Batch:
+        """Inputs and targets; on CUDA they were sent while the step before was computed."""
+        held, self._ahead = self._ahead, None
+        return held[2] if held is not None and held[0] is self.stream and held[1] == step else self._load(step)
+
+    def _load(self, step: int) -> Batch:
+        """Send a batch to the device; from pinned memory the copy runs beside the computation."""
+        x_BT, y_BT = self.stream.batch(step)
+        if self.world.device.type != "cuda":
+            return x_BT, y_BT
+        x_BT, y_BT = (t.pin_memory().to(self.world.device, non_blocking=True) for t in (x_BT, y_BT))
+        return x_BT, y_BT
+
+    def _under(self, weights: WeightPhase | None) -> tuple[WeightChange | None, Loss]:
+        """The weight change and the loss under it, each a function of its own, so that a graph of one is no other's."""
+        if weights not in self.changes:
+            change = None if weights is None else weights.resolve(self._weights())
+
+            def loss(x_BT: Tensor, y_BT: Tensor) -> Tensor:
+                if change is None:
+                    plain: Tensor = self.objective(x_BT, y_BT)
+                    return plain
+                changed = {f"model.{name}": w for name, w in change(dict(self.params)).items()}
+                swapped: Tensor = functional_call(self.objective, changed, (x_BT, y_BT))
+                return swapped
+
+            graph = torch.compile(loss, fullgraph=True, dynamic=False) if self.compiled else loss
+            self.changes[weights] = (change, graph)
+        return self.changes[weights]
+
+    def _visit(self) -> float:
+        """Seconds that the gradients of one batch take."""
+        (began,) = self.world.max(self.clock.now())
+        self._gradients(0)
+        self.optimizer.zero_grad()
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize()
+        (ended,) = self.world.max(self.clock.now())
+        return ended - began
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Parameters as plain values."""
+        return {name: p.detach() for name, p in self.params.items()}

@@ -1,0 +1,177 @@
+"""Muon: momentum, then the nearest semi-orthogonal matrix, for every 2-D weight of the blocks.
+
+    buf = mu buf + g;   u = g + mu buf (Nesterov);   O = NS(u);   p -= lr sqrt(max(1, rows/cols)) O
+
+NS is a Newton-Schulz iteration on X = u / |u|, with A = X X^T:  X <- a X + (b A + c A A) X.  Five steps of one
+quintic (3.4445, -4.7750, 2.0315) push all singular values near 1; Polar Express uses another polynomial each step.
+
+Matrices of one shape are stacked and orthogonalized in one batched product. float32 on CPUs, where bfloat16 products
+run 55 to 270 times slower; bfloat16 elsewhere. Weight decay is decoupled, before the update as in pull requests 549,
+1009 and 295, or after it as in 543 and 861, where it shrinks the fresh update too.
+
+Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); Polar Express: Amsel et al. 2025 (arXiv:2505.16932),
+five coefficient rows from pull request 1787; row normalization (MuonEq-R) from pull requests 1217, 1285.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pargolf.core.world import Pending, World
+
+Quintic = tuple[float, float, float]
+
+QUINTIC: tuple[Quintic, ...] = ((3.4445, -4.7750, 2.0315),) * 5
+POLAR_EXPRESS: tuple[Quintic, ...] = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+@dataclass(frozen=True)
+class Muon:
+    """A row of the optimizer table. Momentum rises from `momentum_start` over the first `momentum_warmup` of the run.
+
+    `momentum_warmup` counts steps when it is 1 or more, and a fraction of the run below 1. `half_state` is how
+    pull requests 549, 910 and 1009 do it: gradients and momentum in bfloat16, and A A rounded before it is scaled.
+    """
+
+    lr: float = 0.02
+    momentum: float = 0.95
+    momentum_start: float = 0.85
+    momentum_warmup: float = 500
+    weight_decay: float = 0.0
+    decay_after: bool = False
+    row_norm: bool = False
+    polynomials: tuple[Quintic, ...] = QUINTIC
+    half_state: bool = False
+
+    def momentum_at(self, step: int, fraction: float) -> float:
+        """Momentum before `step`, `fraction` of the run being over."""
+        done = fraction / self.momentum_warmup if 0 < self.momentum_warmup < 1 else step / max(self.momentum_warmup, 1)
+        return self.momentum_start + (self.momentum - self.momentum_start) * min(done, 1.0)
+
+
+def orthogonalize(
+    u_NRC: Tensor,
+    polynomials: Sequence[Quintic] = QUINTIC,
+    *,
+    dtype: torch.dtype | None = None,
+    square_first: bool = False,
+) -> Tensor:
+    """Push the singular values of each matrix in the stack towards 1. Returns the stack in its own type.
+
+    The products are in `dtype`, by default float32 on a CPU and bfloat16 elsewhere.
+    """
+    x = u_NRC.to(dtype or (torch.float32 if u_NRC.device.type == "cpu" else torch.bfloat16))
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for a, b, c in polynomials:
+        gram = x @ x.mT
+        if x.dtype == torch.float32:
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        else:  # Half precision rounds after every product, so the published order is kept.
+            square = c * (gram @ gram) if square_first else (c * gram) @ gram
+            x = a * x + (b * gram + square) @ x
+    return (x.mT if tall else x).to(u_NRC.dtype)
+
+
+class MuonGroup:
+    """All matrices of one shape under one row, as one (N, R, C) stack of which each process owns an equal share.
+
+    A step has three phases, so that many groups can communicate at once: `reduce` sends gradients to the owners of
+    their matrices, `update` orthogonalizes and applies what is owned here and sends the new matrices out, `finish`
+    takes the others' in. Momentum exists only at a matrix's owner.
+    """
+
+    def __init__(
+        self, row: Muon, params: list[nn.Parameter], *, dtype: torch.dtype | None = None, world: World | None = None
+    ) -> None:
+        self.row, self.dtype, self.params, self.world = row, dtype, params, world or World()
+        share = -(-len(params) // self.world.size)
+        self.mine = params[self.world.rank * share : (self.world.rank + 1) * share]
+        self._padding = share * self.world.size - len(params)
+        kind = torch.bfloat16 if row.half_state else torch.float32
+        self.buffer_NRC = torch.zeros((share, *params[0].shape), device=params[0].device, dtype=kind)
+        self.grads_NRC = self.buffer_NRC
+        self._sent: Pending | None = None
+
+    def step(self, lr: float, momentum: float) -> None:
+        """All three phases, one after another."""
+        self.reduce()
+        self.wait()
+        self.update(lr, momentum)
+        self.finish()
+
+    @torch.no_grad()
+    def reduce(self) -> None:
+        """Begin to average gradients to their owners; they are taken from the parameters."""
+        self._sent = self.world.reduce_scatter(self._stack([_grad(p) for p in self.params]))
+        for p in self.params:
+            p.grad = None
+
+    def wait(self) -> Tensor:
+        """The averaged gradients owned here, (share, R, C)."""
+        assert self._sent is not None, "reduce comes first"
+        self.grads_NRC = self._sent.wait()
+        return self.grads_NRC
+
+    @torch.no_grad()
+    def update(self, lr: float, momentum: float, *, clip: float = 1.0) -> None:
+        """Move the matrices owned here with learning rate `lr`; gradients count `clip` times."""
+        grads_NRC = (self.grads_NRC.mul_(clip) if clip != 1.0 else self.grads_NRC).to(self.buffer_NRC.dtype)
+        self.buffer_NRC.mul_(momentum).add_(grads_NRC)
+        update_NRC = grads_NRC.add_(self.buffer_NRC, alpha=momentum)
+        if self.row.row_norm:
+            update_NRC = update_NRC / (update_NRC.norm(dim=-1, keepdim=True) + 1e-7)
+        update_NRC = orthogonalize(update_NRC, self.row.polynomials, dtype=self.dtype, square_first=self.row.half_state)
+        scale = max(1.0, update_NRC.shape[-2] / update_NRC.shape[-1]) ** 0.5
+        keep = 1.0 - lr * self.row.weight_decay
+        for p, o_RC in zip(self.mine, update_NRC):
+            if not self.row.decay_after and keep != 1.0:
+                p.mul_(keep)
+            p.add_(o_RC.to(p.dtype), alpha=-lr * scale)
+            if self.row.decay_after and keep != 1.0:
+                p.mul_(keep)
+        self.grads_NRC = self.buffer_NRC
+        if self.world.size > 1:
+            self._sent = self.world.all_gather(self._share([p.detach() for p in self.mine]))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Take in the matrices that others own."""
+        if self.world.size > 1 and self._sent is not None:
+            for p, new_RC in zip(self.params, self._sent.wait()):
+                p.copy_(new_RC)
+        self._sent = None
+
+    def momentum(self) -> list[Tensor]:
+        """The momentum of every matrix of the group, gathered from its owners; a call of all processes."""
+        return list(self.world.all_gather(self.buffer_NRC).wait()[: len(self.params)])
+
+    def take_momentum(self, momentum: list[Tensor]) -> None:
+        """Keep what is owned here of every matrix's momentum."""
+        first = self.world.rank * len(self.buffer_NRC)
+        for buffer_RC, value_RC in zip(self.buffer_NRC, momentum[first : first + len(self.mine)]):
+            buffer_RC.copy_(value_RC)
+
+    def _stack(self, matrices: list[Tensor]) -> Tensor:
+        """One stack, with zeros for the matrices that are lacking to equal shares."""
+        return torch.stack(matrices + [torch.zeros_like(matrices[0])] * self._padding)
+
+    def _share(self, matrices: list[Tensor]) -> Tensor:
+        """The stack of what is owned here, filled up to a whole share."""
+        lacking = len(self.buffer_NRC) - len(matrices)
+        return torch.stack(matrices + [torch.zeros_like(self.params[0])] * lacking)
+
+
+def _grad(p: nn.Parameter) -> Tensor:
+    """The gradient, zero where there is none."""
+    return p.grad if p.grad is not None else torch.zeros_like(p)

@@ -1,0 +1,94 @@
+"""Phases: what changes while a run goes on, and when.
+
+    Phase("qat", AtFraction(.65), weights=QAT(), reset_average=True)
+
+A phase begins before the first step at which its trigger holds and lasts to the end. `weights` changes what the forward
+pass sees (fake quantization, implemented one floor up); `seq_len` and `batch_tokens` change the batch; `lr` multiplies
+the learning rate from then on; `reset_average` forgets the average so far.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from pargolf.training.schedule import Standing
+
+
+class Trigger(Protocol):
+    """When a phase begins."""
+
+    def __call__(self, at: Standing, lr: float) -> bool:
+        """Whether it holds before a step with learning-rate multiplier `lr`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FromStart:
+    """Before the first step."""
+
+    def __call__(self, at: Standing, lr: float) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True)
+class AtStep:
+    """Before step `step`."""
+
+    step: int
+
+    def __call__(self, at: Standing, lr: float) -> bool:
+        """By step."""
+        return at.step >= self.step
+
+
+@dataclass(frozen=True)
+class AtFraction:
+    """Once `fraction` of the run is over."""
+
+    fraction: float
+
+    def __call__(self, at: Standing, lr: float) -> bool:
+        """By elapsed share."""
+        return at.fraction >= self.fraction
+
+
+@dataclass(frozen=True)
+class BelowLR:
+    """Once the learning-rate multiplier is under `lr`."""
+
+    lr: float
+
+    def __call__(self, at: Standing, lr: float) -> bool:
+        """By learning rate."""
+        return lr < self.lr
+
+
+class WeightChange(Protocol):
+    """Changes the weights that the forward pass sees; gradients flow to the ones given."""
+
+    def __call__(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """New values for all or some of the names."""
+        ...
+
+
+class WeightPhase(Protocol):
+    """A weight change as data, resolved against a model's parameter names."""
+
+    def resolve(self, weights: dict[str, Tensor]) -> WeightChange:
+        """Bind to these names; raises `UserError` on rows that match nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase: its name in the log, when it begins, what it changes."""
+
+    name: str
+    at: Trigger
+    weights: WeightPhase | None = None
+    seq_len: int | None = None
+    batch_tokens: int | None = None
+    lr: float = 1.0
+    reset_average: bool = False

@@ -1,0 +1,71 @@
+"""The learning-rate multiplier as a function of where the run stands.
+
+    Warmdown(fraction)       1, then linear to `floor` over the last `fraction` of the run
+    WarmdownIters(iters)     the published rule: with the mean step time t so far and r seconds left,
+                             r / (iters t) once that is below 1 (SYSTEMS 3.1); it knows seconds only through step time
+
+Where a run stands is its `Standing`: the elapsed share of whichever limit, seconds or steps, is nearer.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Before step `step`, `seconds` into a run bounded by `seconds_limit` and, perhaps, `steps_limit`."""
+
+    step: int
+    seconds: float
+    seconds_limit: float
+    steps_limit: int | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is over, 0 to 1, by whichever limit is nearer. Unlimited seconds leave it to steps."""
+        by_steps = self.step / max(self.steps_limit, 1) if self.steps_limit is not None else 0.0
+        return min(max(self.seconds / self.seconds_limit, by_steps, 0.0), 1.0)
+
+
+class Schedule(Protocol):
+    """Gives the multiplier of every learning rate."""
+
+    def __call__(self, at: Standing) -> float:
+        """The multiplier at a point of the run, 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Warmdown:
+    """Linear decay to `floor` over the last `fraction`; `warmup` steps of linear rise at the start."""
+
+    fraction: float = 0.5
+    floor: float = 0.0
+    warmup: int = 0
+
+    def __call__(self, at: Standing) -> float:
+        """The multiplier."""
+        rise = min((at.step + 1) / (self.warmup + 1), 1.0)
+        left = (1.0 - at.fraction) / self.fraction if self.fraction > 0 else 1.0
+        return rise * max(min(left, 1.0), self.floor)
+
+
+@dataclass(frozen=True)
+class WarmdownIters:
+    """The published rule over `iters` steps. Like its source it looks at the step limit only where seconds have none.
+
+    So pull request 861, stopped by steps with most of its seconds left, never reached its warmdown.
+    """
+
+    iters: int
+
+    def __call__(self, at: Standing) -> float:
+        """The multiplier."""
+        if self.iters <= 0:
+            return 1.0
+        if at.steps_limit is not None and math.isinf(at.seconds_limit):
+            return min((at.steps_limit - at.step) / self.iters, 1.0)
+        warmdown = self.iters * at.seconds / max(at.step, 1)
+        left = max(at.seconds_limit - at.seconds, 0.0)
+        return left / warmdown if left <= warmdown and warmdown > 0 else 1.0

@@ -1,0 +1,175 @@
+"""Make a run folder of a published checkpoint, so that it can be inspected, scored, generated from and packed again.
+
+    state dict -> heads and hidden units from the shapes -> the system's recipe, fitted -> weights + artifact
+
+What the tensors do not show (rotated channels, layers with XSA and values) is what the caller says, or else is taken
+from the system's recipe, counted from the last layer. Rows of its tables that speak of single layers follow them to
+another depth, and rows about parts that the checkpoint does not have are left out. The artifact is packed by the
+system's own grids, without a look at the cap: `pargolf pack RUN` does that.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from pargolf.core.errors import UserError, near
+from pargolf.core.files import write_bytes
+from pargolf.core.roles import Table, layer_part, matches
+from pargolf.data.folder import DataFolder
+from pargolf.model.value_embed import AddValueEmbed
+from pargolf.model.xsa import XSA
+from pargolf.quant.plan import QAT, Quantize
+from pargolf.run.folder import RunFolder
+from pargolf.run.pack import count_code, pack
+from pargolf.run.recipe import Recipe
+from pargolf.run.score import tokenizer_digest, tokenizer_file
+from pargolf.training.loop import Train
+from pargolf.training.phases import Phase
+from pargolf.upstream.checkpoints import read_checkpoint
+from pargolf.upstream.state_dicts import SYSTEMS, load
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of it: parameters, layers, and bytes of the artifact as the system's own table packs it."""
+
+    recipe: Recipe
+    parameters: int
+    model_bytes: int
+    code_bytes: int
+
+
+def import_checkpoint(
+    path: str | Path,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    system: str,
+    data: DataFolder | None = None,
+    force: bool = False,
+    **knobs: object,
+) -> Imported:
+    """Read the file, fit `recipe` (the system's own) to it, and write the run folder `out`; `knobs` as in `fit_recipe`.
+
+    With `data`, its tokenizer is kept and named in the artifact, which scoring asks for. Raises `UserError` on a file
+    that is not this system's, data of another vocabulary, and a folder that holds a run.
+    """
+    if system not in SYSTEMS:
+        raise UserError(f"No published system is called '{system}'.{near(system, list(SYSTEMS))}")
+    state = read_checkpoint(path)
+    fitted, weights = fit_recipe(recipe, state, system=system, **knobs)
+    if data is not None and data.vocab != fitted.model.vocab:
+        raise UserError(f"{path} has {fitted.model.vocab} tokens and {data.path} {data.vocab}. Name its own data.")
+    digest = "unknown" if data is None else tokenizer_digest(data)
+    artifact = pack(fitted, weights, tokenizer=digest)
+    folder = RunFolder.create(out, force=force)
+    folder.write_recipe(fitted)
+    folder.write_weights(weights)
+    if data is not None:
+        folder.keep_tokenizer(tokenizer_file(data))
+    write_bytes(folder["model.pargolf"], artifact)
+    count = sum(w.numel() for w in weights.values())
+    return Imported(fitted, count, len(artifact), count_code(fitted))
+
+
+def fit_recipe(
+    recipe: Recipe, state: Mapping[str, Tensor], *, system: str, **knobs: object
+) -> tuple[Recipe, dict[str, Tensor]]:
+    """The system's recipe at the sizes of a state dict, and the weights under our names in float32.
+
+    `knobs` that are not None (`xsa`, `rope_dims`, `ve_layers`, ... of `upstream.load`) go before the recipe's.
+    """
+    told = {key: value for key, value in knobs.items() if value is not None}
+    model = load(system, state, **{**_knobs(recipe, state), **told})  # type: ignore[arg-type]
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    fit = _Fit(len(recipe.model.blocks), len(model.spec.blocks), tuple(weights))
+    spec = replace(model.spec, init=fit.rows(recipe.model.init))
+    fitted = replace(recipe, model=spec, quant=_quant(recipe.quant, fit), train=_train(recipe.train, fit))
+    return fitted, weights
+
+
+def _knobs(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, object]:
+    """What `load` must be told: heads by shape, the rest as the recipe has it, counted from the last layer."""
+    gain, keys = state.get("blocks.0.attn.q_gain"), state.get("blocks.0.attn.c_k.weight")
+    if gain is None or "tok_emb.weight" not in state:
+        raise UserError("The file lacks tok_emb.weight or blocks.0.attn.q_gain: it is no model of these systems.")
+    bank = state.get("kv_bank")
+    if keys is None and bank is None:
+        raise UserError("The file has neither blocks.0.attn.c_k.weight nor kv_bank: it is no model of these systems.")
+    rows = keys.shape[0] if keys is not None else bank.shape[1]  # type: ignore[union-attr]
+    heads, dim = gain.numel(), state["tok_emb.weight"].shape[-1]
+    head_dim = max(dim // max(heads, 1), 1)
+    blocks = recipe.model.blocks
+    layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    valued = _last([any(isinstance(v, AddValueEmbed) for v in b.attn.values) for b in blocks], layers)
+    share = blocks[-1].attn.rope.dims
+    has_values = any(name.startswith(("ve_shared.", "ve.")) for name in state)
+    return {
+        "heads": heads,
+        "kv_heads": max(rows // head_dim, 1),
+        "rope_dims": 0 if share is None else min(share, head_dim),
+        "xsa": len(_last([any(isinstance(o, XSA) for o in b.attn.outputs) for b in blocks], layers)),
+        "ve_layers": valued if has_values else (),
+        "softcap": recipe.model.head.softcap,
+        "tied": "lm_head.weight" not in state,
+        "train_seq_len": recipe.train.seq_len,
+    }
+
+
+def _last(has: Sequence[bool], layers: int) -> tuple[int, ...]:
+    """Layers of a model of `layers` that stand as far from the last one as those that `has` names."""
+    return tuple(layer for layer in (i - len(has) + layers for i, there in enumerate(has) if there) if layer >= 0)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """From a recipe of `old` layers to a model of `new` with these parameter `names`."""
+
+    old: int
+    new: int
+    names: tuple[str, ...]
+
+    def globs(self, glob: str) -> Iterable[str]:
+        """What a glob has become: one per layer where it speaks of single layers; none where nothing is left."""
+        part = layer_part(glob)
+        if part is None or self.old == self.new:
+            moved = [glob]
+        else:
+            place = glob.split(".").index(part)
+            there = [i for i in range(self.new) if fnmatchcase(str(self._origin(i)), part)]
+            before, after = glob.split(".")[:place], glob.split(".")[place + 1 :]
+            moved = [".".join([*before, str(i), *after]) for i in there]
+        return [g for g in moved if any(matches(name, g) for name in self.names)]
+
+    def _origin(self, layer: int) -> int:
+        """The recipe's layer at the same share of the depth."""
+        return round(layer * (self.old - 1) / max(self.new - 1, 1))
+
+    def rows(self, table: Table[T]) -> tuple[tuple[str, T], ...]:
+        """A strict table for the model at hand."""
+        return tuple((moved, value) for glob, value in table for moved in self.globs(glob))
+
+
+def _quant(quant: Quantize, fit: _Fit) -> Quantize:
+    pruned = quant.pruned
+    if pruned is not None:
+        pruned = replace(pruned, roles=tuple(moved for glob in pruned.roles for moved in fit.globs(glob)))
+    return replace(quant, table=fit.rows(quant.table), pruned=pruned)
+
+
+def _train(train: Train, fit: _Fit) -> Train:
+    """Tables of the optimizer and of QAT, so that the folder's recipe can also be trained."""
+    phases = tuple(_phase(phase, fit) for phase in train.phases)
+    return replace(train, optimizer=fit.rows(train.optimizer), phases=phases)
+
+
+def _phase(phase: Phase, fit: _Fit) -> Phase:
+    if isinstance(phase.weights, QAT):
+        return replace(phase, weights=QAT(fit.rows(phase.weights.table)))
+    return phase

@@ -1,0 +1,41 @@
+"""One thread, and hypothesis without deadlines: the suite runs on shared machines, where time says nothing.
+
+Hypothesis draws the same examples each time, so a change is judged by the change; HYPOTHESIS_PROFILE=explore draws new.
+"""
+
+import hashlib
+import os
+
+import pytest
+import small
+import torch
+from hypothesis import settings
+
+import pargolf
+from pargolf.data.prepare import prepare
+
+settings.register_profile("shared", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shared"))
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Thirty short texts that share nothing but their words."""
+    folder = tmp_path_factory.mktemp("texts")
+    words = "the state of our union is strong and its people are free to speak write read think".split()  # noqa: SIM905
+    for i in range(30):
+        picks = [words[int(b) % len(words)] for b in hashlib.sha256(str(i).encode()).digest() * 4]
+        (folder / f"{i:02}.txt").write_text(" ".join(picks) + f"\nNumber {i}, café № {i * i}.\n", encoding="utf-8")
+    out = tmp_path_factory.mktemp("data") / "prepared"
+    for _ in prepare([folder], out, vocab=300):
+        pass
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a"
+    result = pargolf.train(small.RECIPE, data=data, out=out, seed=3)
+    return out, result

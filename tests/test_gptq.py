@@ -1,0 +1,132 @@
+"""Error feedback: never worse than rounding, plain where nothing can be gained; Hessians that say what errors cost."""
+
+import small
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pargolf.model.head import Head
+from pargolf.quant.clip import Amax, StdDev
+from pargolf.quant.gptq import GPTQ, calibrate, weighted_error
+from pargolf.quant.grid import Int, Keep
+from pargolf.quant.plan import Quantize
+from pargolf.quant.trellis import Trellis
+
+
+def inputs(columns, *, seed, rank=None):
+    """A Hessian of correlated inputs, singular when `rank` is under the columns."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(rank or columns, columns, generator=generator)
+    x = torch.randn(4 * columns, rank or columns, generator=generator) @ mix
+    return x.T @ x / len(x)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 40),
+    bits=st.integers(2, 8),
+    clip=st.sampled_from([Amax(), StdDev(2.5)]),
+    block=st.sampled_from([1, 7, 128]),
+    rank=st.sampled_from([None, 1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_error_feedback_is_never_worse_than_rounding(rows, columns, bits, clip, block, rank, seed):
+    w = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    hessian, grid = inputs(columns, seed=seed, rank=rank), Int(bits, clip=clip)
+    solved = GPTQ(block=block).encode(w, grid, hessian)
+    rounded = grid.encode(w)
+    assert torch.equal(solved.scales, rounded.scales) and solved.codes.shape == w.shape
+    low, high = int(solved.codes.min()), int(solved.codes.max())
+    assert grid.low <= low <= high <= grid.high
+    error, plain = (weighted_error(w - grid.decode(c), hessian) for c in (solved, rounded))
+    assert error <= plain * (1 + 1e-4)
+
+
+def test_error_feedback_gains_much_where_inputs_are_correlated():
+    w, hessian = torch.randn(64, 128, generator=torch.Generator().manual_seed(1)), inputs(128, seed=2, rank=40)
+    grid = Int(4, clip=StdDev(3.5))
+    error = weighted_error(w - grid.decode(GPTQ().encode(w, grid, hessian)), hessian)
+    assert error < 0.5 * weighted_error(w - grid.decode(grid.encode(w)), hessian)
+
+
+def test_blocks_change_the_order_of_work_and_not_its_result():
+    w, hessian = torch.randn(32, 96, generator=torch.Generator().manual_seed(3)), inputs(96, seed=4)
+    one, many = (GPTQ(block=b).encode(w, Int(6), hessian).codes for b in (96, 16))
+    assert (one != many).float().mean() < 0.01
+
+
+def test_uncorrelated_inputs_leave_plain_rounding():
+    w = torch.randn(16, 24, generator=torch.Generator().manual_seed(5))
+    for grid in (Int(5), Trellis(Int(5))):
+        solved = GPTQ().encode(w, grid, 3.0 * torch.eye(24))
+        assert torch.equal(solved.codes, grid.encode(w).codes)
+
+
+def test_inputs_that_never_vary_do_not_stop_it():
+    w = torch.randn(8, 12, generator=torch.Generator().manual_seed(6))
+    for hessian in (torch.zeros(12, 12), torch.ones(12, 12), torch.diag(torch.arange(12.0))):
+        for grid in (Int(4), Trellis(Int(4))):
+            assert torch.isfinite(grid.decode(GPTQ().encode(w, grid, hessian))).all()
+    assert torch.equal(GPTQ().encode(w, Keep(), torch.eye(12)).codes, w.half())
+
+
+def test_hessians_are_second_moments_of_inputs_in_nats():
+    """For the head, half the mean squared gradient and E[h h^T] have closed forms."""
+    model = small.model(head=Head(tied=False, softcap=None)).build(0)
+    with torch.no_grad():
+        model.head.own.weight.normal_(generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(32).reshape(2, 16) % 32
+    targets = (ids * 7 + 1) % 32
+    found = calibrate(model, [(ids, targets)])
+    linears = {n for n, p in model.named_parameters() if p.ndim == 2 and ("attn" in n or "mlp" in n)}
+    assert set(found) == linears | {"embed.tokens.weight", "head.own.weight"}
+    h = model.hidden(ids).detach().reshape(-1, 16)
+    p = torch.softmax(h @ model.head.own.weight.detach().T, 1)
+    gradient = p - torch.nn.functional.one_hot(targets.reshape(-1), 32)
+    expected = 0.5 * gradient.square().mean() * (h.T @ h) / len(h)
+    torch.testing.assert_close(found["head.own.weight"], expected, rtol=1e-4, atol=1e-9)
+    assert model.training and not any(m._forward_hooks for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_more_batches_average():
+    model = small.model().build(0)
+    pairs = [(torch.full((1, 8), i), torch.full((1, 8), i + 1)) for i in range(3)]
+    whole = calibrate(model, [(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs]))])
+    parts = calibrate(model, pairs)
+    for name, hessian in whole.items():
+        torch.testing.assert_close(parts[name], hessian, rtol=1e-3, atol=1e-8)
+
+
+def test_a_plan_uses_its_solver_where_there_is_a_hessian():
+    weights = {"a.weight": torch.randn(8, 16, generator=torch.Generator().manual_seed(7)), "b": torch.ones(3)}
+    hessians = {"a.weight": inputs(16, seed=8)}
+    plan = Quantize((("a", Int(3)), ("b", Keep())), solver=GPTQ())
+    plain, solved = plan.encode(weights)["a.weight"][1], plan.encode(weights, hessians)["a.weight"][1]
+    assert torch.equal(plain.codes, Int(3).encode(weights["a.weight"]).codes)
+    assert torch.equal(solved.codes, GPTQ().encode(weights["a.weight"], Int(3), hessians["a.weight"]).codes)
+    assert not torch.equal(plain.codes, solved.codes)
+
+
+def test_a_table_s_hessian_predicts_what_an_error_in_its_rows_costs():
+    """One row moved by e changes the summed loss by g . e; H holds half the mean square of that, over all rows."""
+    model = small.model().build(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(0, 0.3, generator=torch.Generator().manual_seed(p.numel()))
+    ids, targets = torch.tensor([[3, 4, 5]]), torch.tensor([[4, 5, 6]])
+    tied = model.embed.tokens.weight
+    rows = tied.detach()[ids].requires_grad_()
+    model.embed.tokens.forward = lambda _: rows
+    loss = 3 * model.loss(ids, targets)
+    (g,) = torch.autograd.grad(loss, rows)
+    del model.embed.tokens.forward
+    found = calibrate(model, [(ids, targets)])["embed.tokens.weight"]
+    h = model.hidden(ids).detach()[0]
+    z = model.head.scores(h, tied).detach().requires_grad_()
+    capped = 30 * torch.tanh(z / 30)
+    (gz,) = torch.autograd.grad(torch.nn.functional.cross_entropy(capped, targets[0], reduction="sum"), z)
+    expected = 0.5 * (g[0].T @ g[0]) / 3 / 32 + 0.5 * gz.square().mean() * (h.T @ h) / 3
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)

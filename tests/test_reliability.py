@@ -1,0 +1,352 @@
+"""Runs that are killed, terminated, shared or starved keep their promises; every process here is a fork of this one."""
+
+import json
+import os
+import signal
+import socket
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small
+import torch
+
+import pargolf
+from pargolf.core.budget import Budget, Clock
+from pargolf.core.errors import UserError
+from pargolf.core.events import Resumed, Started, Step
+from pargolf.core.spec import edit
+from pargolf.core.world import World
+from pargolf.data.folder import open_data
+from pargolf.data.prepare import prepare
+from pargolf.data.stream import Shuffled
+from pargolf.evaluate.windows import Plain, Sliding
+from pargolf.quant.grid import Int, Keep
+from pargolf.quant.plan import QAT, Quantize
+from pargolf.report.runlog import read_events
+from pargolf.run import training as run_training
+from pargolf.run.folder import RunFolder
+from pargolf.run.pipeline import run_recipe
+from pargolf.run.recipe import Recipe
+from pargolf.run.score import Validation
+from pargolf.run.training import Keeping, train_weights
+from pargolf.training.average import EMA
+from pargolf.training.checkpoint import Checkpoints
+from pargolf.training.phases import AtStep, Phase
+from pargolf.training.schedule import Warmdown
+
+QUANT = Quantize((("embed.*", Int(8)), ("attn.*", Int(6)), ("mlp.*", Int(5)), ("*", Keep())))
+RECIPE = Recipe(
+    name="small",
+    source="tests",
+    model=small.model(bos=1, vocab=260),
+    train=small.train(
+        steps=8,
+        order=Shuffled(),
+        average=EMA(0.8),
+        grad_clip=1.0,
+        schedule=Warmdown(0.5),
+        phases=(Phase("qat", AtStep(5), weights=QAT((("mlp.*", Int(5)), ("*", None)))),),
+    ),
+    quant=replace(QUANT, table=(("embed.*", Int(8)), ("mlp.*", Int(5)), ("*", Keep()))),
+    plain=Plain(16),
+    windows=Sliding(16, 8),
+    budget=Budget(bytes=200_000, train_seconds=60),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    for i in range(20):
+        (folder / f"{i:02}.txt").write_text(f"Text {i * i * 7919} says {hash((i, 1)) % 10**9} and {i} more. " * 3)
+    out = tmp_path_factory.mktemp("data") / "prepared"
+    for _ in prepare([folder], out, vocab=257):
+        pass
+    return open_data(out)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that nothing disturbs."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    for _ in run_recipe(RECIPE, data, out):
+        pass
+    return RunFolder.open(out)
+
+
+def forked(work):
+    """Run `work` in a fork; returns its process id. It ends with code 3 and a text on an error that is not mendable."""
+    child = os.fork()
+    if child:
+        return child
+    code = 0
+    try:
+        work()
+    except UserError as error:
+        print(f"pargolf: {error}", flush=True)
+        code = 2
+    except BaseException:
+        traceback.print_exc()
+        code = 3
+    finally:
+        os._exit(code)
+
+
+def ended(child, *, within=60.0):
+    """The exit code of a child, negative for a signal."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail(f"the process was not over within {within} s")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_at(step, data, out):
+    def work():
+        for event in run_recipe(RECIPE, data, out, checkpoint_every=0):
+            if isinstance(event, Step) and event.step == step:
+                die()
+
+    return ended(forked(work))
+
+
+def killed_while_writing(call, data, out):
+    """Die in the `call`-th sync of a checkpoint's file, with its bytes half on the disk."""
+
+    def work():
+        sync, calls = os.fsync, []
+
+        def fatal(handle):
+            path = Path(f"/proc/self/fd/{handle}").readlink()
+            calls.extend(["call"] if path.suffix == ".part" and path.parent.name == "checkpoints" else [])
+            if len(calls) == call:
+                os.ftruncate(handle, max(os.fstat(handle).st_size // 2, 1))
+                die()
+            sync(handle)
+
+        os.fsync = fatal
+        for _ in run_recipe(RECIPE, data, out, checkpoint_every=0):
+            pass
+
+    return ended(forked(work))
+
+
+@pytest.mark.parametrize("kill", [(killed_at, 1), (killed_at, 4), (killed_at, 8), (killed_while_writing, 4)])
+def test_a_killed_run_goes_on_to_the_same_bytes(kill, data, whole, tmp_path):
+    how, when = kill
+    out = tmp_path / "run"
+    assert how(when, data, out) == -signal.SIGKILL
+    assert not (out / "result.json").exists()
+    events = list(run_recipe(RECIPE, data, out, resume=True))
+    assert sum(isinstance(e, Resumed) for e in events) == (0 if when == 1 else 1)
+    again = RunFolder.open(out)
+    for name in ("weights.safetensors", "model.pargolf"):
+        assert again[name].read_bytes() == whole[name].read_bytes()
+    steps = [[(e.step, e.loss, e.tokens) for e in read_events(f["events.jsonl"]) if isinstance(e, Step)]
+             for f in (again, whole)]  # fmt: skip
+    assert steps[0] == steps[1] and len(steps[0]) == 8
+    assert sum(isinstance(e, Started) for e in read_events(again["events.jsonl"])) == 1
+    assert not again.checkpoints.exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(data, whole, tmp_path):
+    out = tmp_path / "run"
+    killed_at(6, data, out)
+    newest, before = Checkpoints(out / "checkpoints").paths()
+    newest.write_bytes(newest.read_bytes()[:-100])
+    (resumed,) = [e for e in run_recipe(RECIPE, data, out, resume=True) if isinstance(e, Resumed)]
+    assert resumed.file == before.name and resumed.step == 4 and newest.name in resumed.refused[0]
+    assert RunFolder.open(out)["weights.safetensors"].read_bytes() == whole["weights.safetensors"].read_bytes()
+
+
+def test_sigterm_keeps_the_step_at_hand_and_says_how_to_go_on(data, whole, tmp_path, capfd):
+    out = tmp_path / "run"
+
+    def work():
+        for event in run_recipe(RECIPE, data, out):
+            if isinstance(event, Step) and event.step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    assert ended(forked(work)) == 2
+    assert "Terminated after step" in (said := capfd.readouterr().out) and "--resume" in said
+    assert Checkpoints(out / "checkpoints").newest().facts["step"] >= 3
+    for _ in run_recipe(RECIPE, data, out, resume=True):
+        pass
+    assert RunFolder.open(out)["weights.safetensors"].read_bytes() == whole["weights.safetensors"].read_bytes()
+
+
+def test_resuming_otherwise_than_begun_is_refused_with_what_differs(data, whole, tmp_path):
+    out = tmp_path / "run"
+    killed_at(3, data, out)
+    other = edit(RECIPE, {"train.grad_clip": 0.5, "train.seq_len": 32})
+    with pytest.raises(UserError, match=r"train\.grad_clip: 1\.0 -> 0\.5; *train\.seq_len|train\.seq_len: 16 -> 32"):
+        next(run_recipe(other, data, out, resume=True))
+    with pytest.raises(UserError, match="begun with seed 1337, not 5"):
+        next(run_recipe(RECIPE, data, out, seed=5, resume=True))
+    with pytest.raises(UserError, match="finished run"):
+        next(run_recipe(RECIPE, data, whole.path, resume=True))
+    with pytest.raises(UserError, match="no run folder"):
+        next(run_recipe(RECIPE, data, tmp_path / "nowhere", resume=True))
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_state(data, tmp_path):
+    wild = edit(RECIPE, {"train.optimizer[embed.tokens].lr": 1e30, "train.grad_clip": None})
+    with pytest.raises(UserError, match=r"at step \d+, on batch \d+.*halve the rates.*kept in .*step-\d+\.safetensors"):
+        for _ in run_recipe(wild, data, tmp_path / "run"):
+            pass
+    kept = Checkpoints(tmp_path / "run" / "checkpoints").newest()
+    assert all(torch.isfinite(x).all() for x in kept.tensors.values())
+
+
+def shared(size, work, *, out):
+    """Run `work(rank)` in a world of `size` forks, as torchrun would start them; returns their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def member(rank):
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "RANK": rank, "LOCAL_RANK": rank}
+        os.environ.update({key: str(value) for key, value in place.items()})
+        work(rank)
+
+    children = [forked(lambda rank=rank: member(rank)) for rank in range(size)]
+    return [ended(child) for child in children]
+
+
+def test_two_processes_train_pack_and_score_as_one(data, tmp_path):
+    # Without fake quantization, whose steps turn a last bit of difference into a whole code.
+    recipe = edit(RECIPE, {"train.steps": 50, "train.batch_tokens": 128, "train.phases": ()})
+    alone = pargolf.train(recipe, data=data.path, out=tmp_path / "one")
+
+    def work(rank):
+        result = pargolf.train(recipe, data=data.path, out=tmp_path / "two", checkpoint_every=0)
+        assert bool(result) == (rank == 0)
+
+    assert shared(2, work, out=tmp_path) == [0, 0]
+    one, two = (
+        [e.loss for e in read_events(tmp_path / run / "events.jsonl") if isinstance(e, Step)] for run in ("one", "two")
+    )
+    assert len(one) == len(two) == 50 and one == pytest.approx(two, abs=1e-4)
+    together = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert together["machine"]["world_size"] == 2
+    assert together["bytes"]["model"] == pytest.approx(alone["bytes"]["model"], rel=0.01)
+    assert together["val_bpb"] == pytest.approx(alone["val_bpb"], abs=1e-3)
+    # The same artifact scored by one process: evaluation in shares changes nothing.
+    again = pargolf.score(tmp_path / "two" / "model.pargolf", data=data.path)
+    assert again["loss"] == pytest.approx(together["val_loss"], abs=1e-7)
+    assert again["tokens"] == together["val_tokens"] and again["bytes"] == together["val_bytes"]
+
+
+def test_a_checkpoint_of_two_processes_is_one_of_one_process(data, tmp_path):
+    """Momentum is gathered from its owners, so a run may go on with another number of processes."""
+    recipe = edit(RECIPE, {"train.steps": 20, "train.phases": ()})
+
+    def work(rank):
+        for event in run_recipe(recipe, data, tmp_path / "two", checkpoint_every=0):
+            if isinstance(event, Step) and event.step == 9:
+                die()
+
+    # The first process dies after step 9; the second one notices, and ends by itself.
+    codes = shared(2, work, out=tmp_path)
+    assert codes[0] == -signal.SIGKILL and codes[1] == 2
+    kept = Checkpoints(tmp_path / "two" / "checkpoints").newest()
+    assert kept.facts["step"] == 8 and kept.refused == ()
+    for _ in run_recipe(recipe, data, tmp_path / "two", resume=True):
+        pass
+    for _ in run_recipe(recipe, data, tmp_path / "one"):
+        pass
+    one, two = (
+        [e.loss for e in read_events(tmp_path / run / "events.jsonl") if isinstance(e, Step)] for run in ("one", "two")
+    )
+    assert len(two) == 20 and one == pytest.approx(two, abs=1e-4)
+
+
+def test_a_process_that_dies_ends_the_job_with_its_reason(data, tmp_path, capfd):
+    def work(rank):
+        if rank == 1:
+            step = run_training.Training._one_step
+            run_training.Training._one_step = lambda self, *a: die() if self.step == 5 else step(self, *a)
+        for _ in run_recipe(RECIPE, data, tmp_path / "run", checkpoint_every=0):
+            pass
+
+    began = time.monotonic()
+    assert shared(2, work, out=tmp_path) == [2, -signal.SIGKILL]
+    assert time.monotonic() - began < 60
+    said = capfd.readouterr().out
+    assert "Another process of this job is gone" in said and "--resume" in said
+    assert Checkpoints(tmp_path / "run" / "checkpoints").newest().facts["step"] == 5
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(data, tmp_path, capfd):
+    recipe = edit(RECIPE, {"train.batch_tokens": 48})
+
+    def work(rank):
+        for _ in run_recipe(recipe, data, tmp_path / "run"):
+            pass
+
+    assert shared(2, work, out=tmp_path) == [2, 2]
+    assert "2 processes cannot share a batch of 48 tokens" in capfd.readouterr().out
+
+
+class SlowDisk(RunFolder):
+    """A folder whose writes take `cost` seconds of an injected clock."""
+
+    def write_weights(self, weights):
+        super().write_weights(weights)
+        self.now[0] += self.cost
+
+
+@pytest.mark.parametrize("counts", ["all", "published"])
+def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data, tmp_path, monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(run_training, "Clock", lambda: Clock(lambda: now[0]))
+    clock, checkpoints = Clock(lambda: now[0]), Checkpoints(tmp_path / "checkpoints", 5.0)
+
+    def slow(owner, name, seconds):
+        real = getattr(owner, name)
+
+        def late(*args, **options):
+            calls.append(name)
+            now[0] += seconds
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, late)
+
+    slow(Checkpoints, "write", 2.0)
+    slow(RunFolder, "write_weights", 1.0)
+    slow(run_training, "fit", 1.5)
+    slow(run_training.Training, "_gradients", 1.0)
+    slow(Validation, "sample", 4.0)
+    recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 200.0, "budget.counts": counts})
+    folder = RunFolder.create(tmp_path / "run")
+    keeping = Keeping(folder, checkpoints)
+    events = list(train_weights(recipe, Validation(data), seed=1, world=World(), clock=clock, keep=keeping))
+    needed = 1.0 + 1.5
+    assert 200.0 - 2 * needed - 5.0 <= clock.seconds <= 200.0 - needed
+    looks = sum(type(e).__name__ == "Validated" for e in events)
+    assert looks >= 8
+    # At most 2 % of the time goes into checkpoints, and what the published count leaves out is looks and warm-up.
+    assert 1 <= calls.count("write") <= 0.02 * 200.0 / 2.0 + 1
+    uncounted = now[0] - clock.seconds
+    assert uncounted == (0 if counts == "all" else needed + 4.0 * (looks + 1) + 3.0)
+
+
+def test_seconds_too_few_for_one_step_and_packing_are_refused(data, tmp_path, monkeypatch):
+    gradients = run_training.Training._gradients
+    monkeypatch.setattr(
+        run_training.Training, "_gradients", lambda self, step: time.sleep(0.4) or gradients(self, step)
+    )
+    recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 1.2})
+    with pytest.raises(UserError, match=r"too few.*train\.seconds="):
+        list(run_recipe(recipe, data, tmp_path / "run"))

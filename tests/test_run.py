@@ -1,0 +1,301 @@
+"""The spine: a run in a folder, scored from its bytes alone, and every way it may be asked for badly."""
+
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+
+import pargolf
+from pargolf.core.errors import UserError
+from pargolf.core.spec import edit
+from pargolf.data.folder import open_data
+from pargolf.data.prepare import prepare
+from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.quant.grid import Int, Keep
+from pargolf.quant.plan import Quantize
+from pargolf.run import code
+from pargolf.run.folder import RunFolder
+from pargolf.run.pack import count_code, fit, pack, read_artifact, unpack
+from pargolf.run.score import tokenizer_digest
+
+RECIPE = small.RECIPE
+
+
+def test_a_run_leaves_what_the_readme_says(run):
+    out, result = run
+    folder = RunFolder.open(out)
+    assert json.loads(folder["result.json"].read_text()) == result
+    for name in ("events.jsonl", "train.log", "report.html", "model.pargolf", "tokenizer.model", "weights.safetensors"):
+        assert folder[name].stat().st_size > 0
+    size = result["bytes"]
+    assert size["model"] == folder["model.pargolf"].stat().st_size
+    assert size["total"] == size["model"] + size["code"] <= size["cap"] == 200_000
+    assert result["steps"] == 6 and result["train_tokens"] == 6 * 64
+    assert result["val_bpb"] == result["scores"]["post_quant_sliding"]["bpb"]
+    assert set(result["scores"]) == {"pre_quant", "post_quant", "post_quant_sliding"}
+
+
+def test_the_graded_bytes_are_the_documents_own(run, data):
+    _, result = run
+    rows = open_data(data).rows("val")
+    assert result["val_bytes"] == sum(row.bytes for row in rows)
+    assert result["grades_per_position"] == [1, 1] and result["complete"] and result["legal"]
+    assert result["val_tokens"] == len(open_data(data).val) - 1
+
+
+def test_scoring_the_artifact_again_gives_the_same_number(run, data):
+    out, result = run
+    again = pargolf.score(out / "model.pargolf", data=data)
+    assert again["bpb"] == result["val_bpb"] and again["loss"] == result["val_loss"]
+    plain = pargolf.score(out / "model.pargolf", data=data, windows="plain:16")
+    assert plain["bpb"] == result["scores"]["post_quant"]["bpb"]
+
+
+def test_what_is_scored_came_from_the_bytes(run):
+    out, _ = run
+    folder = RunFolder.open(out)
+    recipe, weights = folder.read_recipe(), folder.read_weights()
+    unpacked = read_artifact(folder["model.pargolf"])
+    for name, p in unpacked.model.named_parameters():
+        grid, codes = recipe.quant.encode(weights)[name]
+        assert torch.equal(p.detach(), grid.decode(codes))
+    assert any(not torch.equal(p.detach(), weights[n]) for n, p in unpacked.model.named_parameters())
+
+
+def test_the_same_seed_makes_the_same_bytes(run, data, tmp_path):
+    out, result = run
+    again = pargolf.train(RECIPE, data=data, out=tmp_path / "b", seed=3)
+    assert (tmp_path / "b" / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
+    assert again["val_bpb"] == result["val_bpb"]
+    other = pargolf.train(RECIPE, data=data, out=tmp_path / "c", seed=4)
+    assert other["val_bpb"] != result["val_bpb"]
+
+
+def test_a_run_bounded_by_seconds_ends_inside_them(data, tmp_path):
+    recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 6.0})
+    result = pargolf.train(recipe, data=data, out=tmp_path / "a")
+    assert result["steps"] > 3 and result["train_seconds"] <= 6.0
+
+
+def test_seconds_too_few_to_pack_are_refused_before_training(data, tmp_path):
+    with pytest.raises(UserError, match=r"too few.*train\.seconds="):
+        pargolf.train(edit(RECIPE, {"train.steps": None, "train.seconds": 0.01}), data=data, out=tmp_path / "a")
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unless_forced(run, data):
+    out, _ = run
+    before = (out / "result.json").read_bytes()
+    with pytest.raises(UserError, match="--force"):
+        pargolf.train(RECIPE, data=data, out=out)
+    assert (out / "result.json").read_bytes() == before
+
+
+def test_packing_again_meets_a_smaller_cap_or_says_what_is_possible(run):
+    out, _ = run
+    folder = RunFolder.open(out)
+    recipe, weights = folder.read_recipe(), folder.read_weights()
+    _, whole = fit(recipe, weights, tokenizer="t", cap=10**9)
+    cap = count_code(recipe) + len(whole) - 1
+    narrowed, smaller = fit(recipe, weights, tokenizer="t", cap=cap)
+    assert len(smaller) < len(whole) and narrowed.quant != recipe.quant
+    with pytest.raises(UserError, match=r"packs to [\d,]+ bytes at the least"):
+        fit(recipe, weights, tokenizer="t", cap=1000)
+
+
+def test_an_artifact_of_another_package_s_parts_is_refused(run):
+    out, _ = run
+    folder = RunFolder.open(out)
+    unpacked = read_artifact(folder["model.pargolf"])
+    meta = dict(unpacked.artifact.meta)
+    for hostile in (
+        {"is": "os:system"},
+        {"fn": "pargolf.run.folder:read_json"},
+        {"is": "pargolf.run.folder:RunFolder"},
+    ):
+        from pargolf.packing.artifact import to_bytes
+
+        data = to_bytes({**meta, "model": hostile}, list(unpacked.artifact.tensors.values()))
+        with pytest.raises(UserError):
+            unpack(data)
+
+
+def test_scoring_with_another_tokenizer_is_refused(run, tmp_path):
+    out, _ = run
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for i in range(12):
+        (texts / f"{i}.txt").write_text(f"quite other words {i} " * 30)
+    for _ in prepare([texts], tmp_path / "data", vocab=280):
+        pass
+    with pytest.raises(UserError, match="another tokenizer"):
+        pargolf.score(out / "model.pargolf", data=tmp_path / "data")
+
+
+def test_artifact_needs_neither_training_data_nor_network(run, data, tmp_path):
+    import shutil
+
+    out, result = run
+    alone = tmp_path / "val_only"
+    shutil.copytree(data, alone)
+    for shard in alone.glob("*_train_*.bin"):
+        shard.unlink()
+    assert pargolf.score(out / "model.pargolf", data=alone)["bpb"] == result["val_bpb"]
+
+
+def test_generation_goes_on_from_the_prompt_and_repeats(run):
+    out, _ = run
+    texts = ["".join(pargolf.generate(out / "model.pargolf", prompt="the state", tokens=12, seed=5)) for _ in range(2)]
+    assert texts[0] == texts[1]
+
+
+def test_bfloat16_scales_survive_the_artifact():
+    recipe = replace(RECIPE, quant=Quantize((("embed.*", Int(8, scale="bfloat16")), ("*", Keep("bfloat16")))))
+    weights = {n: p.detach() for n, p in recipe.model.build(1).named_parameters()}
+    model = unpack(pack(recipe, weights, tokenizer="t")).model
+    for name, p in model.named_parameters():
+        grid, codes = recipe.quant.encode(weights)[name]
+        assert torch.equal(p.detach(), grid.decode(codes))
+
+
+def test_an_adapting_recipe_scores_first_and_says_what_it_gained(data, tmp_path):
+    recipe = replace(RECIPE, adapt=SGD(lr=0.01, chunk=64, epochs=1, batch=2))
+    result = pargolf.train(recipe, data=data, out=tmp_path / "a", seed=3)
+    assert result["val_bpb"] == result["scores"]["adapted"]["bpb"] != result["scores"]["post_quant_sliding"]["bpb"]
+    assert result["adaptation"].startswith("adapting ")
+    again = pargolf.score(tmp_path / "a" / "model.pargolf", data=data, adapt=True)
+    assert again["bpb"] == result["val_bpb"]
+    assert again["without"]["bpb"] == result["scores"]["post_quant_sliding"]["bpb"]
+
+
+def test_probe_judges_recipes_and_artifacts(run):
+    out, _ = run
+    for target in (RECIPE, out / "model.pargolf"):
+        verdicts = {row["law"]: row for row in pargolf.probe(target)}
+        assert set(verdicts) == {"causal", "normalized", "once", "isolated"}
+        assert all(row["holds"] for row in verdicts.values()) and verdicts["isolated"]["asked"]
+
+
+def test_a_text_is_priced_token_by_token(run):
+    out, _ = run
+    priced = pargolf.api.price_text(out / "model.pargolf", "the state of our union")
+    assert "".join(piece for piece, _ in priced) == "the state of our union"
+    assert all(bits > 0 for _, bits in priced)
+
+
+def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
+    rng = np.random.default_rng(0)
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for i in range(20):
+        (texts / f"{i}.txt").write_text(" ".join(str(n) for n in rng.integers(0, 10_000, 80)))
+    for _ in prepare([texts], tmp_path / "data", vocab=280):
+        pass
+    held = next(row for row in open_data(tmp_path / "data").rows("val")).id
+    source = next(path for path in texts.iterdir() if path.name == Path(held).name)
+    for i in range(5):
+        (texts / f"copy{i}.txt").write_text(source.read_text() + f" and {i} words more")
+    for _ in prepare([texts], tmp_path / "data", vocab=280, force=True):
+        pass
+    with pytest.raises(UserError, match="--allow-overlap"):
+        pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    result = pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run", allow_overlap=True)
+    assert result["overlap"]["copied_documents"] >= 1
+
+
+def test_code_bytes_cover_what_training_and_scoring_import():
+    files = {path.relative_to(code.ROOT).as_posix() for path in code.closure(*(code.ROOT / e for e in code.ENTRIES))}
+    assert {"training/muon.py", "model/transformer.py", "packing/coder.py", "core/roles.py"} <= files
+    assert not any(name.startswith(("report/", "audit/", "upstream/", "cli")) for name in files)
+    text = b"".join((code.ROOT / name).read_bytes() for name in files)
+    assert code.code_bytes(set()) < len(lzma.compress(text)) * 1.1
+
+
+def cli(*words, **options):
+    command = [sys.executable, "-m", "pargolf", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "baselin", "--data", "nowhere"], "Did you mean baseline?"),
+        (["train", "baseline", "train.secnds=3", "--data", "nowhere"], "Did you mean seconds"),
+        (["train", "baseline", "seconds", "--data", "nowhere"], "path=value"),
+        (["train", "baseline", "--scale", "tiny"], "No scale 'tiny'"),
+        (["train", "baseline", "--data", "nowhere"], "pargolf data prepare"),
+        (["score", "nothing.pargolf"], "no artifact"),
+        (["inspect", "nothing.pargolf"], "no artifact"),
+        (["pack", "nowhere"], "no run folder"),
+        (["describe", "nothing"], "nothing"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(words, line, tmp_path):
+    done = cli(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert line in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_artifact_names_its_section(run, tmp_path):
+    out, _ = run
+    whole = (out / "model.pargolf").read_bytes()
+    (tmp_path / "cut.pargolf").write_bytes(whole[: len(whole) // 2])
+    done = cli("inspect", tmp_path / "cut.pargolf")
+    assert done.returncode == 2 and "damaged" in done.stderr
+
+
+def test_an_interrupt_packs_and_scores_what_was_trained(data, tmp_path):
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(
+        "import sys; sys.path.insert(0, sys.path[0])\n"
+        "from pargolf.core.spec import edit\nfrom pargolf.recipes.baseline import RECIPE\n"
+        'RECIPE = edit(RECIPE, {"name": "mine"})\n'
+    )
+    words = ["train", recipe, "train.steps=100000", "train.batch_tokens=512", "--scale", "mini"]
+    command = [sys.executable, "-m", "pargolf", *map(str, words), "--data", str(data), "--out", str(tmp_path / "run")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as going:
+        for line in going.stderr:
+            if "step" in line and "tokens/s" in line:
+                break
+        going.send_signal(signal.SIGINT)
+        _, error = going.communicate(timeout=200)
+    assert going.returncode == 2 and "Traceback" not in error
+    assert "packed and scored" in error.strip().splitlines()[-1]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["interrupted"] and result["steps"] >= 1 and result["grades_per_position"] == [1, 1]
+
+
+def test_help_and_recipes_do_not_import_torch():
+    probe = (
+        "import sys; sys.argv = ['pargolf', *{!r}]\n"
+        "import pargolf.cli\n"
+        "try: pargolf.cli.main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    for words in (["--help"], ["recipes"], ["recipes", "--json"]):
+        subprocess.run([sys.executable, "-c", probe.format(words)], check=True, capture_output=True)
+
+
+def test_the_data_tokenizer_is_named_in_the_artifact(run, data):
+    out, _ = run
+    assert read_artifact(out / "model.pargolf").tokenizer == tokenizer_digest(open_data(data))
+
+
+def test_the_auditor_answers_from_the_command_line(tmp_path):
+    (tmp_path / "train_gpt.py").write_text("print('hello')\n")
+    done = cli("audit", tmp_path, "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 2 and report["verdict"] != "PASS"
+    assert set(report) == {"target", "head", "track", "verdict", "findings", "unchecked"}
+    assert pargolf.judge(tmp_path) == report

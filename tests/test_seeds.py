@@ -1,0 +1,86 @@
+"""Several seeds of one recipe: each a run, none run twice, and what is missing is what runs."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import small
+
+import pargolf
+from pargolf.core.errors import UserError
+from pargolf.core.spec import edit
+from pargolf.report.stats import spread
+
+RECIPE = edit(small.RECIPE, {"train.steps": 2})
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("seeds")
+    return out, *pargolf.seeds(RECIPE, seeds=[7, 5], data=data, out=out)
+
+
+def test_each_seed_is_a_run_of_its_own(done):
+    out, rows, found = done
+    assert [row["seed"] for row in rows] == [5, 7]
+    for row in rows:
+        result = json.loads((out / f"seed-{row['seed']}" / "result.json").read_text())
+        assert result["seed"] == row["seed"] and result["val_bpb"] == row["bpb"]
+    assert found == spread([row["bpb"] for row in sorted(rows, key=lambda r: -r["seed"])])
+    assert rows[0]["bpb"] != rows[1]["bpb"]
+
+
+def test_what_has_ended_stays_and_what_is_missing_runs(done, data, tmp_path):
+    out, rows, _ = done
+    copy = tmp_path / "runs"
+    shutil.copytree(out, copy)
+    kept = (copy / "seed-5" / "result.json").stat().st_mtime_ns
+    (copy / "seed-7" / "result.json").unlink()  # cut off before its end
+    again, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=copy)
+    assert [row["bpb"] for row in again] == [row["bpb"] for row in rows]
+    assert (copy / "seed-5" / "result.json").stat().st_mtime_ns == kept
+
+
+def test_side_by_side_gives_the_same_numbers(done, data, tmp_path):
+    _, rows, _ = done
+    beside, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=tmp_path / "runs", jobs=2)
+    assert [row["bpb"] for row in beside] == [row["bpb"] for row in rows]
+
+
+def test_other_recipes_and_other_data_are_not_mixed_in(done, data, tmp_path):
+    out, _, _ = done
+    with pytest.raises(UserError, match="another recipe"):
+        pargolf.seeds(edit(RECIPE, {"train.steps": 3}), seeds=[5], data=data, out=out)
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for i in range(12):
+        (texts / f"{i}.txt").write_text(f"quite other words {i} " * 30)
+    from pargolf.data.prepare import prepare
+
+    for _ in prepare([texts], tmp_path / "data", vocab=300):
+        pass
+    with pytest.raises(UserError, match="other data"):
+        pargolf.seeds(RECIPE, seeds=[5], data=tmp_path / "data", out=out)
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
+def test_seeds_are_named_once_each(seeds, data, tmp_path):
+    with pytest.raises(UserError, match="each seed once"):
+        pargolf.seeds(RECIPE, seeds=seeds, data=data, out=tmp_path)
+
+
+def test_the_command_line_reads_seeds_and_says_the_mean(done, data):
+    out, _, found = done
+    recipe = out / "mine.py"
+    recipe.write_text(
+        f"import sys\nsys.path.insert(0, {str(sys.path[0])!r})\nimport test_seeds\nRECIPE = test_seeds.RECIPE\n"
+    )
+    words = ["seeds", recipe, "--seeds", "5,7", "--data", data, "--out", out]
+    command = [sys.executable, "-m", "pargolf", *map(str, words)]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    assert f"{found.mean:.6f}" in shown.stdout and f"sd {found.sd:.6f}" in shown.stdout
+    bad = subprocess.run([*command[:-6], "--seeds", "five"], capture_output=True, text=True, timeout=60)
+    assert bad.returncode == 2 and "whole numbers" in bad.stderr
