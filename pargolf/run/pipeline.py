@@ -120,7 +120,7 @@ def _stages(
 
     A call of all processes; only the first one packs and writes, and the others receive its bytes.
     """
-    clock = Clock(already=keeping.resumed.facts["seconds"] if keeping.resumed else 0.0)
+    clock = recipe.budget.clock(already=keeping.resumed.facts["seconds"] if keeping.resumed else 0.0)
     trained = yield from train_weights(recipe, validation, seed=seed, world=world, clock=clock, keep=keeping)
     weights = trained.weights
     fitted, data = recipe, b""

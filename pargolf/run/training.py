@@ -74,7 +74,7 @@ def train_weights(
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
     with uncounted(recipe, clock):
-        packing, writing = _rehearse(recipe, model, world, keep)
+        packing, writing = _rehearse(recipe, model, world, keep, Clock(clock.now))
     # A shared machine has slower moments.
     reserve = 2.0 * (packing + writing) + 0.5
     limit = _limit(recipe) - reserve
@@ -188,25 +188,27 @@ def _limit(recipe: Recipe) -> float:
     return recipe.budget.train_seconds if recipe.train.steps is None else math.inf
 
 
-def _rehearse(recipe: Recipe, model: Transformer, world: World, keep: Keeping | None) -> tuple[float, float]:
+def _rehearse(
+    recipe: Recipe, model: Transformer, world: World, keep: Keeping | None, clock: Clock
+) -> tuple[float, float]:
     """Seconds that calibration and packing take, and writing the weights; on the first process, and known to all."""
     packing = writing = 0.0
     if world.main:
         count_code(recipe)  # once and for all; the packing to come will not count it again
-        clock = Clock()
+        start = clock.seconds
         weights, hessians, solver = on_cpu(model), None, recipe.quant.solver
         if solver is not None:
             share = (recipe.train.batch_tokens // world.size // recipe.train.seq_len, recipe.train.seq_len)
             ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
             rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
             hessians = calibrate(model, ((x_bT, x_bT) for x_bT in torch.split(ids_BT, rows)))
-            packing = (solver.batches - 1) * clock.seconds
+            packing = (solver.batches - 1) * (clock.seconds - start)
         # Zeros pack faster than what they will have become.
         busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
         began = clock.seconds
         fit(recipe, busy, tokenizer="rehearsal", cap=recipe.budget.bytes, hessians=hessians, fill=False)
         # Filling a cap takes two packings, at times three.
-        packing += began + (clock.seconds - began) * (2.5 if recipe.quant.fill else 1.0)
+        packing += began - start + (clock.seconds - began) * (2.5 if recipe.quant.fill else 1.0)
         began = clock.seconds
         if keep is not None:
             keep.folder.write_weights(weights)
