@@ -114,7 +114,8 @@ def _table(rows: dict[str, list[dict[str, float | None]]], *, seconds: float) ->
         cells = [means["pre"], means["post"], spread, means["gap"], means["final"], means["adapted"]]
         shown = ["-" if cell is None else f"{cell:.4f}" for cell in cells]
         over = " (over)" if means["full_size"] > CAP else ""
-        lines.append(f"| {name} | {' | '.join(shown)} | {means['bytes']:,.0f} | {means['full_size']:,.0f}{over} | {means['steps']:.0f} |")
+        counted = f"{means['bytes']:,.0f} | {means['full_size']:,.0f}{over} | {means['steps']:.0f}"
+        lines.append(f"| {name} | {' | '.join(shown)} | {counted} |")
     return "\n".join(lines)
 
 
