@@ -14,9 +14,7 @@ from pathlib import Path
 import torch
 
 from pargolf.data.folder import open_data
-from pargolf.data.stream import TrainStream
-from pargolf.quant.gptq import calibrate
-from pargolf.run.bench import at_equal, ours, published, quantizer_rows
+from pargolf.run.bench import at_equal, hessians_of, ours, published, quantizer_rows
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import Validation
 
@@ -34,11 +32,9 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, data = RunFolder.open(args.run), open_data(args.data or args.run / "data")
     recipe, weights = folder.read_recipe(), folder.read_weights()
+    hessians = hessians_of(recipe, weights, data, batches=args.batches)
     model = recipe.model.build(0)
     model.load_state_dict(weights, strict=False)
-    train = recipe.train
-    stream = TrainStream(data.train, batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=1, order=train.order)
-    hessians = calibrate(model, (stream.batch(10_000 + i) for i in range(args.batches)))
     validation = Validation(data)
 
     def grade(found) -> float:

@@ -4,7 +4,7 @@ The `..._events` forms yield what happens, for progress of one's own, and end wi
 the end and return it. All raise `UserError` with one line that says what to do.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import nn
 
 from pargolf.audit.judge import audit
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event
+from pargolf.core.events import Event, Progress
 from pargolf.core.spec import edit
-from pargolf.data.folder import open_data
+from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.tokens import SentencePieceTokenizer, load_tokenizer
 from pargolf.evaluate import windows as window_specs
@@ -29,7 +29,7 @@ from pargolf.model.transformer import Transformer
 from pargolf.recipes import catalog
 from pargolf.report.stats import Comparison, Spread, spread
 from pargolf.run.ablate import Worth, run_ablations, worth_row
-from pargolf.run.bench import codec_rows, ours, published, quantizer_rows, scalar_codes
+from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
 from pargolf.run.compare import compare_runs
 from pargolf.run.folder import RunFolder, load_tensors, read_json
 from pargolf.run.forecast import forecast as forecast_bytes
@@ -262,29 +262,53 @@ def forecast(found: Found, *, scale: str | None = None, changes: Mapping[str, An
     }
 
 
-def bench_codec(target: str | Path, *, data: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Bytes of a run's codes, or of any `.safetensors` file's matrices as int6, under every codec: rows `codecs`.
+def bench_codec_events(
+    target: str | Path, *, data: str | Path | None = None
+) -> Iterator[Event | dict[str, list[dict[str, Any]]]]:
+    """Compare codecs, and for a run quantizers; ends with rows `codecs` and, for a run, `quantizers`.
 
-    For a run also `quantizers`: every published pair of quantizer and codec on its weights, and ours at the bytes of
-    the last one; with the bits per byte of a sample where its data are found, in `data` or in the run's own folder.
+    The codes are those that a run's artifact, or the artifact `target`, holds; of a `.safetensors` file its matrices
+    as int6. Quantizers are every published pair with its codec on the run's weights, and ours at the bytes of the last
+    one; with the bits per byte of a sample where data are found, in `data` or in the run's own folder.
     """
     path = Path(target)
+    run = None if path.suffix in (".safetensors", ".pargolf") else RunFolder.open(path)
     if path.suffix == ".safetensors":
-        return {"codecs": list(codec_rows(scalar_codes(load_tensors(path))))}
-    run = RunFolder.open(path)
+        codes = int6_codes(load_tensors(path))
+    else:
+        codes = stored_codes(read_artifact(path if run is None else run["model.pargolf"]).artifact)
+    rows: list[dict[str, Any]] = []
+    for row in codec_rows(codes):
+        rows.append(row)
+        yield Progress("codecs", len(rows), len(codes), row["role"])
+    rows.append(sum_row(rows))
+    if run is None:
+        yield {"codecs": rows}
+        return
     system, weights, hessians = run.read_recipe(), run.read_weights(), run.read_hessians()
-    rows = list(codec_rows(scalar_codes(weights, system.quant)))
     where = Path(data) if data else path / "data"
-    validation = Validation(open_data(where)) if data or where.is_dir() else None
+    found = open_data(where) if data or where.is_dir() else None
+    if hessians is None and found is not None:
+        hessians = hessians_of(system, weights, found, batches=4)
+    grade = None if found is None else _sample_bpb(system, found)
+    pairs: list[dict[str, Any]] = []
+    for row in run_quantizer_rows(system, weights, hessians, grade=grade):
+        pairs.append(row)
+        yield Progress("quantizers", len(pairs), len(published()) + 2, row["name"])
+    yield {"codecs": rows, "quantizers": pairs}
 
-    def bpb(model: Transformer) -> float:
-        assert validation is not None
-        return validation.sample(model.eval(), system.plain, vocab=system.model.vocab, count=64).bpb
 
-    grade = None if validation is None else bpb
-    pairs = list(quantizer_rows(system, weights, hessians, published(), grade=grade))
-    pairs += quantizer_rows(system, weights, hessians, [ours()], rooms=[pairs[-1]["bytes"]], grade=grade)
-    return {"codecs": rows, "quantizers": pairs}
+def bench_codec(target: str | Path, *, data: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """`bench_codec_events` to the end; returns its rows."""
+    *_, last = bench_codec_events(target, data=data)
+    assert isinstance(last, dict)
+    return last
+
+
+def _sample_bpb(system: Recipe, data: DataFolder) -> Callable[[Transformer], float]:
+    """What grades a model on a sample of the validation text."""
+    validation = Validation(data)
+    return lambda model: validation.sample(model.eval(), system.plain, vocab=system.model.vocab, count=64).bpb
 
 
 def score_events(

@@ -526,7 +526,7 @@ def forecast(
 
 @bench_app.command("codec")
 def bench_codec(
-    target: Annotated[Path, typer.Argument(help="A run folder, or any .safetensors file.")],
+    target: Annotated[Path, typer.Argument(help="A run folder, a model.pargolf, or any .safetensors file.")],
     data: Annotated[Path | None, typer.Option(help="Data for bits per byte; the run's own when left out.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -534,7 +534,7 @@ def bench_codec(
     _threads(1)
     from pargolf import api
 
-    found = api.bench_codec(target, data=data)
+    found = _watch(api.bench_codec_events(target, data=data), quiet=as_json)
     if as_json:
         print(json.dumps(found))
         return

@@ -1,6 +1,7 @@
 """The bench says what packing would give: sizes are of real artifacts, comparisons read off curves, forecasts hold."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import small
@@ -11,14 +12,25 @@ from typer.testing import CliRunner
 import pargolf.api as api
 from pargolf.cli import app
 from pargolf.core.errors import UserError
-from pargolf.packing.codecs import Zstd
+from pargolf.core.roles import role
+from pargolf.packing.codecs import Brotli, Zstd
+from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
-from pargolf.run.bench import at_equal, codec_rows, ours, published, quantizer_rows, scalar_codes
+from pargolf.run.bench import (
+    at_equal,
+    codec_rows,
+    int6_codes,
+    ours,
+    published,
+    quantizer_rows,
+    stored_codes,
+    sum_row,
+)
 from pargolf.run.forecast import forecast
-from pargolf.run.pack import pack
+from pargolf.run.pack import pack, read_artifact, unpack
 from pargolf.run.recipe import Recipe
 
 
@@ -53,14 +65,56 @@ def test_ours_is_smaller_at_less_error_than_the_same_steps_without_a_trellis(wei
 
 
 def test_codes_are_compared_under_every_codec(weights):
-    rows = list(codec_rows(scalar_codes(weights)))
+    found = int6_codes(weights)
+    rows = list(codec_rows(found))
     assert {row["role"] for row in rows} >= {"attn.q", "mlp.up", "embed.tokens"}
     up = next(row for row in rows if row["role"] == "mlp.up")
     assert up["ours"] < min(up[name] for name in ("zlib-9", "zstd-22", "xz-9e", "brotli-11"))
-    codes = scalar_codes(weights)["mlp.up"]
-    assert up["zstd-22"] == len(Zstd().encode(b"".join(c.tobytes() for c in codes)))
-    plan = Quantize((("mlp.*", Trellis(Int(4))), ("*", Keep())))
-    assert set(scalar_codes(weights, plan)) == {"mlp.up", "mlp.down"}
+    assert up["zstd-22"] == len(Zstd().encode(b"".join(t.codes.tobytes() for t in found["mlp.up"])))
+    total = sum_row(rows)
+    assert total["ours"] == sum(row["ours"] for row in rows) and total["role"] == "all"
+    banks = int6_codes({"bank": torch.stack([weights["blocks.0.mlp.up.weight"]] * 2), "gate": torch.ones(3)})
+    assert [tensor.codes.shape for tensor in banks["bank"]] == [(256, 64)]
+    with pytest.raises(UserError, match="no matrices"):
+        int6_codes({"gate": torch.ones(3)})
+
+
+def test_a_trellis_s_codes_are_weighed_as_the_artifact_holds_them(weights):
+    grid = Trellis(Int(5, clip=StdDev(8.0)))
+    quant = Quantize((("mlp.*", grid), ("attn.[qkv]", Int(6)), ("*", Keep())))
+    data = pack(replace(RECIPE, quant=quant), weights, tokenizer="t")
+    artifact = unpack(data).artifact
+    found = stored_codes(artifact)
+    assert set(found) == {"mlp.up", "mlp.down", "attn.q", "attn.k", "attn.v"}
+    sizes = {section.name: section.size for section in artifact.sections}
+    for row in codec_rows(found):
+        assert row["ours"] == sizes[f"codes of {row['role']}"]
+        assert row["codes"] == sum(w.numel() for n, w in weights.items() if role(n) == row["role"])
+        # The general codecs get the same codes, a byte each.
+        flat = b"".join(grid.encode(w).codes.numpy().tobytes() for n, w in weights.items() if role(n) == row["role"])
+        if "mlp" in row["role"]:
+            assert row["brotli-11"] == len(Brotli().encode(flat))
+    with pytest.raises(UserError, match="holds no codes"):
+        stored_codes(unpack(pack(RECIPE, weights, tokenizer="t")).artifact)
+
+
+def test_a_run_is_benched_whole(run, data):
+    """Codes from the artifact, quantizers on the weights, bits per byte after unpacking on the same sample."""
+    out, result = run
+    done = CliRunner().invoke(app, ["bench", "codec", str(out), "--data", str(data), "--json"])
+    found = json.loads(done.stdout)
+    sections = read_artifact(out / "model.pargolf").artifact.sections
+    codes = sum(section.size for section in sections if section.name.startswith("codes"))
+    assert found["codecs"][-1]["role"] == "all" and found["codecs"][-1]["ours"] == codes
+    rows = {row["name"]: row for row in found["quantizers"]}
+    assert next(iter(rows)) == "none" and list(rows)[-2:] == ["sdclip", "ours"]
+    assert rows["none"]["squared_error"] == 0.0
+    assert rows["none"]["bpb"] == pytest.approx(result["scores"]["pre_quant"]["bpb"], abs=0.3)
+    for row in found["quantizers"]:
+        assert set(row) == {"name", "bytes", "squared_error", "weighted_error", "bpb"}
+    assert rows["ours"]["weighted_error"] < rows["sdclip"]["weighted_error"]
+    text = CliRunner().invoke(app, ["bench", "codec", str(out / "model.pargolf")]).stdout
+    assert f"{codes:,}" in text and "order0" in text
 
 
 def test_comparisons_are_read_between_points_and_not_beyond_them():
@@ -91,8 +145,8 @@ def test_the_command_line_forecasts_and_compares(weights, tmp_path):
     assert "fills the cap" in " ".join(run.invoke(app, ["forecast", "demo"]).stdout.split())
     save_file(weights, tmp_path / "w.safetensors")
     rows = json.loads(run.invoke(app, ["bench", "codec", str(tmp_path / "w.safetensors"), "--json"]).stdout)["codecs"]
-    expected = {row["role"]: row["order0"] for row in codec_rows(scalar_codes(weights))}
-    assert {row["role"]: row["order0"] for row in rows} == expected
+    expected = {row["role"]: row["order0"] for row in codec_rows(int6_codes(weights))}
+    assert {row["role"]: row["order0"] for row in rows[:-1]} == expected
     with pytest.raises(UserError, match=r"There is no .*none\.safetensors"):
         api.bench_codec(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"12345678" * 9)

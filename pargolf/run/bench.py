@@ -11,19 +11,25 @@ last published frontier (pull requests 1394 to 2135): int6 at 12.85 deviations, 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
+from pargolf.core.errors import UserError
 from pargolf.core.roles import role
+from pargolf.core.spec import dump
+from pargolf.data.folder import DataFolder
+from pargolf.data.stream import TrainStream
 from pargolf.model.transformer import Transformer
 from pargolf.packing import coder
+from pargolf.packing.artifact import Artifact, CodesTensor, from_bytes, to_bytes
 from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.clip import StdDev
-from pargolf.quant.gptq import GPTQ, Hessians, weighted_error
+from pargolf.quant.gptq import GPTQ, Hessians, calibrate, weighted_error
 from pargolf.quant.grid import Grid, Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.published import INT5_861, INT8, INT8_SEARCHED_543, amax_295, lite_549, lite_1009
@@ -32,6 +38,7 @@ from pargolf.run.pack import pack, unpack
 from pargolf.run.recipe import Recipe
 
 _SMALL = 2048
+_LATER = 10_000  # a step that short runs do not reach
 Grade = Callable[[Transformer], float]
 _CODECS: tuple[tuple[str, Codec], ...] = (
     ("zlib-9", Zlib()),
@@ -112,29 +119,73 @@ def quantizer_rows(
             yield _measured(pair.name, data, weights, hessians, grade)
 
 
-def codec_rows(codes: dict[str, list[NDArray[Any]]]) -> Iterator[dict[str, Any]]:
-    """Bytes of each role's codes under every codec: `order0` is Shannon's bound for one table per matrix."""
-    for name, matrices in codes.items():
-        flat = b"".join(np.ascontiguousarray(matrix).tobytes() for matrix in matrices)
-        row: dict[str, Any] = {"role": name, "codes": sum(matrix.size for matrix in matrices)}
+def run_quantizer_rows(
+    recipe: Recipe, weights: dict[str, Tensor], hessians: Hessians | None, *, grade: Grade | None = None
+) -> Iterator[dict[str, Any]]:
+    """The weights as trained (`none`), every published pair, and ours solved for the bytes of the last of them."""
+    whole = replace(recipe, quant=Quantize((("*", Keep("float32")),)), codec=None)
+    yield _measured("none", pack(whole, weights, tokenizer="bytes"), weights, hessians, grade)
+    row: dict[str, Any] = {}
+    for row in quantizer_rows(recipe, weights, hessians, published(), grade=grade):
+        yield row
+    yield from quantizer_rows(recipe, weights, hessians, [ours()], rooms=[row["bytes"]], grade=grade)
+
+
+def hessians_of(recipe: Recipe, weights: dict[str, Tensor], data: DataFolder, *, batches: int) -> Hessians:
+    """Hessians of a trained model from so many training batches, none of which it was trained on in this order."""
+    model, spec = recipe.model.build(0), recipe.train
+    model.load_state_dict(weights, strict=False)
+    stream = TrainStream(data.train, batch_tokens=spec.batch_tokens, seq_len=spec.seq_len, seed=1, order=spec.order)
+    rows = max(spec.micro_tokens // spec.seq_len, 1)
+    parts = (zip(*(torch.split(t, rows) for t in stream.batch(_LATER + i))) for i in range(batches))
+    return calibrate(model, chain.from_iterable(parts))
+
+
+def codec_rows(codes: dict[str, list[CodesTensor]]) -> Iterator[dict[str, Any]]:
+    """Bytes of each role's codes under every codec.
+
+    The general codecs see a byte per code, as published systems store them. `ours` is the section that an artifact
+    would hold, with the parities of a trellis in it. `order0` is Shannon's bound for one table per tensor.
+    """
+    for name, tensors in codes.items():
+        flat = b"".join(np.ascontiguousarray(tensor.codes).tobytes() for tensor in tensors)
+        row: dict[str, Any] = {"role": name, "codes": sum(tensor.codes.size for tensor in tensors)}
         row |= {codec_name: len(codec.encode(flat)) for codec_name, codec in _CODECS}
-        row["ours"] = len(coder.encode(matrices))
-        row["order0"] = round(sum(coder.order0_bytes(matrix) for matrix in matrices))
+        sections = from_bytes(to_bytes(None, tensors)).sections
+        row["ours"] = sum(section.size for section in sections if section.name.startswith("codes"))
+        row["order0"] = round(sum(coder.order0_bytes(tensor.codes) for tensor in tensors))
         yield row
 
 
-def scalar_codes(weights: dict[str, Tensor], plan: Quantize | None = None) -> dict[str, list[NDArray[Any]]]:
-    """Integer codes of matrices by role: on a recipe's grids, a trellis on its base; else int6 at 12.85 deviations."""
-    matrices = {name: w.float() for name, w in weights.items() if w.ndim == 2}
-    grids: dict[str, Grid] = (
-        dict.fromkeys(matrices, Int(6, clip=StdDev(12.85))) if plan is None else plan.grids(weights)
-    )
-    out: dict[str, list[NDArray[Any]]] = {}
-    for name, w in matrices.items():
-        grid = grids.get(name)
-        base = grid.base if isinstance(grid, Trellis) else grid
-        if isinstance(base, Int):
-            out.setdefault(role(name), []).append(base.encode(w).codes.numpy())
+def sum_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of all roles together."""
+    return {"role": "all"} | {key: sum(row[key] for row in rows) for key in rows[0] if key != "role"}
+
+
+def stored_codes(artifact: Artifact) -> dict[str, list[CodesTensor]]:
+    """The codes that an artifact holds, by role. Raises `UserError` where it holds none."""
+    out: dict[str, list[CodesTensor]] = {}
+    for tensor in artifact.tensors.values():
+        if isinstance(tensor, CodesTensor):
+            out.setdefault(tensor.role, []).append(tensor)
+    if not out:
+        raise UserError("The artifact holds no codes: all of its numbers are kept whole. Pack it on a grid.")
+    return out
+
+
+def int6_codes(weights: dict[str, Tensor]) -> dict[str, list[CodesTensor]]:
+    """Codes of all matrices on the last published grid, int6 at 12.85 deviations, by role; banks row by row.
+
+    Raises `UserError` where there are no matrices.
+    """
+    grid, out = Int(6, clip=StdDev(12.85)), dict[str, list[CodesTensor]]()
+    for name, w in weights.items():
+        if w.ndim >= 2 and w.numel():
+            codes = grid.encode(w.float().reshape(-1, w.shape[-1]))
+            tensor = CodesTensor(name, role(name), codes.codes.numpy(), codes.scales.numpy(), dump(grid))
+            out.setdefault(tensor.role, []).append(tensor)
+    if not out:
+        raise UserError("The file holds no matrices. Point at a model's weights.")
     return out
 
 
@@ -155,6 +206,7 @@ def _measured(
         "name": name,
         "bytes": len(data),
         "squared_error": sum(weighted_error(e, None) for e in errors.values()),
-        "weighted_error": sum(weighted_error(errors[n], h) for n, h in (hessians or {}).items() if n in errors),
     }
+    if hessians:
+        row["weighted_error"] = sum(weighted_error(errors[n], h) for n, h in hessians.items() if n in errors)
     return row | ({"bpb": grade(unpacked.model)} if grade else {})
