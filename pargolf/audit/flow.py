@@ -18,6 +18,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -140,10 +141,14 @@ class Program:
         tree: the module's syntax tree.
         env: environment variables that are set; everything else takes the script's own default.
         any_word: whether a variable that holds a word, such as a mode, may hold any.
+        also: functions that are known to have run although nothing calls them.
     """
 
-    def __init__(self, tree: ast.Module, env: dict[str, str], *, any_word: bool = False) -> None:
+    def __init__(
+        self, tree: ast.Module, env: dict[str, str], *, any_word: bool = False, also: frozenset[str] = frozenset()
+    ) -> None:
         self.tree = tree
+        self.also = also
         self.env = env
         self.any_word = any_word
         self.parents: dict[ast.AST, ast.AST] = {}
@@ -228,6 +233,11 @@ class Program:
         for statement in body:
             yield from self._own_nodes(statement)
 
+    @cached_property
+    def live_text(self) -> str:
+        """All strings of live code."""
+        return "\n".join(n.value for n in self.live if isinstance(n, ast.Constant) and isinstance(n.value, str))
+
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
         """Nodes that enclose `node`, nearest first."""
         while node in self.parents:
@@ -253,7 +263,7 @@ class Program:
                 self._note_attribute(node2.target, node2.value, self.function_of(node2))
             elif isinstance(node2, (ast.Global, ast.Nonlocal)):
                 self._shared |= set(node2.names)
-            elif isinstance(node2, ast.Call) and _dotted(node2.func) == "setattr" and len(node2.args) == 3:
+            elif isinstance(node2, ast.Call) and dotted(node2.func) == "setattr" and len(node2.args) == 3:
                 name3 = self.value(node2.args[1], self.function_of(node2))
                 if isinstance(name3, str):
                     self.attribute_sources[name3].append((self.function_of(node2), node2.args[2]))
@@ -324,6 +334,8 @@ class Program:
             return self._name(node.id, scope, depth)
         if isinstance(node, ast.Attribute):
             return self._attribute(node.attr, depth)
+        if isinstance(node, ast.List) and not node.elts:
+            return UNKNOWN  # an empty list is there to be filled
         if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
             held = [self.value(e, scope, depth) for e in node.elts]
             return UNKNOWN if any(h is UNKNOWN for h in held) else tuple(held)
@@ -346,7 +358,7 @@ class Program:
             return _BINARY[type(node.op)](left, right) if known else UNKNOWN
         if isinstance(node, ast.Compare):
             return self._compare(node, scope, depth)
-        if isinstance(node, ast.Subscript) and _dotted(node.value) == "os.environ":
+        if isinstance(node, ast.Subscript) and dotted(node.value) == "os.environ":
             name = self.value(node.slice, scope, depth)
             return self.env.get(name, UNKNOWN)
         if isinstance(node, ast.Call):
@@ -364,7 +376,7 @@ class Program:
         return UNKNOWN if any(h is UNKNOWN for h in held) else held[-1]
 
     def _compare(self, node: ast.Compare, scope: Function, depth: int) -> Any:
-        if _dotted(node.comparators[0]) == "os.environ" and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+        if dotted(node.comparators[0]) == "os.environ" and isinstance(node.ops[0], (ast.In, ast.NotIn)):
             name = self.value(node.left, scope, depth)
             if name in self.env:
                 return isinstance(node.ops[0], ast.In)
@@ -410,7 +422,7 @@ class Program:
         return first
 
     def _call(self, node: ast.Call, scope: Function, depth: int) -> Any:
-        name = _dotted(node.func)
+        name = dotted(node.func)
         arguments = [self.value(a, scope, depth) for a in node.args]
         if name in ("os.environ.get", "os.getenv", "environ.get", "getenv"):
             default = arguments[1] if len(arguments) > 1 else None
@@ -479,7 +491,7 @@ class Program:
             function.live = False
             function.calls = []
         self._values.clear()
-        self._names: set[str] = set()
+        self._names: set[str] = set(self.also)
         self._enter(self.module)
         for function in self.functions:
             if isinstance(function.node, ast.Lambda):
@@ -602,7 +614,7 @@ class Program:
 
     def _empty(self, iterable: ast.expr, function: Function) -> bool:
         """Whether a loop over `range(0)` never runs."""
-        if isinstance(iterable, ast.Call) and _dotted(iterable.func) == "range" and len(iterable.args) == 1:
+        if isinstance(iterable, ast.Call) and dotted(iterable.func) == "range" and len(iterable.args) == 1:
             count = self.value(iterable.args[0], function)
             return isinstance(count, (int, float)) and count <= 0
         return False
@@ -719,7 +731,7 @@ class Program:
                 if isinstance(node.op, ast.Add):
                     self.tables |= _roots(node.target)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                name = _dotted(node.func)
+                name = dotted(node.func)
                 if name.endswith("add.at") and node.args:
                     self.tables |= _roots(node.args[0])
                 elif node.func.attr in ("scatter_add_", "index_add_", "index_put_", "scatter_reduce_"):
@@ -738,11 +750,11 @@ class Program:
         """Whether an expression comes from `bincount`, directly or by a local name."""
         function = self.function_of(at)
         for node in ast.walk(value):
-            if isinstance(node, ast.Call) and _dotted(node.func).endswith("bincount"):
+            if isinstance(node, ast.Call) and dotted(node.func).endswith("bincount"):
                 return True
             if isinstance(node, ast.Name):
                 for source in function.assigned.get(node.id, ()):
-                    if isinstance(source, ast.Call) and _dotted(source.func).endswith("bincount"):
+                    if isinstance(source, ast.Call) and dotted(source.func).endswith("bincount"):
                         return True
         return False
 
@@ -778,7 +790,7 @@ class Program:
             if (
                 isinstance(node, ast.Call)
                 and node.args
-                and _dotted(node.func).endswith(("add.at", "scatter_add_"))
+                and dotted(node.func).endswith(("add.at", "scatter_add_"))
                 and name in _roots(node.args[0]) | _roots(node.func)
             ):
                 return True
@@ -933,6 +945,14 @@ class Program:
         function = function or self.function_of(node)
         return self.known(self.labels(node, function), function)
 
+    def own_labels(self, node: ast.AST) -> Labels:
+        """What an attribute or a constant holds of itself, whatever its object is."""
+        if isinstance(node, ast.Constant):
+            return _named_split(node.value)
+        if isinstance(node, ast.Attribute):
+            return self.attribute_labels.get(node.attr, NONE) | _split_by_name(node.attr)
+        return NONE
+
     def labels(self, node: ast.AST, function: Function) -> Labels:
         """What an expression holds, in terms of the function's parameters (`p:name`)."""
         if isinstance(node, ast.Constant):
@@ -991,7 +1011,7 @@ class Program:
 
     def _call_labels(self, node: ast.Call, function: Function) -> Labels:
         arguments = [*node.args, *(k.value for k in node.keywords)]
-        name = _dotted(node.func)
+        name = dotted(node.func)
         callees = self.callees(node)
         if callees and not (isinstance(node.func, ast.Name) and node.func.id in self.classes):
             out: Labels = NONE
@@ -1039,11 +1059,12 @@ def _counted(labels: Labels) -> bool:
     return any(x.startswith("COUNT") for x in labels)
 
 
-def _dotted(node: ast.AST) -> str:
+def dotted(node: ast.AST) -> str:
+    """A name with its attributes, `os.environ.get`; what is no name is left out."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
-        inner = _dotted(node.value)
+        inner = dotted(node.value)
         return f"{inner}.{node.attr}" if inner else node.attr
     return ""
 

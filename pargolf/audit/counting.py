@@ -1,0 +1,231 @@
+"""Counts of validation tokens: hashed caches (C1, C2) and tokens that are scored twice (C4).
+
+A hashed cache shows as a quotient of two different counts, both read at keys made from validation tokens: the counts of
+one continuation over those of its context, which need not sum to one (#779, #677). Two passes show as counts complete
+before the loop that reads them, or as the least loss over several rounds (#846, #573).
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+
+from pargolf.audit.flow import Function, Program, dotted
+from pargolf.audit.hits import LOOPS, SUM, Hit, is_loss, is_reported, live_below, names_in, root_of, updates
+from pargolf.audit.verdict import SUSPECT
+
+
+def ngram_target_key(program: Program) -> Iterator[Hit]:
+    """A count at a key that holds the scored token over a count at its context's key."""
+    for node in program.live:
+        function = program.function_of(node)
+        pair = _quotient(node)
+        if pair is not None:
+            above, under = (_counts(program.of(side, function)) for side in pair)
+            if above - under and under and "VAL" in program.of(pair[0], function):
+                yield Hit(
+                    "ngram_target_key",
+                    SUSPECT,
+                    node,
+                    f"`{function.name}` divides a count at a key made with the scored token by its context's: only "
+                    "the true token's probability is ever formed (#779, #677).",
+                    SUM,
+                )
+                return
+    for node in program.live:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            function = program.function_of(node)
+            left, right = program.of(node.left, function), program.of(node.right, function)
+            for model, counts in ((left, right), (right, left)):
+                if "GOLD" in model and _counts(counts) and not _counts(model) and "VAL" in counts:
+                    yield Hit(
+                        "ngram_target_key",
+                        SUSPECT,
+                        node,
+                        f"`{function.name}` mixes the true token's probability with one from counts: "
+                        "no distribution over the vocabulary is formed before the token is seen (#1835, #677).",
+                        SUM,
+                    )
+                    return
+
+
+def _quotient(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return node.left, node.right
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr == "div" and len(node.args) == 1:
+            return node.func.value, node.args[0]
+        if dotted(node.func) in ("np.divide", "torch.div", "numpy.divide", "np.true_divide") and len(node.args) >= 2:
+            return node.args[0], node.args[1]
+    return None
+
+
+def _counts(labels: frozenset[str]) -> frozenset[str]:
+    return frozenset(x for x in labels if x.startswith("COUNT"))
+
+
+def two_pass(program: Program) -> Iterator[Hit]:
+    """No token is scored twice: no minimum over rounds, no second reading of counts that are already complete."""
+    for node in program.live:
+        if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ("minimum", "min", "fmin"):
+            hit = _minimum(program, node)
+            if hit is not None:
+                yield hit
+    yield from _filled_first(program)
+
+
+def _minimum(program: Program, call: ast.Call) -> Hit | None:
+    function = program.function_of(call)
+    if len(call.args) < 2 or not any(is_loss(program, a, function) for a in call.args):
+        return None
+    parent = program.parents.get(call)
+    if not isinstance(parent, ast.Assign) or len(parent.targets) != 1:
+        return None
+    kept = root_of(parent.targets[0])
+    loops = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
+    if not any(kept in names_in(a) for a in call.args) or not loops or not is_reported(program, kept, function):
+        return None
+    trains = any(update in set(live_below(program, loop)) for loop in loops for update, _ in updates(program))
+    if not trains:
+        return None
+    return Hit(
+        "two_pass",
+        SUSPECT,
+        call,
+        f"`{function.name}` reports the least loss over several rounds on the same tokens (#573, #685, #1017 C4).",
+        "Probe: count the scored contributions of each token; each must be one.",
+    )
+
+
+def _filled_first(program: Program) -> Iterator[Hit]:
+    """Counts that one statement completes over validation tokens and a later one, in no common loop, scores with."""
+    adds, reads = _closure(program, _adds_counts), _closure(program, _reads_counts)
+    if not adds or not reads:
+        return
+    for function in (program.module, *program.functions):
+        if not function.live or any(_looped(program, site.call, site.caller) for site in function.calls):
+            continue
+        held = _count_holders(program, function, adds)
+        if not held:
+            continue
+        for block in _open_blocks(program, function):
+            for i, later in enumerate(block):
+                read = _touched(program, later, function, reads, _reads_counts) & held
+                if not read or later not in program.live:
+                    continue
+                for earlier in block[:i]:
+                    if (
+                        earlier in program.live
+                        and isinstance(earlier, (*LOOPS, ast.Expr, ast.Assign, ast.If, ast.With))
+                        and _touched(program, earlier, function, adds, _adds_counts) & read
+                    ):
+                        yield Hit(
+                            "two_pass",
+                            SUSPECT,
+                            later,
+                            f"`{function.name}` scores here with counts that line {earlier.lineno} has filled "
+                            "from the validation tokens (#846, #888, #1017 C4).",
+                            "Probe: count the scored contributions of each token, in order; each must be one.",
+                        )
+                        return
+
+
+def _looped(program: Program, node: ast.AST, function: Function) -> bool:
+    """Whether a node stands in a loop of its own function."""
+    for above in program.ancestors(node):
+        if above is function.node:
+            return False
+        if isinstance(above, LOOPS):
+            return True
+    return False
+
+
+def _adds_counts(program: Program, node: ast.AST) -> set[str]:
+    """Roots of tables that a node counts validation tokens into."""
+    if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+        return _last(node.target) & program.tables
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if dotted(node.func).endswith("add.at") and node.args:
+            return _last(node.args[0]) & program.tables
+        if node.func.attr in ("scatter_add_", "index_add_", "index_put_"):
+            return _last(node.func.value) & program.tables
+    return set()
+
+
+def _reads_counts(program: Program, node: ast.AST) -> set[str]:
+    """Roots of tables that a node reads at a key made from validation tokens."""
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _last(node) & program.tables:
+        parent = program.parents.get(node)
+        if not isinstance(parent, ast.AugAssign) and "VAL" in program.of(node.slice, program.function_of(node)):
+            return _last(node) & program.tables
+    return set()
+
+
+def _closure(program: Program, direct: Callable[[Program, ast.AST], set[str]]) -> set[Function]:
+    """Functions that do something themselves or through the script's functions they call."""
+    found = {program.function_of(node) for node in program.live if direct(program, node)}
+    waiting = list(found)
+    while waiting:
+        for site in waiting.pop().calls:
+            if site.caller not in found and site.caller is not program.module:
+                found.add(site.caller)
+                waiting.append(site.caller)
+    return found
+
+
+def _count_holders(program: Program, function: Function, adds: set[Function]) -> set[str]:
+    """Names of a function that hold tables: tables themselves, objects that count, and what a counting call returns."""
+    owners = {f.owner for f in adds if f.owner}
+    held = {name for name in (*function.assigned, *function.params) if name in program.tables}
+    for name, sources in function.assigned.items():
+        for source in sources:
+            if isinstance(source, ast.Call):
+                made = source.func.id if isinstance(source.func, ast.Name) else ""
+                if made in owners or any(c in adds and c.owner is None for c in program.callees(source)):
+                    held.add(name)
+    return held
+
+
+def _open_blocks(program: Program, function: Function) -> Iterator[list[ast.stmt]]:
+    """Blocks of a function that stand in none of its loops."""
+    waiting = [function.node.body] if isinstance(function.node.body, list) else []
+    while waiting:
+        block = waiting.pop()
+        yield block
+        for statement in block:
+            if isinstance(statement, (ast.If, ast.With, ast.Try)):
+                waiting += [b for n in ("body", "orelse", "finalbody") if (b := getattr(statement, n, None))]
+
+
+def _touched(
+    program: Program,
+    statement: ast.stmt,
+    function: Function,
+    through: set[Function],
+    direct: Callable[[Program, ast.AST], set[str]],
+) -> set[str]:
+    """Names whose tables a statement touches: itself, as a method's object, an argument or a closure's name."""
+    found: set[str] = set()
+    for node in live_below(program, statement):
+        found |= direct(program, node)
+        if isinstance(node, ast.Call):
+            for callee in program.callees(node):
+                if callee in through:
+                    if isinstance(node.func, ast.Attribute):
+                        found.add(root_of(node.func.value))
+                    for argument in (*node.args, *(k.value for k in node.keywords)):
+                        found |= {argument.id} if isinstance(argument, ast.Name) else set()
+                    if callee.parent is function and function is not program.module:
+                        found |= names_in(callee.node)
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and any(c in through and c.owner is None for c in program.callees(node.value))
+        ):
+            found |= {n for t in node.targets for n in names_in(t)}
+    return found
+
+
+def _last(node: ast.AST) -> set[str]:
+    """The name or attribute that a table expression goes back to."""
+    while isinstance(node, (ast.Subscript, ast.Starred)):
+        node = node.value
+    return {node.id} if isinstance(node, ast.Name) else {node.attr} if isinstance(node, ast.Attribute) else set()

@@ -1,0 +1,76 @@
+"""What the code does with the validation data besides scoring it: paid prefixes, and bytes counted twice."""
+
+import ast
+from collections.abc import Callable, Iterator
+
+from pargolf.audit.flow import Program
+from pargolf.audit.hits import Hit
+from pargolf.audit.verdict import SUSPECT
+
+
+def val_in_training(program: Program) -> Iterator[Hit]:
+    """Validation tokens reach neither the training loader, nor the artifact, nor a table of known answers."""
+    for node in program.live:
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+            yield from _answers(program, node)
+
+
+def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:
+    """Targets compared with tokens that came in a file of the artifact: a paid prefix."""
+    function = program.function_of(node)
+    left, right = program.of(node.left, function), program.of(node.comparators[0], function)
+    for tokens, other in ((left, right), (right, left)):
+        if "VAL" in tokens and "BLOB" in other and "VAL" not in other:
+            yield Hit(
+                "val_in_training",
+                SUSPECT,
+                node,
+                f"`{function.name}` compares the targets with tokens read from a file: a stored prefix of the "
+                "validation set (#168, #262).",
+                "Probe: score with the file removed; the score must not change.",
+            )
+
+
+def byte_table(program: Program) -> Iterator[Hit]:
+    """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
+    again = [
+        node
+        for node in program.live
+        if isinstance(node, ast.AugAssign)
+        and any(
+            isinstance(n, ast.BinOp)
+            and isinstance(n.op, ast.BitAnd)
+            and isinstance(n.right, ast.UnaryOp)
+            and isinstance(n.right.op, ast.Invert)
+            for n in ast.walk(node.value)
+        )
+    ]
+    if not again:
+        return
+    for node in program.live:
+        if isinstance(node, ast.If) and "startswith" in ast.unparse(node.test) and "\u2581" in _strings(node.test):
+            marks = any(_sets(n, lambda v: isinstance(v, ast.Constant) and v.value is True) for n in node.body)
+            counted = next((n for n in node.body if _sets(n, _one_more_than_encoded)), None)
+            if marks and counted is not None:
+                yield Hit(
+                    "byte_denominator",
+                    SUSPECT,
+                    counted,
+                    f"The byte of a leading space is counted here and again on line {again[0].lineno}: the "
+                    "score comes out some 15 % too low (#1545, #1687).",
+                    "Probe: decode all validation tokens; they must give 151,074,309 bytes.",
+                )
+                return
+
+
+def _sets(node: ast.stmt, fits: Callable[[ast.expr], bool]) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript) and fits(node.value)
+
+
+def _one_more_than_encoded(value: ast.expr) -> bool:
+    plus = isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add)
+    return plus and "encode" in ast.unparse(value) and ast.unparse(value).endswith("+ 1")
+
+
+def _strings(node: ast.AST) -> str:
+    return "".join(n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))

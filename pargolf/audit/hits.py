@@ -1,0 +1,179 @@
+"""What the code rules share: a hit, a rule, and how to look around in a program's tree."""
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pargolf.audit.flow import Function, Program, dotted
+
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
+STORES = ("add_", "append", "extend", "copy_", "index_add_", "scatter_add_", "index_copy_", "masked_scatter_", "put_")
+FLIP = "Probe: flip one target and see whether any score at or before it changes."
+SUM = "Probe: sum p over the whole vocabulary at random positions; it must be 1."
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One place in the code that a rule objects to."""
+
+    rule: str
+    status: str
+    node: ast.AST
+    summary: str
+    probe: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two hits the same."""
+        return self.rule, getattr(self.node, "lineno", 0)
+
+
+@dataclass(frozen=True)
+class CodeRule:
+    """A rule's name, its words, where they are written, and the function that finds hits in a program."""
+
+    name: str
+    quote: str
+    source: str
+    check: Callable[[Program], Iterator[Hit]]
+
+
+def updates(program: Program) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """Live calls that compute gradients, with the loss they differentiate."""
+    for node in program.live:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "backward" and node.func.attr not in program.by_name:
+                yield node, node.func.value
+            elif (
+                node.func.attr == "grad"
+                and node.args
+                and len(node.args) > 1
+                and dotted(node.func).endswith("autograd.grad")
+            ):
+                yield node, node.args[0]
+
+
+def is_loss(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression holds a loss of validation tokens."""
+    labels = program.of(node, function)
+    return "VAL" in labels and "LOSS" in labels
+
+
+def is_reported(program: Program, root: str, function: Function) -> bool:
+    """Whether what a name gathers leaves the function: returned, kept on an object, or gathered at the top."""
+    if root in function.params or root not in function.assigned or function.name in ("main", "<module>"):
+        return True
+    if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in program.own_nodes(function)):
+        return True
+    names: set[str] = set()
+    feeds: dict[str, set[str]] = {}
+    for node in program.own_nodes(function):
+        if node not in program.live:
+            continue
+        if isinstance(node, ast.Return) and node.value is not None:
+            names |= names_in(node.value)
+        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Attribute):
+                    names |= names_in(node.value)
+                for name in names_in(target):
+                    feeds.setdefault(name, set()).update(names_in(node.value))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
+            name = root_of(node.func.value)
+            feeds.setdefault(name, set()).update(*(names_in(a) for a in node.args))
+    waiting = list(names)
+    while waiting:
+        for name in feeds.get(waiting.pop(), set()) - names:
+            names.add(name)
+            waiting.append(name)
+    return root in names
+
+
+def live_below(program: Program, node: ast.AST) -> Iterator[ast.AST]:
+    """Live nodes below a node, without the bodies of functions."""
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        if at in program.live or isinstance(at, (ast.comprehension, ast.keyword, ast.withitem)):
+            yield at
+        if not isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            stack.extend(program.children.get(at, ()))
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """Plain names that a tree mentions."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def root_of(node: ast.AST) -> str:
+    """The name that a target goes back to, `self.x` kept whole; empty when there is none."""
+    while isinstance(node, (ast.Subscript, ast.Attribute, ast.Starred)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            return f"self.{node.attr}"
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> frozenset[str]:
+    """`VAL` and `TRAIN` labels of an expression by the assignments nearest before `at`, not by all of the function's.
+
+    Scripts reuse `x`, `y` and `loss` for both splits within one long function; here each use sees only what was
+    assigned last on the way to it.
+    """
+    function = program.function_of(at)
+    out: frozenset[str] = frozenset()
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, ast.Name):
+            found = _last_binding(program, part.id, at, function) if depth < 8 else None
+            if found is None:
+                out |= program.of(part, function)
+            for value, place in found or ():
+                out |= nearby(program, value, place, depth + 1)
+        else:
+            if isinstance(part, (ast.Attribute, ast.Constant)):
+                out |= program.own_labels(part)
+            stack.extend(c for c in program.children.get(part, ()) if not isinstance(part, ast.Lambda))
+    return out & {"VAL", "TRAIN"}
+
+
+def _last_binding(
+    program: Program, name: str, at: ast.AST, function: Function
+) -> list[tuple[ast.expr, ast.AST]] | None:
+    """The values that the nearest statement before `at` gives a name, or None when the function's start is reached."""
+    below = at
+    for above in program.ancestors(at):
+        for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
+            if isinstance(block, list) and below in block:
+                for statement in reversed(block[: block.index(below)]):
+                    held = _bound(program, name, statement)
+                    if held:
+                        return held
+        if isinstance(above, (ast.For, ast.AsyncFor)) and name in names_in(above.target):
+            return [(above.iter, above)]
+        if above is function.node:
+            return None
+        below = above
+    return None
+
+
+def _bound(program: Program, name: str, statement: ast.stmt) -> list[tuple[ast.expr, ast.AST]]:
+    found: list[tuple[ast.expr, ast.AST]] = []
+    for node in live_below(program, statement):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(name in names_in(t) for t in targets):
+                found.append((node.value, node))
+        elif isinstance(node, (ast.For, ast.AsyncFor)) and name in names_in(node.target):
+            found.append((node.iter, node))
+    return found
+
+
+def is_validation(program: Program, call: ast.Call, loss: ast.expr) -> bool:
+    """Whether an update learns from validation tokens and not, by what was assigned last, from training ones."""
+    labels = program.of(loss, program.function_of(call))
+    if "VAL" in labels and "TRAIN" in labels:
+        labels = nearby(program, loss, call)
+    return "VAL" in labels and "TRAIN" not in labels
