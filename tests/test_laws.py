@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 import pargolf.model
 from pargolf.core.spec import dump, edit, load
+from pargolf.kernels import asymmetric_ce, softcap_ce
 from pargolf.kernels import attention as attention_kernel
-from pargolf.kernels import softcap_ce
 from pargolf.model.activations import relu2
+from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.model.attention import Attention
 from pargolf.model.bigram import BigramHash
 from pargolf.model.graph import Edge, Gated, UNet, X0Mix, ramp, ramp_down
@@ -104,6 +105,7 @@ SLOTS = {
     ("z",): "activation",
     ("u_BTD",): "mlp",
     ("x_BTD", "table_VD"): "head",
+    ("z_NV",): "cap",
 }
 
 
@@ -150,12 +152,13 @@ INSTALL: dict[str, Callable[[Model, Any], Model]] = {
     "mlp": lambda model, t: everywhere(model, "mlp", t),
     "head": lambda model, t: edit(model, {"head": t}),
     "mtp": lambda model, t: edit(model, {"head.mtp": t}),
+    "cap": lambda model, t: edit(model, {"head.softcap": t}),
     "rope": lambda model, t: everywhere(model, "attn.rope", t),
     "wire": lambda model, t: edit(model, {"graph": (*model.graph, t)}),
     "join": lambda model, t: edit(model, {"graph": (*model.graph, OneEdge(t))}),
     "by_layer": lambda model, t: everywhere(model, "norm_scale", t),
 }
-ONE_AT_A_TIME = ({"activation", "mlp"}, {"head", "mtp"}, {"rope"}, {"gate"}, {"by_layer"})
+ONE_AT_A_TIME = ({"activation", "mlp"}, {"head", "mtp", "cap"}, {"rope"}, {"gate"}, {"by_layer"})
 
 
 def with_techniques(*techniques: Any) -> Model:
@@ -175,6 +178,8 @@ VARIANTS = [
     X0Mix(ramp_down, ramp),
     Head(tied=False),
     Head(softcap=None),
+    Head(bias=True),
+    Head(tied=False, softcap=AsymmetricCap(2.0), mtp=MTP(), bias=True),
     MTP(heads=2),
     BigramHash(64, DIM),
     ValueEmbed(16, scale=None, project=True),
@@ -483,6 +488,31 @@ def test_softcap_cross_entropy_equals_its_reference(
     z = torch.randn(rows, vocab, generator=g) * spread
     target = torch.randint(0, vocab, (rows,), generator=g)
     assert_twins(softcap_ce.softcap_cross_entropy, softcap_ce.reference, (z,), target, cap)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 12),
+    vocab=st.integers(2, 40),
+    above=st.floats(0.5, 50.0),
+    below=st.floats(0.5, 50.0),
+    spread=st.floats(0.01, 60.0),
+    seed=st.integers(0, 10**6),
+)
+def test_asymmetric_cross_entropy_equals_its_reference(
+    rows: int, vocab: int, above: float, below: float, spread: float, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    z = torch.randn(rows, vocab, generator=g) * spread
+    target = torch.randint(0, vocab, (rows,), generator=g)
+    caps = (torch.tensor([above]), torch.tensor([below]))
+    assert_twins(asymmetric_ce.asymmetric_cross_entropy, asymmetric_ce.reference, (z, *caps), target)
+
+
+def test_equal_caps_are_the_symmetric_cap() -> None:
+    z, target = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)) * 40, torch.arange(5)
+    caps = (torch.tensor([7.0]), torch.tensor([7.0]))
+    torch.testing.assert_close(asymmetric_ce.reference(z, *caps, target), softcap_ce.reference(z, target, 7.0))
 
 
 def test_softcap_cross_entropy_keeps_the_gradients_type() -> None:

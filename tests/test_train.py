@@ -15,6 +15,8 @@ from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.data.stream import Shuffled
+from pargolf.data.unigram import log_unigram
+from pargolf.model.head import Head
 from pargolf.quant.grid import Int
 from pargolf.quant.plan import QAT
 from pargolf.training.adam import Adam, Frozen
@@ -141,6 +143,19 @@ def test_training_lowers_the_loss():
     run = training(steps=60)
     found = losses(run)
     assert sum(found[-5:]) / 5 < sum(found[:5]) / 5 - 0.5
+
+
+def test_a_head_s_bias_starts_at_the_frequencies_of_the_training_text():
+    model = small.model(head=Head(bias=True)).build(1)
+    source = small.shards()
+    spec = small.train(steps=1, optimizer=(("head.bias", Adam(0.02)), *small.OPTIMIZER))
+    run = Training(spec, model, source, seed=1, clock=Clock(), seconds=float("inf"))
+    counts = torch.bincount(torch.from_numpy(source.take(0, len(source)).astype("int64")), minlength=32)
+    torch.testing.assert_close(model.head.bias.detach().exp(), (counts + 1.0) / (len(source) + 32))
+    targets_BT = run.stream.batch(0)[1]
+    first = losses(run)[0]
+    assert first == pytest.approx(-float(log_unigram(source, 32)[targets_BT].mean()), abs=0.05)
+    assert first < losses(training(steps=1))[0] - 0.1
 
 
 def test_two_runs_of_one_seed_are_bit_identical():

@@ -1,19 +1,23 @@
 """From the last stream to a distribution: the output matrix (the embedding's own when tied) and the soft-cap.
 
-    logits = cap * tanh(z / cap),   z = norm(x) W^T        cap 30 in every published system; Gemma 2 (arXiv:2408.00118)
+    logits = cap * tanh(z / cap),   z = norm(x) W^T + b    cap 30 in every published system; Gemma 2 (arXiv:2408.00118)
+
+The bias b is off in all of them; with `bias` it starts at the log frequencies of the training text (`data/unigram.py`).
 
 `MTP` adds heads that predict tokens further ahead while training and are left out of the artifact:
 `loss += weight * mean_k CE(head_k(x_t), id_{t+1+k})` (Gloeckle et al. 2024, arXiv:2404.19737; off in pull request 549).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pargolf.kernels.softcap_ce import softcap, softcap_cross_entropy
 from pargolf.model.linear import Linear
-from pargolf.model.slots import Place
+from pargolf.model.slots import Builds, Place
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,15 @@ class MTP:
 
 @dataclass(frozen=True)
 class Head:
-    """Tied or own output matrix, `softcap` (None: none), multi-token prediction (None: none)."""
+    """Tied or own output matrix, `softcap` (None: none; or a learned cap), multi-token prediction (None: none).
+
+    `bias` adds a learned number per token; it is zero when built, and training starts it at the log frequencies.
+    """
 
     tied: bool = True
-    softcap: float | None = 30.0
+    softcap: float | Builds | None = 30.0
     mtp: MTP | None = None
+    bias: bool = False
 
     def build(self, place: Place) -> nn.Module:
         """Make the module."""
@@ -44,18 +52,28 @@ class HeadModule(nn.Module):
         super().__init__()
         self.spec = spec
         self.own = None if spec.tied else Linear(place.dim, place.vocab)
+        self.bias = nn.Parameter(torch.zeros(place.vocab)) if spec.bias else None
+        cap = spec.softcap
+        self.cap: Any = cap.build(place) if isinstance(cap, Builds) else None
+        self.fixed = None if isinstance(cap, Builds) else cap
         self.ahead = nn.ModuleList(Linear(place.dim, place.vocab) for _ in range(spec.mtp.heads if spec.mtp else 0))
 
     def scores(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
         """Uncapped logits."""
+        bias_V = None if self.bias is None else self.bias.to(x_BTD.dtype)
         if self.own is None:
-            return F.linear(x_BTD, table_VD.to(x_BTD.dtype))
+            return F.linear(x_BTD, table_VD.to(x_BTD.dtype), bias_V)
         z_BTV: Tensor = self.own(x_BTD)
-        return z_BTV
+        return z_BTV if bias_V is None else z_BTV + bias_V
+
+    def bounded(self, z: Tensor) -> Tensor:
+        """Logits from scores: under the cap, if there is one."""
+        out: Tensor = softcap(z, self.fixed) if self.cap is None else self.cap(z)
+        return out
 
     def forward(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
         """Capped logits."""
-        return softcap(self.scores(x_BTD, table_VD), self.spec.softcap)
+        return self.bounded(self.scores(x_BTD, table_VD))
 
     def loss(self, x_BTD: Tensor, table_VD: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, and the heads ahead when there are any."""
@@ -67,4 +85,8 @@ class HeadModule(nn.Module):
         return loss + self.spec.mtp.weight * sum(extra, loss.new_zeros(())) / max(len(extra), 1)
 
     def _cross_entropy(self, z_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-        return softcap_cross_entropy(z_BTV.flatten(0, -2), targets_BT.flatten(), self.spec.softcap)
+        z_NV, target_N = z_BTV.flatten(0, -2), targets_BT.flatten()
+        if self.cap is None:
+            return softcap_cross_entropy(z_NV, target_N, self.fixed)
+        loss: Tensor = self.cap.loss(z_NV, target_N)
+        return loss

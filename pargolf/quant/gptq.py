@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.kernels.softcap_ce import softcap
 from pargolf.model.linear import Linear, Lookup
 from pargolf.model.transformer import Transformer
 from pargolf.quant.grid import Codes, Grid, Int, Keep, check_finite
@@ -146,7 +145,7 @@ def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> H
                 z_BTV = model.head.scores(h_BTD, model.embed.tokens.weight)
                 if tied:
                     sums.watch("embed.tokens.weight", h_BTD, z_BTV)
-                capped = softcap(z_BTV.flatten(0, 1).float(), model.spec.head.softcap)
+                capped = model.head.bounded(z_BTV.flatten(0, 1).float())
                 # Summed, so that a token's gradient does not shrink with the batch.
                 loss = F.cross_entropy(capped, targets_BT.flatten(), reduction="sum")
             # Matrices' own gradients are not needed; asking for those of tables spares them.

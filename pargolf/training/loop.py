@@ -23,6 +23,7 @@ from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.core.roles import Table
 from pargolf.core.world import World
 from pargolf.data.stream import Sequential, Shuffled, TrainStream
+from pargolf.data.unigram import log_unigram
 from pargolf.model.transformer import Transformer
 from pargolf.training.average import AverageSpec
 from pargolf.training.optimizer import Optimizer, Row
@@ -89,6 +90,9 @@ class Training:
     ) -> None:
         self.spec, self.model, self.shards, self.seed = spec, model, shards, seed
         self.clock, self.seconds, self.world = clock, seconds, world or World()
+        if model.head.bias is not None:
+            with torch.no_grad():
+                model.head.bias.copy_(log_unigram(shards, model.spec.vocab))
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world)
