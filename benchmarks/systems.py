@@ -41,7 +41,10 @@ def main() -> None:
     if not args.data and not data.exists():
         for _ in prepare(["embedded"], data):
             pass
-    rows = {name: [_measure(name, data, seed, args) for seed in args.seeds] for name in args.systems}
+    rows: dict[str, list[dict[str, float | None]]] = {name: [] for name in args.systems}
+    for seed in args.seeds:
+        for name in args.systems:
+            rows[name].append(_measure(name, data, seed, args))
     write_json(args.out / "systems.json", rows)
     print(_table(rows, seconds=args.seconds))
     for line in _verdicts(rows):
