@@ -29,6 +29,7 @@ from pargolf.model.activations import relu2
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.model.attention import Attention
 from pargolf.model.bigram import BigramHash
+from pargolf.model.gates import HeadGate
 from pargolf.model.graph import Edge, Gated, UNet, X0Mix, ramp, ramp_down
 from pargolf.model.head import MTP, Head
 from pargolf.model.init import Init, Normal, Zeros, generator_for
@@ -179,6 +180,8 @@ VARIANTS = [
     Head(tied=False),
     Head(softcap=None),
     Head(bias=True),
+    HeadGate(width=None, top=1.0),
+    HeadGate(scale=0.5, top=1.0),
     Head(tied=False, softcap=AsymmetricCap(2.0), mtp=MTP(), bias=True),
     MTP(heads=2),
     BigramHash(64, DIM),

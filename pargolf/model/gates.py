@@ -1,9 +1,16 @@
 """Gates: one on each attention head's output, one on a whole block.
 
+    HeadGate:           y_h <- y_h * top * sigmoid(scale * w_h . u[:width])   w = 0 at init: y_h * top / 2
     GatedAttention:     y_h <- y_h * sigmoid(w_h . u + b_h)           w = 0, b = 4 at init: almost open
     DynamicTokenGate:   out <- x + sigmoid(w . stop(x) + b) (out - x)  w = 0, b = 2 at init
 
-Source: pull request 549, where both exist and are off.
+A head cannot abstain: softmax gives all its weight away. A gate lets it, token by token. `HeadGate` is three published
+ones: the first 12 channels and top 2 (pull request 1667), all channels and top 1 (1736; Qiu et al. 2025,
+arXiv:2505.06708, there with starts of std .01), the first 12 and top 1 (1787, "sparse"; scale .5 from 1855 on). 1787
+found the 12 channels to cost nothing against all 512, at 44 KB less. Its matrix is stored by whatever row of the grid
+table speaks of `attn.outputs.head_gate.score`; `Int(8)` there is 1736's quantized gate.
+
+Source of the other two: pull request 549, where both exist and are off.
 """
 
 from dataclasses import dataclass
@@ -13,6 +20,38 @@ from torch import Tensor, nn
 
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Place
+
+
+@dataclass(frozen=True)
+class HeadGate:
+    """Output slot: a gate per head, read from the first `width` channels (None: all) of the block's normed input.
+
+    With `top` 2 neutral at init; with 1 every head begins at a half.
+    """
+
+    width: int | None = 12
+    scale: float = 1.0
+    top: float = 2.0
+    key = "head_gate"
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return HeadGateModule(self, place)
+
+
+class HeadGateModule(nn.Module):
+    """`y (B, T, H, d), u (B, T, D) -> (B, T, H, d)`."""
+
+    def __init__(self, spec: HeadGate, place: Place) -> None:
+        super().__init__()
+        self.spec = spec
+        self.width = min(spec.width or place.dim, place.dim)
+        self.score = Linear(self.width, place.heads)
+
+    def forward(self, y_BTHd: Tensor, v_BTKd: Tensor, u_BTD: Tensor) -> Tensor:
+        """Scale each head."""
+        gate_BTH = self.spec.top * torch.sigmoid(self.spec.scale * self.score(u_BTD[..., : self.width]))
+        return y_BTHd * gate_BTH.unsqueeze(-1)
 
 
 @dataclass(frozen=True)
