@@ -34,6 +34,7 @@ from pargolf.model.graph import Edge, Gated, UNet, X0Mix, ramp, ramp_down
 from pargolf.model.head import MTP, Head
 from pargolf.model.init import Init, Normal, Zeros, generator_for
 from pargolf.model.mlp import MLP
+from pargolf.model.residual import Serial
 from pargolf.model.rope import Rope
 from pargolf.model.slots import Context, Place
 from pargolf.model.transformer import Block, Model, Transformer
@@ -54,7 +55,7 @@ class OneEdge:
 
     join: Any
 
-    def edges(self, steps: int) -> Iterable[Edge]:
+    def edges(self, order: tuple[int, ...]) -> Iterable[Edge]:
         return [Edge(0, 2, self.join)]
 
 
@@ -107,6 +108,7 @@ SLOTS = {
     ("u_BTD",): "mlp",
     ("x_BTD", "table_VD"): "head",
     ("z_NV",): "cap",
+    ("lanes", "read_BTD", "attend", "feed"): "residual",
 }
 
 
@@ -153,13 +155,14 @@ INSTALL: dict[str, Callable[[Model, Any], Model]] = {
     "mlp": lambda model, t: everywhere(model, "mlp", t),
     "head": lambda model, t: edit(model, {"head": t}),
     "mtp": lambda model, t: edit(model, {"head.mtp": t}),
+    "residual": lambda model, t: everywhere(model, "residual", t),
     "cap": lambda model, t: edit(model, {"head.softcap": t}),
     "rope": lambda model, t: everywhere(model, "attn.rope", t),
     "wire": lambda model, t: edit(model, {"graph": (*model.graph, t)}),
     "join": lambda model, t: edit(model, {"graph": (*model.graph, OneEdge(t))}),
     "by_layer": lambda model, t: everywhere(model, "norm_scale", t),
 }
-ONE_AT_A_TIME = ({"activation", "mlp"}, {"head", "mtp", "cap"}, {"rope"}, {"gate"}, {"by_layer"})
+ONE_AT_A_TIME = ({"activation", "mlp"}, {"head", "mtp", "cap"}, {"rope"}, {"gate"}, {"by_layer"}, {"residual"})
 
 
 def with_techniques(*techniques: Any) -> Model:
@@ -187,7 +190,7 @@ VARIANTS = [
     BigramHash(64, DIM),
     ValueEmbed(16, scale=None, project=True),
 ]
-SAME_AS_BARE = [Head()]
+SAME_AS_BARE = [Head(), Serial()]
 TECHNIQUES = [t for t in [*FOUND, *VARIANTS] if t not in INITS and t not in SAME_AS_BARE]
 
 

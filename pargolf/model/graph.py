@@ -1,11 +1,11 @@
 """The residual graph as data: an order of blocks and a list of edges, run by one short loop.
 
-A wire is a rule that, told the number of steps, names its edges; an edge joins the output of one step into the entrance
+A wire is a rule that, told the order of blocks, names its edges; an edge joins the output of one step into the entrance
 of another. Step -1 is the embedding (x0), step `len(order)` the head.
 
-    UNet()      block E+i receives the output of block E-1-i; L odd leaves the last one without   published baseline
+    UNet()      step E+i receives the output of step E-1-i; an odd count leaves the last without  published baseline
     X0Mix()     every block starts from m0 x + m1 x0 per channel, (1, 0) at init                  published baseline
-    Backout()   before the head, x - lambda x_mid, x_mid the output of block L//2                  pull request 295
+    Backout()   before the head, x - lambda x_mid, x_mid the output of the middle step             pull request 295
 
 An edge's join says how the two are combined:
 
@@ -13,6 +13,11 @@ An edge's join says how the two are combined:
     Gated       g x + (1 - g) w s, g = sigmoid(gate)        w starts at 1, gate at 0               pull request 861
     Mixed       keep x + add s                              both (D,), learned
     Subtracted  x - lambda s                                one scalar
+
+Depth recurrence is an order that names blocks more than once: `looped(11, 3, 5, 3)` runs blocks 3 to 5 three times, 17
+steps of 11 blocks (pull requests 1204, 1394, 1493). An edge's parameters have a number of their own, so that the same
+ones serve the plain order and the recurrent one: X0Mix counts by block, UNet by skip. A run may begin with each block
+once and recur later (`Phase(recur=True)`, 1 mBPB better than from the start in 1204).
 """
 
 import math
@@ -23,7 +28,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.errors import UserError
 from pargolf.model.slots import ByLayer, Place, at_layer
+
+Order = tuple[int, ...]
+"""Which block runs at each step."""
 
 
 class Join(Protocol):
@@ -35,24 +44,35 @@ class Join(Protocol):
         ...
 
     def build(self, place: Place) -> nn.Module:
-        """Make the module `x, source -> x`; `place.layer` is the step that it enters."""
+        """Make the module `x, source -> x`; `place.layer` is the edge's number."""
         ...
 
 
 @dataclass(frozen=True)
 class Edge:
-    """From the output of step `source` (-1: the embedding) into the entrance of step `target`."""
+    """From the output of step `source` (-1: the embedding) into the entrance of step `target`.
+
+    `number` names its parameters, `graph.<key>.<number>` (None: the target). With `reads` it changes what the block
+    reads and not the stream that goes on; the two differ in blocks of two lanes only (`residual.py`).
+    """
 
     source: int
     target: int
     join: Join
+    number: int | None = None
+    reads: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of its parameters' name."""
+        return str(self.target if self.number is None else self.number)
 
 
 class Wire(Protocol):
-    """A rule that names edges for any depth."""
+    """A rule that names edges for any order."""
 
-    def edges(self, steps: int) -> Iterable[Edge]:
-        """The edges of a graph with so many steps."""
+    def edges(self, order: Order) -> Iterable[Edge]:
+        """The edges of a graph that runs these blocks."""
         ...
 
 
@@ -167,16 +187,21 @@ def ramp_down(layer: int, layers: int) -> float:
     return 1.0 - ramp(layer, layers)
 
 
+def looped(blocks: int, first: int, last: int, times: int) -> Order:
+    """The order of `blocks` blocks with blocks `first` to `last` run `times` times."""
+    return (*range(first), *tuple(range(first, last + 1)) * times, *range(last + 1, blocks))
+
+
 @dataclass(frozen=True)
 class UNet:
-    """Skips from the first half, last in first out, into the second half."""
+    """Skips from the first half of the steps, last in first out, into the second half."""
 
     join: Added | Gated = Added()
 
-    def edges(self, steps: int) -> Iterable[Edge]:
-        """One edge per block of the first half."""
-        half = steps // 2
-        return [Edge(half - 1 - i, half + i, self.join) for i in range(half)]
+    def edges(self, order: Order) -> Iterable[Edge]:
+        """One edge per step of the first half; numbered from the middle block on, where they enter without loops."""
+        half, middle = len(order) // 2, _blocks(order) // 2
+        return [Edge(half - 1 - i, half + i, self.join, middle + i) for i in range(half)]
 
 
 @dataclass(frozen=True)
@@ -186,9 +211,9 @@ class X0Mix:
     keep: float | ByLayer = 1.0
     add: float | ByLayer = 0.0
 
-    def edges(self, steps: int) -> Iterable[Edge]:
-        """One edge per block."""
-        return [Edge(-1, i, Mixed(self.keep, self.add)) for i in range(steps)]
+    def edges(self, order: Order) -> Iterable[Edge]:
+        """One edge per step, with the parameters of its block."""
+        return [Edge(-1, step, Mixed(self.keep, self.add), block, reads=True) for step, block in enumerate(order)]
 
 
 @dataclass(frozen=True)
@@ -197,37 +222,69 @@ class Backout:
 
     weight: float = 0.2
 
-    def edges(self, steps: int) -> Iterable[Edge]:
-        """One edge, from block L//2 to the head."""
-        return [Edge(steps // 2, steps, Subtracted(self.weight))]
+    def edges(self, order: Order) -> Iterable[Edge]:
+        """One edge, from the middle step to the head."""
+        return [Edge(len(order) // 2, len(order), Subtracted(self.weight), _blocks(order))]
+
+
+def _blocks(order: Order) -> int:
+    """How many blocks there are."""
+    return max(order) + 1
+
+
+class Route:
+    """The edges of one order, ready to run: by target, and which steps' outputs are to be kept."""
+
+    def __init__(self, wires: tuple[Wire, ...], order: Order) -> None:
+        self.order = order
+        self.edges: list[Edge] = []
+        for wire in wires:
+            edges = list(wire.edges(order))
+            taken = {(e.join.key, e.name) for e in self.edges} & {(e.join.key, e.name) for e in edges}
+            assert not taken, f"two wires with edges {taken}"
+            self.edges += edges
+        self.entering = [[e for e in self.edges if e.target == t] for t in range(len(order) + 1)]
+        self.kept = {e.source for e in self.edges}
 
 
 class Graph(nn.Module):
     """Runs blocks in order and applies each edge at its target's entrance, in the order the wires name them."""
 
-    def __init__(self, wires: tuple[Wire, ...], place: Place, order: tuple[int, ...]) -> None:
+    def __init__(self, wires: tuple[Wire, ...], place: Place, order: Order) -> None:
         super().__init__()
-        self.order = order
-        self.edges = [edge for wire in wires for edge in wire.edges(len(order))]
-        self.entering = [[i for i, e in enumerate(self.edges) if e.target == t] for t in range(len(order) + 1)]
-        self.kept = {e.source for e in self.edges}
-        for edge in self.edges:
-            at = Place(place.vocab, place.dim, len(order), layer=edge.target)
-            group, name = self._group(edge.join.key), str(edge.target)
-            assert name not in group, f"two edges with the key {edge.join.key} enter step {name}"
-            group.add_module(name, edge.join.build(at))
+        self.routes = {True: Route(wires, order), False: Route(wires, tuple(range(place.layers)))}
+        self.route = self.routes[True]
+        for edge in self.route.edges:
+            group = self._group(edge.join.key)
+            if edge.name not in group:
+                at = Place(place.vocab, place.dim, place.layers, layer=int(edge.name))
+                group.add_module(edge.name, edge.join.build(at))
+
+    def recur(self, on: bool) -> None:
+        """Run the model's own order, or each block once. Raises `UserError` where that needs other edges."""
+        for edge in self.routes[on].edges:
+            if edge.name not in self._group(edge.join.key):
+                raise UserError(
+                    f"Each block once needs graph.{edge.join.key}.{edge.name}, which the order "
+                    f"{self.routes[True].order} does not have. Let model.order run every block."
+                )
+        self.route = self.routes[on]
 
     def _group(self, key: str) -> nn.ModuleDict:
-        """The joins of one key, by target; so their role is `graph.<key>`."""
+        """The joins of one key, by number; so their role is `graph.<key>`."""
         if key not in self._modules:
             self.add_module(key, nn.ModuleDict())
         group = self._modules[key]
         assert isinstance(group, nn.ModuleDict)
         return group
 
-    def enter(self, target: int, x_BTD: Tensor, outputs: dict[int, Tensor]) -> Tensor:
-        """Apply every edge into step `target`."""
-        for i in self.entering[target]:
-            edge = self.edges[i]
-            x_BTD = self._group(edge.join.key)[str(target)](x_BTD, outputs[edge.source])
-        return x_BTD
+    def enter(self, target: int, x_BTD: Tensor, outputs: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Apply every edge into step `target`: the stream that goes on, and what the step reads of it."""
+        read_BTD = x_BTD
+        for edge in self.route.entering[target]:
+            join, source_BTD = self._group(edge.join.key)[edge.name], outputs[edge.source]
+            changed_BTD = join(read_BTD, source_BTD)
+            if not edge.reads:
+                x_BTD = changed_BTD if x_BTD is read_BTD else join(x_BTD, source_BTD)
+            read_BTD = changed_BTD
+        return x_BTD, read_BTD

@@ -1,7 +1,8 @@
 """The transformer: an embedding, an explicit list of blocks, a residual graph between them, a head.
 
     x0 = stream(norm(E[ids] + embed(ids)));  x = graph of blocks over x0;  logits = head(norm(x))
-    block:  x + a * attn(s norm(x)),  then  x + m * mlp(s norm(x))        a, m (D,) learned, s fixed by depth
+    block:  x + a * attn(s norm(x)),  then  x + m * mlp(s norm(x))        a, m (D,) learned, s fixed by depth,
+            or otherwise (residual.py)
 
 Everything the field adds stands in a slot (slots.py); this file knows no technique. `bos` set keeps documents apart:
 attention, smearing and hashes then stop at every BOS; None packs them together, as the published systems do.
@@ -20,17 +21,19 @@ from pargolf.model.init import Init, generator_for
 from pargolf.model.linear import Lookup
 from pargolf.model.mlp import MLP, SwiGLU
 from pargolf.model.norm import rms_norm
+from pargolf.model.residual import Lanes, Parallel, Serial, TwoLanes, as_lanes
 from pargolf.model.slots import ByLayer, Context, Place, Slot, at_layer, build_all
 
 
 @dataclass(frozen=True)
 class Block:
-    """Attention then MLP; `norm_scale` multiplies both norms' outputs and may depend on depth."""
+    """Attention and MLP, joined to the stream by `residual`; `norm_scale` multiplies both norms' outputs."""
 
     attn: Attention
     mlp: MLP | SwiGLU
     norm_scale: float | ByLayer = 1.0
     gate: Slot | None = None
+    residual: Serial | Parallel | TwoLanes = Serial()
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _own_start(name: str) -> bool:
 
 
 class BlockModule(nn.Module):
-    """`x (B, T, D) -> (B, T, D)`."""
+    """The stream's lanes, and what of the first is read, to as many lanes; each (B, T, D)."""
 
     def __init__(self, spec: Block, place: Place) -> None:
         super().__init__()
@@ -90,15 +93,23 @@ class BlockModule(nn.Module):
         self.attn_scale = nn.Parameter(torch.ones(place.dim))
         self.mlp_scale = nn.Parameter(torch.ones(place.dim))
         self.gate = None if spec.gate is None else spec.gate.build(place)
+        self.residual = spec.residual.build(place)
 
-    def forward(self, x_BTD: Tensor, ctx: Context) -> Tensor:
-        """Attention, then MLP, each added to the stream."""
-        out_BTD: Tensor = x_BTD + self.attn_scale.to(x_BTD.dtype) * self.attn(self._normed(x_BTD), ctx)
-        out_BTD = out_BTD + self.mlp_scale.to(x_BTD.dtype) * self.mlp(self._normed(out_BTD))
-        if self.gate is None:
+    def forward(self, lanes: Lanes, read_BTD: Tensor, ctx: Context) -> Lanes:
+        """Attention and MLP, added to the stream as `residual` says."""
+
+        def attend(x_BTD: Tensor) -> Tensor:
+            out_BTD: Tensor = self.attn_scale.to(x_BTD.dtype) * self.attn(self._normed(x_BTD), ctx)
             return out_BTD
-        gated_BTD: Tensor = self.gate(x_BTD, out_BTD)
-        return gated_BTD
+
+        def feed(x_BTD: Tensor) -> Tensor:
+            out_BTD: Tensor = self.mlp_scale.to(x_BTD.dtype) * self.mlp(self._normed(x_BTD))
+            return out_BTD
+
+        out: Lanes = self.residual(lanes, read_BTD, attend, feed)
+        if self.gate is None:
+            return out
+        return tuple(self.gate(before, after) for before, after in zip((read_BTD, *lanes[1:]), out))
 
     def _normed(self, x_BTD: Tensor) -> Tensor:
         u_BTD = rms_norm(x_BTD)
@@ -153,12 +164,16 @@ class Transformer(nn.Module):
             x_BTD = slot(x_BTD, ctx)
         for key, slot in self.shared.items():
             ctx.shared[key] = slot(ctx)
-        outputs = {-1: x_BTD}
-        for step, block in enumerate(self.graph.order):
-            x_BTD = self.blocks[block](self.graph.enter(step, x_BTD, outputs), ctx)
-            if step in self.graph.kept:
-                outputs[step] = x_BTD
-        return rms_norm(self.graph.enter(len(self.graph.order), x_BTD, outputs))
+        outputs, route = {-1: x_BTD}, self.graph.route
+        lanes: Lanes = (x_BTD,)
+        for step, number in enumerate(route.order):
+            lanes = as_lanes(lanes, self.spec.blocks[number].residual.lanes)
+            entered_BTD, read_BTD = self.graph.enter(step, lanes[0], outputs)
+            lanes = self.blocks[number]((entered_BTD, *lanes[1:]), read_BTD, ctx)
+            if step in route.kept:
+                (outputs[step],) = as_lanes(lanes, 1)
+        (x_BTD,) = as_lanes(lanes, 1)
+        return rms_norm(self.graph.enter(len(route.order), x_BTD, outputs)[1])
 
     def forward(self, ids_BT: Tensor, first: int = 0) -> Tensor:
         """Logits of positions `first` and later, (B, T - first, V)."""
