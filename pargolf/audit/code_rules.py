@@ -7,7 +7,7 @@ What is found is SUSPECT and names the probe that would prove it; what only othe
 from collections.abc import Iterator
 
 from pargolf.audit.counting import ngram_target_key, two_pass
-from pargolf.audit.data_rules import byte_table, val_in_training
+from pargolf.audit.data_rules import byte_table, late_calibration, val_in_training
 from pargolf.audit.facts import Facts
 from pargolf.audit.flow import Program
 from pargolf.audit.hits import CodeRule, Hit
@@ -37,6 +37,8 @@ def read_code_rules(facts: Facts, missing: Missing) -> list[RuleFinding]:
     own = environment_of(facts)
     here = Program(code.tree, own)
     hits = {hit.key: hit for rule in CODE_RULES for hit in rule.check(here)}
+    if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
+        hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
     findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
     findings += latent(code, own, hits, here, facts, CODE_RULES)
     spoken = {f.rule for f in findings}
@@ -80,6 +82,7 @@ CODE_RULES: tuple[CodeRule, ...] = (
         "#779 #677 #1017",
         ngram_target_key,
     ),
+    CodeRule("calibration_budget", "calibration belongs to the 600 s of training", "#593 #656", late_calibration),
     CodeRule("byte_denominator", "bits per byte of the raw validation text", "#1545 #1687", byte_table),
     CodeRule("two_pass", "one left-to-right pass", "#846 #573 #1017", two_pass),
     CodeRule(

@@ -6,7 +6,6 @@ compliance against the numbers, validation rows against the tokenizer's constant
 vocabulary against the quotient of loss and bits per byte, and log lines that the committed script cannot print.
 """
 
-import ast
 import re
 from collections.abc import Iterable, Iterator
 
@@ -215,18 +214,20 @@ def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
     code = facts.main
     if code is None or code.tree is None or not log.rows:
         return
-    said = "\n".join(n.value for n in ast.walk(code.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    said = code.strings
     others = [c for c in facts.codes if c is not code]
     if any(word not in said for word in ("val_bpb",)):
         return
     said += "\n".join(c.text for c in others)
     strange: dict[str, Line] = {}
+    known: set[str] = set()
     for line in log.lines:
         if not _OURS.match(line.text.lower()) or len(line.text) > 200:
             continue
         words = re.match(r"[A-Za-z_]+(?:[ :][A-Za-z_]{3,})?", line.text)
-        if words is None or words[0] in strange:
+        if words is None or words[0] in strange or words[0] in known:
             continue
+        known.add(words[0])
         pieces = [p for p in re.split(r"[ :]", words[0]) if p]
         if not all(piece in said or _suffixed(piece, said) for piece in pieces):
             strange[words[0]] = line

@@ -1,11 +1,11 @@
-"""What the code does with the validation data besides scoring it: paid prefixes, and bytes counted twice."""
+"""What the code does with data besides training and scoring: paid prefixes, late calibration, bytes counted twice."""
 
 import ast
 from collections.abc import Callable, Iterator
 
 from pargolf.audit.flow import Program
-from pargolf.audit.hits import Hit
-from pargolf.audit.verdict import SUSPECT
+from pargolf.audit.hits import LOOPS, Hit, nearby, updates
+from pargolf.audit.verdict import HOLD, SUSPECT
 
 
 def val_in_training(program: Program) -> Iterator[Hit]:
@@ -13,6 +13,15 @@ def val_in_training(program: Program) -> Iterator[Hit]:
     for node in program.live:
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
             yield from _answers(program, node)
+        elif isinstance(node, ast.Call) and _calibrates(program, node, "VAL"):
+            yield Hit(
+                "val_in_training",
+                SUSPECT,
+                node,
+                f"`{program.function_of(node).name}` gathers statistics for quantization from validation tokens "
+                "before they are scored (#728).",
+                "Probe: quantize with other tokens there; the artifact must not change.",
+            )
 
 
 def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:
@@ -31,6 +40,43 @@ def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:
             )
 
 
+def late_calibration(program: Program) -> Iterator[Hit]:
+    """Statistics for quantization from training data, gathered after the loop that trains: whose seconds are they?"""
+    for call, loss in updates(program):
+        function = program.function_of(call)
+        labels = nearby(program, loss, call)
+        loops = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
+        if not loops or "TRAIN" not in labels or "VAL" in labels:
+            continue
+        end = getattr(loops[-1], "end_lineno", 0)
+        for node in program.own_nodes(function):
+            if (
+                isinstance(node, ast.Call)
+                and node in program.live
+                and node.lineno > end
+                and _calibrates(program, node, "TRAIN")
+            ):
+                yield Hit(
+                    "calibration_budget",
+                    HOLD,
+                    node,
+                    f"`{function.name}` calibrates on training data after the loop that trains (#593, #656); no log "
+                    "says whether that was inside the 600 s.",
+                    "Probe: wrap the data loader and fail on any training shard opened after the clock stopped.",
+                )
+                return
+
+
+def _calibrates(program: Program, call: ast.Call, split: str) -> bool:
+    """Whether a call hands data of one split, and not of the other, to a function that watches layers through hooks."""
+    watches = any(callee in program.watchers for callee in program.callees(call))
+    if not watches:
+        return False
+    held = [*call.args, *(k.value for k in call.keywords)]
+    labels = frozenset().union(*(nearby(program, a, call) for a in held)) if held else frozenset()
+    return split in labels and len(labels & {"TRAIN", "VAL"}) == 1
+
+
 def byte_table(program: Program) -> Iterator[Hit]:
     """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
     again = [
@@ -42,7 +88,7 @@ def byte_table(program: Program) -> Iterator[Hit]:
             and isinstance(n.op, ast.BitAnd)
             and isinstance(n.right, ast.UnaryOp)
             and isinstance(n.right.op, ast.Invert)
-            for n in ast.walk(node.value)
+            for n in program.below(node.value)
         )
     ]
     if not again:

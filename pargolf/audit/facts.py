@@ -100,7 +100,11 @@ class Run:
 
 @dataclass
 class Facts:
-    """A folder, read. `env` holds settings that its README or shell scripts put in front of the run command."""
+    """A folder, read. `env` holds settings that its README or shell scripts put in front of the run command.
+
+    `borrowed` and `stray_logs` stand outside the folder: the script is read when the folder has none, the logs only for
+    what they tell of the data.
+    """
 
     folder: Folder
     leaves: list[Leaf] = field(default_factory=list)
@@ -109,7 +113,9 @@ class Facts:
     readme: list[Line] = field(default_factory=list)
     readme_file: File | None = None
     codes: list[Code] = field(default_factory=list)
+    borrowed: list[Code] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
+    stray_logs: list[Log] = field(default_factory=list)
     env: dict[str, tuple[str, Line]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -121,7 +127,7 @@ class Facts:
     @cached_property
     def main(self) -> Code | None:
         """The script that trains: `train_gpt.py`, or the largest one that speaks of bits per byte."""
-        at_top = [c for c in self.codes if "/" not in c.path] or self.codes
+        at_top = [c for c in self.codes if "/" not in c.path] or self.codes or self.borrowed
         named = [c for c in at_top if c.path.rsplit("/", 1)[-1] == "train_gpt.py"]
         speaking = [c for c in at_top if "val_bpb" in c.text or "bpb" in c.text]
         pool = named or speaking or at_top
@@ -263,6 +269,12 @@ def read_facts(folder: Folder) -> Facts:
             facts.notes.append(f"{file.path} ({file.size:,} bytes) could not be read")
         else:
             facts.logs.append(read_log(file.path, text_of(data)))
+    for file in folder.elsewhere:
+        data = file.read()
+        if data is not None and file.suffix == ".py":
+            facts.borrowed.append(read_code(file.path, data))
+        elif data is not None:
+            facts.stray_logs.append(read_log(file.path, text_of(data)))
     _read_env(facts)
     return facts
 

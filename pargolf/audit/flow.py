@@ -160,13 +160,9 @@ class Program:
         self.attribute_sources: dict[str, list[tuple[Function, ast.expr | None]]] = defaultdict(list)
         self.attribute_labels: dict[str, Labels] = {}
         self.tables: set[str] = set()
-        self.imports = {
-            a.asname or a.name.split(".")[0]
-            for n in ast.walk(tree)
-            if isinstance(n, (ast.Import, ast.ImportFrom))
-            for a in n.names
-        }
+        self.imports: set[str] = set()
         self.concrete: dict[tuple[Function, str], Labels] = {}
+        self.near: dict[tuple[int, int], Labels] = {}
         self._evaluating: set[tuple[int, int]] = set()
         self._values: dict[tuple[int, int], Any] = {}
         self._seen_labels: dict[int, Labels] = {}
@@ -174,7 +170,13 @@ class Program:
         self._bound_later: list[ast.AST] = []
         self._shared: set[str] = set()
         self.module = Function(tree, "<module>", None, None)
+        self.order: list[ast.AST] = []
+        self.span: dict[ast.AST, tuple[int, int]] = {}
+        self.binds: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.AST]]]] = {}
         self._index(tree, self.module, None)
+        for node in self.order:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imports |= {a.asname or a.name.split(".")[0] for a in node.names}
         self._find_attributes()
         for function in (self.module, *self.functions):
             self._gather(function)
@@ -191,7 +193,9 @@ class Program:
     # ---- index
 
     def _index(self, node: ast.AST, inside: Function, owner: str | None) -> None:
-        below = self.children[node] = [c for c in ast.iter_child_nodes(node) if not isinstance(c, _GRAMMAR)]
+        start = len(self.order)
+        self.order.append(node)
+        below = self.children[node] = _children(node)
         for child in below:
             self.parents[child] = node
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -204,6 +208,12 @@ class Program:
             else:
                 self.of_node[child] = inside
                 self._index(child, inside, owner if isinstance(node, ast.ClassDef) else None)
+        self.span[node] = (start, len(self.order))
+
+    def below(self, node: ast.AST) -> list[ast.AST]:
+        """A node and everything under it, in the order of the text."""
+        span = self.span.get(node)
+        return self.order[span[0] : span[1]] if span is not None else [*ast.walk(node)]
 
     def _function(self, node: FunctionNode, inside: Function, owner: str | None) -> Function:
         name = getattr(node, "name", "<lambda>")
@@ -232,6 +242,12 @@ class Program:
         body = function.node.body if isinstance(function.node.body, list) else [function.node.body]
         for statement in body:
             yield from self._own_nodes(statement)
+
+    @cached_property
+    def watchers(self) -> set[Function]:
+        """Functions that watch layers through forward hooks."""
+        hooks = [n for n in self.order if isinstance(n, ast.Attribute) and n.attr.startswith("register_forward")]
+        return {self.function_of(n) for n in hooks}
 
     @cached_property
     def live_text(self) -> str:
@@ -740,7 +756,7 @@ class Program:
                 target = node.targets[0]
                 if isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.Add):
                     inner = {
-                        r for e in ast.walk(node.value) if isinstance(e, (ast.Name, ast.Attribute)) for r in _roots(e)
+                        r for e in self.below(node.value) if isinstance(e, (ast.Name, ast.Attribute)) for r in _roots(e)
                     }
                     self.tables |= _roots(target) & inner
             elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add) and self._counts(node.value, node):
@@ -749,7 +765,7 @@ class Program:
     def _counts(self, value: ast.expr, at: ast.AST) -> bool:
         """Whether an expression comes from `bincount`, directly or by a local name."""
         function = self.function_of(at)
-        for node in ast.walk(value):
+        for node in self.below(value):
             if isinstance(node, ast.Call) and dotted(node.func).endswith("bincount"):
                 return True
             if isinstance(node, ast.Name):
@@ -1043,6 +1059,18 @@ class Program:
         if name == "hash" or name.endswith(("tobytes", "crc32", "tuple")):
             held |= {"HASH"} if "VAL" in held or any(x.startswith("p:") for x in held) else NONE
         return held
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    """Child nodes that mean something at run time: no operators, no load and store marks."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            found += [v for v in value if isinstance(v, ast.AST) and not isinstance(v, _GRAMMAR)]
+        elif isinstance(value, ast.AST) and not isinstance(value, _GRAMMAR):
+            found.append(value)
+    return found
 
 
 def _count(node: ast.AST, key: Labels, held: Labels) -> Labels:

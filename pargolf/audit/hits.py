@@ -121,6 +121,10 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
     Scripts reuse `x`, `y` and `loss` for both splits within one long function; here each use sees only what was
     assigned last on the way to it.
     """
+    key = (id(node), id(at))
+    if key in program.near:
+        return program.near[key]
+    program.near[key] = frozenset()  # what depends on itself adds nothing
     function = program.function_of(at)
     out: frozenset[str] = frozenset()
     stack = [node]
@@ -136,7 +140,8 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
             if isinstance(part, (ast.Attribute, ast.Constant)):
                 out |= program.own_labels(part)
             stack.extend(c for c in program.children.get(part, ()) if not isinstance(part, ast.Lambda))
-    return out & {"VAL", "TRAIN"}
+    program.near[key] = out & {"VAL", "TRAIN"}
+    return program.near[key]
 
 
 def _last_binding(
@@ -148,7 +153,7 @@ def _last_binding(
         for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
             if isinstance(block, list) and below in block:
                 for statement in reversed(block[: block.index(below)]):
-                    held = _bound(program, name, statement)
+                    held = _bound(program, statement).get(name)
                     if held:
                         return held
         if isinstance(above, (ast.For, ast.AsyncFor)) and name in names_in(above.target):
@@ -159,15 +164,24 @@ def _last_binding(
     return None
 
 
-def _bound(program: Program, name: str, statement: ast.stmt) -> list[tuple[ast.expr, ast.AST]]:
-    found: list[tuple[ast.expr, ast.AST]] = []
+def _bound(program: Program, statement: ast.stmt) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
+    """Names that a live statement gives a value, with the values; remembered, since every later use asks."""
+    found = program.binds.get(statement)
+    if found is not None:
+        return found
+    found = program.binds[statement] = {}
     for node in live_below(program, statement):
-        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(name in names_in(t) for t in targets):
-                found.append((node.value, node))
-        elif isinstance(node, (ast.For, ast.AsyncFor)) and name in names_in(node.target):
-            found.append((node.iter, node))
+        targets: list[ast.expr] = []
+        value: ast.expr | None = None
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+            targets, value = [node.target], node.value
+        elif isinstance(node, (ast.For, ast.AsyncFor)):
+            targets, value = [node.target], node.iter
+        if value is not None:
+            for name in {n for t in targets for n in names_in(t)}:
+                found.setdefault(name, []).append((value, node))
     return found
 
 

@@ -574,7 +574,7 @@ def _ratio(facts: Facts) -> float:
 
 def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Fingerprints in logs of a validation set that is not the standard one, or that training has seen."""
-    for log in facts.own_logs:
+    for log in (*facts.own_logs, *facts.stray_logs):
         shards = log.settings.get("train_shards")
         tokens = log.val_tokens
         if (
@@ -710,7 +710,9 @@ def _tagged(facts: Facts, log: Log) -> Iterator[RuleFinding]:
 def own_words(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """A submission that says itself that it trains on the validation set, or is over the cap, is believed."""
     pattern = re.compile(
-        r"\bval(?:idation)?[- _]only\b|train(?:ed|ing|s)? (?:only )?on (?:the )?val(?:idation)?\b(?! loss)", re.I
+        r"\bval(?:idation)?[- _]only\b|train(?:ed|ing|s)? (?:only )?on (?:the )?val(?:idation)?\b(?! loss)"
+        r"|calibrat\w+ (?:on|with|using|from) (?:the )?val(?:idation)?\b",
+        re.I,
     )
     denial = re.compile(r"\b(?:no|not|never|without|don't|doesn't|isn't|illegal|violat|avoid|instead|cannot|ban)", re.I)
     named = [Line(facts.folder.path, 0, facts.folder.path.replace("_", " ")), *facts.readme]
@@ -721,7 +723,8 @@ def own_words(facts: Facts, context: Surroundings, missing: Missing) -> Iterator
             yield RuleFinding(
                 "val_in_training",
                 SUSPECT,
-                "The submission's own words say that it trains on the validation set (README FAQ, #44). "
+                "The submission's own words say that it trains or calibrates on the validation set (README FAQ, #44, "
+                "#728). "
                 "Probe: hash the training stream against the validation tokens.",
                 _lines([line]),
             )

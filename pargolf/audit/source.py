@@ -9,7 +9,7 @@ and nothing is executed. Reading is bounded: a file above `MOST_BYTES` has a siz
 
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -51,12 +51,16 @@ class File:
 
 @dataclass(frozen=True)
 class Folder:
-    """One submission: the folder's path as shown to people, its track (None when unknown) and its files."""
+    """One submission: the folder's path as shown to people, its track (None when unknown) and its files.
+
+    `elsewhere` holds scripts and logs that the same head puts outside every folder: read only for what a folder lacks.
+    """
 
     path: str
     track: str | None
     files: tuple[File, ...]
     script_only: bool = False
+    elsewhere: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,8 @@ class Repository:
         outside += [path for status, path in touched if status != "A" and "/".join(path.split("/")[:3]) not in added]
         files = {name: self._files(head, name, eager=eager) for name in added[:MOST_FOLDERS]}
         found = [Folder(name, track_of(name), held) for name, held in files.items() if held]
+        if len(found) <= 2:
+            found = [self._with_strays(head, folder, outside, eager=eager) for folder in found]
         scripts = [path for path in outside if path.endswith(".py") and "train" in path]
         if not found and scripts:
             # Without a folder, what can be judged is the script.
@@ -196,6 +202,15 @@ class Repository:
             tuple(dict.fromkeys(outside)),
             tuple(added[MOST_FOLDERS:]),
         )
+
+    def _with_strays(self, head: str, folder: Folder, outside: Iterable[str], *, eager: bool) -> Folder:
+        """The same folder with the script or the logs that it lacks and that the head puts elsewhere."""
+        lacks = (not any(f.suffix == ".py" for f in folder.files), not logs_among(folder.files))
+        names = [p for p in outside if lacks[0] and p.endswith(".py") and "train" in PurePosixPath(p).name]
+        logs = [p for p in outside if lacks[1] and p.endswith(".log")]
+        names += sorted(logs, key=lambda p: ("train" not in p, p))
+        strays = tuple(f for p in names[:8] for f in self._files(head, p, eager=eager, whole=True))
+        return replace(folder, elsewhere=strays) if strays else folder
 
     def read(self, sha: str) -> bytes | None:
         """The bytes of a blob, or None when the snapshot lacks it."""

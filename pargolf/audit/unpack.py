@@ -19,6 +19,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import brotli
 
@@ -54,10 +55,16 @@ class Code:
         lines = self.lines
         return lines[number - 1].strip()[:240] if 0 < number <= len(lines) else ""
 
-    @property
+    @cached_property
     def lines(self) -> list[str]:
         """All lines."""
         return self.text.splitlines()
+
+    @cached_property
+    def strings(self) -> str:
+        """Every string of the script, a line each."""
+        nodes = ast.walk(self.tree) if self.tree is not None else ()
+        return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 
 def read_code(path: str, data: bytes) -> Code:
@@ -125,7 +132,7 @@ def _inside(code: Code) -> tuple[bytes | None, str]:
     assert code.tree is not None
     if len(code.text) > 200_000 and code.text.count("\n") > 2000:
         return None, ""
-    runs = any(
+    runs = re.search(r"(?<![.\w])(?:exec|eval)\s*\(", code.text) is not None and any(
         isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("exec", "eval")
         for n in ast.walk(code.tree)
     )
