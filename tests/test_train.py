@@ -1,7 +1,7 @@
 """The train floor: optimizers against the published numbers, schedules, averages, phases, and the loop's promises."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.data.stream import Shuffled
 from pargolf.data.unigram import log_unigram
+from pargolf.model.graph import looped
 from pargolf.model.head import Head
 from pargolf.quant.grid import Int
 from pargolf.quant.plan import QAT
@@ -38,8 +39,12 @@ MUON_ROWS = {
 }
 
 
-def training(*, seed=1, seconds=float("inf"), clock=None, **fields):
-    model = small.model().build(seed)
+PLAIN = small.model()
+LOOPED = small.model(layers=3, order=looped(3, 1, 1, 3))
+
+
+def training(*, model=PLAIN, seed=1, seconds=float("inf"), clock=None, **fields):
+    model = model.build(seed)
     spec = small.train(**{"steps": 5, **fields})
     return Training(spec, model, small.shards(), seed=seed, clock=clock or Clock(), seconds=seconds)
 
@@ -304,6 +309,20 @@ def test_phases_change_batch_learning_rate_and_average():
     assert run.stream.batch(3)[0].shape == (4, 32)
 
 
+def test_recurrence_begins_with_its_phase_and_is_what_the_run_ends_with():
+    late = Phase("recurrence", AtStep(2), recur=True)
+    once, always = training(model=replace(LOOPED, order=None), steps=4), training(model=LOOPED, steps=4)
+    run = training(model=LOOPED, steps=4, phases=(late,))
+    a, b, c = losses(once), losses(run), losses(always)
+    assert b[:2] == a[:2] and b[2] != a[2] and b[1] != c[1]
+    ids = run.stream.batch(0)[0]
+    again = LOOPED.build(0)
+    again.load_state_dict(run.model.state_dict())
+    torch.testing.assert_close(run.model(ids), again(ids))
+    with pytest.raises(UserError, match=r"model\.order is None"):
+        training(phases=(late,))
+
+
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="multiple of"):
         training(batch_tokens=50)
@@ -344,9 +363,9 @@ def same(a, b):
 def test_a_run_resumed_at_any_step_ends_bit_for_bit_as_one_that_never_stopped(average, tmp_path):
     phases = (
         Phase("qat", AtStep(3), weights=QAT((("mlp.*", Int(3)), ("*", None))), reset_average=True, lr=0.7),
-        Phase("long", AtStep(5), seq_len=32),
+        Phase("long", AtStep(5), seq_len=32, recur=True),
     )
-    fields = {"steps": 7, "average": average, "phases": phases, "order": Shuffled(), "grad_clip": 0.5}
+    fields = {"model": LOOPED, "steps": 7, "average": average, "phases": phases, "order": Shuffled(), "grad_clip": 0.5}
     whole = training(**fields)
     kept = Checkpoints(tmp_path / "kept")
     files, seen = {}, []
@@ -493,7 +512,7 @@ def test_seconds_that_were_used_before_a_kill_count():
     assert sum(isinstance(e, Step) for e in run.run()) == 2
 
 
-@pytest.mark.parametrize("change", ["weights", "seq_len", "batch_tokens"])
+@pytest.mark.parametrize("change", ["weights", "seq_len", "batch_tokens", "recur"])
 def test_every_phase_is_live_under_torch_compile(change, monkeypatch):
     graphs = []
 
@@ -504,9 +523,12 @@ def test_every_phase_is_live_under_torch_compile(change, monkeypatch):
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **options: real(f, backend=backend, **options))
     torch._dynamo.reset()
-    value = {"weights": QAT((("mlp.*", Int(3)), ("*", None))), "seq_len": 32, "batch_tokens": 128}[change]
+    value = {"weights": QAT((("mlp.*", Int(3)), ("*", None))), "seq_len": 32, "batch_tokens": 128, "recur": True}[
+        change
+    ]
     phases = (Phase("p", AtStep(2), **{change: value}),)
-    eager, compiled = (training(steps=4, phases=phases, compile=c) for c in (False, True))
+    model = LOOPED if change == "recur" else PLAIN
+    eager, compiled = (training(model=model, steps=4, phases=phases, compile=c) for c in (False, True))
     before = everything(compiled)
     compiled.warm_up()
     same(everything(compiled), before)
@@ -514,5 +536,5 @@ def test_every_phase_is_live_under_torch_compile(change, monkeypatch):
     assert warm == 2
     a, b = losses(eager), losses(compiled)
     assert b == pytest.approx(a, abs=1e-5)
-    assert a[3] != losses(training(steps=4))[3]
+    assert a[3] != losses(training(model=replace(model, order=None), steps=4))[3]
     assert len(graphs) == warm, "a graph was compiled after the warm-up"

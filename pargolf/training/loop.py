@@ -93,6 +93,10 @@ class Training:
         if model.head.bias is not None:
             with torch.no_grad():
                 model.head.bias.copy_(log_unigram(shards, model.spec.vocab))
+        if any(phase.recur for phase in spec.phases):
+            if model.spec.order is None:
+                raise UserError("A phase begins recurrence, and model.order is None: name the blocks it should run.")
+            model.graph.recur(False)
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world)
@@ -138,6 +142,7 @@ class Training:
             last = now - self.now
             yield Step(self.step, loss, lr, self.tokens, now)
         yield Stopped(self.step, reason, self.clock.seconds)
+        self.model.graph.recur(True)  # as the artifact will run it
         if self.average is not None and (mean := self.average.weights()) is not None:
             with torch.no_grad():
                 for name, p in self.params.items():
@@ -154,13 +159,15 @@ class Training:
         So nothing compiles later, and `first` and `slower` know what a step takes, and what each phase will add to it,
         before there was such a step.
         """
-        stream, change = self.stream, (self.change, self.loss)
+        stream, change, route = self.stream, (self.change, self.loss), self.model.graph.route
         times = [self._visit()]
         for phase in self.spec.phases:
             self.change, self.loss = self._under(phase.weights) if phase.weights else (self.change, self.loss)
             self.stream = self._reshaped(phase)
+            if phase.recur:
+                self.model.graph.recur(True)
             times.append(self._visit())
-        self.stream, (self.change, self.loss) = stream, change
+        self.stream, (self.change, self.loss), self.model.graph.route = stream, change, route
         if self.spec.phases or self.compiled:  # else the first visit compiled nothing
             times[0] = self._visit()
         self.first = times[0]
@@ -212,6 +219,8 @@ class Training:
             self.change, self.loss = self._under(phase.weights)
         if phase.reset_average and self.spec.average is not None:
             self.average = self.spec.average.begin(self._weights())
+        if phase.recur:
+            self.model.graph.recur(True)
         self.lr *= phase.lr
         self.stream = self._reshaped(phase)
 

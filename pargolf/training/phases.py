@@ -3,8 +3,10 @@
     Phase("qat", AtFraction(.65), weights=QAT(), reset_average=True)
 
 A phase begins before the first step at which its trigger holds and lasts to the end. `weights` changes what the forward
-pass sees (fake quantization, implemented one floor up); `seq_len` and `batch_tokens` change the batch; `lr` multiplies
-the learning rate from then on; `reset_average` forgets the average so far.
+pass sees (fake quantization, implemented one floor up); `seq_len` and `batch_tokens` change the batch (progressive
+context: pull request 2014 goes from 1,024 to 2,048 at .1 and to 3,072 at .7 of the run); `lr` multiplies the learning
+rate from then on; `reset_average` forgets the average so far. With `recur` the model's own order of blocks begins
+there, and until then each block runs once: depth recurrence with a late start.
 """
 
 from dataclasses import dataclass
@@ -92,3 +94,4 @@ class Phase:
     batch_tokens: int | None = None
     lr: float = 1.0
     reset_average: bool = False
+    recur: bool = False
