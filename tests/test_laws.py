@@ -112,8 +112,17 @@ SLOTS = {
 }
 
 
+@dataclass(frozen=True)
+class AtEntry:
+    """A technique of the stream, before the embedding's norm instead of after it."""
+
+    technique: Any
+
+
 def slot_of(technique: Any) -> str:
     """Where a technique stands, by what its module is called with."""
+    if isinstance(technique, AtEntry):
+        return "entry"
     if inspect.isfunction(technique):
         return "activation" if technique in ACTIVATIONS else "by_layer"
     if isinstance(technique, Rope | MTP):
@@ -146,6 +155,7 @@ def add_values(model: Model, values: tuple[Any, ...], shared: tuple[Any, ...]) -
 
 INSTALL: dict[str, Callable[[Model, Any], Model]] = {
     "embed": lambda model, t: edit(model, {"embed": (*model.embed, t)}),
+    "entry": lambda model, t: edit(model, {"entry": (*model.entry, t.technique)}),
     "stream": lambda model, t: edit(model, {"stream": (*model.stream, t)}),
     "shared": lambda model, t: add_values(model, keyed_alike(t, "value"), (t,)),
     "value": lambda model, t: add_values(model, (t,), keyed_alike(t, "shared")),
@@ -176,6 +186,7 @@ def with_techniques(*techniques: Any) -> Model:
 FOUND = [*map(instance, CLASSES), *ACTIVATIONS, *BY_LAYER]
 INITS = [t for t in FOUND if slot_of(t) == "init"]
 VARIANTS = [
+    *(AtEntry(t) for t in FOUND if slot_of(t) == "stream"),
     Rope(dims=2),
     Rope(dims=4, base=100.0, ntk_from=5),
     UNet(Gated()),
@@ -213,7 +224,7 @@ def test_every_technique_has_a_place(technique: Any) -> None:
 
 
 def test_reflection_finds_techniques_of_every_slot() -> None:
-    assert {slot_of(t) for t in FOUND} == {*INSTALL, "init"}
+    assert {slot_of(t) for t in [*FOUND, *VARIANTS]} == {*INSTALL, "init"}
 
 
 # --- the tiny model, away from its start --------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 | slot | field | a module is called with | and returns |
 |---|---|---|---|
 | embed | `model.embed` | `ctx` | `e_BTD`, added to the token embedding |
-| stream | `model.stream` | `x_BTD, ctx` | `x_BTD`, right after the embedding's norm |
+| entry | `model.entry` | `x_BTD, ctx` | `x_BTD`, right before the embedding's norm |
+| stream | `model.stream` | `x_BTD, ctx` | `x_BTD`, right after it |
 | shared | `model.shared` | `ctx` | any tensor, computed once, read as `ctx.shared[key]` |
 | wire | `model.graph` | `x_BTD, source_BTD` | `x_BTD`, at the entrance of a block or of the head |
 | value | `attn.values` | `v_BTKd, ctx` | `v_BTKd`, before attention |
 | output | `attn.outputs` | `y_BTHd, v_BTKd, u_BTD` | `y_BTHd`, after attention, before its output matrix |
+| residual | `block.residual` | `lanes, read_BTD, attend, feed` | `lanes`, attention and MLP joined to the stream |
 | gate | `block.gate` | `x_BTD, out_BTD` | `out_BTD`, after the whole block |
 | activation | `mlp.act` | `z_BTF` | `a_BTF` |
+| cap | `model.head.softcap` | `z_NV` | `z_NV`, bounded; with a `loss` of its own |
 
 A technique is a frozen dataclass whose `build(place)` makes its module; one without parameters may be a plain function.
 

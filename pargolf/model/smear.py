@@ -1,9 +1,13 @@
-"""SmearGate: blend each token's embedding with the one before, per channel.
+"""Smearing: each token's embedding takes in some of the one before.
 
-    x'_t = (1 - g) x_t + g x_{t-1},   g = sigmoid(gate) per channel, gate = 0 at init (half and half), x_{-1} = 0
+    SmearGate    x'_t = (1 - g) x_t + g x_{t-1},   g = sigmoid(gate) per channel, gate = 0 at init (half and half)
+    TokenSmear   x'_t = x_t + lambda sigmoid(w . x_t[:width]) x_{t-1},   w and lambda 0 at init: each token asks
 
-The published form (pull request 549 and its kin) reads across document boundaries, and for six weeks records leaked one
-document's last token into the next that way (pull requests 1797, 1851). Here a document's first token has no
+with x_{-1} = 0. TokenSmear is of pull requests 1667 and 1855, where it stands before the embedding's norm
+(`model.entry`).
+
+The published forms (pull requests 549, 1667 and their kin) read across document boundaries, and for six weeks records
+leaked one document's last token into the next that way (1797; mended in 1851, and switched off again in 2135). Here a document's first token has no
 predecessor whenever the model keeps documents apart; packed, it has, as published.
 """
 
@@ -13,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pargolf.model.linear import Linear
 from pargolf.model.slots import Context, Place
 
 
@@ -42,3 +47,32 @@ class SmearGateModule(nn.Module):
         if ctx.doc_BT is not None:
             before_BTD = before_BTD * ctx.same_document(1).unsqueeze(-1)
         return (1 - g) * x_BTD + g * before_BTD
+
+
+@dataclass(frozen=True)
+class TokenSmear:
+    """Entry or stream slot; the gate reads the first `width` channels of the token. Neutral at init."""
+
+    width: int = 12
+    key = "token_smear"
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module."""
+        return TokenSmearModule(min(self.width, place.dim))
+
+
+class TokenSmearModule(nn.Module):
+    """`x (B, T, D) -> (B, T, D)`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.score = Linear(width, 1)
+        self.amount = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x_BTD: Tensor, ctx: Context) -> Tensor:
+        """Add what is asked of the predecessor."""
+        gate_BT1 = self.amount.to(x_BTD.dtype) * torch.sigmoid(self.score(x_BTD[..., : self.width]))
+        if ctx.doc_BT is not None:
+            gate_BT1 = gate_BT1 * ctx.same_document(1).unsqueeze(-1)
+        return x_BTD + gate_BT1 * F.pad(x_BTD, (0, 0, 1, -1))

@@ -1,6 +1,6 @@
 """The transformer: an embedding, an explicit list of blocks, a residual graph between them, a head.
 
-    x0 = stream(norm(E[ids] + embed(ids)));  x = graph of blocks over x0;  logits = head(norm(x))
+    x0 = stream(norm(entry(E[ids] + embed(ids))));  x = graph of blocks over x0;  logits = head(norm(x))
     block:  x + a * attn(s norm(x)),  then  x + m * mlp(s norm(x))        a, m (D,) learned, s fixed by depth,
             or otherwise (residual.py)
 
@@ -45,6 +45,7 @@ class Model:
     blocks: tuple[Block, ...]
     init: Table[Init]
     embed: tuple[Slot, ...] = ()
+    entry: tuple[Slot, ...] = ()
     stream: tuple[Slot, ...] = ()
     shared: tuple[Slot, ...] = ()
     graph: tuple[Wire, ...] = ()
@@ -142,6 +143,7 @@ class Transformer(nn.Module):
         self.spec = spec
         order = spec.order or tuple(range(len(spec.blocks)))
         self.embed = Embed(spec)
+        self.entry = build_all(spec.entry, spec.place())
         self.stream = build_all(spec.stream, spec.place())
         self.shared = build_all(spec.shared, spec.place())
         self.blocks = nn.ModuleList(BlockModule(block, spec.place(i)) for i, block in enumerate(spec.blocks))
@@ -159,7 +161,10 @@ class Transformer(nn.Module):
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """The normed stream that the head reads, (B, T, D)."""
         ctx = self.context(ids_BT)
-        x_BTD = rms_norm(self.embed(ctx))
+        x_BTD = self.embed(ctx)
+        for slot in self.entry.values():
+            x_BTD = slot(x_BTD, ctx)
+        x_BTD = rms_norm(x_BTD)
         for slot in self.stream.values():
             x_BTD = slot(x_BTD, ctx)
         for key, slot in self.shared.items():

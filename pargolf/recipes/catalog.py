@@ -54,9 +54,10 @@ def describe(recipe: "Recipe") -> str:
     from pargolf.run.forecast import parameters
 
     model, train, quant, budget = recipe.model, recipe.train, recipe.quant, recipe.budget
+    slots = ("embed", "entry", "stream", "shared", "graph")
     lines = [recipe.name, f"  {recipe.source}", "", "model", _row("parameters", f"{parameters(model):,}")]
-    lines += _settings(model, but=("blocks", "init", "graph", "embed", "stream", "shared"))
-    for slot in ("embed", "stream", "shared", "graph"):
+    lines += _settings(model, but=("blocks", "init", *slots))
+    for slot in slots:
         lines += [_row(slot, show(part)) for part in getattr(model, slot)]
     lines += [_row(span, _block(block)) for span, block in _spans(model.blocks)]
     lines += ["", "initial values", *_table(model.init)]
@@ -179,6 +180,7 @@ def _block(block: "Block") -> str:
     parts = [f"{attn.heads} heads over {attn.kv_heads}", show(attn.rope), f"q_gain {attn.q_gain:g}"]
     parts += [*map(show, attn.values), *map(show, attn.outputs), show(block.mlp)]
     parts += [] if block.norm_scale == 1.0 else [f"norm scale {show(block.norm_scale)}"]
+    parts += [] if block.residual == type(block).residual else [show(block.residual)]
     return ", ".join(parts if block.gate is None else [*parts, show(block.gate)])
 
 
