@@ -25,7 +25,7 @@ from pargolf.data.overlap import GRAM, check_overlap, hash_ngrams
 from pargolf.data.prepare import prepare
 from pargolf.data.shards import Shards, open_split, read_shard, split_documents, write_shard
 from pargolf.data.sources import find_files, read_documents
-from pargolf.data.stream import Sequential, Shuffled, TrainStream, permute
+from pargolf.data.stream import Sequential, Shuffled, Strided, TrainStream, permute, stride
 from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, count_bytes, load_tokenizer, prove
 
 if sys.version_info >= (3, 14):
@@ -264,10 +264,17 @@ def test_permute_is_a_permutation(size, key):
     assert sorted(permute(np.arange(size), size=size, key=key).tolist()) == list(range(size))
 
 
-@given(st.integers(9, 90), st.integers(1, 4), st.integers(0, 99))
-def test_shuffled_visits_every_window_once_per_epoch(tokens, rows, seed):
+@given(st.integers(1, 300), st.integers(0, 2**64 - 1))
+def test_stride_is_a_permutation_of_equal_steps(size, key):
+    places = stride(np.arange(size), size=size, key=key)
+    assert sorted(places.tolist()) == list(range(size))
+    assert len(np.unique(np.diff(places) % size)) <= 1
+
+
+@given(st.integers(9, 90), st.integers(1, 4), st.integers(0, 99), st.sampled_from([Shuffled(), Strided()]))
+def test_every_window_is_visited_once_per_epoch(tokens, rows, seed, order):
     source = Shards([np.arange(tokens, dtype=np.uint16)])
-    stream = TrainStream(source, batch_tokens=8 * rows, seq_len=8, seed=seed)
+    stream = TrainStream(source, batch_tokens=8 * rows, seq_len=8, seed=seed, order=order)
     per_epoch = (tokens - 1) // 8
     steps = -(-3 * per_epoch // rows)
     seen = np.concatenate([stream.batch(step)[1].numpy() for step in range(steps)])
@@ -276,20 +283,23 @@ def test_shuffled_visits_every_window_once_per_epoch(tokens, rows, seed):
         assert len(np.unique(windows)) == windows.size == 8 * per_epoch
 
 
-def test_shuffled_epochs_differ_and_seeds_differ():
+@pytest.mark.parametrize("order", [Shuffled(), Strided()])
+def test_epochs_differ_and_seeds_differ(order):
     source = Shards([np.arange(8001, dtype=np.uint16)])
     starts = {
         (seed, epoch): tuple(
-            TrainStream(source, batch_tokens=64, seq_len=8, seed=seed).window_starts(1000 * epoch, 1000).tolist()
+            TrainStream(source, batch_tokens=64, seq_len=8, seed=seed, order=order)
+            .window_starts(1000 * epoch, 1000)
+            .tolist()
         )
         for seed in (1, 2)
         for epoch in (0, 1)
     }
     assert len(set(starts.values())) == 4
-    assert len({order[0] % 8 for order in starts.values()}) > 1
+    assert len({places[0] % 8 for places in starts.values()}) > 1
 
 
-@pytest.mark.parametrize("order", [Sequential(), Shuffled()])
+@pytest.mark.parametrize("order", [Sequential(), Shuffled(), Strided()])
 def test_batch_depends_on_seed_and_step_alone_and_targets_follow_inputs(order):
     source = Shards([np.arange(500, dtype=np.uint16)])
     make = lambda: TrainStream(source, batch_tokens=64, seq_len=16, seed=3, order=order)  # noqa: E731

@@ -125,6 +125,19 @@ def test_row_norm_changes_the_update_and_decay_order_matters():
     torch.testing.assert_close(late, plain * 0.9)
 
 
+def test_weight_decay_tapers_over_the_last_share_of_the_run():
+    row = Muon(weight_decay=0.1, taper_from=0.7, taper_to=0.5)
+    assert [row.decay_at(f) for f in (0.0, 0.7, 0.85, 1.0)] == pytest.approx([0.1, 0.1, 0.075, 0.05])
+    assert Muon(weight_decay=0.1).decay_at(1.0) == 0.1
+    full, tapered = (
+        training(steps=6, optimizer=(*small.OPTIMIZER[:-1], ("*", Muon(weight_decay=1.0, taper_from=t, taper_to=0.0))))
+        for t in (1.0, 0.5)
+    )
+    a, b = losses(full), losses(tapered)
+    # The step that begins at half the run still decays in full; the loss after the next shows the difference.
+    assert b[:5] == a[:5] and b[5] != a[5]
+
+
 def test_optimizer_table_is_strict():
     params = dict(small.model().build().named_parameters())
     with pytest.raises(UserError, match="No row of the optimizer table speaks of"):

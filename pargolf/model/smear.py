@@ -7,8 +7,8 @@ with x_{-1} = 0. TokenSmear is of pull requests 1667 and 1855, where it stands b
 (`model.entry`).
 
 The published forms (pull requests 549, 1667 and their kin) read across document boundaries, and for six weeks records
-leaked one document's last token into the next that way (1797; mended in 1851, and switched off again in 2135). Here a document's first token has no
-predecessor whenever the model keeps documents apart; packed, it has, as published.
+leaked one document's last token into the next that way (1797; mended in 1851, and switched off again in 2135). Here a
+document's first token has no predecessor whenever the model keeps documents apart; packed, it has, as published.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.core.roles import Table
 from pargolf.core.world import World
-from pargolf.data.stream import Sequential, Shuffled, TrainStream
+from pargolf.data.stream import Sequential, TrainStream, WindowOrder
 from pargolf.data.unigram import log_unigram
 from pargolf.model.transformer import Transformer
 from pargolf.training.average import AverageSpec
@@ -54,7 +54,7 @@ class Train:
     average: AverageSpec | None = None
     phases: tuple[Phase, ...] = ()
     grad_clip: float | None = None
-    order: Sequential | Shuffled = Sequential()
+    order: WindowOrder = Sequential()
     seconds: float | None = None
     steps: int | None = None
     micro_tokens: int = 32_768

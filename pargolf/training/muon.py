@@ -39,6 +39,8 @@ class Muon:
 
     `momentum_warmup` counts steps when it is 1 or more, and a fraction of the run below 1. `half_state` is how
     pull requests 549, 910 and 1009 do it: gradients and momentum in bfloat16, and A A rounded before it is scaled.
+    From the share `taper_from` of the run on, weight decay falls linearly to `taper_to` of itself at the end (pull
+    request 1729 has .7 and .5; "small but consistent" there, a wash in a later report).
     """
 
     lr: float = 0.02
@@ -50,11 +52,18 @@ class Muon:
     row_norm: bool = False
     polynomials: tuple[Quintic, ...] = QUINTIC
     half_state: bool = False
+    taper_from: float = 1.0
+    taper_to: float = 1.0
 
     def momentum_at(self, step: int, fraction: float) -> float:
         """Momentum before `step`, `fraction` of the run being over."""
         done = fraction / self.momentum_warmup if 0 < self.momentum_warmup < 1 else step / max(self.momentum_warmup, 1)
         return self.momentum_start + (self.momentum - self.momentum_start) * min(done, 1.0)
+
+    def decay_at(self, fraction: float) -> float:
+        """Weight decay when `fraction` of the run is over."""
+        over = (fraction - self.taper_from) / (1.0 - self.taper_from) if fraction > self.taper_from else 0.0
+        return self.weight_decay * (1.0 - (1.0 - self.taper_to) * over)
 
 
 def orthogonalize(
@@ -104,10 +113,10 @@ class MuonGroup:
         self._sent: Pending | None = None
 
     def step(self, lr: float, momentum: float) -> None:
-        """All three phases, one after another."""
+        """All three phases, one after another, with the row's full weight decay."""
         self.reduce()
         self.wait()
-        self.update(lr, momentum)
+        self.update(lr, momentum, self.row.weight_decay)
         self.finish()
 
     @torch.no_grad()
@@ -124,8 +133,8 @@ class MuonGroup:
         return self.grads_NRC
 
     @torch.no_grad()
-    def update(self, lr: float, momentum: float, *, clip: float = 1.0) -> None:
-        """Move the matrices owned here with learning rate `lr`; gradients count `clip` times."""
+    def update(self, lr: float, momentum: float, decay: float, *, clip: float = 1.0) -> None:
+        """Move the matrices owned here with learning rate `lr`, weight decay `decay`; gradients count `clip` times."""
         grads_NRC = (self.grads_NRC.mul_(clip) if clip != 1.0 else self.grads_NRC).to(self.buffer_NRC.dtype)
         self.buffer_NRC.mul_(momentum).add_(grads_NRC)
         update_NRC = grads_NRC.add_(self.buffer_NRC, alpha=momentum)
@@ -133,7 +142,7 @@ class MuonGroup:
             update_NRC = update_NRC / (update_NRC.norm(dim=-1, keepdim=True) + 1e-7)
         update_NRC = orthogonalize(update_NRC, self.row.polynomials, dtype=self.dtype, square_first=self.row.half_state)
         scale = max(1.0, update_NRC.shape[-2] / update_NRC.shape[-1]) ** 0.5
-        keep = 1.0 - lr * self.row.weight_decay
+        keep = 1.0 - lr * decay
         for p, o_RC in zip(self.mine, update_NRC):
             if not self.row.decay_after and keep != 1.0:
                 p.mul_(keep)

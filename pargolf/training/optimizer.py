@@ -68,7 +68,8 @@ class Optimizer:
     def step(self, lr: float, *, step: int, fraction: float, clip: float = 1.0) -> None:
         """Phases 3 and 4, after `reduce`. `lr` multiplies each row's rate, `clip` the gradients."""
         for stack in self.muon:
-            stack.update(stack.row.lr * lr, stack.row.momentum_at(step, fraction), clip=clip)
+            row = stack.row
+            stack.update(row.lr * lr, row.momentum_at(step, fraction), row.decay_at(fraction), clip=clip)
         if self.adam is not None:
             if clip != 1.0:
                 torch._foreach_mul_([p.grad for p in self._small if p.grad is not None], clip)
