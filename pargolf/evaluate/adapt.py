@@ -7,13 +7,14 @@ training on validation tokens only after they have been scored. Here that order 
 the tokens, it asks the ledger, and the ledger refuses those that have no grade yet.
 
 Adapters stand in files of their own: `adapt_chunks` (SGD and AdamW over chunks of the stream), `adapt_documents`
-(low-rank weights per document, with phases of SGD between). The result always carries the same model's score without
+(low-rank weights per document, with phases of SGD between), `tilt` (counts of what
+followed what, over any of the former). The result always carries the same model's score without
 adaptation beside it, and says plainly when adapting made it worse.
 """
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -28,10 +29,25 @@ from pargolf.core.events import Progress
 from pargolf.core.roles import matches, role
 from pargolf.core.spec import show
 from pargolf.evaluate.bpb import bits_per_byte
-from pargolf.evaluate.score import Ledger, Score, progress, score, suits
-from pargolf.evaluate.windows import IntArray, Windows, document_starts
+from pargolf.evaluate.score import Ledger, Predictor, Score, batches, progress, score, suits
+from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
 
 Work = Literal["grade", "train"]
+
+
+class Book(Protocol):
+    """What an adapter is given of the ledger, or of what stands before it."""
+
+    positions: int
+
+    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
+        """Grade a batch of windows of one shape (`Ledger.grade`)."""
+        ...
+
+    @property
+    def graded(self) -> Callable[[int, int], IntArray]:
+        """The tokens from one to another index, all of which have been graded (`Ledger.graded`)."""
+        ...
 
 
 class Adapter(Protocol):
@@ -45,7 +61,7 @@ class Adapter(Protocol):
     def run(
         self,
         model: nn.Module,
-        ledger: Ledger,
+        ledger: Book,
         windows: Windows,
         *,
         starts: IntArray,
@@ -58,6 +74,28 @@ class Adapter(Protocol):
         between steps must leave the ledger sound. Raises `UserError` when windows or model do not suit.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Unadapted:
+    """Grades and learns nothing: what a tilt (`tilt.py`) works on where nothing else adapts."""
+
+    by_document: ClassVar[bool] = False
+
+    def run(
+        self,
+        model: nn.Module,
+        ledger: Book,
+        windows: Windows,
+        *,
+        starts: IntArray,
+        batch_windows: int,
+        device: torch.device | str,
+    ) -> Iterator[Work]:
+        """Grade every position."""
+        for batch in batches(windows.over(ledger.positions, starts=starts), batch_windows):
+            yield "grade"
+            ledger.grade(model, batch, device=device)
 
 
 @dataclass(frozen=True, eq=False)

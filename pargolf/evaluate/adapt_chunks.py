@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from pargolf.core.errors import UserError
-from pargolf.evaluate.adapt import Work, choose, mean_nats
-from pargolf.evaluate.score import Ledger, batches
+from pargolf.evaluate.adapt import Book, Work, choose, mean_nats
+from pargolf.evaluate.score import batches
 from pargolf.evaluate.windows import IntArray, Windows
 
 
@@ -79,7 +79,7 @@ class SGD:
     def run(
         self,
         model: nn.Module,
-        ledger: Ledger,
+        ledger: Book,
         windows: Windows,
         *,
         starts: IntArray,
@@ -117,7 +117,7 @@ class AdamW:
     def run(
         self,
         model: nn.Module,
-        ledger: Ledger,
+        ledger: Book,
         windows: Windows,
         *,
         starts: IntArray,
@@ -134,7 +134,7 @@ def _by_chunks(
     spec: Lessons,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    ledger: Ledger,
+    ledger: Book,
     windows: Windows,
     starts: IntArray,
     batch_windows: int,

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from pargolf.core.errors import UserError, near
 from pargolf.core.roles import matches, role
-from pargolf.evaluate.adapt import Work, choose, mean_nats
+from pargolf.evaluate.adapt import Book, Work, choose, mean_nats
 from pargolf.evaluate.adapt_chunks import SGD, set_lr, train_on
-from pargolf.evaluate.score import Ledger
 from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows, document_spans
 from pargolf.model.linear import Linear
 
@@ -72,7 +71,7 @@ class LowRank:
     def run(
         self,
         model: nn.Module,
-        ledger: Ledger,
+        ledger: Book,
         windows: Windows,
         *,
         starts: IntArray,
@@ -105,7 +104,7 @@ class LowRank:
         self,
         model: nn.Module,
         slots: "Slots",
-        ledger: Ledger,
+        ledger: Book,
         windows: PerDocument,
         group: Sequence[tuple[int, int]],
         device: torch.device | str,
@@ -132,7 +131,7 @@ class LowRank:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        ledger: Ledger,
+        ledger: Book,
         begin: int,
         stop: int,
         windows: Windows,
@@ -240,7 +239,7 @@ def _alike(rows: Sequence[int], cuts: Sequence[Sequence[Window]], step: int) -> 
     return (list(members) for _, members in groupby(sorted(rows, key=shape), key=shape))
 
 
-def _loss(model: nn.Module, ledger: Ledger, batch: Sequence[Window], device: torch.device | str) -> Tensor:
+def _loss(model: nn.Module, ledger: Book, batch: Sequence[Window], device: torch.device | str) -> Tensor:
     """Sum over documents of the mean loss of the positions just graded, so that no document scales another's step."""
     length, first = batch[0].end - batch[0].start, batch[0].first - batch[0].start
     rows = [torch.from_numpy(ledger.graded(w.start, w.end + 1).astype("int64")) for w in batch]

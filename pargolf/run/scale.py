@@ -19,6 +19,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.roles import Table, layer_part
 from pargolf.evaluate.adapt import Adapter
 from pargolf.evaluate.adapt_chunks import SGD, AdamW
+from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import Plain
 from pargolf.model.transformer import Block, Model
 from pargolf.quant.plan import QAT, Quantize
@@ -197,6 +198,8 @@ def _row(row: T, steps: int) -> T:
 
 def _adapt(adapter: Adapter | None, seq_len: int) -> Adapter | None:
     """Chunks of as many sequences, each of the small context."""
+    if isinstance(adapter, HintTilt | CountTilt):
+        return replace(adapter, adapter=_adapt(adapter.adapter, seq_len))
     if not isinstance(adapter, SGD | AdamW):
         return adapter
     return replace(adapter, chunk=max(CONTEXT, adapter.chunk * CONTEXT // seq_len))

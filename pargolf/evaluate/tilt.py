@@ -1,0 +1,258 @@
+"""N-gram tilt: what the text has repeated so far, as a push on the model's own distribution.
+
+    p'(a) ~ p(a) exp(s(a))          s(a) = sum over contexts k of w[k, count and share of a after that context]
+
+For every k in `orders` the last k tokens are looked up among all that came before; each token a that has followed them
+there gets its push, and the ledger normalizes the sum over the whole vocabulary, as it does all logits. So the result
+is a distribution fixed by the prefix, which hashed caches of the true token alone were not (pull requests 677, 982:
+ruled out; 1514: this form ruled legal).
+
+`HintTilt` is the published form (pull requests 1145, 1514, 2135): one long context, one hinted token a = h where it
+followed at least `threshold` of the time, one fixed push `boost`. `CountTilt` is ours: many contexts, and the pushes
+are learned as the text goes by. They begin at zero, and after each window, with the tokens that followed,
+
+    w += lr g / sqrt(1 + sum g^2)    g = sum over positions of (1 where a followed, else 0) - p'(a)
+
+which is AdaGrad (Duchi, Hazan, Singer 2011) on the log-likelihood of a log-linear model. Nothing is fixed beforehand
+but the buckets: how often a was seen there (1, 2-3, 4-7, ... 32 or more), and in which share of the context's visits.
+
+Everything is read off the ids that a predictor is shown, position by position, window after window; so the windows have
+to follow each other as they do in one pass over the stream. The tables are dictionaries of this process: a few hundred
+bytes and a few microseconds for each token and context, so this is for validation texts of some millions of tokens.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pargolf.core.errors import UserError
+from pargolf.evaluate.adapt import Adapter, Book, Unadapted, Work
+from pargolf.evaluate.score import Predictor
+from pargolf.evaluate.windows import IntArray, Window, Windows
+
+_COUNTS, _SHARES = 6, (0.04, 0.15, 0.4, 0.8)
+_BUCKETS = _COUNTS * (len(_SHARES) + 1)
+_MANY = 64  # continuations of a context up to which all are looked at, above only those of some weight
+_TOTAL = -1  # where a context keeps how often it was seen; no token has this id
+_Push = tuple[int, int]  # a token, and the number of the weight that pushes it
+_Followed = dict[int, int]  # how often each token followed a context, and how often any did
+
+
+@dataclass(frozen=True)
+class HintTilt:
+    """Push the one token that mostly followed, by `boost`, in the longest of `contexts` where there is one.
+
+    `adapter` is what else learns meanwhile, from the model's own distribution. The defaults are pull request 2135's.
+    """
+
+    contexts: tuple[int, ...] = (15,)
+    threshold: float = 0.8
+    boost: float = 2.625
+    adapter: Adapter | None = None
+    by_document: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check(self.contexts, self.adapter)
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"a hint's threshold is a share above 0 and at most 1, not {self.threshold}")
+
+    def run(
+        self,
+        model: nn.Module,
+        ledger: Book,
+        windows: Windows,
+        *,
+        starts: IntArray,
+        batch_windows: int,
+        device: torch.device | str,
+    ) -> Iterator[Work]:
+        """Grade everything tilted, while the adapter does its part."""
+        book = _Tilted(ledger, windows, self.contexts, self._hint, np.array([self.boost]), lr=0.0)
+        adapter = self.adapter or Unadapted()
+        return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
+
+    def _hint(self, found: list[_Followed | None]) -> list[_Push]:
+        for after in filter(None, reversed(found)):
+            count, token = max((count, -token) for token, count in after.items() if token != _TOTAL)
+            if count >= self.threshold * after[_TOTAL]:
+                return [(-token, 0)]
+        return []
+
+
+@dataclass(frozen=True)
+class CountTilt:
+    """Push every token that followed one of the contexts of `orders` tokens, by weights learned as it goes.
+
+    `lr` is AdaGrad's. `adapter` is what else learns meanwhile, from the model's own distribution.
+    """
+
+    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
+    lr: float = 0.2
+    adapter: Adapter | None = None
+    by_document: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check(self.orders, self.adapter)
+        if self.lr <= 0:
+            raise UserError("a tilt that learns needs a learning rate above 0")
+
+    def run(
+        self,
+        model: nn.Module,
+        ledger: Book,
+        windows: Windows,
+        *,
+        starts: IntArray,
+        batch_windows: int,
+        device: torch.device | str,
+    ) -> Iterator[Work]:
+        """Grade everything tilted, while the adapter does its part."""
+        weights = np.zeros(len(self.orders) * _BUCKETS)
+        book = _Tilted(ledger, windows, self.orders, _followers, weights, lr=self.lr)
+        adapter = self.adapter or Unadapted()
+        return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
+
+
+class _Tilted:
+    """A book whose predictors are tilted: what an adapter writes its grades in, in place of the ledger.
+
+    `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
+    """
+
+    def __init__(
+        self,
+        ledger: Book,
+        windows: Windows,
+        orders: tuple[int, ...],
+        pushes: Callable[[list[_Followed | None]], list[_Push]],
+        weights: NDArray[np.float64],
+        *,
+        lr: float,
+    ) -> None:
+        if not windows.legal:
+            raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
+        self.positions = ledger.positions
+        self.graded = ledger.graded
+        self._ledger = ledger
+        self._memory = _Memory(orders)
+        self._pushes = pushes
+        self._weights = weights
+        self._lr = lr
+        self._squares = np.ones(len(weights))
+        self._expected: _Pushed | None = None
+
+    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
+        """Show the predictor a batch and write down the grades that it gets tilted."""
+
+        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
+            logits_BSV = predictor(ids_BT, first=first)
+            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
+                return logits_BSV  # the ledger says what is wrong with them
+            rows = ids_BT[:, first:].tolist()
+            return torch.stack([self._tilt(ids, logits_SV) for ids, logits_SV in zip(rows, logits_BSV.float())])
+
+        self._ledger.grade(tilted, batch, device=device)
+
+    def _tilt(self, ids: list[int], logits_SV: Tensor) -> Tensor:
+        """One window's tilted logits; `ids` are its inputs, the first of which was the last window's last target."""
+        self._learn(ids)
+        found = [self._pushes(self._memory.step(token)) for token in ids]
+        at = np.array([(s, *push) for s, pushes in enumerate(found) for push in pushes], dtype=np.int64).reshape(-1, 3)
+        pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
+        flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
+        push = torch.from_numpy(self._weights[pushed.weight]).to(logits_SV)
+        tilted_SV = logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV)
+        if self._lr:
+            row = torch.from_numpy(pushed.position).to(logits_SV.device)
+            pushed.chance = (tilted_SV.flatten()[flat] - tilted_SV.logsumexp(-1)[row]).exp().double().cpu().numpy()
+            self._expected = pushed
+        return tilted_SV
+
+    def _learn(self, ids: list[int]) -> None:
+        """One step on the window before, whose targets are its inputs moved on by one and the first of `ids`."""
+        if self._expected is None:
+            return
+        before = self._expected
+        targets = np.array([*before.ids[1:], ids[0]])
+        wrong = (before.token == targets[before.position]) - before.chance
+        gradient = np.bincount(before.weight, weights=wrong, minlength=len(self._weights))
+        self._squares += gradient**2
+        self._weights += self._lr * gradient / np.sqrt(self._squares)
+
+
+@dataclass
+class _Pushed:
+    """What was pushed in one window, an entry per push, and the probability that each token then had."""
+
+    ids: list[int]
+    position: NDArray[np.int64]
+    token: NDArray[np.int64]
+    weight: NDArray[np.int64]
+    chance: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+class _Memory:
+    """Which tokens followed which contexts, of a stream that is told token by token."""
+
+    def __init__(self, orders: tuple[int, ...]) -> None:
+        self._widths = [4 * order for order in orders]
+        self._text = bytearray()  # the last tokens, four bytes each, so that a slice of it is a context's key
+        self._after: dict[bytes, _Followed | int] = {}
+
+    def step(self, token: int) -> list[_Followed | None]:
+        """Count the token after each context that it follows; returns what followed the contexts that it ends."""
+        for width in self._widths:
+            if len(self._text) >= width:
+                self._count(bytes(self._text[-width:]), token)
+        self._text += token.to_bytes(4, "little")
+        del self._text[: -self._widths[-1]]
+        return [
+            self._look_up(bytes(self._text[-width:])) if len(self._text) >= width else None for width in self._widths
+        ]
+
+    def _count(self, context: bytes, token: int) -> None:
+        held = self._after.get(context)
+        if held is None:
+            self._after[context] = token  # most contexts are seen once, and a number is a tenth of a dictionary
+            return
+        if isinstance(held, int):
+            held = self._after[context] = {held: 1, _TOTAL: 1}
+        held[token] = held.get(token, 0) + 1
+        held[_TOTAL] += 1
+
+    def _look_up(self, context: bytes) -> _Followed | None:
+        held = self._after.get(context)
+        return {held: 1, _TOTAL: 1} if isinstance(held, int) else held
+
+
+def _followers(found: list[_Followed | None]) -> list[_Push]:
+    """Every token that followed a context, pushed by the weight of context, count and share."""
+    pushes = []
+    for number, after in enumerate(found):
+        if after is None:
+            continue
+        total = after[_TOTAL]
+        least = total // (4 * _MANY) if len(after) > _MANY else 0
+        for token, count in after.items():
+            if count > least and token != _TOTAL:
+                pushes.append((token, number * _BUCKETS + _bucket(count, total)))
+    return pushes
+
+
+def _bucket(count: int, total: int) -> int:
+    share = bisect_right(_SHARES, count / total)
+    return min(count.bit_length(), _COUNTS) - 1 + _COUNTS * share
+
+
+def _check(orders: tuple[int, ...], adapter: Adapter | None) -> None:
+    if not orders or any(a >= b for a, b in pairwise((0, *orders))):
+        raise UserError(f"contexts of {orders} tokens should be rising lengths, for example (1, 2, 4)")
+    if adapter is not None and adapter.by_document:
+        raise UserError("documents that take turns have no one text before them to count in: tilt an adapter by chunks")

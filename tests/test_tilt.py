@@ -1,0 +1,193 @@
+"""Tilts: the published formula and ours against slow twins, and the laws."""
+
+import dataclasses
+import json
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from small import model as small_model
+
+from pargolf.core.errors import UserError
+from pargolf.core.spec import dump
+from pargolf.core.spec import load as load_spec
+from pargolf.evaluate.adapt import score_adapted
+from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.adapt_documents import LowRank
+from pargolf.evaluate.probes import LedgerGrader, probe, stream
+from pargolf.evaluate.tilt import CountTilt, HintTilt
+from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding
+
+VOCAB, BOS = 32, 1
+HINT = HintTilt(contexts=(2, 4), threshold=0.6, boost=1.5)
+COUNT = CountTilt(orders=(1, 2, 3), lr=0.3)
+BOTH = (HINT, COUNT)
+
+
+def text(n=200, seed=0):
+    """Eight phrases said again and again, one token in ten misheard."""
+    rng = np.random.default_rng(seed)
+    phrases = [rng.integers(2, VOCAB, rng.integers(3, 9)) for _ in range(8)]
+    tokens = np.concatenate([[BOS], *(phrases[i] for i in rng.integers(0, 8, n))])[: n + 1]
+    wrong = rng.random(n + 1) < 0.1
+    return np.where(wrong, rng.integers(1, VOCAB, n + 1), tokens).astype(np.uint16)
+
+
+def rough(bos=None):
+    torch.manual_seed(0)
+    model = small_model(bos=bos).build()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += torch.randn_like(weight) * 0.1
+    return model
+
+
+def run(tokens, windows, adapter, **options):
+    counts = np.ones(len(tokens) - 1, dtype=np.int64)
+    model = rough()
+    *_, found = score_adapted(model, tokens, windows, adapter, byte_counts=counts, vocab=VOCAB, bos=BOS, **options)
+    return found
+
+
+def log_probabilities(tokens, windows):
+    """The model's own, for each position, in float64."""
+    out = []
+    for window in windows.over(len(tokens) - 1):
+        ids = torch.tensor(tokens[window.start : window.end].astype(np.int64))[None]
+        with torch.no_grad():
+            out.append(rough()(ids, first=window.first - window.start)[0].double().log_softmax(-1).numpy())
+    return np.concatenate(out)
+
+
+def followed(prefix, order):
+    """What followed the prefix's last `order` tokens earlier in it, counted by going through all of it."""
+    end = prefix[len(prefix) - order :]
+    return Counter(prefix[i + order] for i in range(len(prefix) - order) if prefix[i : i + order] == end)
+
+
+def normalized(z):
+    return z - np.log(np.exp(z).sum())
+
+
+@pytest.mark.parametrize("windows", [Plain(16), Sliding(16, 5)], ids=str)
+def test_a_hint_multiplies_one_probability_and_the_rest_makes_room(windows):
+    tokens, hits = text(), 0
+    own = log_probabilities(tokens, windows)
+    found = run(tokens, windows, HINT).score.nats_N
+    for t in range(len(tokens) - 1):
+        prefix, p = tokens[: t + 1].tolist(), np.exp(own[t])
+        hint = None
+        for order in HINT.contexts:  # the longest is the last to speak
+            after = followed(prefix, order) if t + 1 >= order else Counter()
+            top = min(after, key=lambda token: (-after[token], token), default=None)
+            if top is not None and after[top] >= HINT.threshold * after.total():
+                hint = top
+        if hint is not None:
+            q, hits = p[hint], hits + 1
+            p[hint] *= np.exp(HINT.boost)
+            p /= 1 + q * (np.exp(HINT.boost) - 1)
+        assert found[t] == pytest.approx(-np.log(p[tokens[t + 1]]), abs=1e-5)
+    assert hits > 50
+
+
+def test_learned_pushes_equal_a_slow_twin():
+    tokens, windows = text(150), Sliding(16, 5)
+    own, found = log_probabilities(tokens, windows), run(tokens, windows, COUNT).score.nats_N
+    weight, squares = Counter(), Counter()
+    for window in windows.over(150):
+        gradient = Counter()
+        for t in range(window.first, window.end):
+            prefix, push = tokens[: t + 1].tolist(), np.zeros(VOCAB)
+            names = []
+            for order in COUNT.orders:
+                after = followed(prefix, order) if t + 1 >= order else Counter()
+                for token, count in after.items():
+                    share = sum(count / after.total() >= edge for edge in (0.04, 0.15, 0.4, 0.8))
+                    names.append((token, (order, min(int(np.log2(count)), 5), share)))
+            for token, name in names:
+                push[token] += weight[name]
+            logp, target = normalized(own[t] + push), tokens[t + 1]
+            assert found[t] == pytest.approx(-logp[target], abs=1e-5)
+            for token, name in names:
+                gradient[name] += float(token == target) - np.exp(logp[token])
+        for name, g in gradient.items():
+            squares[name] += g * g
+            weight[name] += COUNT.lr * g / np.sqrt(1 + squares[name])
+
+
+@pytest.mark.parametrize("tilt", BOTH, ids=str)
+def test_repeated_phrases_are_worth_bits_and_the_twin_without_stands_beside(tilt):
+    found = run(text(400), Sliding(16, 8), tilt)
+    assert found.saved > 0.2
+    assert (found.score.complete, found.score.grades_min, found.score.grades_max) == (True, 1, 1)
+    assert found.adapter.startswith(type(tilt).__name__)
+
+
+@pytest.mark.parametrize("tilt", BOTH, ids=str)
+def test_grades_do_not_depend_on_how_windows_are_batched(tilt):
+    one = run(text(), Sliding(16, 5), tilt, batch_windows=1).score.nats_N
+    np.testing.assert_allclose(run(text(), Sliding(16, 5), tilt, batch_windows=7).score.nats_N, one, atol=1e-5)
+
+
+LEARNING = dataclasses.replace(COUNT, adapter=SGD(lr=0.05, epochs=1, chunk=24, batch=2))
+
+
+@pytest.mark.parametrize(
+    ("tilt", "windows"),
+    [(HINT, Plain(32)), (COUNT, Sliding(16, 8)), (COUNT, PerDocument(16, 4)), (LEARNING, Sliding(16, 8))],
+    ids=str,
+)
+def test_tilts_keep_the_laws(tilt, windows):
+    grader = LedgerGrader(rough(), windows, VOCAB, BOS, tilt)
+    tokens = np.tile(stream(vocab=VOCAB, bos=BOS, length=24), 2)
+    for verdict in probe(grader, tokens, vocab=VOCAB, bos=BOS, isolated=False):
+        assert verdict.holds, verdict
+
+
+def test_what_else_adapts_learns_from_the_models_own_distribution():
+    """The tilt changes no lesson: tilting by nothing gives the adapter's own grades."""
+    lessons = SGD(lr=0.1, chunk=32, batch=2)
+    alone = run(text(), Sliding(16, 8), lessons).score.nats_N
+    under = run(text(), Sliding(16, 8), HintTilt(contexts=(150,), adapter=lessons)).score.nats_N
+    np.testing.assert_allclose(under, alone, atol=1e-6)
+    both = run(text(400), Sliding(16, 8), dataclasses.replace(COUNT, adapter=lessons))
+    assert both.saved > max(run(text(400), Sliding(16, 8), each).saved for each in (COUNT, lessons))
+
+
+def test_busy_contexts_push_only_what_weighs_something():
+    """Past 64 continuations, those under 1 in 256 are left alone; nothing else changes."""
+    tokens = np.array([1, *(t for a, b in pairwise(range(2, 400)) for t in (0, a, 0, 3))], dtype=np.uint16)
+    counts = np.ones(len(tokens) - 1, dtype=np.int64)
+
+    class Flat(torch.nn.Module):
+        def forward(self, ids, *, first=0):
+            return torch.zeros(*ids[:, first:].shape, 400)
+
+    *_, found = score_adapted(
+        Flat(), tokens, Plain(8), CountTilt(orders=(1,), lr=1.0), byte_counts=counts, vocab=400, bos=BOS
+    )
+    after_zero = found.score.nats_N[1::2]
+    assert after_zero[-1] < 1.0 < np.log(400) < after_zero[-2]
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: HintTilt(contexts=()), "rising"),
+        (lambda: CountTilt(orders=(3, 2)), "rising"),
+        (lambda: CountTilt(lr=0.0), "learning rate"),
+        (lambda: HintTilt(threshold=1.5), "threshold"),
+        (lambda: CountTilt(adapter=LowRank()), "by chunks"),
+        (lambda: run(text(), Published(16, 8), COUNT), "several times"),
+    ],
+)
+def test_what_makes_no_sense_says_so(make, hint):
+    with pytest.raises(UserError, match=hint):
+        make()
+
+
+@pytest.mark.parametrize("tilt", [*BOTH, dataclasses.replace(COUNT, adapter=SGD())], ids=str)
+def test_a_tilt_is_data(tilt):
+    assert load_spec(json.loads(json.dumps(dump(tilt)))) == tilt
