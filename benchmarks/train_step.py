@@ -26,6 +26,7 @@ from pargolf.core.budget import Clock
 from pargolf.core.roles import resolve
 from pargolf.core.spec import edit
 from pargolf.data.shards import Shards
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.bigram import BigramHash
 from pargolf.model.transformer import Block, Transformer
 from pargolf.model.value_embed import ValueEmbed
@@ -121,7 +122,8 @@ def plain_activation(z: Tensor) -> Tensor:
 def training(system: Recipe) -> Training:
     rng = np.random.default_rng(0)
     shards = Shards([rng.integers(1, system.model.vocab, 400_000).astype(np.uint16)])
-    return Training(system.train, system.model.build(1), shards, seed=1, clock=Clock(), seconds=float("inf"))
+    model = system.model.build(1)
+    return Training(system.train, model, shards, seed=1, clock=Clock(), seconds=float("inf"), kernels=compiled_kernels)
 
 
 def ours(system: Recipe) -> Callable[[int], None]:

@@ -20,9 +20,9 @@ from pargolf.core.errors import UserError
 from pargolf.core.roles import matches
 from pargolf.core.spec import dump
 from pargolf.core.spec import load as load_spec
+from pargolf.kernels.rms_norm import rms_norm
 from pargolf.model.bigram import BigramHash, BigramMix, TrigramHash
 from pargolf.model.init import FanIn, Normal, Orthogonal, Spectrum, Zeros, generator_for
-from pargolf.model.norm import rms_norm
 from pargolf.model.rope import Rope
 from pargolf.model.slots import Context
 from pargolf.model.transformer import Transformer

@@ -487,7 +487,14 @@ def test_attention_equals_its_reference(
     if documents:
         doc = (torch.rand(batch, length, generator=g) < 0.3).cumsum(-1)
         mask = (doc[:, :, None] == doc[:, None, :]).tril()[:, None]
-    assert_twins(attention_kernel.attention, attention_kernel.reference, (q, k, v), mask)
+
+    def fast(*qkv: Tensor) -> Tensor:
+        return attention_kernel.attention(*qkv, mask=lambda: mask)
+
+    def slow(*qkv: Tensor) -> Tensor:
+        return attention_kernel.reference(*qkv, mask)
+
+    assert_twins(fast, slow, (q, k, v))
 
 
 @settings(max_examples=25, deadline=None)
@@ -542,8 +549,9 @@ def test_no_kernel_is_without_a_twin() -> None:
     import pargolf.kernels
 
     for found in pkgutil.iter_modules(pargolf.kernels.__path__):
-        module = importlib.import_module(f"pargolf.kernels.{found.name}")
-        assert callable(module.reference), f"{found.name} has no reference"
+        if found.name != "compiled":  # which builds kernels and is none
+            module = importlib.import_module(f"pargolf.kernels.{found.name}")
+            assert callable(module.reference), f"{found.name} has no reference"
 
 
 def test_modules_of_the_model_hold_their_parameters_once() -> None:

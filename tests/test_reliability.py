@@ -310,7 +310,6 @@ class SlowDisk(RunFolder):
 @pytest.mark.parametrize("counts", ["all", "published"])
 def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data, tmp_path, monkeypatch):
     now, calls = [0.0], []
-    monkeypatch.setattr(run_training, "Clock", lambda: Clock(lambda: now[0]))
     clock, checkpoints = Clock(lambda: now[0]), Checkpoints(tmp_path / "checkpoints", 5.0)
 
     def slow(owner, name, seconds):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.kernels.attention import attention
+from pargolf.kernels.rms_norm import norm_and_turn
 from pargolf.model.linear import Linear
-from pargolf.model.norm import rms_norm
 from pargolf.model.rope import Rope
 from pargolf.model.slots import Context, Place, Slot, build_all
 
@@ -54,13 +54,13 @@ class AttentionModule(nn.Module):
         """Attend."""
         B, T, D = u_BTD.shape
         H, K = self.spec.heads, self.spec.kv_heads
-        q_BTHd = rms_norm(self.q(u_BTD).view(B, T, H, D // H))
-        k_BTKd = rms_norm(self.k(u_BTD).view(B, T, K, D // H))
+        q_BTHd, k_BTKd = self.q(u_BTD).view(B, T, H, D // H), self.k(u_BTD).view(B, T, K, D // H)
         v_BTKd = self.v(u_BTD).view(B, T, K, D // H)
         for change in self.values.values():
             v_BTKd = change(v_BTKd, ctx)
-        q_BTHd = self.spec.rope.rotate(q_BTHd, ctx) * self.q_gain.to(u_BTD.dtype)[:, None]
-        y_BTHd = attention(q_BTHd, self.spec.rope.rotate(k_BTKd, ctx), v_BTKd, ctx.mask_B1TT)
+        cos, sin = self.spec.rope.turns(q_BTHd, ctx)
+        q_BTHd, k_BTKd = norm_and_turn(q_BTHd, cos, sin, self.q_gain), norm_and_turn(k_BTKd, cos, sin)
+        y_BTHd = attention(q_BTHd, k_BTKd, v_BTKd, ctx.since_BT, ctx.mask)
         for change in self.outputs.values():
             y_BTHd = change(y_BTHd, v_BTKd, u_BTD)
         out_BTD: Tensor = self.out(y_BTHd.reshape(B, T, D))

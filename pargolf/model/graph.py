@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.errors import UserError
+from pargolf.kernels.blend import blend
 from pargolf.model.slots import ByLayer, Place, at_layer
 
 Order = tuple[int, ...]
@@ -97,7 +98,7 @@ class AddedModule(nn.Module):
 
     def forward(self, x_BTD: Tensor, s_BTD: Tensor) -> Tensor:
         """Add."""
-        return x_BTD + self.weight.to(x_BTD.dtype) * s_BTD
+        return blend(x_BTD, s_BTD, None, self.weight)
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,7 @@ class MixedModule(nn.Module):
 
     def forward(self, x_BTD: Tensor, s_BTD: Tensor) -> Tensor:
         """Mix."""
-        mix_2D = self.weight.to(x_BTD.dtype)
-        return mix_2D[0] * x_BTD + mix_2D[1] * s_BTD
+        return blend(x_BTD, s_BTD, self.weight[0], self.weight[1])
 
 
 @dataclass(frozen=True)

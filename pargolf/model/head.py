@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pargolf.kernels.product import product
 from pargolf.kernels.softcap_ce import softcap, softcap_cross_entropy
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Builds, Place
@@ -60,11 +60,8 @@ class HeadModule(nn.Module):
 
     def scores(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
         """Uncapped logits."""
-        bias_V = None if self.bias is None else self.bias.to(x_BTD.dtype)
-        if self.own is None:
-            return F.linear(x_BTD, table_VD.to(x_BTD.dtype), bias_V)
-        z_BTV: Tensor = self.own(x_BTD)
-        return z_BTV if bias_V is None else z_BTV + bias_V
+        z_BTV: Tensor = product(x_BTD, table_VD) if self.own is None else self.own(x_BTD)
+        return z_BTV if self.bias is None else z_BTV + self.bias.to(z_BTV.dtype)
 
     def bounded(self, z: Tensor) -> Tensor:
         """Logits from scores: under the cap, if there is one."""

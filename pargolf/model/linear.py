@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pargolf.kernels.product import product
+
 
 class Linear(nn.Module):
     """`x (..., in) -> (..., out)`."""
@@ -18,7 +20,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by the transposed weight."""
-        return F.linear(x, self.weight.to(x.dtype))
+        return product(x, self.weight)
 
 
 class Lookup(nn.Module):

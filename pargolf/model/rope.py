@@ -34,12 +34,10 @@ class Rope:
         turn = torch.outer(torch.arange(length, dtype=torch.float32, device=device), inverse)
         return turn.cos()[:, None], turn.sin()[:, None]
 
-    def rotate(self, x_BTHd: Tensor, ctx: Context) -> Tensor:
-        """Turn each head's first `dims` channels. The angles are computed once per forward pass and shape."""
-        dims = self.dims or x_BTHd.shape[-1]
+    def turns(self, x_BTHd: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """The angles for heads of this shape, made once per forward pass; `kernels/rms_norm.py` turns by them."""
         key = (self, x_BTHd.shape[1], x_BTHd.shape[-1])
         if key not in ctx.shared:
             ctx.shared[key] = self.angles(x_BTHd.shape[1], x_BTHd.shape[-1], x_BTHd.device)
-        cos, sin = (a.to(x_BTHd.dtype) for a in ctx.shared[key])
-        a, b, rest = torch.split(x_BTHd, [dims // 2, dims // 2, x_BTHd.shape[-1] - dims], dim=-1)
-        return torch.cat((a * cos + b * sin, b * cos - a * sin, rest), dim=-1)
+        cos, sin = ctx.shared[key]
+        return cos, sin

@@ -51,13 +51,23 @@ class Place:
 class Context:
     """What one forward pass carries beside the stream: ids, documents, and values computed once for all layers.
 
-    `doc_BT` numbers the documents when they are kept apart, and is None when they are packed together.
+    `doc_BT` numbers the documents when they are kept apart, and is None when they are packed together; `since_BT` is
+    the first position of each position's document.
     """
 
     ids_BT: Tensor
     doc_BT: Tensor | None = None
-    mask_B1TT: Tensor | None = None
+    since_BT: Tensor | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
+
+    def mask(self) -> Tensor | None:
+        """Whether a position (rows) may look at another (columns): (B, 1, T, T), made when first asked for."""
+        if self.doc_BT is None:
+            return None
+        if "mask" not in self.shared:
+            self.shared["mask"] = (self.doc_BT[:, :, None] == self.doc_BT[:, None, :]).tril()[:, None]
+        mask_B1TT: Tensor = self.shared["mask"]
+        return mask_B1TT
 
     def shifted(self, x_BT: Tensor, by: int, fill: int) -> Tensor:
         """`x` moved right by `by` positions; positions without such a predecessor in their document get `fill`."""

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.roles import Table, resolve
+from pargolf.kernels.rms_norm import rms_norm
 from pargolf.model.attention import Attention
 from pargolf.model.graph import Graph, Wire
 from pargolf.model.head import Head, HeadModule
 from pargolf.model.init import Init, generator_for
 from pargolf.model.linear import Lookup
 from pargolf.model.mlp import MLP, SwiGLU
-from pargolf.model.norm import rms_norm
 from pargolf.model.residual import Lanes, Parallel, Serial, TwoLanes, as_lanes
 from pargolf.model.slots import ByLayer, Context, Place, Slot, at_layer, build_all
 
@@ -154,9 +154,9 @@ class Transformer(nn.Module):
         """What every slot may look at; document numbers and mask only when documents are kept apart."""
         if self.spec.bos is None:
             return Context(ids_BT)
-        doc_BT = (ids_BT == self.spec.bos).cumsum(-1)
-        same_BTT = doc_BT[:, :, None] == doc_BT[:, None, :]
-        return Context(ids_BT, doc_BT, same_BTT.tril()[:, None])
+        begins_BT = ids_BT == self.spec.bos
+        place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        return Context(ids_BT, begins_BT.cumsum(-1), torch.where(begins_BT, place_T, 0).cummax(-1).values)
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """The normed stream that the head reads, (B, T, D)."""

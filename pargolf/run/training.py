@@ -26,6 +26,7 @@ from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Validated
 from pargolf.core.world import World
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.gptq import GPTQ, Hessians, calibrate
 from pargolf.run.folder import RunFolder
@@ -78,7 +79,16 @@ def train_weights(
     # A shared machine has slower moments.
     reserve = 2.0 * (packing + writing) + 0.5
     limit = _limit(recipe) - reserve
-    training = Training(recipe.train, model, validation.data.train, seed=seed, clock=clock, seconds=limit, world=world)
+    training = Training(
+        recipe.train,
+        model,
+        validation.data.train,
+        seed=seed,
+        clock=clock,
+        seconds=limit,
+        world=world,
+        kernels=compiled_kernels,
+    )
     if keep is not None and keep.resumed is not None:
         training.restore(keep.resumed.tensors, keep.resumed.facts)
     if training.compiled or math.isfinite(limit):

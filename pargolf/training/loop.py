@@ -10,6 +10,7 @@ a CPU whose steps are bounded by number the rest is then bit for bit what it wou
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from pargolf.core.roles import Table
 from pargolf.core.world import World
 from pargolf.data.stream import Sequential, TrainStream, WindowOrder
 from pargolf.data.unigram import log_unigram
+from pargolf.kernels.product import multiplies_half
 from pargolf.model.transformer import Transformer
 from pargolf.training.average import AverageSpec
 from pargolf.training.optimizer import Optimizer, Row
@@ -31,6 +33,8 @@ from pargolf.training.phases import Phase, WeightChange, WeightPhase
 from pargolf.training.schedule import Schedule, Standing, Warmdown
 
 Batch = tuple[Tensor, Tensor]
+Kernels = Callable[[bool], AbstractContextManager[Any]]
+"""Puts fast paths of a machine in use; told whether products may take bfloat16."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 _STOPS = ("", "interrupted", "terminated")
 
@@ -44,7 +48,8 @@ class Train:
     """How a recipe trains. `seconds` None: the track's training budget; `steps` bounds the run by steps instead.
 
     `batch_tokens` is the global batch; `micro_tokens` the most that one process holds in a forward pass. `compile`
-    None: where there is CUDA.
+    None: where there is CUDA. `half` takes bfloat16 for the matrix products: None where there is CUDA, True also on
+    processors that have instructions for it.
     """
 
     optimizer: Table[Row]
@@ -60,6 +65,7 @@ class Train:
     micro_tokens: int = 32_768
     validate_every: float = 0.1
     compile: bool | None = None
+    half: bool | None = None
 
 
 class Objective(nn.Module):
@@ -87,9 +93,13 @@ class Training:
         clock: Clock,
         seconds: float,
         world: World | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         self.spec, self.model, self.shards, self.seed = spec, model, shards, seed
         self.clock, self.seconds, self.world = clock, seconds, world or World()
+        cuda = self.world.device.type == "cuda"
+        self.half = cuda if spec.half is None else spec.half and (cuda or multiplies_half())
+        self.kernels = kernels or (lambda half: nullcontext())
         if model.head.bias is not None:
             with torch.no_grad():
                 model.head.bias.copy_(log_unigram(shards, model.spec.vocab))
@@ -102,7 +112,7 @@ class Training:
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world)
         self.average = spec.average.begin(self._weights()) if spec.average else None
         self.begun: list[int] = []
-        self.compiled = self.world.device.type == "cuda" if spec.compile is None else spec.compile
+        self.compiled = cuda if spec.compile is None else spec.compile
         self.first = 0.0
         self.slower = [0.0] * len(spec.phases)
         self.changes: dict[WeightPhase | None, tuple[WeightChange | None, Loss]] = {}
@@ -279,13 +289,16 @@ class Training:
         rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)
         self.optimizer.zero_grad()
         total = torch.zeros((), device=x_BT.device)
-        half = self.world.device.type == "cuda"
+        device = self.world.device.type
         for x_bT, y_bT in zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True):
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=half):
+            with (
+                self.kernels(self.half),
+                torch.autocast(device, torch.bfloat16, enabled=self.half and device == "cuda"),
+            ):
                 loss = self.loss(x_bT, y_bT) * (len(x_bT) / len(x_BT))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        if half:
+        if device == "cuda":
             self._ahead = (self.stream, step + 1, self._load(step + 1))
         return float(self.world.mean(total))
 

@@ -1,0 +1,155 @@
+"""Kernels in C for training on a CPU: where a passage of arithmetic is bound by memory, one pass instead of many.
+
+    with compiled_kernels(): ...      training on this machine; everywhere else nothing here is used
+
+A kernel file holds a few dozen lines of C beside its reference twin. They are compiled when first used, with the
+machine's own `cc` for its own processor, in about a second, and kept in the user's cache folder under a hash of source,
+compiler and processor. Where there is no compiler, torch's own operations are used, and only speed differs.
+
+Sums over rows are made in a fixed number of parts, so a result does not depend on the number of threads. Only float32
+tensors on a CPU that take part in a backward pass come here; scoring never does.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+PARTS = 16
+"""Parts that a sum over rows is made of."""
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
+_PRELUDE = """
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#define PARTS 16
+static inline float fexp(float x) {  /* 2 ulp; NaN stays NaN */
+    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+    float n = rintf(x * 1.44269504f), f = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.98756915e-4f;
+    p = p * f + 1.39819995e-3f; p = p * f + 8.33345191e-3f; p = p * f + 4.16657959e-2f;
+    p = p * f + 1.66666655e-1f; p = p * f + 5.00000012e-1f;
+    p = p * f * f + f + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float scale; memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+static inline float ftanh(float x) {
+    float far = 1.0f - 2.0f / (fexp(2.0f * x) + 1.0f), s = x * x;
+    float near = x + x * s * (-0.333333333f + s * (0.133333333f - s * (0.0539682540f - s * 0.0218694885f)));
+    return s < 0.04f ? near : far;
+}
+"""
+_ACTIVE: ContextVar["Compiled | None"] = ContextVar("compiled", default=None)
+
+
+class Compiled:
+    """Compiles C sources and calls their functions; `half`: layers' products may take bfloat16 factors.
+
+    Raises `OSError` where there is no working compiler.
+    """
+
+    def __init__(self, *, half: bool = False) -> None:
+        self.compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+        if self.compiler is None:
+            raise OSError("no C compiler")
+        self.half = half
+        self.folder = _cache_folder()
+        self._libraries: dict[str, ctypes.CDLL] = {}
+        self.load("int works(void) { return 1; }")
+
+    def load(self, source: str) -> ctypes.CDLL:
+        """The library made from `source`, which may use the prelude above."""
+        if source not in self._libraries:
+            self._libraries[source] = ctypes.CDLL(str(self._built(_PRELUDE + source)))
+        return self._libraries[source]
+
+    def call(self, source: str, function: str, *args: Tensor | int | float | None) -> None:
+        """Call `void function(...)`: tensors as pointers (None: null), int as long, float as float."""
+        getattr(self.load(source), function)(*map(_argument, args))
+
+    def _built(self, text: str) -> Path:
+        """The file of the compiled source, from the cache where it is there already."""
+        assert self.compiler is not None
+        name = hashlib.sha256("\n".join([text, *_FLAGS, self.compiler, _processor()]).encode()).hexdigest()[:24]
+        path = self.folder / f"{name}.so"
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=self.folder) as place:
+                (Path(place) / "kernel.c").write_text(text)
+                command = [self.compiler, *_FLAGS, "-shared", "-fPIC", "kernel.c", "-o", "kernel.so", "-lm"]
+                # Without OpenMP one thread does it all.
+                if subprocess.run([*command, "-fopenmp"], cwd=place, capture_output=True).returncode:
+                    subprocess.run(command, cwd=place, capture_output=True, check=True)
+                (Path(place) / "kernel.so").replace(path)
+        return path
+
+
+@contextmanager
+def compiled_kernels(half: bool = False) -> Iterator[bool]:
+    """Use kernels in C inside, and products of bfloat16 where `half`; yields whether there are any."""
+    found = _find(half)
+    token = _ACTIVE.set(found)
+    try:
+        yield found is not None
+    finally:
+        _ACTIVE.reset(token)
+
+
+def at_hand(*tensors: Tensor) -> Compiled | None:
+    """The compiled kernels, where they are in use and can take these tensors."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return None
+    active = _ACTIVE.get()
+    if active is None:
+        return None
+    fits = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+    return active if fits and any(x.requires_grad for x in tensors) else None
+
+
+@cache
+def _find(half: bool) -> Compiled | None:
+    """The compiler, or None where it is lacking or fails."""
+    try:
+        return Compiled(half=half)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cache_folder() -> Path:
+    """A folder that only this user writes to."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pargolf"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):
+        return Path(tempfile.mkdtemp(prefix="pargolf-"))
+
+
+def _processor() -> str:
+    """What `-march=native` looks at: another machine may share the home folder."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    kinds = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    return "\n".join([platform.machine(), platform.processor(), *kinds])
+
+
+def _argument(value: Tensor | int | float | None) -> object:
+    """A value as ctypes wants it."""
+    if isinstance(value, Tensor):
+        assert value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    if value is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_long(value)

@@ -1,0 +1,157 @@
+"""RMSNorm and what follows it at once: `y = x r`, r = 1 / sqrt(mean(x^2) + eps), then a turn and a gain for heads.
+
+    dx = r (g - x r^2 mean(g x))
+
+`norm_and_turn` is for normed queries and keys (B, T, H, d): the first `2 R` channels of a head are rotated in pairs
+(i, i + R) by the angles of their position (`model/rope.py`), and each head is multiplied by its gain. torch makes about
+ten passes of it and twice as many backward; the C below makes one and one. `reference` and `turned` are the twins.
+
+Source: Zhang & Sennrich 2019 (arXiv:1910.07467), without a learned weight and with the smallest step of float32 for eps
+(1.19e-7); the published systems use it for the embedding, before attention and MLP, at the end, and per head on queries
+and keys.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pargolf.kernels.compiled import PARTS, Compiled, at_hand
+
+_EPS = torch.finfo(torch.float32).eps
+_C = """
+void norm(const float *x, float *y, float *rs, long rows, long d, float eps) {
+    #pragma omp parallel for
+    for (long n = 0; n < rows; n++) {
+        const float *u = x + n * d; float *v = y + n * d, s = 0;
+        #pragma omp simd reduction(+:s)
+        for (long i = 0; i < d; i++) s += u[i] * u[i];
+        float r = 1.0f / sqrtf(s / d + eps);
+        rs[n] = r;
+        #pragma omp simd
+        for (long i = 0; i < d; i++) v[i] = u[i] * r;
+    }
+}
+void norm_back(const float *g, const float *x, const float *rs, float *dx, long rows, long d) {
+    #pragma omp parallel for
+    for (long n = 0; n < rows; n++) {
+        const float *u = x + n * d, *h = g + n * d; float *v = dx + n * d, s = 0, r = rs[n];
+        #pragma omp simd reduction(+:s)
+        for (long i = 0; i < d; i++) s += u[i] * h[i];
+        float w = s / d * r * r;
+        #pragma omp simd
+        for (long i = 0; i < d; i++) v[i] = r * (h[i] - u[i] * w);
+    }
+}
+void turn(const float *x, const float *cs, const float *sn, const float *gain, float *y, float *rs,
+          long rows, long T, long H, long d, long R, float eps) {
+    #pragma omp parallel for
+    for (long n = 0; n < rows; n++) for (long h = 0; h < H; h++) {
+        const float *u = x + (n * H + h) * d, *c = cs + n % T * R, *z = sn + n % T * R;
+        float *v = y + (n * H + h) * d, s = 0;
+        #pragma omp simd reduction(+:s)
+        for (long i = 0; i < d; i++) s += u[i] * u[i];
+        float r = 1.0f / sqrtf(s / d + eps), w = gain ? r * gain[h] : r;
+        rs[n * H + h] = r;
+        #pragma omp simd
+        for (long i = 0; i < R; i++) {
+            float a = u[i], b = u[i + R];
+            v[i] = (a * c[i] + b * z[i]) * w; v[i + R] = (b * c[i] - a * z[i]) * w;
+        }
+        #pragma omp simd
+        for (long i = 2 * R; i < d; i++) v[i] = u[i] * w;
+    }
+}
+void turn_back(const float *g, const float *x, const float *cs, const float *sn, const float *gain, const float *rs,
+               float *dx, float *dgain, long rows, long T, long H, long d, long R) {
+    #pragma omp parallel for
+    for (long p = 0; p < PARTS; p++)
+    for (long n = rows * p / PARTS; n < rows * (p + 1) / PARTS; n++) for (long h = 0; h < H; h++) {
+        const float *u = x + (n * H + h) * d, *k = g + (n * H + h) * d, *c = cs + n % T * R, *z = sn + n % T * R;
+        float *v = dx + (n * H + h) * d, r = rs[n * H + h], s = 0, w = gain ? r * gain[h] : r;
+        #pragma omp simd
+        for (long i = 0; i < R; i++) {  /* turn back; the turn keeps inner products */
+            v[i] = k[i] * c[i] - k[i + R] * z[i]; v[i + R] = k[i + R] * c[i] + k[i] * z[i];
+        }
+        #pragma omp simd
+        for (long i = 2 * R; i < d; i++) v[i] = k[i];
+        #pragma omp simd reduction(+:s)
+        for (long i = 0; i < d; i++) s += u[i] * v[i];
+        if (gain) dgain[p * H + h] += s * r;
+        float t = s / d * r * r;
+        #pragma omp simd
+        for (long i = 0; i < d; i++) v[i] = w * (v[i] - u[i] * t);
+    }
+}
+"""
+
+
+def reference(x: Tensor) -> Tensor:
+    """The norm over the last dimension, by torch."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Normalize the last dimension."""
+    fast = at_hand(x)
+    if isinstance(fast, Compiled):
+        y: Tensor = _Norm.apply(x, fast)  # type: ignore[no-untyped-call]
+        return y
+    return reference(x)
+
+
+def turned(x_BTHd: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
+    """Rotate the first `2 R` channels of each head by the angles of its position; the others pass."""
+    R = cos_T1R.shape[-1]
+    cos, sin = cos_T1R.to(x_BTHd.dtype), sin_T1R.to(x_BTHd.dtype)
+    a, b, rest = torch.split(x_BTHd, [R, R, x_BTHd.shape[-1] - 2 * R], dim=-1)
+    return torch.cat((a * cos + b * sin, b * cos - a * sin, rest), dim=-1)
+
+
+def norm_and_turn(x_BTHd: Tensor, cos_T1R: Tensor, sin_T1R: Tensor, gain_H: Tensor | None = None) -> Tensor:
+    """Norm each head, turn it, multiply by its gain where there is one."""
+    fast = at_hand(x_BTHd)
+    if isinstance(fast, Compiled):
+        y: Tensor = _NormAndTurn.apply(x_BTHd, cos_T1R, sin_T1R, gain_H, fast)  # type: ignore[no-untyped-call]
+        return y
+    y_BTHd = turned(rms_norm(x_BTHd), cos_T1R, sin_T1R)
+    return y_BTHd if gain_H is None else y_BTHd * gain_H.to(y_BTHd.dtype)[:, None]
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, fast: Compiled) -> Tensor:
+        x, d = x.contiguous(), x.shape[-1]
+        y, r = torch.empty_like(x), x.new_empty(x.numel() // d)
+        fast.call(_C, "norm", x, y, r, len(r), d, _EPS)
+        ctx.save_for_backward(x, r)
+        ctx.fast = fast
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        x, r = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        ctx.fast.call(_C, "norm_back", grads[0].contiguous(), x, r, dx, len(r), x.shape[-1])
+        return dx, None
+
+
+class _NormAndTurn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor | None, fast: Compiled) -> Tensor:
+        x, (B, T, H, d), R = x.contiguous(), x.shape, cos.shape[-1]
+        y, r = torch.empty_like(x), x.new_empty(B * T * H)
+        fast.call(_C, "turn", x, cos, sin, gain, y, r, B * T, T, H, d, R, _EPS)
+        ctx.save_for_backward(x, cos, sin, gain, r)
+        ctx.fast = fast
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
+        x, cos, sin, gain, r = ctx.saved_tensors
+        (B, T, H, d), R = x.shape, cos.shape[-1]
+        dx, dgain = torch.empty_like(x), None if gain is None else x.new_zeros(PARTS, H)
+        g = grads[0].contiguous()
+        ctx.fast.call(_C, "turn_back", g, x, cos, sin, gain, r, dx, dgain, B * T, T, H, d, R)
+        return dx, None, None, None if dgain is None else dgain.sum(0), None

@@ -1,0 +1,204 @@
+"""Kernels in C against their reference twins, forward and backward, and whole steps against torch's own."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pargolf.core.budget import Clock
+from pargolf.core.events import Step
+from pargolf.core.spec import edit
+from pargolf.data.shards import Shards
+from pargolf.kernels import attention, blend, compiled, product, relu2_mlp, rms_norm, softcap_ce
+from pargolf.kernels.compiled import Compiled, compiled_kernels
+from pargolf.recipes.demo import RECIPE as DEMO
+from pargolf.training.loop import Training
+
+some = settings(max_examples=20, deadline=None)
+needs_a_compiler = pytest.mark.skipif(compiled._find(False) is None, reason="there is no C compiler")
+
+
+def both_ways(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The output, and the gradient of each input under one upstream gradient."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    out = function(*leaves)
+    out.backward(torch.empty(out.shape).normal_(generator=torch.Generator().manual_seed(9)))
+    grads = [x.grad for x in leaves]
+    assert all(g is not None for g in grads)
+    return [out.detach(), *(g for g in grads if g is not None)]
+
+
+def assert_twins(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """The fast path is taken, and gives what its twin gives."""
+    with compiled_kernels():
+        made_by = fast(inputs[0].clone().requires_grad_(), *inputs[1:]).grad_fn
+        assert made_by is not None and made_by.name().startswith("_"), "torch's own operations were used"
+        ours = both_ways(fast, inputs)
+    for a, b in zip(ours, both_ways(slow, inputs), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@needs_a_compiler
+@some
+@given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 110),
+    kv_heads=st.integers(1, 2),
+    group=st.integers(1, 3),
+    width=st.integers(1, 40),
+    documents=st.sampled_from([0.0, 0.02, 0.3]),
+    seed=st.integers(0, 10**6),
+)
+def test_attention(batch: int, length: int, kv_heads: int, group: int, width: int, documents: float, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    q = torch.randn(batch, length, kv_heads * group, width, generator=g)
+    k, v = (torch.randn(batch, length, kv_heads, width, generator=g) for _ in range(2))
+    doc = (torch.rand(batch, length, generator=g) < documents).cumsum(-1)
+    since, mask = torch.searchsorted(doc, doc), (doc[:, :, None] == doc[:, None, :]).tril()[:, None]
+
+    def fast(*qkv: Tensor) -> Tensor:
+        return attention.attention(*qkv, since if documents else None)
+
+    assert_twins(fast, lambda *qkv: attention.reference(*qkv, mask), q, k, v)
+
+
+@needs_a_compiler
+@some
+@given(
+    rows=st.integers(1, 40),
+    vocab=st.integers(2, 70),
+    cap=st.floats(0.5, 40.0),
+    spread=st.floats(0.01, 90.0),
+    seed=st.integers(0, 10**6),
+)
+def test_softcap_cross_entropy(rows: int, vocab: int, cap: float, spread: float, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    z, target = torch.randn(rows, vocab, generator=g) * spread, torch.randint(0, vocab, (rows,), generator=g)
+    assert_twins(
+        lambda z: softcap_ce.softcap_cross_entropy(z, target, cap), lambda z: softcap_ce.reference(z, target, cap), z
+    )
+
+
+@needs_a_compiler
+@some
+@given(rows=st.integers(1, 40), width=st.integers(1, 70), slope=st.floats(0.0, 1.0), seed=st.integers(0, 10**6))
+def test_norm_activation_and_blend(rows: int, width: int, slope: float, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x, s = (torch.randn(rows, width, generator=g) for _ in range(2))
+    keep, add = (torch.randn(width, generator=g) for _ in range(2))
+    assert_twins(rms_norm.rms_norm, rms_norm.reference, x)
+    assert_twins(lambda z: relu2_mlp.squared_leaky_relu(z, slope), lambda z: relu2_mlp.reference(z, slope), x)
+    assert_twins(blend.blend, blend.reference, x, s, keep, add)
+    assert_twins(lambda x, s, w: blend.blend(x, s, None, w), lambda x, s, w: blend.reference(x, s, None, w), x, s, add)
+
+
+@needs_a_compiler
+@some
+@given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 40),
+    heads=st.integers(1, 4),
+    pairs=st.integers(1, 8),
+    passed=st.integers(0, 9),
+    gains=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_norm_and_turn(batch: int, length: int, heads: int, pairs: int, passed: int, gains: bool, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, length, heads, 2 * pairs + passed, generator=g)
+    angle = torch.randn(length, 1, pairs, generator=g)
+    gain = (torch.randn(heads, generator=g),) if gains else ()
+
+    def slow(x: Tensor, gain: Tensor | None = None) -> Tensor:
+        y = rms_norm.turned(rms_norm.reference(x), angle.cos(), angle.sin())
+        return y if gain is None else y * gain[:, None]
+
+    assert_twins(lambda x, *gain: rms_norm.norm_and_turn(x, angle.cos(), angle.sin(), *gain), slow, x, *gain)
+
+
+def test_half_products_are_products_of_rounded_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product, "at_hand", lambda *x: Compiled.__new__(Compiled))
+    monkeypatch.setattr(Compiled, "half", True, raising=False)
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(2, 5, 16, generator=g), torch.randn(8, 16, generator=g)
+    y, dx, dw = both_ways(product.product, (x, w))
+    assert torch.equal(y, (x.bfloat16() @ w.bfloat16().T).float()) and y.dtype == dx.dtype == dw.dtype == torch.float32
+    for ours, exact in zip((y, dx, dw), both_ways(product.reference, (x, w)), strict=True):
+        assert ours.shape == exact.shape and (ours - exact).norm() < 0.01 * exact.norm()
+
+
+def trained(kernels: Callable[[bool], AbstractContextManager[Any]] | None) -> dict[str, Tensor]:
+    """The demo's weights, small and with every kernel's work in it, after four steps."""
+    system = edit(DEMO, {"model.vocab": 64, "train.batch_tokens": 128, "train.seq_len": 64, "train.steps": 4})
+    tokens = np.random.default_rng(0).integers(1, 64, 5000).astype(np.uint16)
+    model = system.model.build(1)
+    train = replace(system.train, half=False)
+    run = Training(train, model, Shards([tokens]), seed=1, clock=Clock(), seconds=float("inf"), kernels=kernels)
+    assert sum(isinstance(event, Step) for event in run.run()) == 4
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@needs_a_compiler
+def test_steps_agree_with_torch() -> None:
+    plain, ours = trained(None), trained(compiled_kernels)
+    assert any(not torch.equal(plain[name], ours[name]) for name in plain), "the kernels were not used"
+    for name in plain:
+        torch.testing.assert_close(ours[name], plain[name], atol=2e-3, rtol=1e-3, msg=name)
+    again = trained(compiled_kernels)
+    assert all(torch.equal(again[name], ours[name]) for name in ours)
+
+
+@needs_a_compiler
+def test_a_kernel_does_not_depend_on_threads() -> None:
+    x, s, w = torch.randn(300, 24), torch.randn(300, 24), torch.randn(24)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        with compiled_kernels():
+            found.append(both_ways(blend.blend, (x, s, w, w)))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@needs_a_compiler
+def test_not_a_number_stays_one() -> None:
+    z = torch.zeros(3, 20)
+    z[1, 4] = float("nan")
+    q = torch.randn(1, 40, 1, 8)
+    q[0, 7] = float("nan")
+    with compiled_kernels():
+        loss = softcap_ce.softcap_cross_entropy(z.requires_grad_(), torch.tensor([1, 2, 3]), 30.0)
+        y = attention.attention(q.requires_grad_(), torch.randn(1, 40, 1, 8), torch.randn(1, 40, 1, 8))
+    assert loss.isnan() and y[0, 7].isnan().all() and not y[0, 8:].isnan().any()
+
+
+def test_only_training_on_a_cpu_comes_here() -> None:
+    leaf = torch.zeros(2, 4, requires_grad=True)
+    assert compiled.at_hand(leaf) is None
+    with compiled_kernels() as found:
+        assert (compiled.at_hand(leaf) is not None) == found
+        assert compiled.at_hand(leaf.detach()) is None and compiled.at_hand(leaf.double()) is None
+        with torch.no_grad():
+            assert compiled.at_hand(leaf) is None
+
+
+@pytest.mark.parametrize("compiler", ["", "false"])
+def test_without_a_working_compiler_torch_does_it(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: compiler or None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled._find.cache_clear()
+    try:
+        with compiled_kernels() as found:
+            assert not found and compiled.at_hand(torch.zeros(2, requires_grad=True)) is None
+    finally:
+        compiled._find.cache_clear()
