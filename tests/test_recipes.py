@@ -18,7 +18,6 @@ from pargolf.core.spec import digest, dump, edit, load
 from pargolf.evaluate.windows import Published
 from pargolf.model.transformer import Transformer
 from pargolf.quant.grid import Int, Keep
-from pargolf.quant.plan import QAT
 from pargolf.recipes import catalog
 from pargolf.run.forecast import forecast, parameters, shapes
 from pargolf.run.recipe import Recipe
@@ -29,12 +28,13 @@ from pargolf.training.schedule import Standing, Warmdown, WarmdownIters
 
 REPAIRED = [name for name in catalog.names() if name.endswith("_repaired")]
 PAIRS = [(name.removesuffix("_repaired"), name) for name in REPAIRED]
-SYSTEMS = ["baseline", "pr549", "pr910", "pr1009", "pr543", "pr295", "pr861"]
+SYSTEMS = ["baseline", "pr549", "pr910", "pr1009", "pr543", "pr295", "pr861", "pr1855", "pr2135"]
 OURS = [*SYSTEMS, *REPAIRED]
 
 # Counts of the published scripts, from their logs and by construction (SYSTEMS.md, section 0). 543 holds nine scales
-# of layers without a value embedding, which its code never reads.
-IDLE_543 = 9
+# of layers without a value embedding, which its code never reads; 1855 and 2135 six lane weights for each of the eight
+# blocks that have no lanes.
+IDLE_543, IDLE_1855 = 9, 48
 RUN = {
     "baseline": 17_059_912,
     "pr549": 26_928_220,
@@ -43,6 +43,8 @@ RUN = {
     "pr543": 25_224_291 - IDLE_543,
     "pr295": 25_517_138,
     "pr861": 30_208_603,
+    "pr1855": 35_945_671 - IDLE_1855,
+    "pr2135": 35_945_673 - IDLE_1855,
 }
 SHIPPED = {
     "pr549": ({"model.embed[0].buckets": 2048}, 26_993_756),
@@ -109,8 +111,8 @@ def test_every_table_fits_its_model(name, scale):
     grids = recipe.quant.grids(dict.fromkeys(sizes, torch.empty(0)))
     assert grids.keys() == sizes.keys()
     for phase in recipe.train.phases:
-        assert isinstance(phase.weights, QAT)
-        phase.weights.resolve(dict.fromkeys(sizes, torch.empty(0)))
+        if phase.weights is not None:
+            phase.weights.resolve(dict.fromkeys(sizes, torch.empty(0)))
     own = [n for n, s in sizes.items() if len(s) == 2 and not n.startswith("graph.") and not n.endswith("score.weight")]
     resolve(recipe.model.init, own, what="init table")
 
@@ -122,23 +124,30 @@ def test_matrices_are_learned_by_muon_and_coded_in_few_bits(name):
     rows = resolve(recipe.train.optimizer, sizes)
     grids = recipe.quant.grids(dict.fromkeys(sizes, torch.empty(0)))
     whole = 0
-    for block in (n for n, s in sizes.items() if n.startswith("blocks.") and len(s) == 2):
+    for block in (n for n, s in sizes.items() if n.startswith("blocks.") and len(s) == 2 and ".score." not in n):
         assert type(rows[block]).__name__ == "Muon", block
         whole += isinstance(grids[block], Keep)
     assert whole == {"pr1009": 1, "pr295": 2}.get(name, 0)
+
+
+def _grids(phase):
+    return None if phase.weights is None else phase.weights.table
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_mini_keeps_techniques_bits_and_shares(name):
     full, small = found(name), mini(found(name))
     assert len(small.model.blocks) == min(LAYERS, len(full.model.blocks))
-    for slot in ("embed", "stream", "shared", "graph"):
+    for slot in ("embed", "entry", "stream", "shared", "graph"):
         assert [type(s) for s in getattr(small.model, slot)] == [type(s) for s in getattr(full.model, slot)]
     assert {type(s) for b in small.model.blocks for s in (*b.attn.values, *b.attn.outputs)} == {
         type(s) for b in full.model.blocks for s in (*b.attn.values, *b.attn.outputs)
     }
     assert [grid for _, grid in small.quant.table] == [grid for _, grid in full.quant.table]
-    assert [p.weights.table for p in small.train.phases] == [p.weights.table for p in full.train.phases]
+    assert [_grids(p) for p in small.train.phases] == [_grids(p) for p in full.train.phases]
+    assert {type(b.residual) for b in small.model.blocks} == {type(b.residual) for b in full.model.blocks}
+    repeats = [len(m.order or ()) > len(m.blocks) for m in (small.model, full.model)]
+    assert repeats[0] == repeats[1]
     assert isinstance(small.train.schedule, Warmdown) and small.train.steps is None
     assert mini(small) == small
     a, b = full.model.blocks[-1].attn, small.model.blocks[-1].attn
@@ -188,7 +197,7 @@ def test_steps_in_every_phase_learn_and_what_they_leave_can_be_coded(name):
     losses = [e.loss for e in events if isinstance(e, Step)]
     assert isinstance(events[-1], Stopped) and np.isfinite(losses).all() and losses[-1] < losses[0]
     assert {e.phase for e in events if isinstance(e, PhaseBegan)} == {phase.name for phase in began}
-    assert (training.change is not None) == bool(began)
+    assert (training.change is not None) == any(phase.weights for phase in began)
     coded = recipe.quant.encode({n: p.detach() for n, p in model.named_parameters()})
     assert set(coded) == set(dict(model.named_parameters()))
 

@@ -154,10 +154,11 @@ def _settings(part: Any, *, but: tuple[str, ...]) -> list[str]:
 def _table(table: Iterable[tuple[str, Any]]) -> list[str]:
     """Rows of a table; neighbours of one value share a line."""
     from pargolf.core.spec import show
+    from pargolf.training.muon import POLAR_EXPRESS
 
     lines = []
     for value, rows in groupby(table, key=lambda row: row[1]):
-        shown = "as they are" if value is None else show(value)
+        shown = "as they are" if value is None else show(value).replace(show(POLAR_EXPRESS), "POLAR_EXPRESS")
         lines.append(_row("  ".join(glob for glob, _ in rows), shown))
     return lines
 

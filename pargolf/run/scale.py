@@ -206,7 +206,7 @@ def _adapt(adapter: Adapter | None, seq_len: int) -> Adapter | None:
 
 
 def _windows(windows: Windows) -> Windows:
-    """Windows of the small context; where they slide, with a stride of a quarter of it."""
+    """Windows of the small context; where they slide, with a stride of at most a quarter of it."""
     if isinstance(windows, Plain):
         return Plain(CONTEXT)
-    return replace(windows, length=CONTEXT, stride=CONTEXT // 4)
+    return replace(windows, length=CONTEXT, stride=min(windows.stride, CONTEXT // 4))
