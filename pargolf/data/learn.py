@@ -15,7 +15,8 @@ import numpy as np
 import sentencepiece
 
 from pargolf.core.errors import UserError
-from pargolf.data.tokens import SPACE_MARK, SentencePieceTokenizer
+from pargolf.data.caseops import SYMBOLS, spelled
+from pargolf.data.tokens import SPACE_MARK, SentencePieceTokenizer, sentencepiece_tokenizer
 
 RESERVED = 3 + 256
 SMALLEST = RESERVED + 5
@@ -23,14 +24,20 @@ COVERAGE = 0.9995
 CHUNK = 1000
 
 
-def train_bpe(texts: Sequence[str], *, vocab: int) -> SentencePieceTokenizer:
-    """Train `vocab` pieces on `texts`; the same texts give the same bytes. Raises `UserError` for too little text."""
-    if not SMALLEST <= vocab <= 1 << 16:
+def train_bpe(texts: Sequence[str], *, vocab: int, caseops: bool = False) -> SentencePieceTokenizer:
+    """Train `vocab` pieces on `texts`; the same texts give the same bytes. Raises `UserError` for too little text.
+
+    With `caseops` on the texts as `caseops.py` spells them, its four symbols among the pieces.
+    """
+    symbols = list(SYMBOLS) if caseops else []
+    texts = [spelled(text) for text in texts] if caseops else texts
+    least = SMALLEST + len(symbols)
+    if not least <= vocab <= 1 << 16:
         raise UserError(
-            f"A vocabulary of {vocab} pieces cannot be trained; take {SMALLEST} to 65536, or 257 for plain bytes."
+            f"A vocabulary of {vocab} pieces cannot be trained; take {least} to 65536, or 257 for plain bytes."
         )
     written = io.BytesIO()
-    kept = frequent_characters(texts, at_most=(vocab - RESERVED) // 2)
+    kept = frequent_characters(texts, at_most=(vocab - RESERVED - len(symbols)) // 2)
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=chunks(texts, kept),
@@ -38,6 +45,7 @@ def train_bpe(texts: Sequence[str], *, vocab: int) -> SentencePieceTokenizer:
             model_type="bpe",
             vocab_size=vocab,
             byte_fallback=True,
+            user_defined_symbols=symbols,
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
@@ -55,7 +63,7 @@ def train_bpe(texts: Sequence[str], *, vocab: int) -> SentencePieceTokenizer:
         raise UserError(
             f"The training text is too small for {vocab} pieces: {fits}, or 257 for plain bytes."
         ) from error
-    return SentencePieceTokenizer(written.getvalue())
+    return sentencepiece_tokenizer(written.getvalue())
 
 
 def frequent_characters(texts: Sequence[str], *, at_most: int) -> str:
@@ -64,7 +72,7 @@ def frequent_characters(texts: Sequence[str], *, at_most: int) -> str:
     for text in texts:
         found = np.bincount(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"))
         counts[: len(found)] += found
-    counts[[0, ord("\n"), ord("\r"), ord("\t"), ord(SPACE_MARK)]] = 0
+    counts[[0, *map(ord, "\n\r\t" + SPACE_MARK + SYMBOLS)]] = 0
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     covered = np.cumsum(counts[order]) / max(1, int(counts.sum()))
     enough = int(np.searchsorted(covered, COVERAGE)) + 1

@@ -76,20 +76,22 @@ def prepare(
     *,
     vocab: int = 1024,
     val_fraction: float = 0.1,
+    caseops: bool = False,
     force: bool = False,
 ) -> Iterator[Progress]:
     """Make the data folder `out` from `sources` (`sources.py` says what may be one), yielding progress.
 
     Nothing happens until the iterator is advanced, and the folder stands when it ends. A `total` of 0 is not known
-    yet. `vocab=257` is plain bytes. Raises `UserError` for sources without text, text that cannot be read or
-    tokenized exactly, too little text for `vocab`, or an `out` that holds something (`force` replaces prepared data).
+    yet. `vocab=257` is plain bytes. `caseops` spells capitals as symbols (`caseops.py`). Raises `UserError` for sources
+    without text, text that cannot be read or tokenized exactly, too little text for `vocab`, or an `out` that holds
+    something (`force` replaces prepared data).
     """
     out = Path(out).resolve()
     ratio = val_ratio(val_fraction)
     _refuse_to_overwrite(out, force=force)
     files = find_files(sources)
     plan = yield from _plan(lambda: read_documents(files), ratio)
-    tokenizer = yield from _learn(plan, vocab)
+    tokenizer = yield from _learn(plan, vocab, caseops=caseops)
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -153,16 +155,18 @@ def _halve(document: Document, ratio: Fraction) -> list[Document]:
     return [Document(f"{document.id}#train", text[:goal]), Document(f"{document.id}#val", text[goal:])]
 
 
-def _learn(plan: Plan, vocab: int) -> Work[Tokenizer]:
+def _learn(plan: Plan, vocab: int, *, caseops: bool) -> Work[Tokenizer]:
     """Train on the training documents, every k-th of them where they are more than 64 MiB."""
     if vocab == ByteTokenizer.vocab:
+        if caseops:
+            raise UserError("Plain bytes have no pieces to spell capitals with; leave --caseops out, or take more.")
         return ByteTokenizer()
     yield Progress("learning the tokenizer", 0, 1, f"{vocab} pieces")
     total = sum(row.bytes for row in plan.kept if row.split == "train")
     stride = -(-total // SAMPLE_BYTES)
     training = (document.text for document, row in plan.documents() if row.split == "train")
     sample = [text[: SAMPLE_BYTES // 4] for number, text in enumerate(training) if number % stride == 0]
-    tokenizer = train_bpe(sample, vocab=vocab)
+    tokenizer = train_bpe(sample, vocab=vocab, caseops=caseops)
     yield Progress("learning the tokenizer", 1, 1, f"{vocab} pieces")
     return tokenizer
 

@@ -22,11 +22,13 @@ import numpy.typing as npt
 import sentencepiece
 
 from pargolf.core.errors import UserError
+from pargolf.data.caseops import SYMBOL_BYTES, plain, spelled
 from pargolf.data.documents import Row
 from pargolf.data.shards import Shards, Tokens
 
 SPACE_MARK = "▁"
 MODEL_LIMIT = 64 << 20
+_PROBES = ("a", " a", "a  a ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +90,10 @@ class SentencePieceTokenizer:
             raise UserError(f"A vocabulary of {self.vocab} does not fit the shards' 16 bits; use 65536 or fewer.")
         self._pieces = [self._piece_bytes(i) for i in range(self.vocab)]
         mark = [int(self._model.piece_to_id(f"<0x{byte:02X}>")) for byte in SPACE_MARK.encode()]
-        spelled = all(self._model.is_byte(i) for i in mark)
-        exact = all(self.raw(self._model.encode(probe)) == probe.encode() for probe in ("a", " a", "a  a "))
-        self._mark_ids = mark if spelled and exact else None
+        in_bytes = all(self._model.is_byte(i) for i in mark)
+        pieces = (b"".join(self._pieces[i] for i in self._model.encode(probe)) for probe in _PROBES)
+        exact = all(found == probe.encode() for found, probe in zip(pieces, _PROBES))
+        self._mark_ids = mark if in_bytes and exact else None
 
     def encode(self, text: str) -> Tokens:
         """Token ids of one document, without BOS: uint16 (N,). Raises `UserError` for text that UTF-8 cannot hold."""
@@ -130,6 +133,10 @@ class SentencePieceTokenizer:
             table.bytes_V[i] = len(piece.removeprefix(SPACE_MARK).encode())
         return table
 
+    def piece_id(self, piece: str) -> int:
+        """The id of a piece; that of the unknown piece where the model has none such."""
+        return int(self._model.piece_to_id(piece))
+
     def _silent(self, i: int) -> bool:
         return bool(self._model.is_control(i) or self._model.is_unknown(i) or self._model.is_unused(i))
 
@@ -140,6 +147,29 @@ class SentencePieceTokenizer:
         if self._model.is_byte(i):
             return bytes([int(piece[3:5], 16)])
         return piece.replace(SPACE_MARK, " ").encode()
+
+
+class CaseTokenizer(SentencePieceTokenizer):
+    """A SentencePiece model that knows the symbols of `caseops.py`, and reads text through them."""
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of one document as it is spelled, without BOS: uint16 (N,)."""
+        return super().encode(spelled(text))
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
+        """The text with its capitals."""
+        return plain(super().decode(tokens))
+
+    def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
+        """The bytes of the text with its capitals; bytes that are no UTF-8 stay as they are."""
+        return plain(super().raw(tokens).decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+    def byte_table(self, size: int = 0) -> ByteTable:
+        """The published table, with the bytes that the symbols stand for."""
+        table = super().byte_table(size)
+        for symbol, count in SYMBOL_BYTES.items():
+            table.bytes_V[self.piece_id(symbol)] = count
+        return table
 
 
 class ByteTokenizer:
@@ -181,7 +211,14 @@ def load_tokenizer(path: str | Path) -> SentencePieceTokenizer:
         raise UserError(f"There is no tokenizer {path}; put the .model file beside the shards.")
     if path.stat().st_size > MODEL_LIMIT:
         raise UserError(f"{path} is over {MODEL_LIMIT} bytes; that is no tokenizer this program reads.")
-    return SentencePieceTokenizer(path.read_bytes())
+    return sentencepiece_tokenizer(path.read_bytes())
+
+
+def sentencepiece_tokenizer(proto: bytes) -> SentencePieceTokenizer:
+    """The tokenizer of a `.model` file's bytes, which reads through `caseops` where the model has its symbols."""
+    tokenizer = SentencePieceTokenizer(proto)
+    cased = all(tokenizer.raw([tokenizer.piece_id(symbol)]) == symbol.encode() for symbol in SYMBOL_BYTES)
+    return CaseTokenizer(proto) if cased else tokenizer
 
 
 def count_bytes(
