@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from pargolf.audit.judge import audit
+from pargolf.audit.sandbox import is_foreign, probe_script
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.spec import edit
@@ -22,7 +20,7 @@ from pargolf.evaluate import windows as window_specs
 from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.generate import generate as sample
 from pargolf.evaluate.generate import score_text
-from pargolf.evaluate.probes import LedgerGrader, stream
+from pargolf.evaluate.probes import LedgerGrader, stir, stream
 from pargolf.evaluate.probes import probe as prove_laws
 from pargolf.evaluate.score import Score
 from pargolf.model.transformer import Transformer
@@ -326,7 +324,12 @@ def score(artifact: str | Path, *, data: str | Path, windows: str | None = None,
 
 
 def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
-    """Prove the laws of a fair score on a recipe (with first weights) or an artifact; returns a verdict per law."""
+    """Prove the laws of a fair score on a recipe (with first weights), an artifact or a foreign script, a row per law.
+
+    A script without a `RECIPE` is foreign: it runs in the sandbox only. Raises `UserError` when it cannot be probed.
+    """
+    if is_foreign(target):
+        return probe_script(str(target))
     if str(target).endswith(".pargolf"):
         unpacked = read_artifact(str(target))
         model, windows, adapter = unpacked.model, unpacked.plain, unpacked.adapt
@@ -341,14 +344,6 @@ def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
     apart = spec.bos is not None and adapter is None
     verdicts = prove_laws(grader, stream(vocab=spec.vocab, bos=bos), vocab=spec.vocab, bos=bos, isolated=apart)
     return [verdict.row() for verdict in verdicts]
-
-
-def stir(model: nn.Module) -> None:
-    """Move first weights away from zero outputs, where every law would hold for want of anything to see."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
 
 
 def inspect(artifact: str | Path) -> dict[str, Any]:

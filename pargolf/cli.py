@@ -349,11 +349,14 @@ def score(
 
 @app.command()
 def probe(
-    target: Annotated[str, typer.Argument(help="A recipe, or a model.pargolf file.")],
+    target: Annotated[str, typer.Argument(help="A recipe, a model.pargolf file, or anybody's train_gpt.py.")],
     scale: ScaleOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Prove that a model's grades are fair: causal, normalized, once, and by document where promised."""
+    """Prove that a model's grades are fair: causal, normalized, once, and by document where promised.
+
+    A script that defines no RECIPE is a foreign one: it is imported in a sandbox, and its own model is probed there.
+    """
     _threads(1)
     from pargolf import api
 
@@ -471,19 +474,24 @@ def audit(
     ] = Path("audit.jsonl"),
     html: Annotated[Path | None, typer.Option(help="With --all: a folder of pages to browse.")] = None,
     jobs: Annotated[int | None, typer.Option(help="With --all: processes; one per core when left out.")] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Also import the script in a sandbox and probe its model.")
+    ] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Judge a submission by the rules, with evidence, without executing any of it. Exits 2 unless it passes."""
+    """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes."""
     from pargolf.audit import batch, judge, verdict
     from pargolf.audit.show import render
 
     if not every:
-        report = judge.audit(target)
+        report = judge.audit(target, run=run)
         if as_json:
             print(json.dumps(report.to_json(), ensure_ascii=False))
         else:
             console.print(render(report))
         raise typer.Exit(0 if report.verdict == verdict.PASS else 2)
+    if run:
+        _fail("--run executes one target's script at a time. Leave out --all.")
     wanted = None if prs is None else batch.Range.parse(prs)
     _watch(batch.audit_all(target, out=out, prs=wanted, jobs=jobs))
     reports = batch.read_reports(out)
@@ -554,13 +562,14 @@ def data_prepare(
     out: Annotated[Path, typer.Option(help="The data folder to make.")],
     vocab: Annotated[int, typer.Option(help="Pieces of the tokenizer; 257 for plain bytes.")] = 1024,
     val_fraction: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.1,
+    caseops: Annotated[bool, typer.Option("--caseops", help="Spell capitals as symbols of their own.")] = False,
     force: ForceOpt = False,
 ) -> None:
     """Turn text into a tokenizer and shards, split by document."""
     from pargolf.data.folder import open_data
     from pargolf.data.prepare import prepare
 
-    _watch(prepare(sources, out, vocab=vocab, val_fraction=val_fraction, force=force))
+    _watch(prepare(sources, out, vocab=vocab, val_fraction=val_fraction, caseops=caseops, force=force))
     splits = open_data(out).meta["splits"]
     for name in ("train", "val"):
         row = splits[name]

@@ -10,31 +10,33 @@ from pargolf.audit.code_rules import read_code_rules
 from pargolf.audit.consistency import contradictions
 from pargolf.audit.facts import Facts, read_facts
 from pargolf.audit.rules import RULES, Missing, Record, Surroundings
+from pargolf.audit.sandbox import smoke
 from pargolf.audit.source import Folder, Submission, open_target
 from pargolf.audit.verdict import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
 
 
-def audit(target: str | Path, *, record: Record | None = None) -> Report:
-    """Judge a folder, a script or `git:REPO@REF` without executing any of it.
+def audit(target: str | Path, *, record: Record | None = None, run: bool = False) -> Report:
+    """Judge a folder, a script or `git:REPO@REF`, without executing any of it unless `run`.
 
     Args:
         target: what to judge.
         record: the result a new record has to beat; without it significance stays unchecked.
+        run: also import each script in the sandbox, build its model small and probe it.
 
     Raises:
         UserError: there is no such target.
     """
-    return judge(open_target(target), record=record)
+    return judge(open_target(target), record=record, run=run)
 
 
-def judge(submission: Submission, *, record: Record | None = None) -> Report:
+def judge(submission: Submission, *, record: Record | None = None, run: bool = False) -> Report:
     """Judge what `open_target` or a repository gave."""
     missing = Missing()
     findings: list[RuleFinding] = []
     names = tuple(f.path for f in submission.folders)
     context = Surroundings(record, submission.outside, names, submission.head is not None)
     for folder in submission.folders:
-        found = _judge_folder(folder, context, missing)
+        found = _judge_folder(folder, context, missing, run=run)
         if folder is not submission.folders[0]:
             found = [f for f in found if f.rule != "outside_folder"]
         findings += [_placed(f, folder.path) for f in found] if len(names) > 1 else found
@@ -51,7 +53,7 @@ def judge(submission: Submission, *, record: Record | None = None) -> Report:
     return Report(submission.target, submission.head, track, tuple(findings), tuple(missing.unchecked))
 
 
-def _judge_folder(folder: Folder, context: Surroundings, missing: Missing) -> list[RuleFinding]:
+def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, run: bool) -> list[RuleFinding]:
     facts = read_facts(folder)
     for note in facts.notes:
         missing.add(note)
@@ -66,6 +68,7 @@ def _judge_folder(folder: Folder, context: Surroundings, missing: Missing) -> li
             missing.add(f"{rule.name}: the check failed ({type(error).__name__}: {error})")
     found += _contradictions(facts, missing)
     found += _read_code(facts, missing)
+    found += smoke(facts, missing) if run else []
     # What a log proves outweighs that the code was not caught at it.
     spoken = {f.rule for f in found if f.status != PASS}
     return [f for f in found if f.status != PASS or f.rule not in spoken]

@@ -195,6 +195,14 @@ def stream(*, vocab: int, bos: int, length: int = 96, documents: int = 4, seed: 
     return tokens
 
 
+def stir(model: nn.Module) -> None:
+    """Move first weights away from zero outputs, where every law would hold for want of anything to see."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+
+
 def _causal(
     grader: Grader,
     tokens: IntArray,
