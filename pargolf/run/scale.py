@@ -19,6 +19,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.roles import Table, layer_part
 from pargolf.evaluate.adapt import Adapter
 from pargolf.evaluate.adapt_chunks import SGD, AdamW
+from pargolf.evaluate.adapt_documents import LowRank
 from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import Plain
 from pargolf.model.transformer import Block, Model
@@ -55,7 +56,7 @@ def mini(recipe: Recipe) -> Recipe:
         quant=_quant(recipe.quant, factor, picks),
         plain=Plain(CONTEXT),
         windows=_windows(recipe.windows),
-        adapt=_adapt(recipe.adapt, recipe.train.seq_len),
+        adapt=_adapt(recipe.adapt, factor, recipe.train.seq_len),
         budget=replace(recipe.budget, bytes=BYTES, train_seconds=SECONDS, counts="all"),
     )
 
@@ -123,13 +124,14 @@ def _rows(table: Table[T], picks: Sequence[int]) -> tuple[tuple[str, T], ...]:
 
 
 def _quant(quant: Quantize, factor: int, picks: Sequence[int]) -> Quantize:
-    """The same grids; pruning begins at a size in proportion."""
+    """The same grids; pruning begins at a size in proportion, and fewer batches calibrate fewer weights."""
     pruned = quant.pruned
     if pruned is not None:
         moved = [_glob(glob, picks) for glob in pruned.roles]
         prune = replace(pruned.prune, larger_than=pruned.prune.larger_than // factor**2)
         pruned = replace(pruned, roles=tuple(glob for glob in moved if glob is not None), prune=prune)
-    return replace(quant, table=_rows(quant.table, picks), pruned=pruned)
+    solver = quant.solver and replace(quant.solver, batches=max(quant.solver.batches // factor, 1))
+    return replace(quant, table=_rows(quant.table, picks), pruned=pruned, solver=solver)
 
 
 def _train(recipe: Recipe, picks: Sequence[int]) -> Train:
@@ -196,10 +198,12 @@ def _row(row: T, steps: int) -> T:
     return row
 
 
-def _adapt(adapter: Adapter | None, seq_len: int) -> Adapter | None:
-    """Chunks of as many sequences, each of the small context."""
+def _adapt(adapter: Adapter | None, factor: int, seq_len: int) -> Adapter | None:
+    """Chunks of as many sequences, each of the small context; ranks in proportion to the width, at the same strength."""
     if isinstance(adapter, HintTilt | CountTilt):
-        return replace(adapter, adapter=_adapt(adapter.adapter, seq_len))
+        return replace(adapter, adapter=_adapt(adapter.adapter, factor, seq_len))
+    if isinstance(adapter, LowRank):
+        return replace(adapter, rank=max(adapter.rank // factor, 4), alpha=adapter.alpha / factor)
     if not isinstance(adapter, SGD | AdamW):
         return adapter
     return replace(adapter, chunk=max(CONTEXT, adapter.chunk * CONTEXT // seq_len))
