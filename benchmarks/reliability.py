@@ -31,7 +31,7 @@ from pargolf.model.mlp import MLP
 from pargolf.model.transformer import Block
 from pargolf.quant.grid import Int
 from pargolf.quant.plan import QAT
-from pargolf.recipes.demo import RECIPE as DEMO
+from pargolf.recipes.house import RECIPE as HOUSE
 from pargolf.training.average import EMA
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.training.loop import Training
@@ -39,7 +39,7 @@ from pargolf.training.phases import AtStep, Phase
 
 STEPS = 40
 RECIPE = edit(
-    DEMO,
+    HOUSE,
     {
         "model.vocab": 64,
         "model.dim": 32,

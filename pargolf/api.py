@@ -101,11 +101,11 @@ def train(found: Found, *, data: str | Path, out: str | Path, **options: Any) ->
 def demo_events(
     *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
 ) -> Iterator[Event | dict[str, Any]]:
-    """The main job on the embedded corpus; its data goes to `out/data`."""
+    """The main job on the embedded corpus: the `house` recipe, in its own vocabulary; its data goes to `out/data`."""
     folder = RunFolder.create(out, force=force)
     data = folder.path / "data"
-    yield from prepare(["embedded"], data, force=True)
-    events = train_events("demo", data=data, out=out, changes={"train.seconds": seconds}, seed=seed, force=True)
+    yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
+    events = train_events("house", data=data, out=out, changes={"train.seconds": seconds}, seed=seed, force=True)
     for event in events:
         if isinstance(event, dict):
             event["command"] = f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}"

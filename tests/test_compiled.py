@@ -19,7 +19,7 @@ from pargolf.core.spec import edit
 from pargolf.data.shards import Shards
 from pargolf.kernels import attention, blend, compiled, product, relu2_mlp, rms_norm, softcap_ce
 from pargolf.kernels.compiled import Compiled, compiled_kernels
-from pargolf.recipes.demo import RECIPE as DEMO
+from pargolf.recipes.house import RECIPE as HOUSE
 from pargolf.training.loop import Training
 
 some = settings(max_examples=20, deadline=None)
@@ -137,7 +137,7 @@ def test_half_products_are_products_of_rounded_factors(monkeypatch: pytest.Monke
 
 def trained(kernels: Callable[[bool], AbstractContextManager[Any]] | None) -> dict[str, Tensor]:
     """The demo's weights, small and with every kernel's work in it, after four steps."""
-    system = edit(DEMO, {"model.vocab": 64, "train.batch_tokens": 128, "train.seq_len": 64, "train.steps": 4})
+    system = edit(HOUSE, {"model.vocab": 64, "train.batch_tokens": 128, "train.seq_len": 64, "train.steps": 4})
     tokens = np.random.default_rng(0).integers(1, 64, 5000).astype(np.uint16)
     model = system.model.build(1)
     train = replace(system.train, half=False)
