@@ -40,7 +40,7 @@ _HEADS = ("num_heads", "n_head", "n_heads", "num_attention_heads", "heads")
 
 
 @dataclass
-class Call:
+class Construction:
     """A constructor with its evaluated arguments."""
 
     make: Callable[..., Any]
@@ -54,15 +54,15 @@ class Call:
         assert isinstance(module, nn.Module)
         return module.float().eval()
 
-    def smaller(self, *, narrow: bool) -> "Call":
+    def smaller(self, *, narrow: bool) -> "Construction":
         """The same call with a small vocabulary and, when `narrow`, heads of 32."""
         kwargs = _cut(dict(self.kwargs), narrow=narrow)
         held = [_cut(copy.copy(a), narrow=narrow) if hasattr(a, "__dict__") else a for a in self.args]
         kwargs = {k: _cut(copy.copy(v), narrow=narrow) if _is_settings(v) else v for k, v in kwargs.items()}
-        return Call(self.make, held, kwargs)
+        return Construction(self.make, held, kwargs)
 
 
-def main() -> None:
+def serve() -> None:
     """Read a request on stdin, answer in JSON on stdout; everything the script prints goes to a file."""
     request = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -148,7 +148,7 @@ def _is_settings(value: Any) -> bool:
     return hasattr(value, "__dict__") and any(hasattr(value, n) for n in _VOCAB[:2])
 
 
-def _find_model(module: types.ModuleType, tree: ast.Module) -> Call:
+def _find_model(module: types.ModuleType, tree: ast.Module) -> Construction:
     """The call that builds the model: of the class with the most parts, outside other modules, with its arguments."""
     classes = {name: value for name, value in vars(module).items() if _is_module(value)}
     inside = {
@@ -177,7 +177,7 @@ def _find_model(module: types.ModuleType, tree: ast.Module) -> Call:
             for keyword in node.keywords:
                 value = names.value(keyword.value)
                 kwargs.update({keyword.arg: value} if keyword.arg else value)
-            return Call(classes[node.func.id], args, kwargs)
+            return Construction(classes[node.func.id], args, kwargs)
         except Exception as error:
             why = f"the arguments of {node.func.id}(...) on line {node.lineno} cannot be evaluated: {error}"
     raise LookupError(why)
@@ -295,7 +295,7 @@ def _shape(model: nn.Module) -> dict[str, Any]:
 # ---- the laws
 
 
-def _probe(call: Call, result: dict[str, Any]) -> None:
+def _probe(call: Construction, result: dict[str, Any]) -> None:
     why: Exception | None = None
     for attempt in (call.smaller(narrow=True), call.smaller(narrow=False), call):
         try:
@@ -384,7 +384,3 @@ class _ScriptGrader:
         """One grade in nats for each position."""
         targets = torch.from_numpy(np.asarray(tokens[1:], dtype=np.int64))
         return functional.cross_entropy(self.logits(tokens).double(), targets, reduction="none").numpy()
-
-
-if __name__ == "__main__":
-    main()

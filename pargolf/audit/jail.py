@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import socket
 import struct
 import subprocess
@@ -19,11 +20,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-try:
-    import resource
-except ImportError:  # no such thing on Windows
-    resource = None  # type: ignore[assignment]
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_ANY_BIT, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
@@ -72,8 +68,6 @@ def lock(scratch: Path, limits: Limits, readable: Sequence[str | Path] = ()) -> 
 
 
 def _bound(limits: Limits) -> str:
-    if resource is None:
-        return "none on this system"
     wanted = [
         (resource.RLIMIT_CPU, limits.seconds),
         (resource.RLIMIT_FSIZE, limits.file_bytes),

@@ -26,7 +26,7 @@ from pargolf.core.errors import UserError
 
 SECONDS = 180
 _PACKAGE = Path(__file__).resolve().parents[1]
-_BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from pargolf.audit.foreign import main; main()"
+_BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from pargolf.audit.foreign import serve; serve()"
 _MOST_ANSWER = 1 << 20
 
 
