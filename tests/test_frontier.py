@@ -15,11 +15,12 @@ import torch
 
 from pargolf.core.roles import resolve
 from pargolf.core.spec import edit
-from pargolf.model.init import Zeros
+from pargolf.model.init import Zeros, generator_for
 from pargolf.model.transformer import Transformer
 from pargolf.quant.grid import Int, Keep
 from pargolf.recipes import catalog
 from pargolf.run.forecast import shapes
+from pargolf.run.scale import mini
 from pargolf.training.adam import Frozen
 from pargolf.training.schedule import Standing
 
@@ -93,3 +94,21 @@ def test_the_caps_of_2135_wait_for_adaptation_and_its_rates_end_at_a_tenth() -> 
     assert {name for name, row in rows.items() if isinstance(row, Frozen)} == {"head.cap.above", "head.cap.below"}
     assert train.schedule(Standing(1, 599.0, 600.0)) == pytest.approx(0.1)
     assert train.phases[0].at(Standing(1, 0.35 * 600, 600.0), 1.0) and model.bos is not None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_recipe_is_causal_and_stops_at_documents_where_it_says_so(name: str) -> None:
+    spec = edit(mini(catalog.find(name)).model, {"vocab": 32, "blocks[:].mlp.hidden": 48})
+    model = spec.build(0)
+    for tensor, p in model.named_parameters():
+        p.add_(torch.empty(p.shape).normal_(0.0, 0.2, generator=generator_for(tensor, 1)))
+    T, bos = 12, 1
+    ids_T = torch.arange(2, 2 + T)
+    ids_T[5] = bos
+    others_TT = ids_T.repeat(T, 1) + torch.eye(T, dtype=torch.long) * 15
+    moved_TT = (model(others_TT) - model(ids_T[None])).abs().amax(-1)
+    assert moved_TT.tril(-1).max() < 1e-4, "a token changed the past"
+    assert moved_TT.diagonal().min() > 1e-4
+    into_next = moved_TT[:5, 5:].max()
+    assert into_next < 1e-4 if spec.bos == bos else into_next > 1e-4

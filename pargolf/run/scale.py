@@ -199,7 +199,7 @@ def _row(row: T, steps: int) -> T:
 
 
 def _adapt(adapter: Adapter | None, factor: int, seq_len: int) -> Adapter | None:
-    """Chunks of as many sequences, each of the small context; ranks in proportion to the width, at the same strength."""
+    """Chunks of as many sequences, each of the small context; ranks by the width, at the same strength."""
     if isinstance(adapter, HintTilt | CountTilt):
         return replace(adapter, adapter=_adapt(adapter.adapter, factor, seq_len))
     if isinstance(adapter, LowRank):
