@@ -8,6 +8,7 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small
@@ -339,6 +340,30 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
     assert 1 <= calls.count("write") <= 0.02 * 200.0 / 2.0 + 1
     uncounted = now[0] - clock.seconds
     assert uncounted == (0 if counts == "all" else needed + 4.0 * (looks + 1) + 3.0)
+
+
+@pytest.mark.parametrize("late", [100.0, 150.0, 1e9])
+def test_what_is_kept_for_packing_follows_the_load(late, data, tmp_path, monkeypatch):
+    """Three times slower from `late` on, packing as well as steps: the end still fits, and no more is kept."""
+    now = [0.0]
+    clock = Clock(lambda: now[0])
+
+    def slow(owner, name, seconds):
+        real = getattr(owner, name)
+
+        def slowed(*args, **options):
+            now[0] += seconds * (3.0 if now[0] > late else 1.0)
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, slowed)
+
+    slow(run_training, "fit", 4.0)
+    slow(run_training.Training, "_gradients", 0.5)
+    monkeypatch.setattr(Validation, "sample", lambda *args, **options: SimpleNamespace(loss=1.0, bpb=1.0, tokens=1))
+    recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 200.0})
+    list(train_weights(recipe, Validation(data), seed=1, world=World(), clock=clock))
+    packing = 4.0 * (3.0 if late < 200.0 else 1.0)
+    assert 200.0 - 2.0 * packing - 3.0 <= clock.seconds <= 200.0 - 2.0 * packing
 
 
 def test_seconds_too_few_for_one_step_and_packing_are_refused(data, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ from pargolf.quant.gptq import GPTQ, Hessians, calibrate
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import count_code, fit
 from pargolf.run.recipe import Recipe
+from pargolf.run.reserve import Reserve
 from pargolf.run.score import Validation
 from pargolf.training.checkpoint import Checkpoint, Checkpoints
 from pargolf.training.loop import NotFinite, Training
@@ -76,9 +77,8 @@ def train_weights(
     model = recipe.model.build(seed).to(world.device)
     with uncounted(recipe, clock):
         packing, writing = _rehearse(recipe, model, world, keep, Clock(clock.now))
-    # A shared machine has slower moments.
-    reserve = 2.0 * (packing + writing) + 0.5
-    limit = _limit(recipe) - reserve
+    reserve = Reserve(_limit(recipe), packing + writing)
+    limit = reserve.limit
     training = Training(
         recipe.train,
         model,
@@ -96,15 +96,15 @@ def train_weights(
             training.warm_up()
     if training.step == 0 and clock.seconds + training.first > limit:
         raise UserError(
-            f"{limit + reserve:.1f} s are too few: {clock.seconds:.1f} are gone before the first step, which takes "
-            f"{training.first:.1f}, and packing needs {reserve:.1f}. "
-            f"Set train.seconds={clock.seconds + reserve + 10 * training.first + 5:.0f}."
+            f"{reserve.total:.1f} s are too few: {clock.seconds:.1f} are gone before the first step, which takes "
+            f"{training.first:.1f}, and packing needs {reserve.kept:.1f}. "
+            f"Set train.seconds={clock.seconds + reserve.kept + 10 * training.first + 5:.0f}."
         )
     yield _started(recipe, training, validation)
     if keep is not None and keep.resumed is not None:
         yield Resumed(training.step, keep.resumed.path.name, list(keep.resumed.refused), clock.seconds)
-    saver = Saver(training, keep.checkpoints if keep else None, limit=limit, cost=writing)
-    reason = yield from _watched(recipe, training, validation, saver)
+    saver = Saver(training, keep.checkpoints if keep else None, cost=writing)
+    reason = yield from _watched(recipe, training, validation, saver, reserve)
     if reason == "terminated":
         raise UserError(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
     hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
@@ -124,8 +124,10 @@ def _hessians(solver: GPTQ, training: Training) -> Hessians:
     return {name: training.world.mean(h.to(training.world.device)).cpu() for name, h in found.items()}
 
 
-def _watched(recipe: Recipe, training: Training, validation: Validation, saver: "Saver") -> Generator[Event, None, str]:
-    """Train, look and save; returns why it ended."""
+def _watched(
+    recipe: Recipe, training: Training, validation: Validation, saver: "Saver", reserve: Reserve
+) -> Generator[Event, None, str]:
+    """Train, look and save, and keep what the end needs; returns why it ended."""
     reason, every = "", recipe.train.validate_every
     look = every * (math.floor(training.progress.fraction / every) + 1)
     world, clock = training.world, training.clock
@@ -133,6 +135,7 @@ def _watched(recipe: Recipe, training: Training, validation: Validation, saver: 
     if math.isfinite(training.seconds):  # a look nobody sees, to know what one takes
         _look(recipe, training, validation)
         (cost,) = world.max(clock.now() - began)
+    (before,) = world.max(clock.seconds)
     with ended_by_signals(training):
         try:
             for event in training.run():
@@ -144,6 +147,8 @@ def _watched(recipe: Recipe, training: Training, validation: Validation, saver: 
                 if not isinstance(event, Step):
                     continue
                 (now,) = world.max(clock.seconds)
+                training.seconds = reserve.saw(now - before, slower=sum(training.slower[i] for i in training.begun))
+                before = now
                 saver.maybe(now)
                 if training.progress.fraction >= look and now + cost <= training.seconds:
                     look += every
@@ -162,8 +167,8 @@ def _watched(recipe: Recipe, training: Training, validation: Validation, saver: 
 class Saver:
     """Writes a run's checkpoints on the first process, when it is time and the time allows."""
 
-    def __init__(self, training: Training, checkpoints: Checkpoints | None, *, limit: float, cost: float) -> None:
-        self.training, self.checkpoints, self.limit = training, checkpoints, limit
+    def __init__(self, training: Training, checkpoints: Checkpoints | None, *, cost: float) -> None:
+        self.training, self.checkpoints = training, checkpoints
         self.path = ""
         if checkpoints is not None:
             checkpoints.last, checkpoints.cost = training.clock.seconds, cost
@@ -171,7 +176,7 @@ class Saver:
     def maybe(self, now: float) -> None:
         """Save when one is due and fits, `now` by the clock of all processes."""
         kept = self.checkpoints
-        if kept is not None and kept.due(now) and now + kept.cost <= self.limit:
+        if kept is not None and kept.due(now) and now + kept.cost <= self.training.seconds:
             self.save()
 
     def save(self) -> None:
