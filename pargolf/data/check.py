@@ -25,6 +25,7 @@ from pargolf.data.overlap import check_overlap
 from pargolf.data.shards import split_paths
 
 ROUND_TRIP_TOKENS = 16 << 20
+_OFFICIAL_TOKENS, _OFFICIAL_BYTES = 62_021_632, 151_080_363  # sp1024, validation, by the published scripts' logs
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,13 @@ def _bytes(data: DataFolder) -> Finding:
         "free": proof.free,
         "constant": constant,
     }
+    if proof.tokens == _OFFICIAL_TOKENS and data.vocab == 1024 and proof.bytes != _OFFICIAL_BYTES:
+        return Finding(
+            "bytes",
+            False,
+            f"the official validation split of sp1024 has {_OFFICIAL_BYTES:,} bytes, and {proof.bytes:,} were counted",
+            numbers,
+        )
     return Finding(
         "bytes",
         True,

@@ -14,9 +14,19 @@ from typing import Any
 
 from pargolf.core.errors import UserError
 from pargolf.data.documents import Row, read_rows
+from pargolf.data.huggingface import HuggingFaceTokenizer
 from pargolf.data.meta import read_meta
 from pargolf.data.shards import Shards, open_split
-from pargolf.data.tokens import ByteTable, ByteTokenizer, Proof, Tokenizer, load_tokenizer, prove
+from pargolf.data.tokens import (
+    MODEL_LIMIT,
+    ByteTable,
+    ByteTokenizer,
+    LearnedTokenizer,
+    Proof,
+    Tokenizer,
+    load_tokenizer,
+    prove,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class DataFolder:
         """The tokenizer of the shards. Raises `UserError` when there is none, or not the recorded one."""
         if self.meta.get("tokenizer") == "bytes":
             return ByteTokenizer()
-        tokenizer = load_tokenizer(self.tokenizer_path or find_tokenizer(self.path))
+        tokenizer = open_tokenizer(self.tokenizer_path or find_tokenizer(self.path))
         if self.meta and tokenizer.vocab != self.meta["vocab"]:
             raise UserError(
                 f"The tokenizer of {self.path} has {tokenizer.vocab} pieces and its meta.json says "
@@ -83,8 +93,16 @@ def open_data(folder: str | Path, *, tokenizer: str | Path | None = None) -> Dat
     return DataFolder(path, read_meta(path / "meta.json"), Path(tokenizer) if tokenizer else None)
 
 
+def open_tokenizer(path: str | Path) -> LearnedTokenizer:
+    """Read a SentencePiece `.model` or a Hugging Face `tokenizer.json`, whatever its name. Raises `UserError`."""
+    path = Path(path)
+    if path.is_file() and path.stat().st_size <= MODEL_LIMIT and path.read_bytes()[:1] == b"{":
+        return HuggingFaceTokenizer(path.read_bytes())
+    return load_tokenizer(path)
+
+
 def find_tokenizer(folder: Path) -> Path:
-    """Find the one `.model` file that belongs to a folder of shards. Raises `UserError` for none, or for several."""
+    """Find the one `.model` or `tokenizer.json` of a folder of shards. Raises `UserError` for none, or several."""
     folder = folder.resolve()
     places = [folder, folder.parent, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"]
     for place in places:
@@ -94,6 +112,8 @@ def find_tokenizer(folder: Path) -> Path:
             models = [model for model in models if re.search(rf"(?<!\d){size[1]}(?!\d)", model.name)] or models
         if len(models) == 1:
             return models[0]
+        if not models and (place / "tokenizer.json").is_file():
+            return place / "tokenizer.json"
         if models:
             raise UserError(f"{place} holds {len(models)} .model files; put the one of these shards into {folder}.")
-    raise UserError(f"No tokenizer was found for {folder}; put its SentencePiece .model file into that folder.")
+    raise UserError(f"No tokenizer was found for {folder}; put its .model file or tokenizer.json into that folder.")

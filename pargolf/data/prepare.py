@@ -1,6 +1,7 @@
 """From text to a data folder: tokenizer, shards, and a record of every document.
 
-    OUT/tokenizer.model            SentencePiece BPE, trained on the training documents only (none for plain bytes)
+    OUT/tokenizer.model            SentencePiece BPE, trained on the training documents only (none for plain bytes;
+                                   tokenizer.json where a Hugging Face one was given)
     OUT/text_train_000000.bin ...  the published shard format, BOS + pieces of each document, in source order
     OUT/text_val_000000.bin
     OUT/documents.jsonl            split, id, SHA-256, bytes and tokens of every document
@@ -26,6 +27,8 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.data.documents import SPLITS, Document, Row, rows_to_text, split_rank, val_ratio
+from pargolf.data.folder import open_tokenizer
+from pargolf.data.huggingface import HuggingFaceTokenizer
 from pargolf.data.learn import train_bpe
 from pargolf.data.meta import FORMAT, file_sha256
 from pargolf.data.shards import Tokens, write_shard
@@ -35,7 +38,7 @@ from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, Tokenizer
 SHARD_TOKENS = 100_000_000
 SAMPLE_BYTES = 64 << 20
 REPORT_BYTES = 1 << 20
-OURS = ("meta.json", "documents.jsonl", "tokenizer.model", "text_train_*.bin", "text_val_*.bin")
+OURS = ("meta.json", "documents.jsonl", "tokenizer.model", "tokenizer.json", "text_train_*.bin", "text_val_*.bin")
 
 Read = Callable[[], Iterator[Document]]
 T = TypeVar("T")
@@ -77,26 +80,32 @@ def prepare(
     vocab: int = 1024,
     val_fraction: float = 0.1,
     caseops: bool = False,
+    tokenizer: str | Path | None = None,
     force: bool = False,
 ) -> Iterator[Progress]:
     """Make the data folder `out` from `sources` (`sources.py` says what may be one), yielding progress.
 
     Nothing happens until the iterator is advanced, and the folder stands when it ends. A `total` of 0 is not known
-    yet. `vocab=257` is plain bytes. `caseops` spells capitals as symbols (`caseops.py`). Raises `UserError` for sources
-    without text, text that cannot be read or tokenized exactly, too little text for `vocab`, or an `out` that holds
-    something (`force` replaces prepared data).
+    yet. `vocab=257` is plain bytes. `caseops` spells capitals as symbols (`caseops.py`). `tokenizer`, a `.model` or
+    `tokenizer.json`, is used in place of learning one. Raises `UserError` for sources without text, text that cannot
+    be read or tokenized exactly, too little text for `vocab`, or an `out` that holds something (`force` replaces
+    prepared data).
     """
     out = Path(out).resolve()
     ratio = val_ratio(val_fraction)
     _refuse_to_overwrite(out, force=force)
     files = find_files(sources)
     plan = yield from _plan(lambda: read_documents(files), ratio)
-    tokenizer = yield from _learn(plan, vocab, caseops=caseops)
+    words: Tokenizer
+    if tokenizer is None:
+        words = yield from _learn(plan, vocab, caseops=caseops)
+    else:
+        words = open_tokenizer(tokenizer)
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        rows = yield from _write_tokens(plan, tokenizer, beside)
-        _write_records(beside, plan, rows, tokenizer, val_fraction)
+        rows = yield from _write_tokens(plan, words, beside)
+        _write_records(beside, plan, rows, words, val_fraction)
         _put_in_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -223,9 +232,13 @@ class _Writer:
 
 
 def _write_records(folder: Path, plan: Plan, rows: list[Row], tokenizer: Tokenizer, val_fraction: float) -> None:
-    learned = isinstance(tokenizer, SentencePieceTokenizer)
+    kind = "bytes"
     if isinstance(tokenizer, SentencePieceTokenizer):
+        kind = "sentencepiece-bpe"
         write_bytes(folder / "tokenizer.model", tokenizer.proto)
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        kind = "huggingface-bpe"
+        write_bytes(folder / "tokenizer.json", tokenizer.proto)
     write_text(folder / "documents.jsonl", rows_to_text(rows))
     splits = {}
     for split in SPLITS:
@@ -237,7 +250,7 @@ def _write_records(folder: Path, plan: Plan, rows: list[Row], tokenizer: Tokeniz
         }
     meta = {
         "format": FORMAT,
-        "tokenizer": "sentencepiece-bpe" if learned else "bytes",
+        "tokenizer": kind,
         "vocab": tokenizer.vocab,
         "bos": tokenizer.bos,
         "val_fraction": val_fraction,

@@ -64,6 +64,12 @@ class Tokenizer(Protocol):
         ...
 
 
+class LearnedTokenizer(Tokenizer, Protocol):
+    """A tokenizer that was learned: `proto` are the bytes of its file."""
+
+    proto: bytes
+
+
 class SentencePieceTokenizer:
     """A SentencePiece model, BPE or unigram, from the bytes of its `.model` file.
 

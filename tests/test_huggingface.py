@@ -1,0 +1,96 @@
+"""Hugging Face tokenizers: exact on every text, counted in bytes, refused where they cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pargolf.core.errors import UserError
+from pargolf.data import huggingface
+from pargolf.data.check import check
+from pargolf.data.folder import open_data, open_tokenizer
+from pargolf.data.huggingface import HuggingFaceTokenizer
+from pargolf.data.prepare import prepare
+from pargolf.data.tokens import SentencePieceTokenizer, count_bytes
+
+tokenizers = pytest.importorskip("tokenizers")
+TEXT = "The House of Representatives met. the senate met in Washington, naïve as ever, at 10 o'clock. " * 30
+BOS = "<|endoftext|>"
+
+
+def learned(vocab=300):
+    words = tokenizers.Tokenizer(tokenizers.models.BPE())
+    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=[BOS], initial_alphabet=alphabet, show_progress=False
+    )
+    words.train_from_iterator([TEXT], trainer)
+    return words.to_str().encode()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return HuggingFaceTokenizer(learned())
+
+
+@given(st.text(max_size=60))
+@example(TEXT)
+@example(f" {BOS}\x00\n ▁ \U0010ffff")
+def test_every_text_comes_back_and_counts_its_bytes(tokenizer, text):
+    ids = np.concatenate([[tokenizer.bos], tokenizer.encode(text)])
+    assert tokenizer.raw(ids) == text.encode()
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.bos not in ids[1:]
+    assert count_bytes(tokenizer.byte_table(), ids[:-1], ids[1:]).sum() == len(text.encode())
+
+
+def test_a_folder_prepared_with_it_is_proved(tokenizer, tmp_path):
+    (tmp_path / "mine.json").write_bytes(tokenizer.proto)
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text(" ".join(rng.permutation(TEXT.split()[:60])))
+    files = sorted(tmp_path.glob("*.txt"))
+    *_, _ = prepare(files, tmp_path / "data", val_fraction=0.3, tokenizer=tmp_path / "mine.json")
+    data = open_data(tmp_path / "data")
+    assert isinstance(data.tokenizer, HuggingFaceTokenizer)
+    assert data.prove("val").bytes == data.meta["splits"]["val"]["bytes"] > 0
+    assert {found.name for found in check(tmp_path / "data") if not found.ok} <= {"overlap"}
+
+
+def test_the_kind_is_read_from_the_file_and_not_from_its_name(tokenizer, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.proto)
+    assert open_tokenizer(tmp_path / "tokenizer.model").digest == tokenizer.digest
+    with pytest.raises(UserError, match="no tokenizer"):
+        open_tokenizer(tmp_path / "other.model")
+    assert not isinstance(tokenizer, SentencePieceTokenizer)
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda facts: facts["pre_tokenizer"].update(add_prefix_space=True), "space put in front"),
+        (lambda facts: facts.update(normalizer={"type": "Lowercase"}), "without a normalizer"),
+        (lambda facts: facts["model"].update(type="WordPiece"), "Only byte-level"),
+        (lambda facts: facts["added_tokens"][0].update(content="<pad>"), "opens a document"),
+        (lambda facts: facts["added_tokens"][0].update(special=False), "ordinary text"),
+        (lambda facts: facts.pop("model"), "no tokenizer.json"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(tokenizer, change, hint):
+    facts = json.loads(tokenizer.proto)
+    change(facts)
+    with pytest.raises(UserError, match=hint):
+        HuggingFaceTokenizer(json.dumps(facts).encode())
+
+
+def test_without_the_package_the_reader_is_told_what_to_install(tokenizer, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(huggingface.importlib, "import_module", missing)
+    with pytest.raises(UserError, match="pip install"):
+        HuggingFaceTokenizer(tokenizer.proto)
