@@ -1,0 +1,73 @@
+"""What each way of learning from graded text is worth: python benchmarks/adapt.py ARTIFACT --data DATA [--json].
+
+Scores the first `--positions` of the validation split without adaptation and then with every row below, from the same
+artifact and over the same windows: bits per byte saved, and the seconds of the processor that the whole scoring took.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from pargolf.data.folder import open_data
+from pargolf.evaluate.adapt import Adapter, score_adapted
+from pargolf.evaluate.adapt_chunks import SGD, AdamW
+from pargolf.evaluate.score import final, score
+from pargolf.evaluate.tilt import CountTilt, HintTilt
+from pargolf.evaluate.windows import parse
+from pargolf.run.pack import unpack
+from pargolf.run.score import Validation
+
+LITTLE = AdamW(lr=0.001, betas=(0.0, 0.999), epochs=1, chunk=512, batch=2, cosine=False, globs=("*",))
+ROWS: dict[str, Adapter] = {
+    "SGD, as published": SGD(),
+    "SGD, small chunks": SGD(lr=0.03, epochs=1, chunk=1024, batch=4, cosine=False),
+    "AdamW, momentum .9": AdamW(lr=0.001, epochs=1, chunk=2048, batch=8, cosine=False, globs=("*",)),
+    "AdamW, no momentum": LITTLE,
+    "hint, as published": HintTilt(),
+    "hint, short contexts": HintTilt(contexts=(4, 6, 10), threshold=0.6, boost=1.5),
+    "counts": CountTilt(),
+    "counts + AdamW": CountTilt(adapter=LITTLE),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--positions", type=int, default=120_000, help="0: all")
+    parser.add_argument("--windows", default="plain:256")
+    parser.add_argument("--only", nargs="*", choices=list(ROWS), help="some of the rows")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    unpacked, validation = unpack(args.artifact.read_bytes()), Validation(open_data(args.data))
+    count = args.positions or len(validation.tokens) - 1
+    tokens, windows = validation.tokens[: count + 1], parse(args.windows)
+    options = {
+        "byte_counts": validation.byte_counts[: len(tokens) - 1],
+        "vocab": unpacked.model.spec.vocab,
+        "bos": validation.data.bos,
+    }
+    began = time.process_time()
+    without = final(score(unpacked.model, tokens, windows, **options))
+    rows = [{"row": "none", "bpb": without.bpb, "saved": 0.0, "seconds": time.process_time() - began}]
+    for name in args.only or ROWS:
+        began = time.process_time()
+        *_, found = score_adapted(unpacked.model, tokens, windows, ROWS[name], without=without, **options)
+        seconds = time.process_time() - began
+        rows.append({"row": name, "bpb": found.score.bpb, "saved": found.saved, "seconds": seconds})
+        if not args.json:
+            print(f"... {name}: {found.saved:.4f} saved", flush=True)
+    if args.json:
+        print(json.dumps(rows))
+        return
+    print(f"{windows}, {len(tokens) - 1:,} positions")
+    for row in rows:
+        print(f"{row['row']:22} {row['bpb']:.4f}  saved {row['saved']:7.4f}  {row['seconds']:5.0f} s")
+
+
+if __name__ == "__main__":
+    main()
