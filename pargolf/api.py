@@ -31,10 +31,10 @@ from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, ru
 from pargolf.run.compare import compare_runs
 from pargolf.run.folder import RunFolder, load_tensors, read_json
 from pargolf.run.forecast import forecast as forecast_bytes
-from pargolf.run.forecast import parameters
+from pargolf.run.forecast import lands, parameters, unused_pieces
 from pargolf.run.pack import count_code, read_artifact
 from pargolf.run.pipeline import repack, run_recipe, score_artifact
-from pargolf.run.recipe import Recipe
+from pargolf.run.recipe import Recipe, fit_to_data
 from pargolf.run.scale import scaled
 from pargolf.run.score import Validation
 from pargolf.run.seeds import SeedDone, run_seeds, seed_rows
@@ -241,13 +241,23 @@ def import_checkpoint(
     }
 
 
-def forecast(found: Found, *, scale: str | None = None, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def forecast(
+    found: Found,
+    *,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    data: str | Path | None = None,
+) -> dict[str, Any]:
     """What a recipe's artifact will weigh on its own grids, before any training: bytes of the model by role, and code.
 
-    Where the recipe fills its cap, `fills` says so: the grids are then solved for, and the total lands under the cap.
+    `lands` is what will be submitted: where the recipe fills its cap (`fills`) or is over it, the grids are solved for,
+    and the total ends in the last .2 % under the cap. `data` say which pieces of the vocabulary no text has.
     """
-    system = recipe(found, scale=scale, changes=changes)
-    guess, code = forecast_bytes(system), count_code(system)
+    system, unused = recipe(found, scale=scale, changes=changes), 0
+    if data is not None:
+        folder = open_data(data)
+        system, unused = fit_to_data(system, folder), unused_pieces(folder)
+    guess, code = forecast_bytes(system, unused=unused), count_code(system)
     return {
         "recipe": system.name,
         "parameters": parameters(system.model),
@@ -256,6 +266,7 @@ def forecast(found: Found, *, scale: str | None = None, changes: Mapping[str, An
         "total": guess.model + code,
         "cap": system.budget.bytes,
         "fills": system.quant.fill,
+        "lands": lands(system, guess.model, code=code),
         "by_role": guess.by_role,
     }
 

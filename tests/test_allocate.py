@@ -9,7 +9,8 @@ from pargolf.core.errors import UserError
 from pargolf.core.roles import resolve, role
 from pargolf.data.stream import TrainStream
 from pargolf.quant.allocate import Allocator, land
-from pargolf.quant.gptq import GPTQ, calibrate, weighted_error
+from pargolf.quant.calibrate import calibrate
+from pargolf.quant.gptq import GPTQ, weighted_error
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Pruned, Quantize
 from pargolf.quant.prune import Prune

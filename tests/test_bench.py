@@ -12,13 +12,16 @@ from typer.testing import CliRunner
 import pargolf.api as api
 from pargolf.cli import app
 from pargolf.core.errors import UserError
+from pargolf.core.events import Weighed
 from pargolf.core.roles import role
-from pargolf.packing.codecs import Brotli, Zstd
+from pargolf.data.folder import open_data
+from pargolf.packing.codecs import Brotli, Lzma, Zlib, Zstd
 from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
+from pargolf.report.runlog import read_events
 from pargolf.run.bench import (
     at_equal,
     codec_rows,
@@ -29,7 +32,8 @@ from pargolf.run.bench import (
     stored_codes,
     sum_row,
 )
-from pargolf.run.forecast import forecast
+from pargolf.run.folder import RunFolder
+from pargolf.run.forecast import forecast, unused_pieces, weigh
 from pargolf.run.pack import pack, read_artifact, unpack
 from pargolf.run.recipe import Recipe
 
@@ -139,10 +143,10 @@ def test_a_forecast_weighs_a_trellis_like_its_base(weights):
 
 def test_the_command_line_forecasts_and_compares(weights, tmp_path):
     run = CliRunner()
-    found = json.loads(run.invoke(app, ["forecast", "demo", "--json"]).stdout)
+    found = json.loads(run.invoke(app, ["forecast", "house", "--json"]).stdout)
     assert found["total"] == found["model"] + found["code"] and found["fills"]
     assert sum(found["by_role"].values()) == found["model"]
-    assert "fills the cap" in " ".join(run.invoke(app, ["forecast", "demo"]).stdout.split())
+    assert "fills the cap" in " ".join(run.invoke(app, ["forecast", "house"]).stdout.split())
     save_file(weights, tmp_path / "w.safetensors")
     rows = json.loads(run.invoke(app, ["bench", "codec", str(tmp_path / "w.safetensors"), "--json"]).stdout)["codecs"]
     expected = {row["role"]: row["order0"] for row in codec_rows(int6_codes(weights))}
@@ -152,3 +156,37 @@ def test_the_command_line_forecasts_and_compares(weights, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"12345678" * 9)
     with pytest.raises(UserError, match="cannot be read"):
         api.bench_codec(tmp_path / "bad.safetensors")
+
+
+def test_weights_as_they_stand_are_weighed_nearly_as_they_pack(run):
+    out, _ = run
+    folder = RunFolder.open(out)
+    recipe, weights = folder.read_recipe(), folder.read_weights()
+    wide = replace(recipe, model=replace(recipe.model, dim=96, vocab=400))
+    generator = torch.Generator().manual_seed(0)
+    grown = {n: torch.randn(p.shape, generator=generator) * 0.2 for n, p in wide.model.build(0).named_parameters()}
+    for codec in (None, Zlib(), Lzma(6, extreme=False), Zstd()):
+        system = replace(wide, codec=codec)
+        assert weigh(system, grown).model == pytest.approx(len(pack(system, grown, tokenizer="t")), rel=0.025)
+    assert weigh(recipe, weights).by_role.keys() == forecast(recipe).by_role.keys()
+
+
+def test_training_says_what_the_model_weighs_as_it_goes(run):
+    out, result = run
+    events = [event for event in read_events(out / "events.jsonl") if isinstance(event, Weighed)]
+    assert events and events[-1].code_bytes == result["bytes"]["code"] and events[-1].cap == result["bytes"]["cap"]
+    assert f"weighs:{events[-1].model_bytes + events[-1].code_bytes}/" in (out / "train.log").read_text()
+    assert "Size forecast while training" in (out / "report.html").read_text()
+
+
+def test_a_forecast_says_where_packing_will_land(data):
+    fills = api.forecast("house")
+    assert fills["lands"] == fills["cap"] > fills["total"]
+    fits = api.forecast("baseline", scale="mini", data=data)
+    assert fits["lands"] == fits["total"] < fits["cap"]
+    over = api.forecast("baseline", scale="mini", changes={"budget.bytes": fits["total"] - 10_000})
+    assert over["lands"] == over["cap"]
+    # The same recipe on data that leave pieces out: rows that stay alike cost less.
+    assert unused_pieces(open_data(data)) > 0
+    plain = small.RECIPE
+    assert forecast(plain, unused=16).model < forecast(plain).model

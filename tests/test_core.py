@@ -453,6 +453,7 @@ EVENTS = [
     events.Started("baseline", "00ff", 1, 2, 3, 4, None, 60.0, {"cpu": "x", "cores": 2}),
     events.Step(1, 2.5, 0.75, 4096, 1.5),
     events.Validated(1, 2.5, 1.25, 100, 3.0),
+    events.Weighed(1, 500, 20, 1000, True, 3.5),
     events.PhaseBegan(3, "qat", 1.0),
     events.Resumed(3, "step-00000003.safetensors", ["one line"], 1.0),
     events.Stopped(4, "seconds", 60.0),

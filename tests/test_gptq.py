@@ -1,13 +1,18 @@
 """Error feedback: never worse than rounding, plain where nothing can be gained; Hessians that say what errors cost."""
 
+import pytest
 import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pargolf
+from pargolf.core.errors import UserError
+from pargolf.core.spec import edit
 from pargolf.model.head import Head
-from pargolf.quant.clip import Amax, StdDev
-from pargolf.quant.gptq import GPTQ, calibrate, weighted_error
+from pargolf.quant.calibrate import calibrate, own_text
+from pargolf.quant.clip import Amax, HessianStdDev, StdDev
+from pargolf.quant.gptq import GPTQ, OwnText, weighted_error
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
@@ -130,3 +135,46 @@ def test_a_table_s_hessian_predicts_what_an_error_in_its_rows_costs():
     (gz,) = torch.autograd.grad(torch.nn.functional.cross_entropy(capped, targets[0], reduction="sum"), z)
     expected = 0.5 * (g[0].T @ g[0]) / 3 / 32 + 0.5 * gz.square().mean() * (h.T @ h) / 3
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_a_clip_that_knows_the_hessian_widens_rows_that_matter():
+    generator = torch.Generator().manual_seed(11)
+    w, hessian = torch.randn(12, 24, generator=generator), torch.diag(torch.rand(24, generator=generator) + 0.1)
+    w[3, hessian.diagonal().argmax()] *= 6
+    plain, aware = Int(6, clip=StdDev(12.85)), Int(6, clip=HessianStdDev(12.85))
+    assert torch.equal(aware.scales(w), plain.scales(w))
+    codes = GPTQ().encode(w, aware, hessian)
+    columns = hessian.diagonal() / hessian.diagonal().mean()
+    importance = (w.abs() * columns).mean(1)
+    expected = 12.85 * w.std(1) * (1 + 0.175 * (importance / importance.mean() - 1)) / 31
+    torch.testing.assert_close(codes.scales.float(), expected, rtol=1e-3, atol=1e-6)
+    assert weighted_error(w - aware.decode(codes), hessian) <= weighted_error(
+        w - aware.round(w, scales=codes.scales[:, None]) * codes.scales.float()[:, None], hessian
+    ) * (1 + 1e-4)
+    with pytest.raises(UserError, match="rows"):
+        Int(6, clip=HessianStdDev(12.85), per="tensor")
+
+
+def test_a_model_calibrates_on_its_own_text():
+    model = small.model(bos=1).build(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(0, 0.3, generator=torch.Generator().manual_seed(p.numel()))
+    ids = own_text(model, (3, 12), OwnText(0.8), seed=5)
+    assert ids.shape == (3, 13) and bool((ids[:, 0] == 1).all()) and 0 <= int(ids.min()) <= int(ids.max()) < 32
+    assert torch.equal(ids, own_text(model, (3, 12), OwnText(0.8), seed=5)) and model.training
+    assert not torch.equal(ids, own_text(model, (3, 12), OwnText(0.8), seed=6))
+    # Cold sampling follows the likeliest piece.
+    cold = own_text(model, (1, 6), OwnText(1e-4), seed=0)
+    assert torch.equal(cold[0, 1:], model(cold)[0, :-1].argmax(-1))
+    assert set(calibrate(model, [(ids[:, :-1], ids[:, 1:])])) == set(calibrate(model, [(ids, ids)]))
+    with pytest.raises(UserError, match="over 0"):
+        OwnText(0.0)
+
+
+def test_own_text_is_a_row_of_a_recipe(data, tmp_path):
+    recipe = edit(small.RECIPE, {"quant.solver": GPTQ(batches=1, calibration=OwnText()), "train.steps": 2})
+    result = pargolf.train(recipe, data=data, out=tmp_path / "own")
+    other = pargolf.train(edit(recipe, {"quant.solver": GPTQ(batches=1)}), data=data, out=tmp_path / "data")
+    assert result["scores"]["pre_quant"] != {} and result["artifact_sha256"] != other["artifact_sha256"]

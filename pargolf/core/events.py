@@ -47,6 +47,18 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """What the artifact would weigh if training ended now, on the table's grids; `fills`: packing solves to the cap."""
+
+    step: int
+    model_bytes: int
+    code_bytes: int
+    cap: int
+    fills: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
 class PhaseBegan:
     """A phase (QAT, longer sequences, ...) took effect before this step."""
 
@@ -108,7 +120,7 @@ class Progress:
     note: str = ""
 
 
-Event = Started | Resumed | Step | Validated | PhaseBegan | Stopped | Packed | Scored | Progress
+Event = Started | Resumed | Step | Validated | Weighed | PhaseBegan | Stopped | Packed | Scored | Progress
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
 
 

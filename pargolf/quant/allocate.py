@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pargolf.core.roles import layer_part, matches, role
-from pargolf.quant.clip import StdDev
+from pargolf.quant.clip import HessianStdDev, StdDev
 from pargolf.quant.gptq import GPTQ, Hessians
 from pargolf.quant.grid import Grid, Int, Keep
 from pargolf.quant.plan import Drop, Quantize
@@ -52,7 +52,8 @@ class Curve:
         base = self.grid.base if isinstance(self.grid, Trellis) else self.grid
         bits = next((b for b in range(2, 9) if step * (2 ** (b - 1) - 1) >= self.widest), 8)
         # Four digits keep headers short, and move the step by less than a ten-thousandth.
-        clip = StdDev(float(f"{step * (2 ** (bits - 1) - 1):.5g}"))
+        k = float(f"{step * (2 ** (bits - 1) - 1):.5g}")
+        clip = replace(base.clip, k=k) if isinstance(base.clip, HessianStdDev) else StdDev(k)
         wide = replace(
             base, bits=bits, clip=clip, floor=0.0, extra_code=False, round_with="stored", multiple=1, scale="float16"
         )

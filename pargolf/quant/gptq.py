@@ -5,24 +5,17 @@
 
 Frantar et al., arXiv:2210.17323; columns by descending diag(H), damp 1 % of its mean, feedback inside blocks at once
 and between blocks together. The field's records have it since pull request 1019, on the tied embedding since 1394 (H
-of the final hidden state). `calibrate` also scales each H by half the mean squared gradient of the layer's outputs
-(the Fisher information of the K-FAC papers, arXiv:1503.05671), so that the error is in nats per token and layers can
-be weighed against each other; the solution does not depend on it. Rows are independent: where one comes out no better
-than plain rounding, it is rounded. Which code is nearest, and what a code means, the grid alone says.
+of the final hidden state). Where H comes from: `quant/calibrate.py`. Rows are independent: where one comes out no
+better than plain rounding, it is rounded. Which code is nearest, and what a code means, the grid alone says.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.model.linear import Linear, Lookup
-from pargolf.model.transformer import Transformer
 from pargolf.quant.grid import Codes, Grid, Int, Keep, check_finite
 from pargolf.quant.trellis import Trellis, rows_of, spread_scales
 
@@ -31,12 +24,27 @@ Hessians = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class OwnText:
+    """Calibrate on sequences that the model samples from BOS at `temperature`, not on training batches."""
+
+    temperature: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError(f"OwnText(temperature=...) is over 0, not {self.temperature}.")
+
+
+@dataclass(frozen=True)
 class GPTQ:
-    """Error feedback with Hessians from `batches` training batches; `damp` is relative to the mean diagonal."""
+    """Error feedback with Hessians from `batches` training batches; `damp` is relative to the mean diagonal.
+
+    `calibration`: `OwnText()` takes as much text that the model samples itself; it has to fit in training's seconds.
+    """
 
     batches: int = 16
     damp: float = 0.01
     block: int = 128
+    calibration: OwnText | None = None
 
     def __post_init__(self) -> None:
         if self.batches < 1 or self.block < 1 or not self.damp > 0:
@@ -54,7 +62,7 @@ class GPTQ:
         w_NC = rows_of(w.detach()).float()
         hessian = hessian.to(w.device)
         assert hessian.shape == (w_NC.shape[1],) * 2, f"a Hessian of {tuple(hessian.shape)} for {tuple(w.shape)}"
-        scales = grid.scales(w)
+        scales = grid.scales(w, hessian)
         scale_NC = spread_scales(scales, w_NC)
         if isinstance(grid, Trellis):
             # The decoder walks the columns as they stand, and so must the path.
@@ -63,10 +71,10 @@ class GPTQ:
         back = torch.argsort(order)
         upper_CC = self._factor(hessian[order][:, order])
         fed_NC = self._feed(w_NC[:, order], grid, scale_NC[:, order], upper_CC)[:, back]
-        plain = grid.encode(w)
-        better_N1 = _cost(w_NC - fed_NC * scale_NC, hessian) < _cost(w_NC - rows_of(grid.decode(plain)), hessian)
-        codes = torch.where(better_N1[:, None], fed_NC.to(torch.int8), rows_of(plain.codes))
-        return Codes(codes.reshape(w.shape), scales)
+        plain_NC = grid.round(w_NC, scales=scale_NC)
+        better_N = _cost(w_NC - fed_NC * scale_NC, hessian) < _cost(w_NC - plain_NC * scale_NC, hessian)
+        codes = torch.where(better_N[:, None], fed_NC, plain_NC)
+        return Codes(codes.to(torch.int8).reshape(w.shape), scales)
 
     def left_over(self, hessian: Tensor) -> float:
         """sum_j 1 / U_jj^2 in natural order: what errors of one unit in every column cost after feedback."""
@@ -126,100 +134,6 @@ def weighted_error(error: Tensor, hessian: Tensor | None) -> float:
     """tr(E H E^T); the plain sum of squares without a Hessian."""
     error_NC = rows_of(error).float()
     return float(error_NC.square().sum() if hessian is None else _cost(error_NC, hessian).sum())
-
-
-def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> Hessians:
-    """Hessians of every `Linear` and `Lookup` from (ids, targets) batches of training data, (B, T) each.
-
-    Of a matrix: E[x x^T] times half the mean squared gradient of an output, both per token. Of a table: half E[g g^T]
-    of what is looked up, over its rows; the tied embedding is both, and has the sum.
-    """
-    sums = _Sums()
-    tied = model.spec.head.tied
-    half = model.embed.tokens.weight.device.type == "cuda"
-    tables = [module.weight for module in model.modules() if isinstance(module, Lookup)]
-    with _watching(model, sums):
-        for ids_BT, targets_BT in batches:
-            with torch.enable_grad(), torch.autocast(ids_BT.device.type, torch.bfloat16, enabled=half):
-                h_BTD = model.hidden(ids_BT)
-                z_BTV = model.head.scores(h_BTD, model.embed.tokens.weight)
-                if tied:
-                    sums.watch("embed.tokens.weight", h_BTD, z_BTV)
-                capped = model.head.bounded(z_BTV.flatten(0, 1).float())
-                # Summed, so that a token's gradient does not shrink with the batch.
-                loss = F.cross_entropy(capped, targets_BT.flatten(), reduction="sum")
-            # Matrices' own gradients are not needed; asking for those of tables spares them.
-            torch.autograd.grad(loss, tables, allow_unused=True)
-    return sums.hessians()
-
-
-class _Sums:
-    """Running sums by parameter: x x^T over tokens, and squared gradients over outputs; g g^T for tables."""
-
-    def __init__(self) -> None:
-        self.squares: dict[str, Tensor] = {}
-        self.tables: dict[str, Tensor] = {}
-        self.tokens: dict[str, int] = {}
-        self.gradients: dict[str, float] = {}
-        self.calls: dict[str, int] = {}
-
-    def watch(self, name: str, x: Tensor, y: Tensor) -> None:
-        """Count the inputs `x` of one call, and the gradient that will reach its outputs `y`."""
-        x_NC = x.detach().reshape(-1, x.shape[-1]).float()
-        self.squares[name] = self.squares.get(name, 0) + x_NC.T @ x_NC
-        self.tokens[name] = self.tokens.get(name, 0) + len(x_NC)
-        if y.requires_grad:
-            y.register_hook(lambda g: self._gradient(name, g))  # type: ignore[no-untyped-call]
-
-    def _gradient(self, name: str, g: Tensor) -> None:
-        # Means over outputs; tokens are divided out at the end.
-        self.gradients[name] = self.gradients.get(name, 0.0) + float(g.float().square().mean(-1).sum())
-
-    def watch_table(self, name: str, y: Tensor, rows: int) -> None:
-        """Count the gradient that will reach the rows `y` that were looked up in a table of `rows`."""
-
-        def see(g: Tensor) -> None:
-            g_NC = g.reshape(-1, g.shape[-1]).float()
-            self.tables[name] = self.tables.get(name, 0) + g_NC.T @ g_NC * (0.5 / len(g_NC) / rows)
-            self.calls[name] = self.calls.get(name, 0) + 1
-
-        if y.requires_grad:
-            y.register_hook(see)  # type: ignore[no-untyped-call]
-
-    def hessians(self) -> Hessians:
-        """Half the mean squared gradient times the mean of x x^T, and what was seen of tables; on the CPU."""
-        out = {}
-        for name, squares in self.squares.items():
-            n = self.tokens[name]
-            out[name] = (squares * (0.5 * self.gradients.get(name, 0.0) / n / n)).cpu()
-        for name, table in self.tables.items():
-            out[name] = out.get(name, 0) + (table / self.calls[name]).cpu()
-        return out
-
-
-@contextmanager
-def _watching(model: Transformer, sums: _Sums) -> Iterator[None]:
-    """Hooks on every `Linear` and `Lookup` while it lasts."""
-
-    def hook(name: str) -> Any:
-        def see(module: Linear | Lookup, args: Any, out: Tensor) -> None:
-            if isinstance(module, Linear):
-                sums.watch(name, args[0], out)
-            else:
-                sums.watch_table(name, out, len(module.weight))
-
-        return see
-
-    watched = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, Linear | Lookup)}
-    handles = [m.register_forward_hook(hook(name)) for name, m in watched.items()]
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
 
 
 def _cost(error_NC: Tensor, hessian: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.quant.clip import Amax, Clip
+from pargolf.quant.clip import Amax, Clip, HessianStdDev
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -84,6 +84,8 @@ class Int:
             raise UserError(f"Int(scale=...) takes one of {', '.join(_DTYPES)}, not {self.scale!r}.")
         if self.round_with not in ("stored", "exact"):
             raise UserError(f"Int(round_with=...) takes 'stored' or 'exact', not {self.round_with!r}.")
+        if isinstance(self.clip, HessianStdDev) and self.per != "row":
+            raise UserError("HessianStdDev speaks of rows. Take Int(per='row').")
         if not self.floor >= 0 or not 1 <= self.multiple <= self.high:
             raise UserError(f"Int(floor=...) is at least 0 and multiple from 1 to {self.high}.")
 
@@ -122,10 +124,17 @@ class Int:
             values = values_NC.reshape(w.shape).to(w.dtype)
         return straight_through(w, values)
 
-    def scales(self, w: Tensor) -> Tensor:
-        """The stored scales that `encode` would give `w`: (rows,), (rows, groups) or (1,)."""
+    def scales(self, w: Tensor, hessian: Tensor | None = None) -> Tensor:
+        """The stored scales that `encode` would give `w`: (rows,), (rows, groups) or (1,).
+
+        A clip rule that asks for the Hessian goes by it, where there is one.
+        """
         w_NC = self._rows(w.detach())
-        return self._shaped(self._scale(self._limit(w_NC))[0], w)
+        if hessian is not None and isinstance(self.clip, HessianStdDev):
+            limit_N1 = self.clip.limit_seen(w_NC, hessian)
+        else:
+            limit_N1 = self._limit(w_NC)
+        return self._shaped(self._scale(limit_N1)[0], w)
 
     def round(self, w: Tensor, *, scales: Tensor) -> Tensor:
         """The nearest codes, as floats, to `w` under given scales that broadcast against it."""

@@ -8,7 +8,9 @@ it, the others by plain rounding. `QAT` is the same table seen from training: a 
 pass runs on `grid.fake(w)`; a row of None leaves its tensors as they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -31,18 +33,29 @@ class Pruned:
     prune: Prune
 
 
+class Correction(Protocol):
+    """What is stored beside the codes to make up for their error (`quant/lqer.py`)."""
+
+    def factors(
+        self, weights: Mapping[str, Tensor], coded: Mapping[str, tuple[Grid, Codes]], hessians: Hessians | None
+    ) -> dict[str, tuple[Grid, Codes]]:
+        """Further tensors on their grids, by name."""
+        ...
+
+
 @dataclass(frozen=True)
 class Quantize:
     """The grid table of a recipe, pruning before it, and what chooses among the codes (None: the nearest).
 
     `fill`: the packer may choose finer or coarser steps than the table's, and fills the cap (`quant/allocate.py`);
-    otherwise it touches them only where they do not fit.
+    otherwise it touches them only where they do not fit. `correct` adds what makes up for the error, as `LQER()`.
     """
 
     table: Table[Grid | Drop]
     pruned: Pruned | None = None
     solver: GPTQ | None = None
     fill: bool = False
+    correct: Correction | None = None
 
     def grids(self, weights: dict[str, Tensor]) -> dict[str, Grid]:
         """The grid of every tensor that is stored. Raises `UserError` on a table that does not fit the names."""
@@ -58,6 +71,9 @@ class Quantize:
                 coded[name] = (grid, self.solver.encode(w, grid, hessians[name]))
             else:
                 coded[name] = (grid, grid.encode(w))
+        if self.correct is not None:
+            pruned = {name: self.prune(name, weights[name]) for name in coded}
+            coded |= self.correct.factors(pruned, coded, hessians)
         return coded
 
     def prune(self, name: str, w: Tensor) -> Tensor:

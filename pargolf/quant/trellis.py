@@ -59,9 +59,9 @@ class Trellis:
             values = self.decode(self._encode(w.detach())).to(w.dtype)
         return straight_through(w, values)
 
-    def scales(self, w: Tensor) -> Tensor:
-        """The stored scales that `encode` would give `w`."""
-        return self.base.scales(w)
+    def scales(self, w: Tensor, hessian: Tensor | None = None) -> Tensor:
+        """The stored scales that `encode` would give `w`; see `Int.scales`."""
+        return self.base.scales(w, hessian)
 
     def follow(self, w_NC: Tensor, *, scale_NC: Tensor, state_N: Tensor, upper_CC: Tensor | None) -> "Path":
         """The path of least error through the columns of `w_NC`, from the states of its rows on.

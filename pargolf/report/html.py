@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pargolf.core.events import Event
+from pargolf.core.events import Event, Weighed
 from pargolf.report import plots
 from pargolf.report.style import CSS, POLICY, SORT_SCRIPT
 from pargolf.report.tables import bits_text, is_headline, machine_rows, score_rows
@@ -46,6 +46,7 @@ def run_page(
         _meter(result["bytes"]),
         _cards(result),
         _curves(events),
+        _forecasts(result, events),
         _scores(result),
         _roles(by_role),
         _documents(documents),
@@ -144,6 +145,26 @@ def _curves(events: Sequence[Event]) -> str:
         "dots are validation before packing, the dashed line is what the unpacked artifact scores.",
         _figure(plots.curves(events), plots.curves(events, width=plots.NARROW)),
     )
+
+
+def _forecasts(result: Mapping[str, Any], events: Sequence[Event]) -> str:
+    """What training said the model would weigh, beside what it came to."""
+    weighed = [event for event in events if isinstance(event, Weighed)]
+    if not weighed:
+        return ""
+    rows = []
+    for event in weighed:
+        total = event.model_bytes + event.code_bytes
+        cells = [f"{event.step:,}", f"{event.model_bytes:,}", f"{total:,}", f"{total / max(event.cap, 1):.1%}"]
+        rows.append(f"<tr>{''.join(_cell(value) for value in cells)}</tr>")
+    size = result["bytes"]
+    packed = ["packed", f"{size['model']:,}", f"{size['total']:,}", f"{size['total'] / max(size['cap'], 1):.1%}"]
+    foot = f"<tr>{''.join(_cell(value) for value in packed)}</tr>"
+    note = "What the model would have weighed on the table's own grids, by its weights at that step."
+    if weighed[-1].fills:
+        note += " Packing then solved for other steps, to fill the cap or to meet it."
+    table = _table(["step", "model", "with code", "of the cap"], rows, foot=foot, tall=len(rows) > 14)
+    return _section("Size forecast while training", note, table)
 
 
 def _scores(result: Mapping[str, Any]) -> str:

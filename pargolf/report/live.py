@@ -27,6 +27,7 @@ from pargolf.core.events import (
     Step,
     Stopped,
     Validated,
+    Weighed,
 )
 
 _DRAWS_PER_SECOND = 4.0
@@ -76,7 +77,7 @@ def milestone(event: Event) -> str | None:
             )
         case Scored():
             return f"{event.name} {event.windows}: {event.bpb:.4f} bits per byte in {event.seconds:.1f} s"
-        case Step() | Validated() | Progress():
+        case Step() | Validated() | Weighed() | Progress():
             return None
 
 
@@ -86,6 +87,7 @@ class Status:
     def __init__(self) -> None:
         self.training: Step | None = None
         self.validated: Validated | None = None
+        self.weighed: Weighed | None = None
         self.phase = ""
         self.work: dict[str, Progress] = {}
         self._seconds_limit = math.inf
@@ -107,6 +109,8 @@ class Status:
                 self.work.clear()
             case Validated():
                 self.validated = event
+            case Weighed():
+                self.weighed = event
             case PhaseBegan():
                 self.phase = event.phase
             case Stopped() | Scored() | Packed() | Resumed():
@@ -147,6 +151,9 @@ class Status:
             return ""
         parts = [f"step {self.training.step:,}", f"loss {self._loss:.4f}"]
         parts += [f"bpb {self.validated.bpb:.4f} at {self.validated.step:,}"] if self.validated else []
+        if self.weighed is not None:
+            share = (self.weighed.model_bytes + self.weighed.code_bytes) / max(self.weighed.cap, 1)
+            parts.append(f"{share:.0%} of the cap")
         speed = self.tokens_per_second
         parts += [f"{speed:,.0f} tokens/s"] if math.isfinite(speed) else []
         return "   ".join([*parts, self.phase] if self.phase else parts)

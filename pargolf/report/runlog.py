@@ -29,6 +29,7 @@ from pargolf.core.events import (
     Step,
     Stopped,
     Validated,
+    Weighed,
     from_json,
     to_json,
 )
@@ -48,6 +49,8 @@ def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
             # Positions come last: published parsers stop reading before them, people see it was a sample.
             numbers = f"val_loss:{loss:.4f} val_bpb:{bpb:.4f} {_time(step, seconds)}"
             return [f"{_of(step, limit)} {numbers} positions:{event.positions}"]
+        case Weighed(step=step, model_bytes=model, code_bytes=code, cap=cap, seconds=seconds):
+            return [f"{_of(step, limit)} weighs:{model + code}/{cap} model:{model} train_time:{_ms(seconds)}ms"]
         case PhaseBegan(step=step, phase=phase, seconds=seconds):
             return [f"phase:{_plain(phase)} {_of(step, limit)} train_time:{_ms(seconds)}ms"]
         case Resumed(step=step, file=file, refused=refused, seconds=seconds):

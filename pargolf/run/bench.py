@@ -28,8 +28,9 @@ from pargolf.packing import coder
 from pargolf.packing.artifact import Artifact, CodesTensor, from_bytes, to_bytes
 from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
 from pargolf.quant.allocate import Allocator, land
+from pargolf.quant.calibrate import calibrate
 from pargolf.quant.clip import StdDev
-from pargolf.quant.gptq import GPTQ, Hessians, calibrate, weighted_error
+from pargolf.quant.gptq import GPTQ, Hessians, weighted_error
 from pargolf.quant.grid import Grid, Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.published import INT5_861, INT8, INT8_SEARCHED_543, amax_295, lite_549, lite_1009

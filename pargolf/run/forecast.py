@@ -1,40 +1,50 @@
-"""How many bytes a recipe will take before anything is trained: the entropy of its grids on Gaussian rows.
+"""How many bytes a recipe's artifact will take: before training by the recipe alone, while it trains by its weights.
 
-    bytes = sum over tensors of numel * H(codes) / 8 * overhead(codec) + scales + what is stored whole
+    bytes = sum over tensors of numel * H(codes) / 8 * overhead(codec, H) + scales + what is stored whole + header
 
-H is the order-0 entropy of the codes that the tensor's own grid gives to Gaussian rows of its length; trained matrices
-are close to that (a report under pull request 1787 measured 3.427 bits on real weights and 3.425 on Gaussian ones).
-Codecs cost so much over it: zlib 14 %, lzma 4.5 %, zstd and brotli 1.2 %, our coder nothing. Numbers stored whole are
-counted in full. For pull requests 1009 and 295, whose grids have no floor that matters, it says 16.12 and 16.15 MB of
-model; they published 16.41 and 15.94 MB with their code. So take it for 2 % either way.
+H is the order-0 entropy of the codes that the tensor's own grid gives to a sample of its rows. Before training the
+rows are Gaussian; trained matrices are close to that (a report under pull request 1787 measured 3.427 bits on real
+weights and 3.425 on Gaussian ones); what heavier tails and unequal columns save was .8 % here at most. Codecs cost so
+much over H: lzma 3 %, zstd and brotli 1.2 %, zlib 1 % at seven bits and 14 % at three, our coder nothing. Rows of
+pieces that no text holds stay alike, and cost a third of others, except under zlib: `unused` says how many there are.
 
-A scale floor makes the answer depend on the weights' magnitude, `std`; a forecast of such a grid is a guess.
+Where it stops: a grid whose scales have a floor gives codes that depend on the weights' magnitude. Matrices that Muon
+trained had a deviation near 2.15 / sqrt(columns) * sqrt(lr / .032), and tables one of .4; a fifth more is a quarter of
+a bit, 5 % of such a model. docs/bytes.md has both kinds measured. `weigh` has no such limit: it sees the weights.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pargolf.core.roles import matches, role
+from pargolf.core.roles import matches, resolve, role
+from pargolf.data.folder import DataFolder
 from pargolf.model.transformer import Model, Transformer
-from pargolf.packing.codecs import Brotli, Lzma, Zlib, Zstd
-from pargolf.quant.grid import Int, Keep
-from pargolf.quant.plan import Pruned
+from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
+from pargolf.quant.grid import Grid, Int, Keep
+from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
 from pargolf.run.recipe import Recipe
+from pargolf.training.muon import Muon
 
-ROWS = 48
-_OVERHEAD = {Zlib: 1.14, Lzma: 1.045, Zstd: 1.012, Brotli: 1.012}
+_ROWS = 48  # Gaussian rows whose codes stand for a tensor's
+_SAMPLE = 1 << 17  # trained weights of a role whose codes stand for all of them
+_OVERHEAD = {Lzma: 1.03, Zstd: 1.012, Brotli: 1.012}
 _WHOLE = {"float16": 2, "bfloat16": 2, "float32": 4}
+_RAW = 0.85  # of their bytes, that numbers kept whole take
+_HEADER = 1100
+_ALIKE = 0.37  # of an ordinary row, that a row costs which is like many others
+_TABLE_STD, _MATRIX_STD, _SPREAD = 0.4, 2.15, 0.25  # deviations of trained weights; and of their logarithm, by row
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of the model by role; the code comes on top."""
+    """Bytes of the model by role, and a row `(header)`; scales are with their role. The code comes on top."""
 
     by_role: dict[str, int]
 
@@ -55,33 +65,53 @@ def parameters(model: Model) -> int:
     return sum(shape.numel() for shape in shapes(model).values())
 
 
-def forecast(recipe: Recipe, *, std: float = 0.1) -> Forecast:
-    """Forecast the artifact's bytes at this recipe's size."""
-    sizes = shapes(recipe.model)
-    grids = recipe.quant.grids({name: torch.empty(0) for name in sizes})
-    overhead = _OVERHEAD.get(type(recipe.codec), 1.0)
-    by_role: dict[str, int] = {}
-    for name, grid in grids.items():
-        shape = sizes[name]
-        if isinstance(grid, Keep):
-            needed: float = shape.numel() * _WHOLE[grid.dtype]
-        else:
-            assert isinstance(grid, Int | Trellis), f"no forecast for {grid}"
-            # A trellis lowers the error and leaves the bytes of its base.
-            base = grid.base if isinstance(grid, Trellis) else grid
-            bits, per_row = _bits(name, base, shape, recipe.quant.pruned, std)
-            needed = shape.numel() * bits / 8 * overhead + shape[0] * per_row
-        by_role[role(name)] = by_role.get(role(name), 0) + round(needed)
-    return Forecast(by_role)
+def forecast(recipe: Recipe, *, unused: int = 0) -> Forecast:
+    """Forecast the artifact's bytes on the table's own grids; `unused` pieces of the vocabulary occur in no text."""
+    generator, sizes = torch.Generator().manual_seed(0), shapes(recipe.model)
+    rates = resolve(recipe.train.optimizer, sizes, what="optimizer table")
+
+    def rows(name: str, shape: torch.Size) -> Tensor:
+        table = name.startswith("embed.") or name.endswith("table.weight")
+        rate = rates[name]
+        faster = rate.lr / 0.032 if isinstance(rate, Muon) else 1.0
+        std = _TABLE_STD if table else _MATRIX_STD * faster**0.5 / shape[-1] ** 0.5
+        w_NC = std * torch.randn(min(_ROWS, shape[0]), shape[-1], generator=generator)
+        return w_NC * torch.exp(_SPREAD * torch.randn(len(w_NC), 1, generator=generator))
+
+    found = _forecast(recipe, sizes, rows)
+    if unused and not isinstance(recipe.codec, Zlib) and "embed.tokens" in found.by_role:
+        alike = unused / recipe.model.vocab * (1 - _ALIKE)
+        found.by_role["embed.tokens"] -= round(found.by_role["embed.tokens"] * alike)
+    return found
 
 
-def _bits(name: str, grid: Int, shape: torch.Size, pruned: Pruned | None, std: float) -> tuple[float, float]:
-    """Entropy per code, and bytes of scales per row, over a few Gaussian rows."""
-    w_NC = std * torch.randn(min(ROWS, shape[0]), shape[-1], generator=torch.Generator().manual_seed(0))
-    if pruned and shape.numel() > pruned.prune.larger_than and any(matches(name, glob) for glob in pruned.roles):
-        w_NC = replace(pruned.prune, larger_than=0).apply(w_NC)
-    codes = grid.encode(w_NC)
-    return entropy(codes.codes), codes.scales.numel() * codes.scales.element_size() / len(w_NC)
+def weigh(recipe: Recipe, weights: Mapping[str, Tensor]) -> Forecast:
+    """Forecast the artifact's bytes from weights as they stand, by the codes of a sample of rows; takes a moment."""
+    sizes = {name: w.shape for name, w in weights.items()}
+    total = Counter[str]()
+    for name, shape in sizes.items():
+        total[role(name)] += shape.numel()
+
+    def rows(name: str, shape: torch.Size) -> Tensor:
+        w_NC = weights[name].detach().reshape(-1, shape[-1] if shape else 1)
+        every = min(len(w_NC), max(1, total[role(name)] // _SAMPLE))
+        return w_NC[every // 2 :: every].float().cpu()
+
+    return _forecast(recipe, sizes, rows)
+
+
+def unused_pieces(data: DataFolder) -> int:
+    """How many pieces of the vocabulary never occur in the first ten million training tokens."""
+    count = min(len(data.train), 10_000_000)
+    seen = np.bincount(data.train.take(0, count).astype(np.int64), minlength=data.vocab)
+    return int((seen == 0).sum())
+
+
+def lands(recipe: Recipe, model: int, *, code: int) -> int:
+    """What the submission will weigh, code included: a table that fills its cap, or is over it, is solved to fit."""
+    cap = recipe.budget.bytes
+    finest = code + sum(2 * shape.numel() for shape in shapes(recipe.model).values())
+    return min(cap, finest) if recipe.quant.fill or model + code > cap else model + code
 
 
 def entropy(codes: Tensor) -> float:
@@ -89,6 +119,52 @@ def entropy(codes: Tensor) -> float:
     counts = torch.unique(codes, return_counts=True)[1].double()
     share = counts / counts.sum()
     return float(-(share * share.log2()).sum())
+
+
+def _forecast(recipe: Recipe, sizes: Mapping[str, torch.Size], rows: Callable[[str, torch.Size], Tensor]) -> Forecast:
+    """Bytes by role, from the codes of some rows of each tensor."""
+    grids = recipe.quant.grids({name: torch.empty(0) for name in sizes})
+    by_role: dict[str, int] = {}
+    for name, grid in grids.items():
+        shape, group = sizes[name], role(name)
+        if isinstance(grid, Keep):
+            needed = shape.numel() * _WHOLE[grid.dtype] * _RAW
+        else:
+            needed = _coded(recipe, name, grid, shape, rows(name, shape))
+        by_role[group] = by_role.get(group, 0) + round(needed)
+    return Forecast(by_role | {"(header)": _HEADER})
+
+
+def _coded(recipe: Recipe, name: str, grid: Grid, shape: torch.Size, w_NC: Tensor) -> float:
+    """Bytes of one tensor's codes and scales, from some of its rows."""
+    # A trellis lowers the error and leaves the bytes of its base.
+    base = grid.base if isinstance(grid, Trellis) else grid
+    assert isinstance(base, Int), f"no forecast for {grid}"
+    whole = w_NC.numel() == shape.numel()
+    codes = base.encode(_pruned(recipe.quant, name, shape, w_NC))
+    array = codes.codes.numpy()
+    bits = entropy(codes.codes)
+    each = bits / 8 * _overhead(recipe.codec, bits)
+    if whole and name.startswith("embed."):  # where rows may repeat
+        each = min(each, len((recipe.codec or Brotli(9)).encode(array.tobytes())) / array.size)
+    halves = np.ascontiguousarray(codes.scales.numpy()).view(np.uint8).reshape(codes.scales.numel(), -1)
+    of_scale = sum(entropy(torch.from_numpy(halves[:, i].copy())) for i in range(halves.shape[1])) / 8
+    return shape.numel() * each + codes.scales.numel() * of_scale * shape.numel() / w_NC.numel()
+
+
+def _pruned(quant: Quantize, name: str, shape: torch.Size, w_NC: Tensor) -> Tensor:
+    """What the grid sees of the sample: pruned, where the whole tensor would be."""
+    pruned = quant.pruned
+    if pruned and shape.numel() > pruned.prune.larger_than and any(matches(name, glob) for glob in pruned.roles):
+        return replace(pruned.prune, larger_than=0).apply(w_NC)
+    return w_NC
+
+
+def _overhead(codec: Codec | None, bits: float) -> float:
+    """What a codec needs over order-0 entropy."""
+    if isinstance(codec, Zlib):
+        return float(np.interp(bits, (3.3, 6.8), (1.14, 1.01)))
+    return _OVERHEAD.get(type(codec), 1.0)
 
 
 def extrapolate(rows: Iterable[Mapping[str, Any]], *, small: Model, full: Model) -> Forecast:

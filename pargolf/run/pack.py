@@ -20,6 +20,7 @@ from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, from_byte
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians
 from pargolf.quant.grid import Codes, Grid, Int, Keep
+from pargolf.quant.lqer import corrected
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
 from pargolf.run.code import code_bytes
@@ -82,7 +83,7 @@ def unpack(data: bytes) -> Unpacked:
         raise UserError("The artifact's header describes no model. Was it made by another version?")
     model = Transformer(model_spec)
     params = dict(model.named_parameters())
-    values = {name: _decode(tensor) for name, tensor in artifact.tensors.items()}
+    values = corrected({name: _decode(tensor) for name, tensor in artifact.tensors.items()})
     for name in params:
         if name not in values and not name.startswith("head.ahead."):
             raise UserError(f"The artifact holds no '{name}'. Was it made by another version?")

@@ -6,7 +6,7 @@ Where there is no checkpoint yet, the run begins again in its folder.
 from pathlib import Path
 
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, PhaseBegan, Resumed, Started, Step, Validated
+from pargolf.core.events import Event, PhaseBegan, Resumed, Started, Step, Validated, Weighed
 from pargolf.core.world import World
 from pargolf.data.folder import DataFolder
 from pargolf.report.runlog import read_events
@@ -53,7 +53,7 @@ def earlier_events(keeping: Keeping) -> list[Event]:
     kept: list[Event] = []
     for event in read_events(folder["events.jsonl"]) if found else ():
         step = found.facts["step"] if found else 0
-        before = isinstance(event, Step | Validated | Resumed) and event.step <= step
+        before = isinstance(event, Step | Validated | Weighed | Resumed) and event.step <= step
         # A phase begins before the step it names, which the checkpoint after as many steps has not seen.
         if before or isinstance(event, Started) or (isinstance(event, PhaseBegan) and event.step < step):
             kept.append(event)

@@ -24,12 +24,14 @@ from torch.distributed import DistError
 
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Validated
+from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Validated, Weighed
 from pargolf.core.world import World
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
-from pargolf.quant.gptq import GPTQ, Hessians, calibrate
+from pargolf.quant.calibrate import calibrate, own_text
+from pargolf.quant.gptq import GPTQ, Hessians
 from pargolf.run.folder import RunFolder
+from pargolf.run.forecast import weigh
 from pargolf.run.pack import count_code, fit
 from pargolf.run.recipe import Recipe
 from pargolf.run.reserve import Reserve
@@ -112,16 +114,21 @@ def train_weights(
 
 
 def _hessians(solver: GPTQ, training: Training) -> Hessians:
-    """Second moments of what passes through every matrix on the next training batches, over all processes."""
-    rows = max(training.spec.micro_tokens // training.stream.seq_len, 1)
+    """What passes through every matrix on the next training batches, or on the model's own text; of all processes."""
+    stream, model, device = training.stream, training.model, training.world.device
+    rows = max(training.spec.micro_tokens // stream.seq_len, 1)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(training.step, training.step + solver.batches):
-            x_BT, y_BT = (t.to(training.world.device) for t in training.stream.batch(step))
+            x_BT, y_BT = (t.to(device) for t in stream.batch(step))
+            if solver.calibration is not None:
+                seed = training.seed + step * training.world.size + training.world.rank
+                ids_BT = own_text(model, x_BT.shape, solver.calibration, seed=seed)
+                x_BT, y_BT = ids_BT[:, :-1], ids_BT[:, 1:]
             yield from zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
 
-    found = calibrate(training.model, batches())
-    return {name: training.world.mean(h.to(training.world.device)).cpu() for name, h in found.items()}
+    found = calibrate(model, batches())
+    return {name: training.world.mean(h.to(device)).cpu() for name, h in found.items()}
 
 
 def _watched(
@@ -134,6 +141,7 @@ def _watched(
     began, cost = clock.now(), 0.0
     if math.isfinite(training.seconds):  # a look nobody sees, to know what one takes
         _look(recipe, training, validation)
+        _weighed(recipe, training)
         (cost,) = world.max(clock.now() - began)
     (before,) = world.max(clock.seconds)
     with ended_by_signals(training):
@@ -153,6 +161,7 @@ def _watched(
                 if training.progress.fraction >= look and now + cost <= training.seconds:
                     look += every
                     yield _look(recipe, training, validation)
+                    yield _weighed(recipe, training)
         except NotFinite as error:
             saver.save()
             raise UserError(f"{error} {saver.left()}") from None
@@ -218,6 +227,8 @@ def _rehearse(
             rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
             hessians = calibrate(model, ((x_bT, x_bT) for x_bT in torch.split(ids_BT, rows)))
             packing = (solver.batches - 1) * (clock.seconds - start)
+            if solver.calibration is not None:
+                packing += solver.batches * _sampling(model, ids_BT, clock)
         # Zeros pack faster than what they will have become.
         busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
         began = clock.seconds
@@ -231,6 +242,14 @@ def _rehearse(
         writing = clock.seconds - began
     packing, writing = world.max(packing, writing)
     return packing, writing
+
+
+def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
+    """Seconds in which the model writes a batch for itself: a pass for every token, over half of it on average."""
+    began = clock.seconds
+    with torch.no_grad():
+        model(ids_BT[:, : max(1, ids_BT.shape[1] // 2)], first=ids_BT.shape[1] // 2 - 1)
+    return (clock.seconds - began) * ids_BT.shape[1]
 
 
 def _started(recipe: Recipe, training: Training, validation: Validation) -> Started:
@@ -257,6 +276,15 @@ def _look(recipe: Recipe, training: Training, validation: Validation) -> Validat
         found = validation.sample(model, recipe.plain, vocab=vocab, count=count, device=device)
         model.train()
     return Validated(training.step, found.loss, found.bpb, found.tokens, training.clock.seconds)
+
+
+def _weighed(recipe: Recipe, training: Training) -> Weighed:
+    """Forecast the artifact's bytes with the weights of the moment."""
+    with uncounted(recipe, training.clock):
+        model = weigh(recipe, dict(training.model.named_parameters())).model
+        code = count_code(recipe)
+    cap = recipe.budget.bytes
+    return Weighed(training.step, model, code, cap, recipe.quant.fill or model + code > cap, training.clock.seconds)
 
 
 @contextmanager
