@@ -199,18 +199,19 @@ def _row(row: T, steps: int) -> T:
 
 
 def _adapt(adapter: Adapter | None, factor: int, seq_len: int) -> Adapter | None:
-    """Chunks of as many sequences, each of the small context; ranks by the width, at the same strength."""
+    """Chunks of as many sequences of the small context; within documents one per stride, and ranks by the width."""
     if isinstance(adapter, HintTilt | CountTilt):
         return replace(adapter, adapter=_adapt(adapter.adapter, factor, seq_len))
     if isinstance(adapter, LowRank):
-        return replace(adapter, rank=max(adapter.rank // factor, 4), alpha=adapter.alpha / factor)
+        rank = max(adapter.rank // factor, 4)
+        return replace(adapter, rank=rank, alpha=adapter.alpha * rank / adapter.rank, chunk=CONTEXT // 4)
     if not isinstance(adapter, SGD | AdamW):
         return adapter
     return replace(adapter, chunk=max(CONTEXT, adapter.chunk * CONTEXT // seq_len))
 
 
 def _windows(windows: Windows) -> Windows:
-    """Windows of the small context; where they slide, with a stride of at most a quarter of it."""
+    """Windows of the small context; where they slide, with a stride of a quarter of it."""
     if isinstance(windows, Plain):
         return Plain(CONTEXT)
-    return replace(windows, length=CONTEXT, stride=min(windows.stride, CONTEXT // 4))
+    return replace(windows, length=CONTEXT, stride=CONTEXT // 4)
