@@ -6,6 +6,7 @@ What is found is SUSPECT and names the probe that would prove it; what only othe
 
 from collections.abc import Iterator
 
+from pargolf.audit.causal_rules import causality
 from pargolf.audit.counting import ngram_target_key, two_pass
 from pargolf.audit.data_rules import byte_table, late_calibration, val_in_training
 from pargolf.audit.facts import Facts
@@ -63,6 +64,7 @@ _CLEAN = {
     "slot": "No reachable code optimises tensors of its own on the tokens it scores.",
     "ngram_target_key": "No reachable quotient of counts is keyed by the scored token.",
     "two_pass": "No reachable code scores tokens a second time.",
+    "causality": "Reachable attention is told to be causal or has a mask.",
     "val_in_training": "No validation tokens reach training or the artifact.",
 }
 
@@ -85,6 +87,7 @@ CODE_RULES: tuple[CodeRule, ...] = (
     CodeRule("calibration_budget", "calibration belongs to the 600 s of training", "#593 #656", late_calibration),
     CodeRule("byte_denominator", "bits per byte of the raw validation text", "#1545 #1687", byte_table),
     CodeRule("two_pass", "one left-to-right pass", "#846 #573 #1017", two_pass),
+    CodeRule("causality", "strict causal dependence", "#1017 C1; #1797 #1851", causality),
     CodeRule(
         "val_in_training", "no validation data in training, no paid prefix", "README FAQ; #168 #262", val_in_training
     ),

@@ -171,18 +171,26 @@ def _bound(program: Program, statement: ast.stmt) -> dict[str, list[tuple[ast.ex
         return found
     found = program.binds[statement] = {}
     for node in live_below(program, statement):
-        targets: list[ast.expr] = []
-        value: ast.expr | None = None
+        pairs: list[tuple[ast.expr, ast.expr]] = []
         if isinstance(node, ast.Assign):
-            targets, value = node.targets, node.value
-        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
-            targets, value = [node.target], node.value
+            pairs = [pair for target in node.targets for pair in _paired(target, node.value)]
+        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and node.value is not None:
+            pairs = [(node.target, node.value)]
         elif isinstance(node, (ast.For, ast.AsyncFor)):
-            targets, value = [node.target], node.iter
-        if value is not None:
-            for name in {n for t in targets for n in names_in(t)}:
+            pairs = [(node.target, node.iter)]
+        for target, value in pairs:
+            for name in names_in(target):
                 found.setdefault(name, []).append((value, node))
     return found
+
+
+def _paired(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """`a, b = x, y` as two assignments."""
+    several = isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))
+    elements, values = getattr(target, "elts", []), getattr(value, "elts", [])
+    if several and len(elements) == len(values):
+        return [pair for t, v in zip(elements, values) for pair in _paired(t, v)]
+    return [(target, value)]
 
 
 def is_validation(program: Program, call: ast.Call, loss: ast.expr) -> bool:

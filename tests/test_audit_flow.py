@@ -1,0 +1,175 @@
+"""The code rules on shapes that hide: names used for both splits, models scored again, functions nothing calls."""
+
+import ast
+import subprocess
+
+import pytest
+
+from pargolf.audit.causal_rules import causality
+from pargolf.audit.code_rules import CODE_RULES
+from pargolf.audit.flow import Program
+from pargolf.audit.judge import audit
+from pargolf.audit.verdict import HOLD, SUSPECT
+
+HEAD = """
+import os, glob, torch
+import torch.nn.functional as F
+def load(pattern):
+    return torch.cat([read_shard(p) for p in sorted(glob.glob(pattern))])
+def evaluate(model, tokens):
+    total = torch.zeros(())
+    for start in range(0, tokens.numel(), 1024):
+        x = tokens[start:start + 1025]
+        total += F.cross_entropy(model(x[:-1]), x[1:])
+    return total
+def adapt_and_score(model, tokens):
+    total = torch.zeros(())
+    params = [p for p in model.parameters()]
+    opt = torch.optim.SGD(params, lr=0.1)
+    for start in range(0, tokens.numel(), 1024):
+        x = tokens[start:start + 1025]
+        with torch.no_grad():
+            total += F.cross_entropy(model(x[:-1]), x[1:])
+        loss = F.cross_entropy(model(x[:-1]), x[1:])
+        loss.backward()
+        opt.step()
+    RESTORE
+    return total
+def adapt(model, val_tokens):
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(3):
+        loss = F.cross_entropy(model(val_tokens[:-1]), val_tokens[1:])
+        loss.backward()
+        opt.step()
+        print(f"adaptation_epoch: {epoch} loss:{loss}")
+def hessians(model, tokens):
+    model.register_forward_hook(lambda *a: None)
+    model(tokens)
+def main():
+    model = make_model()
+    train, val = load("fineweb_train_*.bin"), load("fineweb_val_*.bin")
+    for step in range(100):
+        x, y = train[step:step + 64], train[step + 1:step + 65]
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+    BODY
+    print("val_bpb", evaluate(model, val))
+main()
+"""
+
+
+def program(body: str, restore: str = "pass") -> Program:
+    return Program(ast.parse(HEAD.replace("BODY", body).replace("RESTORE", restore)), {})
+
+
+def said(made: Program) -> set[tuple[str, str]]:
+    return {(hit.rule, hit.status) for rule in CODE_RULES for hit in rule.check(made)}
+
+
+def test_training_and_scoring_alone_raise_nothing():
+    assert said(program("pass")) == set()
+
+
+def test_names_shared_by_both_splits_do_not_hide_an_update():
+    again = """for epoch in range(3):
+        x, y = val[:-1], val[1:]
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()"""
+    assert said(program(again)) == {("ttt_order", SUSPECT)}
+    assert said(program(again.replace("val", "train"))) == set()
+
+
+def test_a_model_scored_again_after_adapting_is_a_second_pass():
+    twice = "print(adapt_and_score(model, val))"
+    assert said(program(twice)) == {("two_pass", SUSPECT)}
+    assert said(program(twice, "model.load_state_dict(saved)")) == set()
+    assert said(program("print(adapt_and_score(copy.deepcopy(model), val))")) == set()
+
+
+def test_a_list_that_is_filled_later_is_not_empty():
+    body = """parts = []
+    for i in range(3):
+        parts.append(i)
+    if parts:
+        adapt(model, val)"""
+    assert said(program(body)) == {("ttt_order", SUSPECT)}
+
+
+def test_statistics_from_either_split_after_training_are_told_apart():
+    assert said(program("hessians(model, train)")) == {("calibration_budget", HOLD)}
+    assert said(program("hessians(model, val)")) == {("val_in_training", SUSPECT)}
+    assert said(program("hessians(model, generate(model))")) == set()
+
+
+def test_a_function_that_nothing_calls_but_the_log_shows_is_judged(tmp_path):
+    folder = tmp_path / "records/track_10min_16mb/x"
+    folder.mkdir(parents=True)
+    (folder / "train_gpt.py").write_text(HEAD.replace("BODY", "pass").replace("RESTORE", "pass"))
+    log = "final_exact val_loss:2.0 val_bpb:1.2\n"
+    (folder / "train.log").write_text(log)
+    assert not any(f.rule == "ttt_order" and f.status == SUSPECT for f in audit(folder).findings)
+    (folder / "train.log").write_text("adaptation_epoch: 0 loss:2.1\n" + log)
+    finding = next(f for f in audit(folder).findings if f.rule == "ttt_order" and f.status == SUSPECT)
+    assert "never calls it" in finding.summary and finding.evidence[1].text.startswith("adaptation_epoch")
+
+
+def test_a_script_outside_its_folder_is_read_when_the_folder_has_none(tmp_path):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    folder = tmp_path / "records/track_10min_16mb/x"
+    folder.mkdir(parents=True)
+    git("init", "-q", "-b", "main")
+    (tmp_path / "train_gpt.py").write_text("val_bpb = 1\n")
+    git("add", "-A")
+    git("commit", "-q", "-m", "base")
+    git("checkout", "-q", "-b", "entry")
+    (folder / "README.md").write_text("# x\n")
+    (tmp_path / "train_gpt.py").write_text(HEAD.replace("BODY", "adapt(model, val)").replace("RESTORE", "pass"))
+    git("add", "-A")
+    git("commit", "-q", "-m", "entry")
+    git("checkout", "-q", "main")
+    rules = {(f.rule, f.status) for f in audit(f"git:{tmp_path}@entry").findings}
+    assert ("ttt_order", SUSPECT) in rules and ("outside_folder", HOLD) in rules
+
+
+ATTENTION = """
+import torch, torch.nn.functional as F
+from flash_attn_interface import flash_attn_func, flash_attn_varlen_func
+class Block(torch.nn.Module):
+    def forward(self, x, ids):
+        q = k = v = x
+        CODE
+        return y
+Block()
+"""
+
+
+def attention_hits(code: str) -> set[str]:
+    return {hit.status for hit in causality(Program(ast.parse(ATTENTION.replace("CODE", code)), {}))}
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("y = F.scaled_dot_product_attention(q, k, v, is_causal=True)", set()),
+        ("y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)", set()),
+        ("y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=unknown())", set()),
+        ("y = F.scaled_dot_product_attention(q, k, v)", {SUSPECT}),
+        ("y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=False)", {SUSPECT}),
+        ("y = flash_attn_func(q, k, v, causal=True)", set()),
+        ("y = flash_attn_func(q, k, v, window_size=(64, 0))", set()),
+        ("y = flash_attn_func(q, k, v)", {SUSPECT}),
+    ],
+)
+def test_attention_says_that_it_is_causal(code, wanted):
+    assert attention_hits(code) == wanted
+
+
+def test_a_smear_stops_where_attention_does():
+    apart = "y = flash_attn_varlen_func(q, k, v, causal=True)\n        "
+    smear = "y = torch.cat([x[:, :1], x[:, 1:] + g * x[:, :-1]], dim=1)"
+    masked = "g = g * (ids[:, 1:] != 1)\n        " + smear
+    assert attention_hits(apart + smear) == {HOLD}
+    assert attention_hits(apart + masked) == set()
+    assert attention_hits("y = flash_attn_func(q, k, v, causal=True)\n        " + smear) == set()
