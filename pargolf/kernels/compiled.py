@@ -12,6 +12,7 @@ tensors on a CPU that take part in a backward pass come here; scoring never does
 
 import ctypes
 import hashlib
+import importlib
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,6 +117,24 @@ def at_hand(*tensors: Tensor) -> Compiled | None:
         return None
     fits = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
     return active if fits and any(x.requires_grad for x in tensors) else None
+
+
+def fused_kernels(x: Tensor) -> Any:
+    """The module of Triton kernels where `x` trains on CUDA outside a compiled graph and Triton is there, else None.
+
+    In a compiled graph, torch's own compiler writes such kernels.
+    """
+    if torch.compiler.is_compiling() or not x.is_cuda or not x.requires_grad or not torch.is_grad_enabled():
+        return None
+    return _import_fused()
+
+
+@cache
+def _import_fused() -> Any:
+    try:
+        return importlib.import_module("pargolf.kernels.fused")
+    except ImportError:
+        return None
 
 
 @cache

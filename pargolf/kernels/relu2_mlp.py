@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pargolf.kernels.compiled import Compiled, at_hand
+from pargolf.kernels.compiled import Compiled, at_hand, fused_kernels
 
 _C = """
 void relu2(const float *z, float *y, long n, float slope) {
@@ -43,6 +43,17 @@ def squared_leaky_relu(z: Tensor, slope: float) -> Tensor:
         return quick
     y: Tensor = _SquaredLeakyReLU.apply(z, slope)  # type: ignore[no-untyped-call]
     return y
+
+
+def squared_up(x: Tensor, w_FD: Tensor, slope: float) -> Tensor | None:
+    """`squared_leaky_relu(x W^T)` by one Triton kernel, (..., F); None where there is none to take it."""
+    fused = fused_kernels(x)
+    if fused is None:
+        return None
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    y: Tensor = fused.SquareOfProduct.apply(x.flatten(0, -2), w_FD, slope)
+    return y.view(*x.shape[:-1], -1)
 
 
 class _SquaredLeakyReLU(torch.autograd.Function):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pargolf.kernels.compiled import Compiled, at_hand
+from pargolf.kernels.compiled import Compiled, at_hand, fused_kernels
 
 _C = """
 void ce(const float *z, const int64_t *target, float *total, float *loss, long rows, long V, float cap) {
@@ -60,6 +60,10 @@ def softcap_cross_entropy(z_NV: Tensor, target_N: Tensor, cap: float | None) -> 
     """Mean nats per row. Twice differentiable only through `reference`."""
     if cap is None or not z_NV.requires_grad or torch.compiler.is_compiling():
         return reference(z_NV, target_N, cap)
+    fused = fused_kernels(z_NV)
+    if fused is not None:
+        rows_N: Tensor = fused.CrossEntropyOfRows.apply(z_NV, target_N, cap)
+        return rows_N.mean()
     fast = at_hand(z_NV)
     if isinstance(fast, Compiled) and cap <= _LARGEST:
         quick: Tensor = _CompiledCrossEntropy.apply(z_NV, target_N, cap, fast)  # type: ignore[no-untyped-call]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pargolf.model.activations import Affine, relu2
+from pargolf.kernels.relu2_mlp import squared_up
+from pargolf.model.activations import SLOPES, Affine, relu2
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Place
 
@@ -34,11 +35,13 @@ class MLPModule(nn.Module):
         super().__init__()
         self.up = Linear(place.dim, spec.hidden)
         self.act = spec.act.build(place) if isinstance(spec.act, Affine) else spec.act
+        self.slope = SLOPES.get(spec.act)
         self.down = Linear(spec.hidden, place.dim)
 
     def forward(self, u_BTD: Tensor) -> Tensor:
         """Up, activate, down."""
-        out_BTD: Tensor = self.down(self.act(self.up(u_BTD)))
+        a_BTF = None if self.slope is None else squared_up(u_BTD, self.up.weight, self.slope)
+        out_BTD: Tensor = self.down(self.act(self.up(u_BTD)) if a_BTF is None else a_BTF)
         return out_BTD
 
 
