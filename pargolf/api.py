@@ -13,9 +13,9 @@ from pargolf.audit.sandbox import is_foreign, probe_script
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.spec import edit
-from pargolf.data.folder import DataFolder, open_data
+from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.prepare import prepare
-from pargolf.data.tokens import SentencePieceTokenizer, load_tokenizer
+from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate import windows as window_specs
 from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.generate import generate as sample
@@ -418,12 +418,12 @@ def price_text(artifact: str | Path, text: str, *, tokenizer: str | Path | None 
     return [(words.decode([token]), bits) for token, bits in rows]
 
 
-def _tokenizer_of(artifact: str | Path, tokenizer: str | Path | None) -> SentencePieceTokenizer:
+def _tokenizer_of(artifact: str | Path, tokenizer: str | Path | None) -> Tokenizer:
     """The tokenizer that was named, or the one beside the artifact."""
     path = Path(tokenizer) if tokenizer else Path(artifact).with_name("tokenizer.model")
     if not path.is_file():
         raise UserError(f"No tokenizer beside {artifact}. Name its .model file with --tokenizer.")
-    return load_tokenizer(path)
+    return open_tokenizer(path)
 
 
 def _last(events: Iterator[Event | dict[str, Any]]) -> dict[str, Any]:

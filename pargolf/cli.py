@@ -565,13 +565,17 @@ def data_prepare(
     vocab: Annotated[int, typer.Option(help="Pieces of the tokenizer; 257 for plain bytes.")] = 1024,
     val_fraction: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.1,
     caseops: Annotated[bool, typer.Option("--caseops", help="Spell capitals as symbols of their own.")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="Use this .model or tokenizer.json; learn none.")] = None,
     force: ForceOpt = False,
 ) -> None:
     """Turn text into a tokenizer and shards, split by document."""
     from pargolf.data.folder import open_data
     from pargolf.data.prepare import prepare
 
-    _watch(prepare(sources, out, vocab=vocab, val_fraction=val_fraction, caseops=caseops, force=force))
+    events = prepare(
+        sources, out, vocab=vocab, val_fraction=val_fraction, caseops=caseops, tokenizer=tokenizer, force=force
+    )
+    _watch(events)
     splits = open_data(out).meta["splits"]
     for name in ("train", "val"):
         row = splits[name]
