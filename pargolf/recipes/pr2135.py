@@ -26,6 +26,7 @@ from pargolf.evaluate.windows import PerDocument, Plain
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Keep
+from pargolf.quant.lqer import LQER
 from pargolf.recipes.pr1855 import RECIPE as PR1855
 from pargolf.run.recipe import Reported
 from pargolf.training.adam import Frozen
@@ -42,6 +43,7 @@ RECIPE = edit(
         "train.optimizer[mlp.*].lr": 0.028,
         "quant.table[attn.outputs.head_gate.score]": Keep("float16"),
         "quant.solver": GPTQ(batches=32),
+        "quant.correct": LQER(tensors=3, rank=4, group=32),
         "plain": Plain(2560),
         "windows": PerDocument(2560, 48),
         "adapt": LowRank(
