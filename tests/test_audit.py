@@ -360,6 +360,19 @@ def test_a_corrected_declared_score_is_not_blamed_for_its_log(tmp_path):
     assert status(only_log(tmp_path, wrong, **fields), "byte_denominator") == {PASS}
 
 
+def test_another_validation_set_passes_by_its_own_bytes_outside_the_record_track(tmp_path):
+    ratio, fields = math.log(2) * 3, {"val_bpb": 1.2, "val_tokens": 1000, "val_bytes": 3000}
+    for track, held, wanted in (
+        ("non_record_16mb", 3000, PASS),
+        ("non_record_16mb", 3100, HOLD),
+        ("10min_16mb", 3000, HOLD),
+    ):
+        logs = {f"train_seed{s}.log": log_text(ratio=ratio) for s in (1, 2, 3)}
+        folder = tmp_path / f"records/track_{track}" / f"x{held}"
+        report = audit(write(folder, json={**fields, "val_bytes": held}, **logs))
+        assert status(report, "byte_denominator") == {wanted}
+
+
 def test_split_fingerprints_are_suspect(tmp_path):
     text = log_text() + "train_shards: 1499\nval_tokens: 47851520\n"
     assert status(only_log(tmp_path, text), "split_overlap") == {SUSPECT}

@@ -5,6 +5,7 @@ SUSPECT and name the probe, since reading is no proof. Declared, logged and reco
 same limits; logs of other experiments in the folder, told by a final score that nobody declares, only raise a HOLD.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -515,6 +516,11 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
             numbers,
         )
         return
+    own = None if known or facts.record_track else _own_ratio(facts)
+    if own is not None and abs(own / ratio - 1) <= slack + 1e-5:
+        text = f"Loss / bpb is {ratio:.4f}, as the declared tokens and bytes of another validation set give."
+        yield RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
+        return
     if known is None:
         yield RuleFinding(
             "byte_denominator",
@@ -526,6 +532,13 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
         )
         return
     yield RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {known.name}.", lines, numbers)
+
+
+def _own_ratio(facts: Facts) -> float | None:
+    """ln 2 times bytes per token, by what `submission.json` says of its own validation set."""
+    tokens = next((x.number for x in facts.leaves if x.path == ("val_tokens",) and x.number), None)
+    held = next((x.number for x in facts.leaves if x.path == ("val_bytes",) and x.number), None)
+    return math.log(2) * held / tokens if tokens and held else None
 
 
 def _told_bytes(facts: Facts) -> Line | None:
