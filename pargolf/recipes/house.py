@@ -98,6 +98,8 @@ RECIPE = Recipe(
     ),
     plain=Plain(256),
     windows=Sliding(256, 128),
-    adapt=CountTilt(adapter=AdamW(lr=0.001, globs=("*",), chunk=2048, batch=8)),
+    adapt=CountTilt(
+        adapter=AdamW(lr=0.001, betas=(0.0, 0.999), globs=("*",), chunk=512, batch=2, cosine=False),
+    ),
     budget=Budget(bytes=1_000_000, train_seconds=180.0),
 )
