@@ -157,7 +157,7 @@ def memory(system: Recipe) -> dict[str, float]:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x.detach()  # the tensor itself would hold the graph that holds it
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+    with compiled_kernels(), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         run.loss(*run.stream.batch(0))
     weights = sum(p.numel() for p in run.params.values())
     own = {p.untyped_storage().data_ptr() for p in run.params.values()}
