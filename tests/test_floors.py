@@ -27,7 +27,7 @@ FLOORS = [
     {"__main__"},
 ]
 BESIDE = {"recipes", "upstream"}
-ACROSS = {("packing", "quant"), ("run", "report"), ("submit", "run"), ("submit", "report")}
+ACROSS = {("packing", "quant"), ("run", "report"), ("run", "submit"), ("submit", "run"), ("submit", "report")}
 TOP = FLOORS[-3] | FLOORS[-2] | FLOORS[-1]
 # Files that answer before torch is loaded: what they need, they import when a command runs.
 LAZY = {"pargolf.cli", "pargolf", "pargolf.__main__", "pargolf.recipes.catalog"}

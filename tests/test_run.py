@@ -1,7 +1,6 @@
 """The spine: a run in a folder, scored from its bytes alone, and every way it may be asked for badly."""
 
 import json
-import lzma
 import os
 import signal
 import subprocess
@@ -22,10 +21,10 @@ from pargolf.data.prepare import prepare
 from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
-from pargolf.run import code
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import count_code, fit, pack, read_artifact, unpack
 from pargolf.run.score import tokenizer_digest
+from pargolf.submit.program import shipped
 
 RECIPE = small.RECIPE
 
@@ -212,12 +211,11 @@ def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
     assert result["overlap"]["copied_documents"] >= 1
 
 
-def test_code_bytes_cover_what_training_and_scoring_import():
-    files = {path.relative_to(code.ROOT).as_posix() for path in code.closure(*(code.ROOT / e for e in code.ENTRIES))}
-    assert {"training/muon.py", "model/transformer.py", "packing/coder.py", "core/roles.py"} <= files
-    assert not any(name.startswith(("report/", "audit/", "upstream/", "cli")) for name in files)
-    text = b"".join((code.ROOT / name).read_bytes() for name in files)
-    assert code.code_bytes(set()) < len(lzma.compress(text)) * 1.1
+def test_the_code_that_counts_is_what_would_be_shipped():
+    plain = count_code(RECIPE)
+    assert plain == len(shipped(RECIPE)) < 25_000
+    # A solver for the cap comes on top.
+    assert plain < count_code(RECIPE, fitted=True) < plain + 5_000
 
 
 def cli(*words, **options):

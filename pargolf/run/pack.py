@@ -117,39 +117,36 @@ def fit(
     Else steps are solved for by role (`quant/allocate.py`), into the last .2 % under the cap. `fill` None: as the
     recipe says. Raises `UserError` with the smallest size and the largest role when the coarsest steps do not fit.
     """
-    code = count_code(recipe)
+    fill = recipe.quant.fill if fill is None else fill
+    code = count_code(recipe, fitted=fill)
 
     def packed(quant: Quantize) -> bytes:
         return pack(replace(recipe, quant=quant), weights, tokenizer=tokenizer, hessians=hessians)
 
-    if not (recipe.quant.fill if fill is None else fill):
+    if not fill:
         data = packed(recipe.quant)
         if len(data) + code <= cap:
             return recipe, data
+        code = count_code(recipe, fitted=True)
     allocator = Allocator(recipe.quant, weights, hessians)
     quant, data = land(allocator, cap - code, packed)
-    if len(data) + code <= cap:
-        return replace(recipe, quant=quant), data
+    if len(data) + code > cap:
+        raise UserError(_too_large(data, code, cap))
+    return replace(recipe, quant=quant), data
+
+
+def _too_large(data: bytes, code: int, cap: int) -> str:
+    """What to say of a model that does not fit."""
     largest = max(from_bytes(data).by_role(), key=lambda row: int(row["bytes"]))
-    raise UserError(
+    return (
         f"The model packs to {len(data) + code:,} bytes at the least, {code:,} of them code, and the cap is {cap:,}. "
         f"Raise the cap, or train a smaller model: {largest['role']} takes {largest['bytes']:,} even so."
     )
 
 
-def count_code(recipe: Recipe) -> int:
-    """Code bytes that count for this recipe."""
-    return code_bytes(set(_modules(spec.dump(recipe))))
-
-
-def _modules(dumped: Any) -> list[str]:
-    """Modules that a dumped spec names."""
-    if isinstance(dumped, list):
-        return [m for item in dumped for m in _modules(item)]
-    if not isinstance(dumped, dict):
-        return []
-    named = [str(dumped[key]).partition(":")[0] for key in ("is", "fn") if key in dumped]
-    return named + [m for value in dumped.values() for m in _modules(value)]
+def count_code(recipe: Recipe, *, fitted: bool = False) -> int:
+    """Code bytes that count for this recipe; `fitted` where its grids are solved for the cap."""
+    return code_bytes(recipe, fitted=fitted)
 
 
 def _raw(x: Tensor) -> "np.ndarray[Any, Any]":

@@ -120,6 +120,8 @@ def _stages(
 
     A call of all processes; only the first one packs and writes, and the others receive its bytes.
     """
+    if world.main:
+        count_code(recipe)  # once, before the clock runs
     clock = recipe.budget.clock(already=keeping.resumed.facts["seconds"] if keeping.resumed else 0.0)
     trained = yield from train_weights(recipe, validation, seed=seed, world=world, clock=clock, keep=keeping)
     weights = trained.weights
@@ -131,7 +133,8 @@ def _stages(
         write_bytes(keeping.folder["model.pargolf"], data)
     data = world.broadcast(data)
     train_seconds = clock.seconds
-    yield packed_event(recipe, data, train_seconds)
+    narrowed = fitted.quant != recipe.quant
+    yield packed_event(recipe, data, train_seconds, fitted=narrowed)
     if world.main and trained.hessians is not None:
         keeping.folder.write_hessians(trained.hessians)
     grading = validation.grade(trained.model, recipe.plain, vocab=recipe.model.vocab, world=world)
@@ -174,7 +177,7 @@ def _stages(
         "legal": final.legal,
         "grades_per_position": [final.grades_min, final.grades_max],
         "scores": {name: _score_row(s) for name, s in scores.items()},
-        "bytes": _bytes(recipe, data),
+        "bytes": _bytes(recipe, data, fitted=narrowed),
         "artifact_sha256": hashlib.sha256(data).hexdigest(),
         "train_seconds": train_seconds,
         "eval_seconds": scoring.seconds,
@@ -196,15 +199,15 @@ def _score_row(graded: Score) -> dict[str, Any]:
     return {"loss": graded.loss, "bpb": graded.bpb, "windows": graded.windows, "seconds": graded.seconds}
 
 
-def _bytes(recipe: Recipe, data: bytes) -> dict[str, int]:
-    code = count_code(recipe)
+def _bytes(recipe: Recipe, data: bytes, *, fitted: bool) -> dict[str, int]:
+    code = count_code(recipe, fitted=fitted)
     return {"model": len(data), "code": code, "total": len(data) + code, "cap": recipe.budget.bytes}
 
 
-def packed_event(recipe: Recipe, data: bytes, seconds: float) -> Packed:
-    """The event of a finished packing."""
+def packed_event(recipe: Recipe, data: bytes, seconds: float, *, fitted: bool = False) -> Packed:
+    """The event of a finished packing; `fitted` where grids were solved for the cap."""
     by_role = {str(row["role"]): int(row["bytes"]) for row in unpack(data).artifact.by_role()}
-    return Packed(len(data), count_code(recipe), recipe.budget.bytes, by_role, seconds)
+    return Packed(len(data), count_code(recipe, fitted=fitted), recipe.budget.bytes, by_role, seconds)
 
 
 def score_artifact(
@@ -246,7 +249,7 @@ def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
     held = folder["tokenizer.model"]
     tokenizer = file_sha256(held) if held.is_file() else "bytes"
     clock = Clock()
-    _, data = fit(
+    fitted, data = fit(
         recipe,
         folder.read_weights(),
         tokenizer=tokenizer,
@@ -255,4 +258,4 @@ def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
         fill=None if cap is None else True,
     )
     write_bytes(folder["model.pargolf"], data)
-    return packed_event(recipe, data, clock.seconds)
+    return packed_event(recipe, data, clock.seconds, fitted=fitted.quant != recipe.quant)

@@ -18,12 +18,12 @@ from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.core.spec import rows
 from pargolf.data.meta import file_sha256
 from pargolf.report.stats import Spread, spread
+from pargolf.run.code import SOLVED
 from pargolf.run.compare import Finished, finished
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
 from pargolf.run.recipe import Recipe
-from pargolf.submit.program import addresses, program
-from pargolf.submit.squeeze import squeezed
+from pargolf.submit.program import addresses, program, shipped
 
 SEEDS_OF_A_RECORD = 3
 SCRIPT = "train_gpt.py"
@@ -74,9 +74,11 @@ def bundle(
             "pargolf seeds; or submit to a non-record track."
         )
     narrowed = any(run.result.get("grids", "").startswith("narrowed") for run in found)
-    readable = program(recipe, fitted=narrowed, also=_parts(found))
-    small = squeezed(readable)
-    script = small if squeeze else readable.encode()
+    also = (*_parts(found), *(SOLVED if narrowed or recipe.quant.fill else ()))
+    readable = program(recipe, fitted=narrowed, also=also).encode()
+    small = shipped(recipe, fitted=narrowed, also=also)
+    script = small if squeeze else readable
+    _check_cap(found, recipe, len(script), len(small))
     beside = out.with_name(f".{out.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -95,7 +97,15 @@ def bundle(
         shutil.rmtree(beside, ignore_errors=True)
     scores = spread([run.bpb for run in found])
     total, cap = facts["bytes_total"], recipe.budget.bytes
-    return Bundle(out, len(readable.encode()), len(small), len(script), total, cap, scores)
+    return Bundle(out, len(readable), len(small), len(script), total, cap, scores)
+
+
+def _check_cap(runs: Sequence[Finished], recipe: Recipe, code: int, small: int) -> None:
+    """Raise `UserError` where the largest artifact and the script together are over the recipe's cap."""
+    model, cap = max(int(run.result["bytes"]["model"]) for run in runs), recipe.budget.bytes
+    if model + code > cap:
+        fits = f"With --squeeze it takes {small:,} and fits." if model + small <= cap else "Pack the runs smaller."
+        raise UserError(f"The model takes {model:,} bytes and this script {code:,}: over the cap of {cap:,}. {fits}")
 
 
 def _one_recipe(runs: Sequence[Finished]) -> Recipe:
@@ -159,6 +169,8 @@ def _facts(runs: Sequence[Finished], recipe: Recipe, code: int, out: Path, autho
         "bytes_total": model + code,
         "bytes_code": code,
         "bytes_model": model,
+        "val_tokens": runs[0].result["val_tokens"],
+        "val_bytes": runs[0].result["val_bytes"],
         "train_time_seconds": max(float(run.result["train_seconds"]) for run in runs),
         "eval_time_seconds": max(float(run.result["eval_seconds"]) for run in runs),
         "hardware": _hardware(runs[0]),

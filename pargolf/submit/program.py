@@ -1,23 +1,30 @@
 """A recipe as one program: `train_gpt.py`, which needs torch, numpy, sentencepiece and codecs, but not this package.
 
     roots: the script's `main`, and each class and function that the recipe names
-    OWN_RECIPE = the recipe as JSON      OWN_PARTS = {address: class or function}, all that an artifact may name
+    OWN_RECIPE = the recipe as an expression      OWN_PARTS = {address: class or function}, all an artifact may name
 
 So the program reads artifacts of the package and the package reads the program's. Methods for checkpoints, looks and
-adaptation are left out where this recipe's program never calls them.
+adaptation are left out where this recipe's program never calls them. There are two forms: `program` is to be read, and
+`shipped` is what counts against the cap: the same definitions through `lean` and `squeeze`, with the stand-ins of
+`short.py`. A run counts the bytes of the shipped form, before it trains.
 """
 
 import ast
-import json
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pargolf.core import spec
 from pargolf.run.recipe import Recipe
 from pargolf.submit.flatten import Flat, flatten
+from pargolf.submit.lean import lean
+from pargolf.submit.squeeze import minified, self_extracting
 
+_NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
+"""Where the parts live that an artifact may name."""
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
@@ -37,52 +44,171 @@ from __future__ import annotations
 '''
 
 
+_SHORT = "pargolf.submit.short:"
+_SHIPPED_INSTEAD = {
+    f"{_SCRIPT}print_event": f"{_SHORT}print_short",
+    f"{_SCRIPT}prove_bytes": f"{_SHORT}unproved",
+    f"{_SCRIPT}opened": f"{_SHORT}opened_whole",
+    f"{_SCRIPT}started": f"{_SHORT}untold",
+    "pargolf.evaluate.score:progress": f"{_SHORT}untold",
+    "pargolf.run.recipe:fit_to_data": f"{_SHORT}unchanged",
+    "pargolf.core.files:write_bytes": f"{_SHORT}write_plain",
+}
+_SHIPPED_WITHOUT = ("DataFolder.prove", "DataFolder.rows", "Validation.prove", "Validation.adapt", "Recipe.digest")
+_OWN = ("OWN_RECIPE", "OWN_DIGEST", "OWN_SIZE", "OWN_PARTS")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What decides a program's definitions: the parts that it names, and which stand-ins it takes.
+
+    `fitted` where grids are solved for the cap, `constants` what fields of the recipe all are, where that is one of
+    None, True, False and (); numbers are the recipe's own and change no definition.
+    """
+
+    parts: tuple[str, ...]
+    adapts: bool
+    solves: bool
+    fitted: bool
+    legal: bool
+    constants: tuple[tuple[str, Any], ...]
+
+    @staticmethod
+    def of(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> "Form":
+        """The form of a recipe's program."""
+        return Form(
+            tuple(sorted({*addresses(spec.dump(recipe)), *also})),
+            adapts=recipe.adapt is not None,
+            solves=recipe.quant.solver is not None,
+            fitted=fitted or recipe.quant.fill,
+            legal=recipe.windows.legal and recipe.plain.legal,
+            constants=tuple(sorted(_constants(recipe).items())),
+        )
+
+
 @cache
-def program(recipe: Recipe, *, fitted: bool = False, also: tuple[str, ...] = ()) -> str:
+def _flat(form: Form, shipped: bool) -> Flat:
+    """The definitions of a program."""
+    instead, without = dict(_INSTEAD), list(_WITHOUT)
+    if not form.adapts:
+        without.append("Validation.adapt")
+    else:
+        instead[f"{_SCRIPT}graded_by"] = f"{_SHORT}adapted_alone" if shipped else f"{_SCRIPT}adapted_score"
+    if form.solves:
+        instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
+    if form.fitted:
+        instead[f"{_SCRIPT}packed"] = f"{_SCRIPT}fitted"
+    if shipped:
+        instead |= _SHIPPED_INSTEAD
+        without += _SHIPPED_WITHOUT
+    return flatten(ROOT, [f"{_SCRIPT}main", *form.parts], instead=instead, without=without)
+
+
+def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> str:
     """The readable source; `fitted` where the run's grids were narrowed to meet the cap, and the program's must be.
 
     `also`: addresses of parts that artifacts name beyond the recipe's own.
     """
-    parts = sorted({*addresses(spec.dump(recipe)), *also})
-    instead, without = dict(_INSTEAD), list(_WITHOUT)
-    if recipe.adapt is None:
-        without.append("Validation.adapt")
-    else:
-        instead[f"{_SCRIPT}graded_by"] = f"{_SCRIPT}adapted_score"
-    if recipe.quant.solver is not None:
-        instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
-    if fitted or recipe.quant.fill:
-        instead[f"{_SCRIPT}packed"] = f"{_SCRIPT}fitted"
-    flat = flatten(ROOT, [f"{_SCRIPT}main", *parts], instead=instead, without=without)
+    form = Form.of(recipe, fitted=fitted, also=also)
+    flat = _flat(form, False)
     text = [_HEAD.format(name=recipe.name), "\n".join(flat.imports), "\n\n"]
     module = ""
     for home, node in flat.definitions:
-        if _assigns(node, ("OWN_PARTS", "OWN_RECIPE")):
+        if _assigns(node, _OWN):
             continue
         if home != module:
             module = home
             text.append(f"\n# {module.replace('.', '/')}.py\n")
         gap = "\n" if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
         text.append(f"{gap}{ast.unparse(ast.fix_missing_locations(node))}\n{gap}")
-    return "".join([*text, _tables(recipe, flat, parts), "\n\nif __name__ == '__main__':\n    main()\n"])
+    size = len(shipped(recipe, fitted=fitted, also=also))
+    own = {
+        "OWN_PARTS": "{" + ", ".join(f"{part!r}: {flat.name(part)}" for part in form.parts) + "}",
+        "OWN_RECIPE": _written(recipe, flat.name),
+        "OWN_DIGEST": repr(recipe.digest),
+        "OWN_SIZE": repr(size),
+    }
+    text += [f"\n{name} = {own[name]}\n" for name in own]
+    return "".join([*text, "\n\nif __name__ == '__main__':\n    main()\n"])
 
 
-def _tables(recipe: Recipe, flat: Flat, parts: list[str]) -> str:
-    """The recipe, and the classes and functions that it names."""
-    dumped = json.dumps(_lean(recipe), separators=(",", ":"))
-    rows = "".join(f"    {address!r}: {flat.name(address)},\n" for address in parts)
-    recipe_name, parts_name = flat.name(f"{_SCRIPT}OWN_RECIPE"), flat.name(f"{_SCRIPT}OWN_PARTS")
-    return f"\n{recipe_name} = {dumped!r}\n{parts_name} = {{\n{rows}}}\n"
+def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> bytes:
+    """The file that is shipped, and whose bytes count."""
+    form = Form.of(recipe, fitted=fitted, also=also)
+    text, names = _shipped_text(form)
+    flat = _flat(form, True)
+    own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": _written(recipe, lambda part: names[flat.name(part)])}
+    for name, value in own.items():
+        text = text.replace(f"'{name}'", value)
+    return self_extracting(text)
 
 
-def _lean(value: Any) -> Any:
-    """`spec.dump` without fields that have their default."""
+@cache
+def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
+    """The shipped text around what is the recipe's own, which its names stand for; and names long to short."""
+    flat = _flat(form, True)
+    held = [part for part in form.parts if part.startswith(_NAMED)]
+    nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
+    tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(part)}' for part in held)}}}"]
+    tables += ["OWN_SIZE = 0", "OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    main()"]
+    tree = ast.parse("\n".join(flat.imports))
+    tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
+    sure = {"digest": "'OWN_DIGEST'", "legal": repr(form.legal)}
+    if not any(part.endswith(":Trellis") for part in form.parts):
+        sure["states"] = "0"
+    tree = lean(tree, dict(form.constants), sure=sure, keep=[flat.name(part) for part in form.parts])
+    fields_kept = {name for part in form.parts for name in _fields_of(part)}
+    return minified(tree, kept=fields_kept)
+
+
+def _fields_of(part: str) -> list[str]:
+    """Fields of a part, if it is a dataclass."""
+    thing = spec._find(part, ("pargolf.",))
+    return [f.name for f in fields(thing)] if is_dataclass(thing) else []
+
+
+def _constants(recipe: Recipe) -> dict[str, Any]:
+    """Fields of the recipe's parts that are all None, True, False or ()."""
+    values: dict[str, list[Any]] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, tuple | list):
+            for item in value:
+                look(item)
+        elif is_dataclass(value):
+            for f in fields(value):
+                values.setdefault(f.name, []).append(getattr(value, f.name))
+                look(getattr(value, f.name))
+
+    look(recipe)
+    plain = (None, True, False, ())
+    return {
+        name: found[0]
+        for name, found in values.items()
+        if all(any(v is p for p in plain) and v is found[0] for v in found)
+    }
+
+
+def _written(value: Any, name: Callable[[str], str]) -> str:
+    """A recipe as an expression: fields that have their default are left out, and repeated items are multiplied."""
     if isinstance(value, tuple | list):
-        return [_lean(item) for item in value]
+        runs = [(text, len(list(same))) for text, same in groupby(_written(item, name) for item in value)]
+        if all(count == 1 for _, count in runs):
+            return f"({''.join(f'{text},' for text, _ in runs)})"
+        return "(" + "+".join(f"({text},)" + (f"*{count}" if count > 1 else "") for text, count in runs) + ")"
     if not is_dataclass(value):
-        return spec.dump(value)
-    changed = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
-    return {"is": spec.dump(value)["is"], **{name: _lean(held) for name, held in changed.items()}}
+        dumped = spec.dump(value)
+        return name(dumped["fn"]) if isinstance(dumped, dict) else repr(value)
+    given: list[str] = []
+    leading = True
+    for f in fields(value):
+        held = getattr(value, f.name)
+        if (held == f.default and type(held) is type(f.default)) or f.name == "reported":
+            leading = False
+        else:
+            text = _written(held, name)
+            given.append(text if leading else f"{f.name}={text}")
+    return f"{name(spec.dump(value)['is'])}({','.join(given)})"
 
 
 def addresses(dumped: Any) -> set[str]:

@@ -5,11 +5,12 @@
 
 `flatten` gathers this and what it needs; there `OWN_RECIPE` is the run's recipe and `OWN_PARTS` the classes and
 functions that it names. What is printed has the shapes of the published logs; the last line has every digit.
+The shipped form puts the stand-ins of `short.py` in the place of some functions.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Packed, Started
 from pargolf.core.files import write_bytes
-from pargolf.core.spec import load
 from pargolf.core.world import World, join_world
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.evaluate.adapt import Adapted
@@ -33,7 +33,9 @@ from pargolf.run.score import Validation, scored, tokenizer_digest
 from pargolf.run.training import _hessians
 from pargolf.training.loop import Training
 
-OWN_RECIPE = "null"
+OWN_RECIPE: Recipe | None = None
+OWN_DIGEST = ""
+OWN_SIZE = 0
 OWN_PARTS: dict[str, Any] = {}
 DATA = "data/datasets/fineweb10B_sp1024"
 
@@ -52,33 +54,38 @@ def main() -> None:
     if said.threads:
         torch.set_num_threads(said.threads)
     world = join_world(said.device)
-    log = RunLog()
     try:
         data = open_data(said.data, tokenizer=said.tokenizer)
         if not said.evaluate:
             for event in train_and_pack(data, said.out, seed=said.seed, world=world):
-                print_event(event, log, world)
+                print_event(event, world)
         if world.main:
             for graded in evaluate(said.evaluate or said.out, data, world):
-                print_event(graded, log, world)
+                print_event(graded, world)
     except (UserError, OSError) as error:
         raise SystemExit(f"train_gpt: {error}") from error
 
 
-def print_event(event: Event | Score, log: RunLog, world: World) -> None:
+def print_event(event: Event | Score, world: World) -> None:
     """Print an event as the published logs do, and a score with all its digits."""
     if isinstance(event, Score):
         print(f"val_loss:{event.loss!r}\nval_bpb:{event.bpb!r}", flush=True)
     elif world.main:
-        for line in log.lines(event):
+        for line in _log().lines(event):
             print(line, flush=True)
+
+
+@cache
+def _log() -> RunLog:
+    """The log of this process."""
+    return RunLog()
 
 
 def train_and_pack(data: DataFolder, out: str, *, seed: int, world: World) -> Iterator[Event]:
     """Train the recipe inside its seconds, packing included, and write the artifact."""
     recipe = fit_to_data(read_recipe(), data)
     validation = Validation(data)
-    validation.prove()
+    prove_bytes(validation)
     clock = Clock()
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
@@ -90,10 +97,7 @@ def train_and_pack(data: DataFolder, out: str, *, seed: int, world: World) -> It
     training = Training(recipe.train, model, data.train, seed=seed, clock=clock, seconds=limit, world=world)
     if bounded:
         training.warm_up()
-    facts = {"world_size": world.size, "torch": torch.__version__}
-    count = sum(p.numel() for p in weights.values())
-    sizes = len(data.train), len(data.val) - 1
-    yield Started(recipe.name, recipe.digest, seed, count, *sizes, recipe.train.steps, limit, facts)
+    yield started(recipe, data, seed, limit, world, sum(p.numel() for p in weights.values()))
     yield from training.run()
     trained = {name: p.detach().cpu() for name, p in model.named_parameters()}
     hessians = seen_by(recipe, training)
@@ -101,6 +105,18 @@ def train_and_pack(data: DataFolder, out: str, *, seed: int, world: World) -> It
         held = packed(recipe, trained, tokenizer=tokenizer_digest(data), hessians=hessians)
         write_bytes(out, held)
         yield Packed(len(held), own_bytes(recipe), recipe.budget.bytes, {}, clock.seconds)
+
+
+def started(recipe: Recipe, data: DataFolder, seed: int, limit: float, world: World, count: int) -> Started:
+    """The event that opens a log."""
+    facts = {"world_size": world.size, "torch": torch.__version__}
+    sizes = count, len(data.train), len(data.val) - 1
+    return Started(recipe.name, recipe.digest, seed, *sizes, recipe.train.steps, limit, facts)
+
+
+def prove_bytes(validation: Validation) -> None:
+    """Prove that the graded bytes are the documents' own."""
+    validation.prove()
 
 
 def seen_by(recipe: Recipe, training: Training) -> Hessians | None:
@@ -126,16 +142,21 @@ def fitted(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessia
 
 def evaluate(artifact: str, data: DataFolder, world: World) -> Iterator[Event | Score]:
     """Unpack an artifact and grade every validation token once."""
-    unpacked = unpack(Path(artifact).read_bytes())
+    unpacked = opened(artifact)
     if tokenizer_digest(data) != unpacked.tokenizer:
-        raise UserError(f"{data.path} has another tokenizer than {artifact} was trained with.")
+        raise SystemExit(f"train_gpt: {data.path} has another tokenizer than {artifact} was trained with.")
     validation = Validation(data)
-    validation.prove()
+    prove_bytes(validation)
     unpacked.model.to(world.device)
     for event in graded_by(unpacked, validation):
         if isinstance(event, Score):
             yield scored("post_quant", event)
         yield event
+
+
+def opened(artifact: str) -> Unpacked:
+    """The model of an artifact file."""
+    return unpack(Path(artifact).read_bytes())
 
 
 def graded_by(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:
@@ -161,13 +182,13 @@ def adapted_score(unpacked: Unpacked, validation: Validation) -> Iterator[Event 
 
 def read_recipe() -> Recipe:
     """The recipe that this file holds."""
-    recipe: Recipe = load(json.loads(OWN_RECIPE))
-    return recipe
+    assert OWN_RECIPE is not None
+    return OWN_RECIPE
 
 
 def own_bytes(recipe: Recipe) -> int:
-    """Bytes of this file: the code that counts."""
-    return Path(__file__).stat().st_size
+    """The code that counts: the shipped form's bytes, which the readable one knows and the shipped one is."""
+    return OWN_SIZE or Path(__file__).stat().st_size
 
 
 def find_part(address: Any, within: tuple[str, ...]) -> Any:

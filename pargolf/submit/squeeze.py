@@ -1,129 +1,158 @@
-"""The same program in fewer bytes: nothing for the reader, short local names, and a file that unpacks itself.
+"""The same program in fewer bytes: nothing for the reader, short names, no spaces, and a file that unpacks itself.
 
-Docstrings, annotations and assertions go, errors keep their first words, private and local names become one or two
-letters, brotli takes the text, and a string of 256 letters holds the result: under `coding: latin-1` every byte is a
-letter, so nothing is lost to base85's fifth (published wrappers pay it). The null byte, the newline, the carriage
-return, the quote and the backslash cannot stand in such a string as they are, and are escaped. The wrapper runs as any
-script does, and auditors can open it without running it.
+Docstrings, annotations and assertions go, errors keep their first words, names become one or two letters, brotli takes
+the text, and a string of 256 letters holds the result: under `coding: latin-1` every byte is a letter, so nothing is
+lost to base85's fifth (published wrappers pay it). Inside three quotes only the null byte, the carriage return and the
+backslash cannot stand as they are, and are escaped. The wrapper runs as any script does, and auditors can open it
+without running it.
 """
 
 import ast
 import builtins
+import io
 import itertools
 import keyword
+import re
 import string
+import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import brotli
 
-_HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nx='", b"'\nexec(brotli.decompress(x.encode('latin-1')))\n"
-_ESCAPES = {0: b"\\0", 10: b"\\n", 13: b"\\r", 39: b"\\'", 92: b"\\\\"}
+from pargolf.submit.bare import Bare
+from pargolf.submit.outside import outside
+
+_HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nexec(brotli.decompress('''", b"'''.encode('latin-1')))\n"
+_ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
 
 
 def squeezed(text: str) -> bytes:
     """A self-extracting script of the program `text`. Raises `SyntaxError` when that is none."""
-    packed = brotli.compress(minified(text).encode(), quality=11, lgwin=24)
-    return _HEAD + b"".join(_letters(packed)) + _TAIL
+    return self_extracting(minified(ast.parse(text))[0])
 
 
-def minified(text: str) -> str:
-    """The program without docstrings and annotations, with short names, one space of indentation."""
-    tree = _Bare().visit(ast.parse(text))
+def self_extracting(text: str) -> bytes:
+    """A script that runs `text`."""
+    return _HEAD + _letters(brotli.compress(text.encode(), mode=brotli.MODE_TEXT, quality=11, lgwin=22)) + _TAIL
+
+
+def minified(tree: ast.Module, *, kept: Collection[str] = ()) -> tuple[str, dict[str, str]]:
+    """The program as text with short names and nothing for the reader; and what its globals are called now.
+
+    `kept`: attributes and keywords that keep their names.
+    """
+    tree = Bare().visit(tree)
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom) or used & set(_binds(s))]
-    tree = _Shorter(tree).visit(tree)
+    tree.body = [*_merged(tree.body), *(s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom))]
+    shorter = _Shorter(tree, kept)
+    tree = shorter.visit(tree)
     ast.fix_missing_locations(tree)
-    lines = ast.unparse(tree).splitlines()
-    return "\n".join(_indented(line) for line in lines if line.strip()) + "\n"
+    return _joined(_tight(ast.unparse(tree))), shorter.names
 
 
-def _letters(data: bytes) -> Iterator[bytes]:
+def _merged(body: list[ast.stmt]) -> list[ast.stmt]:
+    """One statement for all plain imports, and one for each module that names are taken from."""
+    plain = [alias for s in body if isinstance(s, ast.Import) for alias in s.names]
+    sources: dict[str, list[ast.alias]] = {}
+    for s in body:
+        if isinstance(s, ast.ImportFrom):
+            sources.setdefault(str(s.module), []).extend(s.names)
+    first: list[ast.stmt] = (
+        [ast.ImportFrom("__future__", sources.pop("__future__"), 0)] if "__future__" in sources else []
+    )
+    taken = [ast.ImportFrom(name, aliases, 0) for name, aliases in sources.items()]
+    return [*first, *([ast.Import(plain)] if plain else []), *taken]
+
+
+def _tight(text: str) -> str:
+    """The same tokens, with a space only where two would run together, and one for each level of a block."""
+    out: list[str] = []
+    depth, before = 0, ""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        kind, letters = token.type, token.string
+        if kind in (tokenize.INDENT, tokenize.DEDENT):
+            depth += 1 if kind == tokenize.INDENT else -1
+        elif kind == tokenize.NEWLINE:
+            out.append("\n")
+            before = ""
+        elif kind not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER):
+            if not before:
+                out.append(" " * depth)
+            elif _letter(before[-1]) and (_letter(letters[0]) or letters[0] in "\"'"):
+                out.append(" ")
+            out.append(letters)
+            before = letters
+    return "".join(out)
+
+
+def _letter(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _joined(text: str) -> str:
+    """Blocks of plain statements on the line that opens them."""
+    lines, out = text.split("\n"), []
+    at = 0
+    while at < len(lines):
+        line, body = lines[at], []
+        at += 1
+        if line.endswith(":"):
+            depth = _depth(line) + 1
+            end = at
+            while end < len(lines) and lines[end] and _depth(lines[end]) >= depth:
+                end += 1
+            body = lines[at:end]
+        if body and all(_depth(inner) == depth and not _BLOCK.match(inner) for inner in body):
+            line += ";".join(inner.strip(" ") for inner in body)
+            at = end
+        out.append(line)
+    return "\n".join(out)
+
+
+_BLOCK = re.compile(r" *(@|(if|for|while|def|class|with|try|else|elif|except|finally|case|match)\b.*:)")
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _letters(data: bytes) -> bytes:
+    """The bytes as they stand between three quotes."""
+    out = []
     for i, byte in enumerate(data):
         if byte == 0 and data[i + 1 : i + 2].isdigit():
-            yield b"\\x00"  # \0 before a digit would read on
+            out.append(b"\\x00")  # \0 before a digit would read on
+        elif byte == 39 and (data[max(i - 2, 0) : i + 1] == b"'''" or i == len(data) - 1):
+            out.append(b"\\'")
         else:
-            yield _ESCAPES.get(byte) or bytes([byte])
-
-
-def _indented(line: str) -> str:
-    stripped = line.lstrip(" ")
-    return " " * ((len(line) - len(stripped)) // 4) + stripped
-
-
-class _Bare(ast.NodeTransformer):
-    """Takes out docstrings and annotations; a dataclass keeps that it has fields."""
-
-    def _body(self, node: ast.AST) -> ast.AST:
-        body = [s for s in node.body if not _is_text(s)]  # type: ignore[attr-defined]
-        node.body = body or [ast.Pass()]  # type: ignore[attr-defined]
-        return self.generic_visit(node)
-
-    def visit_Module(self, node: ast.Module) -> ast.AST:
-        """Without its docstring."""
-        return self._body(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Fields keep an annotation, the shortest that there is; class variables are plain assignments."""
-        node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-        tuple_like = any("NamedTuple" in ast.dump(base) for base in node.bases)
-        data = tuple_like or any("dataclass" in ast.dump(d) for d in node.decorator_list)
-        for i, inner in enumerate(node.body):
-            if isinstance(inner, ast.AnnAssign):
-                if data and "ClassVar" not in ast.dump(inner.annotation):
-                    inner.annotation = ast.Name("int", ast.Load()) if tuple_like else ast.Constant(0)
-                elif inner.value is not None:
-                    node.body[i] = ast.Assign([inner.target], inner.value)
-            else:
-                node.body[i] = self.visit(inner)
-        node.body = [s for s in node.body if data or not isinstance(s, ast.AnnAssign)] or [ast.Pass()]
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Without what it says of its result."""
-        node.returns = None
-        return self._body(node)
-
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        """Invariants are the readable form's to check."""
-        return ast.Pass()
-
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """An error with the first words of what it says."""
-        if isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func).endswith("Error"):
-            node.exc.args = [_first_words(arg) for arg in node.exc.args]
-        node.cause = None
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        """Without what it says of its kind."""
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """A plain assignment, or nothing where nothing is assigned."""
-        self.generic_visit(node)
-        return ast.Assign([node.target], node.value) if node.value is not None else ast.Pass()
+            out.append(_ESCAPES.get(byte) or bytes([byte]))
+    return b"".join(out)
 
 
 class _Shorter(ast.NodeTransformer):
-    """Short names for global functions and tables, for local names, and for arguments that no call spells.
+    """Short names for what the file defines: globals, locals, arguments, attributes, fields.
 
-    Classes and attributes keep theirs: rows and errors print them, and the recipe's JSON names fields.
+    Attributes and keywords are one namespace, in which a name keeps its length where anything else may mean it: a
+    string, a keyword of a call that is not ours, an attribute of what is imported, a parameter of the model, a field
+    of the recipe.
     """
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, kept: Collection[str]) -> None:
         nodes = list(ast.walk(tree))
+        self._shared = _shared_names(tree, nodes, kept)
         self._spelled = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
-        self._private = _private_attributes(nodes, self._spelled)
         self._spelled |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         counts = Counter(n.id for n in nodes if isinstance(n, ast.Name))
         self._top = {name for statement in tree.body for name in _binds(statement)} | set(dir(builtins))
-        ours = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+        ours = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
         ours |= {name for n in tree.body if isinstance(n, ast.Assign) for name in _binds(n)}
-        taken = set(counts) | self._top | {n.arg for n in nodes if isinstance(n, ast.arg)}
+        taken = set(counts) | self._top | {n.arg for n in nodes if isinstance(n, ast.arg)} | set(self._shared.values())
         free = (name for name in _short_names() if name not in taken)
-        self._maps = [{name: next(free) for name in sorted(ours, key=lambda n: (-counts[n], n)) if len(name) > 2}]
+        self.names = {name: name for name in ours}
+        self.names |= {name: next(free) for name in sorted(ours, key=lambda n: (-counts[n], n)) if len(name) > 2}
+        self._maps = [self.names]
 
     def _now(self, name: str) -> str:
         return next((names[name] for names in reversed(self._maps) if name in names), name)
@@ -133,8 +162,13 @@ class _Shorter(ast.NodeTransformer):
         return ast.Name(self._now(node.id), node.ctx)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """Private ones are the file's own."""
-        node.attr = self._private.get(node.attr, node.attr)
+        """By the one table of attributes and keywords."""
+        node.attr = self._shared.get(node.attr, node.attr)
+        return self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST:
+        """By the one table of attributes and keywords."""
+        node.arg = self._shared.get(node.arg or "", node.arg)
         return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -147,18 +181,22 @@ class _Shorter(ast.NodeTransformer):
         if node.name in self._maps[-1] and not method:
             node.name = self._maps[-1][node.name]
         if method:
-            node.name = self._private.get(node.name, node.name)
+            node.name = self._shared.get(node.name, node.name)
         return node
 
     _in_class = False
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """The names of methods and fields stay."""
+        """The names of methods and fields are attributes."""
+        node.name = self._now(node.name)
         node.bases = [self.visit(base) for base in node.bases]
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         for i, inner in enumerate(node.body):
             if isinstance(inner, ast.Assign | ast.AnnAssign):
                 inner.value = self.visit(inner.value) if inner.value is not None else None
+                for target in inner.targets if isinstance(inner, ast.Assign) else [inner.target]:
+                    if isinstance(target, ast.Name):
+                        target.id = self._shared.get(target.id, target.id)
             else:
                 self._in_class = True
                 node.body[i] = self.visit(inner)
@@ -183,8 +221,10 @@ class _Shorter(ast.NodeTransformer):
         inside |= {a.arg for a in ast.walk(node) if isinstance(a, ast.arg) and a.arg not in bound}
         changed = [name for name in bound if name not in fixed and name not in self._top]
         taken = {self._now(name) for name in inside if name not in changed} | fixed | inside - set(changed)
+        taken |= {self._shared.get(name, name) for name in fixed | inside}
         free = (name for name in _short_names() if name not in taken)
-        self._maps.append({name: name for name in bound} | {name: next(free) for name in changed})
+        shared = {name: self._shared.get(name, name) for name in bound}
+        self._maps.append(shared | {name: next(free) for name in changed})
         for a in arguments:
             a.arg = self._maps[-1][a.arg]
 
@@ -204,13 +244,53 @@ class _Shorter(ast.NodeTransformer):
         return node
 
 
-def _private_attributes(nodes: list[ast.AST], spelled: set[str]) -> dict[str, str]:
-    """Short names for methods and attributes with one underscore in front that the file's own classes define."""
-    own = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-    own |= {m.name for n in nodes if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef)}
-    texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    private = sorted(a for a in own if a[0] == "_" and a[:2] != "__" and a not in spelled | texts)
-    return {name: f"_{short}" for name, short in zip(private, _short_names())}
+def _shared_names(tree: ast.Module, nodes: list[ast.AST], kept: Collection[str]) -> dict[str, str]:
+    """Short names for attributes and keywords that nothing outside the file can mean."""
+    own: Counter[str] = Counter()
+    held = {*kept, *outside()}
+    globals_ = {name: node for node in tree.body for name in _binds(node)}
+    methods = {
+        m.name for n in tree.body if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef)
+    }
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            module = any("Module" in ast.unparse(base) or "Function" in ast.unparse(base) for base in node.bases)
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef):
+                    own[inner.name] += 1
+                elif isinstance(inner, ast.Assign | ast.AnnAssign):
+                    own.update(_binds(inner))
+            if module:  # names of its attributes are names of parameters
+                held |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
+        elif isinstance(node, ast.Attribute):
+            own[node.attr] += 1
+        elif isinstance(node, ast.arg):
+            own[node.arg] += 0
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            held |= {node.value, node.value.lstrip("-").replace("-", "_")}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            held |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call):
+            func = node.func
+            ours = isinstance(func, ast.Name) and isinstance(globals_.get(func.id), ast.FunctionDef | ast.ClassDef)
+            ours |= isinstance(func, ast.Name) and func.id == "replace"
+            ours |= isinstance(func, ast.Attribute) and func.attr in methods and func.attr not in held
+            names = {k.arg for k in node.keywords if k.arg}
+            own.update(names)
+            held |= set() if ours else names
+    defined = {n.attr for n in nodes if isinstance(n, ast.Attribute) and _stored(n)} | methods
+    defined |= {name for n in nodes if isinstance(n, ast.ClassDef) for s in n.body
+                if isinstance(s, ast.Assign | ast.AnnAssign) for name in _binds(s)}  # fmt: skip
+    defined |= {n.arg for n in nodes if isinstance(n, ast.arg)} & {n.arg for n in nodes if isinstance(n, ast.keyword)}
+    ours_ = [n for n in own if n in defined and n not in held and not n.startswith("__")]
+    ours_ = [n for n in ours_ if len(n) > 2 or n.startswith("_")]
+    taken = {n for n in own if n not in ours_} | held
+    free = (name for name in _short_names() if name not in taken)
+    return {name: next(free) for name in sorted(ours_, key=lambda n: (-own[n], n))}
+
+
+def _stored(node: ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Store)
 
 
 def _short_names() -> Iterator[str]:
@@ -247,15 +327,3 @@ def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
             yield node.name
         todo += ast.iter_child_nodes(node)
-
-
-def _first_words(message: ast.expr) -> ast.expr:
-    """Where a message begins: the first words that it does not compute; what is no message stays."""
-    if not isinstance(message, ast.JoinedStr | ast.Constant | ast.BinOp):
-        return message
-    texts = [n.value for n in ast.walk(message) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    return ast.Constant(" ".join(" ".join(texts).split()[:4])) if texts else message
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
