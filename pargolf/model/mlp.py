@@ -40,7 +40,9 @@ class MLPModule(nn.Module):
 
     def forward(self, u_BTD: Tensor) -> Tensor:
         """Up, activate, down."""
-        a_BTF = None if self.slope is None else squared_up(u_BTD, self.up.weight, self.slope)
+        # An adapter may stand in for the matrix, and then its product is not the weight's alone.
+        plain = self.slope is not None and isinstance(self.up, Linear)
+        a_BTF = squared_up(u_BTD, self.up.weight, self.slope) if plain else None
         out_BTD: Tensor = self.down(self.act(self.up(u_BTD)) if a_BTF is None else a_BTF)
         return out_BTD
 
