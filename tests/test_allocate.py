@@ -89,7 +89,7 @@ def test_solved_steps_beat_one_step_for_all_at_equal_bytes(trained):
     weights, hessians = trained
     plain = recipe(Quantize(tuple((g, Int(5) if isinstance(x, Int) else x) for g, x in TABLE), solver=GPTQ()))
     _, data = fit(plain, weights, tokenizer="t", cap=10**9, hessians=hessians)
-    cap = len(data) + count_code(plain)
+    cap = len(data) + count_code(plain, fitted=True)
     _, solved = fit(plain, weights, tokenizer="t", cap=cap, hessians=hessians, fill=True)
 
     def loss(artifact):

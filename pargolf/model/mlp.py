@@ -41,8 +41,8 @@ class MLPModule(nn.Module):
     def forward(self, u_BTD: Tensor) -> Tensor:
         """Up, activate, down."""
         # An adapter may stand in for the matrix, and then its product is not the weight's alone.
-        plain = self.slope is not None and isinstance(self.up, Linear)
-        a_BTF = squared_up(u_BTD, self.up.weight, self.slope) if plain else None
+        slope = self.slope if isinstance(self.up, Linear) else None
+        a_BTF = None if slope is None else squared_up(u_BTD, self.up.weight, slope)
         out_BTD: Tensor = self.down(self.act(self.up(u_BTD)) if a_BTF is None else a_BTF)
         return out_BTD
 
