@@ -20,13 +20,17 @@ from pargolf.run.score import Validation
 def print_short(event: Event | Score | None, world: World) -> None:
     """The lines that others read: some steps, the sizes, the score with all its digits."""
     if isinstance(event, Score):
+        sliding = event.windows.startswith("sliding")
+        tag = "final_pargolf_sliding_window_exact" if sliding else "final_pargolf_roundtrip_exact"
+        print(f"{tag} val_loss:{event.loss:.8f} val_bpb:{event.bpb:.8f}")
         print(f"val_loss:{event.loss!r}\nval_bpb:{event.bpb!r}", flush=True)
     if isinstance(event, Step) and world.main and (event.step < 11 or event.step % 50 == 0):
         time = f"train_time:{1000 * event.seconds:.0f}ms"
         print(f"step:{event.step} train_loss:{event.loss:.4f} {time}", flush=True)
     if isinstance(event, Packed):
         code, model = event.code_bytes, event.model_bytes
-        print(f"Serialized model: {model} bytes\nCode size: {code} bytes\nTotal: {code + model} bytes", flush=True)
+        print(f"Serialized model pargolf: {model} bytes\nCode size: {code} bytes")
+        print(f"Total submission size pargolf: {code + model} bytes", flush=True)
 
 
 def unproved(validation: Validation) -> None:
@@ -72,4 +76,6 @@ def adapted_alone(unpacked: Unpacked, validation: Validation) -> Iterator[Event 
         unpacked.model, ledger, windows, starts=starts, batch_windows=suits(windows, "cpu"), device="cpu"
     ):
         pass
-    yield ledger.score(windows, seconds=0.0)
+    graded = ledger.score(windows, seconds=0.0)
+    print(f"legal_ttt_exact val_loss:{graded.loss:.8f} val_bpb:{graded.bpb:.8f}")
+    yield graded
