@@ -39,3 +39,9 @@ def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "a"
     result = pargolf.train(small.RECIPE, data=data, out=out, seed=3)
     return out, result
+
+
+@pytest.fixture
+def quick_code(monkeypatch):
+    """Code of one size for all recipes: writing a script takes seconds, and only some tests prove what it weighs."""
+    monkeypatch.setattr("pargolf.run.pack.code_bytes", lambda recipe, *, fitted=False: 20_000)

@@ -18,6 +18,8 @@ from pargolf.report.stats_tables import worth_table
 from pargolf.run.ablate import ablations
 from pargolf.training.adam import Adam
 
+pytestmark = pytest.mark.usefixtures("quick_code")
+
 BASE = edit(small.RECIPE, {"train.steps": 2})
 SMEAR = replace(BASE.model, stream=(SmearGate(),), init=(("embed.tokens", Normal(0.01)), *BASE.model.init[1:]))
 RECIPE = replace(

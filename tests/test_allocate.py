@@ -18,6 +18,8 @@ from pargolf.quant.trellis import Trellis
 from pargolf.run.pack import count_code, fit, unpack
 from pargolf.run.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("quick_code")
+
 TABLE = (("embed.*", Int(8)), ("attn.[qkv]", Int(6)), ("attn.out", Int(6)), ("mlp.*", Int(5)), ("*", Keep()))
 
 
