@@ -1,17 +1,17 @@
-"""Ours: a small model for minutes of two CPU cores and 1,000,000 bytes, and what each row of it is worth.
+"""Ours: a small model for minutes of two CPU cores and 1,000,000 bytes, and why each row of it is there.
 
 Source: this project. Adaptation: score-first AdamW over all weights, and an n-gram tilt learned as the text goes by.
 Where the seconds are few, what counts is text seen, in mixed order, and what a table knows without multiplying:
 
 - 4,096 pieces and not 1,024 spell the same text in a third fewer tokens, which pays for the larger head.
-- Matrix products take bfloat16 factors where the processor multiplies them (`half`): a third more steps.
-- Four blocks and a batch half the baseline's take three times its steps; shuffled windows show every period of the
+- Matrix products take bfloat16 factors where the processor multiplies them (`half`).
+- Four blocks and a batch half the baseline's take more than twice its steps; shuffled windows show every period of the
   corpus from the start, where the published order shows the oldest texts alone.
 - Hashed bigrams and value embeddings cost bytes, which the cap has to spare, and almost no time.
 - The head starts at the tokens' log frequencies, so no step is spent on learning those.
 - Packing fills the cap, so the grids below are only where it begins.
 
-Each was measured at this scale and at no other; the numbers are in docs/LOG.md. Documents are kept apart.
+Each was tried at this scale and at no other, in short runs of one seed (docs/LOG.md). Documents are kept apart.
 """
 
 from pargolf.core.budget import Budget
