@@ -28,11 +28,12 @@ from pargolf.recipes import catalog
 from pargolf.report.stats import Comparison, Spread, spread
 from pargolf.run.ablate import Worth, run_ablations, worth_row
 from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
+from pargolf.run.code import count_code
 from pargolf.run.compare import compare_runs
 from pargolf.run.folder import RunFolder, load_tensors, read_json
 from pargolf.run.forecast import forecast as forecast_bytes
 from pargolf.run.forecast import lands, parameters, unused_pieces
-from pargolf.run.pack import count_code, read_artifact
+from pargolf.run.pack import read_artifact
 from pargolf.run.pipeline import repack, run_recipe, score_artifact
 from pargolf.run.recipe import Recipe, fit_to_data
 from pargolf.run.scale import scaled

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import pargolf
 from pargolf.data.prepare import prepare
+from pargolf.run.code import count_code
 
 settings.register_profile("shared", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
@@ -44,4 +45,7 @@ def run(data, tmp_path_factory):
 @pytest.fixture
 def quick_code(monkeypatch):
     """Code of one size for all recipes: writing a script takes seconds, and only some tests prove what it weighs."""
-    monkeypatch.setattr("pargolf.run.pack.code_bytes", lambda recipe, *, fitted=False: 20_000)
+    monkeypatch.setattr("pargolf.run.code.shipped", lambda recipe, **how: bytes(20_000))
+    count_code.cache_clear()
+    yield
+    count_code.cache_clear()

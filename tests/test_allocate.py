@@ -15,7 +15,8 @@ from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Pruned, Quantize
 from pargolf.quant.prune import Prune
 from pargolf.quant.trellis import Trellis
-from pargolf.run.pack import count_code, fit, unpack
+from pargolf.run.code import count_code
+from pargolf.run.pack import fit, unpack
 from pargolf.run.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("quick_code")

@@ -21,8 +21,9 @@ from pargolf.data.prepare import prepare
 from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
+from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
-from pargolf.run.pack import count_code, fit, pack, read_artifact, unpack
+from pargolf.run.pack import fit, pack, read_artifact, unpack
 from pargolf.run.score import tokenizer_digest
 from pargolf.submit.program import shipped
 

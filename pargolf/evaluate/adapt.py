@@ -7,9 +7,9 @@ training on validation tokens only after they have been scored. Here that order 
 the tokens, it asks the ledger, and the ledger refuses those that have no grade yet.
 
 Adapters stand in files of their own: `adapt_chunks` (SGD and AdamW over chunks of the stream), `adapt_documents`
-(low-rank weights per document, with phases of SGD between), `tilt` (counts of what
-followed what, over any of the former). The result always carries the same model's score without
-adaptation beside it, and says plainly when adapting made it worse.
+(low-rank weights per document, with phases of SGD between), `tilt` (counts of what followed what, alone or over
+adaptation by chunks). The result always carries the same model's score without adaptation beside it, and says plainly
+when adapting made it worse.
 """
 
 import copy

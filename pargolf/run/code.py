@@ -11,8 +11,8 @@ from pargolf.submit.program import shipped
 
 
 @cache
-def code_bytes(recipe: Recipe, *, fitted: bool = False) -> int:
-    """Bytes of the shipped script of `recipe`; `fitted` where its grids are solved for the cap."""
+def count_code(recipe: Recipe, *, fitted: bool = False) -> int:
+    """Code bytes that count for this recipe; `fitted` where its grids are solved for the cap."""
     return len(shipped(recipe, fitted=fitted, also=SOLVED if fitted or recipe.quant.fill else ()))
 
 

@@ -23,7 +23,7 @@ from pargolf.quant.grid import Codes, Grid, Int, Keep
 from pargolf.quant.lqer import corrected
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
-from pargolf.run.code import code_bytes
+from pargolf.run.code import count_code
 from pargolf.run.recipe import Recipe, Windows
 
 PARTS = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
@@ -142,11 +142,6 @@ def _too_large(data: bytes, code: int, cap: int) -> str:
         f"The model packs to {len(data) + code:,} bytes at the least, {code:,} of them code, and the cap is {cap:,}. "
         f"Raise the cap, or train a smaller model: {largest['role']} takes {largest['bytes']:,} even so."
     )
-
-
-def count_code(recipe: Recipe, *, fitted: bool = False) -> int:
-    """Code bytes that count for this recipe; `fitted` where its grids are solved for the cap."""
-    return code_bytes(recipe, fitted=fitted)
 
 
 def _raw(x: Tensor) -> "np.ndarray[Any, Any]":

@@ -25,8 +25,9 @@ from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.score import Score
 from pargolf.report.html import run_page
 from pargolf.report.runlog import EventFile, LogFile
+from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
-from pargolf.run.pack import Unpacked, count_code, fit, unpack
+from pargolf.run.pack import Unpacked, fit, unpack
 from pargolf.run.recipe import Recipe, Windows, fit_to_data
 from pargolf.run.resume import earlier_events, open_run
 from pargolf.run.score import Validation, scored, tokenizer_digest, watched

@@ -30,9 +30,10 @@ from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.calibrate import calibrate, own_text
 from pargolf.quant.gptq import GPTQ, Hessians
+from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
 from pargolf.run.forecast import weigh
-from pargolf.run.pack import count_code, fit
+from pargolf.run.pack import fit
 from pargolf.run.recipe import Recipe
 from pargolf.run.reserve import Reserve
 from pargolf.run.score import Validation
@@ -218,7 +219,6 @@ def _rehearse(
     """Seconds that calibration and packing take, and writing the weights; on the first process, and known to all."""
     packing = writing = 0.0
     if world.main:
-        count_code(recipe)  # once and for all; the packing to come will not count it again
         start = clock.seconds
         weights, hessians, solver = on_cpu(model), None, recipe.quant.solver
         if solver is not None:

@@ -30,7 +30,7 @@ _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
     "pargolf.core.spec:_find": f"{_SCRIPT}find_part",
     "pargolf.core.spec:_address": f"{_SCRIPT}part_address",
-    "pargolf.run.pack:count_code": f"{_SCRIPT}own_bytes",
+    "pargolf.run.code:count_code": f"{_SCRIPT}own_bytes",
 }
 _WITHOUT = ("Training.state", "Training.restore", "Validation.sample", "Validation.documents")
 _HEAD = '''"""{name}: train, pack and score in one file.

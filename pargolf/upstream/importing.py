@@ -23,8 +23,9 @@ from pargolf.data.folder import DataFolder
 from pargolf.model.value_embed import AddValueEmbed
 from pargolf.model.xsa import XSA
 from pargolf.quant.plan import QAT, Quantize
+from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
-from pargolf.run.pack import count_code, pack
+from pargolf.run.pack import pack
 from pargolf.run.recipe import Recipe
 from pargolf.run.score import tokenizer_digest, tokenizer_file
 from pargolf.training.loop import Train
