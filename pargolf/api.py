@@ -26,7 +26,7 @@ from pargolf.evaluate.score import Score
 from pargolf.model.transformer import Transformer
 from pargolf.recipes import catalog
 from pargolf.report.stats import Comparison, Spread, spread
-from pargolf.run.ablate import Worth, run_ablations, worth_row
+from pargolf.run.ablate import Edits, base_parts, chosen, edited_parts, in_plain_windows, run_ablations, worth_row
 from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
 from pargolf.run.code import count_code
 from pargolf.run.compare import compare_runs
@@ -166,33 +166,47 @@ def ablate_events(
     data: str | Path,
     out: str | Path,
     base: Found | None = None,
+    edits: Edits | None = None,
+    only: Sequence[str] = (),
+    plain: bool = False,
     seeds: Sequence[int] = (42, 314, 999),
     scale: str | None = None,
     changes: Mapping[str, Any] | None = None,
     jobs: int = 1,
     device: str | None = None,
 ) -> Iterator[Event | list[dict[str, Any]]]:
-    """Run a recipe, and without each part that `base` does not have; ends with what each is worth.
+    """Run a recipe, and with each of `edits` alone; yields what each is worth so far, again and again, and at the end.
 
-    `base` None: the recipe that a repaired one repairs, else the baseline. `changes` (as `train.steps`) go to all.
+    Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the
+    parts that `base` does not have (None: the recipe that a repaired one repairs, else the baseline). `only`: globs of
+    labels. `plain` scores over the plain windows alone, without adaptation. `changes` (as `train.steps`) go to all.
     """
-    if base is None:
-        base = str(found).removesuffix("_repaired") if str(found).endswith("_repaired") else "baseline"
-    whole, back = (recipe(each, scale=scale, changes=changes) for each in (found, base))
-    rows = []
-    for event in run_ablations(whole, back, open_data(data), out, seeds=seeds, jobs=jobs, device=device):
-        if isinstance(event, Worth):
-            rows.append(worth_row(event))
-        else:
-            yield event
-    yield rows
+    whole = recipe(found, scale=scale, changes=changes)
+    if edits is None and base is None and not isinstance(found, Recipe):
+        edits = catalog.ablations(str(found))
+    if edits:
+        variants = edited_parts(whole, edits)
+    else:
+        if base is None:
+            base = str(found).removesuffix("_repaired") if str(found).endswith("_repaired") else "baseline"
+        variants = base_parts(whole, recipe(base, scale=scale, changes=changes))
+    if plain:
+        whole = in_plain_windows(whole)
+        variants = {label: in_plain_windows(variant) for label, variant in variants.items()}
+    variants = chosen(variants, only)
+    named = found.name if isinstance(found, Recipe) else found
+    for event in run_ablations(
+        whole, variants, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=f"pargolf ablate {named}"
+    ):
+        yield [worth_row(worth) for worth in event] if isinstance(event, list) else event
 
 
 def ablate(found: Found, **options: Any) -> list[dict[str, Any]]:
     """`ablate_events` to the end; returns its rows, the whole recipe first."""
-    *_, last = ablate_events(found, **options)
-    assert isinstance(last, list)
-    return last
+    rows: list[dict[str, Any]] = []
+    for event in ablate_events(found, **options):
+        rows = event if isinstance(event, list) else rows
+    return rows
 
 
 def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:

@@ -202,7 +202,12 @@ def seeds(
 def ablate(
     recipe: RecipeArg,
     changes: Annotated[list[str] | None, typer.Argument(help="Rows for all, as train.steps=200.")] = None,
-    base: Annotated[str | None, typer.Option(help="What a part is taken back to; the repaired one's origin.")] = None,
+    base: Annotated[str | None, typer.Option(help="Take parts back to this recipe, field by field.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="An edit to try, 'LABEL: PATH=VALUE'; may be repeated.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Labels to run, as '+ *'; may be repeated.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Score over plain windows alone, without adapting.")] = False,
     seeds: Annotated[str, typer.Option(help="Which seeds, with commas between.")] = "42,314,999",
     data: DataOpt = Path("data"),
     out: Annotated[Path, typer.Option(help="Where the runs go, a folder per part.")] = Path("runs/ablation"),
@@ -212,15 +217,23 @@ def ablate(
     threads: ThreadsOpt = 0,
     device: DeviceOpt = None,
 ) -> None:
-    """Take each part of a recipe away in turn, and say with intervals what it is worth."""
-    _threads(threads)
+    """Take each part of a recipe away in turn, and say with intervals what it is worth.
+
+    Parts are the recipe's own ABLATIONS, or each --without, or the fields that --base has otherwise. Side by side,
+    every run has one thread; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
+    """
+    _threads(threads or (jobs if jobs > 1 else 0))
     from pargolf import api
     from pargolf.core.spec import overrides
-    from pargolf.report.stats_tables import worth_table
+    from pargolf.report.worth import worth_table
+    from pargolf.run.ablate import parse_edits
 
     events = api.ablate_events(
         recipe,
         base=base,
+        edits=parse_edits(without) if without else None,
+        only=only or (),
+        plain=plain,
         seeds=_whole_numbers(seeds, "--seeds"),
         data=data,
         out=out,
@@ -234,6 +247,7 @@ def ablate(
         print(json.dumps(rows))
     else:
         console.print(worth_table(rows))
+        console.print(f"-> {out / 'ablation.svg'}", soft_wrap=True)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

@@ -1,5 +1,6 @@
-"""Ablations: a part each, taken back to the base, at the same work; and what it is worth."""
+"""Ablations: a part each, taken back to the base or by an edit, at the same work; and what it is worth."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,10 +13,14 @@ from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.model.init import Normal
 from pargolf.model.smear import SmearGate
+from pargolf.model.xsa import XSA
 from pargolf.quant.grid import Int
 from pargolf.recipes import catalog
-from pargolf.report.stats_tables import worth_table
-from pargolf.run.ablate import ablations
+from pargolf.report.worth import costs, ranked, worth_svg, worth_table
+from pargolf.run.ablate import base_parts, chosen, edited_parts, in_plain_windows, parse_edits
+from pargolf.run.compare import read_finished
+from pargolf.run.forecast import parameters, shapes
+from pargolf.run.many import JobDone
 from pargolf.training.adam import Adam
 
 pytestmark = pytest.mark.usefixtures("quick_code")
@@ -27,42 +32,116 @@ RECIPE = replace(
     model=SMEAR,
     train=replace(BASE.train, optimizer=(("stream.*", Adam(0.02)), *BASE.train.optimizer)),
 )
+EDITS = {
+    "gate": {"model.stream": ()},
+    "+ XSA": {"model.blocks[:].attn.outputs": (XSA(),)},
+    "blows up": {"train.optimizer[stream.*].lr": math.inf},
+}
 
 
 def test_each_part_goes_alone_and_takes_its_rows_along():
-    found = ablations(RECIPE, BASE)
+    found = base_parts(RECIPE, BASE)
     assert set(found) == {"model.stream", "model.init", "train.optimizer", "quant"}
     assert found["model.stream"].model.stream == () and found["model.stream"].train.optimizer == BASE.train.optimizer
     assert found["quant"].quant == BASE.quant and found["quant"].model == RECIPE.model
     with pytest.raises(UserError, match="no part"):
-        ablations(RECIPE, RECIPE)
+        base_parts(RECIPE, RECIPE)
+
+
+def test_an_edit_is_a_part_and_takes_its_rows_along():
+    found = edited_parts(RECIPE, EDITS)
+    assert found["gate"].train.optimizer == BASE.train.optimizer and found["gate"].name == "more without gate"
+    assert found["+ XSA"].name == "more with XSA" and found["+ XSA"].train == RECIPE.train
+    with pytest.raises(UserError, match=r"'gate' does not fit more: .*model\.streams"):
+        edited_parts(RECIPE, {"gate": {"model.streams": ()}})
 
 
 @pytest.mark.parametrize("name", ["pr1009", "pr910", "pr295"])
 def test_the_repairs_of_a_shipped_recipe_are_its_parts(name):
     repaired, origin = catalog.find(f"{name}_repaired"), catalog.find(name)
-    for path, variant in ablations(repaired, origin).items():
+    for path, variant in base_parts(repaired, origin).items():
         outer, _, inner = path.partition(".")
         assert outer in ("model", "train", "quant", "windows", "codec", "plain", "adapt"), path
         assert variant != repaired and inner not in ("steps", "seconds")
 
 
+def test_every_edit_of_the_house_fits_it_and_changes_it():
+    house, edits = catalog.find("house"), catalog.ablations("house")
+    removed = [label for label in edits if not label.startswith("+ ")]
+    assert len(removed) >= 15 and len(edits) - len(removed) >= 10
+    plain = in_plain_windows(house)
+    for label, variant in edited_parts(house, edits).items():
+        assert replace(in_plain_windows(variant), name=plain.name) != plain, label
+        assert parameters(variant.model) and shapes(variant.model), label
+    assert catalog.ablations("baseline") == {}
+
+
+def test_edits_are_read_as_overrides_with_a_label():
+    assert parse_edits(["no gate: model.stream=[] train.steps=3", "model.blocks[-4:].attn.q_gain=4"]) == {
+        "no gate": {"model.stream": (), "train.steps": 3},
+        "model.blocks[-4:].attn.q_gain=4": {"model.blocks[-4:].attn.q_gain": 4},
+    }
+    for bad in (["no gate: "], ["a: x=1", "a: x=2"], ["nonsense"]):
+        with pytest.raises(UserError, match=r"LABEL|path=value"):
+            parse_edits(bad)
+    variants = edited_parts(RECIPE, EDITS)
+    assert list(chosen(variants, ["+*"])) == ["+ XSA"] and chosen(variants, []) == variants
+    with pytest.raises(UserError, match="Did you mean gate"):
+        chosen(variants, ["gates"])
+
+
 def test_worth_is_the_mean_difference_and_what_ran_is_not_run_again(data, tmp_path):
-    rows = pargolf.ablate(RECIPE, base=BASE, data=data, out=tmp_path / "a", seeds=[1, 2])
-    whole = rows[0]
-    assert whole["part"] == "" and set(whole["scores"]) == {"1", "2"}
-    by_part = {row["part"]: row for row in rows}
-    assert set(by_part) == {"", "model.stream", "model.init", "train.optimizer", "quant"}
-    # Which parts cannot go alone is for the run to find out; those that can are worth what they are worth.
-    for row in rows[1:]:
-        if not row["failed"]:
-            assert math.isclose(row["worth"], row["bpb"] - whole["bpb"], abs_tol=1e-12)
-            assert row["low"] <= row["worth"] <= row["high"]
-    assert not by_part["quant"]["failed"] and not by_part["model.stream"]["failed"]
+    out = tmp_path / "a"
+    rows = pargolf.ablate(RECIPE, edits=EDITS, data=data, out=out, seeds=[1, 2], plain=True)
+    whole, by_part = rows[0], {row["part"]: row for row in rows}
+    assert whole["part"] == "" and set(whole["scores"]) == {"1", "2"} and set(by_part) == {"", *EDITS}
+    for label, sign in (("gate", 1), ("+ XSA", -1)):
+        row = by_part[label]
+        assert math.isclose(row["worth"], sign * (row["bpb"] - whole["bpb"]), abs_tol=1e-12)
+        assert row["low"] <= row["worth"] <= row["high"] and row["steps"] == 2 and row["step_ms"] > 0
+    assert "diverged" in by_part["blows up"]["failed"] and by_part["blows up"]["worth"] is None
+    assert costs(by_part["gate"], whole)[1] > 0  # its bytes, on the grids
+    assert json.loads((out / "ablation.json").read_text())["rows"] == rows
+    assert (out / "ablation.svg").read_text().startswith("<svg") and (out / "ablation.png").stat().st_size > 5000
+    result = json.loads((out / "gate" / "seed-1" / "result.json").read_text())
+    assert set(result["scores"]) == {"pre_quant", "post_quant"}  # plain windows alone
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("result.json")}
-    again = pargolf.ablate(RECIPE, base=BASE, data=data, out=tmp_path / "a", seeds=[1, 2])
+    again = pargolf.ablate(RECIPE, edits=EDITS, data=data, out=out, seeds=[1, 2], plain=True)
     assert again == rows and times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("result.json")}
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     console.print(worth_table(rows))
     shown = console.export_text()
     assert "nothing" in shown and all(part in shown for part in by_part)
+
+
+def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(data, tmp_path, monkeypatch):
+    options = {"edits": {"gate": EDITS["gate"]}, "data": data, "out": tmp_path, "seeds": [1, 2], "plain": True}
+    found = [rows for rows in pargolf.api.ablate_events(RECIPE, **options) if isinstance(rows, list)]
+    assert [{row["part"]: len(row["scores"]) for row in rows} for rows in found] == [
+        {"": 1},
+        {"": 1, "gate": 1},
+        {"": 2, "gate": 1},
+        {"": 2, "gate": 2},
+    ]
+
+    def backwards(wanted, data, **_):
+        return [JobDone(job, read_finished(job.folder)) for job in reversed(wanted)]
+
+    monkeypatch.setattr("pargolf.run.ablate.run_jobs", backwards)
+    assert pargolf.ablate(RECIPE, **options) == found[-1]
+
+
+def test_the_plot_has_a_row_for_each_part_and_says_what_helps():
+    whole = {"part": "", "bpb": 1.0, "worth": None, "low": None, "high": None, "p": None, "step_ms": 10.0}
+    whole |= {"bytes": 1000, "weighs": 900, "scores": {"1": 1.0}, "failed": ""}
+    a = whole | {"part": "a <b>", "worth": 0.02, "low": 0.01, "high": 0.03, "step_ms": 9.0, "weighs": 800}
+    plus = whole | {"part": "+ c", "worth": -0.01, "low": -0.02, "high": -0.001, "step_ms": 12.0}
+    lost = whole | {"part": "d", "failed": "no"}
+    rows = [whole, plus, lost, a]
+    assert [row["part"] for row in ranked(rows)] == ["a <b>", "+ c"]
+    assert costs(a, whole) == (1.0, 100) and costs(plus, whole) == (2.0, 0)
+    svg = worth_svg(rows)
+    assert svg == worth_svg(rows) and "a &lt;b&gt;" in svg and "+ c" in svg
+    assert "var(--series-1" in svg and "var(--series-2" in svg
+    assert worth_svg([whole, lost]) == ""
+    assert "<style>" in worth_svg(rows, page=False) and "<style>" not in svg

@@ -23,7 +23,7 @@ from pargolf.core.events import (
     Validated,
     to_json,
 )
-from pargolf.report import html, live, plots, tables
+from pargolf.report import drawing, html, live, plots, tables
 from pargolf.report.runlog import EventFile, LogFile, RunLog, log_lines, read_events
 
 # The shapes that parsers of the published records look for.
@@ -387,7 +387,7 @@ def all_plots(width: float) -> list[str]:
 
 
 def test_plots_are_the_same_bytes_every_time_and_take_the_pages_ink():
-    first, second = all_plots(plots.WIDE), all_plots(plots.WIDE)
+    first, second = all_plots(drawing.WIDE), all_plots(drawing.WIDE)
     assert first == second
     for svg in first:
         assert "currentColor" in svg and "#010203" not in svg

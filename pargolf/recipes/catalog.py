@@ -38,14 +38,18 @@ def find(found: str) -> "Recipe":
 
     Raises `UserError` on an unknown name, a missing file, and a file that fails or defines no recipe.
     """
-    if found in names():
-        return _recipe(importlib.import_module(f"pargolf.recipes.{found}"), found)
-    if not found.endswith(".py"):
-        raise UserError(f"No recipe is called '{found}'.{near(found, names())} A path must end in .py.")
-    path = Path(found)
-    if not path.is_file():
-        raise UserError(f"There is no file {found}. Shipped recipes: {', '.join(names())}.")
-    return _recipe(_run(path), found)
+    return _recipe(_module(found), found)
+
+
+def ablations(found: str) -> dict[str, dict[str, Any]]:
+    """What the recipe's module names as `ABLATIONS` beside `RECIPE`: edits by label; empty where it names none.
+
+    Raises `UserError` as `find` does, and where it is no mapping of labels to edits.
+    """
+    edits = getattr(_module(found), "ABLATIONS", {})
+    if not isinstance(edits, dict) or not all(isinstance(rows, dict) for rows in edits.values()):
+        raise UserError(f"ABLATIONS of {found} are no edits by label. Write {{'no gate': {{'model.stream': ()}}}}.")
+    return edits
 
 
 def describe(recipe: "Recipe") -> str:
@@ -116,6 +120,18 @@ def _summary(path: Path) -> dict[str, str]:
     lines = (ast.get_docstring(_tree(path)) or path.stem).splitlines()
     source = next((line.removeprefix("Source: ") for line in lines if line.startswith("Source: ")), "")
     return {"title": lines[0].rstrip("."), "source": source.rstrip(".")}
+
+
+def _module(found: str) -> ModuleType:
+    """The module of a shipped name, or the file of a path, which is run."""
+    if found in names():
+        return importlib.import_module(f"pargolf.recipes.{found}")
+    if not found.endswith(".py"):
+        raise UserError(f"No recipe is called '{found}'.{near(found, names())} A path must end in .py.")
+    path = Path(found)
+    if not path.is_file():
+        raise UserError(f"There is no file {found}. Shipped recipes: {', '.join(names())}.")
+    return _run(path)
 
 
 def _run(path: Path) -> ModuleType:

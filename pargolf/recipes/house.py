@@ -12,31 +12,41 @@ Where the seconds are few, what counts is text seen, in mixed order, and what a 
 - Packing fills the cap, so the grids below are only where it begins.
 
 Each was tried at this scale and at no other, in short runs of one seed (docs/LOG.md). Documents are kept apart.
+`pargolf ablate house` takes each away in turn, and tries what stands behind a plus.
 """
 
+from typing import Any
+
 from pargolf.core.budget import Budget
-from pargolf.data.stream import Shuffled
+from pargolf.data.stream import Sequential, Shuffled
 from pargolf.evaluate.adapt_chunks import AdamW
 from pargolf.evaluate.tilt import CountTilt
 from pargolf.evaluate.windows import Plain, Sliding
-from pargolf.model.activations import leaky_relu2
+from pargolf.model.activations import leaky_relu2, relu2
+from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.model.attention import Attention
 from pargolf.model.bigram import BigramHash
-from pargolf.model.graph import UNet, X0Mix
+from pargolf.model.gates import HeadGate
+from pargolf.model.graph import Backout, Gated, UNet, X0Mix
 from pargolf.model.head import Head
 from pargolf.model.init import FanIn, Normal, Zeros
 from pargolf.model.mlp import MLP
+from pargolf.model.norm import depth_rsqrt
 from pargolf.model.smear import SmearGate
 from pargolf.model.transformer import Block, Model
 from pargolf.model.value_embed import AddValueEmbed, ValueEmbed
+from pargolf.model.xsa import XSA
 from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int, Keep
+from pargolf.quant.lqer import LQER
 from pargolf.quant.plan import Quantize
+from pargolf.quant.trellis import Trellis
 from pargolf.run.recipe import Recipe
 from pargolf.training.adam import Adam
+from pargolf.training.average import EMA
 from pargolf.training.loop import Train
-from pargolf.training.muon import Muon
+from pargolf.training.muon import POLAR_EXPRESS, Muon
 from pargolf.training.schedule import Warmdown
 
 _MUON = Muon(lr=0.04, momentum=0.95, momentum_start=0.85, momentum_warmup=0.3)
@@ -103,3 +113,58 @@ RECIPE = Recipe(
     ),
     budget=Budget(bytes=1_000_000, train_seconds=180.0),
 )
+
+_TABLES = ("embed.tokens", "embed.bigram.table", "shared.value_embed.table")
+_MATRICES = ("embed.bigram.proj", "attn.[qkv]", "attn.out", "mlp.*")
+
+
+def _muon(**changes: Any) -> dict[str, Any]:
+    """One edit of every Muon row."""
+    return {f"train.optimizer[{glob}].{name}": value for glob in _MATRICES for name, value in changes.items()}
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "value embeddings": {"model.shared": (), "model.blocks[:].attn.values": ()},
+    "hashed bigrams": {"model.embed": ()},
+    "smear gate": {"model.stream": ()},
+    "x0 mixing": {"model.graph": (UNet(),)},
+    "U-Net skips": {"model.graph": (X0Mix(),)},
+    "head bias at log frequencies": {"model.head.bias": False},
+    "soft-cap": {"model.head.softcap": None},
+    "documents apart": {"model.bos": None},
+    "leaky slope (relu2)": {"model.blocks[:].mlp.act": relu2},
+    "grouped keys (4 heads each)": {"model.blocks[:].attn.kv_heads": 4},
+    "outputs at zero": {"model.init[attn.out]": FanIn(), "model.init[mlp.down]": FanIn()},
+    "shuffled windows": {"train.order": Sequential()},
+    "bfloat16 products": {"train.half": None},
+    "small batch (4,096 tokens)": {"train.batch_tokens": 4096},
+    "warmdown of the whole run (half)": {"train.schedule": Warmdown(0.5)},
+    "Muon (Adam)": {f"train.optimizer[{glob}]": Adam(0.005) for glob in _MATRICES},
+    "Muon's momentum warm-up": _muon(momentum_start=0.95),
+    "fast tables (0.02)": {f"train.optimizer[{glob}].lr": 0.02 for glob in _TABLES},
+    "GPTQ": {"quant.solver": None},
+    "filling the cap": {"quant.fill": False},
+    "+ XSA": {"model.blocks[:].attn.outputs": (XSA(),)},
+    "+ head gates": {"model.blocks[:].attn.outputs": (HeadGate(),)},
+    "+ query gain 3": {"model.blocks[:].attn.q_gain": 3.0},
+    "+ half of the head rotated": {"model.blocks[:].attn.rope.dims": 16},
+    "+ gated skips": {"model.graph": (UNet(Gated()), X0Mix())},
+    "+ backout": {"model.graph": (UNet(), X0Mix(), Backout())},
+    "+ norms scaled by depth": {"model.blocks[:].norm_scale": depth_rsqrt},
+    "+ two more blocks": {"model.blocks": (_FIRST,) + (_VALUED,) * 5},
+    "+ 384 hidden units": {"model.blocks[:].mlp.hidden": 384},
+    "+ 16,384 buckets": {"model.embed": (BigramHash(buckets=16384, dim=64, scale=0.2),)},
+    "+ soft-cap at 15": {"model.head.softcap": 15.0},
+    "+ soft-cap with two bounds": {"model.head.softcap": AsymmetricCap()},
+    "+ batch of 1,024 tokens": {"train.batch_tokens": 1024},
+    "+ Polar Express": _muon(polynomials=POLAR_EXPRESS),
+    "+ row-normed Muon": _muon(row_norm=True),
+    "+ weight decay .1 in Muon": _muon(weight_decay=0.1),
+    "+ learning-rate floor .1": {"train.schedule": Warmdown(1.0, floor=0.1)},
+    "+ learning-rate warm-up": {"train.schedule": Warmdown(1.0, warmup=20)},
+    "+ EMA .99": {"train.average": EMA(0.99)},
+    "+ gradients clipped at 1": {"train.grad_clip": 1.0},
+    "+ trellis grids": {f"quant.table[{glob}]": Trellis(Int(6, clip=StdDev(12.85))) for glob in _MATRICES},
+    "+ LQER": {"quant.correct": LQER()},
+}
+"""What each row is worth, as `pargolf ablate house` asks: a part taken back, or behind a plus something more."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from pargolf.core.events import Event, Weighed
 from pargolf.report import plots
+from pargolf.report.drawing import NARROW
 from pargolf.report.style import CSS, POLICY, SORT_SCRIPT
 from pargolf.report.tables import bits_text, is_headline, machine_rows, score_rows
 
@@ -143,7 +144,7 @@ def _curves(events: Sequence[Event]) -> str:
         "Training",
         "Training loss of each step (thin) and smoothed (thick), on the validation text's scale of bits per byte; "
         "dots are validation before packing, the dashed line is what the unpacked artifact scores.",
-        _figure(plots.curves(events), plots.curves(events, width=plots.NARROW)),
+        _figure(plots.curves(events), plots.curves(events, width=NARROW)),
     )
 
 
@@ -206,7 +207,7 @@ def _roles(by_role: Sequence[Mapping[str, Any]]) -> str:
     cells = [_cell(value, text=not place) for place, value in enumerate(sums)]
     heads = ["*role", "tensors", "weights", "bytes", "bits/weight", "share"]
     table = _table(heads, body, foot=f"<tr>{''.join(cells)}</tr>", sortable=True, sorted_by="bytes")
-    figure = _figure(plots.roles(by_role), plots.roles(by_role, width=plots.NARROW))
+    figure = _figure(plots.roles(by_role), plots.roles(by_role, width=NARROW))
     return _section("Where the bytes are", "", figure + table)
 
 
@@ -227,7 +228,7 @@ def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = ["*document", "bytes", "tokens", "nats/token", "bits/byte"]
     table = _table(heads, body, sortable=True, sorted_by="bits/byte", tall=len(body) > 14)
     count = f"The {len(body):,} hardest of {len(ranked):,}. " if len(ranked) > len(body) else ""
-    figure = _figure(plots.documents(rows), plots.documents(rows, width=plots.NARROW))
+    figure = _figure(plots.documents(rows), plots.documents(rows, width=NARROW))
     return _section(
         "Documents", count + "A dot's area grows with the document; its stem starts at the mean.", figure + table
     )

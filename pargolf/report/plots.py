@@ -1,52 +1,15 @@
-"""Plots as SVG text that belongs in a page: the same bytes every time, readable in dark and in light.
+"""The plots of one run: its curves, its bytes by role, its documents. How they are drawn is `drawing.py`'s."""
 
-matplotlib draws them without pyplot (no global state). Its random ids are salted, dates and metadata are dropped,
-so equal input gives equal bytes. Ink is drawn in a marker colour and becomes `currentColor`, so text and axes follow
-the page; the two series colours become `var(--series-1)` and `var(--series-2)` over blue and vermillion, a pair that
-colour-blind readers tell apart (Okabe and Ito, 2008). `width` is in inches at 72 pixels: draw one for a desk and one
-for a phone rather than shrink the letters.
-"""
-
-import io
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from pargolf.core.events import Event, PhaseBegan, Scored, Step, Stopped, Validated
+from pargolf.report.drawing import FIRST, INK, SECOND, STYLE, WIDE, cut, new_figure, si, svg_text
 
-WIDE = 10.0
-NARROW = 4.9
-
-_INK, _FIRST, _SECOND = "#010203", "#0072b2", "#d55e00"
-_COLOURS = {_INK: "currentColor", _FIRST: f"var(--series-1, {_FIRST})", _SECOND: f"var(--series-2, {_SECOND})"}
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pargolf",
-    "text.parse_math": False,
-    "font.size": 11.0,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 3.0,
-    "ytick.major.size": 3.0,
-    "axes.unicode_minus": False,
-    "axes.formatter.useoffset": False,
-    "figure.constrained_layout.use": True,
-}
 _MOST_POINTS = 600
 _MOST_DOCUMENTS = 400
 
@@ -65,17 +28,17 @@ def curves(events: Sequence[Event], *, width: float = WIDE) -> str:
     loss = np.array([step.loss for step in steps], dtype=float)
     ratio = _bpb_per_loss(events)
     unit = ratio or 1.0
-    with matplotlib.rc_context(_STYLE):
-        figure, (upper, lower) = _figure(width, 4.6, rows=[5, 1])
+    with matplotlib.rc_context(STYLE):
+        figure, (upper, lower) = new_figure(width, 4.6, rows=[5, 1])
         keep = _thin(len(steps))
         smooth = _smoothed(loss)
-        upper.plot(seconds[keep], unit * loss[keep], color=_FIRST, linewidth=0.7, alpha=0.35)
-        upper.plot(seconds[keep], unit * smooth[keep], color=_FIRST, linewidth=1.8, label="training, smoothed")
+        upper.plot(seconds[keep], unit * loss[keep], color=FIRST, linewidth=0.7, alpha=0.35)
+        upper.plot(seconds[keep], unit * smooth[keep], color=FIRST, linewidth=1.8, label="training, smoothed")
         _validation(upper, events)
         shown = [unit * smooth]
         packed = _packed(events)
         if packed is not None and ratio:
-            upper.axhline(packed.bpb, color=_SECOND, linewidth=1.2, dashes=(5, 3), label=f"packed {packed.bpb:.4f}")
+            upper.axhline(packed.bpb, color=SECOND, linewidth=1.2, dashes=(5, 3), label=f"packed {packed.bpb:.4f}")
             shown.append(np.array([packed.bpb]))
         _limits(upper, seconds, shown)
         _phases(upper, events, label=True)
@@ -88,8 +51,8 @@ def curves(events: Sequence[Event], *, width: float = WIDE) -> str:
         upper.legend(loc="upper right", frameon=False, handlelength=1.6)
         upper.tick_params(labelbottom=False)
         rates = np.array([step.lr for step in steps])
-        lower.fill_between(seconds[keep], rates[keep], color=_FIRST, alpha=0.18, linewidth=0)
-        lower.plot(seconds[keep], rates[keep], color=_FIRST, linewidth=1.2)
+        lower.fill_between(seconds[keep], rates[keep], color=FIRST, alpha=0.18, linewidth=0)
+        lower.plot(seconds[keep], rates[keep], color=FIRST, linewidth=1.2)
         peak = max(float(rates.max()), 1e-9)
         lower.set_ylim(0, 1.12 * peak)
         lower.set_yticks([0, peak], ["0", f"{peak:.3g}"])
@@ -98,7 +61,7 @@ def curves(events: Sequence[Event], *, width: float = WIDE) -> str:
         end = max([float(seconds[-1]), *(event.seconds for event in events if isinstance(event, Stopped))])
         lower.set_xlim(0, max(end, 1e-3) * 1.01)
         lower.set_xlabel("seconds")
-        return _svg(figure, "curves", "Training loss and bits per byte over time, learning rate below", {})
+        return svg_text(figure, "curves", "Training loss and bits per byte over time, learning rate below", {})
 
 
 def roles(by_role: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
@@ -106,26 +69,26 @@ def roles(by_role: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
     rows = sorted(by_role, key=lambda row: row["bytes"])
     if not rows:
         return ""
-    with matplotlib.rc_context(_STYLE):
-        figure, (axes,) = _figure(width, 0.5 + 0.3 * len(rows), rows=[1])
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = new_figure(width, 0.5 + 0.3 * len(rows), rows=[1])
         sizes = [row["bytes"] for row in rows]
         titles = {}
         for place, row in enumerate(rows):
-            (bar,) = axes.barh(place, row["bytes"], height=0.66, color=_FIRST)
+            (bar,) = axes.barh(place, row["bytes"], height=0.66, color=FIRST)
             bar.set_gid(f"tip-{place}")
             titles[f"tip-{place}"] = (
                 f"{row['role']}: {row['bytes']:,} bytes, {row['weights']:,} weights, {row['tensors']:,} tensors"
             )
             bits = row["bits_per_weight"]
-            text = f"{_si(row['bytes'])}B" + ("" if bits is None else f" · {bits:.2f} bits")
+            text = f"{si(row['bytes'])}B" + ("" if bits is None else f" · {bits:.2f} bits")
             axes.annotate(text, (row["bytes"], place), (6, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(rows)), [_cut(str(row["role"]), 24 if width > 6 else 14) for row in rows])
+        axes.set_yticks(range(len(rows)), [cut(str(row["role"]), 24 if width > 6 else 14) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, max(sizes) * (1.2 if width > 6 else 1.55))
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
-        return _svg(figure, "roles", "Bytes in the artifact by role, with bits per weight", titles)
+        return svg_text(figure, "roles", "Bytes in the artifact by role, with bits per weight", titles)
 
 
 def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
@@ -138,12 +101,12 @@ def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
     mean = float(np.average(bpb, weights=size))
     places = np.arange(len(ranked))
     titles: dict[str, str] = {}
-    with matplotlib.rc_context(_STYLE):
-        figure, (axes,) = _figure(width, 3.0, rows=[1])
-        axes.axhline(mean, color=_INK, linewidth=0.6, alpha=0.6)
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = new_figure(width, 3.0, rows=[1])
+        axes.axhline(mean, color=INK, linewidth=0.6, alpha=0.6)
         if len(ranked) <= _MOST_DOCUMENTS:
             for place, row in enumerate(ranked):
-                colour = _SECOND if row["bpb"] > mean else _FIRST
+                colour = SECOND if row["bpb"] > mean else FIRST
                 dot = 3 + 6 * float(np.sqrt(row["bytes"] / size.max())) * min(1.0, 12 * width / len(ranked))
                 name = f"tip-{place}"
                 axes.plot(
@@ -161,8 +124,8 @@ def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
             axes.set_xlim(-0.7, len(ranked) - 0.3)
         else:
             keep = _thin(len(ranked))
-            axes.fill_between(places[keep], mean, bpb[keep], where=bpb[keep] >= mean, color=_SECOND, alpha=0.5)
-            axes.fill_between(places[keep], mean, bpb[keep], where=bpb[keep] <= mean, color=_FIRST, alpha=0.5)
+            axes.fill_between(places[keep], mean, bpb[keep], where=bpb[keep] >= mean, color=SECOND, alpha=0.5)
+            axes.fill_between(places[keep], mean, bpb[keep], where=bpb[keep] <= mean, color=FIRST, alpha=0.5)
             axes.set_xlim(0, len(ranked) - 1)
         spread = max(float(bpb.max() - bpb.min()), 1e-3)
         axes.set_ylim(float(bpb.min()) - 0.16 * spread, float(bpb.max()) + 0.16 * spread)
@@ -172,7 +135,7 @@ def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
         axes.set_xlabel(f"{len(ranked):,} documents, easiest to hardest")
         where = (0.0, mean) if float(bpb[0]) < mean else (0.0, float(bpb.max()))
         axes.annotate(f"mean over all bytes {mean:.4f}", where, (0, 6), textcoords="offset points", alpha=0.8)
-        return _svg(figure, "documents", "Bits per byte of each validation document", titles)
+        return svg_text(figure, "documents", "Bits per byte of each validation document", titles)
 
 
 def _validation(axes: Axes, events: Sequence[Event]) -> None:
@@ -181,7 +144,7 @@ def _validation(axes: Axes, events: Sequence[Event]) -> None:
         axes.plot(
             [point.seconds for point in points],
             [point.bpb for point in points],
-            color=_SECOND,
+            color=SECOND,
             linestyle="none",
             marker="o",
             markersize=5,
@@ -194,11 +157,11 @@ def _phases(axes: Axes, events: Sequence[Event], *, label: bool) -> None:
     end = max((event.seconds for event in events if isinstance(event, Step)), default=0.0)
     for event in events:
         if isinstance(event, PhaseBegan):
-            axes.axvline(event.seconds, color=_INK, linewidth=0.6, alpha=0.5, dashes=(1, 2))
+            axes.axvline(event.seconds, color=INK, linewidth=0.6, alpha=0.5, dashes=(1, 2))
             if label:
                 late = event.seconds > 0.7 * end
                 axes.annotate(
-                    _cut(event.phase, 24),
+                    cut(event.phase, 24),
                     (event.seconds, 0.02),
                     (-4 if late else 4, 0),
                     xycoords=axes.get_xaxis_transform(),
@@ -248,49 +211,3 @@ def _smoothed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _thin(count: int) -> np.ndarray[Any, Any]:
     """Indices of at most `_MOST_POINTS` of `count` points, first and last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(int))
-
-
-def _figure(width: float, height: float, *, rows: list[int]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height))
-    FigureCanvasSVG(figure)
-    grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=rows)
-    panels: list[Axes] = list(grid[:, 0])
-    return figure, panels
-
-
-def _svg(figure: Figure, name: str, label: str, titles: Mapping[str, str]) -> str:
-    """Draw, then make the SVG part of a page: no header, own ids only, the page's ink and font, tooltips."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style.*?</style>\s*", "", text, flags=re.DOTALL)  # would style the whole page
-    text = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+|\s+", r"\1 ", path[0]), text)
-    text = text.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    for marker, colour in _COLOURS.items():
-        text = text.replace(marker, colour)
-    for key, title in titles.items():
-        text = text.replace(f'<g id="{key}">', f"<g><title>{escape(title)}</title>", 1)
-    name = f"{name}-{10 * figure.get_figwidth():.0f}"  # both widths may stand on one page
-    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
-    view = re.search(r'viewBox="[^"]*"', text)
-    assert view is not None
-    about = f'role="img" aria-label="{escape(label)}"'
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} {about} fill="currentColor" stroke-linejoin="round">'
-    return re.sub(r"\n+", "\n", opening + text[text.index(">") + 1 :]).strip()
-
-
-def _si(value: float) -> str:
-    for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= power:
-            return f"{value / power:.3g} {letter}"
-    return f"{value:g} "
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

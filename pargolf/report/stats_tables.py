@@ -30,41 +30,6 @@ def seeds_table(rows: Sequence[Mapping[str, Any]], found: Spread) -> RenderableT
     return Group(table, Text(spread_line(found), style="bold"))
 
 
-def worth_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return what each part is worth, drawn with its 95 % interval on one scale; rows of `worth_row`, whole first."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("without", "bpb", "worth", "95% interval", "p"):
-        table.add_column(name, justify="left" if name == "without" else "right", overflow="fold")
-    table.add_column("")
-    ends = [abs(row[key]) for row in rows for key in ("worth", "low", "high") if row[key] is not None]
-    reach = max(ends, default=0.0) or 1.0
-    for row in rows:
-        if row["failed"]:
-            table.add_row(Text(row["part"]), "", "", "", "", Text(f"cannot be taken away alone: {row['failed']}"))
-            continue
-        interval = "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
-        table.add_row(
-            Text(row["part"] or "nothing"),
-            f"{row['bpb']:.4f}",
-            "" if row["worth"] is None else f"{row['worth']:+.4f}",
-            interval,
-            "" if row["p"] is None else f"{row['p']:.2g}",
-            "" if row["worth"] is None else Text(_whisker(row, reach), style="cyan"),
-        )
-    return table
-
-
-def _whisker(row: Mapping[str, Any], reach: float, *, half: int = 15) -> str:
-    """A mean `o` and its interval `---` around zero `|`, in a line of 2 * half + 1 letters."""
-    cells = [" "] * (2 * half + 1)
-    if row["low"] is not None:
-        left, right = (half + round(half * row[key] / reach) for key in ("low", "high"))
-        cells[left : right + 1] = "-" * (right - left + 1)
-    cells[half] = "|"
-    cells[half + round(half * row["worth"] / reach)] = "o"
-    return "".join(cells)
-
-
 def spread_line(found: Spread) -> str:
     """Return a mean with what is known of its spread, in one line."""
     if found.sd is None:

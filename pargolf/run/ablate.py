@@ -1,43 +1,75 @@
-"""What each part of a recipe is worth: take its difference to a base apart, and run the recipe without each in turn.
+"""What each part of a recipe is worth: run it without each in turn, or with something more, and compare.
 
-    worth = bits per byte without the part - bits per byte with everything
+    worth = bits per byte without it - bits per byte with everything    of a part
+    worth = bits per byte of the recipe - bits per byte with it         of an addition: a label that begins "+ "
 
-The parts are the fields of model and training in which the two recipes differ, and quantization, codec, windows and so
-on as wholes; "without" means as the base has it. Rows of tables about parameters that are then gone go with them. All
-run the same steps or seconds and the same seeds, so the test is paired by seed where the seeds are those.
+so that what helps is above zero. The parts are edits by label: those that the recipe's module names as `ABLATIONS`
+beside `RECIPE`, or `--without` on the command line, or else the fields of model and training in which the recipe
+differs from a base, and quantization, codec, windows and so on as wholes. Rows of tables about parameters that are
+then gone go with them. All run the same steps or seconds and the same seeds, so the test is paired by seed; every seed
+goes through all parts before the next one begins, so a run that is cut short has whole rows with fewer seeds.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
-from pargolf.core.errors import UserError
-from pargolf.core.events import Event
+from pargolf.core.errors import UserError, near
+from pargolf.core.events import Event, Step, Weighed
+from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.core.roles import Table, matches
+from pargolf.core.spec import edit, overrides
 from pargolf.data.folder import DataFolder
 from pargolf.quant.plan import QAT
+from pargolf.report.runlog import read_events
 from pargolf.report.stats import Comparison, compare_scores
+from pargolf.report.worth import worth_png, worth_svg
+from pargolf.run.compare import Finished
 from pargolf.run.forecast import shapes
+from pargolf.run.many import Job, JobDone, run_jobs
 from pargolf.run.recipe import Recipe
-from pargolf.run.seeds import SeedDone, run_seeds
+from pargolf.run.seeds import check_seeds, seed_folder
 
 T = TypeVar("T")
+Edits = Mapping[str, Mapping[str, Any]]
+ADDED = "+ "
+"""How the label of an addition begins."""
 _NO_PARTS = ("name", "source", "reported", "budget")
 _EQUAL = ("train.steps", "train.seconds", "train.validate_every")
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What one run of a variant came to: bits per byte at the end and before packing, bytes, steps, seconds a step.
+
+    `weighs` are the model's bytes on the recipe's own grids late in training, where packing fills the cap.
+    """
+
+    bpb: float
+    before: float
+    bytes: int
+    weighs: int | None
+    steps: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
 class Worth:
-    """One part, or everything (`part` empty): bits per byte by seed, and the test that the part gains; or why not."""
+    """One part, or everything (`part` empty): what ran by seed, and the test that the part gains; or why not."""
 
     part: str
-    scores: dict[int, float]
+    runs: Mapping[int, Ran] = field(default_factory=dict)
     test: Comparison | None = None
     failed: str = ""
 
 
-def ablations(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
+def base_parts(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
     """The recipe without each of its parts, by the part's path. Raises `UserError` where it is the base itself."""
     out = {}
     for path in _parts(recipe, base):
@@ -51,58 +83,168 @@ def ablations(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
     return out
 
 
+def edited_parts(recipe: Recipe, edits: Edits) -> dict[str, Recipe]:
+    """The recipe under each edit, by label. Raises `UserError` on an edit that does not fit, and says which."""
+    out = {}
+    for label, changes in edits.items():
+        try:
+            variant = _fitting(edit(recipe, changes))
+        except ValueError as error:
+            raise UserError(f"The edit '{label}' does not fit {recipe.name}: {error}") from error
+        how = f"with {label.removeprefix(ADDED)}" if label.startswith(ADDED) else f"without {label}"
+        out[label] = replace(variant, name=f"{recipe.name} {how}")
+    return out
+
+
+def parse_edits(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `LABEL: PATH=VALUE PATH=VALUE`, or the rows alone, which are then the label."""
+    out: dict[str, dict[str, Any]] = {}
+    for word in words:
+        label, colon, rows = word.partition(": ")
+        changes = overrides(shlex.split(rows if colon else word))
+        if not changes or (label if colon else word) in out:
+            raise UserError(f"'{word}' is no edit of its own. Write 'LABEL: PATH=VALUE', each label once.")
+        out[label if colon else word] = changes
+    return out
+
+
+def chosen(variants: Mapping[str, Recipe], only: Sequence[str]) -> dict[str, Recipe]:
+    """The variants whose labels match a glob of `only`; all where there is none. Raises `UserError` on no match."""
+    for glob in only:
+        if not any(fnmatchcase(label, glob) for label in variants):
+            raise UserError(f"No part is called '{glob}'.{near(glob, list(variants))}")
+    return {label: v for label, v in variants.items() if not only or any(fnmatchcase(label, glob) for glob in only)}
+
+
+def in_plain_windows(recipe: Recipe) -> Recipe:
+    """The recipe scored over its plain windows alone, without adaptation: a fraction of the time."""
+    return replace(recipe, windows=recipe.plain, adapt=None)
+
+
 def run_ablations(
     recipe: Recipe,
-    base: Recipe,
+    variants: Mapping[str, Recipe],
     data: DataFolder,
     out: str | Path,
     *,
     seeds: Sequence[int],
     jobs: int = 1,
     device: str | None = None,
-) -> Iterator[Event | Worth]:
-    """Run the whole recipe and each ablation into `out/PART/seed-N`, resuming; the events, and a `Worth` for each.
+    command: str = "",
+) -> Iterator[Event | list[Worth]]:
+    """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; the events, and the worths so far, often.
 
-    A part that cannot be taken away alone is reported with the reason and stops nothing.
+    `out/ablation.json` and its plots (`.svg`, `.png`) follow. A part that cannot run is reported with the reason and
+    stops nothing; the whole recipe must.
     """
-    variants = {"": recipe, **ablations(recipe, base)}
-    whole: dict[int, float] = {}
-    for part, variant in variants.items():
-        scores: dict[int, float] = {}
-        try:
-            for event in run_seeds(
-                variant, data, Path(out) / (part or "everything"), seeds=seeds, jobs=jobs, device=device
-            ):
-                if isinstance(event, SeedDone):
-                    scores[event.run.seed] = event.run.bpb
-                else:
-                    yield event
-        except UserError as error:
-            if not part:
-                raise
-            yield Worth(part, {}, failed=str(error))
+    check_seeds(seeds)
+    everything = {"": recipe, **variants}
+    places = {label: Path(out) / (_slug(label) or "everything") for label in everything}
+    if len(set(places.values())) < len(places):
+        raise UserError("Two labels of the ablation differ in marks only, and would share a folder. Rename one.")
+    wanted = [
+        Job(f"{label or 'everything'}, seed {seed}", variant, seed, seed_folder(places[label], seed), command)
+        for seed in seeds
+        for label, variant in everything.items()
+    ]
+    labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
+    runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
+    failed: dict[str, str] = {}
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for event in run_jobs(wanted, data, jobs=jobs, device=device):
+        if not isinstance(event, JobDone):
+            yield event
             continue
-        if not part:
-            whole = scores
-            yield Worth("", scores)
-        else:
-            yield Worth(part, scores, compare_scores(whole, scores, bar=0.0, nats=1.0))
+        label = labels[event.job.folder]
+        if event.run is not None:
+            runs[label][event.job.seed] = read_run(event.run)
+        elif label:
+            kind = "" if isinstance(event.error, UserError) else f"{type(event.error).__name__}: "
+            failed[label] = f"{kind}{event.error}"
+        elif event.error is not None:
+            raise event.error
+        worths = _worths(runs, failed)
+        if not event.resumed:
+            write_json(Path(out) / "ablation.json", ablation_json(recipe, worths))
+        yield worths
+    found = ablation_json(recipe, _worths(runs, failed))
+    write_json(Path(out) / "ablation.json", found)
+    write_text(Path(out) / "ablation.svg", worth_svg(found["rows"], page=False))
+    write_bytes(Path(out) / "ablation.png", worth_png(found["rows"]))
+
+
+def ablation_json(recipe: Recipe, worths: Sequence[Worth]) -> dict[str, Any]:
+    """What `ablation.json` holds: the recipe, what bounded every run, and the rows."""
+    train, budget = recipe.train, recipe.budget
+    return {
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "steps": train.steps,
+        "seconds": train.seconds if train.seconds or train.steps else budget.train_seconds,
+        "counts": budget.counts,
+        "cap": budget.bytes,
+        "windows": str(recipe.windows),
+        "adapted": recipe.adapt is not None,
+        "rows": [worth_row(worth) for worth in worths],
+    }
 
 
 def worth_row(worth: Worth) -> dict[str, Any]:
-    """Plain JSON of a row: the mean, what the part is worth with its interval, and one-sided p that it gains."""
-    mean = sum(worth.scores.values()) / len(worth.scores) if worth.scores else None
-    test = worth.test
+    """Plain JSON of a row: means over seeds, what the part is worth with its interval, one-sided p that it gains."""
+    test, runs = worth.test, list(worth.runs.values())
+    weighs = [run.weighs for run in runs if run.weighs is not None]
     return {
         "part": worth.part,
-        "bpb": mean,
+        "bpb": _mean([run.bpb for run in runs]),
+        "before": _mean([run.before for run in runs]),
         "worth": None if test is None else test.gain_bpb,
         "low": None if test is None else test.low,
         "high": None if test is None else test.high,
         "p": None if test is None else test.p,
-        "scores": {str(seed): bpb for seed, bpb in worth.scores.items()},
+        "bytes": _mean([run.bytes for run in runs]),
+        "weighs": _mean(weighs),
+        "steps": _mean([run.steps for run in runs]),
+        "step_ms": _mean([1000 * run.step_seconds for run in runs]),
+        "scores": {str(seed): run.bpb for seed, run in sorted(worth.runs.items())},
         "failed": worth.failed,
     }
+
+
+def read_run(run: Finished) -> Ran:
+    """What an ablation wants to know of a run; the seconds of a step are the median over its steps."""
+    events = read_events(run.path / "events.jsonl")
+    ends = [event.seconds for event in events if isinstance(event, Step)]
+    times = [after - before for before, after in pairwise(ends)]
+    weighed = [event.model_bytes for event in events if isinstance(event, Weighed)]
+    result = run.result
+    steps = int(result["steps"])
+    pace = median(times) if times else float(result["train_seconds"]) / max(steps, 1)
+    before = float(result["scores"]["pre_quant"]["bpb"])
+    return Ran(run.bpb, before, int(result["bytes"]["model"]), weighed[-1] if weighed else None, steps, pace)
+
+
+def _worths(runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str]) -> list[Worth]:
+    """The whole recipe first, then every part that ran or failed, in order; on the seeds that both have."""
+    whole = {seed: run.bpb for seed, run in runs[""].items()}
+    out = [Worth("", runs[""])]
+    for label in runs:
+        both = {seed: run.bpb for seed, run in runs[label].items() if seed in whole}
+        if not label or not (both or label in failed):
+            continue
+        same = {seed: whole[seed] for seed in both}
+        sides = (both, same) if label.startswith(ADDED) else (same, both)
+        test = compare_scores(*sides, bar=0.0, nats=1.0) if both else None
+        out.append(Worth(label, {seed: runs[label][seed] for seed in both}, test, failed.get(label, "")))
+    return out
+
+
+def _slug(label: str) -> str:
+    """A folder's name."""
+    return re.sub(r"[^\w.+=-]+", "-", label).strip("-")
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _parts(recipe: Recipe, base: Recipe) -> list[str]:
