@@ -1,13 +1,13 @@
-"""Kernels in C for training on a CPU: where a passage of arithmetic is bound by memory, one pass instead of many.
+"""Kernels in C for training and packing on a CPU: one pass over memory where torch's operations make many.
 
-    with compiled_kernels(): ...      training on this machine; everywhere else nothing here is used
+    with compiled_kernels(): ...      training or packing on this machine; everywhere else nothing here is used
 
 A kernel file holds a few dozen lines of C beside its reference twin. They are compiled when first used, with the
 machine's own `cc` for its own processor, in about a second, and kept in the user's cache folder under a hash of source,
 compiler and processor. Where there is no compiler, torch's own operations are used, and only speed differs.
 
 Sums over rows are made in a fixed number of parts, so a result does not depend on the number of threads. Only float32
-tensors on a CPU that take part in a backward pass come here; scoring never does.
+tensors on a CPU come here, that take part in a backward pass or are quantized; scoring never does.
 """
 
 import ctypes
@@ -117,6 +117,12 @@ def at_hand(*tensors: Tensor) -> Compiled | None:
         return None
     fits = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
     return active if fits and any(x.requires_grad for x in tensors) else None
+
+
+def at_hand_to_pack(w: Tensor) -> Compiled | None:
+    """The compiled kernels, where they are in use and can take these weights, which nobody differentiates."""
+    active = _ACTIVE.get()
+    return active if w.dtype == torch.float32 and w.device.type == "cpu" else None
 
 
 def fused_kernels(x: Tensor) -> Any:

@@ -66,7 +66,8 @@ class GPTQ:
         scale_NC = spread_scales(scales, w_NC)
         if isinstance(grid, Trellis):
             # The decoder walks the columns as they stand, and so must the path.
-            return Codes(self._follow(w_NC, grid, scale_NC, hessian).reshape(w.shape), scales)
+            codes_NC = grid.follow(w_NC, scale_NC=scale_NC, upper_CC=self._factor(hessian))
+            return Codes(codes_NC.reshape(w.shape), scales)
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         back = torch.argsort(order)
         upper_CC = self._factor(hessian[order][:, order])
@@ -95,21 +96,6 @@ class GPTQ:
                 codes_NC[:, at], error_NB[:, j] = code_N, error_N
             left_NC[:, end:] -= error_NB @ upper_CC[begin:end, end:]
         return codes_NC
-
-    def _follow(self, w_NC: Tensor, grid: Trellis, scale_NC: Tensor, hessian: Tensor) -> Tensor:
-        """Codes along a trellis, one block's path after the other."""
-        upper_CC = self._factor(hessian)
-        left_NC, codes = w_NC.clone(), []
-        state_N = torch.zeros(len(w_NC), dtype=torch.long, device=w_NC.device)
-        for begin, end in self._blocks(w_NC.shape[1]):
-            inner = slice(begin, end)
-            path = grid.follow(
-                left_NC[:, inner], scale_NC=scale_NC[:, inner], state_N=state_N, upper_CC=upper_CC[inner, inner]
-            )
-            left_NC[:, end:] -= path.errors @ upper_CC[inner, end:]
-            state_N = path.state
-            codes.append(path.codes)
-        return torch.cat(codes, 1)
 
     def _blocks(self, columns: int) -> Iterator[tuple[int, int]]:
         for begin in range(0, columns, self.block):

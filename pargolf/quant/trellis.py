@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.kernels.survivors import Ways, best_path
 from pargolf.quant.grid import Codes, Int, check_finite, straight_through
 
 # Feedback masks of the machines by number of states, each the best of all masks on a uniform source at a fine step.
 MACHINES = {4: 2, 8: 7, 16: 13, 32: 22}
-_UNREACHED = 1e30
-_ROWS = 1 << 11  # rows that are walked at once, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -63,66 +62,18 @@ class Trellis:
         """The stored scales that `encode` would give `w`; see `Int.scales`."""
         return self.base.scales(w, hessian)
 
-    def follow(self, w_NC: Tensor, *, scale_NC: Tensor, state_N: Tensor, upper_CC: Tensor | None) -> "Path":
-        """The path of least error through the columns of `w_NC`, from the states of its rows on.
+    def follow(self, w_NC: Tensor, *, scale_NC: Tensor, upper_CC: Tensor | None) -> Tensor:
+        """Codes along the path of least error through the columns of `w_NC`, (N, C) int8.
 
         `upper_CC` is the Cholesky factor of GPTQ's inverse Hessian: errors are divided by its diagonal and fed back
         into the columns to the right, along each survivor for itself. None: plain squared error.
         """
-        parts = zip(*(torch.split(x, _ROWS) for x in (w_NC, scale_NC, state_N)))
-        paths = [self._follow(w, scale, state, upper_CC) for w, scale, state in parts]
-        return Path(*(torch.cat([getattr(path, key) for path in paths]) for key in ("codes", "errors", "state")))
+        return best_path(w_NC, scale_NC, upper_CC, _ways(self.states, self.base.high))
 
     def _encode(self, w: Tensor) -> Codes:
         scales, w_NC = self.scales(w), rows_of(w).float()
-        start_N = torch.zeros(len(w_NC), dtype=torch.long, device=w.device)
-        path = self.follow(w_NC, scale_NC=spread_scales(scales, w_NC), state_N=start_N, upper_CC=None)
-        return Codes(path.codes.reshape(w.shape), scales)
-
-    def _follow(self, w_NC: Tensor, scale_NC: Tensor, state_N: Tensor, upper_CC: Tensor | None) -> "Path":
-        """`follow` for rows that fit in memory together: forward with survivors, then back along the best."""
-        N, C = w_NC.shape
-        S = self.states
-        came_S2, offset_S2 = (table.to(w_NC.device) for table in _arrivals(S))
-        cost_NS = w_NC.new_full((N, S), _UNREACHED)
-        cost_NS.scatter_(1, state_N[:, None], 0.0)
-        left_NSC = w_NC[:, None, :].expand(N, S, C) if upper_CC is not None else None
-        history = []
-        for j in range(C):
-            half_N11 = (scale_NC[:, j] * 0.5)[:, None, None]
-            x_NS = w_NC[:, j : j + 1].expand(N, S) if left_NSC is None else left_NSC[:, :, 0]
-            x_NS2 = x_NS[:, came_S2]
-            n_NS2 = self._nearest(x_NS2 / half_N11, offset_S2)
-            error_NS2 = x_NS2 - n_NS2 * half_N11
-            if upper_CC is not None:
-                error_NS2 = error_NS2 / upper_CC[j, j]
-            cost_NS, best_NS = (cost_NS[:, came_S2] + error_NS2.square()).min(-1)
-            n_NS, error_NS = _pick(n_NS2, best_NS), _pick(error_NS2, best_NS)
-            parent_NS = torch.where(best_NS == 0, came_S2[:, 0], came_S2[:, 1])
-            history.append((n_NS, error_NS, parent_NS))
-            if left_NSC is not None and upper_CC is not None and j + 1 < C:
-                index = parent_NS[:, :, None].expand(N, S, C - j - 1)
-                left_NSC = left_NSC[:, :, 1:].gather(1, index)
-                left_NSC.addcmul_(error_NS[:, :, None], upper_CC[j, j + 1 :], value=-1)
-        return _trace(cost_NS, history)
-
-    def _nearest(self, t_NS2: Tensor, offset_S2: Tensor) -> Tensor:
-        """The nearest n = offset + 4 j to `t`, in half steps, with k inside the codes of `base`."""
-        j_NS2 = torch.round((t_NS2 - offset_S2) * 0.25)
-        high, k0_S2 = self.base.high, torch.floor(offset_S2 * 0.5)
-        # k = 2 j + k0, and k0 is 0 or 1. The upper copy reaches one code further down, so that both ends are alike.
-        low_S2 = torch.ceil((-high - offset_S2 % 2 - k0_S2) / 2)
-        high_S2 = torch.floor((high - k0_S2) / 2)
-        return torch.minimum(torch.maximum(j_NS2, low_S2), high_S2) * 4 + offset_S2
-
-
-@dataclass(frozen=True)
-class Path:
-    """Codes (N, C) int8 along the best path, the errors made (divided by GPTQ's diagonal), and the last states (N,)."""
-
-    codes: Tensor
-    errors: Tensor
-    state: Tensor
+        codes_NC = self.follow(w_NC, scale_NC=spread_scales(scales, w_NC), upper_CC=None)
+        return Codes(codes_NC.reshape(w.shape), scales)
 
 
 def sides(codes_NC: Tensor, *, states: int) -> Tensor:
@@ -154,28 +105,14 @@ def spread_scales(scales: Tensor, w_NC: Tensor) -> Tensor:
 
 
 @cache
-def _arrivals(states: int) -> tuple[Tensor, Tensor]:
-    """For each state, the two states it is reached from, and n mod 4 on the way: both (S, 2)."""
-    ways: list[list[tuple[int, int]]] = [[] for _ in range(states)]
+def _ways(states: int, high: int) -> Ways:
+    """The ways through a machine, with codes up to `high`."""
+    offset = torch.zeros(2, states // 2, 2, 1, dtype=torch.long)
     for s in range(states):
         for parity in (0, 1):
-            to = 2 * s % states | parity ^ ((s & MACHINES[states]).bit_count() & 1)
-            ways[to].append((s, 2 * parity + (s & 1)))
-    came = torch.tensor([[s for s, _ in way] for way in ways])
-    return came, torch.tensor([[float(offset) for _, offset in way] for way in ways])
-
-
-def _pick(x_NS2: Tensor, best_NS: Tensor) -> Tensor:
-    return x_NS2.gather(-1, best_NS[..., None])[..., 0]
-
-
-def _trace(cost_NS: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -> Path:
-    """Walk back from the cheapest last state."""
-    last_N = cost_NS.argmin(1)
-    at_N1 = last_N[:, None]
-    codes, errors = [], []
-    for n_NS, error_NS, parent_NS in reversed(history):
-        codes.append(torch.floor(n_NS.gather(1, at_N1) * 0.5).to(torch.int8))
-        errors.append(error_NS.gather(1, at_N1))
-        at_N1 = parent_NS.gather(1, at_N1)
-    return Path(torch.cat(codes[::-1], 1), torch.cat(errors[::-1], 1), last_N)
+            to = parity ^ ((s & MACHINES[states]).bit_count() & 1)
+            offset[s // (states // 2), s % (states // 2), to] = 2 * parity + (s & 1)
+    # k = 2 j + k0, and k0 is 0 or 1. The upper copy reaches one code further down, so that both ends are alike.
+    k0 = offset // 2
+    least, greatest = -((high + offset % 2 + k0) // 2), (high - k0) // 2
+    return offset.float(), least.float(), greatest.float()

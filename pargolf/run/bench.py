@@ -23,6 +23,7 @@ from pargolf.core.roles import role
 from pargolf.core.spec import dump
 from pargolf.data.folder import DataFolder
 from pargolf.data.stream import TrainStream
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.packing import coder
 from pargolf.packing.artifact import Artifact, CodesTensor, from_bytes, to_bytes
@@ -109,7 +110,8 @@ def quantizer_rows(
         plan = replace(recipe, quant=pair.plan(weights), codec=pair.codec)
 
         def packed(quant: Quantize, plan: Recipe = plan) -> bytes:
-            return pack(replace(plan, quant=quant), weights, tokenizer="bytes", hessians=hessians)
+            with compiled_kernels():
+                return pack(replace(plan, quant=quant), weights, tokenizer="bytes", hessians=hessians)
 
         if not rooms:
             yield _measured(pair.name, packed(plan.quant), weights, hessians, grade)

@@ -23,6 +23,7 @@ from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
 from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.score import Score
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.report.html import run_page
 from pargolf.report.runlog import EventFile, LogFile
 from pargolf.run.code import count_code
@@ -130,7 +131,9 @@ def _stages(
     if world.main:
         keeping.folder.write_weights(weights)
         tokenizer = tokenizer_digest(validation.data)
-        fitted, data = fit(recipe, weights, tokenizer=tokenizer, cap=recipe.budget.bytes, hessians=trained.hessians)
+        cap = recipe.budget.bytes
+        with compiled_kernels():
+            fitted, data = fit(recipe, weights, tokenizer=tokenizer, cap=cap, hessians=trained.hessians)
         write_bytes(keeping.folder["model.pargolf"], data)
     data = world.broadcast(data)
     train_seconds = clock.seconds
@@ -250,13 +253,14 @@ def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
     held = folder["tokenizer.model"]
     tokenizer = file_sha256(held) if held.is_file() else "bytes"
     clock = Clock()
-    fitted, data = fit(
-        recipe,
-        folder.read_weights(),
-        tokenizer=tokenizer,
-        cap=recipe.budget.bytes,
-        hessians=folder.read_hessians(),
-        fill=None if cap is None else True,
-    )
+    with compiled_kernels():
+        fitted, data = fit(
+            recipe,
+            folder.read_weights(),
+            tokenizer=tokenizer,
+            cap=recipe.budget.bytes,
+            hessians=folder.read_hessians(),
+            fill=None if cap is None else True,
+        )
     write_bytes(folder["model.pargolf"], data)
     return packed_event(recipe, data, clock.seconds, fitted=fitted.quant != recipe.quant)

@@ -232,7 +232,8 @@ def _rehearse(
         # Zeros pack faster than what they will have become.
         busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
         began = clock.seconds
-        fit(recipe, busy, tokenizer="rehearsal", cap=recipe.budget.bytes, hessians=hessians, fill=False)
+        with compiled_kernels():
+            fit(recipe, busy, tokenizer="rehearsal", cap=recipe.budget.bytes, hessians=hessians, fill=False)
         # Filling a cap takes two packings, at times three.
         packing += began - start + (clock.seconds - began) * (2.5 if recipe.quant.fill else 1.0)
         began = clock.seconds
