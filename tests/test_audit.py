@@ -20,7 +20,8 @@ from scipy import stats as scipy_stats
 from pargolf.audit import known
 from pargolf.audit.batch import Range, audit_all, read_reports
 from pargolf.audit.code_rules import CODE_RULES
-from pargolf.audit.flow import UNKNOWN, Program
+from pargolf.audit.constants import UNKNOWN
+from pargolf.audit.flow import Program
 from pargolf.audit.judge import audit
 from pargolf.audit.logs import read_log
 from pargolf.audit.older import rewrite

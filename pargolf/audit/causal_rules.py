@@ -9,8 +9,10 @@ is for the probe to say: `audit --run`.
 import ast
 from collections.abc import Iterator
 
-from pargolf.audit.flow import UNKNOWN, Function, Program, dotted
+from pargolf.audit.constants import UNKNOWN
+from pargolf.audit.flow import Program
 from pargolf.audit.hits import Hit, root_of
+from pargolf.audit.tree import Function, dotted
 from pargolf.audit.verdict import HOLD, SUSPECT
 
 AHEAD = "Probe: change the last tokens of a window; no earlier logit may move (`pargolf audit --run`)."

@@ -36,7 +36,7 @@ def read_code_rules(facts: Facts, missing: Missing) -> list[RuleFinding]:
             missing.add(f"{name}: {code.path} does not mention validation data; another file may score")
         return []
     own = environment_of(facts)
-    here = Program(code.tree, own)
+    here = Program(code.index, own)
     hits = {hit.key: hit for rule in CODE_RULES for hit in rule.check(here)}
     if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
         hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}

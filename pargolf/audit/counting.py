@@ -8,8 +8,9 @@ before the loop that reads them, or as the least loss over several rounds (#846,
 import ast
 from collections.abc import Callable, Iterator
 
-from pargolf.audit.flow import Function, Program, dotted
+from pargolf.audit.flow import Program
 from pargolf.audit.hits import LOOPS, SUM, Hit, is_loss, is_reported, live_below, names_in, root_of, updates
+from pargolf.audit.tree import Function, dotted
 from pargolf.audit.verdict import SUSPECT
 
 

@@ -4,7 +4,8 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pargolf.audit.flow import Function, Program, dotted
+from pargolf.audit.flow import Program
+from pargolf.audit.tree import Function, dotted
 
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 STORES = ("add_", "append", "extend", "copy_", "index_add_", "scatter_add_", "index_copy_", "masked_scatter_", "put_")

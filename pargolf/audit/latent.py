@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pargolf.audit.facts import Facts
-from pargolf.audit.flow import Function, Program, dotted
+from pargolf.audit.flow import Program
 from pargolf.audit.hits import CodeRule, Hit
 from pargolf.audit.logs import Line
+from pargolf.audit.tree import Function, dotted
 from pargolf.audit.unpack import Code
 from pargolf.audit.verdict import PASS, SUSPECT, Evidence, RuleFinding
 
@@ -46,7 +47,7 @@ def latent(
     assert code.tree is not None
     seen = set(hits)
     if own.get("WORLD_SIZE") != "8":
-        eight = Program(code.tree, _EIGHT)
+        eight = Program(code.index, _EIGHT)
         for hit in [h for rule in rules for h in rule.check(eight)]:
             if hit.key not in seen and hit.status == SUSPECT:
                 seen.add(hit.key)
@@ -55,7 +56,7 @@ def latent(
         return
     switches = _switches(code.tree)
     turned = {name: "1" for name in switches if own.get(name, "0") in ("0", "", "false")}
-    opened = Program(code.tree, {**own, **turned}, any_word=True)
+    opened = Program(code.index, {**own, **turned}, any_word=True)
     for hit in [h for rule in rules for h in rule.check(opened)]:
         if hit.key not in seen and hit.status == SUSPECT:
             seen.add(hit.key)
@@ -91,7 +92,7 @@ def _uncalled(
                 ran[function.name] = said
     if not ran:
         return
-    program = Program(code.tree, env, any_word=True, also=frozenset(ran))
+    program = Program(code.index, env, any_word=True, also=frozenset(ran))
     for hit in [h for rule in rules for h in rule.check(program)]:
         name = program.function_of(hit.node).name
         if hit.key not in seen and hit.status == SUSPECT and name in ran:

@@ -9,7 +9,7 @@ is the same shape on tensors of the function's own (#1336); nobody has ruled on 
 import ast
 from collections.abc import Iterator
 
-from pargolf.audit.flow import Function, Program, dotted
+from pargolf.audit.flow import Program
 from pargolf.audit.hits import (
     FLIP,
     LOOPS,
@@ -23,6 +23,7 @@ from pargolf.audit.hits import (
     root_of,
     updates,
 )
+from pargolf.audit.tree import Function, dotted
 from pargolf.audit.verdict import HOLD, SUSPECT
 
 

@@ -24,6 +24,7 @@ from functools import cached_property
 import brotli
 
 from pargolf.audit.older import Unreadable, rewrite
+from pargolf.audit.tree import Index
 
 MOST_CODE = 4_000_000
 MOST_UNPACKED = 6_000_000
@@ -61,9 +62,15 @@ class Code:
         return self.text.splitlines()
 
     @cached_property
+    def index(self) -> Index:
+        """The syntax tree, indexed once for every reading. Raises `RecursionError` on what nests too deeply."""
+        assert self.tree is not None
+        return Index(self.tree)
+
+    @cached_property
     def strings(self) -> str:
         """Every string of the script, a line each."""
-        nodes = ast.walk(self.tree) if self.tree is not None else ()
+        nodes = self.index.order if self.tree is not None else ()
         return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 

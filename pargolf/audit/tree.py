@@ -1,0 +1,313 @@
+"""A script's syntax tree, indexed once: who encloses whom, which functions there are, what is assigned where.
+
+Nothing here depends on settings, so one index serves every reading of the script: as it ran, on eight processes, with
+every switch open. Nodes stand in one list in the order of the text, and each node knows the stretch of it that lies
+below; a function's own nodes are its stretch without those of the functions inside it.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Labels = frozenset[str]
+NONE: Labels = frozenset()
+_SCOPES = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef})
+_FUNCTIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda})
+_BINDERS = frozenset(
+    {ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.AsyncFor, ast.NamedExpr, ast.Global, ast.Nonlocal}
+)
+# Fields that hold no node of their own: operators, load and store marks, plain strings.
+_PLAIN_FIELDS = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "kind", "type_comment", "level", "conversion"})
+_fields: dict[type, tuple[str, ...]] = {}
+
+
+@dataclass(eq=False)
+class Function:
+    """A function, method, lambda, or the module's top level (`node` is the module, `parent` None).
+
+    The index fills the first seven fields; the rest is what one program knows of it under its settings.
+    """
+
+    node: Any
+    name: str
+    owner: str | None
+    parent: "Function | None"
+    params: list[str] = field(default_factory=list)
+    defaults: dict[str, ast.expr] = field(default_factory=dict)
+    assigned: dict[str, list[ast.expr | None]] = field(default_factory=dict)
+    calls: list["Site"] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Labels] = field(default_factory=dict)
+    returns: Labels = NONE
+    parts: list[Labels] = field(default_factory=list)
+    live: bool = False
+    passing: bool = False
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A live call: who calls, the call, and the function called."""
+
+    caller: Function
+    call: ast.Call
+    callee: Function
+
+
+class Index:
+    """What a syntax tree holds, whatever the settings."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.tree = tree
+        self.order: list[ast.AST] = []
+        self.parents: dict[ast.AST, ast.AST] = {}
+        self.children: dict[ast.AST, list[ast.AST]] = {}
+        self.span: dict[ast.AST, tuple[int, int]] = {}
+        self.place: dict[ast.AST, int] = {}
+        self.definitions: list[Function] = [Function(tree, "<module>", None, None)]
+        self.classes: dict[str, ast.ClassDef] = {}
+        self.attributes: dict[str, list[tuple[int, ast.expr | None]]] = defaultdict(list)
+        self.imports: set[str] = set()
+        self.shared: set[str] = set()
+        self.calls: list[ast.Call] = []
+        self.binders: list[ast.AST] = []
+        self.bound_later: list[ast.AST] = []
+        self._branching: set[ast.AST] = set()
+        self._own: dict[ast.AST, list[ast.AST]] = {}
+        self._mentioned: dict[ast.AST, tuple[frozenset[str], frozenset[str]]] = {}
+        self._walk(tree, 0, None)
+        for node in self.order:
+            self._sort(node)
+        for definition in self.definitions:
+            for node in self.own_nodes(definition.node):
+                note_assignment(node, definition.assigned)
+                if type(node) in (ast.comprehension, ast.withitem):
+                    self.bound_later.append(node)
+
+    def _walk(self, node: ast.AST, inside: int, owner: str | None) -> None:
+        start = len(self.order)
+        self.order.append(node)
+        below = self.children[node] = _children(node)
+        is_class = type(node) is ast.ClassDef
+        for child in below:
+            self.parents[child] = node
+            self.place[child] = inside
+            kind = type(child)
+            if kind in _FUNCTIONS:
+                self._walk(child, self._define(child, inside, owner), None)
+            elif kind is ast.ClassDef:
+                assert isinstance(child, ast.ClassDef)
+                self.classes[child.name] = child
+                self._walk(child, inside, child.name)
+            else:
+                self._walk(child, inside, owner if is_class else None)
+            if child in self._branching:
+                self._branching.add(node)
+        if type(node) in (ast.IfExp, ast.Lambda) or (type(node) is ast.BoolOp and type(node.op) is ast.And):
+            self._branching.add(node)
+        self.span[node] = (start, len(self.order))
+
+    def _define(self, node: Any, inside: int, owner: str | None) -> int:
+        arguments: ast.arguments = node.args
+        plain = [*arguments.posonlyargs, *arguments.args]
+        names = [a.arg for a in (*plain, *arguments.kwonlyargs)]
+        made = Function(node, getattr(node, "name", "<lambda>"), owner, self.definitions[inside], names)
+        for argument, default in zip(plain[len(plain) - len(arguments.defaults) :], arguments.defaults):
+            made.defaults[argument.arg] = default
+        for argument, optional in zip(arguments.kwonlyargs, arguments.kw_defaults):
+            if optional is not None:
+                made.defaults[argument.arg] = optional
+        if arguments.vararg:
+            names.append(arguments.vararg.arg)
+        self.definitions.append(made)
+        return len(self.definitions) - 1
+
+    def _sort(self, node: ast.AST) -> None:
+        """Put a node where the readings look for its kind, and note what it makes known of attributes."""
+        kind = type(node)
+        if kind in _BINDERS:
+            self.binders.append(node)
+        if isinstance(node, ast.Call):
+            self.calls.append(node)
+            self._note_call(node)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            self.imports |= {a.asname or a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            self.shared |= set(node.names)
+        elif isinstance(node, (ast.Assign, ast.AugAssign)):
+            known = node.value if isinstance(node, ast.Assign) else None
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                self._note_attribute(target, known, self.place[node])
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Attribute) and node.value:
+            self._note_attribute(node.target, node.value, self.place[node])
+        elif isinstance(node, ast.ClassDef):
+            self._note_class(node)
+
+    def _note_class(self, node: ast.ClassDef) -> None:
+        for statement in node.body:
+            value = getattr(statement, "value", None)
+            if isinstance(statement, (ast.Assign, ast.AnnAssign)) and value is not None:
+                for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+                    if isinstance(target, ast.Name):
+                        self.attributes[target.id].append((0, value))
+                        self.definitions[0].assigned.setdefault(f"{node.name}.{target.id}", []).append(value)
+
+    def _note_attribute(self, target: ast.expr, value: ast.expr | None, place: int) -> None:
+        if isinstance(target, ast.Attribute):
+            self.attributes[target.attr].append((place, value))
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            for element, held in _pairs_of(target, value):
+                self._note_attribute(element, held, place)
+
+    def _note_call(self, call: ast.Call) -> None:
+        """`setattr(x, "name", value)` and `parser.add_argument("--name", default=value)` set attributes too."""
+        if isinstance(call.func, ast.Name) and call.func.id == "setattr" and len(call.args) == 3:
+            name = call.args[1]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                self.attributes[name.value].append((self.place[call], call.args[2]))
+        elif isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
+            names = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            words = {k.arg: k.value for k in call.keywords}
+            default, action = words.get("default"), words.get("action")
+            if default is None and isinstance(action, ast.Constant):
+                default = ast.Constant(action.value == "store_false")
+            if names and default is not None:
+                self.attributes[max(names, key=len).lstrip("-").replace("-", "_")].append((0, default))
+
+    # ---- questions
+
+    def below(self, node: ast.AST) -> list[ast.AST]:
+        """A node and everything under it, in the order of the text."""
+        span = self.span.get(node)
+        return self.order[span[0] : span[1]] if span is not None else [*ast.walk(node)]
+
+    def own_nodes(self, node: ast.AST) -> list[ast.AST]:
+        """Nodes of a function's body in the order of the text, without those of functions and classes inside it."""
+        found = self._own.get(node)
+        if found is None:
+            found = self._own[node] = []
+            held: Any = getattr(node, "body", node)
+            body = held if isinstance(held, list) else [held]
+            for statement in body:
+                found += self.shallow(statement)
+        return found
+
+    def shallow(self, node: ast.AST) -> Iterator[ast.AST]:
+        """A node and what is under it in the order of the text; functions and classes inside are named, not entered."""
+        at, end = self.span[node]
+        order = self.order
+        while at < end:
+            found = order[at]
+            yield found
+            at = self.span[found][1] if type(found) in _SCOPES else at + 1
+
+    def branches(self, node: ast.AST) -> bool:
+        """Whether an expression may leave a part of itself unevaluated."""
+        return node in self._branching
+
+    def mentioned(self, node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
+        """Names and attributes in a node, and those of them that are classes named as such."""
+        found = self._mentioned.get(node)
+        if found is None:
+            start, end = self.span[node]
+            names = {n.id for n in self.order[start:end] if type(n) is ast.Name}
+            attributes = {n.attr for n in self.order[start:end] if type(n) is ast.Attribute}
+            found = frozenset(names | attributes), frozenset(names & self.classes.keys())
+            self._mentioned[node] = found
+        return found
+
+
+def note_assignment(node: ast.AST, assigned: dict[str, list[ast.expr | None]]) -> None:
+    """Add what a binding node gives to names: the value, or None where it cannot be told."""
+    kind = type(node)
+    if kind is ast.Assign:
+        assert isinstance(node, ast.Assign)
+        for target in node.targets:
+            _note(target, node.value, assigned)
+    elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
+        if node.value is not None:
+            _note(node.target, node.value, assigned)
+    elif isinstance(node, (ast.AugAssign, ast.For, ast.AsyncFor, ast.comprehension)):
+        _note(node.target, None, assigned)
+    elif isinstance(node, ast.withitem):
+        if node.optional_vars is not None:
+            _note(node.optional_vars, None, assigned)
+    elif isinstance(node, (ast.Global, ast.Nonlocal)):
+        for name in node.names:
+            assigned.pop(name, None)
+
+
+def _note(target: ast.expr, value: ast.expr | None, assigned: dict[str, list[ast.expr | None]]) -> None:
+    if isinstance(target, ast.Name):
+        assigned.setdefault(target.id, []).append(value)
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for element, held in _pairs_of(target, value):
+            _note(element, held, assigned)
+    elif isinstance(target, ast.Starred):
+        _note(target.value, None, assigned)
+
+
+def _pairs_of(target: ast.Tuple | ast.List, value: ast.expr | None) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """`a, b = x, y` by element; None where the right side is no tuple of the same length."""
+    same = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
+    for i, element in enumerate(target.elts):
+        yield element, value.elts[i] if same and isinstance(value, (ast.Tuple, ast.List)) else None
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    """Child nodes that mean something at run time: no operators, no load and store marks."""
+    kind = type(node)
+    names = _fields.get(kind)
+    if names is None:
+        names = _fields[kind] = tuple(name for name in kind._fields if name not in _PLAIN_FIELDS)
+    found: list[ast.AST] = []
+    for name in names:
+        value = getattr(node, name, None)
+        if type(value) is list:
+            found += [v for v in value if isinstance(v, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
+
+
+def dotted(node: ast.AST) -> str:
+    """A name with its attributes, `os.environ.get`; what is no name is left out."""
+    if type(node) is ast.Name:
+        return node.id
+    if type(node) is ast.Attribute:
+        inner = dotted(node.value)
+        return f"{inner}.{node.attr}" if inner else node.attr
+    return ""
+
+
+def roots(node: ast.AST) -> set[str]:
+    """The name or attribute that a target or a table expression goes back to."""
+    while isinstance(node, (ast.Subscript, ast.Starred, ast.Call)):
+        node = (
+            node.func.value
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            else getattr(node, "value", ast.Constant(None))
+        )
+    if isinstance(node, ast.Name):
+        return {node.id}
+    return {node.attr} if isinstance(node, ast.Attribute) else set()
+
+
+def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | None:
+    """The expression that a call passes for a parameter, if it does."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    if name not in function.params:
+        return None
+    at = function.params.index(name)
+    if function.owner is not None and function.params and function.params[0] in ("self", "cls"):
+        at -= 1
+    if not 0 <= at < len(call.args):
+        return None
+    return call.args[at] if not any(isinstance(a, ast.Starred) for a in call.args[: at + 1]) else None
