@@ -22,9 +22,7 @@ _FLASH = ("flash_attn_func", "flash_attn_3_func", "flash_attn_qkvpacked_func", "
 def causality(program: Program) -> Iterator[Hit]:
     """Attention is causal, and a smear stops at documents where attention does."""
     apart = False
-    for node in program.live:
-        if not isinstance(node, ast.Call):
-            continue
+    for node in program.live_of(ast.Call):
         name = dotted(node.func).rsplit(".", 1)[-1]
         function = program.function_of(node)
         apart = apart or name == "flash_attn_varlen_func" or (name in _FLASH and bool(_word(node, "cu_seqlens")))

@@ -13,13 +13,16 @@ from pargolf.audit.hits import LOOPS, SUM, Hit, is_loss, is_reported, live_below
 from pargolf.audit.tree import Function, dotted
 from pargolf.audit.verdict import SUSPECT
 
+# What can count into a table or read one.
+_TOUCHING = (ast.AugAssign, ast.Call, ast.Subscript)
+
 
 def ngram_target_key(program: Program) -> Iterator[Hit]:
     """A count at a key that holds the scored token over a count at its context's key."""
-    for node in program.live:
-        function = program.function_of(node)
+    for node in program.live_of(ast.BinOp, ast.Call):
         pair = _quotient(node)
         if pair is not None:
+            function = program.function_of(node)
             above, under = (_counts(program.of(side, function)) for side in pair)
             if above - under and under and "VAL" in program.of(pair[0], function):
                 yield Hit(
@@ -31,8 +34,8 @@ def ngram_target_key(program: Program) -> Iterator[Hit]:
                     SUM,
                 )
                 return
-    for node in program.live:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+    for node in program.live_of(ast.BinOp):
+        if isinstance(node.op, ast.Add):
             function = program.function_of(node)
             left, right = program.of(node.left, function), program.of(node.right, function)
             for model, counts in ((left, right), (right, left)):
@@ -65,8 +68,8 @@ def _counts(labels: frozenset[str]) -> frozenset[str]:
 
 def two_pass(program: Program) -> Iterator[Hit]:
     """No token is scored twice: no minimum over rounds, no second reading of counts that are already complete."""
-    for node in program.live:
-        if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ("minimum", "min", "fmin"):
+    for node in program.live_of(ast.Call):
+        if dotted(node.func).split(".")[-1] in ("minimum", "min", "fmin"):
             hit = _minimum(program, node)
             if hit is not None:
                 yield hit
@@ -162,7 +165,7 @@ def _reads_counts(program: Program, node: ast.AST) -> set[str]:
 
 def _closure(program: Program, direct: Callable[[Program, ast.AST], set[str]]) -> set[Function]:
     """Functions that do something themselves or through the script's functions they call."""
-    found = {program.function_of(node) for node in program.live if direct(program, node)}
+    found = {program.function_of(node) for node in program.live_of(*_TOUCHING) if direct(program, node)}
     waiting = list(found)
     while waiting:
         for site in waiting.pop().calls:

@@ -10,10 +10,11 @@ from pargolf.audit.verdict import HOLD, SUSPECT
 
 def val_in_training(program: Program) -> Iterator[Hit]:
     """Validation tokens reach neither the training loader, nor the artifact, nor a table of known answers."""
-    for node in program.live:
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+    for node in program.live_of(ast.Compare):
+        if len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
             yield from _answers(program, node)
-        elif isinstance(node, ast.Call) and _calibrates(program, node, "VAL"):
+    for node in program.live_of(ast.Call):
+        if _calibrates(program, node, "VAL"):
             yield Hit(
                 "val_in_training",
                 SUSPECT,
@@ -81,9 +82,8 @@ def byte_table(program: Program) -> Iterator[Hit]:
     """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
     again = [
         node
-        for node in program.live
-        if isinstance(node, ast.AugAssign)
-        and any(
+        for node in program.live_of(ast.AugAssign)
+        if any(
             isinstance(n, ast.BinOp)
             and isinstance(n.op, ast.BitAnd)
             and isinstance(n.right, ast.UnaryOp)
@@ -93,8 +93,8 @@ def byte_table(program: Program) -> Iterator[Hit]:
     ]
     if not again:
         return
-    for node in program.live:
-        if isinstance(node, ast.If) and "startswith" in ast.unparse(node.test) and "\u2581" in _strings(node.test):
+    for node in program.live_of(ast.If):
+        if "startswith" in ast.unparse(node.test) and "\u2581" in _strings(node.test):
             marks = any(_sets(n, lambda v: isinstance(v, ast.Constant) and v.value is True) for n in node.body)
             counted = next((n for n in node.body if _sets(n, _one_more_than_encoded)), None)
             if marks and counted is not None:

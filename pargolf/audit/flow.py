@@ -9,6 +9,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 from pargolf.audit.constants import Constants
 from pargolf.audit.labels import Flow
@@ -77,6 +78,17 @@ class Program:
             node = parents[node]
             yield node
 
+    def live_of(self, *kinds: type[ast.AST]) -> list[Any]:
+        """Live nodes of some kinds: kind by kind, each in the order of the text."""
+        return [node for kind in kinds for node in self._by_kind.get(kind, ())]
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[ast.AST]]:
+        found: dict[type, list[ast.AST]] = defaultdict(list)
+        for node in self.live:
+            found[type(node)].append(node)
+        return found
+
     @cached_property
     def watchers(self) -> set[Function]:
         """Functions that watch layers through forward hooks."""
@@ -86,7 +98,7 @@ class Program:
     @cached_property
     def live_text(self) -> str:
         """All strings of live code."""
-        return "\n".join(n.value for n in self.live if isinstance(n, ast.Constant) and isinstance(n.value, str))
+        return "\n".join(n.value for n in self.live_of(ast.Constant) if isinstance(n.value, str))
 
 
 def _copied(definitions: list[Function]) -> list[Function]:

@@ -41,8 +41,8 @@ class CodeRule:
 
 def updates(program: Program) -> Iterator[tuple[ast.Call, ast.expr]]:
     """Live calls that compute gradients, with the loss they differentiate."""
-    for node in program.live:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+    for node in program.live_of(ast.Call):
+        if isinstance(node.func, ast.Attribute):
             if node.func.attr == "backward" and node.func.attr not in program.by_name:
                 yield node, node.func.value
             elif (

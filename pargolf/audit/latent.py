@@ -163,7 +163,7 @@ def _log_words(region: ast.AST) -> Iterator[str]:
 
 def _sleeping(here: Program) -> bool:
     """Whether dead code holds anything that a rule could object to: an update, a count, a comparison of tokens."""
-    for node in here.parents:
+    for node in here.index.order:
         if node in here.live:
             continue
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -10,6 +10,7 @@ import ast
 from pargolf.audit.constants import UNKNOWN, Constants
 from pargolf.audit.tree import Function, Index, Site, argument_for, dotted, note_assignment
 
+_ROUNDS = 3
 _ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _CLASS_WAKES = ("forward", "step", "backward", "setup_context")
 
@@ -36,11 +37,14 @@ class Reach:
         self.index, self.scopes, self.by_name, self.constants, self.also = index, scopes, by_name, constants, also
         self.live: dict[ast.AST, None] = {}
         self._called: dict[ast.Call, list[Function]] = {}
-        # What a call passes decides tests inside the called function, which decide what is called: two rounds settle.
-        for _ in range(2):
+        # What a call passes decides tests inside the called function, which decide what is called.
+        for _ in range(_ROUNDS - 1):
+            before = self.live
             self._reach()
-            self._bind_parameters()
-        self._reach()
+            if not self._bind_parameters() and before.keys() == self.live.keys():
+                break
+        else:
+            self._reach()
 
     def callees(self, call: ast.Call) -> list[Function]:
         """User functions that a call may mean: by name, as a method, or through a wrapper such as torch.compile."""
@@ -206,8 +210,8 @@ class Reach:
             if (scope := self.scopes[index.place[node]]).live:
                 note_assignment(node, scope.assigned)
 
-    def _bind_parameters(self) -> None:
-        """Give each parameter its value when every live call agrees on one."""
+    def _bind_parameters(self) -> bool:
+        """Give each parameter its value when every live call agrees on one; True when any of them is new."""
         bound: dict[Function, dict[str, object]] = {}
         for function in self.scopes[1:]:
             values: dict[str, object] = {}
@@ -221,8 +225,12 @@ class Reach:
                 if all(type(v) is type(first) and v == first for v in others):
                     values[name] = first
             bound[function] = values
+        changed = False
         for function, values in bound.items():
-            function.values = {k: v for k, v in values.items() if k not in function.assigned}
+            kept = {k: v for k, v in values.items() if k not in function.assigned}
+            changed = changed or kept != function.values
+            function.values = kept
+        return changed
 
     def _passed(self, site: Site, name: str) -> object:
         expression = argument_for(site.call, site.callee, name)

@@ -18,7 +18,7 @@ import tokenize
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import brotli
@@ -84,7 +84,7 @@ def read_code(path: str, data: bytes) -> Code:
             return code
         inner, note = _inside(code)
         if inner is None:
-            return Code(code.path, code.text, code.tree, code.size, code.packed, note=note)
+            return replace(code, note=note) if note else code
         code = _parse(path, inner, len(data), depth)
     return code
 
@@ -139,11 +139,7 @@ def _inside(code: Code) -> tuple[bytes | None, str]:
     assert code.tree is not None
     if len(code.text) > 200_000 and code.text.count("\n") > 2000:
         return None, ""
-    runs = re.search(r"(?<![.\w])(?:exec|eval)\s*\(", code.text) is not None and any(
-        isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("exec", "eval")
-        for n in ast.walk(code.tree)
-    )
-    if not runs:
+    if re.search(r"(?<![.\w])(?:exec|eval)\s*\(", code.text) is None or not _executes(code.tree):
         return None, ""
     best: bytes | None = None
     note = ""
@@ -159,6 +155,11 @@ def _inside(code: Code) -> tuple[bytes | None, str]:
     if best is None and not note and max((len(x) for x in _literals(code.tree)), default=0) > 4000:
         note = "a long literal is executed but could not be unpacked"
     return best, note
+
+
+def _executes(tree: ast.Module) -> bool:
+    """Whether a script calls `exec` or `eval` by that name."""
+    return any(isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("exec", "eval") for n in ast.walk(tree))
 
 
 def _literals(tree: ast.Module) -> list[bytes | str]:
