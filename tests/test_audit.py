@@ -22,10 +22,11 @@ from pargolf.audit.batch import Range, audit_all, read_reports
 from pargolf.audit.code_rules import CODE_RULES
 from pargolf.audit.constants import UNKNOWN
 from pargolf.audit.flow import Program
+from pargolf.audit.ground import Record
 from pargolf.audit.judge import audit
 from pargolf.audit.logs import read_log
 from pargolf.audit.older import rewrite
-from pargolf.audit.rules import RULES, Record
+from pargolf.audit.rules import RULES
 from pargolf.audit.show import render
 from pargolf.audit.site import write_site
 from pargolf.audit.source import Repository

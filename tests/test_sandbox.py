@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pargolf.audit.facts import Facts, read_facts
+from pargolf.audit.ground import Missing
 from pargolf.audit.judge import audit
-from pargolf.audit.rules import Missing
 from pargolf.audit.sandbox import is_foreign, probe_script, smoke, try_script
 from pargolf.audit.source import open_target
 from pargolf.audit.unpack import read_code

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pargolf.audit.ground import Record
 from pargolf.audit.judge import judge
-from pargolf.audit.rules import Record
 from pargolf.audit.source import Repository
 from pargolf.audit.verdict import UNVERIFIABLE, Evidence, Report, RuleFinding
 from pargolf.core.errors import UserError

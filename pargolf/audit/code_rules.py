@@ -11,9 +11,9 @@ from pargolf.audit.counting import ngram_target_key, two_pass
 from pargolf.audit.data_rules import byte_table, late_calibration, val_in_training
 from pargolf.audit.facts import Facts
 from pargolf.audit.flow import Program
+from pargolf.audit.ground import Missing
 from pargolf.audit.hits import CodeRule, Hit
 from pargolf.audit.latent import environment_of, latent
-from pargolf.audit.rules import Missing
 from pargolf.audit.score_order import ttt_order
 from pargolf.audit.unpack import Code
 from pargolf.audit.verdict import PASS, Evidence, RuleFinding

@@ -9,7 +9,8 @@ from pathlib import Path
 from pargolf.audit.code_rules import read_code_rules
 from pargolf.audit.consistency import contradictions
 from pargolf.audit.facts import Facts, read_facts
-from pargolf.audit.rules import RULES, Missing, Record, Surroundings
+from pargolf.audit.ground import Missing, Record, Surroundings
+from pargolf.audit.rules import RULES
 from pargolf.audit.sandbox import smoke
 from pargolf.audit.source import Folder, Submission, open_target
 from pargolf.audit.verdict import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.audit.facts import Facts
+from pargolf.audit.ground import Missing
 from pargolf.audit.latent import environment_of
-from pargolf.audit.rules import Missing
 from pargolf.audit.unpack import Code, read_code
 from pargolf.audit.verdict import FAIL, HOLD, PASS, Evidence, RuleFinding
 from pargolf.core.errors import UserError

@@ -1,0 +1,260 @@
+"""Rules of bytes and seconds: the cap on code plus model, the time for training, for scoring and for calibration.
+
+Declared, logged and recomputed numbers are held against the same limits, so each may FAIL by itself: a number over a
+cap is over it, whoever merged it. Logs of other experiments in the folder, told by a final score that nobody declares,
+only raise a HOLD. Sources: README FAQ; #593 #606 #626 #706 #1028.
+"""
+
+import re
+from collections.abc import Iterator
+
+from pargolf.audit.facts import Facts
+from pargolf.audit.ground import CALIBRATION_SLACK, CAP, MIB, SECONDS, Missing, Surroundings, null_leaves, quoted
+from pargolf.audit.logs import Line, Seen
+from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE, RuleFinding
+
+
+def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Code bytes plus compressed model: declared, in the README's table, logged, recomputed with the code at hand."""
+    code = facts.main.size if facts.main is not None else 0
+    sizes: list[tuple[float, Line, str]] = [(x.number or 0.0, x.line, "declared") for x in facts.totals]
+    for leaf in facts.models:
+        sizes.append(((leaf.number or 0.0), leaf.line, "declared for the model alone"))
+    for run in facts.runs.values():
+        if run.total is not None and all(run.total.line != line for _, line, _ in sizes):
+            sizes.append((run.total.value, run.total.line, f"declared for seed {run.seed}"))
+    declared_over = [s for s in sizes if s[0] > CAP]
+    logged = [(log, seen) for log in facts.own_logs if (seen := log.total_bytes) is not None]
+    if declared_over:
+        yield _over(facts, declared_over, code)
+        return
+    over = [(log, seen) for log, seen in logged if seen.value > CAP]
+    again = [(log, log.model.value + code) for log, _ in over if log.model is not None and code]
+    if over and len(again) == len(over) and all(total <= CAP for _, total in again):
+        worst = max(total for _, total in again)
+        yield RuleFinding(
+            "size_cap",
+            PASS,
+            f"The log prints {max(s.value for _, s in over):,.0f} bytes with the script it ran; with the committed "
+            f"script the artifact is {worst:,.0f} bytes, under the cap.",
+            quoted(s.line for _, s in over[:3]),
+            {"cap": CAP, "recomputed": worst},
+        )
+        return
+    if over:
+        yield _over(facts, [(s.value, s.line, "logged") for _, s in over], code)
+        return
+    stray = [s for log in facts.logs if log not in facts.own_logs and (s := log.total_bytes) and s.value > CAP]
+    if stray and (sizes or logged):
+        yield RuleFinding(
+            "size_cap",
+            HOLD,
+            f"{len(stray)} log(s) of other runs in the folder are over the cap; the declared ones are not.",
+            quoted(s.line for s in stray[:3]),
+            {"cap": CAP, "largest": max(s.value for s in stray)},
+        )
+    totals = [s for s in sizes if s[2] != "declared for the model alone"]
+    if not totals and not logged:
+        if facts.models and code:
+            totals = [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models]
+        else:
+            yield RuleFinding(
+                "size_cap",
+                UNVERIFIABLE,
+                "No size of the artifact is declared and no log prints one. Add bytes_total and the training log.",
+                null_leaves(facts, r"bytes|size"),
+            )
+            return
+    largest = max([s[0] for s in totals] + [s.value for _, s in logged])
+    if not facts.logs:
+        yield RuleFinding(
+            "size_cap",
+            UNVERIFIABLE,
+            f"{largest:,.0f} bytes are declared and no log bears them out. Add the log.",
+            quoted(line for _, line, _ in totals[:3]),
+            {"cap": CAP, "bytes": largest},
+        )
+        return
+    shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
+    yield RuleFinding(
+        "size_cap",
+        PASS,
+        f"{largest:,.0f} bytes of {CAP:,}.",
+        quoted([shown, *(s.line for _, s in logged[:3])]),
+        {"cap": CAP, "bytes": largest},
+    )
+
+
+def _over(facts: Facts, over: list[tuple[float, Line, str]], code: int) -> RuleFinding:
+    values = sorted({int(v) for v, _, _ in over})
+    said = " / ".join(f"{v:,}" for v in values[:6])
+    worst = values[-1]
+    blob = _model_alone(facts, worst)
+    extra = f" That is the model alone: with {code:,} bytes of code it is {worst + code:,}." if blob and code else ""
+    if CAP < worst <= MIB:
+        extra += f" {worst / 2**20:.2f} MiB fits 16 MiB, but the cap is 16,000,000 bytes, decimal."
+    return RuleFinding(
+        "size_cap",
+        FAIL,
+        f"{said} bytes {over[0][2]}, over the cap of {CAP:,} by {worst - CAP:,}.{extra}",
+        quoted(line for _, line, _ in over[:6]),
+        {"cap": CAP, "bytes": values, "over_by": worst - CAP, **({"with_code": worst + code} if blob else {})},
+    )
+
+
+def _model_alone(facts: Facts, value: int) -> bool:
+    """Whether a log prints exactly this size for the model, before the code is added."""
+    return any(log.model is not None and int(log.model.value) == value for log in facts.logs) or any(
+        int(x.number or 0) == value for x in facts.models
+    )
+
+
+def train_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Seconds of training, declared and logged; 601 s allows for the last step's granularity."""
+    if not facts.record_track:
+        if facts.folder.track is None:
+            missing.add("train_time: no track is known, so no limit applies; judge the folder at records/track_*/")
+        return
+    seen = [(x.seconds or 0.0, x.line, "declared") for x in facts.train_times]
+    for log in facts.own_logs:
+        if log.train_seconds is not None:
+            coarse = 3.0 if re.search(r"train_time:\s*[\d.]+m\b", log.train_seconds.line.text) else 0.0
+            seen.append((log.train_seconds.value - coarse, log.train_seconds.line, "logged"))
+    if not seen:
+        yield RuleFinding(
+            "train_time",
+            UNVERIFIABLE,
+            "No log and no field says how long training took. Add the log with its train_time lines.",
+        )
+        return
+    over = [s for s in seen if s[0] > SECONDS]
+    if over:
+        values = sorted({round(v, 3) for v, _, _ in over}, reverse=True)
+        said = " / ".join(f"{v:g}" for v in values[:5])
+        text = _said_seconds(facts)
+        also = f"; elsewhere the submission says {text.value:g} s" if text and text.value not in values else ""
+        yield RuleFinding(
+            "train_time",
+            FAIL,
+            f"Training took {said} s where 600 s are allowed in this track{also}.",
+            quoted([*(line for _, line, _ in over[:4]), *([text.line] if text else [])]),
+            {"limit": 600, "seconds": values + ([text.value] if text and text.value not in values else [])},
+        )
+        return
+    if not facts.logs:
+        yield RuleFinding(
+            "train_time",
+            UNVERIFIABLE,
+            f"{max(v for v, _, _ in seen):g} s are declared and no log bears them out. Add the log.",
+            quoted(line for _, line, _ in seen[:2]),
+        )
+        return
+    ranks = {log.world_size for log in facts.own_logs if log.world_size}
+    longest = max(v for v, _, _ in seen)
+    lines = quoted(line for _, line, _ in sorted(seen, key=lambda s: -s[0])[:3])
+    if ranks and max(ranks) != 8:
+        yield RuleFinding(
+            "train_time",
+            HOLD,
+            f"{longest:g} s, but on {max(ranks)} process(es): the track's 600 s are those of 8xH100.",
+            lines,
+            {"limit": 600, "seconds": longest, "world_size": max(ranks)},
+        )
+        return
+    yield RuleFinding("train_time", PASS, f"{longest:g} s of 600.", lines, {"limit": 600, "seconds": longest})
+
+
+def _said_seconds(facts: Facts) -> Seen | None:
+    """What prose says about the training time, such as `Trained 600s on 8xH100`."""
+    pattern = re.compile(
+        r"(?:train(?:ed|ing)?|wall[_ ]?clock)\W{0,6}(?:in |for |time )?\W{0,4}~?(\d{3,5}(?:\.\d+)?)\s?s\b", re.I
+    )
+    for line in [*(x.line for x in facts.leaves if isinstance(x.value, str)), *facts.readme]:
+        found = pattern.search(line.text)
+        if found and float(found[1]) <= SECONDS:
+            return Seen(float(found[1]), line)
+    return None
+
+
+def eval_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Seconds of scoring, apart from training: one pass, or what the log calls the total."""
+    if not facts.record_track:
+        return
+    seen = [(x.seconds or 0.0, x.line) for x in facts.eval_times]
+    for log in facts.own_logs:
+        same = [x for x in log.scores if log.final and abs(x.bpb - log.final.bpb) < 1e-4 and x.seconds]
+        if log.world_size in (8, None):
+            seen += [(x.seconds or 0.0, x.line) for x in same]
+        if log.total_eval is not None and log.world_size in (8, None):
+            seen.append((log.total_eval.value, log.total_eval.line))
+    if not seen:
+        missing.add("eval_time: nothing says how long scoring took")
+        return
+    worst = max(v for v, _ in seen)
+    lines = quoted(line for _, line in sorted(seen, key=lambda s: -s[0])[:3])
+    numbers = {"limit": 600, "seconds": worst}
+    if worst > SECONDS:
+        yield RuleFinding("eval_time", FAIL, f"Scoring took {worst:g} s where 600 s are allowed.", lines, numbers)
+    else:
+        yield RuleFinding("eval_time", PASS, f"{worst:g} s of 600.", lines, numbers)
+
+
+def calibration_budget(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Calibration on training data that begins after the training clock stopped counts as training."""
+    if not facts.record_track:
+        return
+    late = [log for log in facts.own_logs if log.late_calibration and log.stop and log.stop.value >= 590]
+    late = [log for log in late if "self_generated_calibration" not in log.settings]
+    if not late:
+        if any(log.stop for log in facts.own_logs):
+            yield RuleFinding("calibration_budget", PASS, "No calibration begins after the training clock stopped.")
+        return
+    log = max(
+        late,
+        key=lambda x: (x.stop.value if x.stop else 0) + (x.calibration_seconds.value if x.calibration_seconds else 0),
+    )
+    assert log.stop is not None and log.late_calibration is not None
+    lines = quoted(
+        [log.stop.line, log.late_calibration, *([log.calibration_seconds.line] if log.calibration_seconds else [])]
+    )
+    if log.calibration_seconds is None:
+        if log.stop.value < 599.5:
+            missing.add("calibration_budget: the log does not say how long the calibration took")
+            return
+        yield RuleFinding(
+            "calibration_budget",
+            SUSPECT,
+            f"Calibration begins after training stopped at {log.stop.value:g} s; how long it took is not logged. "
+            "Probe: wrap the data loader and fail on any training shard opened after the clock stopped.",
+            lines,
+            {"train_seconds": log.stop.value},
+        )
+        return
+    total = log.stop.value + log.calibration_seconds.value
+    numbers = {
+        "limit": 600,
+        "train_seconds": log.stop.value,
+        "calibration_seconds": log.calibration_seconds.value,
+        "sum": round(total, 3),
+    }
+    if total <= SECONDS:
+        yield RuleFinding(
+            "calibration_budget", PASS, f"Training and calibration together took {total:.1f} s.", lines, numbers
+        )
+    elif total <= 600 + CALIBRATION_SLACK:
+        yield RuleFinding(
+            "calibration_budget",
+            HOLD,
+            f"Training and calibration together took {total:.1f} s: {total - 600:.1f} s over, like many merged ones.",
+            lines,
+            numbers,
+        )
+    else:
+        yield RuleFinding(
+            "calibration_budget",
+            SUSPECT,
+            f"Training and calibration together took {total:.1f} s: {total - 600:.1f} s over the budget. Probe: wrap "
+            "the data loader and fail on any training shard opened after the clock stopped.",
+            lines,
+            numbers,
+        )

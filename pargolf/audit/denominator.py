@@ -1,0 +1,130 @@
+"""Which bytes a score divides by: loss over bits per byte is ln 2 times bytes per token, whatever the model.
+
+The quotient is a constant of tokenizer and validation set (`known`), so a wrong byte count shows without any GPU, and
+the right score follows from it. It is taken from the pair of loss and score that stands nearest to the declared one.
+Sources: #1545 #1687 (a leading space counted twice), #2071 #2138 (transformed bytes), #2076 (tokens called bytes).
+"""
+
+import math
+import re
+from collections.abc import Iterator
+
+from pargolf.audit.facts import Facts, Leaf
+from pargolf.audit.ground import Missing, Surroundings, quoted
+from pargolf.audit.known import BAD, BYTES, CASEOPS_BYTES, GOOD, NON_CANONICAL, match, rounding
+from pargolf.audit.logs import Line, Log, LoggedScore
+from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, RuleFinding
+
+
+def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Loss over bits per byte is ln 2 times bytes per token: a constant of tokenizer and validation set."""
+    told = _told_bytes(facts)
+    if told is not None and facts.bpb is not None and facts.bpb.number:
+        fixed = facts.bpb.number * CASEOPS_BYTES / BYTES
+        yield RuleFinding(
+            "byte_denominator",
+            FAIL,
+            f"The log divides by 164,594,398 bytes, those of the transformed text; the raw one has 151,074,309. "
+            f"True score: {fixed:.4f}, not {facts.bpb.number:.4f}.",
+            quoted([told]),
+            {"bytes": CASEOPS_BYTES, "true_bytes": BYTES, "corrected_bpb": round(fixed, 6)},
+        )
+        return
+    pairs = list(_pairs(facts))
+    if not pairs:
+        missing.add("byte_denominator: no loss stands beside the score, so the byte count cannot be recomputed")
+        return
+    score = pairs[0]
+    ratio = score.loss / score.bpb
+    slack = rounding(score.loss, score.digits) + rounding(score.bpb, score.digits)
+    known = match(ratio, slack)
+    numbers: dict[str, object] = {"loss": score.loss, "bpb": score.bpb, "ratio": round(ratio, 5)}
+    lines = quoted([score.line])
+    if known in BAD and known is not None and known.true is not None:
+        fixed = score.loss / known.true
+        yield RuleFinding(
+            "byte_denominator",
+            FAIL,
+            f"Loss / bpb is {ratio:.4f}, the quotient of {known.name}: {known.why}. True score: {fixed:.4f}, "
+            f"not {score.bpb:.4f}.",
+            lines,
+            {**numbers, "true_ratio": round(known.true, 5), "corrected_bpb": round(fixed, 6)},
+        )
+        return
+    if known is NON_CANONICAL:
+        yield RuleFinding(
+            "byte_denominator",
+            SUSPECT,
+            f"Loss / bpb is {ratio:.4f}, that of {known.name}: the score is not over the whole validation set.",
+            lines,
+            numbers,
+        )
+        return
+    own = None if known or facts.record_track else _own_ratio(facts)
+    if own is not None and abs(own / ratio - 1) <= slack + 1e-5:
+        text = f"Loss / bpb is {ratio:.4f}, as the declared tokens and bytes of another validation set give."
+        yield RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
+        return
+    if known is None:
+        yield RuleFinding(
+            "byte_denominator",
+            HOLD,
+            f"Loss / bpb is {ratio:.4f}, of no known tokenizer. Decode all validation tokens: they must give "
+            "151,074,309 bytes.",
+            lines,
+            numbers,
+        )
+        return
+    yield RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {known.name}.", lines, numbers)
+
+
+def _own_ratio(facts: Facts) -> float | None:
+    """ln 2 times bytes per token, by what `submission.json` says of its own validation set."""
+    tokens = next((x.number for x in facts.leaves if x.path == ("val_tokens",) and x.number), None)
+    held = next((x.number for x in facts.leaves if x.path == ("val_bytes",) and x.number), None)
+    return math.log(2) * held / tokens if tokens and held else None
+
+
+def _told_bytes(facts: Facts) -> Line | None:
+    """A log line that gives the transformed text's bytes as the denominator of the declared score."""
+    claim = facts.bpb.number if facts.bpb is not None else None
+    for log in facts.own_logs:
+        line = next((x for x in log.lines if re.search(r"\bbytes[=:]\s*164,?594,?398\b", x.text)), None)
+        if line is not None and claim and any(abs(claim - s.bpb) < 0.0015 for s in (*log.scores, *log.mixes)):
+            return line
+    return None
+
+
+def _pairs(facts: Facts) -> Iterator[LoggedScore]:
+    """Loss and score that belong together, best witness first: declared, then logged beside the declared score."""
+    claim = facts.bpb.number if facts.bpb is not None else None
+    logged = [
+        s for log in facts.own_logs for s in (*reversed(log.scores), *_as_scores(log)) if s.bpb > 0 and s.loss > 0
+    ]
+    if claim:
+        near = [s for s in logged if abs(s.bpb - claim) < 6e-5 * (1 if s.digits > 3 else 10)]
+        yield from sorted(near, key=lambda s: -s.digits)
+        if facts.loss is not None and facts.loss.number and facts.bpb is not None:
+            digits = min(_decimals(facts.bpb), _decimals(facts.loss))
+            if digits >= 3:
+                yield LoggedScore("declared", facts.loss.number, claim, digits, None, facts.loss.line)
+        for run in facts.runs.values():
+            value = run.score
+            if value:
+                yield from (s for s in logged if abs(s.bpb - value) < 6e-5)
+        return
+    yield from (s for log in facts.own_logs if (s := log.final) is not None and s.bpb > 0 and s.digits >= 3)
+
+
+def _as_scores(log: Log) -> list[LoggedScore]:
+    return [LoggedScore("row", r.loss, r.bpb, r.digits, None, r.line) for r in log.rows[-1:]]
+
+
+def _decimals(leaf: Leaf) -> int:
+    return len(str(leaf.value).partition(".")[2])
+
+
+def ratio_of(facts: Facts) -> float:
+    """Nats per bit per byte of a submission: its own quotient, or sp1024's where it gives none."""
+    score = next(_pairs(facts), None)
+    return score.loss / score.bpb if score is not None else GOOD[0].ratio
