@@ -10,6 +10,7 @@ from pargolf.audit.code_rules import read_code_rules
 from pargolf.audit.consistency import contradictions
 from pargolf.audit.facts import Facts, read_facts
 from pargolf.audit.ground import Missing, Record, Surroundings
+from pargolf.audit.own_runs import is_run, judge_run
 from pargolf.audit.rules import RULES
 from pargolf.audit.sandbox import smoke
 from pargolf.audit.source import Folder, Submission, open_target
@@ -55,6 +56,8 @@ def judge(submission: Submission, *, record: Record | None = None, run: bool = F
 
 
 def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, run: bool) -> list[RuleFinding]:
+    if is_run(folder):
+        return judge_run(folder, missing)
     facts = read_facts(folder)
     for note in facts.notes:
         missing.add(note)

@@ -26,17 +26,24 @@ def render(report: Report) -> RenderableType:
     if report.track:
         head.append(f"  track {report.track}")
     parts.append(head)
+    passed: dict[str, int] = {}
+    for finding in report.findings:
+        if finding.status == PASS:
+            passed[finding.rule] = passed.get(finding.rule, 0) + 1
     for finding in sorted(report.findings, key=lambda f: -ORDER.index(f.status)):
-        parts.append(_finding(finding))
+        if finding.status != PASS:
+            parts.append(_finding(finding))
+        elif times := passed.pop(finding.rule, 0):
+            parts.append(_finding(finding, f" (and in {times - 1} other folders)" if times > 1 else ""))
     if report.unchecked:
         parts.append(Text("\nNot checked, and so not passed:", "bold"))
         parts += [Text(f"  {item}") for item in report.unchecked]
     return Group(*parts)
 
 
-def _finding(finding: RuleFinding) -> RenderableType:
+def _finding(finding: RuleFinding, more: str = "") -> RenderableType:
     line = Text.assemble((f"{finding.status:12}", _COLOURS[finding.status]), (f" {finding.rule}: ", "bold"))
-    line.append(finding.summary)
+    line.append(finding.summary + more)
     rows: list[RenderableType] = [line]
     if finding.status != PASS:
         for e in finding.evidence[:5]:

@@ -75,7 +75,7 @@ class Submission:
 
 
 def open_target(target: str | Path) -> Submission:
-    """Find the submission a person names: a folder, a script, or `git:REPO@REF`.
+    """Find the submission a person names: a folder, a run, a script, or `git:REPO@REF`.
 
     Raises `UserError` when there is nothing of the kind.
     """
@@ -91,6 +91,10 @@ def open_target(target: str | Path) -> Submission:
     path = Path(text)
     if path.is_dir():
         return Submission(text, None, tuple(_local_folders(path)))
+    if path.suffix == ".pargolf" and path.is_file():
+        raise UserError(
+            f"{text} is an artifact. Audit the run's folder; `pargolf probe {text}` asks the artifact itself."
+        )
     if path.is_file():
         folder = Folder(path.name, None, (_local_file(path, path.name),), script_only=True)
         return Submission(text, None, (folder,))
@@ -104,7 +108,8 @@ def track_of(path: str) -> str | None:
 
 def _local_folders(path: Path) -> Iterator[Folder]:
     if not any(p.is_file() for p in path.iterdir()):
-        below = sorted({p.parent for p in path.glob("**/submission.json")})[:MOST_FOLDERS]
+        held = [*path.glob("**/submission.json"), *path.glob("*/recipe.json")]
+        below = sorted({p.parent for p in held})[:MOST_FOLDERS]
         if below:
             for folder in below:
                 yield from _local_folders(folder)
