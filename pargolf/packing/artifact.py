@@ -182,7 +182,7 @@ def to_bytes(meta: Any, tensors: Sequence[Stored], *, codec: Codec | None = None
     payloads: list[bytes] = []
     for parts in layout.values():
         pieces = [_numbers(arrays[part.tensor], part) for part in parts]
-        method, payload = _smallest(parts, pieces) if codec is None else (codec.name, codec.encode(_join(pieces)))
+        method, payload = _encode(codec, parts, pieces)
         sections.append([method, len(payload)])
         payloads.append(_with_crc(payload))
     header = {"meta": meta, "grids": grids, "tensors": groups, "sections": sections}
@@ -356,6 +356,11 @@ def _join(pieces: Sequence[NDArray[Any]]) -> bytes:
     return b"".join(piece.tobytes() for piece in pieces)
 
 
+def _encode(codec: Codec | None, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]]) -> tuple[str, bytes]:
+    """How a section is stored, and its payload."""
+    return _smallest(parts, pieces) if codec is None else (codec.name, codec.encode(_join(pieces)))
+
+
 def _smallest(parts: Sequence[_Part], pieces: Sequence[NDArray[Any]]) -> tuple[str, bytes]:
     """The method and payload that come out smallest among the range coder, general codecs and the plain bytes.
 
@@ -490,13 +495,18 @@ def _turn_back(part: _Part, data: bytes) -> NDArray[Any]:
 def _assemble(header: Any, payloads: Sequence[bytes]) -> bytes:
     """Magic, lengths, header, sections and the digest over all of it."""
     text = _compact(header).encode()
-    stored = Brotli().encode(text)
+    stored = _press(text)
     if len(text) > _MAX_HEADER:
         raise UserError(f"The header of the artifact takes {len(text)} bytes; {_MAX_HEADER} is the most. Shorten meta.")
     lengths = struct.pack("<II", len(stored), len(text))
     body = MAGIC + bytes([FORMAT]) + lengths + struct.pack("<I", zlib.crc32(lengths + stored)) + stored
     body += b"".join(payloads)
     return body + _digest(body)
+
+
+def _press(text: bytes) -> bytes:
+    """The header as it is stored."""
+    return Brotli().encode(text)
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], int, int]:

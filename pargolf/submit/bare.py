@@ -2,8 +2,10 @@
 
 import ast
 
+from pargolf.submit.tree import Transformer, walk
 
-class Bare(ast.NodeTransformer):
+
+class Bare(Transformer):
     """Takes out docstrings, annotations and assertions; a dataclass keeps that it has fields."""
 
     def _body(self, node: ast.AST) -> ast.AST:
@@ -69,7 +71,7 @@ def _first_words(message: ast.expr) -> ast.expr:
     """Where a message begins: the first words that it does not compute; what is no message stays."""
     if not isinstance(message, ast.JoinedStr | ast.Constant | ast.BinOp):
         return message
-    texts = [n.value for n in ast.walk(message) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    texts = [n.value for n in walk(message) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return ast.Constant(" ".join(" ".join(texts).split()[:4])) if texts else message
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from pargolf.submit.tree import Transformer, children, walk
+
 Key = tuple[str, str]
 """A definition as (module, name); something from outside the package as ("", import statement)."""
 
@@ -120,7 +122,7 @@ class _Package:
             module.names[node.name] = (module.name, node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            bound_names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            bound_names = [n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)]
             for name in bound_names:
                 module.nodes[name] = node
                 module.names[name] = (module.name, name)
@@ -143,7 +145,7 @@ class _Package:
             module.names[bound] = ("", said + (f" as {alias.asname}" if alias.asname else ""))
 
 
-class _Rewriter(ast.NodeTransformer):
+class _Rewriter(Transformer):
     """Follows the names of one definition: collects what it refers to and, given `names`, writes theirs."""
 
     def __init__(
@@ -300,7 +302,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def _annotation(self, node: ast.expr | None) -> None:
         """Write the names of an annotation; it reaches what comes from outside, and no definition."""
-        for name in [n for n in ast.walk(node) if isinstance(n, ast.Name)] if node is not None else []:
+        for name in [n for n in walk(node) if isinstance(n, ast.Name)] if node is not None else []:
             key = self.key_of(name.id)
             if isinstance(key, tuple):
                 self.annotated |= {key} if not key[0] else set()
@@ -379,7 +381,7 @@ class _Rewriter(ast.NodeTransformer):
         bound = {
             n.id
             for generator in node.generators  # type: ignore[attr-defined]
-            for n in ast.walk(generator.target)
+            for n in walk(generator.target)
             if isinstance(n, ast.Name)
         }
         self._scopes.append(bound)
@@ -506,7 +508,7 @@ def _bound(function: ast.FunctionDef) -> set[str]:
             names.add(node.name)
             continue
         elif isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-            walrus = [n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)]
+            walrus = [n.target.id for n in walk(node) if isinstance(n, ast.NamedExpr)]
             names |= set(walrus)
             continue
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
@@ -515,7 +517,7 @@ def _bound(function: ast.FunctionDef) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.alias):
             names.add((node.asname or node.name).split(".")[0])
-        todo += ast.iter_child_nodes(node)
+        todo += children(node)
     return names - free
 
 

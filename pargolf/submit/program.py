@@ -44,17 +44,17 @@ from __future__ import annotations
 '''
 
 
-_SHORT = "pargolf.submit.short:"
+_SHORT = "pargolf.submit.short"
 _SHIPPED_INSTEAD = {
-    f"{_SCRIPT}print_event": f"{_SHORT}print_short",
-    f"{_SCRIPT}prove_bytes": f"{_SHORT}unproved",
-    f"{_SCRIPT}opened": f"{_SHORT}opened_whole",
-    f"{_SCRIPT}started": f"{_SHORT}untold",
-    "pargolf.evaluate.score:progress": f"{_SHORT}untold",
-    "pargolf.run.recipe:fit_to_data": f"{_SHORT}unchanged",
-    "pargolf.core.files:write_bytes": f"{_SHORT}write_plain",
+    "pargolf.run.code:count_code": f"{_SHORT}:own_size",
+    "pargolf.packing.artifact:_press": f"{_SHORT}_artifact:compressed",
+    "pargolf.kernels.compiled:fused_kernels": f"{_SHORT}:no_kernels",
 }
-_SHIPPED_WITHOUT = ("DataFolder.prove", "DataFolder.rows", "Validation.prove", "Validation.adapt", "Recipe.digest")
+_BY_CODEC = {
+    "pargolf.packing.artifact:_encode": f"{_SHORT}_artifact:encode_by_codec",
+    "pargolf.packing.artifact:_decode": f"{_SHORT}_artifact:decode_by_codec",
+}
+_SHIPPED_WITHOUT = ("Recipe.digest",)
 _OWN = ("OWN_RECIPE", "OWN_DIGEST", "OWN_SIZE", "OWN_PARTS")
 
 
@@ -71,6 +71,7 @@ class Form:
     solves: bool
     fitted: bool
     legal: bool
+    codec: bool
     constants: tuple[tuple[str, Any], ...]
 
     @staticmethod
@@ -82,6 +83,7 @@ class Form:
             solves=recipe.quant.solver is not None,
             fitted=fitted or recipe.quant.fill,
             legal=recipe.windows.legal and recipe.plain.legal,
+            codec=recipe.codec is not None,
             constants=tuple(sorted(_constants(recipe).items())),
         )
 
@@ -93,7 +95,8 @@ def _flat(form: Form, shipped: bool) -> Flat:
     if not form.adapts:
         without.append("Validation.adapt")
     else:
-        instead[f"{_SCRIPT}graded_by"] = f"{_SHORT}adapted_alone" if shipped else f"{_SCRIPT}adapted_score"
+        instead[f"{_SCRIPT}graded_by"] = f"{_SCRIPT}adapted_score"
+        instead[f"{_SHORT}_grades:graded_by"] = f"{_SHORT}_grades:adapted_by"
     if form.solves:
         instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
     if form.fitted:
@@ -101,7 +104,9 @@ def _flat(form: Form, shipped: bool) -> Flat:
     if shipped:
         instead |= _SHIPPED_INSTEAD
         without += _SHIPPED_WITHOUT
-    return flatten(ROOT, [f"{_SCRIPT}main", *form.parts], instead=instead, without=without)
+        instead |= _BY_CODEC if form.codec else {}
+    main = f"{_SHORT if shipped else _SCRIPT[:-1]}:main"
+    return flatten(ROOT, [main, *form.parts], instead=instead, without=without)
 
 
 def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> str:

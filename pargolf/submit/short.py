@@ -1,81 +1,98 @@
-"""Stand-ins of the shipped form: the same numbers in fewer letters, without what only tells, checks or compares.
+"""The program of the shipped form: what `script.py` does and prints, in fewer letters.
 
-`program(recipe, shipped=True)` puts each in the place of the function whose arguments it has.
+Left out is what only tells, checks or compares, for the run that the program ships with has passed it. `short_data`,
+`short_grades` and `short_artifact` are the parts below it; the numbers are the same to the last bit.
 """
 
-from collections.abc import Iterator
+import argparse
 from pathlib import Path
 from typing import Any
 
-from pargolf.core.events import Event, Packed, Step
-from pargolf.core.world import World
-from pargolf.data.folder import DataFolder
-from pargolf.evaluate.score import Ledger, Score, suits
-from pargolf.evaluate.windows import document_starts
-from pargolf.run.pack import Unpacked, unpack
+import torch
+from torch import Tensor
+
+from pargolf.core.budget import Clock
+from pargolf.core.events import Step
+from pargolf.core.world import World, join_world
 from pargolf.run.recipe import Recipe
-from pargolf.run.score import Validation
+from pargolf.submit.script import DATA, packed, read_recipe, seen_by
+from pargolf.submit.short_artifact import unpack_own
+from pargolf.submit.short_data import ShortData
+from pargolf.submit.short_grades import graded_by
+from pargolf.training.loop import Training
 
 
-def print_short(event: Event | Score | None, world: World) -> None:
-    """The lines that others read: some steps, the sizes, the score with all its digits."""
-    if isinstance(event, Score):
-        sliding = event.windows.startswith("sliding")
-        tag = "final_pargolf_sliding_window_exact" if sliding else "final_pargolf_roundtrip_exact"
-        print(f"{tag} val_loss:{event.loss:.8f} val_bpb:{event.bpb:.8f}")
-        print(f"val_loss:{event.loss!r}\nval_bpb:{event.bpb!r}", flush=True)
-    if isinstance(event, Step) and world.main and (event.step < 11 or event.step % 50 == 0):
-        time = f"train_time:{1000 * event.seconds:.0f}ms"
-        print(f"step:{event.step} train_loss:{event.loss:.4f} {time}", flush=True)
-    if isinstance(event, Packed):
-        code, model = event.code_bytes, event.model_bytes
-        print(f"Serialized model pargolf: {model} bytes\nCode size: {code} bytes")
-        print(f"Total submission size pargolf: {code + model} bytes", flush=True)
-
-
-def unproved(validation: Validation) -> None:
-    """Nothing: the run proved the bytes of its data."""
-
-
-def unchanged(recipe: Recipe, data: DataFolder) -> Recipe:
-    """The recipe as it is; it was fitted to the data of its run."""
-    if data.vocab != recipe.model.vocab:
-        raise SystemExit("train_gpt: this data has another vocabulary than the recipe.")
-    return recipe
-
-
-def write_plain(path: str | Path, data: bytes) -> None:
-    """Write the bytes."""
-    Path(path).write_bytes(data)
-
-
-def untold(*what: Any, **more: Any) -> None:
-    """No event."""
-
-
-def opened_whole(artifact: str) -> Unpacked:
-    """The model of an artifact file; whatever is wrong with it is one thing."""
+def main() -> None:
+    """Train, pack and score; with `--evaluate`, only score."""
+    words = argparse.ArgumentParser()
+    given = {"evaluate": None, "data": DATA, "tokenizer": None, "out": "model.pargolf", "device": None}
+    for word, default in (given | {"seed": 1337, "threads": 0}).items():
+        words.add_argument("--" + word, default=default, type=type(default or ""))
+    said = words.parse_args()
+    if said.threads:
+        torch.set_num_threads(said.threads)
+    world = join_world(said.device)
     try:
-        return unpack(Path(artifact).read_bytes())
+        data = ShortData(said.data, said.tokenizer)
+        if data.vocab != read_recipe().model.vocab:
+            raise SystemExit("train_gpt: this data has another vocabulary than the recipe.")
+        if not said.evaluate:
+            _train(data, said.out, said.seed, world)
+        if world.main:
+            _evaluate(said.evaluate or said.out, data, world)
+    except OSError as error:
+        raise SystemExit(f"train_gpt: {error}") from error
+
+
+def _train(data: ShortData, out: str, seed: int, world: World) -> None:
+    """Train the recipe inside its seconds, packing included, and write the artifact."""
+    recipe = read_recipe()
+    clock = Clock()
+    torch.manual_seed(seed)
+    model = recipe.model.build(seed).to(world.device)
+
+    def held(**more: Any) -> bytes:
+        weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+        return packed(recipe, weights, tokenizer=data.tokenizer, **more)
+
+    held()  # a rehearsal tells what packing takes
+    seconds = recipe.budget.train_seconds if recipe.train.seconds is None else recipe.train.seconds
+    bounded = recipe.train.steps is None or recipe.train.seconds is not None
+    limit = seconds - 2 * clock.seconds - 0.2 if bounded else float("inf")
+    training = Training(recipe.train, model, data.train, seed=seed, clock=clock, seconds=limit, world=world)
+    if bounded:
+        training.warm_up()
+    for event in training.run():
+        if isinstance(event, Step) and world.main and (event.step < 11 or event.step % 50 == 0):
+            time = f"train_time:{1000 * event.seconds:.0f}ms"
+            print(f"step:{event.step} train_loss:{event.loss:.4f} {time}", flush=True)
+    hessians = seen_by(recipe, training)
+    if world.main:
+        artifact = held(hessians=hessians)
+        Path(out).write_bytes(artifact)
+        model_bytes, code = len(artifact), own_size(recipe)
+        print(f"Serialized model pargolf: {model_bytes} bytes\nCode size: {code} bytes")
+        print(f"Total submission size pargolf: {code + model_bytes} bytes", flush=True)
+
+
+def _evaluate(artifact: str, data: ShortData, world: World) -> None:
+    """Unpack an artifact and grade every validation token once; the last line has every digit."""
+    held = Path(artifact).read_bytes()
+    try:
+        model, tokenizer = unpack_own(held)
     except Exception as error:
         raise SystemExit(f"train_gpt: The artifact cannot be read: {error!r}") from error
+    if data.tokenizer != tokenizer:
+        raise SystemExit(f"train_gpt: {data.path} has another tokenizer than {artifact} was trained with.")
+    graded = graded_by(model.to(world.device), data)
+    print(f"{graded.tag} val_loss:{graded.loss:.8f} val_bpb:{graded.bpb:.8f}")
+    print(f"val_loss:{graded.loss!r}\nval_bpb:{graded.bpb!r}", flush=True)
 
 
-def adapted_alone(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:
-    """Grade with the artifact's adapter, and not once more without it."""
-    adapter, tokens, windows = unpacked.adapt, validation.tokens, unpacked.windows
-    assert adapter is not None
-    starts = document_starts(tokens, validation.data.bos)
-    ledger = Ledger(
-        tokens,
-        byte_counts=validation.byte_counts,
-        vocab=unpacked.model.spec.vocab,
-        documents=starts if adapter.by_document else (),
-    )
-    for _ in adapter.run(
-        unpacked.model, ledger, windows, starts=starts, batch_windows=suits(windows, "cpu"), device="cpu"
-    ):
-        pass
-    graded = ledger.score(windows, seconds=0.0)
-    print(f"legal_ttt_exact val_loss:{graded.loss:.8f} val_bpb:{graded.bpb:.8f}")
-    yield graded
+def own_size(recipe: Recipe, *, fitted: bool = False) -> int:
+    """The code that counts: this file's bytes."""
+    return Path(__file__).stat().st_size
+
+
+def no_kernels(x: Tensor) -> None:
+    """Kernels of our own are not shipped; torch's compiler writes what CUDA needs."""

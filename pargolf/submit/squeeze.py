@@ -22,6 +22,7 @@ import brotli
 
 from pargolf.submit.bare import Bare
 from pargolf.submit.outside import outside
+from pargolf.submit.tree import Transformer, children, walk
 
 _HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nexec(brotli.decompress('''", b"'''.encode('latin-1')))\n"
 _ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
@@ -43,7 +44,7 @@ def minified(tree: ast.Module, *, kept: Collection[str] = ()) -> tuple[str, dict
     `kept`: attributes and keywords that keep their names.
     """
     tree = Bare().visit(tree)
-    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    used = {n.id for n in walk(tree) if isinstance(n, ast.Name)}
     tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom) or used & set(_binds(s))]
     tree.body = [*_merged(tree.body), *(s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom))]
     shorter = _Shorter(tree, kept)
@@ -131,7 +132,7 @@ def _letters(data: bytes) -> bytes:
     return b"".join(out)
 
 
-class _Shorter(ast.NodeTransformer):
+class _Shorter(Transformer):
     """Short names for what the file defines: globals, locals, arguments, attributes, fields.
 
     Attributes and keywords are one namespace, in which a name keeps its length where anything else may mean it: a
@@ -140,7 +141,7 @@ class _Shorter(ast.NodeTransformer):
     """
 
     def __init__(self, tree: ast.Module, kept: Collection[str]) -> None:
-        nodes = list(ast.walk(tree))
+        nodes = list(walk(tree))
         self._shared = _shared_names(tree, nodes, kept)
         self._spelled = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
         self._spelled |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
@@ -217,8 +218,8 @@ class _Shorter(ast.NodeTransformer):
         arguments = [*args.posonlyargs, *args.args, *args.kwonlyargs, *(a for a in (args.vararg, args.kwarg) if a)]
         fixed = {a.arg for a in arguments if a.arg in self._spelled} | {a.arg for a in args.kwonlyargs}
         bound = dict.fromkeys([*(a.arg for a in arguments), *_locals(node)])
-        inside = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-        inside |= {a.arg for a in ast.walk(node) if isinstance(a, ast.arg) and a.arg not in bound}
+        inside = {n.id for n in walk(node) if isinstance(n, ast.Name)}
+        inside |= {a.arg for a in walk(node) if isinstance(a, ast.arg) and a.arg not in bound}
         changed = [name for name in bound if name not in fixed and name not in self._top]
         taken = {self._now(name) for name in inside if name not in changed} | fixed | inside - set(changed)
         taken |= {self._shared.get(name, name) for name in fixed | inside}
@@ -261,7 +262,7 @@ def _shared_names(tree: ast.Module, nodes: list[ast.AST], kept: Collection[str])
                 elif isinstance(inner, ast.Assign | ast.AnnAssign):
                     own.update(_binds(inner))
             if module:  # names of its attributes are names of parameters
-                held |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
+                held |= {n.attr for n in walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
         elif isinstance(node, ast.Attribute):
             own[node.attr] += 1
         elif isinstance(node, ast.arg):
@@ -306,13 +307,13 @@ def _binds(node: ast.stmt) -> list[str]:
         return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    stored = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    stored = [n for n in walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     return [n.id for n in stored] if isinstance(node, ast.Assign | ast.AnnAssign) else []
 
 
 def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
     """Names that a function's own body binds, comprehensions included."""
-    outer = {name for n in ast.walk(function) if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
+    outer = {name for n in walk(function) if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
     todo: list[ast.AST] = [*function.body] if isinstance(function, ast.FunctionDef) else [function.body]
     while todo:
         node = todo.pop(0)
@@ -326,4 +327,4 @@ def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
             yield node.name
-        todo += ast.iter_child_nodes(node)
+        todo += children(node)
