@@ -28,6 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pargolf.core.files import cache_folder
+
 PARTS = 16
 """Parts that a sum over rows is made of."""
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
@@ -67,7 +69,7 @@ class Compiled:
         if self.compiler is None:
             raise OSError("no C compiler")
         self.half = half
-        self.folder = _cache_folder()
+        self.folder = cache_folder()
         self._libraries: dict[str, ctypes.CDLL] = {}
         self.load("int works(void) { return 1; }")
 
@@ -150,17 +152,6 @@ def _find(half: bool) -> Compiled | None:
         return Compiled(half=half)
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _cache_folder() -> Path:
-    """A folder that only this user writes to."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pargolf"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except (OSError, RuntimeError):
-        return Path(tempfile.mkdtemp(prefix="pargolf-"))
 
 
 def _processor() -> str:

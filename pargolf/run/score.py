@@ -92,6 +92,7 @@ class Validation:
             bos=self.data.bos,
             seconds=seconds,
             without=without,
+            device=next(unpacked.model.parameters()).device,
         )
 
     def sample(

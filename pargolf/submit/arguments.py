@@ -5,10 +5,10 @@ from collections import defaultdict
 
 from pargolf.submit.fold import Placed
 from pargolf.submit.still import KEPT_METHODS, MISSING, value_of
-from pargolf.submit.tree import Transformer, walk
+from pargolf.submit.tree import TreeTransformer, walk
 
 
-class Arguments(Transformer):
+class Arguments(TreeTransformer):
     """Arguments with a constant default that no call gives become that constant."""
 
     def __init__(self, tree: ast.Module) -> None:

@@ -2,10 +2,10 @@
 
 import ast
 
-from pargolf.submit.tree import Transformer, walk
+from pargolf.submit.tree import TreeTransformer, walk
 
 
-class Bare(Transformer):
+class Bare(TreeTransformer):
     """Takes out docstrings, annotations and assertions; a dataclass keeps that it has fields."""
 
     def _body(self, node: ast.AST) -> ast.AST:

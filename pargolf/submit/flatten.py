@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from pargolf.submit.tree import Transformer, children, walk
+from pargolf.submit.tree import TreeTransformer, children, walk
 
 Key = tuple[str, str]
 """A definition as (module, name); something from outside the package as ("", import statement)."""
@@ -145,7 +145,7 @@ class _Package:
             module.names[bound] = ("", said + (f" as {alias.asname}" if alias.asname else ""))
 
 
-class _Rewriter(Transformer):
+class _Rewriter(TreeTransformer):
     """Follows the names of one definition: collects what it refers to and, given `names`, writes theirs."""
 
     def __init__(

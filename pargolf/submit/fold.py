@@ -22,13 +22,13 @@ from pargolf.submit.still import (
     truth_of,
     value_of,
 )
-from pargolf.submit.tree import Transformer, walk
+from pargolf.submit.tree import TreeTransformer, walk
 
 Values = Mapping[str, Any]
 """Field name -> the one value that it has."""
 
 
-class Constants(Transformer):
+class Constants(TreeTransformer):
     """Writes the value of an attribute where it is read: of any owner, or of one that is called `spec`."""
 
     def __init__(self, everywhere: Mapping[str, ast.expr], of_specs: Mapping[str, ast.expr]) -> None:
@@ -105,7 +105,7 @@ def held(tree: ast.Module) -> dict[str, ast.expr]:
     }
 
 
-class Folded(Transformer):
+class Folded(TreeTransformer):
     """Decides what constants decide."""
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
@@ -204,7 +204,7 @@ class Folded(Transformer):
         return node
 
 
-class Placed(Transformer):
+class Placed(TreeTransformer):
     """Values in the place of names."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
@@ -215,7 +215,7 @@ class Placed(Transformer):
         return self.values.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
 
 
-class Settled(Transformer):
+class Settled(TreeTransformer):
     """Locals that are only ever one of None, True and False become that."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:

@@ -11,9 +11,9 @@ would be caught by another of the same letters, the call stays.
 import ast
 import copy
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
-from pargolf.submit.tree import Transformer, children, walk
+from pargolf.submit.tree import TreeTransformer, children, walk
 
 Still = Callable[[ast.AST], bool]
 """Says of an expression that its evaluation acts on nothing."""
@@ -60,7 +60,7 @@ def _short(said: ast.expr) -> bool:
                                     and not said.keywords and isinstance(said.func, ast.Name))  # fmt: skip
 
 
-class _Inlined(Transformer):
+class _Inlined(TreeTransformer):
     """Puts expressions in the place of calls."""
 
     def __init__(
@@ -116,7 +116,7 @@ def _given(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
     return values if len(values) == len(wanted) and len(call.args) <= len(names) and set(given) <= set(wanted) else None
 
 
-class _Put(Transformer):
+class _Put(TreeTransformer):
     """Values in the place of parameters."""
 
     def __init__(self, values: dict[str, ast.expr]) -> None:
@@ -150,10 +150,10 @@ def _told(node: ast.stmt) -> str:
     return ""
 
 
-class _Without(Transformer):
+class _Without(TreeTransformer):
     """Takes statements out."""
 
-    def __init__(self, gone: list[ast.AST]) -> None:
+    def __init__(self, gone: Iterable[ast.stmt]) -> None:
         self.gone = {id(node) for node in gone}
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:

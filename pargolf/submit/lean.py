@@ -19,7 +19,7 @@ from pargolf.submit.fold import Constants, Folded, Settled, Values, held, settle
 from pargolf.submit.inline import inlined, untold
 from pargolf.submit.still import KEPT_METHODS, Harmless, bound_by, is_pass
 from pargolf.submit.tidy import Tidied, Unasked
-from pargolf.submit.tree import Transformer, walk
+from pargolf.submit.tree import TreeTransformer, walk
 
 
 def lean(
@@ -62,7 +62,7 @@ def _raises(body: list[ast.stmt]) -> bool:
     return all(isinstance(s, ast.Assign | ast.AnnAssign) for s in body[:-1])
 
 
-class _Unguarded(Transformer):
+class _Unguarded(TreeTransformer):
     """Guards go."""
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:

@@ -14,18 +14,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from pargolf.core import spec
 from pargolf.run.recipe import Recipe
 from pargolf.submit.flatten import Flat, flatten
 from pargolf.submit.lean import lean
+from pargolf.submit.remember import ROOT, remembered
 from pargolf.submit.squeeze import minified, self_extracting
 
 _NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
 """Where the parts live that an artifact may name."""
-ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
     "pargolf.core.spec:_find": f"{_SCRIPT}find_part",
@@ -96,7 +95,7 @@ def _flat(form: Form, shipped: bool) -> Flat:
         without.append("Validation.adapt")
     else:
         instead[f"{_SCRIPT}graded_by"] = f"{_SCRIPT}adapted_score"
-        instead[f"{_SHORT}_grades:graded_by"] = f"{_SHORT}_grades:adapted_by"
+        instead[f"{_SHORT}_grades:grade_alone"] = f"{_SHORT}_grades:adapt_alone"
     if form.solves:
         instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
     if form.fitted:
@@ -105,7 +104,7 @@ def _flat(form: Form, shipped: bool) -> Flat:
         instead |= _SHIPPED_INSTEAD
         without += _SHIPPED_WITHOUT
         instead |= _BY_CODEC if form.codec else {}
-    main = f"{_SHORT if shipped else _SCRIPT[:-1]}:main"
+    main = f"{_SHORT}:shipped_main" if shipped else f"{_SCRIPT}main"
     return flatten(ROOT, [main, *form.parts], instead=instead, without=without)
 
 
@@ -141,8 +140,7 @@ def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
     """The file that is shipped, and whose bytes count."""
     form = Form.of(recipe, fitted=fitted, also=also)
     text, names = _shipped_text(form)
-    flat = _flat(form, True)
-    own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": _written(recipe, lambda part: names[flat.name(part)])}
+    own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": _written(recipe, names.__getitem__)}
     for name, value in own.items():
         text = text.replace(f"'{name}'", value)
     return self_extracting(text)
@@ -150,12 +148,16 @@ def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
 
 @cache
 def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
-    """The shipped text around what is the recipe's own, which its names stand for; and names long to short."""
+    """The shipped text around what is the recipe's own, which its names stand for; and what parts are called there."""
+    return remembered(repr(form), lambda: _write_shipped(form))
+
+
+def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
     flat = _flat(form, True)
     held = [part for part in form.parts if part.startswith(_NAMED)]
     nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
     tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(part)}' for part in held)}}}"]
-    tables += ["OWN_SIZE = 0", "OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    main()"]
+    tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    shipped_main()"]
     tree = ast.parse("\n".join(flat.imports))
     tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
     sure = {"digest": "'OWN_DIGEST'", "legal": repr(form.legal)}
@@ -163,7 +165,8 @@ def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
         sure["states"] = "0"
     tree = lean(tree, dict(form.constants), sure=sure, keep=[flat.name(part) for part in form.parts])
     fields_kept = {name for part in form.parts for name in _fields_of(part)}
-    return minified(tree, kept=fields_kept)
+    text, names = minified(tree, kept=fields_kept)
+    return text, {part: names[flat.name(part)] for part in form.parts}
 
 
 def _fields_of(part: str) -> list[str]:

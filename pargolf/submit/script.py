@@ -5,7 +5,7 @@
 
 `flatten` gathers this and what it needs; there `OWN_RECIPE` is the run's recipe and `OWN_PARTS` the classes and
 functions that it names. What is printed has the shapes of the published logs; the last line has every digit.
-The shipped form puts the stand-ins of `short.py` in the place of some functions.
+The shipped form has `short.py` in the place of this module's `main`.
 """
 
 import argparse
@@ -166,7 +166,8 @@ def graded_by(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Sc
 
 def final_score(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:
     """Grade by the artifact's own windows."""
-    yield from validation.grade(unpacked.model, unpacked.windows, vocab=unpacked.model.spec.vocab)
+    world = World(device=next(unpacked.model.parameters()).device)
+    yield from validation.grade(unpacked.model, unpacked.windows, vocab=unpacked.model.spec.vocab, world=world)
 
 
 def adapted_score(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:

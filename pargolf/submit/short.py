@@ -18,11 +18,11 @@ from pargolf.run.recipe import Recipe
 from pargolf.submit.script import DATA, packed, read_recipe, seen_by
 from pargolf.submit.short_artifact import unpack_own
 from pargolf.submit.short_data import ShortData
-from pargolf.submit.short_grades import graded_by
+from pargolf.submit.short_grades import grade_alone
 from pargolf.training.loop import Training
 
 
-def main() -> None:
+def shipped_main() -> None:
     """Train, pack and score; with `--evaluate`, only score."""
     words = argparse.ArgumentParser()
     given = {"evaluate": None, "data": DATA, "tokenizer": None, "out": "model.pargolf", "device": None}
@@ -84,7 +84,7 @@ def _evaluate(artifact: str, data: ShortData, world: World) -> None:
         raise SystemExit(f"train_gpt: The artifact cannot be read: {error!r}") from error
     if data.tokenizer != tokenizer:
         raise SystemExit(f"train_gpt: {data.path} has another tokenizer than {artifact} was trained with.")
-    graded = graded_by(model.to(world.device), data)
+    graded = grade_alone(model.to(world.device), data)
     print(f"{graded.tag} val_loss:{graded.loss:.8f} val_bpb:{graded.bpb:.8f}")
     print(f"val_loss:{graded.loss!r}\nval_bpb:{graded.bpb!r}", flush=True)
 

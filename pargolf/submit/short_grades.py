@@ -46,7 +46,7 @@ class Grades:
         rows = max(1, _BLOCK // logits_BSV[0].numel())
         parts = [
             cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").cpu().numpy()
-            for logits, targets in zip(logits_BSV.split(rows), targets_BS.split(rows))
+            for logits, targets in zip(torch.split(logits_BSV, rows), torch.split(targets_BS, rows))
         ]
         for window, nats_S in zip(batch, np.concatenate(parts).reshape(targets_BS.shape)):
             self.nats += float(nats_S.sum(dtype=np.float64))
@@ -70,7 +70,7 @@ class Result:
     bpb: float
 
 
-def graded_by(model: nn.Module, data: ShortData) -> Result:
+def grade_alone(model: nn.Module, data: ShortData) -> Result:
     """Grade the validation text by the recipe's windows."""
     windows = read_recipe().windows
     grades = Grades(*data.validation())
@@ -82,8 +82,8 @@ def graded_by(model: nn.Module, data: ShortData) -> Result:
     return _result(sliding, grades)
 
 
-def adapted_by(model: nn.Module, data: ShortData) -> Result:
-    """Grade with the recipe's adapter, which learns from what is graded; stands in for `graded_by`."""
+def adapt_alone(model: nn.Module, data: ShortData) -> Result:
+    """Grade with the recipe's adapter, which learns from what is graded; stands in for `grade_alone`."""
     windows, adapter = read_recipe().windows, read_recipe().adapt
     assert adapter is not None
     grades: Any = Grades(*data.validation())

@@ -22,7 +22,7 @@ import brotli
 
 from pargolf.submit.bare import Bare
 from pargolf.submit.outside import outside
-from pargolf.submit.tree import Transformer, children, walk
+from pargolf.submit.tree import TreeTransformer, children, walk
 
 _HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nexec(brotli.decompress('''", b"'''.encode('latin-1')))\n"
 _ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
@@ -132,7 +132,7 @@ def _letters(data: bytes) -> bytes:
     return b"".join(out)
 
 
-class _Shorter(Transformer):
+class _Shorter(TreeTransformer):
     """Short names for what the file defines: globals, locals, arguments, attributes, fields.
 
     Attributes and keywords are one namespace, in which a name keeps its length where anything else may mean it: a

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from pargolf.submit.outside import outside
 from pargolf.submit.still import Harmless, is_pass, is_still, is_store, target_names
-from pargolf.submit.tree import Transformer, walk
+from pargolf.submit.tree import TreeTransformer, walk
 
 
-class Unasked(Transformer):
+class Unasked(TreeTransformer):
     """Takes out what objects of the program note of themselves and nobody asks for; modules note parameters."""
 
     def __init__(self, tree: ast.Module, harmless: Harmless) -> None:
@@ -35,7 +35,7 @@ class Unasked(Transformer):
 _ENDS = ast.Return | ast.Raise | ast.Continue | ast.Break
 
 
-class Tidied(Transformer):
+class Tidied(TreeTransformer):
     """Takes out names that nobody reads, calls of functions that do nothing, and statements that do nothing."""
 
     def __init__(self, tree: ast.Module, harmless: Harmless) -> None:
@@ -116,7 +116,7 @@ def _made_here(function: ast.FunctionDef, name: str) -> bool:
     return fresh and len(given) == len(stores) > 0
 
 
-class _Filled(Transformer):
+class _Filled(TreeTransformer):
     """Takes out statements that only add to containers that nobody reads."""
 
     def __init__(self, names: set[str]) -> None:
@@ -127,7 +127,7 @@ class _Filled(Transformer):
         return ast.Pass() if _filled(node) in self.names else node
 
 
-class _Unread(Transformer):
+class _Unread(TreeTransformer):
     """Takes out plain assignments to names that are not among those read."""
 
     def __init__(self, read: set[str], harmless: Harmless) -> None:
@@ -147,7 +147,7 @@ class _Unread(Transformer):
         return node
 
 
-class _Returned(Transformer):
+class _Returned(TreeTransformer):
     """`x = value; return x` is `return value`."""
 
     def __init__(self, once: set[str], written: Mapping[str, int]) -> None:

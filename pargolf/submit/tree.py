@@ -1,7 +1,7 @@
 """Syntax trees, walked and rewritten three times as fast as `ast` does it.
 
 Only fields that can hold code are looked into: not a name's context, not an operator, not a constant's value. So
-`walk` gives no contexts and operators, and a `Transformer` is never asked about them.
+`walk` gives no contexts and operators, and a `TreeTransformer` is never asked about them.
 """
 
 import ast
@@ -56,7 +56,7 @@ def walk(node: ast.AST) -> list[ast.AST]:
     return out
 
 
-class Transformer(ast.NodeTransformer):
+class TreeTransformer(ast.NodeTransformer):
     """`ast.NodeTransformer`, which also takes None for nothing and a list for several."""
 
     _asked: ClassVar[dict[type, str]]
