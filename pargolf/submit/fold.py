@@ -1,4 +1,4 @@
-"""Constants of a recipe and of the program, written where they are read, and what they decide.
+"""ConstantFields of a recipe and of the program, written where they are read, and what they decide.
 
 x if spec.gate is None else y   ->   x          where no part of the recipe has a gate
 self.cap = None ... self.cap is None -> True    where nothing else is ever stored under that name
@@ -28,7 +28,7 @@ Values = Mapping[str, Any]
 """Field name -> the one value that it has."""
 
 
-class Constants(TreeTransformer):
+class ConstantFields(TreeTransformer):
     """Writes the value of an attribute where it is read: of any owner, or of one that is called `spec`."""
 
     def __init__(self, everywhere: Mapping[str, ast.expr], of_specs: Mapping[str, ast.expr]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 
 from pargolf.submit.arguments import Arguments
 from pargolf.submit.bare import Bare
-from pargolf.submit.fold import Constants, Folded, Settled, Values, held, settled
+from pargolf.submit.fold import ConstantFields, Folded, Settled, Values, held, settled
 from pargolf.submit.inline import inlined, untold
 from pargolf.submit.still import KEPT_METHODS, Harmless, bound_by, is_pass
 from pargolf.submit.tidy import Tidied, Unasked
@@ -37,12 +37,12 @@ def lean(
     tree = _Unguarded().visit(Bare().visit(tree))
     given = {name: ast.parse(text, mode="eval").body for name, text in (sure or {}).items()}
     everywhere, of_specs = settled(tree, constants or {})
-    tree = Constants(everywhere | given, of_specs).visit(tree)
+    tree = ConstantFields(everywhere | given, of_specs).visit(tree)
     size = 0
     while size != (size := sum(1 for _ in walk(tree))):
         tree = Folded().visit(_Unguarded().visit(tree))
         tree = Arguments(tree).visit(tree)
-        tree = Constants(held(tree), {}).visit(tree)
+        tree = ConstantFields(held(tree), {}).visit(tree)
         tree = Settled().visit(tree)
         harmless = Harmless(tree)
         tree = inlined(untold(tree), keep=keep, harmless=harmless)

@@ -62,7 +62,7 @@ class Grades:
 
 
 @dataclass
-class Result:
+class Graded:
     """What is printed."""
 
     tag: str
@@ -70,7 +70,7 @@ class Result:
     bpb: float
 
 
-def grade_alone(model: nn.Module, data: ShortData) -> Result:
+def grade_alone(model: nn.Module, data: ShortData) -> Graded:
     """Grade the validation text by the recipe's windows."""
     windows = read_recipe().windows
     grades = Grades(*data.validation())
@@ -82,7 +82,7 @@ def grade_alone(model: nn.Module, data: ShortData) -> Result:
     return _result(sliding, grades)
 
 
-def adapt_alone(model: nn.Module, data: ShortData) -> Result:
+def adapt_alone(model: nn.Module, data: ShortData) -> Graded:
     """Grade with the recipe's adapter, which learns from what is graded; stands in for `grade_alone`."""
     windows, adapter = read_recipe().windows, read_recipe().adapt
     assert adapter is not None
@@ -94,5 +94,5 @@ def adapt_alone(model: nn.Module, data: ShortData) -> Result:
     return _result("legal_ttt_exact", grades)
 
 
-def _result(tag: str, grades: Grades) -> Result:
-    return Result(tag, nats_per_token(grades.nats, grades.count), bits_per_byte(grades.nats, grades.bytes))
+def _result(tag: str, grades: Grades) -> Graded:
+    return Graded(tag, nats_per_token(grades.nats, grades.count), bits_per_byte(grades.nats, grades.bytes))
