@@ -10,82 +10,116 @@ from collections.abc import Iterator
 
 from pargolf.audit.facts import Facts
 from pargolf.audit.ground import CALIBRATION_SLACK, CAP, MIB, SECONDS, Missing, Surroundings, null_leaves, quoted
-from pargolf.audit.logs import Line, Seen
+from pargolf.audit.logs import Line, Log, Seen
 from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE, RuleFinding
+
+_ALONE = "declared for the model alone"
 
 
 def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Code bytes plus compressed model: declared, in the README's table, logged, recomputed with the code at hand."""
-    code = facts.main.size if facts.main is not None else 0
-    sizes: list[tuple[float, Line, str]] = [(x.number or 0.0, x.line, "declared") for x in facts.totals]
-    for leaf in facts.models:
-        sizes.append(((leaf.number or 0.0), leaf.line, "declared for the model alone"))
-    for run in facts.runs.values():
-        if run.total is not None and all(run.total.line != line for _, line, _ in sizes):
-            sizes.append((run.total.value, run.total.line, f"declared for seed {run.seed}"))
-    declared_over = [s for s in sizes if s[0] > CAP]
+    sizes = _declared_sizes(facts)
     logged = [(log, seen) for log in facts.own_logs if (seen := log.total_bytes) is not None]
+    declared_over = [s for s in sizes if s[0] > CAP]
     if declared_over:
-        yield _over(facts, declared_over, code)
+        yield _over(facts, declared_over)
         return
     over = [(log, seen) for log, seen in logged if seen.value > CAP]
-    again = [(log, log.model.value + code) for log, _ in over if log.model is not None and code]
-    if over and len(again) == len(over) and all(total <= CAP for _, total in again):
-        worst = max(total for _, total in again)
-        yield RuleFinding(
-            "size_cap",
-            PASS,
-            f"The log prints {max(s.value for _, s in over):,.0f} bytes with the script it ran; with the committed "
-            f"script the artifact is {worst:,.0f} bytes, under the cap.",
-            quoted(s.line for _, s in over[:3]),
-            {"cap": CAP, "recomputed": worst},
-        )
-        return
     if over:
-        yield _over(facts, [(s.value, s.line, "logged") for _, s in over], code)
+        yield _logged_over(facts, over, logged)
         return
     stray = [s for log in facts.logs if log not in facts.own_logs and (s := log.total_bytes) and s.value > CAP]
     if stray and (sizes or logged):
-        yield RuleFinding(
+        yield _others_over(stray)
+    yield from _under(facts, sizes, logged)
+
+
+def _declared_sizes(facts: Facts) -> list[tuple[float, Line, str]]:
+    """Bytes that the submission gives for the whole, for the model alone and for each seed."""
+    sizes: list[tuple[float, Line, str]] = [(x.number or 0.0, x.line, "declared") for x in facts.totals]
+    sizes += [((leaf.number or 0.0), leaf.line, _ALONE) for leaf in facts.models]
+    for run in facts.runs.values():
+        if run.total is not None and all(run.total.line != line for _, line, _ in sizes):
+            sizes.append((run.total.value, run.total.line, f"declared for seed {run.seed}"))
+    return sizes
+
+
+def _logged_over(facts: Facts, over: list[tuple[Log, Seen]], logged: list[tuple[Log, Seen]]) -> RuleFinding:
+    """Logs over the cap: recomputed with the committed script, and told from logs of other runs."""
+    code = facts.main.size if facts.main is not None else 0
+    again = [log.model.value + code for log, _ in over if log.model is not None and code]
+    if len(again) == len(over) and max(again) <= CAP:
+        return RuleFinding(
             "size_cap",
-            HOLD,
-            f"{len(stray)} log(s) of other runs in the folder are over the cap; the declared ones are not.",
-            quoted(s.line for s in stray[:3]),
-            {"cap": CAP, "largest": max(s.value for s in stray)},
+            PASS,
+            f"The log prints {max(s.value for _, s in over):,.0f} bytes with the script it ran; with the committed "
+            f"script the artifact is {max(again):,.0f} bytes, under the cap.",
+            quoted(s.line for _, s in over[:3]),
+            {"cap": CAP, "recomputed": max(again)},
         )
-    totals = [s for s in sizes if s[2] != "declared for the model alone"]
-    if not totals and not logged:
-        if facts.models and code:
-            totals = [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models]
-        else:
-            yield RuleFinding(
-                "size_cap",
-                UNVERIFIABLE,
-                "No size of the artifact is declared and no log prints one. Add bytes_total and the training log.",
-                null_leaves(facts, r"bytes|size"),
-            )
-            return
-    largest = max([s[0] for s in totals] + [s.value for _, s in logged])
-    if not facts.logs:
-        yield RuleFinding(
-            "size_cap",
-            UNVERIFIABLE,
-            f"{largest:,.0f} bytes are declared and no log bears them out. Add the log.",
-            quoted(line for _, line, _ in totals[:3]),
-            {"cap": CAP, "bytes": largest},
-        )
-        return
-    shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
-    yield RuleFinding(
+    under = [(log, seen) for log, seen in logged if seen.value <= CAP]
+    if under and _are_others(facts, [log for log, _ in over], under):
+        return _others_over([seen for _, seen in over])
+    return _over(facts, [(s.value, s.line, "logged") for _, s in over])
+
+
+def _are_others(facts: Facts, over: list[Log], under: list[tuple[Log, Seen]]) -> bool:
+    """Whether logs over the cap are of other runs than the submission's.
+
+    They are when nothing says which run is submitted, or when, outside the record track, the declared score and size
+    are those of a log under the cap and no score over it is declared.
+    """
+    claims = [c for c in (facts.bpb.number if facts.bpb else None, *(r.score for r in facts.runs.values())) if c]
+    if not claims:
+        return True
+    totals = {int(x.number or 0) for x in facts.totals}
+    submitted = any(int(seen.value) in totals and _scores(log, claims) for log, seen in under)
+    return not facts.record_track and submitted and not any(_scores(log, claims) for log in over)
+
+
+def _scores(log: Log, claims: list[float]) -> bool:
+    return log.final is not None and any(abs(log.final.bpb - c) < 6e-5 for c in claims)
+
+
+def _others_over(seen: list[Seen]) -> RuleFinding:
+    return RuleFinding(
         "size_cap",
-        PASS,
-        f"{largest:,.0f} bytes of {CAP:,}.",
-        quoted([shown, *(s.line for _, s in logged[:3])]),
-        {"cap": CAP, "bytes": largest},
+        HOLD,
+        f"{len(seen)} log(s) of other runs in the folder are over the cap; nothing says that they are the submission.",
+        quoted(s.line for s in seen[:3]),
+        {"cap": CAP, "largest": max(s.value for s in seen)},
     )
 
 
-def _over(facts: Facts, over: list[tuple[float, Line, str]], code: int) -> RuleFinding:
+def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tuple[Log, Seen]]) -> Iterator[RuleFinding]:
+    """No size is over the cap: whether there is one at all, and a log that bears it out."""
+    code = facts.main.size if facts.main is not None else 0
+    totals = [s for s in sizes if s[2] != _ALONE]
+    if not totals and not logged and facts.models and code:
+        totals = [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models]
+    if not totals and not logged:
+        yield RuleFinding(
+            "size_cap",
+            UNVERIFIABLE,
+            "No size of the artifact is declared and no log prints one. Add bytes_total and the training log.",
+            null_leaves(facts, r"bytes|size"),
+        )
+        return
+    largest = max([s[0] for s in totals] + [s.value for _, s in logged])
+    numbers = {"cap": CAP, "bytes": largest}
+    if largest > CAP:
+        yield _over(facts, [s for s in totals if s[0] > CAP])
+    elif not facts.logs:
+        text = f"{largest:,.0f} bytes are declared and no log bears them out. Add the log."
+        yield RuleFinding("size_cap", UNVERIFIABLE, text, quoted(line for _, line, _ in totals[:3]), numbers)
+    else:
+        shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
+        lines = quoted([shown, *(s.line for _, s in logged[:3])])
+        yield RuleFinding("size_cap", PASS, f"{largest:,.0f} bytes of {CAP:,}.", lines, numbers)
+
+
+def _over(facts: Facts, over: list[tuple[float, Line, str]]) -> RuleFinding:
+    code = facts.main.size if facts.main is not None else 0
     values = sorted({int(v) for v, _, _ in over})
     said = " / ".join(f"{v:,}" for v in values[:6])
     worst = values[-1]
@@ -177,24 +211,32 @@ def _said_seconds(facts: Facts) -> Seen | None:
 
 
 def eval_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Seconds of scoring, apart from training: one pass, or what the log calls the total."""
+    """Seconds of scoring, apart from training: one pass, or what the log calls the total.
+
+    A log that names no number of processes may be of any machine, so its seconds alone prove nothing.
+    """
     if not facts.record_track:
         return
-    seen = [(x.seconds or 0.0, x.line) for x in facts.eval_times]
+    seen = [(x.seconds or 0.0, x.line, True) for x in facts.eval_times]
     for log in facts.own_logs:
-        same = [x for x in log.scores if log.final and abs(x.bpb - log.final.bpb) < 1e-4 and x.seconds]
         if log.world_size in (8, None):
-            seen += [(x.seconds or 0.0, x.line) for x in same]
-        if log.total_eval is not None and log.world_size in (8, None):
-            seen.append((log.total_eval.value, log.total_eval.line))
+            sure = log.world_size == 8
+            same = [x for x in log.scores if log.final and abs(x.bpb - log.final.bpb) < 1e-4 and x.seconds]
+            seen += [(x.seconds or 0.0, x.line, sure) for x in same]
+            if log.total_eval is not None:
+                seen.append((log.total_eval.value, log.total_eval.line, sure))
     if not seen:
         missing.add("eval_time: nothing says how long scoring took")
         return
-    worst = max(v for v, _ in seen)
-    lines = quoted(line for _, line in sorted(seen, key=lambda s: -s[0])[:3])
+    proven = [s for s in seen if s[2] and s[0] > SECONDS]
+    worst = max(s[0] for s in proven or seen)
+    lines = quoted(line for _, line, _ in sorted(proven or seen, key=lambda s: -s[0])[:3])
     numbers = {"limit": 600, "seconds": worst}
-    if worst > SECONDS:
+    if proven:
         yield RuleFinding("eval_time", FAIL, f"Scoring took {worst:g} s where 600 s are allowed.", lines, numbers)
+    elif worst > SECONDS:
+        text = f"Scoring took {worst:g} s, and the log does not say on what; 600 s are allowed on 8xH100."
+        yield RuleFinding("eval_time", HOLD, text, lines, numbers)
     else:
         yield RuleFinding("eval_time", PASS, f"{worst:g} s of 600.", lines, numbers)
 

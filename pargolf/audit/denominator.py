@@ -11,9 +11,11 @@ from collections.abc import Iterator
 
 from pargolf.audit.facts import Facts, Leaf
 from pargolf.audit.ground import Missing, Surroundings, quoted
-from pargolf.audit.known import BAD, BYTES, CASEOPS_BYTES, GOOD, NON_CANONICAL, match, rounding
+from pargolf.audit.known import BAD, BYTES, CANONICAL_TOKENS, CASEOPS_BYTES, GOOD, NON_CANONICAL, match, rounding
 from pargolf.audit.logs import Line, Log, LoggedScore
 from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, RuleFinding
+
+_FIRST_DAYS = {63_779_840}  # the validation set of the first days has other bytes
 
 
 def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
@@ -29,6 +31,10 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
             quoted([told]),
             {"bytes": CASEOPS_BYTES, "true_bytes": BYTES, "corrected_bpb": round(fixed, 6)},
         )
+        return
+    other = _other_bytes(facts)
+    if other is not None:
+        yield other
         return
     pairs = list(_pairs(facts))
     if not pairs:
@@ -65,6 +71,18 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
         text = f"Loss / bpb is {ratio:.4f}, as the declared tokens and bytes of another validation set give."
         yield RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
         return
+    rows = _ratio_of_rows(facts) if known is None else None
+    if rows is not None and abs(rows / ratio - 1) > slack + 0.003:
+        yield RuleFinding(
+            "byte_denominator",
+            SUSPECT,
+            f"Loss / bpb is {ratio:.4f} for the reported score and {rows:.4f} for the validation rows of the same log: "
+            f"one validation set has one quotient. By the rows' own, the loss is worth {score.loss / rows:.4f}, not "
+            f"{score.bpb:.4f}. Probe: decode all validation tokens and count their bytes.",
+            lines,
+            {**numbers, "row_ratio": round(rows, 5), "corrected_bpb": round(score.loss / rows, 6)},
+        )
+        return
     if known is None:
         yield RuleFinding(
             "byte_denominator",
@@ -92,6 +110,40 @@ def _told_bytes(facts: Facts) -> Line | None:
         line = next((x for x in log.lines if re.search(r"\bbytes[=:]\s*164,?594,?398\b", x.text)), None)
         if line is not None and claim and any(abs(claim - s.bpb) < 0.0015 for s in (*log.scores, *log.mixes)):
             return line
+    return None
+
+
+def _other_bytes(facts: Facts) -> RuleFinding | None:
+    """The declared score's own log line names the bytes it divides by, and they are not the standard set's."""
+    claims = [c for c in (facts.bpb.number if facts.bpb else None, *(run.score for run in facts.runs.values())) if c]
+    for log in facts.own_logs:
+        tokens = int(log.val_tokens.value) if log.val_tokens else 0
+        if tokens not in CANONICAL_TOKENS or tokens in _FIRST_DAYS:
+            continue
+        for score in (*log.scores, *log.mixes):
+            told = re.search(r"\b(?:n_?)?bytes[=:]\s*([\d,]{7,})\b", score.line.text, re.I)
+            if told is None or not any(abs(c - score.bpb) < 0.0015 for c in claims):
+                continue
+            size = int(told[1].replace(",", ""))
+            if abs(size / BYTES - 1) > 0.005:
+                same = ", the number of its tokens" if size == tokens else ""
+                return RuleFinding(
+                    "byte_denominator",
+                    SUSPECT,
+                    f"The line of the declared score counts {size:,} bytes{same}; the standard validation set has "
+                    f"{BYTES:,}. Probe: decode all validation tokens and count their bytes.",
+                    quoted([score.line]),
+                    {"bytes": size, "true_bytes": BYTES},
+                )
+    return None
+
+
+def _ratio_of_rows(facts: Facts) -> float | None:
+    """The quotient of the validation rows while training, when they agree on one."""
+    for log in facts.own_logs:
+        ratios = [r.loss / r.bpb for r in log.rows if r.bpb > 0 and r.digits >= 4]
+        if len(ratios) >= 2 and max(ratios) < min(ratios) * 1.001:
+            return sum(ratios) / len(ratios)
     return None
 
 

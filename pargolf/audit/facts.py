@@ -37,7 +37,8 @@ _TRAIN = re.compile(
     r"|train(ing)?_(seconds|s|ms)|train(ing)?_time|train_wallclock)$"
 )
 _EVAL = re.compile(
-    r"^((ttt_|total_|legal_ttt_|sliding_)?eval(uation)?_(time|wallclock)?_?(seconds|s|sec|ms)(_mean|_max)?|eval_time)$"
+    r"^((ttt_|total_|legal_ttt_|sliding_)?eval(uation)?_(time|wallclock)?_?(seconds|s|sec|ms)(_mean|_max)?|eval_time"
+    r"|ttt_time_(seconds|s|sec|ms))$"
 )
 _BPB = re.compile(
     r"^(val_bpb|mean_val_bpb|val_bpb_mean|final_val_bpb|bpb|mean_bpb|ttt_bpb|ttt_val_bpb|bpb_mean|score|sliding_bpb"

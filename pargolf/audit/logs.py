@@ -27,6 +27,7 @@ _STEP_TRAIN = re.compile(
 )
 _STOP = re.compile(r"^stopping_early: \w+ train_time:\s*([\d.]+)ms step:\s*(\d+)/(\d+)")
 _SCORE = re.compile(r"^(.*?)[\s:|]*\bval_loss[:=]\s*([\d.]+)[\s,|]+val_bpb[:=]\s*([\d.]+)(.*)$")
+_ALONE = re.compile(r"^(.{0,60}?)\bval_bpb[:=]\s*([\d.]+)")
 _SECONDS = re.compile(r"(?:eval_time|elapsed|time)[:=]\s*([\d.]+)\s*(ms|s)\b")
 _TOTAL = re.compile(r"^Total submission size\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
 _MODEL = re.compile(r"^Serialized model\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
@@ -99,7 +100,10 @@ class Seen:
 
 @dataclass
 class Log:
-    """What one log says. Absent things are None or empty; where a line repeats, the last one counts."""
+    """What one log says. Absent things are None or empty; where a line repeats, the last one counts.
+
+    `mixes` are scores that stand alone, without a loss, as mixtures with counts print theirs.
+    """
 
     path: str
     rows: list[LoggedRow] = field(default_factory=list)
@@ -235,6 +239,9 @@ def _take_score(log: Log, line: Line) -> None:
         log.scores.append(
             LoggedScore(tag.strip(" :|-")[:80].lower(), _number(loss), _number(bpb), digits, seconds, line)
         )
+    elif alone := _ALONE.match(line.text):
+        tag, bpb = alone.groups()
+        log.mixes.append(LoggedScore(f"{tag.strip().lower()} val_bpb", 0.0, _number(bpb), _digits(bpb), None, line))
 
 
 def _take_size(log: Log, line: Line) -> None:

@@ -94,6 +94,7 @@ def target_gates(facts: Facts, context: Surroundings, missing: Missing) -> Itera
 
 def logged_methods(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """What the log's own words say about how the reported score came about; a tag is evidence, not proof."""
+    told: set[str] = set()
     for log in facts.own_logs or facts.logs:
         if log.prequant is not None:
             yield RuleFinding(
@@ -111,7 +112,9 @@ def logged_methods(facts: Facts, context: Surroundings, missing: Missing) -> Ite
                 "The log loads a paid prefix: stored validation tokens (#168). Probe: score with the file removed.",
                 quoted([prefix]),
             )
-        yield from _tagged(facts, log)
+        tagged = [f for f in _tagged(facts, log) if f.summary[:60] not in told]
+        told |= {f.summary[:60] for f in tagged}
+        yield from tagged
         if log.prequant or prefix:
             return
 
@@ -119,7 +122,8 @@ def logged_methods(facts: Facts, context: Surroundings, missing: Missing) -> Ite
 def _tagged(facts: Facts, log: Log) -> Iterator[RuleFinding]:
     final = log.final
     claim = facts.bpb.number if facts.bpb is not None else None
-    mixed = next((m for m in log.mixes if claim and abs(m.bpb - claim) < 0.002), None)
+    mixes = [m for m in log.mixes if re.search(r"mix|ppm|n_?gram|cache", m.tag)]
+    mixed = next((m for m in mixes if claim and abs(m.bpb - claim) < 0.002), None)
     if mixed is not None:
         yield RuleFinding(
             "ngram_target_key",
