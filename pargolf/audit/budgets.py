@@ -9,7 +9,17 @@ import re
 from collections.abc import Iterator
 
 from pargolf.audit.facts import Facts
-from pargolf.audit.ground import CALIBRATION_SLACK, CAP, MIB, SECONDS, Missing, Surroundings, null_leaves, quoted
+from pargolf.audit.ground import (
+    CALIBRATION_SLACK,
+    CAP,
+    MIB,
+    SECONDS,
+    Missing,
+    Surroundings,
+    null_leaves,
+    quoted,
+    told_training_seconds,
+)
 from pargolf.audit.logs import Line, Log, Seen
 from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE, RuleFinding
 
@@ -199,14 +209,11 @@ def train_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterato
 
 
 def _said_seconds(facts: Facts) -> Seen | None:
-    """What prose says about the training time, such as `Trained 600s on 8xH100`."""
-    pattern = re.compile(
-        r"(?:train(?:ed|ing)?|wall[_ ]?clock)\W{0,6}(?:in |for |time )?\W{0,4}~?(\d{3,5}(?:\.\d+)?)\s?s\b", re.I
-    )
+    """What prose says about the training time, where it says that it was kept."""
     for line in [*(x.line for x in facts.leaves if isinstance(x.value, str)), *facts.readme]:
-        found = pattern.search(line.text)
-        if found and float(found[1]) <= SECONDS:
-            return Seen(float(found[1]), line)
+        found = told_training_seconds(line.text)
+        if found is not None and found <= SECONDS:
+            return Seen(found, line)
     return None
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from pargolf.audit.facts import Facts, Leaf
+from pargolf.audit.ground import told_training_seconds
 from pargolf.audit.known import GOOD, match, rounding
 from pargolf.audit.logs import Line, Log
 from pargolf.audit.verdict import HOLD, SUSPECT, Evidence, RuleFinding
@@ -83,12 +84,9 @@ def _sum(facts: Facts) -> Iterator[RuleFinding]:
 def _times(facts: Facts) -> Iterator[RuleFinding]:
     said = [(x.seconds or 0.0, x.line) for x in facts.train_times]
     said += [(log.train_seconds.value, log.train_seconds.line) for log in facts.own_logs if log.train_seconds]
-    prose = re.compile(
-        r"(?:train(?:ed|ing)?|wall[_ ]?clock)\W{0,6}(?:in |for )?\W{0,4}~?(\d{3,5}(?:\.\d+)?)\s?s\b", re.I
-    )
     for line in [*facts.readme, *(x.line for x in facts.leaves if isinstance(x.value, str))]:
-        if found := prose.search(line.text):
-            said.append((float(found[1]), line))
+        if found := told_training_seconds(line.text):
+            said.append((found, line))
     said = [s for s in said if s[0] > 30]
     if len(said) < 2:
         return

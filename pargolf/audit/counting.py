@@ -120,6 +120,7 @@ def _filled_first(program: Program) -> Iterator[Hit]:
                         earlier in program.live
                         and isinstance(earlier, (*LOOPS, ast.Expr, ast.Assign, ast.If, ast.With))
                         and _touched(program, earlier, function, adds, _adds_counts) & read
+                        and not _is_prefix(function, earlier, later)
                     ):
                         yield Hit(
                             "two_pass",
@@ -130,6 +131,34 @@ def _filled_first(program: Program) -> Iterator[Hit]:
                             "Probe: count the scored contributions of each token, in order; each must be one.",
                         )
                         return
+
+
+def _is_prefix(function: Function, earlier: ast.stmt, later: ast.stmt) -> bool:
+    """Whether counts are filled up to where scoring begins (#796): `range(0, mine[0])`, then a loop over `mine`."""
+    scored = names_in(later)
+    for name in _ends(earlier):
+        for source in function.assigned.get(name, ()):
+            if isinstance(source, ast.Subscript) and getattr(source.slice, "value", None) == 0:
+                return bool(names_in(source.value) & scored)
+        for source in (s for n in scored for s in function.assigned.get(n, ())):
+            cut = source.slice if isinstance(source, ast.Subscript) else None
+            if isinstance(cut, ast.Slice) and isinstance(cut.lower, ast.Name) and cut.lower.id == name:
+                return True
+    return False
+
+
+def _ends(statement: ast.stmt) -> set[str]:
+    """Names that a statement's ranges and slices end at, and none of them begins at."""
+    ends: set[str] = set()
+    starts: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Call) and dotted(node.func) == "range":
+            ends |= names_in(node.args[min(1, len(node.args) - 1)]) if node.args else set()
+            starts |= names_in(node.args[0]) if len(node.args) > 1 else set()
+        elif isinstance(node, ast.Slice):
+            ends |= names_in(node.upper) if node.upper is not None else set()
+            starts |= names_in(node.lower) if node.lower is not None else set()
+    return ends - starts
 
 
 def _looped(program: Program, node: ast.AST, function: Function) -> bool:

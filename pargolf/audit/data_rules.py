@@ -70,7 +70,11 @@ def late_calibration(program: Program) -> Iterator[Hit]:
 
 def _calibrates(program: Program, call: ast.Call, split: str) -> bool:
     """Whether a call hands data of one split, and not of the other, to a function that watches layers through hooks."""
-    watches = any(callee in program.watchers for callee in program.callees(call))
+    # A scorer may watch layers too; what it returns is a loss, a calibrator's statistics are none.
+    watches = any(
+        callee in program.watchers and "LOSS" not in program.known(callee.returns, callee)
+        for callee in program.callees(call)
+    )
     if not watches:
         return False
     held = [*call.args, *(k.value for k in call.keywords)]

@@ -19,6 +19,11 @@ MIB = 16 * 2**20
 SECONDS = 601.0
 NATS = 0.005
 CALIBRATION_SLACK = 10.0
+_PROSE = re.compile(
+    r"(?:train(?:ed|ing)?|wall[_ ]?clock)[\s:=~(*|`\"']{0,6}(?:in |for |time )?[\s:=~(*|`\"']{0,4}"
+    r"(\d{3,5}(?:\.\d+)?)\s?s\b",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,12 @@ class Rule:
     quote: str
     source: str
     check: Check
+
+
+def told_training_seconds(text: str) -> float | None:
+    """What prose says about the training time, such as `Trained 600s on 8xH100`."""
+    found = _PROSE.search(text)
+    return float(found[1]) if found else None
 
 
 def quoted(lines: Iterable[Line]) -> tuple[Evidence, ...]:

@@ -161,7 +161,11 @@ def own_words(facts: Facts, context: Surroundings, missing: Missing) -> Iterator
         r"|calibrat\w+ (?:on|with|using|from) (?:the )?val(?:idation)?\b",
         re.I,
     )
-    denial = re.compile(r"\b(?:no|not|never|without|don't|doesn't|isn't|illegal|violat|avoid|instead|cannot|ban)", re.I)
+    denial = re.compile(
+        r"\b(?:no|not|never|without|don't|doesn't|isn't|illegal|violat|avoid|instead|cannot|ban)"
+        r"|score[- ]first|scored|test[- ]time|\bTTT\b",  # what adapts while scoring is `ttt_order`'s to judge
+        re.I,
+    )
     named = [Line(facts.folder.path, 0, facts.folder.path.replace("_", " ")), *facts.readme]
     named += [x.line for x in facts.leaves if isinstance(x.value, str)]
     for line in named:

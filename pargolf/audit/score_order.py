@@ -41,7 +41,16 @@ def ttt_order(program: Program) -> Iterator[Hit]:
             if again is not None:
                 yield again
             continue
-        if _own_tensors(program, call, function):
+        if _context_only(program, loss, function):
+            yield Hit(
+                "ttt_order",
+                HOLD,
+                call,
+                f"`{function.name}` updates the model on the part of a window before the one it then scores; that is "
+                "legal where earlier windows have scored it, in order (#1350, #1017 C3).",
+                FLIP,
+            )
+        elif _own_tensors(program, call, function):
             yield Hit(
                 "slot",
                 HOLD,
@@ -232,6 +241,30 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
     used_after = any(isinstance(n, ast.Name) and n.id in parts and n.lineno > end for n in program.own_nodes(function))
     scores = any(_score(program, s, function) for s in getattr(loop, "body", []))
     return bool(parts) and not used_after and not scores
+
+
+def _context_only(program: Program, loss: ast.expr, function: Function) -> bool:
+    """Whether a loss is of `x[:, :s]` and `y[:, :s]`, and the same function scores from `s` on."""
+    sources = function.assigned.get(loss.id, []) if isinstance(loss, ast.Name) else [loss]
+    bounds: set[str] = set()
+    for source in sources:
+        for argument in source.args if isinstance(source, ast.Call) else ():
+            cut = _cut(argument)
+            if cut is None or cut.lower is not None or not isinstance(cut.upper, ast.Name):
+                return False
+            bounds.add(cut.upper.id)
+    if len(bounds) != 1:
+        return False
+    cuts = (_cut(n) for n in program.own_nodes(function) if n in program.live)
+    return any(cut is not None and isinstance(cut.lower, ast.Name) and cut.lower.id in bounds for cut in cuts)
+
+
+def _cut(node: ast.AST) -> ast.Slice | None:
+    """The slice of the last axis, `:s` of `x[:, :s]`."""
+    if not isinstance(node, ast.Subscript):
+        return None
+    last = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
+    return last if isinstance(last, ast.Slice) else None
 
 
 def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
