@@ -159,53 +159,52 @@ def train_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterato
         if facts.folder.track is None:
             missing.add("train_time: no track is known, so no limit applies; judge the folder at records/track_*/")
         return
-    seen = [(x.seconds or 0.0, x.line, "declared") for x in facts.train_times]
-    for log in facts.own_logs:
-        if log.train_seconds is not None:
-            coarse = 3.0 if re.search(r"train_time:\s*[\d.]+m\b", log.train_seconds.line.text) else 0.0
-            seen.append((log.train_seconds.value - coarse, log.train_seconds.line, "logged"))
+    seen = [(x.seconds or 0.0, x.line) for x in facts.train_times]
+    seen += [(s.value - _coarseness(s), s.line) for log in _on_the_tracks_machine(facts) if (s := log.train_seconds)]
+    seen.sort(key=lambda s: -s[0])
     if not seen:
-        yield RuleFinding(
-            "train_time",
-            UNVERIFIABLE,
-            "No log and no field says how long training took. Add the log with its train_time lines.",
-        )
+        text = "No log and no field says how long training took. Add the log with its train_time lines."
+        yield RuleFinding("train_time", UNVERIFIABLE, text)
         return
-    over = [s for s in seen if s[0] > SECONDS]
-    if over:
-        values = sorted({round(v, 3) for v, _, _ in over}, reverse=True)
-        said = " / ".join(f"{v:g}" for v in values[:5])
-        text = _said_seconds(facts)
-        also = f"; elsewhere the submission says {text.value:g} s" if text and text.value not in values else ""
-        yield RuleFinding(
-            "train_time",
-            FAIL,
-            f"Training took {said} s where 600 s are allowed in this track{also}.",
-            quoted([*(line for _, line, _ in over[:4]), *([text.line] if text else [])]),
-            {"limit": 600, "seconds": values + ([text.value] if text and text.value not in values else [])},
-        )
-        return
-    if not facts.logs:
-        yield RuleFinding(
-            "train_time",
-            UNVERIFIABLE,
-            f"{max(v for v, _, _ in seen):g} s are declared and no log bears them out. Add the log.",
-            quoted(line for _, line, _ in seen[:2]),
-        )
-        return
+    longest = seen[0][0]
     ranks = {log.world_size for log in facts.own_logs if log.world_size}
-    longest = max(v for v, _, _ in seen)
-    lines = quoted(line for _, line, _ in sorted(seen, key=lambda s: -s[0])[:3])
-    if ranks and max(ranks) != 8:
-        yield RuleFinding(
-            "train_time",
-            HOLD,
-            f"{longest:g} s, but on {max(ranks)} process(es): the track's 600 s are those of 8xH100.",
-            lines,
-            {"limit": 600, "seconds": longest, "world_size": max(ranks)},
-        )
-        return
-    yield RuleFinding("train_time", PASS, f"{longest:g} s of 600.", lines, {"limit": 600, "seconds": longest})
+    numbers = {"limit": 600, "seconds": longest}
+    if longest > SECONDS:
+        yield _too_long(facts, [s for s in seen if s[0] > SECONDS])
+    elif not facts.logs:
+        text = f"{longest:g} s are declared and no log bears them out. Add the log."
+        yield RuleFinding("train_time", UNVERIFIABLE, text, quoted(line for _, line in seen[:2]), numbers)
+    elif ranks and max(ranks) != 8:
+        text = f"{longest:g} s, but on {max(ranks)} process(es): the track's 600 s are those of 8xH100."
+        lines = quoted(line for _, line in seen[:3])
+        yield RuleFinding("train_time", HOLD, text, lines, {**numbers, "world_size": max(ranks)})
+    else:
+        yield RuleFinding("train_time", PASS, f"{longest:g} s of 600.", quoted(line for _, line in seen[:3]), numbers)
+
+
+def _on_the_tracks_machine(facts: Facts) -> list[Log]:
+    """The submission's logs; where some ran on eight processes, not those of trials on fewer."""
+    eight = any(log.world_size == 8 for log in facts.own_logs)
+    return [log for log in facts.own_logs if not eight or log.world_size in (8, None)]
+
+
+def _coarseness(seconds: Seen) -> float:
+    """What printing minutes with one decimal may have added."""
+    return 3.0 if re.search(r"train_time:\s*[\d.]+m\b", seconds.line.text) else 0.0
+
+
+def _too_long(facts: Facts, over: list[tuple[float, Line]]) -> RuleFinding:
+    values = list(dict.fromkeys(round(v, 3) for v, _ in over))
+    told = _said_seconds(facts)
+    told = told if told is not None and told.value not in values else None
+    also = f"; elsewhere the submission says {told.value:g} s" if told else ""
+    return RuleFinding(
+        "train_time",
+        FAIL,
+        f"Training took {' / '.join(f'{v:g}' for v in values[:5])} s where 600 s are allowed in this track{also}.",
+        quoted([*(line for _, line in over[:4]), *([told.line] if told else [])]),
+        {"limit": 600, "seconds": [*values, *([told.value] if told else [])]},
+    )
 
 
 def _said_seconds(facts: Facts) -> Seen | None:

@@ -30,7 +30,7 @@ def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:
     function = program.function_of(node)
     left, right = program.of(node.left, function), program.of(node.comparators[0], function)
     for tokens, other in ((left, right), (right, left)):
-        if "VAL" in tokens and "BLOB" in other and "VAL" not in other:
+        if "VAL" in tokens and "HASH" not in tokens and "BLOB" in other and "VAL" not in other:
             yield Hit(
                 "val_in_training",
                 SUSPECT,

@@ -173,8 +173,9 @@ class Facts:
 
     @cached_property
     def train_times(self) -> list[Leaf]:
-        """Declared training times."""
-        return [x for x in self.leaves if _timed(x, _TRAIN)]
+        """Declared training times; a bare wall clock only where nothing speaks of training."""
+        found = [x for x in self.leaves if _timed(x, _TRAIN)]
+        return [x for x in found if x.key.startswith("train")] or found
 
     @cached_property
     def eval_times(self) -> list[Leaf]:

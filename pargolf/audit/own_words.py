@@ -157,12 +157,12 @@ def _tagged(facts: Facts, log: Log) -> Iterator[RuleFinding]:
 def own_words(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """A submission that says itself that it trains on the validation set, or is over the cap, is believed."""
     pattern = re.compile(
-        r"\bval(?:idation)?[- _]only\b|train(?:ed|ing|s)? (?:only )?on (?:the )?val(?:idation)?\b(?! loss)"
+        r"\bval[- _]only\b|\bvalidation-only\b|train(?:ed|ing|s)? (?:only )?on (?:the )?val(?:idation)?\b(?! loss)"
         r"|calibrat\w+ (?:on|with|using|from) (?:the )?val(?:idation)?\b",
         re.I,
     )
     denial = re.compile(
-        r"\b(?:no|not|never|without|don't|doesn't|isn't|illegal|violat|avoid|instead|cannot|ban)"
+        r"\b(?:no|not|never|without|(?:do|does|is|are|ca|must|wo)n['\u2019]t|illegal|violat|avoid|instead|cannot|ban)"
         r"|score[- ]first|scored|test[- ]time|\bTTT\b",  # what adapts while scoring is `ttt_order`'s to judge
         re.I,
     )
