@@ -9,6 +9,7 @@ from pargolf.audit.causal_rules import causality
 from pargolf.audit.code_rules import CODE_RULES
 from pargolf.audit.flow import Program
 from pargolf.audit.judge import audit
+from pargolf.audit.tree import Index
 from pargolf.audit.verdict import HOLD, SUSPECT
 
 HEAD = """
@@ -173,3 +174,34 @@ def test_a_smear_stops_where_attention_does():
     assert attention_hits(apart + smear) == {HOLD}
     assert attention_hits(apart + masked) == set()
     assert attention_hits("y = flash_attn_func(q, k, v, causal=True)\n        " + smear) == set()
+
+
+def test_an_update_on_the_context_of_a_window_waits_for_a_person():
+    context = """for start in range(0, val.numel(), 64):
+        x, y = val[start:start + 128], val[start + 1:start + 129]
+        s = 64
+        loss = F.cross_entropy(model(x[:s]), y[:s])
+        loss.backward()
+        total = F.cross_entropy(model(x), y)[s:]"""
+    whole = context.replace("model(x[:s]), y[:s]", "model(x), y")
+    assert said(program(whole)) == {("ttt_order", SUSPECT)}
+    direct = context.replace("F.cross_entropy(model(x[:s]), y[:s])", "model(x[:s], y[:s])")
+    assert said(program(direct)) == {("ttt_order", HOLD)}
+
+
+def test_a_scorer_that_watches_layers_is_no_calibration():
+    scorer = HEAD.replace(
+        "    total = torch.zeros(())\n", "    total = torch.zeros(())\n    model.register_forward_hook(print)\n", 1
+    )
+    made = Program(ast.parse(scorer.replace("BODY", "pass").replace("RESTORE", "pass")), {})
+    assert said(made) == set()
+    assert said(program("hessians(model, val)")) == {("val_in_training", SUSPECT)}
+
+
+def test_one_index_serves_several_readings():
+    index = Index(ast.parse(HEAD.replace("BODY", "if on:\n        adapt(model, val)").replace("RESTORE", "pass")))
+    index.tree.body.insert(0, ast.parse("import os\non = int(os.environ.get('ON', '0'))").body[1])
+    index = Index(index.tree)
+    first, second, third = (Program(index, env) for env in ({}, {"ON": "1"}, {}))
+    assert said(first) == said(third) == set()
+    assert said(second) == {("ttt_order", SUSPECT)}

@@ -21,7 +21,7 @@ NATS = 0.005
 CALIBRATION_SLACK = 10.0
 _PROSE = re.compile(
     r"(?:train(?:ed|ing)?|(?<!eval )(?<!evaluation )wall[_ ]?clock)"
-    r"[\s:=~(*|`\"']{0,6}(?:in |for |time )?[\s:=~(*|`\"']{0,4}"
+    r"[\s:=~(*|`\"']{0,6}(?:in|for|time)?[\s:=~(*|`\"']{0,4}"
     r"(\d{3,5}(?:\.\d+)?)\s?s\b",
     re.I,
 )

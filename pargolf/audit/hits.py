@@ -132,7 +132,7 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
     while stack:
         part = stack.pop()
         if isinstance(part, ast.Name):
-            found = _last_binding(program, part.id, at, function) if depth < 8 else None
+            found = last_binding(program, part.id, at, function) if depth < 8 else None
             if found is None:
                 out |= program.of(part, function)
             for value, place in found or ():
@@ -145,9 +145,7 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
     return program.near[key]
 
 
-def _last_binding(
-    program: Program, name: str, at: ast.AST, function: Function
-) -> list[tuple[ast.expr, ast.AST]] | None:
+def last_binding(program: Program, name: str, at: ast.AST, function: Function) -> list[tuple[ast.expr, ast.AST]] | None:
     """The values that the nearest statement before `at` gives a name, or None when the function's start is reached."""
     below = at
     for above in program.ancestors(at):

@@ -18,6 +18,7 @@ from pargolf.audit.hits import (
     is_loss,
     is_reported,
     is_validation,
+    last_binding,
     live_below,
     names_in,
     root_of,
@@ -41,7 +42,7 @@ def ttt_order(program: Program) -> Iterator[Hit]:
             if again is not None:
                 yield again
             continue
-        if _context_only(program, loss, function):
+        if _context_only(program, call, loss, function):
             yield Hit(
                 "ttt_order",
                 HOLD,
@@ -243,9 +244,10 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
     return bool(parts) and not used_after and not scores
 
 
-def _context_only(program: Program, loss: ast.expr, function: Function) -> bool:
+def _context_only(program: Program, update: ast.AST, loss: ast.expr, function: Function) -> bool:
     """Whether a loss is of `x[:, :s]` and `y[:, :s]`, and the same function scores from `s` on."""
-    sources = function.assigned.get(loss.id, []) if isinstance(loss, ast.Name) else [loss]
+    bound = last_binding(program, loss.id, update, function) if isinstance(loss, ast.Name) else [(loss, update)]
+    sources = [value for value, _ in bound or ()]
     bounds: set[str] = set()
     for source in sources:
         for argument in source.args if isinstance(source, ast.Call) else ():

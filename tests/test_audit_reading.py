@@ -1,0 +1,247 @@
+"""What the auditor reads: syntax of every Python, packed scripts, bombs, logs of any kind; and code rules on them."""
+
+import ast
+import base64
+import lzma
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from submissions import CACHE, LEGAL, log_text, record, status
+
+from pargolf.audit.constants import UNKNOWN
+from pargolf.audit.flow import Program
+from pargolf.audit.judge import audit
+from pargolf.audit.logs import read_log
+from pargolf.audit.older import rewrite
+from pargolf.audit.unpack import read_code, text_of
+from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
+
+# ---- reading
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'x = f"{d["a"]}" + f"{x!r:>{w}} {a != b} {{}}" "tail"\n',
+        'print("a" f"{x=}" f"b{"c" if y else f"{z["k"]}"}")\n',
+        'if f"""a\n{b}\n""": pass\ny = 1\n',
+        "def f[T](x: T) -> T:\n    return rf'\\d{x}'\n",
+        "type A = list[int]\nx = f'{x:%Y-%m}' if f'{(lambda q: q)(1)}' else 'b'\n",
+        'log(f"{"\\n".join(a)}"\n    "b" f"{c}")\nd = 1\n',
+        "if'tok'in name or 1 if x else'y':pass\n",
+    ],
+)
+def test_newer_syntax_is_rewritten_line_for_line(source):
+    tree = ast.parse(rewrite(source))
+    assert rewrite(source).count("\n") == source.count("\n")
+    assert tree.body[-1].lineno <= source.count("\n")
+
+
+def test_what_no_python_parses_fails_and_names_the_line(tmp_path):
+    report = audit(record(tmp_path, script="val_bpb = 1\nx = f\"{5 if c == 'm' else '6}\"\n"))
+    finding = next(f for f in report.findings if f.rule == "syntax")
+    assert finding.status == FAIL and finding.evidence[0].line == 2
+
+
+def test_a_byte_order_mark_is_python(tmp_path):
+    report = audit(record(tmp_path, script=b"\xef\xbb\xbf" + CACHE.replace("DEFAULT", "7").encode()))
+    assert status(report, "syntax") == {PASS}
+    assert SUSPECT in status(report, "ngram_target_key")
+
+
+def packers():
+    raw = [{"id": lzma.FILTER_LZMA2, "preset": 9}]
+    return {
+        "lzma b85": lambda b: base64.b85encode(lzma.compress(b)),
+        "raw lzma2 b85": lambda b: base64.b85encode(lzma.compress(b, lzma.FORMAT_RAW, filters=raw)),
+        "zlib b64": lambda b: base64.b64encode(zlib.compress(b)),
+        "twice": lambda b: base64.b85encode(
+            lzma.compress(
+                b"import zlib,base64;exec(zlib.decompress(base64.b64decode('"
+                + base64.b64encode(zlib.compress(b))
+                + b"')))"
+            )
+        ),
+    }
+
+
+@pytest.mark.parametrize("how", list(packers()))
+def test_a_packed_script_is_judged_by_what_is_inside(tmp_path, how):
+    inner = CACHE.replace("DEFAULT", "7").encode() * 1
+    packed = b"import lzma as L,base64 as B\nexec(L.decompress(B.b85decode('" + packers()[how](inner) + b"')))\n"
+    report = audit(record(tmp_path, script=packed))
+    assert SUSPECT in status(report, "ngram_target_key")
+    assert read_code("a.py", packed).size == len(packed)
+
+
+def test_a_bomb_in_a_string_is_left_alone(tmp_path):
+    bomb = base64.b85encode(zlib.compress(b"import os\ndef f(): pass\n" + b"#" * 60_000_000))
+    report = audit(
+        record(tmp_path, script=b"import zlib,base64\nexec(zlib.decompress(base64.b85decode('" + bomb + b"')))")
+    )
+    assert status(report, "syntax") == {UNVERIFIABLE}
+    assert report.verdict in (UNVERIFIABLE, FAIL)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00" * 100, b"\xff\xfe\x00", bytes(range(256)) * 9, b"(" * 5000, b"# -*- coding: nonsense -*-\n"]
+)
+def test_damaged_files_end_as_findings(tmp_path, data):
+    names = {"json": data, "script": data, "readme": data, "train_seed1.log": data}
+    report = audit(record(tmp_path, **names))
+    assert report.findings and report.verdict != PASS
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=60, deadline=None)
+def test_reading_never_raises(data):
+    read_code("x.py", data)
+    read_log("x.log", text_of(data))
+    text_of(data)
+
+
+def test_a_script_of_two_hundred_megabytes_is_a_finding(tmp_path):
+    folder = record(tmp_path)
+    with (folder / "train_gpt.py").open("wb") as file:
+        file.truncate(200_000_000)
+    report = audit(folder)
+    assert UNVERIFIABLE in status(report, "syntax")
+    assert any("could not be read" in text for text in report.unchecked)
+
+
+def test_logs_in_other_encodings_are_read(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le"):
+        assert read_log("x", text_of(log_text().encode(encoding))).final.bpb == 1.2
+
+
+def test_source_echoed_into_a_log_is_not_a_result():
+    echoed = 'log0(f"final_int8_zlib_roundtrip_exact val_loss:{q:.8f} val_bpb:{b:.8f}")\n'
+    assert read_log("x", echoed).final is None
+    assert read_log("x", "[rank0]: 2026-01-01 10:00:00 final_x_exact val_loss:2.0 val_bpb:1.1\n").final.bpb == 1.1
+
+
+# ---- code rules
+
+
+def code_status(tmp_path: Path, source: str, rule: str, **files: object) -> set[str]:
+    return status(audit(record(tmp_path, script=source, **files)), rule)
+
+
+def test_score_first_adaptation_is_legal(tmp_path):
+    assert code_status(tmp_path, LEGAL, "ttt_order") == {PASS}
+
+
+def test_train_then_score_is_suspect_although_it_sums_a_loss(tmp_path):
+    source = LEGAL.replace('"PREQUANT", "0"', '"PREQUANT", "1"')
+    report = audit(record(tmp_path, script=source))
+    finding = next(f for f in report.findings if f.rule == "ttt_order")
+    assert finding.status == SUSPECT and "Probe" in finding.summary
+    assert finding.evidence[0].text == "loss.backward()" and "`adapt`" in finding.summary
+
+
+def test_a_switch_that_is_off_is_latent_and_named(tmp_path):
+    report = audit(record(tmp_path))
+    finding = next(f for f in report.findings if f.rule == "latent")
+    assert finding.status == PASS and "PREQUANT" in finding.summary
+
+
+def test_the_run_command_turns_a_switch_on(tmp_path):
+    readme = "# x\n\n```bash\nPREQUANT=1 torchrun train_gpt.py\n```\n"
+    assert code_status(tmp_path, LEGAL, "ttt_order", readme=readme) == {SUSPECT}
+
+
+def test_the_last_rounds_score_is_not_score_first(tmp_path):
+    source = LEGAL.replace(
+        "    for start in range(0, tokens.numel(), 1024):\n        chunk",
+        "    for again in range(4):\n     total = torch.zeros(())\n"
+        "     for start in range(0, tokens.numel(), 1024):\n        chunk",
+        1,
+    )
+    assert code_status(tmp_path, source, "ttt_order") == {SUSPECT}
+
+
+def test_tensors_of_its_own_are_slot_and_held(tmp_path):
+    source = LEGAL.replace("    opt = torch.optim.AdamW(model.parameters(), lr=0.1)\n", "").replace(
+        "        for start in range(0, tokens.numel(), 1024):\n            x = ",
+        "        for start in range(0, tokens.numel(), 1024):\n"
+        "            delta = torch.zeros(1, 512, requires_grad=True)\n"
+        "            opt = torch.optim.AdamW([delta], lr=0.1)\n            x = ",
+    )
+    source = source.replace('"PREQUANT", "0"', '"PREQUANT", "1"')
+    assert code_status(tmp_path, source, "slot") == {HOLD}
+    assert SUSPECT not in code_status(tmp_path, source, "ttt_order")
+
+
+def test_a_cache_keyed_by_the_scored_token_is_suspect(tmp_path):
+    assert SUSPECT in code_status(tmp_path, CACHE.replace("DEFAULT", "7"), "ngram_target_key")
+
+
+def test_the_same_cache_unreachable_is_not(tmp_path):
+    assert code_status(tmp_path, CACHE.replace("DEFAULT", "0"), "ngram_target_key") == {PASS}
+
+
+def test_a_cache_that_wakes_on_eight_processes_is_latent(tmp_path):
+    source = CACHE.replace('int(os.environ.get("CACHE_ORDER", "DEFAULT"))', "order").replace(
+        "def main():\n", 'def main():\n    order = 7 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0\n'
+    )
+    logs = {f"train_seed{s}.log": log_text(bpb=1.2 + s * 1e-4, seed=s, ranks=1) for s in (1, 2, 3)}
+    report = audit(record(tmp_path, script=source, **logs))
+    assert status(report, "latent") == {SUSPECT}
+    assert SUSPECT not in status(report, "ngram_target_key")
+
+
+def test_input_hash_embeddings_are_legal(tmp_path):
+    source = LEGAL.replace(
+        "        total += nll.sum()",
+        "        h = (chunk[1:] * 36313 ^ chunk[:-1] * 27191) % 1024\n        e = table[h] / scale[h]\n"
+        "        total += nll.sum() + 0 * e.sum()",
+    )
+    assert code_status(tmp_path, source, "ngram_target_key") == {PASS}
+
+
+def test_values_follow_defaults_helpers_and_calls():
+    source = (
+        "import os\n"
+        "def flag(name, default=False):\n"
+        "    v = os.environ.get(name)\n"
+        "    if v is None:\n"
+        "        return default\n"
+        "    return v.lower() in ('1', 'true')\n"
+        "class H:\n    a = flag('A', True)\n    b = int(os.environ.get('B', 3)) > 2\n"
+        "def f(args, on):\n    if on and args.b:\n        yes()\n    else:\n        no()\n"
+        "def yes(): pass\ndef no(): pass\n"
+        "f(H(), H.a)\n"
+    )
+    for env, live in (({}, {"yes"}), ({"A": "0"}, {"no"}), ({"B": "1"}, {"no"})):
+        program = Program(ast.parse(source), env)
+        assert {f.name for f in program.functions if f.live and f.name in ("yes", "no")} == live
+    program = Program(ast.parse("x = unknown()\nif x: y = 1\n"), {})
+    assert program.value(ast.parse("x", mode="eval").body, program.module) is UNKNOWN
+
+
+def test_counts_complete_before_they_are_read_are_two_passes(tmp_path):
+    one_pass = CACHE.replace("DEFAULT", "7")
+    assert code_status(tmp_path, one_pass, "two_pass") == {PASS}
+    filled = one_pass.replace(
+        "    total = 0.0\n", "    cache.add(t, np.arange(3, len(t) - 1), 0)\n    total = 0.0\n", 1
+    ).replace("        cache.add(t, at, 0)\n", "")
+    assert code_status(tmp_path / "b", filled, "two_pass") == {SUSPECT}
+
+
+def test_counts_filled_up_to_where_scoring_begins_are_one_pass(tmp_path):
+    """Each process fills its cache with what stands before its own stretch (#796): the prefix, and nothing else."""
+    split = CACHE.replace("DEFAULT", "7").replace(
+        "    for start in range(0, len(t), 512):\n",
+        "    starts = list(range(0, len(t), 512))\n"
+        "    mine = starts[first():]\n"
+        "    until = mine[0]\n"
+        "    for at in range(3, until):\n"
+        "        cache.add(t, np.arange(at, at + 1), 0)\n"
+        "    for start in mine:\n",
+    )
+    assert code_status(tmp_path, split, "two_pass") == {PASS}
+    whole = split.replace("range(3, until)", "range(3, len(t) - 1)")
+    assert code_status(tmp_path / "b", whole, "two_pass") == {SUSPECT}
