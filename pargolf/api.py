@@ -5,6 +5,7 @@ the end and return it. All raise `UserError` with one line that says what to do.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pargolf.audit.judge import audit
 from pargolf.audit.sandbox import is_foreign, probe_script
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
+from pargolf.core.files import write_text
 from pargolf.core.spec import edit
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.prepare import prepare
@@ -25,15 +27,19 @@ from pargolf.evaluate.probes import probe as prove_laws
 from pargolf.evaluate.score import Score
 from pargolf.model.transformer import Transformer
 from pargolf.recipes import catalog
+from pargolf.report.board import board_page
+from pargolf.report.html import PROOF
 from pargolf.report.stats import Comparison, Spread, spread
 from pargolf.run.ablate import Edits, base_parts, chosen, edited_parts, in_plain_windows, run_ablations, worth_row
 from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
+from pargolf.run.board import entry_of, gather, read_ablation
 from pargolf.run.code import count_code
 from pargolf.run.compare import compare_runs
 from pargolf.run.folder import RunFolder, load_tensors, read_json
 from pargolf.run.forecast import forecast as forecast_bytes
 from pargolf.run.forecast import lands, parameters, unused_pieces
 from pargolf.run.pack import read_artifact
+from pargolf.run.page import page_of
 from pargolf.run.pipeline import repack, run_recipe, score_artifact
 from pargolf.run.recipe import Recipe, fit_to_data
 from pargolf.run.scale import scaled
@@ -212,6 +218,49 @@ def ablate(found: Found, **options: Any) -> list[dict[str, Any]]:
 def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:
     """Test runs against others, or one published number, by the record rule; the test, and all of it as JSON."""
     return compare_runs(new, against)
+
+
+def report_events(
+    paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False
+) -> Iterator[Event | Path]:
+    """Write the page of one run, or a board of all that the folders hold; ends with where it is.
+
+    `out` None: `report.html` in the run's folder, `board.html` in the one folder named, or in the working folder.
+    Runs and submissions are audited, which executes nothing. Raises `UserError` where `out` holds something else.
+    """
+    found = gather(paths)
+    alone = len(found.runs) == 1 and not found.ablations and not found.submissions
+    if alone:
+        folder = RunFolder(found.runs[0])
+        target = Path(out) if out else folder["report.html"]
+        text = page_of(folder, read_json(folder["result.json"]))
+    else:
+        target = Path(out) if out else (Path(paths[0]) if len(paths) == 1 else Path()) / "board.html"
+        entries, total = [], len(found.runs) + len(found.submissions)
+        for place, path in enumerate(found.runs):
+            entries.append(replace(entry_of(path, beside=target.parent), audit=audit(path).to_json()))
+            yield Progress("reading", place + 1, total, str(path))
+        audits = []
+        for path in found.submissions:
+            audits.append(audit(path).to_json())
+            yield Progress("reading", len(entries) + len(audits), total, str(path))
+        ablations = [read_ablation(path) for path in found.ablations]
+        text = board_page(entries, title=_board_title(paths), ablations=ablations, audits=audits)
+    if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
+        raise UserError(f"{target} is no page of this package. Choose another --out, or say --force to replace it.")
+    write_text(target, text)
+    yield target
+
+
+def write_report(paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False) -> Path:
+    """`report_events` to the end; returns the page's path."""
+    *_, last = report_events(paths, out=out, force=force)
+    assert isinstance(last, Path)
+    return last
+
+
+def _board_title(paths: Sequence[str | Path]) -> str:
+    return Path(paths[0]).resolve().name if len(paths) == 1 else "Board"
 
 
 def write_submission(

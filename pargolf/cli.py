@@ -247,7 +247,7 @@ def ablate(
         print(json.dumps(rows))
     else:
         console.print(worth_table(rows))
-        console.print(f"-> {out / 'ablation.svg'}", soft_wrap=True)
+        console.print(f"-> {out / 'ablation.svg'}   next: pargolf report {out}", soft_wrap=True)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -269,6 +269,23 @@ def compare(
         print(json.dumps(rows))
     else:
         console.print(comparison_table(test, rows))
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")],
+    out: Annotated[Path | None, typer.Option(help="The page; in the folder when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no page of ours.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Write the page of one run, or a board over many with their ablations and submissions."""
+    from pargolf import api
+
+    page = _watch(api.report_events(paths, out=out, force=force), quiet=as_json)
+    if as_json:
+        print(json.dumps({"page": str(page)}))
+    else:
+        console.print(f"-> {page}", soft_wrap=True)
 
 
 @app.command()

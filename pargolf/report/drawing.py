@@ -2,14 +2,14 @@
 
 matplotlib draws without pyplot (no global state). Its random ids are salted, dates and metadata are dropped, so equal
 input gives equal bytes. Ink is drawn in a marker colour and becomes `currentColor`, so text and axes follow the page;
-the two series colours become `var(--series-1)` and `var(--series-2)` over blue and vermillion, a pair that
-colour-blind readers tell apart (Okabe and Ito, 2008). `width` is in inches at 72 pixels: draw one for a desk and one
+the series colours become `var(--series-1)` and so on; the first two are blue and vermillion, a pair that colour-blind
+readers tell apart (Okabe and Ito, 2008). `width` is in inches at 72 pixels: draw one for a desk and one
 for a phone rather than shrink the letters. `standalone` makes such a text a file of its own.
 """
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -20,8 +20,11 @@ from matplotlib.figure import Figure
 WIDE = 10.0
 NARROW = 4.9
 
-INK, FIRST, SECOND = "#010203", "#0072b2", "#d55e00"
-_COLOURS = {INK: "currentColor", FIRST: f"var(--series-1, {FIRST})", SECOND: f"var(--series-2, {SECOND})"}
+INK = "#010203"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#7b4ab5", "#a57600", "#0f8b9d", "#c2387a", "#6b7480")
+"""One colour a recipe, in the order of their scores; the last one for all that come after."""
+FIRST, SECOND = SERIES[:2]
+_COLOURS = {INK: "currentColor"} | {hue: f"var(--series-{i}, {hue})" for i, hue in enumerate(SERIES, start=1)}
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pargolf",
@@ -39,7 +42,7 @@ STYLE: Any = {
     "ytick.major.width": 0.6,
     "xtick.major.size": 3.0,
     "ytick.major.size": 3.0,
-    "axes.unicode_minus": False,
+    "axes.unicode_minus": True,
     "axes.formatter.useoffset": False,
     "figure.constrained_layout.use": True,
 }
@@ -54,8 +57,14 @@ def new_figure(width: float, height: float, *, rows: list[int]) -> tuple[Figure,
     return figure, panels
 
 
-def svg_text(figure: Figure, name: str, label: str, titles: Mapping[str, str]) -> str:
-    """Draw, then make the SVG part of a page: no header, own ids only, the page's ink and font, tooltips."""
+def svg_text(
+    figure: Figure, name: str, label: str, titles: Mapping[str, str], runs: Mapping[str, Sequence[int]] | None = None
+) -> str:
+    """Draw, then make the SVG part of a page: no header, own ids only, the page's ink and font, tooltips.
+
+    `titles` are tooltips by the `gid` of what they belong to, `runs` the numbers of the runs that a thing shows, which
+    a page's script hides and lights up.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().decode()
@@ -68,8 +77,11 @@ def svg_text(figure: Figure, name: str, label: str, titles: Mapping[str, str]) -
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     for marker, colour in _COLOURS.items():
         text = text.replace(marker, colour)
-    for key, title in titles.items():
-        text = text.replace(f'<g id="{key}">', f"<g><title>{escape(title)}</title>", 1)
+    for key in dict.fromkeys([*titles, *(runs or {})]):
+        numbers = " ".join(map(str, (runs or {}).get(key, ())))
+        about_run = f' data-runs="{numbers}"' if numbers else ""
+        title = f"<title>{escape(titles[key])}</title>" if key in titles else ""
+        text = text.replace(f'<g id="{key}">', f"<g{about_run}>{title}", 1)
     name = f"{name}-{10 * figure.get_figwidth():.0f}"  # both widths may stand on one page
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)

@@ -18,6 +18,8 @@ from pargolf.report.drawing import NARROW
 from pargolf.report.style import CSS, POLICY, SORT_SCRIPT
 from pargolf.report.tables import bits_text, is_headline, machine_rows, score_rows
 
+PROOF = "Written by pargolf"
+"""By what a page of this package is known, so that no other file is replaced by one."""
 _MOST_DOCUMENTS = 1000
 
 
@@ -36,7 +38,8 @@ def run_page(
         result: what `result.json` holds; `command`, if there, is shown as the way to run it again.
         events: the run's records in order.
         by_role: rows of role, tensors, weights, bytes, bits_per_weight.
-        documents: rows of id, bytes, tokens, loss (nats per token), bpb; may be empty.
+        documents: rows of id, bytes, tokens, loss (nats per token), bpb, and `without` (bpb without adaptation, or
+            None); may be empty.
         describe: the recipe as text, one `path = value` a line.
         title: the heading and the name of the browser's tab.
     """
@@ -58,8 +61,8 @@ def run_page(
     return page("\n".join(part for part in parts if part), title=title)
 
 
-def page(body: str, *, title: str) -> str:
-    """Return a whole document around `body`, which is HTML already."""
+def page(body: str, *, title: str, script: str = "") -> str:
+    """Return a whole document around `body`, which is HTML already; `script` is more of it than sorting."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -72,9 +75,9 @@ def page(body: str, *, title: str) -> str:
 <body>
 <main>
 {body}
-<footer>Written by pargolf. This file needs no network and holds everything it shows.</footer>
+<footer>{PROOF}. This file needs no network and holds everything it shows.</footer>
 </main>
-<script>{SORT_SCRIPT}</script>
+<script>{SORT_SCRIPT}{script}</script>
 </body>
 </html>
 """
@@ -87,10 +90,11 @@ def _header(result: Mapping[str, Any], title: str) -> str:
 
 def _hero(result: Mapping[str, Any]) -> str:
     size = result["bytes"]
+    said = "Every one of" if result.get("complete", True) else "Only the first"
     return f"""<div class="hero">
 <div><p class="number">{result["val_bpb"]:.4f}</p>
 <p class="unit">bits per byte <span>· {result["val_loss"]:.4f} nats per token</span></p></div>
-<p class="said">Every one of {result["val_tokens"]:,} validation tokens graded once,
+<p class="said">{said} {result["val_tokens"]:,} validation tokens graded once,
 over {result["val_bytes"]:,} bytes of text, by a model unpacked from {size["model"]:,} bytes.</p>
 </div>"""
 
@@ -100,6 +104,8 @@ def _alarms(result: Mapping[str, Any]) -> str:
     over = result["bytes"]["total"] - result["bytes"]["cap"]
     if over > 0:
         said.append(f"<b>Over the cap</b> by {over:,} bytes. This artifact is not a legal entry.")
+    if not result.get("complete", True):
+        said.append("<b>Not complete.</b> The seconds for scoring ran out, so this number counts for nothing.")
     if result.get("interrupted"):
         said.append("<b>Interrupted.</b> Training was stopped by hand; what had been trained was packed and scored.")
     return "\n".join(f'<p class="alarm">{text}</p>' for text in said)
@@ -140,11 +146,11 @@ def _cards(result: Mapping[str, Any]) -> str:
 
 
 def _curves(events: Sequence[Event]) -> str:
-    return _section(
+    return section(
         "Training",
         "Training loss of each step (thin) and smoothed (thick), on the validation text's scale of bits per byte; "
         "dots are validation before packing, the dashed line is what the unpacked artifact scores.",
-        _figure(plots.curves(events), plots.curves(events, width=NARROW)),
+        figure_pair(plots.curves(events), plots.curves(events, width=NARROW)),
     )
 
 
@@ -164,8 +170,8 @@ def _forecasts(result: Mapping[str, Any], events: Sequence[Event]) -> str:
     note = "What the model would have weighed on the table's own grids, by its weights at that step."
     if weighed[-1].fills:
         note += " Packing then solved for other steps, to fill the cap or to meet it."
-    table = _table(["step", "model", "with code", "of the cap"], rows, foot=foot, tall=len(rows) > 14)
-    return _section("Size forecast while training", note, table)
+    table = table_of(["step", "model", "with code", "of the cap"], rows, foot=foot, tall=len(rows) > 14)
+    return section("Size forecast while training", note, table)
 
 
 def _scores(result: Mapping[str, Any]) -> str:
@@ -183,7 +189,7 @@ def _scores(result: Mapping[str, Any]) -> str:
         ]
         rows.append(f"<tr{chosen}>{''.join(cells)}</tr>")
     heads = ["*weights", "*windows", "nats/token", "bits/byte", "vs graded", "seconds"]
-    return _section("Scores", "", _table(heads, rows)) if rows else ""
+    return section("Scores", "", table_of(heads, rows)) if rows else ""
 
 
 def _roles(by_role: Sequence[Mapping[str, Any]]) -> str:
@@ -206,15 +212,16 @@ def _roles(by_role: Sequence[Mapping[str, Any]]) -> str:
     sums = ["all", f"{tensors:,}", f"{weights:,}", f"{total:,}", f"{8 * total / max(weights, 1):.3f}", "100%"]
     cells = [_cell(value, text=not place) for place, value in enumerate(sums)]
     heads = ["*role", "tensors", "weights", "bytes", "bits/weight", "share"]
-    table = _table(heads, body, foot=f"<tr>{''.join(cells)}</tr>", sortable=True, sorted_by="bytes")
-    figure = _figure(plots.roles(by_role), plots.roles(by_role, width=NARROW))
-    return _section("Where the bytes are", "", figure + table)
+    table = table_of(heads, body, foot=f"<tr>{''.join(cells)}</tr>", sortable=True, sorted_by="bytes")
+    figure = figure_pair(plots.roles(by_role), plots.roles(by_role, width=NARROW))
+    return section("Where the bytes are", "", figure + table)
 
 
 def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     ranked = sorted(rows, key=lambda row: -row["bpb"])
+    adapted = any(row.get("without") is not None for row in rows)
     body = []
     for row in ranked[:_MOST_DOCUMENTS]:
         cells = [
@@ -224,14 +231,20 @@ def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
             _cell(f"{row['loss']:.4f}", value=row["loss"]),
             _cell(f"{row['bpb']:.4f}", value=row["bpb"]),
         ]
+        if adapted:
+            saved = 0.0 if row["without"] is None else row["without"] - row["bpb"]
+            cells.append(_cell(f"{saved:+.4f}".replace("-", "−"), value=saved))
         body.append(f"<tr>{''.join(cells)}</tr>")
-    heads = ["*document", "bytes", "tokens", "nats/token", "bits/byte"]
-    table = _table(heads, body, sortable=True, sorted_by="bits/byte", tall=len(body) > 14)
+    heads = ["*document", "bytes", "tokens", "nats/token", "bits/byte", *["saved"] * adapted]
+    table = table_of(heads, body, sortable=True, sorted_by="bits/byte", tall=len(body) > 14)
     count = f"The {len(body):,} hardest of {len(ranked):,}. " if len(ranked) > len(body) else ""
-    figure = _figure(plots.documents(rows), plots.documents(rows, width=NARROW))
-    return _section(
-        "Documents", count + "A dot's area grows with the document; its stem starts at the mean.", figure + table
+    figures = figure_pair(plots.documents(rows), plots.documents(rows, width=NARROW))
+    parts = section(
+        "Documents", count + "A dot's area grows with the document; its stem starts at the mean.", figures + table
     )
+    saved_by = figure_pair(plots.gains(rows), plots.gains(rows, width=NARROW))
+    said = "Bits per byte of each document without adaptation, less those with it. Dashed: over all bytes."
+    return section("What adaptation saved", said, saved_by) + parts
 
 
 def _recipe(describe: str) -> str:
@@ -250,12 +263,12 @@ def _recipe(describe: str) -> str:
 
 def _machine(result: Mapping[str, Any]) -> str:
     rows = machine_rows(result)
-    return _section("Machine", "", _pairs(rows)) if rows else ""
+    return section("Machine", "", _pairs(rows)) if rows else ""
 
 
 def _again(result: Mapping[str, Any]) -> str:
     command = result.get("command") or _command(result)
-    return _section(
+    return section(
         "Run it again",
         "The first line trains and packs the same recipe; the second scores the artifact beside this page from its "
         "bytes alone.",
@@ -267,38 +280,42 @@ def _command(result: Mapping[str, Any]) -> str:
     return f"pargolf train {shlex.quote(str(result['recipe']))} --data DATA --out RUN --seed {result['seed']}"
 
 
-def _section(heading: str, note: str, content: str) -> str:
+def section(heading: str, note: str, content: str) -> str:
+    """Return a part of a page, nothing where it has no `content` (HTML); heading and note are text."""
     if not content:
         return ""
     said = f'<p class="note">{escape(note)}</p>' if note else ""
     return f"<section><h2>{escape(heading)}</h2>{said}{content}</section>"
 
 
-def _figure(wide: str, narrow: str) -> str:
+def figure_pair(wide: str, narrow: str) -> str:
+    """Return a plot in its two widths, of which the reader's screen shows one."""
     if not wide:
         return ""
     return f'<figure><div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>'
 
 
-def _table(
+def table_of(
     heads: Iterable[str],
     rows: Sequence[str],
     *,
     foot: str = "",
     sortable: bool = False,
     sorted_by: str = "",
+    up: bool = False,
     tall: bool = False,
+    name: str = "",
 ) -> str:
-    """A table; a head that begins with `*` stands over words, the others over numbers."""
+    """Return a table; a head that begins with `*` stands over words, the others over numbers."""
     cells = []
     for head in heads:
-        name = escape(head.removeprefix("*"))
+        words = escape(head.removeprefix("*"))
         kind = ' class="text"' if head.startswith("*") else ""
-        order = ' aria-sort="descending"' if sorted_by == head else ""
-        button = f'<button type="button">{name}</button>' if sortable else name
+        order = f' aria-sort="{"ascending" if up else "descending"}"' if sorted_by == head else ""
+        button = f'<button type="button">{words}</button>' if sortable else words
         cells.append(f'<th scope="col"{kind}{order}>{button}</th>')
     end = f"<tfoot>{foot}</tfoot>" if foot else ""
-    mark = " data-sortable" if sortable else ""
+    mark = (f' id="{name}"' if name else "") + (" data-sortable" if sortable else "")
     return (
         f'<div class="scroll{" tall" if tall else ""}"><table{mark}><thead><tr>{"".join(cells)}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody>{end}</table></div>"
@@ -316,6 +333,16 @@ def _cell(shown: str, *, text: bool = False, mono: bool = False, value: float | 
     kind = f' class="{kinds}"' if kinds else ""
     data = "" if value is None else f' data-value="{value!r}"'
     return f"<td{kind}{data}>{escape(shown)}</td>"
+
+
+def number_cell(shown: str, value: float) -> str:
+    """Return a cell of a number, sorted by `value`; minus signs are set as such."""
+    return _cell(shown.replace("-", "−"), value=value)
+
+
+def text_cell(shown: str, *, kind: str = "") -> str:
+    """Return a cell of words."""
+    return f'<td class="{f"text {kind}".strip()}">{escape(shown)}</td>'
 
 
 def _seconds(seconds: float) -> str:

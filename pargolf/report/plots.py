@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from pargolf.core.events import Event, PhaseBegan, Scored, Step, Stopped, Validated
 from pargolf.report.drawing import FIRST, INK, SECOND, STYLE, WIDE, cut, new_figure, si, svg_text
 
+Values = np.ndarray[Any, Any]
 _MOST_POINTS = 600
 _MOST_DOCUMENTS = 400
 
@@ -26,12 +27,12 @@ def curves(events: Sequence[Event], *, width: float = WIDE) -> str:
         return ""
     seconds = np.array([step.seconds for step in steps])
     loss = np.array([step.loss for step in steps], dtype=float)
-    ratio = _bpb_per_loss(events)
+    ratio = bpb_per_loss(events)
     unit = ratio or 1.0
     with matplotlib.rc_context(STYLE):
         figure, (upper, lower) = new_figure(width, 4.6, rows=[5, 1])
-        keep = _thin(len(steps))
-        smooth = _smoothed(loss)
+        keep = thin(len(steps))
+        smooth = smoothed(loss)
         upper.plot(seconds[keep], unit * loss[keep], color=FIRST, linewidth=0.7, alpha=0.35)
         upper.plot(seconds[keep], unit * smooth[keep], color=FIRST, linewidth=1.8, label="training, smoothed")
         _validation(upper, events)
@@ -99,43 +100,73 @@ def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
     bpb = np.array([row["bpb"] for row in ranked])
     size = np.array([row["bytes"] for row in ranked], dtype=float)
     mean = float(np.average(bpb, weights=size))
-    places = np.arange(len(ranked))
-    titles: dict[str, str] = {}
+    titles = {}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 3.0, rows=[1])
-        axes.axhline(mean, color=INK, linewidth=0.6, alpha=0.6)
-        if len(ranked) <= _MOST_DOCUMENTS:
-            for place, row in enumerate(ranked):
-                colour = SECOND if row["bpb"] > mean else FIRST
-                dot = 3 + 6 * float(np.sqrt(row["bytes"] / size.max())) * min(1.0, 12 * width / len(ranked))
-                name = f"tip-{place}"
-                axes.plot(
-                    [place, place],
-                    [mean, row["bpb"]],
-                    color=colour,
-                    linewidth=1.0,
-                    marker="o",
-                    markersize=dot,
-                    markeredgewidth=0,
-                    markevery=[1],
-                    gid=name,
-                )
-                titles[name] = f"{row['id']}: {row['bpb']:.4f} bits per byte over {row['bytes']:,} bytes"
-            axes.set_xlim(-0.7, len(ranked) - 0.3)
-        else:
-            keep = _thin(len(ranked))
-            axes.fill_between(places[keep], mean, bpb[keep], where=bpb[keep] >= mean, color=SECOND, alpha=0.5)
-            axes.fill_between(places[keep], mean, bpb[keep], where=bpb[keep] <= mean, color=FIRST, alpha=0.5)
-            axes.set_xlim(0, len(ranked) - 1)
-        spread = max(float(bpb.max() - bpb.min()), 1e-3)
-        axes.set_ylim(float(bpb.min()) - 0.16 * spread, float(bpb.max()) + 0.16 * spread)
-        axes.set_ylabel("bits per byte")
-        axes.set_xticks([])
-        axes.spines["bottom"].set_visible(False)
+        for place, row in enumerate(ranked):
+            titles[f"tip-{place}"] = f"{row['id']}: {row['bpb']:.4f} bits per byte over {row['bytes']:,} bytes"
+        _stems(axes, bpb, size, base=mean, width=width, over=SECOND, under=FIRST)
         axes.set_xlabel(f"{len(ranked):,} documents, easiest to hardest")
         where = (0.0, mean) if float(bpb[0]) < mean else (0.0, float(bpb.max()))
         axes.annotate(f"mean over all bytes {mean:.4f}", where, (0, 6), textcoords="offset points", alpha=0.8)
         return svg_text(figure, "documents", "Bits per byte of each validation document", titles)
+
+
+def gains(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE, name: str = "gains") -> str:
+    """Return what adaptation saved in each document, most to least; empty where no row has a score without it."""
+    both = [row for row in rows if row["bytes"] and row.get("without") is not None]
+    ranked = sorted(both, key=lambda row: (row["bpb"] - row["without"], str(row["id"])))
+    if not ranked:
+        return ""
+    saved = np.array([row["without"] - row["bpb"] for row in ranked])
+    size = np.array([row["bytes"] for row in ranked], dtype=float)
+    mean = float(np.average(saved, weights=size))
+    titles = {}
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = new_figure(width, 2.6, rows=[1])
+        for place, row in enumerate(ranked):
+            now = f"{row['bpb']:.4f} adapted, {row['without']:.4f} without"
+            titles[f"tip-{place}"] = f"{row['id']}: {saved[place]:+.4f} bits per byte saved ({now})"
+        _stems(axes, saved, size, base=0.0, width=width, over=FIRST, under=SECOND)
+        axes.axhline(mean, color=INK, linewidth=0.6, alpha=0.6, dashes=(5, 3))
+        axes.set_ylabel("bits per byte saved")
+        axes.set_xlabel(f"{len(ranked):,} documents, most to least")
+        shown = f"{mean:.4f} over all bytes"
+        axes.annotate(
+            shown, (1.0, mean), (0, 5), xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right"
+        )
+        return svg_text(figure, name, "Bits per byte that adaptation saved in each document", titles)
+
+
+def _stems(axes: Axes, values: Values, size: Values, *, base: float, width: float, over: str, under: str) -> None:
+    """A stem from `base` to each value, its dot as large as the document; thousands become two areas."""
+    count = len(values)
+    axes.axhline(base, color=INK, linewidth=0.6, alpha=0.6)
+    if count <= _MOST_DOCUMENTS:
+        for place in range(count):
+            axes.plot(
+                [place, place],
+                [base, values[place]],
+                color=over if values[place] > base else under,
+                linewidth=1.0,
+                marker="o",
+                markersize=3 + 6 * float(np.sqrt(size[place] / size.max())) * min(1.0, 12 * width / count),
+                markeredgewidth=0,
+                markevery=[1],
+                gid=f"tip-{place}",
+            )
+        axes.set_xlim(-0.7, count - 0.3)
+    else:
+        keep = thin(count)
+        places, shown = np.arange(count)[keep], values[keep]
+        axes.fill_between(places, base, shown, where=shown >= base, color=over, alpha=0.5)
+        axes.fill_between(places, base, shown, where=shown <= base, color=under, alpha=0.5)
+        axes.set_xlim(0, count - 1)
+    spread = max(float(values.max() - values.min()), 1e-3)
+    axes.set_ylim(min(base, float(values.min())) - 0.16 * spread, max(base, float(values.max())) + 0.16 * spread)
+    axes.set_ylabel("bits per byte")
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
 
 
 def _validation(axes: Axes, events: Sequence[Event]) -> None:
@@ -170,7 +201,7 @@ def _phases(axes: Axes, events: Sequence[Event], *, label: bool) -> None:
                 )
 
 
-def _limits(axes: Axes, seconds: np.ndarray[Any, Any], shown: list[np.ndarray[Any, Any]]) -> None:
+def _limits(axes: Axes, seconds: Values, shown: list[Values]) -> None:
     """Leave the first plunge out of sight: it would flatten all that follows."""
     smooth = shown[0]
     settled = smooth[seconds >= 0.12 * seconds[-1]]
@@ -186,7 +217,8 @@ def _times(factor: float) -> Any:
     return lambda values: factor * np.asarray(values)
 
 
-def _bpb_per_loss(events: Sequence[Event]) -> float | None:
+def bpb_per_loss(events: Sequence[Event]) -> float | None:
+    """Bits per byte for one nat per token, a constant of tokenizer and text; None before any scoring."""
     for event in reversed(events):
         if isinstance(event, Scored | Validated) and event.loss > 0 and np.isfinite(event.bpb / event.loss):
             return event.bpb / event.loss
@@ -198,16 +230,16 @@ def _packed(events: Sequence[Event]) -> Scored | None:
     return scored[-1] if scored else None
 
 
-def _smoothed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A mean over the last 2 % of the steps (5 at least), narrower at the start."""
+def smoothed(values: Values) -> Values:
+    """Return a mean over the last 2 % of the steps (5 at least), narrower at the start."""
     span = max(5, len(values) // 50)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     begins = np.maximum(ends - span, 0)
-    means: np.ndarray[Any, Any] = (sums[ends] - sums[begins]) / (ends - begins)
+    means: Values = (sums[ends] - sums[begins]) / (ends - begins)
     return means
 
 
-def _thin(count: int) -> np.ndarray[Any, Any]:
-    """Indices of at most `_MOST_POINTS` of `count` points, first and last among them."""
+def thin(count: int) -> Values:
+    """Return indices of at most `_MOST_POINTS` of `count` points, first and last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(int))

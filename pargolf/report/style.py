@@ -11,14 +11,18 @@ CSS = """
 :root {
   color-scheme: light dark;
   --ground: #ffffff; --raised: #f6f7f9; --line: #e3e6ea; --ink: #14171c; --soft: #5b6470;
-  --series-1: #0b6cb8; --series-2: #c8520a; --accent: #0b6cb8; --warn: #b42318;
+  --series-1: #0b6cb8; --series-2: #bf4c06; --series-3: #00805a; --series-4: #7b4ab5;
+  --series-5: #8f6600; --series-6: #0a7c8c; --series-7: #b8326f; --series-8: #6b7480;
+  --accent: #0b6cb8; --warn: #b42318; --good: #00805a;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif;
   --mono: ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #0f1216; --raised: #171b21; --line: #2a3038; --ink: #e8ebef; --soft: #97a1ad;
-    --series-1: #58b0f5; --series-2: #f59a4c; --accent: #58b0f5; --warn: #ff8a7a;
+    --series-1: #58b0f5; --series-2: #f59a4c; --series-3: #4fc48f; --series-4: #b99af0;
+    --series-5: #dcb85a; --series-6: #56c7d6; --series-7: #f28ab8; --series-8: #97a1ad;
+    --accent: #58b0f5; --warn: #ff8a7a; --good: #4fc48f;
   }
 }
 * { box-sizing: border-box; }
@@ -29,6 +33,9 @@ body {
 }
 main { max-width: 62rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
 h1 { font-size: 1.05rem; font-weight: 600; margin: 0; letter-spacing: -.005em; overflow-wrap: anywhere; }
+h3 { font-size: .95rem; font-weight: 600; margin: 1.4rem 0 .4rem; }
+a { color: inherit; text-decoration-color: var(--line); text-underline-offset: .2em; }
+a:hover { text-decoration-color: currentColor; }
 h2 { font-size: 1.25rem; font-weight: 600; letter-spacing: -.015em; margin: 0 0 .3rem; }
 p { margin: 0; }
 section { margin-top: 4rem; }
@@ -124,7 +131,65 @@ details summary { cursor: pointer; font-size: 1.25rem; font-weight: 600; letter-
 details[open] summary { margin-bottom: .8rem; }
 footer { margin-top: 5rem; color: var(--soft); font-size: .84rem; }
 
+main:has(.board) { max-width: 70rem; }
+.lost { margin: 1.2rem 0 0; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 2.5rem; }
+.filter { display: flex; align-items: baseline; gap: 1rem; margin-bottom: .8rem; }
+.filter input {
+  font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--line);
+  border-radius: .4rem; padding: .45rem .75rem; width: min(22rem, 100%);
+}
+.filter input:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
+.filter output { color: var(--soft); font-size: .9rem; white-space: nowrap; }
+#runs tbody tr:hover td, #runs tbody tr.hot td { background: var(--raised); }
+#runs td:first-child { padding-right: .6rem; }
+.key { display: inline-block; width: .6rem; height: .6rem; border-radius: 50%; margin-right: .55rem; }
+.key, .dots { --hue: var(--series-8); }
+.s1 { --hue: var(--series-1) !important; } .s2 { --hue: var(--series-2) !important; }
+.s3 { --hue: var(--series-3) !important; } .s4 { --hue: var(--series-4) !important; }
+.s5 { --hue: var(--series-5) !important; } .s6 { --hue: var(--series-6) !important; }
+.s7 { --hue: var(--series-7) !important; }
+.key { background: var(--hue); }
+.front { margin-left: .6rem; font-size: .74rem; font-weight: 600; color: var(--accent); }
+td.good { color: var(--good); }
+td.bad { color: var(--warn); font-weight: 600; }
+td.long { white-space: normal; min-width: 16rem; }
+td.strip { width: 34%; min-width: 11rem; padding-right: .6rem; }
+.dots { display: block; position: relative; height: 1.1rem; }
+.dots b {
+  position: absolute; top: .43rem; height: .24rem; min-width: 2px; border-radius: 2px; background: var(--hue);
+  opacity: .28;
+}
+.dots i {
+  position: absolute; top: .3rem; width: .5rem; height: .5rem; margin-left: -.25rem; border-radius: 50%;
+  background: var(--hue);
+}
+.split { margin-top: 1.1rem; }
+.split p { font-size: .92rem; margin-bottom: .35rem; }
+.split small { color: var(--soft); margin-left: .5rem; font-size: .84rem; }
+.split .track {
+  display: flex; gap: 2px; height: .8rem; border-radius: .4rem; overflow: hidden; background: var(--line);
+}
+.keys { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: 0; padding: 0; }
+.keys li { color: var(--soft); font-size: .9rem; }
+.keys li::before {
+  content: ""; display: inline-block; width: .6rem; height: .6rem; border-radius: 2px; margin-right: .5rem;
+  background: var(--part);
+}
+.k0 { --part: var(--series-1); } .k4 { --part: var(--series-2); }
+.k1 { --part: color-mix(in srgb, var(--series-1) 66%, var(--ground)); }
+.k2 { --part: color-mix(in srgb, var(--series-1) 42%, var(--ground)); }
+.k3 { --part: color-mix(in srgb, var(--series-1) 24%, var(--ground)); }
+.split .track span { background: var(--part); }
+svg [data-runs] { transition: opacity .12s; }
+svg.lit [data-runs]:not(.hot) { opacity: .14; }
+[hidden], svg [data-runs].gone { display: none; }
+
 @media (max-width: 44rem) {
+  .pair { grid-template-columns: 1fr; gap: 1.5rem; }
+  td.strip { min-width: 8rem; }
+  .front { display: none; }
+  #runs th:first-child, #runs td:first-child { position: sticky; left: 0; background: var(--ground); }
   main { padding: 2rem 1.1rem 3rem; }
   section { margin-top: 3rem; }
   .hero { grid-template-columns: 1fr; margin-top: 2.2rem; }
@@ -155,5 +220,43 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
     body.append(...[...body.rows].sort((a, b) => up ? order(a, b) : order(b, a)));
   }));
+}
+"""
+
+BOARD_SCRIPT = """
+{
+  const rows = [...document.querySelectorAll("#runs tbody tr")], count = document.getElementById("count");
+  const shown = [...document.querySelectorAll("[data-runs]")], box = document.getElementById("filter");
+  const of = thing => thing.dataset.runs.split(" ");
+  const number = value => value.toLocaleString("en");
+  const filter = () => {
+    const words = box.value.toLowerCase().split(/\\s+/).filter(word => word), left = new Set();
+    for (const row of rows) {
+      const fits = words.every(word => (row.dataset.words + " " + row.textContent.toLowerCase()).includes(word));
+      row.hidden = !fits;
+      if (fits) left.add(row.dataset.run);
+    }
+    for (const thing of shown) {
+      const gone = !of(thing).some(run => left.has(run));
+      if (thing instanceof SVGElement) thing.classList.toggle("gone", gone); else thing.hidden = gone;
+    }
+    count.textContent = number(left.size) + " of " + number(rows.length);
+  };
+  const light = run => {
+    for (const thing of shown) thing.classList.toggle("hot", run !== null && of(thing).includes(run));
+    for (const row of rows) row.classList.toggle("hot", row.dataset.run === run);
+    for (const plot of new Set(shown.map(thing => thing.ownerSVGElement)))
+      plot?.classList.toggle("lit", run !== null && plot.querySelector(".hot") !== null);
+  };
+  box?.addEventListener("input", filter);
+  for (const row of rows) {
+    row.addEventListener("pointerenter", () => light(row.dataset.run));
+    row.addEventListener("pointerleave", () => light(null));
+  }
+  for (const thing of shown.filter(thing => thing instanceof SVGElement && of(thing).length === 1)) {
+    thing.addEventListener("pointerenter", () => light(of(thing)[0]));
+    thing.addEventListener("pointerleave", () => light(null));
+  }
+  if (box?.value) filter();
 }
 """

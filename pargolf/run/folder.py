@@ -1,7 +1,7 @@
 """A run's folder: what it holds, and that nothing of anybody's is overwritten without being told.
 
-recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  result.json  report.html
-checkpoints/ while it trains
+recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  documents.json  result.json
+report.html  checkpoints/ while it trains
 """
 
 import json
@@ -28,6 +28,7 @@ FILES = (
     "hessians.safetensors",
     "model.pargolf",
     "tokenizer.model",
+    "documents.json",
     "result.json",
     "report.html",
 )

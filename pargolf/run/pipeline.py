@@ -16,7 +16,6 @@ from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_json, write_text
-from pargolf.core.spec import rows
 from pargolf.core.world import World, join_world
 from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
@@ -24,11 +23,11 @@ from pargolf.data.overlap import check_overlap
 from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.score import Score
 from pargolf.kernels.compiled import compiled_kernels
-from pargolf.report.html import run_page
 from pargolf.report.runlog import EventFile, LogFile
 from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack
+from pargolf.run.page import page_of
 from pargolf.run.recipe import Recipe, Windows, fit_to_data
 from pargolf.run.resume import earlier_events, open_run
 from pargolf.run.score import Validation, scored, tokenizer_digest, watched
@@ -77,23 +76,15 @@ def run_recipe(
             try:
                 event = next(stages)
             except StopIteration as end:
-                result, unpacked, graded = end.value
+                result, unpacked, documents = end.value
                 break
             if not isinstance(event, Progress) and not (isinstance(event, Started) and kept):
-                kept.append(event)
                 events.write(event)
                 log.write(event)
             yield event
     result |= {"overlap": overlap, "command": command}
-    page = run_page(
-        result,
-        kept,
-        by_role=unpacked.artifact.by_role(),
-        documents=validation.documents(graded),
-        describe="\n".join(f"{path} = {value}" for path, value in rows(recipe).items()),
-        title=recipe.name,
-    )
-    write_text(folder["report.html"], page)
+    write_json(folder["documents.json"], documents)
+    write_text(folder["report.html"], page_of(folder, result, by_role=unpacked.artifact.by_role()))
     write_json(folder["result.json"], result)
     folder.drop_checkpoints()
 
@@ -117,8 +108,8 @@ def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
 
 def _stages(
     recipe: Recipe, validation: Validation, keeping: Keeping, *, seed: int, world: World
-) -> Generator[Event, None, tuple[dict[str, Any], Unpacked, Score]]:
-    """Train, pack, unpack, score; returns the result, what was unpacked, and the final score.
+) -> Generator[Event, None, tuple[dict[str, Any], Unpacked, list[dict[str, Any]]]]:
+    """Train, pack, unpack, score; returns the result, what was unpacked, and the final score by document.
 
     A call of all processes; only the first one packs and writes, and the others receive its bytes.
     """
@@ -161,12 +152,13 @@ def _stages(
         parts = validation.grade(unpacked.model, windows, vocab=recipe.model.vocab, seconds=left, world=world)
         scores[name] = yield from watched(parts, Score)
         yield scored(name, scores[name])
-    final = scores[name]
+    final, without = scores[name], None
     if recipe.adapt is not None:
         left = recipe.budget.eval_seconds - scoring.seconds
         learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=final, seconds=left)
         adapted = yield from watched(learning, Adapted)
-        final = scores["adapted"] = adapted.score
+        without, final = final, adapted.score
+        scores["adapted"] = final
         facts["adaptation"] = adapted.verdict
         yield scored("adapted", final)
     result = {
@@ -189,7 +181,7 @@ def _stages(
         "budget": asdict(recipe.budget),
         "machine": machine(world),
     }
-    return result, unpacked, final
+    return result, unpacked, validation.documents(final, without=without)
 
 
 def _scorings(recipe: Recipe) -> list[tuple[str, Windows]]:

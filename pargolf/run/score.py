@@ -17,7 +17,7 @@ from pargolf.data.folder import DataFolder, find_tokenizer
 from pargolf.data.meta import file_sha256
 from pargolf.data.tokens import count_bytes
 from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
-from pargolf.evaluate.bpb import by_document
+from pargolf.evaluate.bpb import DocumentRow, by_document
 from pargolf.evaluate.score import Predictor, Score, final, merge, score
 from pargolf.run.pack import Unpacked
 from pargolf.run.recipe import Windows
@@ -109,12 +109,26 @@ class Validation:
             score(predictor, tokens, windows, byte_counts=counts, vocab=vocab, bos=self.data.bos, device=device)
         )
 
-    def documents(self, graded: Score) -> list[dict[str, Any]]:
-        """Per-document loss and BPB, with the documents' ids where the data keeps them."""
-        rows = by_document(self.tokens, graded.nats_N, self.byte_counts, self.data.bos)
-        named = self.data.rows("val")
-        ids = [row.id for row in named] if named and len(named) == len(rows) else [f"{i}" for i in range(len(rows))]
-        return [{"id": name, **{k: row[k] for k in ("bytes", "tokens", "loss", "bpb")}} for name, row in zip(ids, rows)]
+    def documents(self, graded: Score, *, without: Score | None = None) -> list[dict[str, Any]]:
+        """Loss and BPB of each document that was graded in full, by its id where the data keep them.
+
+        `without` is the BPB in the score of that name (the same model's that did not adapt), None where there is none.
+        """
+        rows, before = ([] if score is None else self._by_document(score) for score in (graded, without))
+        bare = {row["index"]: row["bpb"] for row in before}
+        named = self.data.rows("val") or []
+        return [
+            {
+                "id": named[row["index"]].id if row["index"] < len(named) else f"{row['index']}",
+                **{key: row[key] for key in ("bytes", "tokens", "loss", "bpb")},
+                "without": bare.get(row["index"]),
+            }
+            for row in rows
+            if row["bytes"]
+        ]
+
+    def _by_document(self, graded: Score) -> list[DocumentRow]:
+        return by_document(self.tokens, graded.nats_N, self.byte_counts, self.data.bos)
 
 
 def tokenizer_file(data: DataFolder) -> Path | None:

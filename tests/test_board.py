@@ -1,0 +1,141 @@
+"""The board: which runs it finds, what is on the front, what the page says, and that nothing of anybody's is lost."""
+
+import json
+import shutil
+
+import made_up
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_report import balanced
+
+import pargolf
+from pargolf.core.errors import UserError
+from pargolf.report import board_plots
+from pargolf.report.board import board_page
+from pargolf.report.entry import Entry, front, grouped
+from pargolf.report.stats import compare_scores
+from pargolf.run.board import gather
+
+
+@pytest.fixture(scope="module")
+def page():
+    return board_page(made_up.entries(), ablations=[made_up.ablation()], audits=made_up.audits())
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=1, max_size=12))
+def test_the_front_is_what_nothing_beats_in_everything(goals):
+    runs = [
+        Entry("", {"val_bpb": a, "bytes": {"total": b}, "train_seconds": c, "digest": "", "recipe": ""})
+        for a, b, c in goals
+    ]
+    expected = set()
+    for i, ours in enumerate(goals):
+        better = [all(a <= b for a, b in zip(t, ours)) and any(a < b for a, b in zip(t, ours)) for t in goals]
+        if not any(better):
+            expected.add(i)
+    assert front(runs) == expected and expected
+
+
+def test_runs_of_one_digest_are_a_recipe_and_names_tell_them_apart():
+    runs = [*made_up.entries(), made_up.entry("house", 7, digest="f" * 16)]
+    groups = grouped(runs)
+    assert sorted(run for group in groups for run in group.runs) == list(range(len(runs)))
+    assert [group.mean for group in groups] == sorted(group.mean for group in groups)
+    assert [group.name for group in groups if group.name.startswith("house")] == sorted(
+        (f"house {digest[:6]}" for digest in (runs[0].result["digest"], "f" * 16)),
+        key=lambda name: next(group.mean for group in groups if group.name == name),
+    )
+    assert set(groups[-1].by_seed) == {42, 314, 999}
+    other = made_up.entry("house", 8, val_bytes=1)
+    assert len(grouped([runs[0], other])) == 2  # another text is another table
+
+
+def test_the_page_nests_and_fetches_nothing(page):
+    found = balanced(page)
+    assert len(found.ids) == len(set(found.ids)) and "default-src &#x27;none&#x27;" in page
+    assert {link for link in found.fetched if not link.startswith("#")} == {"run.html"}  # links to pages, a click each
+    assert page == board_page(made_up.entries(), ablations=[made_up.ablation()], audits=made_up.audits())
+
+
+def test_the_page_says_who_is_best_and_how_surely(page):
+    groups = grouped(made_up.entries())
+    test = compare_scores(groups[0].by_seed, groups[1].by_seed, bar=0.0, nats=1.0)
+    best = min(entry.bpb for entry in made_up.entries())
+    assert f'<p class="number">{best:.4f}</p>' in page
+    assert f"beats {groups[1].name} by {test.gain_bpb:.4f}, p = {test.p:.2g}" in page
+    for words in ("value embeddings", "GPTQ</b> It would not fit", "records/track/B &lt;b&gt;", "two_pass", "+ XSA"):
+        assert words in page
+
+
+def test_an_unsound_run_is_not_the_best_and_different_texts_are_said():
+    good, bad = made_up.entry("house", 42), made_up.entry("pr549", 1, val_bpb=0.5, complete=False)
+    page = board_page([good, bad])
+    assert f'<p class="number">{good.bpb:.4f}</p>' in page and "not every token graded" in page
+    assert "Different texts" in board_page([good, made_up.entry("pr549", 1, val_bytes=7)])
+    assert "Different texts" not in page
+
+
+def test_plots_are_the_same_bytes_and_carry_the_runs_they_show():
+    runs = made_up.entries()
+    groups = grouped(runs)
+    for draw in (board_plots.all_curves, board_plots.forecasts):
+        svg = draw(runs, groups)
+        assert svg == draw(runs, groups) and 'data-runs="' in svg
+    svg = board_plots.frontier(runs, groups, of="bytes", label="bytes")
+    assert all(f'data-runs="{run}"' in svg for run in range(len(runs)))
+    bare = [Entry("", runs[0].result)]
+    assert board_plots.all_curves(bare, grouped(bare)) == board_plots.forecasts(bare, grouped(bare)) == ""
+    assert board_page(bare)
+
+
+def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):
+    folder, result = run
+    first = tmp_path / "a" / "seed-3"
+    shutil.copytree(folder, first)
+    (first / "report.html").unlink()
+    assert pargolf.write_report([first]) == first / "report.html"
+    assert f"{result['val_bpb']:.4f}" in (first / "report.html").read_text()
+    assert (first / "report.html").read_text() == (folder / "report.html").read_text()  # as the run wrote it
+    second = tmp_path / "a" / "seed-4"
+    shutil.copytree(first, second)
+    (second / "result.json").write_text(json.dumps(result | {"seed": 4}))
+    cut = tmp_path / "a" / "seed-5"
+    shutil.copytree(first, cut)
+    (cut / "result.json").unlink()
+    assert gather([tmp_path]).unfinished == 1
+    board = pargolf.write_report([tmp_path])
+    text = board.read_text()
+    assert board == tmp_path / "board.html" and 'href="a/seed-3/report.html"' in text and "2 runs" in text
+    assert ">PASS<" in text  # the auditor was asked
+    board.write_text("my own notes")
+    with pytest.raises(UserError, match="no page of this package"):
+        pargolf.write_report([tmp_path])
+    assert pargolf.write_report([tmp_path], force=True) == board and "2 runs" in board.read_text()
+
+
+def test_what_an_ablation_ran_stands_aside(run, tmp_path):
+    folder, _ = run
+    shutil.copytree(folder, tmp_path / "parts" / "everything" / "seed-3")
+    (tmp_path / "parts" / "ablation.json").write_text(json.dumps(made_up.ablation()))
+    assert len(gather([tmp_path]).runs) == 1  # there is nothing else to show
+    shutil.copytree(folder, tmp_path / "house")
+    found = gather([tmp_path])
+    assert found.runs == (tmp_path / "house",) and found.ablations == (tmp_path / "parts",)
+    assert "value embeddings" in pargolf.write_report([tmp_path]).read_text()
+
+
+def test_folders_without_runs_and_damaged_ones_are_one_line(run, tmp_path):
+    with pytest.raises(UserError, match="No finished run"):
+        gather([tmp_path])
+    with pytest.raises(UserError, match="is no folder"):
+        gather([tmp_path / "absent"])
+    for name in ("a", "b"):
+        shutil.copytree(run[0], tmp_path / name)
+    (tmp_path / "a" / "result.json").write_text(json.dumps({"recipe": "x"}))
+    with pytest.raises(UserError, match=r"lacks bytes, digest.*another version"):
+        pargolf.write_report([tmp_path])
+    (tmp_path / "a" / "result.json").write_text(json.dumps(run[1]))
+    (tmp_path / "a" / "ablation.json").write_text("[]")
+    with pytest.raises(UserError, match="is no ablation"):
+        pargolf.write_report([tmp_path])
