@@ -30,6 +30,7 @@ from pargolf.recipes import catalog
 from pargolf.report.board import board_page
 from pargolf.report.html import PROOF
 from pargolf.report.stats import Comparison, Spread, spread
+from pargolf.report.track import check_trackers, track
 from pargolf.run.ablate import Edits, base_parts, chosen, edited_parts, in_plain_windows, run_ablations, worth_row
 from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
 from pargolf.run.board import entry_of, gather, read_ablation
@@ -71,18 +72,21 @@ def train_events(
     device: str | None = None,
     allow_overlap: bool = False,
     checkpoint_every: float = 60.0,
+    trackers: Sequence[str] = (),
 ) -> Iterator[Event | dict[str, Any]]:
     """Train, pack, unpack and score a recipe into the folder `out`; ends with what `result.json` holds.
 
-    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields anything.
+    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields anything. `trackers`:
+    `tensorboard`, `trackio` or `wandb`, each an extra.
     """
+    check_trackers(trackers)
     system = recipe(found, scale=scale, changes=changes)
     rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
     named = found.name if isinstance(found, Recipe) else found
     size = f"--scale {scale}" if scale else ""
     command = f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
     speaks = False
-    for event in run_recipe(
+    events = run_recipe(
         system,
         open_data(data),
         out,
@@ -93,7 +97,8 @@ def train_events(
         allow_overlap=allow_overlap,
         command=" ".join(command.split()),
         checkpoint_every=checkpoint_every,
-    ):
+    )
+    for event in track(events, trackers, folder=out):
         speaks = True
         yield event
     if speaks:

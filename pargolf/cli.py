@@ -117,6 +117,9 @@ def train(
     threads: ThreadsOpt = 0,
     device: DeviceOpt = None,
     allow_overlap: Annotated[bool, typer.Option(help="Train although validation text is in training.")] = False,
+    trackers: Annotated[
+        list[str] | None, typer.Option("--track", help="tensorboard, trackio or wandb; may be repeated.")
+    ] = None,
 ) -> None:
     """Train a recipe, pack it under its cap, and score what was unpacked."""
     _threads(threads)
@@ -135,6 +138,7 @@ def train(
         checkpoint_every=checkpoint_every,
         device=device,
         allow_overlap=allow_overlap,
+        trackers=trackers or (),
     )
     _finish(events, out)
 
