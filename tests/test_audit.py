@@ -3,15 +3,17 @@
 import io
 import json
 import math
+import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from submissions import CACHE, LEGAL, TRACK, log_text, record, status, write
+from submissions import CACHE, LEGAL, TRACK, log_text, only_log, record, status, write
 
 from pargolf.audit import known
 from pargolf.audit.batch import Range, audit_all, read_reports
@@ -176,18 +178,37 @@ def test_known_constants_are_ln2_times_bytes_per_token():
 # ---- pages
 
 
+def shell(body: str, *, title: str, style: str) -> str:
+    return f"<title>{escape(title)}</title><style>{style}</style>{body}"
+
+
 def test_the_site_escapes_and_fetches_nothing(tmp_path):
     hostile = '</td><script>alert(1)</script>"'
     folder = record(tmp_path, json={"val_bpb": 1.2, "bytes_total": 17_000_000, "name": hostile}, readme=f"# {hostile}")
     (folder / f"{hostile.replace('/', '')}.log").write_text(log_text(total=17_000_000))
     held = json.loads(json.dumps(audit(folder).to_json()))
     numbered = {**held, "target": "git:/x@pull/861/head"}
-    index = write_site([numbered, held], tmp_path / "site", shell=lambda body, title: f"<title>{title}</title>{body}")
+    index = write_site([numbered, held], tmp_path / "site", shell=shell)
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text()
         assert "<script>alert" not in text and "http" not in text
     assert "#861" in index.read_text() and "over the cap" in index.read_text()
     assert (tmp_path / "site/heads/861.html").exists()
+
+
+def test_the_site_names_folders_filters_and_corrected_scores(tmp_path):
+    wrong = log_text(ratio=3.04)
+    text = wrong[: wrong.index("final_")] + f"final_exact val_loss:{1.2 * 3.04:.8f} val_bpb:1.20000000\n"
+    held = json.loads(json.dumps(only_log(tmp_path, text).to_json()))
+    finding = next(f for f in held["findings"] if f["rule"] == "package")
+    finding["evidence"] = [{"file": f"{TRACK}/2026-01-02_Mine", "line": 0, "text": ""}]
+    reports = [{**held, "target": f"git:/x@pull/{n}/head"} for n in (10, 9, 8)]
+    page = write_site(reports, tmp_path / "site", shell=shell).read_text()
+    assert re.findall(r'data-short="#(\d+)"', page) == ["8", "9", "10"]
+    assert ">Mine<" in page and "2026-01-02" in page and 'value="byte_denominator"' in page
+    assert f"<s>1.2000</s> <b>{1.2 * 3.04 / 2.5832:.4f}</b>" in page
+    one = (tmp_path / "site/heads/9.html").read_text()
+    assert 'href="8.html"' in one and 'href="10.html"' in one and f"{TRACK}/2026-01-02_Mine" in one
 
 
 def test_the_rendered_report_shows_texts_literally(tmp_path):

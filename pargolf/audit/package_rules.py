@@ -127,7 +127,8 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
             "package", UNVERIFIABLE, held + ": nothing behind the number can be checked. Add the log.", (where,)
         )
     elif not lacking and not facts.json_error:
-        yield RuleFinding("package", PASS, "README, submission.json, log and script are there.")
+        text = "README, submission.json, log and script are there."
+        yield RuleFinding("package", PASS, text, (Evidence(facts.folder.path, 0, ""),))
 
 
 def outside_folder(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:

@@ -1,41 +1,29 @@
 """Every audit as pages for a browser: one table of all submissions with filters, one page of reasons for each.
 
 `write_site` takes the lines that `audit --all` wrote and a shell that puts a body between head and foot, so that the
-pages look like every other page of the package. Nothing is fetched; every text of a submission is escaped; a row reads
-well without any script, which only hides rows.
+pages look like every other page of the package. Nothing is fetched; every text of a submission is escaped; the table
+reads well without any script, which only hides and sorts rows.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pargolf.audit.verdict import ORDER, PASS
+from pargolf.audit.site_look import FILTER_SCRIPT, INDEX_CSS, VERDICT_CSS
+from pargolf.audit.verdict import FAIL, HOLD, ORDER, PASS, SUSPECT, UNVERIFIABLE
 from pargolf.core.files import write_text
 
 _WORSE_FIRST = tuple(reversed(ORDER))
-_FILTER = """
-<script>
-const rows = [...document.querySelectorAll("#all tbody tr")], count = document.getElementById("count");
-const word = document.getElementById("word"), boxes = [...document.querySelectorAll("[data-verdict]")];
-const rule = document.getElementById("rule");
-const show = () => {
-  const text = word.value.toLowerCase(), on = new Set(boxes.filter(b => b.checked).map(b => b.dataset.verdict));
-  let shown = 0;
-  for (const row of rows) {
-    const rules = row.dataset.rules.split(" ");
-    const fits = on.has(row.dataset.is) && (!rule.value || rules.includes(rule.value))
-      && row.textContent.toLowerCase().includes(text);
-    row.hidden = !fits;
-    shown += fits;
-  }
-  count.textContent = shown.toLocaleString("en") + " of " + rows.length.toLocaleString("en");
-};
-[word, rule, ...boxes].forEach(e => e.addEventListener("input", show));
-show();
-</script>
-"""
+_MEANS = {
+    FAIL: "proven, by arithmetic or by the submission's own words",
+    SUSPECT: "read from code or log; a probe would prove it",
+    UNVERIFIABLE: "something is missing",
+    HOLD: "a person has to decide",
+    PASS: "every check that ran found nothing wrong",
+}
 
 
 def write_site(
@@ -46,17 +34,22 @@ def write_site(
     Args:
         reports: reports in their JSON form.
         folder: where the pages go; it is made when it is not there.
-        shell: `shell(body, title=...)` gives a whole document.
+        shell: `shell(body, title=..., style=...)` gives a whole document.
         title: the index's heading.
     """
     folder = Path(folder)
     (folder / "heads").mkdir(parents=True, exist_ok=True)
     names = _names(reports)
-    for report, name in zip(reports, names):
-        body = f'<p class="note"><a href="../index.html">All submissions</a></p>\n{_report(report)}'
-        write_text(folder / "heads" / f"{name}.html", shell(body, title=f"{_short(report)}: {report['verdict']}"))
+    order = sorted(range(len(reports)), key=lambda i: (len(names[i]), names[i]))
+    for at, i in enumerate(order):
+        before = names[order[at - 1]] if at else ""
+        after = names[order[at + 1]] if at + 1 < len(order) else ""
+        body = _trail(before, after) + _report(reports[i])
+        heading = f"{_short(reports[i])}: {reports[i]['verdict']}"
+        write_text(folder / "heads" / f"{names[i]}.html", shell(body, title=heading, style=VERDICT_CSS))
     index = folder / "index.html"
-    write_text(index, shell(_index(reports, names, title), title=title))
+    body = _index([reports[i] for i in order], [names[i] for i in order], title)
+    write_text(index, shell(body, title=title, style=VERDICT_CSS + INDEX_CSS))
     return index
 
 
@@ -72,69 +65,157 @@ def _names(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     return [s[1:] if s[1:].isdigit() else f"report-{i}" for i, s in enumerate(shorts)]
 
 
+def _folders(report: Mapping[str, Any]) -> list[str]:
+    """The folders that a report judges, as its findings on the package name them."""
+    held = [e["file"] for f in report["findings"] if f["rule"] == "package" for e in f["evidence"] if not e["line"]]
+    return list(dict.fromkeys(path for path in held if path.startswith("records/") and path.count("/") == 2))
+
+
+# ---- all submissions
+
+
 def _index(reports: Sequence[Mapping[str, Any]], names: Sequence[str], title: str) -> str:
     verdicts = Counter(report["verdict"] for report in reports)
-    rules = sorted({f["rule"] for r in reports for f in r["findings"] if f["status"] != PASS})
-    box = '<label><input type="checkbox" data-verdict="{0}" checked> {0} {1:,}</label>'
-    boxes = " ".join(box.format(v, verdicts[v]) for v in _WORSE_FIRST)
-    options = "".join(f'<option value="{escape(rule)}">{escape(rule)}</option>' for rule in rules)
-    order = sorted(range(len(reports)), key=lambda i: (len(names[i]), names[i]))
-    rows = "\n".join(_row(reports[i], names[i]) for i in order)
-    return f"""<header><h1>{escape(title)}</h1><p>{len(reports):,} submissions</p></header>
-<p class="note">FAIL is proven by arithmetic or by the submission's own words. SUSPECT is read from code or log and
-names the probe that would prove it. HOLD waits for a ruling. UNVERIFIABLE says what is missing.</p>
-<p>{boxes}</p>
-<p><input id="word" type="search" placeholder="Number, rule or word" aria-label="Search">
-<select id="rule" aria-label="Rule"><option value="">Any rule</option>{options}</select> <span id="count"></span></p>
-<div class="wide"><table id="all" data-sortable><thead><tr><th><button>PR</button></th>
-<th class="text"><button>Verdict</button></th><th class="text"><button>Track</button></th>
-<th class="text">Why</th><th><button>Corrected bpb</button></th></tr></thead>
+    rules = Counter(rule for r in reports for rule in {f["rule"] for f in r["findings"] if f["status"] != PASS})
+    tracks = Counter(str(report["track"] or "") for report in reports)
+    total = max(len(reports), 1)
+    share = "".join(
+        f'<div class="{v}" style="width:{100 * verdicts[v] / total:.2f}%" title="{v} {verdicts[v]:,}"></div>'
+        for v in _WORSE_FIRST
+        if verdicts[v]
+    )
+    boxes = "".join(
+        f'<label class="{v}" title="{escape(_MEANS[v])}; double-click for these alone">'
+        f'<input type="checkbox" data-verdict="{v}" checked>'
+        f'<span class="badge">{v}</span><span class="n">{verdicts[v]:,}</span></label>'
+        for v in _WORSE_FIRST
+    )
+    rows = "\n".join(_row(report, name) for report, name in zip(reports, names))
+    said = ", ".join(f"{v} {verdicts[v]:,}" for v in _WORSE_FIRST)
+    return f"""<header><h1>{escape(title)}</h1>
+<p>{len(reports):,} submissions, each judged without running any of it</p></header>
+<div class="share" role="img" aria-label="{said}">{share}</div>
+<fieldset class="kinds" aria-label="Verdicts">{boxes}</fieldset>
+<p class="means">FAIL is proven by arithmetic or by the submission's own words. SUSPECT is read from code or log and
+names the probe that would prove it. UNVERIFIABLE says what is missing. HOLD waits for a person. PASS means that every
+check that ran found nothing; what did not run is listed on each page.</p>
+<div class="tools"><input id="word" type="search" placeholder="Search: #861, a folder, a word" aria-label="Search">
+<select id="rule" aria-label="Rule"><option value="">Any rule</option>{_options(rules)}</select>
+<select id="track" aria-label="Track"><option value="">Any track</option>{_options(tracks)}</select>
+<button id="reset" type="button" hidden>Show all</button>
+<span id="count" aria-live="polite">{len(reports):,} submissions</span></div>
+<table id="all" data-sortable><colgroup><col><col><col><col><col></colgroup><thead><tr>
+<th><button>PR</button></th><th><button>Verdict</button></th><th class="text"><button>Submission</button></th>
+<th class="text">Why</th><th class="number"><button>True score</button></th></tr></thead>
 <tbody>
 {rows}
-</tbody></table></div>
-{_FILTER}"""
+</tbody></table>
+<p id="none" hidden>No submission fits. Take a filter away.</p>
+<script>{FILTER_SCRIPT}</script>"""
+
+
+def _options(counts: Mapping[str, int]) -> str:
+    shown = sorted((name, n) for name, n in counts.items() if name)
+    return "".join(f'<option value="{escape(name)}">{escape(name)} ({n:,})</option>' for name, n in shown)
 
 
 def _row(report: Mapping[str, Any], name: str) -> str:
     bad = sorted((f for f in report["findings"] if f["status"] != PASS), key=lambda f: -ORDER.index(f["status"]))
     worst = [f for f in bad if f["status"] == report["verdict"]]
-    why = " ".join(f"<b>{escape(f['rule'])}</b> {escape(_clipped(f['summary']))}" for f in worst[:3])
-    fixed = next((f["numbers"]["corrected_bpb"] for f in bad if "corrected_bpb" in f["numbers"]), None)
+    seen: dict[str, str] = {}
+    for finding in worst:
+        seen.setdefault(finding["rule"], finding["summary"])
+    why = "".join(f"<p><b>{escape(rule)}</b> {escape(_clipped(text))}</p>" for rule, text in list(seen.items())[:3])
+    also = sorted({f["rule"] for f in bad} - set(list(seen)[:3]))
+    why += f'<p class="also">also {escape(", ".join(also))}</p>' if also else ""
     rules = " ".join(sorted({f["rule"] for f in bad}))
-    number = _short(report)
+    number, folders = _short(report), _folders(report)
+    dated = re.fullmatch(r"(?:(\d{4}-\d\d-\d\d)[_-])?(.*)", PurePosixPath(folders[0]).name if folders else "", re.S)
+    date, called = dated.groups() if dated else (None, "")
+    more = f"and {len(folders) - 1} more" if len(folders) > 1 else ""
+    small = " · ".join(x for x in (str(report["track"] or "no track"), date, more) if x)
+    rank = ORDER.index(report["verdict"])
     return (
-        f'<tr data-is="{report["verdict"]}" data-rules="{escape(rules)}">'
+        f'<tr class="{report["verdict"]}" data-is="{report["verdict"]}" data-rules="{escape(rules)}"'
+        f' data-track="{escape(str(report["track"] or ""))}" data-short="{escape(number)}">'
         f'<td data-value="{escape(number.lstrip("#"))}"><a href="heads/{name}.html">{escape(number)}</a></td>'
-        f'<td class="text">{report["verdict"]}</td><td class="text">{escape(report["track"] or "")}</td>'
-        f'<td class="text">{why or "Every check that ran passed."}</td>'
-        f'<td data-value="{fixed or 0}">{f"{fixed:.4f}" if fixed else ""}</td></tr>'
+        f'<td data-value="{rank}"><span class="badge">{report["verdict"]}</span></td>'
+        f'<td class="name">{escape(called)}<small>{escape(small)}</small></td>'
+        f'<td class="why">{why or "Every check that ran passed."}</td>{_score(bad)}</tr>'
     )
 
 
-def _clipped(text: str, most: int = 170) -> str:
+def _score(bad: Sequence[Mapping[str, Any]]) -> str:
+    """The corrected bits per byte beside the declared ones, where arithmetic gives them."""
+    fixed = next((f["numbers"] for f in bad if "corrected_bpb" in f["numbers"]), None)
+    if fixed is None:
+        return '<td class="number" data-value="0"></td>'
+    declared = f"<s>{fixed['bpb']:.4f}</s> " if isinstance(fixed.get("bpb"), float) else ""
+    value = fixed["corrected_bpb"]
+    return f'<td class="number" data-value="{value}">{declared}<b>{value:.4f}</b></td>'
+
+
+def _clipped(text: str, most: int = 190) -> str:
     return text if len(text) <= most else text[: most - 1].rsplit(" ", 1)[0] + " ..."
 
 
+# ---- one submission
+
+
+def _trail(before: str, after: str) -> str:
+    def link(name: str, text: str) -> str:
+        return f'<a href="{name}.html">{text}</a>' if name else ""
+
+    beside = " &nbsp; ".join(x for x in (link(before, f"← {before}"), link(after, f"{after} →")) if x)
+    return f'<nav class="trail"><a href="../index.html">All submissions</a><span>{beside}</span></nav>\n'
+
+
 def _report(report: Mapping[str, Any]) -> str:
-    findings = sorted(report["findings"], key=lambda f: -ORDER.index(f["status"]))
-    rows = "\n".join(_finding(f) for f in findings)
-    unchecked = "".join(f"<li>{escape(text)}</li>" for text in report["unchecked"])
-    left = f"<section><h2>Not checked, and so not passed</h2><ul>{unchecked}</ul></section>" if unchecked else ""
+    verdict = report["verdict"]
+    bad = sorted((f for f in report["findings"] if f["status"] != PASS), key=lambda f: -ORDER.index(f["status"]))
+    good = [f for f in report["findings"] if f["status"] == PASS]
     head = f" · {escape(str(report['head'])[:10])}" if report["head"] else ""
-    return f"""<header><h1>{escape(_short(report))}</h1><p>{escape(report["track"] or "no track")}{head}</p></header>
-<div class="hero"><p class="unit">{report["verdict"]}</p></div>
-<section><h2>Findings</h2><div class="wide"><table class="pairs"><tbody>
-{rows}
-</tbody></table></div></section>
-{left}"""
+    folders = "".join(f"<li>{escape(path)}</li>" for path in _folders(report))
+    return f"""<header><h1>{escape(_short(report))}</h1>
+<p>{escape(str(report["track"] or "no track"))}{head}</p></header>
+<p class="verdict {verdict}">{verdict}</p><p>{escape(_MEANS[verdict])}</p>
+{f'<ul class="plain mono">{folders}</ul>' if folders else ""}
+{_section("What is wrong" if bad else "", "".join(_finding(f) for f in bad))}
+{_section("What passed", _plain([f"<b>{escape(f['rule'])}</b>{escape(f['summary'])}" for f in good]))}
+{_section("Not checked, and so not passed", _plain([escape(text) for text in report["unchecked"]]))}"""
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section><h2>{heading}</h2>{body}</section>" if body else ""
+
+
+def _plain(items: Sequence[str]) -> str:
+    return f'<ul class="plain">{"".join(f"<li>{item}</li>" for item in items)}</ul>' if items else ""
 
 
 def _finding(finding: Mapping[str, Any]) -> str:
-    places = "".join(
-        f"<br><code>{escape(e['file'])}{':' + str(e['line']) if e['line'] else ''}</code> {escape(e['text'][:200])}"
+    lines = "".join(
+        f"<li><b>{escape(e['file'])}{':' + str(e['line']) if e['line'] else ''}</b>{escape(e['text'][:240])}</li>"
         for e in finding["evidence"][:6]
     )
-    return (
-        f"<tr><td>{finding['status']}<br><b>{escape(finding['rule'])}</b></td>"
-        f"<td>{escape(finding['summary'])}{places}</td></tr>"
+    numbers = "".join(
+        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_number(value))}</dd></div>"
+        for name, value in finding["numbers"].items()
+        if value is not None
     )
+    status = finding["status"]
+    return (
+        f'<div class="finding {status}"><h3><span class="badge">{status}</span>{escape(finding["rule"])}</h3>'
+        f"<p>{escape(finding['summary'])}</p>"
+        + (f'<ul class="lines">{lines}</ul>' if lines else "")
+        + (f'<dl class="numbers">{numbers}</dl>' if numbers else "")
+        + "</div>"
+    )
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " / ".join(_number(v) for v in value)
+    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"

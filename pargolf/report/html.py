@@ -61,8 +61,8 @@ def run_page(
     return page("\n".join(part for part in parts if part), title=title)
 
 
-def page(body: str, *, title: str, script: str = "") -> str:
-    """Return a whole document around `body`, which is HTML already; `script` is more of it than sorting."""
+def page(body: str, *, title: str, script: str = "", style: str = "") -> str:
+    """Return a whole document around `body`, which is HTML already; `script` and `style` add to the common ones."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -70,7 +70,7 @@ def page(body: str, *, title: str, script: str = "") -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">
 <title>{escape(title)}</title>
-<style>{CSS}</style>
+<style>{CSS}{style}</style>
 </head>
 <body>
 <main>
