@@ -1,11 +1,13 @@
 """The sandbox: small scripts written for it, one hostile, one that looks ahead, one that never ends."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pargolf.audit.facts import Facts, read_facts
+from pargolf.audit.foreign import _alarm
 from pargolf.audit.ground import Missing
 from pargolf.audit.judge import audit
 from pargolf.audit.sandbox import is_foreign, probe_script, smoke, try_script
@@ -116,9 +118,29 @@ def facts_of(folder: Path, text: str) -> Facts:
     return read_facts(open_target(folder).folders[0])
 
 
-def test_a_script_is_built_as_it_ran_and_keeps_the_laws(tmp_path):
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """Each child once, two at a time: starting one costs what importing torch costs."""
+    folder = tmp_path_factory.mktemp("scripts")
+    secret, place = folder / "secret", folder / "place"
+    secret.write_text("s")
+    hostile = HOSTILE.replace("PLACE", repr(str(place))).replace("SECRET", repr(str(secret)))
     missing = Missing()
-    found = smoke(facts_of(tmp_path / "x", MODEL.replace("CAUSAL", "True")), missing)
+    kept = facts_of(folder / "kept", MODEL.replace("CAUSAL", "True"))
+    facts_of(folder / "ahead", MODEL.replace("CAUSAL", "False"))
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setenv("PARGOLF_TEST_TOKEN", "x")
+        waiting = {
+            "kept": pool.submit(smoke, kept, missing),
+            "ahead": pool.submit(audit, folder / "ahead", run=True),
+            "hostile": pool.submit(try_script, read_code("train_gpt.py", hostile.encode())),
+            "endless": pool.submit(try_script, read_code("train_gpt.py", b"while True:\n    pass\n"), seconds=4),
+        }
+        return {**{name: one.result() for name, one in waiting.items()}, "missing": missing, "place": place}
+
+
+def test_a_script_is_built_as_it_ran_and_keeps_the_laws(tried):
+    found, missing = tried["kept"], tried["missing"]
     assert [(f.rule, f.status) for f in found] == [("run", PASS), ("causality", PASS), ("normalization", PASS)], (
         found,
         missing.unchecked,
@@ -130,20 +152,15 @@ def test_a_script_is_built_as_it_ran_and_keeps_the_laws(tmp_path):
     assert set(numbers["replaced"]) == {"triton", "flash_attn_interface"}
 
 
-def test_a_model_that_looks_ahead_is_proven_to(tmp_path):
-    facts_of(tmp_path / "x", MODEL.replace("CAUSAL", "False"))
-    report = audit(tmp_path / "x", run=True)
+def test_a_model_that_looks_ahead_is_proven_to(tried):
+    report = tried["ahead"]
     finding = next(f for f in report.findings if f.rule == "causality" and f.status == FAIL)
     assert "moved the grade of position" in finding.summary and report.verdict == FAIL
 
 
 @linux
-def test_a_hostile_script_gets_nowhere(tmp_path, monkeypatch):
-    monkeypatch.setenv("PARGOLF_TEST_TOKEN", "x")
-    secret, place = tmp_path / "secret", tmp_path / "place"
-    secret.write_text("s")
-    text = HOSTILE.replace("PLACE", repr(str(place))).replace("SECRET", repr(str(secret)))
-    result = try_script(read_code("train_gpt.py", text.encode()))
+def test_a_hostile_script_gets_nowhere(tried):
+    result, place = tried["hostile"], tried["place"]
     said = dict(pair.split("=") for pair in result["error"].partition(": ")[2].split())
     assert said.pop("home") == "done"
     if "kernel" not in result["sandbox"]["files"]:
@@ -155,16 +172,23 @@ def test_a_hostile_script_gets_nowhere(tmp_path, monkeypatch):
     )
 
 
-def test_a_script_without_end_is_ended(tmp_path):
-    code = read_code("train_gpt.py", b"import time\nwhile True:\n    time.sleep(1)\n")
-    result = try_script(code, seconds=9)
+def test_a_script_without_end_is_ended(tried):
+    result = tried["endless"]
     assert "laws" not in result and ("still running" in result["error"] or "stopped after" in result["error"])
 
 
-def test_what_cannot_run_here_is_unchecked_not_blamed(tmp_path):
+def test_the_alarm_ends_what_runs_too_long():
+    with pytest.raises(TimeoutError, match="still running after 1 s"), _alarm(1):
+        while True:
+            pass
+
+
+def test_what_cannot_run_here_is_unchecked_not_blamed(tried, tmp_path, monkeypatch):
+    """The hostile script's own answer: it raised at its top level, as a script that lacks something does."""
+    monkeypatch.setattr("pargolf.audit.sandbox.try_script", lambda *_, **__: tried["hostile"])
     missing = Missing()
     assert smoke(facts_of(tmp_path / "x", "import torch\nval = 1 / 0\n"), missing) == []
-    assert any("ZeroDivisionError" in text for text in missing.unchecked)
+    assert any("could not be built" in text and "RuntimeError" in text for text in missing.unchecked), missing
     with pytest.raises(UserError, match="not Python"):
         (tmp_path / "bad.py").write_text("def (:\n")
         probe_script(tmp_path / "bad.py")
