@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from submissions import CACHE, LEGAL, TRACK, log_text, only_log, record, status, write
+from typer.testing import CliRunner
 
 from pargolf.audit import known
 from pargolf.audit.batch import Range, audit_all, read_reports
@@ -24,6 +25,7 @@ from pargolf.audit.show import render
 from pargolf.audit.site import write_site
 from pargolf.audit.source import Repository
 from pargolf.audit.verdict import HOLD, ORDER, PASS, SUSPECT, UNVERIFIABLE, Report
+from pargolf.cli import app
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 
@@ -229,3 +231,32 @@ def test_the_same_script_gets_the_same_findings_every_time(tmp_path):
         for seed in ("0", "1", "2")
     }
     assert len(said) == 1
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "is not there"),
+        (["git:nowhere@x"], "is not there"),
+        (["git:{tmp}"], "names no ref"),
+        (["git:{tmp}@x"], "no git repository"),
+        (["{tmp}/empty"], "holds no files"),
+        (["--all", "git:{repo}", "--prs", "900-950", "--out", "{tmp}/a.jsonl"], "no pull request heads in that range"),
+        (["--all", "git:{repo}", "--prs", "x", "--out", "{tmp}/a.jsonl"], "no range"),
+        (["--all", "git:{repo}", "--out", "{tmp}/other.txt"], "not a file of reports"),
+        (["--all", "git:{repo}", "--run"], "Leave out --all"),
+        (["git:{repo}@pull/99/head"], "has no ref"),
+    ],
+)
+def test_bad_input_is_one_clear_line(repo, tmp_path, words, said):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.txt").write_text("mine\n")
+    done = CliRunner().invoke(app, ["audit", *(w.format(tmp=tmp_path, repo=repo) for w in words)])
+    assert done.exit_code not in (0, 2) or said == "Leave out --all"
+    text = " ".join((done.output + str(done.exception or "")).split())
+    assert said in text and "Traceback" not in text, text
+    assert isinstance(done.exception, (SystemExit, UserError))
+    assert (tmp_path / "other.txt").read_text() == "mine\n"

@@ -205,3 +205,17 @@ def test_one_index_serves_several_readings():
     first, second, third = (Program(index, env) for env in ({}, {"ON": "1"}, {}))
     assert said(first) == said(third) == set()
     assert said(second) == {("ttt_order", SUSPECT)}
+
+
+def test_attention_to_another_input_waits_for_a_person():
+    block = """
+class Block(torch.nn.Module):
+    def forward(self, x, cond):
+        q = self.q(x).transpose(1, 2)
+        k = self.k(SOURCE).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, k, is_causal=False)
+"""
+    for source, status in (("cond", HOLD), ("x", SUSPECT)):
+        text = HEAD.replace("BODY", "Block()(1, 2)").replace("RESTORE", "pass").replace("def main", block + "def main")
+        made = Program(ast.parse(text.replace("SOURCE", source)), {})
+        assert {(h.rule, h.status) for h in causality(made)} == {("causality", status)}

@@ -2,10 +2,13 @@
 
 import ast
 import base64
+import bz2
+import json
 import lzma
 import zlib
 from pathlib import Path
 
+import brotli
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,7 +81,7 @@ def test_a_packed_script_is_judged_by_what_is_inside(tmp_path, how):
 
 
 def test_a_bomb_in_a_string_is_left_alone(tmp_path):
-    bomb = base64.b85encode(zlib.compress(b"import os\ndef f(): pass\n" + b"#" * 60_000_000))
+    bomb = base64.b85encode(zlib.compress(b"import os\ndef f(): pass\n" + b"#" * 20_000_000))
     report = audit(
         record(tmp_path, script=b"import zlib,base64\nexec(zlib.decompress(base64.b85decode('" + bomb + b"')))")
     )
@@ -93,6 +96,59 @@ def test_damaged_files_end_as_findings(tmp_path, data):
     names = {"json": data, "script": data, "readme": data, "train_seed1.log": data}
     report = audit(record(tmp_path, **names))
     assert report.findings and report.verdict != PASS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"val_bpb": 1.2,}',
+        b"[" * 100_000,
+        b"[1, 2]",
+        b'{"val_bpb": 1e999, "bytes_total": NaN, "seeds": {"1": Infinity}}',
+        b'{"val_bpb": ' + b"9" * 5000 + b"}",
+        b'{"val_bpb": {"a": [[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]}}',
+        b'{"val_bpb": "\xff\xfe"}',
+    ],
+)
+def test_json_that_does_not_parse_is_a_finding(tmp_path, data):
+    report = audit(record(tmp_path, json=data))
+    assert report.verdict != PASS
+    assert not any("check failed" in text for text in report.unchecked), report.unchecked
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1", "cp1252", "utf-16-le"])
+def test_texts_in_any_encoding_are_read(tmp_path, encoding):
+    readme = "# Caf\u00e9\n\n| seed | val_bpb | bytes |\n|---|---|---|\n| 7 | 1.2 | 17,000,000 |\n".encode(encoding)
+    fields = json.dumps({"val_bpb": 1.2, "name": "Caf\u00e9"}, ensure_ascii=False).encode(encoding)
+    report = audit(record(tmp_path, readme=readme, json=fields))
+    assert status(report, "size_cap") == {FAIL}
+    assert not any("does not parse" in f.summary for f in report.findings)
+
+
+def test_a_script_in_another_encoding_says_so(tmp_path):
+    named = "# -*- coding: latin-1 -*-\nname = 'caf\u00e9'\nval_bpb = 1\n".encode("latin-1")
+    assert status(audit(record(tmp_path, script=named)), "syntax") == {PASS}
+    unnamed = named.partition(b"\n")[2]
+    assert status(audit(record(tmp_path / "b", script=unnamed)), "syntax") == {FAIL}
+
+
+def bombs():
+    zeros = bytes(7_000_000)
+    head = b"import os\ndef f(): pass\n#"
+    twice = lzma.compress(lzma.compress(head + zeros))
+    return {
+        "lzma": lzma.compress(head + zeros),
+        "bz2": bz2.compress(head + zeros),
+        "brotli": brotli.compress(zeros),
+        "twice": twice,
+    }
+
+
+def test_bombs_of_every_kind_are_left_alone(tmp_path):
+    for name, data in bombs().items():
+        script = b"import base64\nexec(unpack(base64.b85decode('" + base64.b85encode(data).ljust(500, b"0") + b"')))\n"
+        code = read_code("train_gpt.py", script)
+        assert len(code.text) < 100_000, name
 
 
 @given(st.binary(max_size=300))

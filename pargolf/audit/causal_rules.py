@@ -26,7 +26,18 @@ def causality(program: Program) -> Iterator[Hit]:
         name = dotted(node.func).rsplit(".", 1)[-1]
         function = program.function_of(node)
         apart = apart or name == "flash_attn_varlen_func" or (name in _FLASH and bool(_word(node, "cu_seqlens")))
-        if _in_module(program, function) and _sees_all(program, node, name, function):
+        if not _in_module(program, function) or not _sees_all(program, node, name, function):
+            continue
+        if _crosses(program, node, function):
+            yield Hit(
+                "causality",
+                HOLD,
+                node,
+                f"`{function.name}` attends without a mask from one input to another; whether the other holds later "
+                "tokens, reading does not show (#1017 C1).",
+                AHEAD,
+            )
+        else:
             yield Hit(
                 "causality",
                 SUSPECT,
@@ -37,6 +48,16 @@ def causality(program: Program) -> Iterator[Hit]:
             )
     if apart:
         yield from _smears(program)
+
+
+def _crosses(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether queries and keys come from different inputs of the function."""
+    if len(call.args) < 2:
+        return False
+    query, key = (
+        {x for x in program.labels(part, function) if x.startswith("p:") and x != "p:self"} for part in call.args[:2]
+    )
+    return bool(query and key) and not query & key
 
 
 def _in_module(program: Program, function: Function) -> bool:

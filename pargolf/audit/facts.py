@@ -7,6 +7,7 @@ likewise. Logs and scripts are parsed once and shared by all rules.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,7 +73,7 @@ class Leaf:
         if isinstance(self.value, bool) or self.value is None:
             return None
         if isinstance(self.value, (int, float)):
-            return float(self.value)
+            return float(self.value) if math.isfinite(self.value) else None
         text = str(self.value).replace(",", "").replace("_", "").strip()
         return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
