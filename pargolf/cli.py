@@ -68,7 +68,11 @@ def _fail(line: str) -> None:
 
 
 def _threads(count: int) -> None:
-    """Set thread counts before torch is imported, where they still count; 0 takes what proves fastest just now."""
+    """Set thread counts before torch is imported, where they still count; 0 takes what proves fastest just now.
+
+    Threads sleep while they wait: those that spin take a shared core from the very thread they are waiting for.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if count:
         os.environ["OMP_NUM_THREADS"] = str(count)
     if "OMP_NUM_THREADS" in os.environ:

@@ -7,6 +7,9 @@ On a CPU, torch's kernel computes the whole square when it is given a mask. The 
 position of each query's document, which keys it may see, and touches no others: a tile of 48 queries multiplies the
 keys from its earliest document's start to its last query, in blocks of 32. Keys and values are laid out once for all
 heads that share them; backward, the weights are made again from the row sums (Dao et al. 2022, arXiv:2205.14135).
+
+On CUDA a compiled graph keeps documents apart by FlexAttention, which passes over the blocks of keys that no query of
+a block may see (Dong et al. 2024, arXiv:2412.05496).
 """
 
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from pargolf.kernels.compiled import Compiled, at_hand
 
@@ -138,7 +142,21 @@ void attend_back(const float *g, const float *q, const float *k, const float *v,
     }
 }
 """
-Masking = Callable[[], Tensor | None]
+Mask = Tensor | BlockMask
+Masking = Callable[[], Mask | None]
+
+
+def document_mask(since_BT: Tensor) -> Mask:
+    """Which positions each may see, `since` the first of its document: (B, 1, T, T) bool, or FlexAttention's."""
+    (B, T), device = since_BT.shape, since_BT.device
+    if device.type == "cuda" and torch.compiler.is_compiling():
+
+        def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return (k <= q) & (k >= since_BT[b, q])
+
+        return create_block_mask(sees, B, None, T, T, device=device)
+    place_T = torch.arange(T, device=device)
+    return ((place_T >= since_BT[:, :, None]) & (place_T <= place_T[:, None]))[:, None]
 
 
 def attention(
@@ -150,23 +168,19 @@ def attention(
 ) -> Tensor:
     """Attend causally, and where documents are kept apart within them; returns `y (B, T, H, d)`.
 
-    `since` is the first position of each position's document; `mask` makes the (B, 1, T, T) of the same meaning
-    (True: may look), and is called where it is needed.
+    `since` is the first position of each position's document; `mask` makes the `document_mask` of it, or None, and is
+    called where it is needed.
     """
     fast = at_hand(q_BTHd, k_BTKd, v_BTKd)
     if isinstance(fast, Compiled):
         y: Tensor = _CompiledAttention.apply(q_BTHd, k_BTKd, v_BTKd, since_BT, fast)  # type: ignore[no-untyped-call]
         return y
-    kind, mask_B1TT = v_BTKd.dtype, mask()
-    group = q_BTHd.shape[2] // k_BTKd.shape[2]
-    y_BHTd = F.scaled_dot_product_attention(
-        q_BTHd.to(kind).transpose(1, 2),
-        k_BTKd.to(kind).transpose(1, 2),
-        v_BTKd.transpose(1, 2),
-        attn_mask=mask_B1TT,
-        is_causal=mask_B1TT is None,
-        enable_gqa=group > 1,
-    )
+    kind, allowed, grouped = v_BTKd.dtype, mask(), q_BTHd.shape[2] > k_BTKd.shape[2]
+    q, k, v = q_BTHd.to(kind).transpose(1, 2), k_BTKd.to(kind).transpose(1, 2), v_BTKd.transpose(1, 2)
+    if isinstance(allowed, BlockMask):
+        flexed: Tensor = flex_attention(q, k, v, block_mask=allowed, enable_gqa=grouped)
+        return flexed.transpose(1, 2)
+    y_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=allowed is None, enable_gqa=grouped)
     return y_BHTd.transpose(1, 2)
 
 

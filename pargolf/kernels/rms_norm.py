@@ -88,8 +88,8 @@ void turn_back(const float *g, const float *x, const float *cs, const float *sn,
 
 
 def reference(x: Tensor) -> Tensor:
-    """The norm over the last dimension, by torch."""
-    return F.rms_norm(x, (x.shape[-1],))
+    """The norm over the last dimension, by torch, in the type of `x`: autocast of torch 2.13 would make it float32."""
+    return F.rms_norm(x, (x.shape[-1],)).to(x.dtype)
 
 
 def rms_norm(x: Tensor) -> Tensor:

@@ -31,5 +31,6 @@ class Lookup(nn.Module):
         self.weight = nn.Parameter(torch.zeros(rows, width))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Pick rows."""
-        return F.embedding(ids, self.weight)
+        """Pick rows, in the type that autocast computes in: so the whole stream is of that type."""
+        rows, device = F.embedding(ids, self.weight), ids.device.type
+        return rows.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else rows

@@ -30,9 +30,8 @@ class Rope:
         base = self.base
         if self.ntk_from is not None and length > self.ntk_from:
             base *= (length / self.ntk_from) ** (dims / (dims - 2))
-        inverse = 1.0 / base ** (torch.arange(0, dims, 2, dtype=torch.float32, device=device) / dims)
-        turn = torch.outer(torch.arange(length, dtype=torch.float32, device=device), inverse)
-        return turn.cos()[:, None], turn.sin()[:, None]
+        cos_T1R, sin_T1R = _angles(length, dims, base, device)
+        return cos_T1R, sin_T1R
 
     def turns(self, x_BTHd: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
         """The angles for heads of this shape, made once per forward pass; `kernels/rms_norm.py` turns by them."""
@@ -41,3 +40,11 @@ class Rope:
             ctx.shared[key] = self.angles(x_BTHd.shape[1], x_BTHd.shape[-1], x_BTHd.device)
         cos, sin = ctx.shared[key]
         return cos, sin
+
+
+# A compiled graph takes them as constants; else it makes every angle anew in every kernel that turns by it.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _angles(length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    inverse = 1.0 / base ** (torch.arange(0, dims, 2, dtype=torch.float32, device=device) / dims)
+    turn = torch.outer(torch.arange(length, dtype=torch.float32, device=device), inverse)
+    return turn.cos()[:, None], turn.sin()[:, None]

@@ -27,6 +27,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pargolf.kernels.attention import Mask, document_mask
+
 
 @dataclass(frozen=True)
 class Place:
@@ -60,14 +62,14 @@ class Context:
     since_BT: Tensor | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
 
-    def mask(self) -> Tensor | None:
-        """Whether a position (rows) may look at another (columns): (B, 1, T, T), made when first asked for."""
-        if self.doc_BT is None:
+    def mask(self) -> Mask | None:
+        """Whether a position (rows) may look at another (columns), made when first asked for."""
+        if self.since_BT is None:
             return None
         if "mask" not in self.shared:
-            self.shared["mask"] = (self.doc_BT[:, :, None] == self.doc_BT[:, None, :]).tril()[:, None]
-        mask_B1TT: Tensor = self.shared["mask"]
-        return mask_B1TT
+            self.shared["mask"] = document_mask(self.since_BT)
+        mask: Mask = self.shared["mask"]
+        return mask
 
     def shifted(self, x_BT: Tensor, by: int, fill: int) -> Tensor:
         """`x` moved right by `by` positions; positions without such a predecessor in their document get `fill`."""

@@ -298,8 +298,8 @@ class Training:
                 loss = self.loss(x_bT, y_bT) * (len(x_bT) / len(x_BT))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        if device == "cuda":
-            self._ahead = (self.stream, step + 1, self._load(step + 1))
+            if device == "cuda" and self._ahead is None:  # while the device has work in hand
+                self._ahead = (self.stream, step + 1, self._load(step + 1))
         return float(self.world.mean(total))
 
     def _batch(self, step: int) -> Batch:

@@ -1,0 +1,108 @@
+"""Full-size systems on one GPU: same text, same seconds of training, bits per byte before packing.
+
+    python benchmarks/race.py --text TEXT.jsonl.xz [--seconds 60] [--recipes baseline,pr549,house_full] [--out DIR]
+
+Each recipe has the text in its own vocabulary (prepared into OUT if it is not there), trains for the seconds with its
+own batch, and is graded by its own plain windows on an even sample of the validation split. Compiling is not counted;
+everything else is. The published batches were made for eight GPUs and ten minutes, so a minute of one GPU is a hundred
+of their steps: this asks what a recipe does with little, not what it would do in the whole of the track.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from pargolf.core.budget import Clock
+from pargolf.core.events import Step
+from pargolf.core.spec import edit
+from pargolf.core.world import World
+from pargolf.data.folder import DataFolder, open_data
+from pargolf.data.prepare import prepare
+from pargolf.recipes.catalog import find
+from pargolf.run.scale import mini
+from pargolf.run.score import Validation
+from pargolf.training.loop import Training
+
+GRADED = 1 << 20
+
+
+def main() -> None:
+    asked = _arguments()
+    device = torch.device("cpu" if asked.check else "cuda")
+    for name in asked.recipes.split(","):
+        folder = _prepared(name, asked)
+        if not asked.prepare:
+            print(json.dumps(_race(name, folder, device, asked)), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", nargs="+", default=["embedded"])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--recipes", default="baseline,pr549,house_full")
+    parser.add_argument("--micro", type=int, default=131_072, help="tokens in one forward pass")
+    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--out", type=Path, default=Path("runs/race"))
+    parser.add_argument("--prepare", action="store_true", help="only prepare the text")
+    parser.add_argument("--check", action="store_true", help="the same code on a CPU at mini scale; no numbers")
+    return parser.parse_args()
+
+
+def _prepared(name: str, asked: argparse.Namespace) -> DataFolder:
+    """The text in the recipe's vocabulary."""
+    vocab = find(name).model.vocab
+    path = asked.out / f"data_{vocab}"
+    if not path.exists():
+        asked.out.mkdir(parents=True, exist_ok=True)
+        for _ in prepare(asked.text, path, vocab=vocab, val_fraction=0.05):
+            pass
+    return open_data(path)
+
+
+def _race(name: str, data: DataFolder, device: torch.device, asked: argparse.Namespace) -> dict[str, object]:
+    """Train one recipe and grade it."""
+    recipe = find(name)
+    recipe = mini(recipe) if asked.check else edit(recipe, {"train.micro_tokens": asked.micro})
+    torch._dynamo.reset()
+    torch.manual_seed(asked.seed)
+    model = recipe.model.build(asked.seed).to(device)
+    clock, world = Clock(), World(device=device)
+    training = Training(
+        recipe.train, model, data.train, seed=asked.seed, clock=clock, seconds=asked.seconds, world=world
+    )
+    began = time.perf_counter()
+    clock.pause()
+    training.warm_up()
+    clock.resume()
+    compiling, loss = time.perf_counter() - began, 0.0
+    for event in training.run():
+        if isinstance(event, Step):
+            loss = event.loss
+    took, steps, tokens = clock.seconds, training.step, training.tokens
+    began = time.perf_counter()
+    model.eval()
+    with torch.no_grad():
+        found = Validation(data).sample(
+            model, recipe.plain, vocab=recipe.model.vocab, count=GRADED // recipe.plain.length, device=device
+        )
+    return {
+        "recipe": recipe.name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(took, 1),
+        "compiling": round(compiling, 1),
+        "steps": steps,
+        "tokens": tokens,
+        "epochs": round(tokens / len(data.train), 2),
+        "train_loss": round(loss, 4),
+        "val_bpb": round(found.bpb, 4),
+        "graded": found.tokens,
+        "grading": round(time.perf_counter() - began, 1),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+    }
+
+
+if __name__ == "__main__":
+    main()
