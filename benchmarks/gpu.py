@@ -1,12 +1,14 @@
 """Training speed on one GPU: baseline, pr549 and pr1009 at full size, in one call, without network.
 
-    python benchmarks/gpu.py [--seconds 45] [--micro 65536]
+    python benchmarks/gpu.py [--seconds 45] [--micro 262144]
+    python benchmarks/gpu.py --kernels    # forward and backward of single kernels against torch's and the compiler's
     python benchmarks/gpu.py --check      # the same code on a CPU at mini scale, to see that it runs; no numbers
 
 Per recipe: the loop's own steps (bfloat16 autocast, the whole model compiled in one graph, pinned batches), batches of
 786,432 tokens by accumulation, every phase visited first. Prints tokens/s, ms/step, model FLOP utilization and peak
 memory. Utilization is against the rate of the best large bfloat16 matrix product that this very GPU does, measured
 here. Model FLOPs per token: 6 per weight that multiplies, and 6 T D per layer for causal attention (half of 12 T D).
+`--micro` is what one forward pass holds: the more, the fewer launches, and the more memory.
 The corpus is noise: speed does not depend on what tokens say.
 """
 
@@ -14,7 +16,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +27,8 @@ from pargolf.core.events import PhaseBegan, Step
 from pargolf.core.spec import edit
 from pargolf.core.world import World
 from pargolf.data.shards import Shards
+from pargolf.kernels import softcap_ce
+from pargolf.kernels.attention import attention, document_mask
 from pargolf.recipes import baseline, pr549, pr1009
 from pargolf.run.recipe import Recipe
 from pargolf.run.scale import mini
@@ -119,10 +123,61 @@ def measure(name: str, recipe: Recipe, world: World, *, seconds: float, micro: i
         print(json.dumps(row), flush=True)
 
 
+def kernels(device: torch.device) -> None:
+    """Milliseconds of forward and backward, bfloat16, at pr549's sizes and 65,536 tokens."""
+    from pargolf.kernels import fused  # needs triton
+
+    torch.set_default_device(device)
+    rows, kind = 65_536, torch.bfloat16
+    target, slope = torch.randint(0, 1024, (rows,)), 0.5
+    z = torch.randn(rows, 1024, dtype=kind, requires_grad=True)
+    x = torch.randn(rows, 512, dtype=kind, requires_grad=True)
+    w = torch.randn(1536, 512, dtype=kind, requires_grad=True)
+    q, k, v = (torch.randn(32, 2048, heads, 64, dtype=kind, requires_grad=True) for heads in (8, 4, 4))
+    begins = torch.rand(32, 2048) < 1 / 700
+    since = torch.where(begins, torch.arange(2048), 0).cummax(-1).values
+    square, entropy = fused.reference, softcap_ce.reference
+    for name, forms in {
+        "soft-capped cross-entropy": {
+            "torch": lambda: entropy(z, target, 30.0),
+            "compiled": torch.compile(lambda: entropy(z, target, 30.0)),
+            "triton": lambda: fused.CrossEntropyOfRows.apply(z, target, 30.0).mean(),
+        },
+        "product and squared leaky ReLU": {
+            "torch": lambda: square(x, w, slope),
+            "compiled": torch.compile(lambda: square(x, w, slope)),
+            "triton": lambda: fused.SquareOfProduct.apply(x, w, slope),
+        },
+        "attention within documents of 700 tokens": {
+            "torch, causal alone": lambda: attention(q, k, v),
+            "torch, dense mask": lambda: attention(q, k, v, since, lambda: document_mask(since)),
+            "compiled, FlexAttention": torch.compile(lambda: attention(q, k, v, since, lambda: document_mask(since))),
+        },
+    }.items():
+        for form, function in forms.items():
+            try:
+                row = {"kernel": name, "form": form, "ms": round(_milliseconds(function, device), 3)}
+            except Exception as error:
+                row = {"kernel": name, "form": form, "failed": str(error)[:300]}
+            print(json.dumps(row), flush=True)
+
+
+def _milliseconds(function: Callable[[], torch.Tensor], device: torch.device, *, times: int = 20) -> float:
+    """The mean of forward and backward, after three that are not counted."""
+    grad = torch.ones_like(function())
+    for i in range(3 + times):
+        if i == 3:
+            began = now(device)
+        function().backward(grad)
+    return 1000 * (now(device) - began) / times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=45.0, help="timed seconds per recipe")
-    parser.add_argument("--micro", type=int, default=65_536, help="tokens in one forward pass")
+    parser.add_argument("--micro", type=int, default=262_144, help="tokens in one forward pass")
+    parser.add_argument("--kernels", action="store_true", help="time single kernels instead")
+    parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--check", action="store_true", help="run at mini scale on the CPU, without a compiler")
     options = parser.parse_args()
     if not options.check and not torch.cuda.is_available():
@@ -133,9 +188,12 @@ def main() -> None:
         torch.compile = lambda f, **said: real(f, **said, backend="eager")
     else:
         print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}))
-    for name, recipe in RECIPES.items():
+    if options.kernels:
+        kernels(world.device)
+        return
+    for name in options.recipes.split(","):
         torch._dynamo.reset()
-        measure(name, recipe, world, seconds=options.seconds, micro=options.micro, check=options.check)
+        measure(name, RECIPES[name], world, seconds=options.seconds, micro=options.micro, check=options.check)
 
 
 if __name__ == "__main__":
