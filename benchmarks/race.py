@@ -3,9 +3,11 @@
     python benchmarks/race.py --text TEXT.jsonl.xz [--seconds 60] [--recipes baseline,pr549,house_full] [--out DIR]
 
 Each recipe has the text in its own vocabulary (prepared into OUT if it is not there), trains for the seconds with its
-own batch, and is graded by its own plain windows on an even sample of the validation split. Compiling is not counted;
-everything else is. The published batches were made for eight GPUs and ten minutes, so a minute of one GPU is a hundred
-of their steps: this asks what a recipe does with little, not what it would do in the whole of the track.
+own batch, its step counts made fractions of that time, and is graded by its own plain windows on an even sample of the
+validation split. Compiling is not counted; everything else is. The published batches were made for eight GPUs and ten
+minutes, and a minute of one GPU is a hundred of their steps; `--batch 131072` gives all recipes another one. So this
+asks what a recipe does with little, not what it would do in the whole of the track. Printed too: model FLOP
+utilization, counted as in `benchmarks/gpu.py`.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from gpu import flops_per_token, product_rate
 
 from pargolf.core.budget import Clock
 from pargolf.core.events import Step
@@ -22,11 +25,13 @@ from pargolf.core.world import World
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes.catalog import find
-from pargolf.run.scale import mini
+from pargolf.run.scale import fractional, mini
 from pargolf.run.score import Validation
 from pargolf.training.loop import Training
 
 GRADED = 1 << 20
+PACE = 1.2e6
+"""About how many tokens a second a GPU takes; only the reach of weight averages goes by it."""
 
 
 def main() -> None:
@@ -44,6 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--recipes", default="baseline,pr549,house_full")
     parser.add_argument("--micro", type=int, default=131_072, help="tokens in one forward pass")
+    parser.add_argument("--batch", type=int, default=0, help="tokens in a batch, for all; 0: the recipe's own")
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--out", type=Path, default=Path("runs/race"))
     parser.add_argument("--prepare", action="store_true", help="only prepare the text")
@@ -66,13 +72,14 @@ def _race(name: str, data: DataFolder, device: torch.device, asked: argparse.Nam
     """Train one recipe and grade it."""
     recipe = find(name)
     recipe = mini(recipe) if asked.check else edit(recipe, {"train.micro_tokens": asked.micro})
+    if asked.batch:
+        recipe = edit(recipe, {"train.batch_tokens": asked.batch})
     torch._dynamo.reset()
     torch.manual_seed(asked.seed)
     model = recipe.model.build(asked.seed).to(device)
     clock, world = Clock(), World(device=device)
-    training = Training(
-        recipe.train, model, data.train, seed=asked.seed, clock=clock, seconds=asked.seconds, world=world
-    )
+    train = fractional(recipe, steps=asked.seconds * PACE / recipe.train.batch_tokens)
+    training = Training(train, model, data.train, seed=asked.seed, clock=clock, seconds=asked.seconds, world=world)
     began = time.perf_counter()
     clock.pause()
     training.warm_up()
@@ -88,13 +95,17 @@ def _race(name: str, data: DataFolder, device: torch.device, asked: argparse.Nam
         found = Validation(data).sample(
             model, recipe.plain, vocab=recipe.model.vocab, count=GRADED // recipe.plain.length, device=device
         )
+    rate = product_rate(device, seconds=0.5)
     return {
         "recipe": recipe.name,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "batch": recipe.train.batch_tokens,
         "seconds": round(took, 1),
         "compiling": round(compiling, 1),
         "steps": steps,
         "tokens": tokens,
+        "tokens_per_s": round(tokens / took),
+        "mfu": round(tokens / took * flops_per_token(recipe, training) / rate, 3),
         "epochs": round(tokens / len(data.train), 2),
         "train_loss": round(loss, 4),
         "val_bpb": round(found.bpb, 4),

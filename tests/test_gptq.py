@@ -10,7 +10,7 @@ import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.model.head import Head
-from pargolf.quant.calibrate import calibrate, own_text
+from pargolf.quant.calibrate import _Sums, calibrate, own_text
 from pargolf.quant.clip import Amax, HessianStdDev, StdDev
 from pargolf.quant.gptq import GPTQ, OwnText, weighted_error
 from pargolf.quant.grid import Int, Keep
@@ -102,6 +102,14 @@ def test_more_batches_average():
     parts = calibrate(model, pairs)
     for name, hessian in whole.items():
         torch.testing.assert_close(parts[name], hessian, rtol=1e-3, atol=1e-8)
+
+
+def test_sums_stay_in_float32_under_autocast():
+    sums, x = _Sums(), torch.randn(64, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        sums.watch("w", x, x)
+    assert sums.squares["w"].dtype == torch.float32
+    torch.testing.assert_close(sums.squares["w"], x.T @ x)
 
 
 def test_a_plan_uses_its_solver_where_there_is_a_hessian():

@@ -78,7 +78,8 @@ class _Sums:
     def watch(self, name: str, x: Tensor, y: Tensor) -> None:
         """Count the inputs `x` of one call, and the gradient that will reach its outputs `y`."""
         x_NC = x.detach().reshape(-1, x.shape[-1]).float()
-        self.squares[name] = self.squares.get(name, 0) + x_NC.T @ x_NC
+        with torch.autocast(x.device.type, enabled=False):  # which would round the sums
+            self.squares[name] = self.squares.get(name, 0) + x_NC.T @ x_NC
         self.tokens[name] = self.tokens.get(name, 0) + len(x_NC)
         if y.requires_grad:
             y.register_hook(lambda g: self._gradient(name, g))  # type: ignore[no-untyped-call]

@@ -134,25 +134,37 @@ def _quant(quant: Quantize, factor: int, picks: Sequence[int]) -> Quantize:
     return replace(quant, table=_rows(quant.table, picks), pruned=pruned, solver=solver)
 
 
-def _train(recipe: Recipe, picks: Sequence[int]) -> Train:
-    """A batch of 16 x 256 and fractions in the place of step counts."""
-    train, steps = recipe.train, _steps(recipe)
-    ratio = STEPS / steps
-    average = train.average
+def fractional(recipe: Recipe, *, steps: float) -> Train:
+    """How a recipe trains, for a run of another length: fractions of the run in the place of step counts.
+
+    `steps` is about how many the run will take; averages reach over the same share of it as the source's did.
+    """
+    train, reported = recipe.train, _steps(recipe)
+    ratio, average = steps / reported, train.average
     if isinstance(average, EMA):
         average = replace(average, decay=max(0.5, 1 - (1 - average.decay) / ratio))
     if isinstance(average, SWA | LAWA):
         average = replace(average, every=max(1, round(average.every * ratio)))
     return replace(
         train,
-        optimizer=tuple((glob, _row(row, steps)) for glob, row in _rows(train.optimizer, picks)),
-        schedule=_schedule(recipe, steps),
+        optimizer=tuple((glob, _row(row, reported)) for glob, row in train.optimizer),
+        schedule=_schedule(recipe, reported),
         average=average,
-        phases=tuple(_phase(phase, train, steps, picks) for phase in train.phases),
-        batch_tokens=BATCH,
-        seq_len=CONTEXT,
+        phases=tuple(_in_time(phase, reported) for phase in train.phases),
         seconds=None,
         steps=None,
+    )
+
+
+def _train(recipe: Recipe, picks: Sequence[int]) -> Train:
+    """A batch of 16 x 256, tables moved with their layers, and fractions in the place of step counts."""
+    train = fractional(recipe, steps=STEPS)
+    return replace(
+        train,
+        optimizer=_rows(train.optimizer, picks),
+        phases=tuple(_phase(phase, train, picks) for phase in train.phases),
+        batch_tokens=BATCH,
+        seq_len=CONTEXT,
     )
 
 
@@ -180,15 +192,19 @@ def _schedule(recipe: Recipe, steps: int) -> Schedule:
     return Warmdown(min(max(share - behind, 0.0), 1.0), floor=min(behind / share, 1.0))
 
 
-def _phase(phase: Phase, train: Train, steps: int, picks: Sequence[int]) -> Phase:
-    """Steps as a fraction, lengths and batches in proportion, tables moved with their layers."""
-    at = AtFraction(min(phase.at.step / steps, 1.0)) if isinstance(phase.at, AtStep) else phase.at
+def _in_time(phase: Phase, steps: int) -> Phase:
+    """A step as a fraction."""
+    return replace(phase, at=AtFraction(min(phase.at.step / steps, 1.0))) if isinstance(phase.at, AtStep) else phase
+
+
+def _phase(phase: Phase, train: Train, picks: Sequence[int]) -> Phase:
+    """Lengths and batches in proportion, tables moved with their layers."""
     weights = phase.weights
     if isinstance(weights, QAT):
         weights = QAT(_rows(weights.table, picks))
     seq_len = phase.seq_len and max(phase.seq_len * CONTEXT // train.seq_len, 1)
     batch = phase.batch_tokens and max(phase.batch_tokens * BATCH // train.batch_tokens, 1)
-    return replace(phase, at=at, weights=weights, seq_len=seq_len, batch_tokens=batch)
+    return replace(phase, weights=weights, seq_len=seq_len, batch_tokens=batch)
 
 
 def _row(row: T, steps: int) -> T:
