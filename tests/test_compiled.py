@@ -46,6 +46,18 @@ def assert_twins(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *inpu
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("documents", [0.0, 0.02, 0.3])
+def test_flex_attention_keeps_documents_apart_like_the_mask(documents: float) -> None:
+    random = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(2, 150, heads, 16, generator=random) for heads in (4, 2, 2))
+    begins = torch.rand(2, 150, generator=random) < documents
+    since = torch.where(begins, torch.arange(150), 0).cummax(-1).values
+    dense = attention.document_mask(since)
+    assert isinstance(dense, Tensor)
+    flexed = attention.attention(q, k, v, since, lambda: attention.block_mask(since))
+    torch.testing.assert_close(flexed, attention.reference(q, k, v, dense), atol=1e-5, rtol=1e-4)
+
+
 @needs_a_compiler
 @some
 @given(

@@ -20,6 +20,8 @@ from pargolf.model.graph import looped
 from pargolf.model.head import Head
 from pargolf.quant.grid import Int
 from pargolf.quant.plan import QAT
+from pargolf.recipes.catalog import find
+from pargolf.run.scale import fractional, mini
 from pargolf.training.adam import Adam, Frozen
 from pargolf.training.average import EMA, LAWA, SWA
 from pargolf.training.checkpoint import Checkpoints, open_checkpoint
@@ -551,3 +553,27 @@ def test_every_phase_is_live_under_torch_compile(change, monkeypatch):
     assert b == pytest.approx(a, abs=1e-5)
     assert a[3] != losses(training(model=replace(model, order=None), steps=4))[3]
     assert len(graphs) == warm, "a graph was compiled after the warm-up"
+
+
+@pytest.mark.parametrize("name", ["pr549", "house", "pr2135"])
+def test_under_autocast_the_whole_stream_is_half_as_wide(name):
+    model = mini(find(name)).model.build(1)
+    ids = torch.randint(1, model.spec.vocab, (2, 32), generator=torch.Generator().manual_seed(1))
+    kinds = set()
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, args, out: kinds.update(lane.dtype for lane in out))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.loss(ids, ids)
+    assert kinds == {torch.bfloat16}
+    whole = model.loss(ids, ids)
+    assert kinds == {torch.bfloat16, torch.float32}
+    torch.testing.assert_close(half.float(), whole, atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ["baseline", "pr549", "pr1009", "pr861"])
+def test_a_run_of_another_length_takes_the_same_shares_of_it(name):
+    full, small = find(name), mini(find(name))
+    train = fractional(full, steps=400)
+    assert train.schedule == small.train.schedule
+    assert [phase.at for phase in train.phases] == [phase.at for phase in small.train.phases]
+    assert train.batch_tokens == full.train.batch_tokens

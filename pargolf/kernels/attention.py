@@ -148,15 +148,20 @@ Masking = Callable[[], Mask | None]
 
 def document_mask(since_BT: Tensor) -> Mask:
     """Which positions each may see, `since` the first of its document: (B, 1, T, T) bool, or FlexAttention's."""
-    (B, T), device = since_BT.shape, since_BT.device
-    if device.type == "cuda" and torch.compiler.is_compiling():
-
-        def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return (k <= q) & (k >= since_BT[b, q])
-
-        return create_block_mask(sees, B, None, T, T, device=device)
-    place_T = torch.arange(T, device=device)
+    if since_BT.is_cuda and torch.compiler.is_compiling():
+        return block_mask(since_BT)
+    place_T = torch.arange(since_BT.shape[1], device=since_BT.device)
     return ((place_T >= since_BT[:, :, None]) & (place_T <= place_T[:, None]))[:, None]
+
+
+def block_mask(since_BT: Tensor) -> BlockMask:
+    """The same for FlexAttention, which passes over whole blocks that nothing of may be seen."""
+
+    def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k <= q) & (k >= since_BT[b, q])
+
+    B, T = since_BT.shape
+    return create_block_mask(sees, B, None, T, T, device=since_BT.device)
 
 
 def attention(
