@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pargolf.data.folder import open_data
+from pargolf.quant.awq import AWQ
 from pargolf.quant.calibrate import calibrate, own_text
 from pargolf.quant.clip import HessianStdDev, StdDev
 from pargolf.quant.gptq import GPTQ, OwnText, weighted_error
@@ -23,6 +24,8 @@ from pargolf.run.bench import Pair, hessians_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import pack, unpack
 from pargolf.run.score import Validation
+
+WIDTH = 16  # columns of AWQ's group: an eighth of the model's, as published
 
 
 def main() -> None:
@@ -53,6 +56,8 @@ def main() -> None:
         ("sdclip", plain, hessians),
         ("HessianStdDev", table(HessianStdDev), hessians),
         ("LQER", replace(plain, correct=LQER()), hessians),
+        ("AWQ", replace(plain, protect=AWQ(width=WIDTH, larger_than=4096)), hessians),
+        ("AWQ, LQER", replace(plain, protect=AWQ(width=WIDTH, larger_than=4096), correct=LQER()), hessians),
         ("one batch", plain, hessians_of(recipe, weights, data, batches=1)),
         ("own text", plain, calibrate(model, [(ids_BT[:, :-1], ids_BT[:, 1:])])),
     )

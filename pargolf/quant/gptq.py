@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.quant.awq import FineGroup
 from pargolf.quant.grid import Codes, Grid, Int, Keep, check_finite
 from pargolf.quant.trellis import Trellis, rows_of, spread_scales
 
@@ -57,13 +58,13 @@ class GPTQ:
         """
         if isinstance(grid, Keep):
             return grid.encode(w)
-        assert isinstance(grid, Int | Trellis), f"no error feedback on {grid}"
+        assert isinstance(grid, Int | Trellis | FineGroup), f"no error feedback on {grid}"
         check_finite(w)
         w_NC = rows_of(w.detach()).float()
         hessian = hessian.to(w.device)
         assert hessian.shape == (w_NC.shape[1],) * 2, f"a Hessian of {tuple(hessian.shape)} for {tuple(w.shape)}"
         scales = grid.scales(w, hessian)
-        scale_NC = spread_scales(scales, w_NC)
+        scale_NC = grid.spread(scales, w_NC) if isinstance(grid, FineGroup) else spread_scales(scales, w_NC)
         if isinstance(grid, Trellis):
             # The decoder walks the columns as they stand, and so must the path.
             codes_NC = grid.follow(w_NC, scale_NC=scale_NC, upper_CC=self._factor(hessian))
@@ -83,7 +84,7 @@ class GPTQ:
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         return float(mean * self._factor(hessian[order][:, order]).diagonal().square().reciprocal().sum())
 
-    def _feed(self, w_NC: Tensor, grid: Int, scale_NC: Tensor, upper_CC: Tensor) -> Tensor:
+    def _feed(self, w_NC: Tensor, grid: Int | FineGroup, scale_NC: Tensor, upper_CC: Tensor) -> Tensor:
         """Codes as floats, column after column."""
         left_NC, codes_NC = w_NC.clone(), torch.empty_like(w_NC)
         for begin, end in self._blocks(w_NC.shape[1]):

@@ -33,6 +33,16 @@ class Pruned:
     prune: Prune
 
 
+class Protection(Protocol):
+    """Which tensors get another grid than the table's, by what was seen of them (`quant/awq.py`)."""
+
+    def choose(
+        self, weights: Mapping[str, Tensor], grids: Mapping[str, Grid], hessians: Mapping[str, Tensor] | None
+    ) -> dict[str, Grid]:
+        """The other grids, by name."""
+        ...
+
+
 class Correction(Protocol):
     """What is stored beside the codes to make up for their error (`quant/lqer.py`)."""
 
@@ -48,7 +58,8 @@ class Quantize:
     """The grid table of a recipe, pruning before it, and what chooses among the codes (None: the nearest).
 
     `fill`: the packer may choose finer or coarser steps than the table's, and fills the cap (`quant/allocate.py`);
-    otherwise it touches them only where they do not fit. `correct` adds what makes up for the error, as `LQER()`.
+    otherwise it touches them only where they do not fit. `protect` gives some columns finer steps, as `AWQ()`, and
+    `correct` adds what makes up for the error, as `LQER()`.
     """
 
     table: Table[Grid | Drop]
@@ -56,6 +67,7 @@ class Quantize:
     solver: GPTQ | None = None
     fill: bool = False
     correct: Correction | None = None
+    protect: Protection | None = None
 
     def grids(self, weights: dict[str, Tensor]) -> dict[str, Grid]:
         """The grid of every tensor that is stored. Raises `UserError` on a table that does not fit the names."""
@@ -64,15 +76,17 @@ class Quantize:
 
     def encode(self, weights: dict[str, Tensor], hessians: Hessians | None = None) -> dict[str, tuple[Grid, Codes]]:
         """Prune and put every stored tensor on its grid."""
-        coded = {}
-        for name, grid in self.grids(weights).items():
-            w = self.prune(name, weights[name])
+        coded, grids = {}, self.grids(weights)
+        pruned = {name: self.prune(name, weights[name]) for name in grids}
+        if self.protect is not None:
+            grids |= self.protect.choose(pruned, grids, hessians)
+        for name, grid in grids.items():
+            w = pruned[name]
             if self.solver is not None and hessians is not None and name in hessians:
                 coded[name] = (grid, self.solver.encode(w, grid, hessians[name]))
             else:
                 coded[name] = (grid, grid.encode(w))
         if self.correct is not None:
-            pruned = {name: self.prune(name, weights[name]) for name in coded}
             coded |= self.correct.factors(pruned, coded, hessians)
         return coded
 

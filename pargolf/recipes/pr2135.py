@@ -15,6 +15,8 @@ Known faults, beside those of 1855
 - The tilt counts all text before a position of the stream, also documents that adaptation, by length, grades later.
   It takes 200 s of the 540 s of scoring.
 
+Its pedigree has AWQ-lite (1908, 1945, 2014: `quant.protect=AWQ()`), but its own script has none of it.
+
 Not as published, beside 1855's list: the tilt is left out. Ours (`HintTilt`) counts what has been graded, and documents
 that take turns have no one text before them.
 """

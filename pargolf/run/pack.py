@@ -18,6 +18,7 @@ from pargolf.evaluate.adapt import Adapter
 from pargolf.model.transformer import Model, Transformer
 from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land
+from pargolf.quant.awq import FineGroup
 from pargolf.quant.gptq import Hessians
 from pargolf.quant.grid import Codes, Grid, Int, Keep
 from pargolf.quant.lqer import corrected
@@ -156,7 +157,7 @@ def _decode(tensor: CodesTensor | RawTensor) -> Tensor:
         whole = torch.from_numpy(tensor.data.copy())
         return (whole.view(torch.bfloat16) if tensor.dtype == "bfloat16" else whole).float()
     grid = spec.load(tensor.grid, within=PARTS)
-    if not isinstance(grid, Int | Trellis):
+    if not isinstance(grid, Int | Trellis | FineGroup):
         raise UserError(f"The artifact's '{tensor.name}' lies on no known grid. Was it made by another version?")
     typed: Grid = grid
     scales = torch.from_numpy(tensor.scales.copy())

@@ -23,6 +23,7 @@ from pargolf.evaluate.adapt_documents import LowRank
 from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import Plain
 from pargolf.model.transformer import Block, Model
+from pargolf.quant.awq import AWQ
 from pargolf.quant.plan import QAT, Quantize
 from pargolf.run.recipe import Recipe, Windows
 from pargolf.training.average import EMA, LAWA, SWA
@@ -131,7 +132,11 @@ def _quant(quant: Quantize, factor: int, picks: Sequence[int]) -> Quantize:
         prune = replace(pruned.prune, larger_than=pruned.prune.larger_than // factor**2)
         pruned = replace(pruned, roles=tuple(glob for glob in moved if glob is not None), prune=prune)
     solver = quant.solver and replace(quant.solver, batches=max(quant.solver.batches // factor, 1))
-    return replace(quant, table=_rows(quant.table, picks), pruned=pruned, solver=solver)
+    protect = quant.protect
+    if isinstance(protect, AWQ):
+        width, size = max(protect.width // factor, 1), protect.larger_than // factor**2
+        protect = replace(protect, width=width, larger_than=size)
+    return replace(quant, table=_rows(quant.table, picks), pruned=pruned, solver=solver, protect=protect)
 
 
 def fractional(recipe: Recipe, *, steps: float) -> Train:
