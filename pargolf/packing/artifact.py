@@ -7,7 +7,8 @@ the tensors in groups of one role, shape and kind, and the sections with codec a
 of one role, or all scales, or all raw numbers of one width, so that alike data meet in one stream. Without a codec
 named, a section takes the range coder of `pack/coder.py`, or a general codec where that turns out smaller (repeated
 rows). Of codes that walk a trellis it stores the parities as bits, which tell the states, and codes the rest given
-those. Reading checks lengths, then each checksum, then decodes; the size of the file bounds what the header may claim.
+those; the orders in which columns are walked come first. Reading checks lengths, then each checksum, then decodes; the
+size of the file bounds what the header may claim.
 """
 
 import json
@@ -15,7 +16,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
@@ -31,7 +32,7 @@ from pargolf.packing.codecs import CODECS, Brotli, Codec, Damage, Lzma, Zstd
 from pargolf.quant.trellis import MACHINES, sides
 
 MAGIC = b"\x9bpargolf"
-FORMAT = 1
+FORMAT = 2  # 1 knew no orders of columns
 # Numbers without a numpy dtype travel as their bits.
 DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
@@ -76,7 +77,8 @@ class NewerFormat(ArtifactError):
 class CodesTensor:
     """A quantized tensor: int8 or int16 `codes`, float16, float32 or bfloat16 `scales` (bfloat16 as uint16 bits).
 
-    `states` of the trellis that the codes of each row walk (`quant/trellis.py`); 0: none.
+    `states` of the trellis that the codes of each row walk (`quant/trellis.py`); 0: none. `order`: the class of each
+    column, int8, that says in which order; None: from left to right.
     """
 
     name: str
@@ -85,10 +87,13 @@ class CodesTensor:
     scales: NDArray[Any]
     grid: Any
     states: int = 0
+    order: NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         if self.codes.dtype not in (np.int8, np.int16):
             raise UserError(f"Codes of '{self.name}' are int8 or int16, not {self.codes.dtype}.")
+        if self.order is not None and self.order.shape != (_columns(self.codes.shape),):
+            raise UserError(f"The order of '{self.name}' has another number of columns than its codes.")
         _check_dtype(self.name, self.scales, self.scale_dtype)
 
     @property
@@ -111,6 +116,8 @@ class RawTensor:
 
 
 Stored = CodesTensor | RawTensor
+Orders = Mapping[tuple[str, str], NDArray[Any] | None]
+"""(tensor, "order") -> the classes of its columns; other fields do not matter."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,8 @@ class Artifact:
     def by_role(self) -> list[dict[str, Any]]:
         """Rows of role, tensors, weights, bytes and bits_per_weight whose bytes sum to the file's size.
 
-        Raw numbers of several roles share a section; it is divided by their sizes. `(scales)`, `(header)` and
-        `(container)` are rows of their own, without weights.
+        Raw numbers of several roles share a section; it is divided by their sizes. `(scales)`, which holds orders of
+        columns as well, `(header)` and `(container)` are rows of their own, without weights.
         """
         size = {section.name: section.size for section in self.sections}
         rows: dict[str, dict[str, Any]] = {}
@@ -154,7 +161,7 @@ class Artifact:
                 rows[role]["bytes"] += part
         for role, row in rows.items():
             row["bytes"] += size.get(f"codes of {role}", 0)
-        scales = sum(n for name, n in size.items() if name.startswith("scales"))
+        scales = sum(n for name, n in size.items() if name.startswith(("scales", "orders")))
         header = size["the header"]
         container = self.size - sum(row["bytes"] for row in rows.values()) - scales - header
         for name, part in (("(scales)", scales), ("(header)", header), ("(container)", container)):
@@ -178,11 +185,12 @@ def to_bytes(meta: Any, tensors: Sequence[Stored], *, codec: Codec | None = None
     groups, grids = _describe(ordered)
     layout = _layout(groups)
     arrays = {tensor.name: tensor for tensor in ordered}
+    orders = {(tensor.name, "order"): tensor.order for tensor in ordered if isinstance(tensor, CodesTensor)}
     sections: list[list[Any]] = []
     payloads: list[bytes] = []
     for parts in layout.values():
         pieces = [_numbers(arrays[part.tensor], part) for part in parts]
-        method, payload = _encode(codec, parts, pieces)
+        method, payload = _encode(codec, parts, pieces, orders)
         sections.append([method, len(payload)])
         payloads.append(_with_crc(payload))
     header = {"meta": meta, "grids": grids, "tensors": groups, "sections": sections}
@@ -211,7 +219,7 @@ def from_bytes(data: bytes) -> Artifact:
     for section, parts in zip(sections, layout.values()):
         payload = data[section.offset : section.offset + section.size]
         try:
-            arrays = _decode(section.codec, payload, parts)
+            arrays = _decode(section.codec, payload, parts, decoded)
         except (Damage, *_SHAPELESS) as error:
             raise ArtifactError(section.name, str(error)) from error
         decoded |= {(part.tensor, part.field): array for part, array in zip(parts, arrays)}
@@ -284,6 +292,7 @@ def _kind(tensor: Stored, places: dict[str, int], grids: list[Any]) -> dict[str,
         "of": tensor.scale_dtype,
         "grid": places[key],
         **({"states": tensor.states} if tensor.states else {}),
+        **({"order": True} if tensor.order is not None else {}),
     }
 
 
@@ -337,10 +346,18 @@ def _layout(groups: Any) -> dict[str, list[_Part]]:
                 add(f"codes of {group['role']}", name, "codes", group["shape"], group["dtype"], states)
                 scales = f"scales of {8 * DTYPES[group['of']].itemsize} bits"
                 add(scales, name, "scales", group["scales"], group["of"])
+                if states and group.get("order"):
+                    add("orders of columns", name, "order", [_columns(group["shape"])], "int8")
             else:
                 add(_raw_section(width), name, "data", group["shape"], group["dtype"])
-    # Codes first, by role, then side data; the order is the same whichever groups came first.
-    return dict(sorted(layout.items(), key=lambda item: (not item[0].startswith("codes"), item[0])))
+    # Orders, which codes are read by, then codes by role, then side data; whichever groups came first.
+    ranks = {"orders": 0, "codes": 1}
+    return dict(sorted(layout.items(), key=lambda item: (ranks.get(item[0].split()[0], 2), item[0])))
+
+
+def _columns(shape: Sequence[int]) -> int:
+    """How many columns the rows of the first dimension have; a vector is one row."""
+    return math.prod(shape[1:] if len(shape) > 1 else shape)
 
 
 def _raw_section(width: int) -> str:
@@ -356,12 +373,14 @@ def _join(pieces: Sequence[NDArray[Any]]) -> bytes:
     return b"".join(piece.tobytes() for piece in pieces)
 
 
-def _encode(codec: Codec | None, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]]) -> tuple[str, bytes]:
+def _encode(
+    codec: Codec | None, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]], orders: Orders
+) -> tuple[str, bytes]:
     """How a section is stored, and its payload."""
-    return _smallest(parts, pieces) if codec is None else (codec.name, codec.encode(_join(pieces)))
+    return _smallest(parts, pieces, orders) if codec is None else (codec.name, codec.encode(_join(pieces)))
 
 
-def _smallest(parts: Sequence[_Part], pieces: Sequence[NDArray[Any]]) -> tuple[str, bytes]:
+def _smallest(parts: Sequence[_Part], pieces: Sequence[NDArray[Any]], orders: Orders) -> tuple[str, bytes]:
     """The method and payload that come out smallest among the range coder, general codecs and the plain bytes.
 
     The general codecs take minutes on large sections, so there they are only tried when a fast one comes near.
@@ -370,7 +389,7 @@ def _smallest(parts: Sequence[_Part], pieces: Sequence[NDArray[Any]]) -> tuple[s
     layouts = {"": _join(pieces), "/turned": b"".join(across)}
     best = "raw", layouts[""]
     if all(piece.itemsize <= 2 for piece in pieces):
-        best = min(best, ("range", _range_encode(parts, _matrices(parts, pieces))), key=_size)
+        best = min(best, ("range", _range_encode(parts, _matrices(parts, pieces), orders)), key=_size)
     for suffix, data in layouts.items():
         if len(data) <= _SMALL or len(Zstd(3).encode(data)) <= len(best[1]):
             best = min(best, *((codec.name + suffix, codec.encode(data)) for codec in _GENERAL), key=_size)
@@ -381,10 +400,10 @@ def _size(candidate: tuple[str, bytes]) -> int:
     return len(candidate[1])
 
 
-def _decode(method: str, payload: bytes, parts: Sequence[_Part]) -> list[NDArray[Any]]:
+def _decode(method: str, payload: bytes, parts: Sequence[_Part], orders: Orders) -> list[NDArray[Any]]:
     """The arrays of a section. Raises `Damage`, or `KeyError` on an unknown codec."""
     if method == "range":
-        found = iter(_range_decode(parts, payload))
+        found = iter(_range_decode(parts, payload, orders))
         return [_from_ordered(part, [next(found) for _ in part.matrices]) for part in parts]
     name, _, turned = method.partition("/")
     if turned not in ("", "turned"):
@@ -401,16 +420,16 @@ def _decode(method: str, payload: bytes, parts: Sequence[_Part]) -> list[NDArray
     return out
 
 
-def _range_encode(parts: Sequence[_Part], matrices: Sequence[NDArray[Any]]) -> bytes:
+def _range_encode(parts: Sequence[_Part], matrices: Sequence[NDArray[Any]], orders: Orders) -> bytes:
     """The range coder's stream, after the parities of the codes that walk a trellis, bit by bit."""
     walked = [part.states > 0 for part in parts for _ in part.matrices]
     odd = [(matrix & 1).astype(np.uint8) for matrix, walks in zip(matrices, walked) if walks]
     bits = np.packbits(np.concatenate([o.ravel() for o in odd])).tobytes() if odd else b""
     halves = [matrix >> 1 if walks else matrix for matrix, walks in zip(matrices, walked)]
-    return bits + coder.encode(halves, _residues(parts, iter(odd)))
+    return bits + coder.encode(halves, _residues(parts, iter(odd), orders))
 
 
-def _range_decode(parts: Sequence[_Part], payload: bytes) -> list[NDArray[np.int16]]:
+def _range_decode(parts: Sequence[_Part], payload: bytes, orders: Orders) -> list[NDArray[np.int16]]:
     """The matrices of `_range_encode`. Raises `Damage`."""
     shapes = [shape for part in parts for shape in part.matrices]
     walked = [shape for part in parts if part.states for shape in part.matrices]
@@ -421,13 +440,15 @@ def _range_decode(parts: Sequence[_Part], payload: bytes) -> list[NDArray[np.int
     bits = np.unpackbits(np.frombuffer(payload[:stored], np.uint8), count=sum(counts))
     pieces = np.split(bits, np.cumsum(counts)[:-1]) if counts else []
     odd = [piece.reshape(shape) for piece, shape in zip(pieces, walked)]
-    found = coder.decode(payload[stored:], shapes, _residues(parts, iter(odd)))
+    found = coder.decode(payload[stored:], shapes, _residues(parts, iter(odd), orders))
     left = iter(odd)
     walks = [part.states > 0 for part in parts for _ in part.matrices]
     return [2 * matrix + next(left) if w else matrix for matrix, w in zip(found, walks)]
 
 
-def _residues(parts: Sequence[_Part], odd: Iterator[NDArray[np.uint8]]) -> list[NDArray[np.uint8] | None]:
+def _residues(
+    parts: Sequence[_Part], odd: Iterator[NDArray[np.uint8]], orders: Orders
+) -> list[NDArray[np.uint8] | None]:
     """For every matrix that walks a trellis, which quarter of a step its halved codes stand on, from the parities."""
     out: list[NDArray[np.uint8] | None] = []
     for part in parts:
@@ -440,7 +461,9 @@ def _residues(parts: Sequence[_Part], odd: Iterator[NDArray[np.uint8]]) -> list[
         # A row of the trellis is what lies under one index of the first dimension, whole.
         flat = np.concatenate([piece.ravel() for piece in own])
         rows = flat.reshape(part.shape[0], -1) if len(part.shape) > 1 else flat[None]
-        side = sides(torch.from_numpy(rows), states=part.states).numpy().astype(np.uint8)
+        order = orders.get((part.tensor, "order"))
+        classes = None if order is None else torch.from_numpy(order)
+        side = sides(torch.from_numpy(rows), states=part.states, classes_C=classes).numpy().astype(np.uint8)
         residue = (2 * rows + side).ravel()
         ends = np.cumsum([piece.size for piece in own])[:-1]
         out += [r.reshape(piece.shape) for r, piece in zip(np.split(residue, ends), own)]
@@ -567,7 +590,8 @@ def _rebuild(groups: Any, grids: Any, decoded: dict[tuple[str, str], NDArray[Any
             if "grid" in group:
                 codes, scales = decoded[name, "codes"], decoded[name, "scales"]
                 grid, states = grids[group["grid"]], group.get("states", 0)
-                yield CodesTensor(name, str(group["role"]), codes, scales, grid, states)
+                order = decoded.get((name, "order"))
+                yield CodesTensor(name, str(group["role"]), codes, scales, grid, states, order)
             else:
                 yield RawTensor(name, str(group["role"]), decoded[name, "data"], group["dtype"])
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from pargolf.core.errors import UserError
 from pargolf.quant.awq import FineGroup
 from pargolf.quant.grid import Codes, Grid, Int, Keep, check_finite
-from pargolf.quant.trellis import Trellis, rows_of, spread_scales
+from pargolf.quant.trellis import Trellis, rows_of, spread_scales, weight_classes, woven
 
 Hessians = dict[str, Tensor]
 """Parameter name -> (columns, columns), in nats: tr(E H E^T) is the loss that an error E of the weights costs."""
@@ -66,9 +66,13 @@ class GPTQ:
         scales = grid.scales(w, hessian)
         scale_NC = grid.spread(scales, w_NC) if isinstance(grid, FineGroup) else spread_scales(scales, w_NC)
         if isinstance(grid, Trellis):
-            # The decoder walks the columns as they stand, and so must the path.
-            codes_NC = grid.follow(w_NC, scale_NC=scale_NC, upper_CC=self._factor(hessian))
-            return Codes(codes_NC.reshape(w.shape), scales)
+            # The decoder walks the columns in the order that their stored classes give, and so must the path.
+            classes_C = weight_classes(hessian)
+            order = torch.arange(len(hessian)) if classes_C is None else woven(classes_C)
+            upper_CC = self._factor(hessian[order][:, order])
+            codes_NC = torch.empty_like(w_NC, dtype=torch.int8)
+            codes_NC[:, order] = grid.follow(w_NC[:, order], scale_NC=scale_NC[:, order], upper_CC=upper_CC)
+            return Codes(codes_NC.reshape(w.shape), scales, classes_C)
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         back = torch.argsort(order)
         upper_CC = self._factor(hessian[order][:, order])

@@ -27,11 +27,12 @@ class Codes:
     """A tensor on a grid: `codes` in the tensor's shape, and its `scales`, one per run of equally many codes.
 
     Integer grids hold int8 codes and scales of shape (rows,), (rows, groups) or (1,); `Keep` holds its 16 or 32-bit
-    numbers as codes and no scales.
+    numbers as codes and no scales. `order` is the weight class of each column, int8, where a trellis walked them by it.
     """
 
     codes: Tensor
     scales: Tensor
+    order: Tensor | None = None
 
 
 class Grid(Protocol):

@@ -3,6 +3,7 @@
 The artifact carries the model's spec and, per tensor, codes and scales on a grid; the float weights stay behind.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.roles import role
 from pargolf.evaluate.adapt import Adapter
 from pargolf.model.transformer import Model, Transformer
-from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, from_bytes, to_bytes
+from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.awq import FineGroup
 from pargolf.quant.gptq import Hessians
@@ -50,14 +51,6 @@ def pack(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians
 
     `hessians` are for the recipe's solver; without them it rounds.
     """
-    tensors: list[CodesTensor | RawTensor] = []
-    for name, (grid, codes) in recipe.quant.encode(weights, hessians).items():
-        if isinstance(grid, Keep):
-            tensors.append(RawTensor(name, role(name), _raw(codes.codes), grid.dtype))
-        else:
-            array = codes.codes.numpy()
-            states = grid.states if isinstance(grid, Trellis) else 0
-            tensors.append(CodesTensor(name, role(name), array, _raw(codes.scales), spec.dump(grid), states))
     meta = {
         "recipe": recipe.name,
         "digest": recipe.digest,
@@ -67,7 +60,21 @@ def pack(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians
         "adapt": spec.dump(recipe.adapt),
         "tokenizer": tokenizer,
     }
-    return to_bytes(meta, tensors, codec=recipe.codec)
+    return to_bytes(meta, stored_tensors(recipe.quant.encode(weights, hessians)), codec=recipe.codec)
+
+
+def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
+    """Tensors on their grids as the container takes them."""
+    tensors: list[Stored] = []
+    for name, (grid, codes) in coded.items():
+        if isinstance(grid, Keep):
+            tensors.append(RawTensor(name, role(name), _raw(codes.codes), grid.dtype))
+        else:
+            array = codes.codes.numpy()
+            states = grid.states if isinstance(grid, Trellis) else 0
+            order = None if codes.order is None else codes.order.numpy()
+            tensors.append(CodesTensor(name, role(name), array, _raw(codes.scales), spec.dump(grid), states, order))
+    return tensors
 
 
 def unpack(data: bytes) -> Unpacked:
@@ -163,4 +170,5 @@ def _decode(tensor: CodesTensor | RawTensor) -> Tensor:
     scales = torch.from_numpy(tensor.scales.copy())
     if tensor.scale_dtype == "bfloat16":
         scales = scales.view(torch.bfloat16)
-    return typed.decode(Codes(torch.from_numpy(tensor.codes.copy()), scales))
+    order = None if tensor.order is None else torch.from_numpy(tensor.order.copy())
+    return typed.decode(Codes(torch.from_numpy(tensor.codes.copy()), scales, order))

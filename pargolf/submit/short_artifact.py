@@ -20,6 +20,7 @@ from pargolf.packing.artifact import (
     _DIGEST,
     _PREFIX,
     DTYPES,
+    Orders,
     _decode,
     _digest,
     _join,
@@ -42,7 +43,7 @@ def unpack_own(data: bytes) -> tuple[Transformer, str]:
         raise SystemExit("train_gpt: The artifact is damaged, or another model's.")
     arrays: dict[tuple[str, str], NDArray[Any]] = {}
     for parts, (method, size) in zip(_layout(header["tensors"]).values(), header["sections"]):
-        pieces = _decode(method, data[start : start + size], parts)
+        pieces = _decode(method, data[start : start + size], parts, arrays)
         arrays |= {(part.tensor, part.field): piece for part, piece in zip(parts, pieces)}
         start += size + _CRC
     values = {tensor.name: decoded(tensor) for tensor in _rebuild(header["tensors"], header["grids"], arrays)}
@@ -61,12 +62,14 @@ def compressed(data: bytes) -> bytes:
     return bytes(brotli.compress(data, quality=11, lgwin=24))
 
 
-def encode_by_codec(codec: Codec, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]]) -> tuple[str, bytes]:
+def encode_by_codec(
+    codec: Codec, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]], orders: Orders
+) -> tuple[str, bytes]:
     """A section in the recipe's codec."""
     return codec.name, codec.encode(_join(pieces))
 
 
-def decode_by_codec(method: str, payload: bytes, parts: Sequence[_Part]) -> list[NDArray[Any]]:
+def decode_by_codec(method: str, payload: bytes, parts: Sequence[_Part], orders: Orders) -> list[NDArray[Any]]:
     """The arrays of such a section."""
     codec = read_recipe().codec
     assert codec is not None
