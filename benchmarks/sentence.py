@@ -20,9 +20,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pargolf.data.corpus import embedded
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.packing.artifact import Stored, to_bytes
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians, weighted_error
+from pargolf.quant.grid import Codes, Grid
 from pargolf.quant.plan import Quantize
 from pargolf.run.bench import Pair
 from pargolf.run.pack import stored_tensors
@@ -60,8 +62,9 @@ def encoder_rows(
         tensors: list[Stored] = stored_tensors(coded(quant))
         return to_bytes({}, tensors, codec=pair.codec)
 
-    def coded(quant: Quantize):
-        return quant.encode(weights, hessians)
+    def coded(quant: Quantize) -> dict[str, tuple[Grid, Codes]]:
+        with compiled_kernels():
+            return quant.encode(weights, hessians)
 
     allocator = Allocator(plan, weights, hessians)
     for room in rooms or (None,):

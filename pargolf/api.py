@@ -39,6 +39,7 @@ from pargolf.run.compare import compare_runs
 from pargolf.run.folder import RunFolder, load_tensors, read_json
 from pargolf.run.forecast import forecast as forecast_bytes
 from pargolf.run.forecast import lands, parameters, unused_pieces
+from pargolf.run.growth import expected_steps
 from pargolf.run.pack import read_artifact
 from pargolf.run.page import page_of
 from pargolf.run.pipeline import repack, run_recipe, score_artifact
@@ -316,19 +317,23 @@ def forecast(
     scale: str | None = None,
     changes: Mapping[str, Any] | None = None,
     data: str | Path | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """What a recipe's artifact will weigh on its own grids, before any training: bytes of the model by role, and code.
 
     `lands` is what will be submitted: where the recipe fills its cap (`fills`) or is over it, the grids are solved for,
-    and the total ends in the last .2 % under the cap. `data` say which pieces of the vocabulary no text has.
+    and the total ends in the last .2 % under the cap. `data` say which pieces of the vocabulary no text has; `steps` of
+    training are guessed where neither caller nor recipe says.
     """
     system, unused = recipe(found, scale=scale, changes=changes), 0
     if data is not None:
         folder = open_data(data)
         system, unused = fit_to_data(system, folder), unused_pieces(folder)
-    guess, code = forecast_bytes(system, unused=unused), count_code(system)
+    steps = steps or expected_steps(system)
+    guess, code = forecast_bytes(system, unused=unused, steps=steps), count_code(system)
     return {
         "recipe": system.name,
+        "steps": steps,
         "parameters": parameters(system.model),
         "model": guess.model,
         "code": code,

@@ -551,13 +551,14 @@ def forecast(
     changes: Annotated[list[str] | None, typer.Argument(help="Rows to change, path=value.")] = None,
     scale: ScaleOpt = None,
     data: Annotated[Path | None, typer.Option(help="Data to be trained on; says which pieces no text has.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; guessed when left out.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Say what a recipe's artifact will weigh, before any training."""
     from pargolf import api
     from pargolf.core.spec import overrides
 
-    found = api.forecast(recipe, scale=scale, changes=overrides(changes or []), data=data)
+    found = api.forecast(recipe, scale=scale, changes=overrides(changes or []), data=data, steps=steps)
     if as_json:
         print(json.dumps(found))
         return
@@ -570,6 +571,7 @@ def forecast(
         f"{found['model']:,} model + {found['code']:,} code = {total:,} bytes of {cap:,} ({total / cap:.1%}) "
         + ("on the table's grids; packing solves for others and fills the cap" if found["fills"] else "")
         + (f"; packing solves for coarser grids, under {cap:,}" if total > cap and not found["fills"] else "")
+        + f"; after {found['steps']:,} steps"
     )
 
 

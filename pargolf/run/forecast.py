@@ -4,15 +4,14 @@
 
 H is the order-0 entropy of the codes that the tensor's own grid gives to a sample of its rows. Before training the
 rows are Gaussian; trained matrices are close to that (a report under pull request 1787 measured 3.427 bits on real
-weights and 3.425 on Gaussian ones); what heavier tails and unequal columns save was .8 % here at most. Codecs cost so
-much over H: lzma 3 %, zstd and brotli 1.2 %, zlib 1 % at seven bits and 14 % at three, our coder nothing. Rows of
-pieces that no text holds stay alike, and cost a third of others, except under zlib: `unused` says how many there are.
+weights and 3.425 on Gaussian ones); what heavier tails and unequal columns save was .8 % here at most. Codecs cost
+more than H, ours nothing, the others the more the fewer bits there are: lzma 2 % at seven and 15 % at two. Rows of
+pieces that no text holds stay alike, and cost a third of others under lzma, zstd and brotli: `unused` says how many.
+What is kept whole goes through the codec, as a sample.
 
-Where it stops: a grid whose scales have a floor gives codes that depend on the weights' magnitude. Matrices that Muon
-trained for some hundred steps had a deviation near .19 sqrt(width / columns) sqrt(lr / .032), and tables one of .4; a
-fifth more is a quarter of a bit, 5 % of such a model. After thousands of steps they are larger: of the published
-baseline and of pull request 549, both with floors, it says 8 and 5 % too little, and of those without, 1009 and 295,
-what they published within 2 %. docs/bytes.md has small ones measured. `weigh` has no such limit: it sees the weights.
+A grid whose scales have a floor gives codes that depend on the weights' magnitude, so that is forecast first, from
+steps, rates and decay (`growth.py`). Where it stops: a fifth more is a quarter of a bit, 5 % of such a model.
+docs/bytes.md has runs measured, small and published. `weigh` has no such limit: it sees the weights.
 """
 
 from collections import Counter
@@ -31,18 +30,24 @@ from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
 from pargolf.quant.grid import Grid, Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
+from pargolf.run.growth import deviation, expected_steps
 from pargolf.run.recipe import Recipe
-from pargolf.training.muon import Muon
 
 _ROWS = 48  # Gaussian rows whose codes stand for a tensor's
 _SAMPLE = 1 << 17  # trained weights of a role whose codes stand for all of them
-_OVERHEAD = {Lzma: 1.03, Zstd: 1.012, Brotli: 1.012}
+_BITS = 0.5, 1.0, 1.5, 2.1, 3.1, 4.4, 5.6, 7.0
+_OVERHEAD = {  # of 160,000 Gaussian codes of so many bits
+    Zlib: (1.39, 1.31, 1.25, 1.21, 1.18, 1.13, 1.03, 1.01),
+    Lzma: (1.28, 1.22, 1.18, 1.15, 1.06, 1.034, 1.023, 1.018),
+    Zstd: (1.28, 1.23, 1.12, 1.06, 1.022, 1.011, 1.009, 1.012),
+    Brotli: (1.27, 1.23, 1.11, 1.05, 1.018, 1.008, 1.004, 1.006),
+}
 _WHOLE = {"float16": 2, "bfloat16": 2, "float32": 4}
 _RAW = 0.85  # of their bytes, that vectors kept whole take
 _SCALE = 0.64  # likewise scales of rows
 _HEADER = 1100
 _ALIKE = 0.37  # of an ordinary row, that a row costs which is like many others
-_TABLE_STD, _MATRIX_STD, _SPREAD = 0.4, 0.19, 0.25  # deviations of trained weights; and of their logarithm, by row
+_SPREAD = 0.25  # deviation of the logarithm of trained rows' magnitudes
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,22 @@ def parameters(model: Model) -> int:
     return sum(shape.numel() for shape in shapes(model).values())
 
 
-def forecast(recipe: Recipe, *, unused: int = 0) -> Forecast:
-    """Forecast the artifact's bytes on the table's own grids; `unused` pieces of the vocabulary occur in no text."""
+def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Forecast:
+    """Forecast the artifact's bytes on the table's own grids; `unused` pieces of the vocabulary occur in no text.
+
+    `steps` of training, where the recipe or its source does not say (`growth.expected_steps`).
+    """
+    steps = steps or expected_steps(recipe)
     generator, sizes = torch.Generator().manual_seed(0), shapes(recipe.model)
     rates = resolve(recipe.train.optimizer, sizes, what="optimizer table")
 
     def rows(name: str, shape: torch.Size) -> Tensor:
-        table = name.startswith("embed.") or name.endswith("table.weight")
-        rate = rates[name]
-        faster = rate.lr / 0.032 if isinstance(rate, Muon) else 1.0
-        std = _TABLE_STD if table else _MATRIX_STD * (faster * recipe.model.dim / shape[-1]) ** 0.5
+        std = deviation(recipe, name, shape, rates[name], steps=steps)
         w_NC = std * torch.randn(min(_ROWS, shape[0]), shape[-1], generator=generator)
         return w_NC * torch.exp(_SPREAD * torch.randn(len(w_NC), 1, generator=generator))
 
     found = _forecast(recipe, sizes, rows)
-    if unused and not isinstance(recipe.codec, Zlib) and "embed.tokens" in found.by_role:
+    if unused and isinstance(recipe.codec, Lzma | Zstd | Brotli) and "embed.tokens" in found.by_role:
         alike = unused / recipe.model.vocab * (1 - _ALIKE)
         found.by_role["embed.tokens"] -= round(found.by_role["embed.tokens"] * alike)
     return found
@@ -131,11 +137,22 @@ def _forecast(recipe: Recipe, sizes: Mapping[str, torch.Size], rows: Callable[[s
     for name, grid in grids.items():
         shape, group = sizes[name], role(name)
         if isinstance(grid, Keep):
-            needed = shape.numel() * _WHOLE[grid.dtype] * (_RAW if len(shape) < 2 else 1.0)
+            needed = shape.numel() * _kept(recipe.codec, grid, rows(name, shape) if len(shape) > 1 else None)
         else:
             needed = _coded(recipe, name, grid, shape, rows(name, shape))
         by_role[group] = by_role.get(group, 0) + round(needed)
     return Forecast(by_role | {"(header)": _HEADER})
+
+
+def _kept(codec: Codec | None, grid: Keep, w_NC: Tensor | None) -> float:
+    """Bytes of a number that is kept whole, by some rows of its tensor; vectors by experience."""
+    if w_NC is None or w_NC.numel() < 1 << 12:
+        return _WHOLE[grid.dtype] * (_RAW if w_NC is None else 1.0)
+    numbers = grid.encode(w_NC).codes.contiguous().view(torch.uint8).numpy()
+    if codec is not None:
+        return min(len(codec.encode(numbers.tobytes())) / w_NC.numel(), float(_WHOLE[grid.dtype]))
+    planes_NB = numbers.reshape(w_NC.numel(), -1)
+    return sum(entropy(torch.from_numpy(planes_NB[:, i].copy())) for i in range(planes_NB.shape[1])) / 8
 
 
 def _coded(recipe: Recipe, name: str, grid: Grid, shape: torch.Size, w_NC: Tensor) -> float:
@@ -172,9 +189,7 @@ def _pruned(quant: Quantize, name: str, shape: torch.Size, w_NC: Tensor) -> Tens
 
 def _overhead(codec: Codec | None, bits: float) -> float:
     """What a codec needs over order-0 entropy."""
-    if isinstance(codec, Zlib):
-        return float(np.interp(bits, (3.3, 6.8), (1.14, 1.01)))
-    return _OVERHEAD.get(type(codec), 1.0)
+    return float(np.interp(bits, _BITS, _OVERHEAD[type(codec)])) if type(codec) in _OVERHEAD else 1.0
 
 
 def extrapolate(rows: Iterable[Mapping[str, Any]], *, small: Model, full: Model) -> Forecast:

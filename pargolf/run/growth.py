@@ -1,0 +1,84 @@
+"""How large weights grow while they train: a walk whose steps are alike for a while, then turn.
+
+    w' = (1 - lr m decay) w + unit lr m v,    v of deviation `push`, its correlation falling by `keep` a step
+
+m is the schedule's multiplier. Muon's update is a nearly orthogonal matrix, so its weights move by unit =
+sqrt(max(1, rows / columns)) / sqrt(max(rows, columns)); Adam's by about the rate itself, unit = 1. What gradients agree
+on for a few steps adds up in proportion to the steps, and after that as their root; decay bounds it. Two numbers for
+each optimizer were fitted on four runs of this project (21 to 631 steps, rates .02 to .05); batches of a cluster's size
+have less noise, and agree for longer: one number more, from what pull request 549 reports. docs/bytes.md has others.
+"""
+
+import math
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import cast
+
+import torch
+
+from pargolf.core.roles import matches
+from pargolf.model.init import Init, generator_for
+from pargolf.model.transformer import Model
+from pargolf.run.recipe import Recipe
+from pargolf.training.adam import Adam
+from pargolf.training.loop import Train
+from pargolf.training.muon import Muon
+from pargolf.training.schedule import Standing
+
+_MUON, _MUON_FULL, _ADAM = (0.7, 0.93), (0.7, 0.992), (0.5, 0.5)  # push and keep
+_FULL = 1 << 16  # tokens a batch, from which a recipe is one for a cluster
+_PACE = 6400  # tokens that one CPU core trains a second, of models for a megabyte
+_PUBLISHED = 6000, 600.0  # steps and seconds of a source that does not say
+
+
+def expected_steps(recipe: Recipe) -> int:
+    """Steps that training will take: the recipe's, those its source reports for such seconds, or a CPU's pace."""
+    train, reported = recipe.train, recipe.reported
+    if train.steps is not None:
+        return train.steps
+    seconds = train.seconds or recipe.budget.train_seconds
+    if train.batch_tokens >= _FULL:
+        steps = reported.steps or _PUBLISHED[0]
+        return max(1, round(steps * seconds / (reported.seconds or _PUBLISHED[1])))
+    return max(1, round(seconds * _PACE / train.batch_tokens))
+
+
+def deviation(recipe: Recipe, name: str, shape: torch.Size, rate: object, *, steps: int) -> float:
+    """Root mean square of a matrix after so many steps under its row of the optimizer table."""
+    start = _start(recipe.model, name, shape)
+    if isinstance(rate, Muon):
+        rows, columns = shape[-2], shape[-1]
+        muon = _MUON_FULL if recipe.train.batch_tokens >= _FULL else _MUON
+        unit = math.sqrt(max(1.0, rows / columns) / max(rows, columns))
+        grown, left = _walk(recipe.train, steps, rate.lr, rate.weight_decay, *muon)
+    elif isinstance(rate, Adam):
+        unit = 1.0
+        grown, left = _walk(recipe.train, steps, rate.lr, rate.weight_decay, *_ADAM)
+    else:
+        return start
+    return math.hypot(unit * grown, left * start)
+
+
+@lru_cache(maxsize=64)
+def _walk(train: Train, steps: int, lr: float, decay: float, push: float, keep: float) -> tuple[float, float]:
+    """How far a weight of unit 1 went, and how much is left of its start."""
+    square, along, left = 0.0, 0.0, 1.0
+    for step in range(steps):
+        pace = lr * train.schedule(Standing(step, step, steps))
+        kept, moved = 1.0 - pace * decay, pace * push
+        square = kept * kept * square + 2.0 * kept * moved * along + moved * moved
+        along = keep * (kept * along + moved)
+        left *= kept
+    return math.sqrt(square), left
+
+
+def _start(model: Model, name: str, shape: torch.Size) -> float:
+    """Root mean square of the first values."""
+    init = next((init for glob, init in model.init if matches(name, glob)), None)
+    return 0.0 if init is None else _of_init(cast(Hashable, init), shape, len(model.blocks))
+
+
+@lru_cache(maxsize=256)
+def _of_init(init: Hashable, shape: torch.Size, layers: int) -> float:
+    values = cast(Init, init)(shape, generator_for("growth", 0), layers)
+    return float(values.square().mean().sqrt())
