@@ -19,6 +19,8 @@ from pargolf.audit.unpack import read_code
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.quant.gptq import GPTQ
+from pargolf.quant.grid import Int
+from pargolf.quant.trellis import Trellis
 from pargolf.recipes import catalog
 from pargolf.submit.flatten import flatten
 from pargolf.submit.program import program
@@ -144,7 +146,8 @@ def test_an_adapting_recipe_ships_its_adapter():
 
 
 def test_what_a_filled_cap_chose_is_known_to_the_script(data, tmp_path):
-    quant = replace(small.RECIPE.quant, solver=GPTQ(batches=1), fill=True)
+    table = (("mlp.*", Trellis(Int(5))), *(row for row in small.RECIPE.quant.table if row[0] != "mlp.*"))
+    quant = replace(small.RECIPE.quant, table=table, solver=GPTQ(batches=1), fill=True)
     recipe = replace(edit(small.RECIPE, {"train.steps": 2, "budget.bytes": 90_000}), quant=quant)
     result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1)
     out = tmp_path / "track_non_record_16mb" / "a"
