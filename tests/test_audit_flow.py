@@ -215,7 +215,23 @@ class Block(torch.nn.Module):
         k = self.k(SOURCE).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, k, is_causal=False)
 """
-    for source, status in (("cond", HOLD), ("x", SUSPECT)):
+    for source, status in (("cond", HOLD), ("torch.cat((cond, x))", HOLD), ("x", SUSPECT)):
         text = HEAD.replace("BODY", "Block()(1, 2)").replace("RESTORE", "pass").replace("def main", block + "def main")
         made = Program(ast.parse(text.replace("SOURCE", source)), {})
         assert {(h.rule, h.status) for h in causality(made)} == {("causality", status)}
+
+
+def test_a_closure_s_tensors_are_those_of_the_function_around_it():
+    slot = """
+    def fit(tokens):
+        delta = torch.zeros(1, requires_grad=True)
+        opt = torch.optim.OPT
+        def closure():
+            loss = F.cross_entropy(model(tokens[:-1]) + delta, tokens[1:])
+            loss.backward()
+            return loss
+        opt.step(closure)
+        return F.cross_entropy(model(tokens[:-1]) + delta, tokens[1:])
+    total = fit(val)"""
+    assert said(program(slot.replace("OPT", "LBFGS([delta])"))) == {("slot", HOLD)}
+    assert said(program(slot.replace("OPT", "LBFGS(model.parameters())"))) == {("ttt_order", SUSPECT)}

@@ -33,8 +33,8 @@ def causality(program: Program) -> Iterator[Hit]:
                 "causality",
                 HOLD,
                 node,
-                f"`{function.name}` attends without a mask from one input to another; whether the other holds later "
-                "tokens, reading does not show (#1017 C1).",
+                f"`{function.name}` attends without a mask to another input than its queries come from; whether that "
+                "holds later tokens, reading does not show (#1017 C1).",
                 AHEAD,
             )
         else:
@@ -51,13 +51,13 @@ def causality(program: Program) -> Iterator[Hit]:
 
 
 def _crosses(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether queries and keys come from different inputs of the function."""
+    """Whether keys come from an input of the function that queries do not: another stream, or a cache of the past."""
     if len(call.args) < 2:
         return False
     query, key = (
         {x for x in program.labels(part, function) if x.startswith("p:") and x != "p:self"} for part in call.args[:2]
     )
-    return bool(query and key) and not query & key
+    return bool(query) and bool(key - query)
 
 
 def _in_module(program: Program, function: Function) -> bool:

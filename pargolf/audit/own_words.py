@@ -112,9 +112,11 @@ def logged_methods(facts: Facts, context: Surroundings, missing: Missing) -> Ite
                 "The log loads a paid prefix: stored validation tokens (#168). Probe: score with the file removed.",
                 quoted([prefix]),
             )
-        tagged = [f for f in _tagged(facts, log) if f.summary[:60] not in told]
-        told |= {f.summary[:60] for f in tagged}
-        yield from tagged
+        for finding in _tagged(facts, log):
+            tag = f"{finding.rule} {finding.summary.split('`')[1]}"  # said once, not for every seed
+            if tag not in told:
+                told.add(tag)
+                yield finding
         if log.prequant or prefix:
             return
 

@@ -27,6 +27,8 @@ from pargolf.audit.hits import (
 from pargolf.audit.tree import Function, dotted
 from pargolf.audit.verdict import HOLD, SUSPECT
 
+_OPTIMIZERS = ("AdamW", "Adam", "SGD", "LBFGS", "RMSprop", "Muon", "NAdam", "Adagrad")
+
 
 def ttt_order(program: Program) -> Iterator[Hit]:
     """Every update from validation tokens comes after those tokens were scored; SLOT's own tensors are told apart."""
@@ -270,18 +272,38 @@ def _cut(node: ast.AST) -> ast.Slice | None:
 
 
 def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
-    """Whether the optimizer beside an update holds fresh tensors of this function rather than the model's weights."""
+    """Whether the optimizer beside an update holds fresh tensors of this function rather than the model's weights.
+
+    A closure that an optimizer calls, as LBFGS does, is judged by the function around it.
+    """
+    fresh = _fresh_tensors(program, function)
+    if fresh:
+        for node in program.own_nodes(function):
+            if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in _OPTIMIZERS:
+                names = {n for a in node.args[:1] for n in names_in(a)}
+                held = [e for name in names for e in function.assigned.get(name, ()) if e is not None]
+                if (names | {n for e in held for n in names_in(e)}) & fresh:
+                    return True
+        if isinstance(call, ast.Call) and len(call.args) > 1 and names_in(call.args[1]) & fresh:
+            return True
+    above = function.parent
+    return above is not None and above is not program.module and _own_tensors(program, call, above)
+
+
+def _fresh_tensors(program: Program, function: Function) -> set[str]:
+    """Names that a function gives new tensors, or modules of the library, that ask for gradients."""
     made, asked = set(), set()
     for node in program.own_nodes(function):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
+            name = node.targets[0].id
             if _library_module(node.value):
-                made.add(node.targets[0].id)
-                asked.add(node.targets[0].id)
+                made.add(name)
+                asked.add(name)
                 continue
             text = ast.unparse(node.value)
             if any(k in text for k in ("zeros", "randn", "empty", "ones", "clone()", "Parameter(")):
-                made.add(node.targets[0].id)
-                asked |= {node.targets[0].id} if "requires_grad" in text or "Parameter(" in text else set()
+                made.add(name)
+                asked |= {name} if "requires_grad" in text or "Parameter(" in text else set()
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -289,27 +311,7 @@ def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
             and isinstance(node.func.value, ast.Name)
         ):
             asked.add(node.func.value.id)
-    fresh = made & asked
-    if not fresh:
-        return False
-    for node in program.own_nodes(function):
-        if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in (
-            "AdamW",
-            "Adam",
-            "SGD",
-            "LBFGS",
-            "RMSprop",
-            "Muon",
-            "NAdam",
-            "Adagrad",
-        ):
-            names = {n for a in node.args[:1] for n in names_in(a)}
-            sources = {
-                n for name in names for e in function.assigned.get(name, ()) if e is not None for n in names_in(e)
-            }
-            if (names | sources) & fresh:
-                return True
-    return isinstance(call, ast.Call) and len(call.args) > 1 and bool(names_in(call.args[1]) & fresh)
+    return made & asked
 
 
 def _library_module(value: ast.expr) -> bool:
