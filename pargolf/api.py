@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pargolf.audit.judge import audit
+from pargolf.audit.judge import audit, record_of
 from pargolf.audit.sandbox import is_foreign, probe_script
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
@@ -478,9 +478,12 @@ def generate(
             shown = text
 
 
-def judge(target: str | Path) -> dict[str, Any]:
-    """Audit a submission's folder, script or `git:REPO@REF` without executing it; the report as plain JSON."""
-    return audit(target).to_json()
+def judge(target: str | Path, *, record: str | None = None) -> dict[str, Any]:
+    """Audit a submission's folder, script, run or `git:REPO@REF` without executing it; the report as plain JSON.
+
+    `record` names what a new record has to beat: its scores, `"1.1147,1.1150"`, or the submission that holds it.
+    """
+    return audit(target, record=None if record is None else record_of(record)).to_json()
 
 
 def price_text(artifact: str | Path, text: str, *, tokenizer: str | Path | None = None) -> list[tuple[str, float]]:

@@ -516,14 +516,18 @@ def audit(
     run: Annotated[
         bool, typer.Option("--run", help="Also import the script in a sandbox and probe its model.")
     ] = False,
+    record: Annotated[
+        str | None, typer.Option(help="The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.")
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes."""
     from pargolf.audit import batch, judge, verdict
     from pargolf.audit.show import render
 
+    beaten = None if record is None else judge.record_of(record)
     if not every:
-        report = judge.audit(target, run=run)
+        report = judge.audit(target, run=run, record=beaten)
         if as_json:
             print(json.dumps(report.to_json(), ensure_ascii=False))
         else:
@@ -532,7 +536,7 @@ def audit(
     if run:
         _fail("--run executes one target's script at a time. Leave out --all.")
     wanted = None if prs is None else batch.Range.parse(prs)
-    _watch(batch.audit_all(target, out=out, prs=wanted, jobs=jobs))
+    _watch(batch.audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten))
     reports = batch.read_reports(out)
     counts = {word: sum(line["verdict"] == word for line in reports) for word in reversed(verdict.ORDER)}
     console.print(

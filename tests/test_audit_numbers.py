@@ -1,5 +1,6 @@
 """The auditor's arithmetic: bytes, seconds, runs, denominators, and numbers that stand twice."""
 
+import json
 import math
 
 import pytest
@@ -7,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from submissions import RATIO, log_text, only_log, record, status, write
+from typer.testing import CliRunner
 
 from pargolf.audit import known
 from pargolf.audit.ground import Record
-from pargolf.audit.judge import audit
+from pargolf.audit.judge import audit, record_of
 from pargolf.audit.logs import read_log
 from pargolf.audit.stats import better_by, t_tail
 from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
+from pargolf.cli import app
+from pargolf.core.errors import UserError
 
 # ---- arithmetic rules
 
@@ -215,6 +219,19 @@ def test_the_test_agrees_with_welch():
     want = scipy_stats.ttest_ind([x + 0.005 for x in new], old, equal_var=False, alternative="less").pvalue
     assert better_by(new, old, 0.005) == pytest.approx(want, rel=1e-9)
     assert better_by([1.0], old, 0.005) is None
+
+
+def test_the_record_is_named_by_its_scores_or_its_folder(tmp_path):
+    assert record_of("1.1147,1.1150").bpb == (1.1147, 1.1150)
+    folder = record(tmp_path, **{"train_seed1.log": log_text(bpb=1.2001, ratio=2.5832)})
+    held = record_of(str(folder))
+    assert held.bpb == (1.2001, 1.2003, 1.2002) and held.name == "2026-01-01_x"
+    for wrong in ("nowhere", "1.1,-3", "1.1,x"):
+        with pytest.raises(UserError):
+            record_of(wrong)
+    done = CliRunner().invoke(app, ["audit", str(folder), "--record", "1.25,1.2501", "--json"])
+    said = {f["rule"]: f["status"] for f in json.loads(done.stdout)["findings"]}
+    assert said["significance"] == PASS
 
 
 # ---- what is no fault

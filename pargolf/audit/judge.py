@@ -8,13 +8,16 @@ from pathlib import Path
 
 from pargolf.audit.code_rules import read_code_rules
 from pargolf.audit.consistency import contradictions
+from pargolf.audit.denominator import ratio_of
 from pargolf.audit.facts import Facts, read_facts
 from pargolf.audit.ground import Missing, Record, Surroundings
 from pargolf.audit.own_runs import is_run, judge_run
+from pargolf.audit.package_rules import scores_of
 from pargolf.audit.rules import RULES
 from pargolf.audit.sandbox import smoke
 from pargolf.audit.source import Folder, Submission, open_target
 from pargolf.audit.verdict import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
+from pargolf.core.errors import UserError
 
 
 def audit(target: str | Path, *, record: Record | None = None, run: bool = False) -> Report:
@@ -29,6 +32,26 @@ def audit(target: str | Path, *, record: Record | None = None, run: bool = False
         UserError: there is no such target.
     """
     return judge(open_target(target), record=record, run=run)
+
+
+def record_of(said: str) -> Record:
+    """The record that a person names: its scores, `1.1147,1.1150`, or the target of the submission that holds it.
+
+    Scores are in bits per byte of the sp1024 tokenizer; a submission gives its own nats per bit.
+    Raises `UserError` when there is no such target or it gives no scores.
+    """
+    try:
+        scores = tuple(float(word) for word in said.split(","))
+    except ValueError:
+        facts = [read_facts(folder) for folder in open_target(said).folders]
+        found = [(one, scores_of(one)) for one in facts]
+        held = next(((one, scores) for one, scores in found if scores), None)
+        if held is None:
+            raise UserError(f"{said} gives no scores. Write the record's own: --record 1.1147,1.1150,1.1144.") from None
+        return Record(held[0].folder.path.rpartition("/")[2], tuple(held[1]), ratio_of(held[0]))
+    if not all(0 < score < 20 for score in scores):
+        raise UserError(f"'{said}' is no list of bits per byte. Write --record 1.1147,1.1150,1.1144.")
+    return Record("the record", scores)
 
 
 def judge(submission: Submission, *, record: Record | None = None, run: bool = False) -> Report:

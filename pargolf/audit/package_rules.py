@@ -70,9 +70,7 @@ def significance(facts: Facts, context: Surroundings, missing: Missing) -> Itera
         missing.add("significance: no record to compare with was given (0.005 nats, p < 0.01)")
         return
     ratio = ratio_of(facts)
-    values = [run.score for run in facts.runs.values() if run.score] or [
-        log.final.bpb for log in facts.own_logs if log.final is not None
-    ]
+    values = scores_of(facts)
     p = better_by([v * ratio for v in values], [v * context.record.ratio for v in context.record.bpb], NATS)
     if p is None:
         yield RuleFinding(
@@ -95,6 +93,12 @@ def significance(facts: Facts, context: Surroundings, missing: Missing) -> Itera
         (),
         numbers,
     )
+
+
+def scores_of(facts: Facts) -> list[float]:
+    """Bits per byte of each run: as declared, else as logged."""
+    declared = [run.score for run in facts.runs.values() if run.score]
+    return declared or [log.final.bpb for log in facts.own_logs if log.final is not None]
 
 
 def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
