@@ -15,6 +15,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.files import write_text
 from pargolf.core.spec import edit
+from pargolf.data.fetch import Fetched, fetch
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.prepare import prepare
 from pargolf.data.tokens import Tokenizer
@@ -135,6 +136,13 @@ def pack(run: str | Path, *, cap: int | None = None) -> dict[str, int]:
     packed = repack(RunFolder.open(run), cap=cap)
     total = packed.model_bytes + packed.code_bytes
     return {"model": packed.model_bytes, "code": packed.code_bytes, "total": total, "cap": packed.cap}
+
+
+def fetch_data(name: str = "sp1024", **options: Any) -> Fetched:
+    """`data.fetch.fetch` to the end: the published shards and tokenizer, whole and proved."""
+    *_, last = fetch(name, **options)
+    assert isinstance(last, Fetched)
+    return last
 
 
 def seeds_events(

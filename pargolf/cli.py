@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(no_args_is_help=True, help="Prepare and check training and validation data.")
+data_app = typer.Typer(no_args_is_help=True, help="Prepare, fetch and check training and validation data.")
 app.add_typer(data_app, name="data")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure what a technique costs and gains.")
 app.add_typer(bench_app, name="bench")
@@ -626,6 +626,34 @@ def data_prepare(
         row = splits[name]
         console.print(f"{name:5} {row['documents']:,} documents, {row['tokens']:,} tokens, {row['bytes']:,} bytes")
     console.print(f"-> {out}   next: pargolf data check {out}")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="sp1024, or another variant that is published.")] = "sp1024",
+    out: Annotated[Path, typer.Option(help="Where the published folders go.")] = Path("data"),
+    shards: Annotated[int, typer.Option(help="Training shards, of 100 million tokens each.", min=0)] = 80,
+    repo: Annotated[str | None, typer.Option(help="Another data set of the hub, laid out as the official one.")] = None,
+    root: Annotated[str | None, typer.Option(help="The folder of its manifest.json.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are not the published ones.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Fetch the published shards and tokenizer from the Hugging Face hub; goes on where it stopped."""
+    from dataclasses import asdict
+
+    from pargolf.data.fetch import fetch
+
+    other = {key: value for key, value in (("repo", repo), ("root", root)) if value is not None}
+    found = _watch(fetch(name, out, shards=shards, force=force, **other), quiet=as_json)
+    if as_json:
+        print(json.dumps(asdict(found), default=str))
+        return
+    console.print(f"{found.train_shards} training shards, {found.val_shards} of validation, at {found.revision[:12]}")
+    console.print(
+        f"{found.tokens:,} validation tokens are {found.bytes:,} bytes; nats per token / bits per byte = "
+        f"{found.constant:.7f}"
+    )
+    console.print(f"-> {found.folder}   next: pargolf data check {found.folder}")
 
 
 @data_app.command("check")

@@ -68,7 +68,7 @@ def alone(folder, *words):
 def test_the_script_alone_gives_the_run_s_number_to_the_last_bit(folders, runs, data, tmp_path, form):
     shutil.copy(folders[form].path / "train_gpt.py", tmp_path)
     shutil.copy(runs / "seed-314" / "model.pargolf", tmp_path)
-    done = alone(tmp_path, "--evaluate", "model.pargolf", "--data", data)
+    done = alone(tmp_path, "--evaluate", "model.pargolf", "--data", data, "--threads", 1)
     assert done.returncode == 0, done.stderr
     result = json.loads((runs / "seed-314" / "result.json").read_text())
     last = dict(line.split(":") for line in done.stdout.splitlines()[-2:])

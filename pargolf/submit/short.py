@@ -27,7 +27,7 @@ def shipped_main() -> None:
     words = argparse.ArgumentParser()
     given = {"evaluate": None, "data": DATA, "tokenizer": None, "out": "model.pargolf", "device": None}
     for word, default in (given | {"seed": 1337, "threads": 0}).items():
-        words.add_argument("--" + word, default=default, type=type(default or ""))
+        words.add_argument("--" + word, default=default, type=str if default is None else type(default))
     said = words.parse_args()
     if said.threads:
         torch.set_num_threads(said.threads)

@@ -1,0 +1,221 @@
+"""Published data from a hub: a small one on the loopback, that cuts off, lies, and goes away."""
+
+import hashlib
+import json
+import shutil
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import pargolf
+from pargolf.cli import app
+from pargolf.core.errors import UserError
+from pargolf.data import fetch as fetching
+from pargolf.data.check import bpb_constant
+from pargolf.data.folder import open_data
+from pargolf.data.shards import read_shard, write_shard
+
+hub_library = pytest.importorskip("huggingface_hub")
+SHA = "a" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few addresses of the hub that fetching asks for."""
+
+    def __init__(self, files, faults, asked, *words):
+        self.files, self.faults, self.asked = files, faults, asked
+        super().__init__(*words)
+
+    def log_message(self, *words):
+        pass
+
+    def answer(self, value, status=200):
+        self.send(json.dumps(value).encode(), status, {"Content-Type": "application/json"})
+
+    def send(self, body, status=200, headers=()):
+        self.send_response(status)
+        for key, value in dict(headers).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_POST(self):
+        wanted = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["paths"]
+        rows = []
+        for path in (path for path in wanted if path in self.files):
+            data = self.files[path]
+            row = {"type": "file", "path": path, "size": len(data), "oid": git_hash(data)}
+            if path.endswith((".bin", ".model")):
+                row["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+            rows.append(row)
+        self.answer(rows)
+
+    def do_GET(self):
+        if self.path.startswith("/api/datasets/"):
+            return self.answer({"id": fetching.REPO, "sha": SHA, "siblings": [], "tags": []})
+        path = self.path.partition(f"/resolve/{SHA}/")[2]
+        data = self.files.get(path)
+        if data is None:
+            return self.send(b"", 404, {"X-Error-Code": "EntryNotFound"})
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
+        if self.command == "HEAD":
+            return self.send(data, 200, headers)
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.asked.append((path, start))
+        fault = self.faults.get(path)
+        if fault == "other bytes":
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if fault == "cut off":
+            self.send_response(206 if start else 200)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            self.wfile.write(b"" if start else data[:1000])
+            self.wfile.flush()
+            self.close_connection = True
+            return None
+        return self.send(data[start:], 206 if start else 200, headers)
+
+    do_HEAD = do_GET
+
+
+def git_hash(data):
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def published(data, tmp_path_factory):
+    """The suite's own data, laid out as the published one: two training shards, one of validation."""
+    place = tmp_path_factory.mktemp("published")
+    source = open_data(data)
+    train, val = source.train.take(0, len(source.train)), source.val.take(0, len(source.val))
+    for name, tokens in (("train_000000", train[:3000]), ("train_000001", train[3000:]), ("val_000000", val)):
+        write_shard(place / f"fineweb_{name}.bin", tokens)
+    files = {f"datasets/datasets/fineweb10B_sp300/{path.name}": path.read_bytes() for path in place.iterdir()}
+    files["datasets/tokenizers/fineweb_300_bpe.model"] = (data / "tokenizer.model").read_bytes()
+    stats = {"files_train": 2, "files_val": 1, "tokens_val": len(val)}
+    manifest = {
+        "datasets": [{"name": "fineweb10B_sp300", "tokenizer_name": "sp_bpe_300", "stats": stats}],
+        "tokenizers": [{"name": "sp_bpe_300", "model_path": "tokenizers/fineweb_300_bpe.model"}],
+    }
+    return files | {"datasets/manifest.json": json.dumps(manifest).encode()}
+
+
+@pytest.fixture
+def hub(published, monkeypatch):
+    """A hub on the loopback; its files, its faults, and what was asked of it."""
+    held, faults, asked = dict(published), {}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, held, faults, asked))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    yield held, faults, asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_is_fetched_is_a_data_folder_that_scores(hub, data, tmp_path):
+    _, _, asked = hub
+    found = pargolf.fetch_data("sp300", out=tmp_path / "data", shards=1)
+    folder = tmp_path / "data" / "datasets" / "fineweb10B_sp300"
+    assert found.folder == folder and (found.train_shards, found.val_shards, found.revision) == (1, 1, SHA)
+    assert sorted(path.name for path in folder.iterdir()) == ["fineweb_train_000000.bin", "fineweb_val_000000.bin"]
+    ours, theirs = open_data(folder), open_data(data)
+    assert (ours.val.take(0, len(ours.val)) == theirs.val.take(0, len(theirs.val))).all()
+    proof = ours.prove("val")
+    assert (found.tokens, found.bytes) == (proof.tokens, proof.bytes)
+    assert found.constant == bpb_constant(proof.tokens, proof.bytes)
+    assert not (tmp_path / "data" / ".fetch").exists()
+    before = len(asked)
+    pargolf.fetch_data("sp300", out=tmp_path / "data", shards=2)
+    assert [path.rpartition("/")[2] for path, _ in asked[before:]] == ["manifest.json", "fineweb_train_000001.bin"]
+    assert len(open_data(folder).train) == len(theirs.train)
+
+
+def test_a_download_that_was_cut_off_goes_on_where_it_stopped(hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_library.constants, "DOWNLOAD_CHUNK_SIZE", 300)  # what the library writes at once: 10 MB
+    _, faults, asked = hub
+    path = "datasets/datasets/fineweb10B_sp300/fineweb_train_000000.bin"
+    faults[path] = "cut off"
+    with pytest.raises(UserError, match="run the command again"):
+        pargolf.fetch_data("sp300", out=tmp_path, shards=1)
+    cut = [start for name, start in asked if name == path]
+    assert not (tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_train_000000.bin").exists()
+    faults.clear()
+    pargolf.fetch_data("sp300", out=tmp_path, shards=1)
+    starts = [start for name, start in asked if name == path]
+    assert len(starts) == len(cut) + 1 and starts[0] == 0 < starts[-1] == starts[1]
+    shard = read_shard(tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_train_000000.bin")
+    assert len(shard) == 3000
+
+
+def test_a_file_of_other_bytes_is_refused(hub, tmp_path):
+    _, faults, _ = hub
+    path = "datasets/datasets/fineweb10B_sp300/fineweb_val_000000.bin"
+    faults[path] = "other bytes"
+    with pytest.raises(UserError, match="other bytes than the hub says"):
+        pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+    place = tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_val_000000.bin"
+    assert not place.exists()
+    faults.clear()
+    pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+    whole = place.read_bytes()
+    place.write_bytes(whole[:-2] + b"\0\0")
+    with pytest.raises(UserError, match=r"fineweb_val_000000.bin is not the published file.*--force"):
+        pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+    pargolf.fetch_data("sp300", out=tmp_path, shards=0, force=True)
+    assert place.read_bytes() == whole
+
+
+def test_a_split_that_is_not_what_was_published_is_refused(hub, monkeypatch, tmp_path):
+    tokens = np.frombuffer(hub[0]["datasets/datasets/fineweb10B_sp300/fineweb_val_000000.bin"][1024:], "<u2")
+    monkeypatch.setattr(fetching, "OFFICIAL_TOKENS", len(tokens) - 1)
+    monkeypatch.setattr(pargolf.data.folder.DataFolder, "vocab", 1024)
+    with pytest.raises(UserError, match="official split has 151,080,363 bytes"):
+        pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sp301"], "There is no published data 'sp301'. Did you mean sp300?"),
+        (["sp300", "--shards", "3"], "sp300 has 2 training shards, and 3 were asked for."),
+    ],
+)
+def test_what_is_not_published_is_one_line(hub, tmp_path, words, line):
+    done = CliRunner().invoke(app, ["data", "fetch", *words, "--out", str(tmp_path)])
+    assert isinstance(done.exception, UserError) and line in str(done.exception), done.exception
+
+
+def test_a_manifest_cannot_write_elsewhere(hub, tmp_path):
+    held, _, _ = hub
+    manifest = json.loads(held["datasets/manifest.json"])
+    manifest["tokenizers"][0]["model_path"] = "../../outside.model"
+    held["datasets/manifest.json"] = json.dumps(manifest).encode()
+    with pytest.raises(UserError, match="names no files"):
+        pargolf.fetch_data("sp300", out=tmp_path / "in", shards=1)
+    held["datasets/manifest.json"] = b"[]"
+    shutil.rmtree(tmp_path / "in")
+    with pytest.raises(UserError, match=r"manifest of .* is damaged"):
+        pargolf.fetch_data("sp300", out=tmp_path / "in")
+
+
+def test_a_hub_that_is_away_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9 did not give .*run the command again") as caught:
+        pargolf.fetch_data("sp1024", out=tmp_path / "data")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
