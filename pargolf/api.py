@@ -48,6 +48,7 @@ from pargolf.run.recipe import Recipe, fit_to_data
 from pargolf.run.scale import scaled
 from pargolf.run.score import Validation
 from pargolf.run.seeds import SeedDone, run_seeds, seed_rows
+from pargolf.run.sweep import Span, Swept, TrialDone, read_span, run_sweep
 from pargolf.submit.bundle import Author, Bundle, bundle
 from pargolf.upstream import importing
 
@@ -177,6 +178,51 @@ def seeds(found: Found, **options: Any) -> tuple[list[dict[str, Any]], Spread]:
     """`seeds_events` to the end; returns its rows and their spread."""
     *_, last = seeds_events(found, **options)
     assert isinstance(last, tuple)
+    return last
+
+
+def sweep_events(
+    found: Found,
+    spans: Sequence[str | Span],
+    *,
+    data: str | Path,
+    out: str | Path,
+    trials: int = 20,
+    storage: str | None = None,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 1337,
+    prune: bool = True,
+    device: str | None = None,
+) -> Iterator[Event | TrialDone | Swept]:
+    """Try values of some rows (`"train.optimizer[mlp.*].lr=log:0.01,0.1"`); a `TrialDone` each, and last `Swept`.
+
+    The study is a journal in `out`, or the database at `storage`, which many machines may share.
+    """
+    read = [span if isinstance(span, Span) else read_span(span) for span in spans]
+    named = [span for span in read if span is not None]
+    if len(named) < len(spans):
+        plain = next(span for span, one in zip(spans, read) if one is None)
+        raise UserError(f"'{plain}' is no range. Write path=log:LOW,HIGH, or float:, int:, choice:.")
+    system = recipe(found, scale=scale, changes=changes)
+    return run_sweep(
+        system,
+        named,
+        open_data(data),
+        out,
+        trials=trials,
+        storage=storage,
+        seed=seed,
+        prune=prune,
+        device=device,
+        command=f"pargolf sweep {found.name if isinstance(found, Recipe) else found} --data {data} --out {out}",
+    )
+
+
+def sweep(found: Found, spans: Sequence[str | Span], **options: Any) -> Swept:
+    """`sweep_events` to the end; returns all trials and the best."""
+    *_, last = sweep_events(found, spans, **options)
+    assert isinstance(last, Swept)
     return last
 
 

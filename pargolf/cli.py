@@ -258,6 +258,58 @@ def ablate(
         console.print(f"-> {out / 'ablation.svg'}   next: pargolf report {out}", soft_wrap=True)
 
 
+@app.command()
+def sweep(
+    recipe: RecipeArg,
+    words: Annotated[
+        list[str], typer.Argument(help="Ranges, PATH=log:0.01,0.1 (float: int: choice:), and rows for all, PATH=VALUE.")
+    ],
+    data: DataOpt = Path("data"),
+    out: Annotated[Path, typer.Option(help="Where the study goes, and a folder per trial.")] = Path("runs/sweep"),
+    trials: Annotated[int, typer.Option(help="How many trials the study shall have.", min=1)] = 20,
+    storage: Annotated[str | None, typer.Option(help="A database's URL, for many machines on one study.")] = None,
+    scale: ScaleOpt = None,
+    seed: SeedOpt = 1337,
+    prune: Annotated[bool, typer.Option(help="End trials early that are behind the others' median.")] = True,
+    as_json: JsonOpt = False,
+    threads: ThreadsOpt = 0,
+    device: DeviceOpt = None,
+) -> None:
+    """Try values of some rows of a recipe, and say which gave the fewest bits per byte; goes on where it stopped."""
+    _threads(threads)
+    from dataclasses import asdict
+
+    from pargolf import api
+    from pargolf.core.spec import overrides
+    from pargolf.report.sweep_table import override_words, sweep_table
+    from pargolf.run.sweep import read_span
+
+    spans = [word for word in words if read_span(word) is not None]
+    events = api.sweep_events(
+        recipe,
+        spans,
+        data=data,
+        out=out,
+        trials=trials,
+        storage=storage,
+        scale=scale,
+        changes=overrides(word for word in words if word not in spans),
+        seed=seed,
+        prune=prune,
+        device=device,
+    )
+    swept = _watch(events, quiet=as_json)
+    if as_json:
+        print(json.dumps(asdict(swept)))
+        return
+    console.print(sweep_table(asdict(swept)["trials"]))
+    if swept.best is None:
+        _fail("No trial ran to its end. Widen the ranges, or see the notes of those that failed.")
+    changes = " ".join(override_words(swept.best.values))
+    console.print(f"best: {swept.best.bpb:.4f} bits per byte with {changes}", soft_wrap=True)
+    console.print(f"-> {swept.best.run}", soft_wrap=True)
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
 def compare(
     words: Annotated[list[str], typer.Argument(metavar="A... --against B...", help="Runs, or folders of runs.")],

@@ -7,7 +7,8 @@
 
 Validation is always whole; training is the first N shards of one frozen order. All files are of one revision. A file
 takes its place only when its SHA-256 is the hub's; what was cut off goes on where it stopped, in a later run too, and
-what is there and unchanged is not fetched again. Names and layout: openai/parameter-golf, `data/cached_challenge_fineweb.py`.
+what is there and unchanged is not fetched again. Names and layout are those of openai/parameter-golf,
+`data/cached_challenge_fineweb.py`.
 """
 
 import hashlib
