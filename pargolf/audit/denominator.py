@@ -139,9 +139,13 @@ def _other_bytes(facts: Facts) -> RuleFinding | None:
 
 
 def _ratio_of_rows(facts: Facts) -> float | None:
-    """The quotient of the validation rows while training, when they agree on one."""
+    """The quotient of the validation rows while training, when they agree on one.
+
+    A row that says how many positions it looked at is over a sample, whose quotient is another.
+    """
     for log in facts.own_logs:
-        ratios = [r.loss / r.bpb for r in log.rows if r.bpb > 0 and r.digits >= 4]
+        whole = [r for r in log.rows if "positions:" not in r.line.text]
+        ratios = [r.loss / r.bpb for r in whole if r.bpb > 0 and r.digits >= 4]
         if len(ratios) >= 2 and max(ratios) < min(ratios) * 1.001:
             return sum(ratios) / len(ratios)
     return None
