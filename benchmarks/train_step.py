@@ -26,6 +26,7 @@ from torch import Tensor
 from pargolf.core.budget import Clock
 from pargolf.core.roles import resolve
 from pargolf.core.spec import edit
+from pargolf.core.world import steady_heap
 from pargolf.data.shards import Shards
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.bigram import BigramHash
@@ -141,6 +142,7 @@ def memory(system: Recipe) -> dict[str, float]:
     """MiB at the peak of three steps in a fork, and what weights, gradients, state and kept tensors come to."""
     read, write = os.pipe()
     if os.fork() == 0:  # before this process has any freed memory to reuse
+        steady_heap()
         events = training(system).run()
         before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         for _ in range(3):

@@ -1,5 +1,7 @@
 """Who runs: this process's rank among `size`, its device, and the sums between them. A world of one is the identity."""
 
+import contextlib
+import ctypes
 import os
 import time
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from torch import Tensor
 # torch 2.13 renamed both.
 _REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_M_MMAP_THRESHOLD = -3
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others; packing on process 0 is the longest wait there is."""
 
@@ -97,6 +100,7 @@ def join_world(device: str | None = None) -> World:
     `device` is `cpu`, `cuda` or None for CUDA where there is one. A process that dies takes the others with it: gloo's
     break with the connection, and torchrun ends those that wait.
     """
+    steady_heap()
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -108,6 +112,16 @@ def join_world(device: str | None = None) -> World:
     if kind == "cuda":
         torch.cuda.set_device(place)
     return World(rank, size, place)
+
+
+def steady_heap() -> None:
+    """Have freed tensors of 8 MiB and more go back to the system, where the C library is glibc.
+
+    It raises that bound to 32 MiB by itself as they come and go, and what its heap then holds has holes.
+    `benchmarks/train_step.py` prints the peak as a ratio.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 8 << 20)
 
 
 def settle_threads() -> int:
