@@ -9,9 +9,10 @@ vocabulary against the quotient of loss and bits per byte, and log lines that th
 import re
 from collections.abc import Iterable, Iterator
 
-from pargolf.audit.facts import Facts, Leaf
+from pargolf.audit.facts import Facts
 from pargolf.audit.ground import told_training_seconds
 from pargolf.audit.known import GOOD, match, rounding
+from pargolf.audit.leaves import Leaf
 from pargolf.audit.logs import Line, Log, LoggedRow
 from pargolf.audit.verdict import HOLD, SUSPECT, Evidence, RuleFinding
 

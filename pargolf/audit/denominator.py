@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Iterator
 
-from pargolf.audit.facts import Facts, Leaf
+from pargolf.audit.facts import Facts
 from pargolf.audit.ground import Missing, Surroundings, quoted
 from pargolf.audit.known import BAD, BYTES, CANONICAL_TOKENS, CASEOPS_BYTES, GOOD, NON_CANONICAL, match, rounding
+from pargolf.audit.leaves import Leaf
 from pargolf.audit.logs import Line, Log, LoggedScore
 from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, RuleFinding
 

@@ -6,24 +6,17 @@ dotted paths and read by what a key means: `seed_results.1337.artifact_bytes` is
 likewise. Logs and scripts are parsed once and shared by all rules.
 """
 
-import json
-import math
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+from pargolf.audit.leaves import SEED_GROUP, Leaf, is_foreign_leaf, read_leaves, seed_of
 from pargolf.audit.logs import Line, Log, LoggedRow, LoggedScore, Seen, read_log
 from pargolf.audit.source import File, Folder, logs_among
 from pargolf.audit.unpack import Code, read_code, text_of
 
 MOST_LOGS = 40
 MOST_SCRIPTS = 24
-_FOREIGN = re.compile(
-    r"baseline|comparison|previous|prior|sota|parent|delta|margin|headroom|limit|\bcap\b|_cap|max_allowed|budget|target"
-    r"|uncompressed|raw|fp16_bytes|fp32|unpruned|before|improvement|std|merged|base_|record|leader|\bref|ablation"
-    r"|remaining"
-)
 _TOTAL = re.compile(
     r"^(bytes_total|total_bytes|total_size(_bytes)?|artifact(_size)?(_total)?_bytes|artifact_size|submission_bytes"
     r"|submission_size(_bytes)?|total_artifact_bytes|total_submission_(bytes|size)|compressed_size(_bytes)?|size_bytes"
@@ -46,44 +39,9 @@ _BPB = re.compile(
     r"|val_bpb_ttt|quantized_ttt_bpb|post_ttt_bpb|post_ttt_val_bpb|final_bpb|val_bpb_final)$"
 )
 _LOSS = re.compile(r"^(val_loss|mean_val_loss|val_loss_mean|final_val_loss|ttt_val_loss|ttt_loss|post_ttt_val_loss)$")
-_SEED_GROUP = re.compile(
-    r"^(seed_results?|seeds|per_seed|per_seed_results|results|runs|seed_runs|val_bpb_seeds|val_bpb_per_seed|val_bpb_by_seed)$"
-)
 _ASSIGNED = re.compile(
     r"(?<![\w$.{])(?:export\s+)?([A-Z][A-Z0-9_]{2,})=[\"']?(?:\$\{[A-Z0-9_]+:-([\w./:+-]*)\}|([\w./:+-]+))(?![\w$({])"
 )
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One scalar of submission.json: its dotted path, value and line."""
-
-    path: tuple[str, ...]
-    value: Any
-    line: Line
-
-    @property
-    def key(self) -> str:
-        """The last part of the path that is a name."""
-        return next((p for p in reversed(self.path) if not _is_index(p)), "")
-
-    @property
-    def number(self) -> float | None:
-        """Its value as a number, also when it is written as text (`"16,009,531"`)."""
-        if isinstance(self.value, bool) or self.value is None:
-            return None
-        if isinstance(self.value, (int, float)):
-            return float(self.value) if math.isfinite(self.value) else None
-        text = str(self.value).replace(",", "").replace("_", "").strip()
-        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
-
-    @property
-    def seconds(self) -> float | None:
-        """Its value in seconds, by what the key or the size says about the unit."""
-        value = self.number
-        if value is None:
-            return None
-        return value / 1000 if self.key.endswith("_ms") or value > 100_000 else value
 
 
 @dataclass(frozen=True)
@@ -145,7 +103,7 @@ class Facts:
     @cached_property
     def bpb(self) -> Leaf | None:
         """The declared score."""
-        top = [x for x in self.leaves if len(x.path) <= 2 and _BPB.match(x.key) and x.number and not _foreign(x)]
+        top = [x for x in self.leaves if len(x.path) <= 2 and _BPB.match(x.key) and x.number and not is_foreign_leaf(x)]
         return min(top, key=lambda x: (len(x.path), "val_bpb" not in x.key), default=None)
 
     @cached_property
@@ -188,11 +146,11 @@ class Facts:
         """Declared runs by seed, from submission.json, else from a table of the README."""
         found: dict[str, Run] = {}
         for leaf in self.leaves:
-            seed = _seed_of(leaf)
-            if seed is None or _foreign(leaf) or leaf.number is None:
+            seed = seed_of(leaf)
+            if seed is None or is_foreign_leaf(leaf) or leaf.number is None:
                 continue
             old = found.get(seed, Run(seed))
-            if (_BPB.match(leaf.key) or _SEED_GROUP.match(leaf.key) or leaf.key.startswith("val_bpb")) and (
+            if (_BPB.match(leaf.key) or SEED_GROUP.match(leaf.key) or leaf.key.startswith("val_bpb")) and (
                 old.bpb is None and 0 < leaf.number < 20
             ):
                 found[seed] = Run(seed, leaf, old.total)
@@ -247,7 +205,9 @@ def read_facts(folder: Folder) -> Facts:
     facts = Facts(folder)
     by_name = {f.path.lower(): f for f in folder.files}
     held = by_name.get("submission.json") or _first(folder, "submission.json")
-    _read_json(facts, held or _like(folder, "submission", ".json"))
+    facts.json_file = held or _like(folder, "submission", ".json")
+    if facts.json_file is not None:
+        facts.leaves, facts.json_error = read_leaves(facts.json_file)
     readme = by_name.get("readme.md") or _first(folder, "readme.md") or _first(folder, "readme")
     readme = readme or _like(folder, "readme", ".md")
     if readme is not None:
@@ -298,89 +258,13 @@ def _lines(file: File) -> list[Line]:
     return [Line(file.path, i, x.rstrip()[:600]) for i, x in enumerate(text_of(data).splitlines()[:4000], 1)]
 
 
-def _read_json(facts: Facts, file: File | None) -> None:
-    facts.json_file = file
-    if file is None:
-        return
-    data = file.read() if file.size < 4_000_000 else None
-    if data is None:
-        facts.json_error = f"{file.path} ({file.size:,} bytes) could not be read"
-        return
-    text = text_of(data)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        facts.json_error = f"{file.path} does not parse: {error}"
-        return
-    if not isinstance(value, dict):
-        facts.json_error = f"{file.path} holds no object"
-        return
-    lines = text.splitlines()
-    _flatten(value, (), facts.leaves, _Finder(file.path, lines), 0)
-
-
-class _Finder:
-    """Line numbers of leaves, found by walking forward through the text in the order json keeps."""
-
-    def __init__(self, path: str, lines: list[str]) -> None:
-        self.path, self.lines, self.at = path, lines, 0
-
-    def line(self, key: str) -> Line:
-        """The next line that names the key."""
-        quoted = json.dumps(key)
-        for i in range(self.at, len(self.lines)):
-            if quoted in self.lines[i]:
-                self.at = i
-                break
-        text = self.lines[self.at] if self.lines else ""
-        return Line(self.path, self.at + 1, text.strip()[:240])
-
-
-def _flatten(value: Any, path: tuple[str, ...], out: list[Leaf], find: _Finder, depth: int) -> None:
-    if len(out) > 5000 or depth > 12:
-        return
-    if isinstance(value, dict):
-        for key, held in value.items():
-            line = find.line(str(key))
-            if isinstance(held, (dict, list)):
-                _flatten(held, (*path, str(key)), out, find, depth + 1)
-            else:
-                out.append(Leaf((*path, str(key)), held, line))
-    elif isinstance(value, list):
-        for i, held in enumerate(value[:200]):
-            if isinstance(held, (dict, list)):
-                name = str(held.get("seed", i)) if isinstance(held, dict) else str(i)
-                _flatten(held, (*path, name), out, find, depth + 1)
-            else:
-                out.append(Leaf((*path, str(i)), held, find.line(path[-1] if path else "")))
-
-
-def _is_index(part: str) -> bool:
-    return part.isdigit() or re.fullmatch(r"(seed|run|s)[_-]?\d+", part) is not None
-
-
-def _seed_of(leaf: Leaf) -> str | None:
-    """The seed whose run a leaf describes: an index below a group of seeds, or `seed_42` anywhere."""
-    for before, part in zip(("", *leaf.path), leaf.path):
-        if re.fullmatch(r"seed[_-]?\d+", part) or (_is_index(part) and _SEED_GROUP.match(before)):
-            number = leaf.number
-            if leaf.path[0] == "seeds" and len(leaf.path) == 2 and number is not None and number == int(number):
-                return None
-            return re.sub(r"\D", "", part)
-    return None
-
-
-def _foreign(leaf: Leaf) -> bool:
-    return _FOREIGN.search(".".join(leaf.path).lower()) is not None
-
-
 def _is_size(leaf: Leaf, names: re.Pattern[str]) -> bool:
     value = leaf.number
-    return bool(names.match(leaf.key.lower())) and value is not None and value > 200_000 and not _foreign(leaf)
+    return bool(names.match(leaf.key.lower())) and value is not None and value > 200_000 and not is_foreign_leaf(leaf)
 
 
 def _timed(leaf: Leaf, names: re.Pattern[str]) -> bool:
-    return bool(names.match(leaf.key.lower())) and bool(leaf.seconds) and not _foreign(leaf)
+    return bool(names.match(leaf.key.lower())) and bool(leaf.seconds) and not is_foreign_leaf(leaf)
 
 
 def _table_run(cells: list[str], columns: list[str], line: Line) -> Run:

@@ -198,3 +198,12 @@ def is_validation(program: Program, call: ast.Call, loss: ast.expr) -> bool:
     if "VAL" in labels and "TRAIN" in labels:
         labels = nearby(program, loss, call)
     return "VAL" in labels and "TRAIN" not in labels
+
+
+def library_module(value: ast.expr) -> bool:
+    """Whether a value is a fresh module of the library, such as `nn.Linear(8, 8).to(device)`."""
+    while (
+        isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Call)
+    ):
+        value = value.func.value
+    return isinstance(value, ast.Call) and dotted(value.func).removeprefix("torch.").startswith("nn.")

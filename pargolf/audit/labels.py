@@ -11,11 +11,22 @@ last turn, which gives what going over all of them would give.
 """
 
 import ast
-import builtins
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from pargolf.audit.label_words import (
+    BUILTINS,
+    BYTES,
+    EXPONENTIALS,
+    GATHERS,
+    LOOKUPS,
+    LOSSES,
+    PLAIN_METHODS,
+    SILENT,
+    named_split,
+    split_by_name,
+)
 from pargolf.audit.reach import Reach
 from pargolf.audit.tree import NONE, Function, Index, Labels, argument_for, dotted, roots
 
@@ -35,32 +46,6 @@ _FLOWING = frozenset(
     }
 )
 _HOLDS = frozenset({ast.comprehension, ast.keyword})
-_LOSSES = frozenset({"cross_entropy", "nll_loss", "log_softmax", "linear_cross_entropy", "logsumexp"})
-_GATHERS = frozenset({"append", "extend", "add_", "copy_", "put", "update"})
-_LOOKUPS = frozenset({"gather", "index_select", "take", "get", "take_along_axis"})
-_BYTES = frozenset({"frombuffer", "decompress", "read_bytes", "fromfile"})
-_EXPONENTIALS = frozenset({"exp", "exp_", "exp2", "expm1"})
-_NAMED = {
-    **dict.fromkeys(("val_tokens", "val_files", "val_data", "all_val_tokens", "val_tokens_np"), frozenset({"VAL"})),
-    **dict.fromkeys(("train_files", "train_loader", "train_tokens"), frozenset({"TRAIN"})),
-}
-_SILENT = frozenset({"len", "print", "log0", "log", "isinstance", "range"})
-_BUILTINS = frozenset(dir(builtins)) | {"print", "log0", "log", "tqdm", "cdiv"}
-_PLAIN_METHODS = _GATHERS | {
-    *("to", "get", "pop", "index", "insert", "step", "zero_grad", "view", "reshape", "item", "write", "format", "join"),
-    *(
-        "fill_",
-        "load_state_dict",
-        "setdefault",
-        "remove",
-        "count",
-        "all_reduce",
-        "broadcast",
-        "add",
-        "discard",
-        "submit",
-    ),
-}
 
 
 class Flow:
@@ -107,7 +92,7 @@ class Flow:
     def labels(self, node: ast.AST, function: Function) -> Labels:
         """What an expression holds, in terms of the function's parameters (`p:name`)."""
         if type(node) is ast.Constant:
-            return _named_split(node.value)
+            return named_split(node.value)
         found = self._seen.get(id(node))
         if found is None:
             read = self._kinds.get(type(node))
@@ -130,9 +115,9 @@ class Flow:
     def own(self, node: ast.AST) -> Labels:
         """What an attribute or a constant holds of itself, whatever its object is."""
         if isinstance(node, ast.Constant):
-            return _named_split(node.value)
+            return named_split(node.value)
         if isinstance(node, ast.Attribute):
-            return self.by_attribute.get(node.attr, NONE) | _split_by_name(node.attr)
+            return self.by_attribute.get(node.attr, NONE) | split_by_name(node.attr)
         return NONE
 
     # ---- rounds
@@ -235,7 +220,7 @@ class Flow:
                 self._give(target, node.value, function)
         elif kind is ast.Call:
             assert isinstance(node, ast.Call)
-            gathers = isinstance(node.func, ast.Attribute) and node.func.attr in _GATHERS and bool(node.args)
+            gathers = isinstance(node.func, ast.Attribute) and node.func.attr in GATHERS and bool(node.args)
             if isinstance(node.func, ast.Attribute) and gathers and not self.reach.callees(node):
                 held = frozenset().union(*(self.labels(a, function) for a in node.args))
                 self._add(node.func.value, held, function)
@@ -320,7 +305,7 @@ class Flow:
         return out
 
     def _of_attribute(self, node: ast.Attribute, function: Function) -> Labels:
-        own = self.by_attribute.get(node.attr, NONE) | _split_by_name(node.attr)
+        own = self.by_attribute.get(node.attr, NONE) | split_by_name(node.attr)
         inner = self.labels(node.value, function)
         return own | (inner if node.attr not in ("shape", "device", "dtype", "ndim") else NONE)
 
@@ -343,7 +328,7 @@ class Flow:
 
     def _of_name(self, name: str, function: Function) -> Labels:
         at: Function | None = function
-        out: Labels = _split_by_name(name)
+        out: Labels = split_by_name(name)
         while at is not None:
             if name in at.labels:
                 out |= at.labels[name] if at is function else self.known(at.labels[name], at)
@@ -387,14 +372,14 @@ class Flow:
         if isinstance(node.func, ast.Attribute):
             receiver = self.labels(node.func.value, function)
             row = node.func.attr == "get" and _counted(receiver)
-            if node.func.attr in _LOOKUPS and arguments and (row or roots(node.func.value) & self.tables):
+            if node.func.attr in LOOKUPS and arguments and (row or roots(node.func.value) & self.tables):
                 return held | receiver | _count(node, held | {"HASH"})
             held |= receiver
-        elif name in _SILENT or not name:
+        elif name in SILENT or not name:
             return held & {"VAL"} if name == "range" else NONE if name else held
-        if last in _BYTES and "VAL" not in held:
+        if last in BYTES and "VAL" not in held:
             held |= {"BLOB"}
-        if "LOSS" in held and last in _EXPONENTIALS:
+        if "LOSS" in held and last in EXPONENTIALS:
             held |= {"GOLD"}
         if held and self._is_model(node, name, last, function):
             held |= {"LOSS"}
@@ -404,12 +389,12 @@ class Flow:
 
     def _is_model(self, call: ast.Call, name: str, last: str, function: Function) -> bool:
         """Whether a call computes a loss or logits: one of the library's, or a value called like a function."""
-        if last in _LOSSES:
+        if last in LOSSES:
             return True
-        if not call.args or name.split(".")[0] in self.index.imports or last in _PLAIN_METHODS:
+        if not call.args or name.split(".")[0] in self.index.imports or last in PLAIN_METHODS:
             return False
         if isinstance(call.func, ast.Name):
-            return name not in _BUILTINS and name not in self.reach.by_name and name not in self.index.classes
+            return name not in BUILTINS and name not in self.reach.by_name and name not in self.index.classes
         if not isinstance(call.func, ast.Attribute) or self.labels(call.func.value, function):
             return False
         return any(self.labels(a, function) for a in (*call.args, *(k.value for k in call.keywords)))
@@ -428,17 +413,3 @@ def _count(node: ast.expr, key: Labels) -> Labels:
 
 def _counted(labels: Labels) -> bool:
     return any(x.startswith("COUNT") for x in labels)
-
-
-def _named_split(value: object) -> Labels:
-    if isinstance(value, str) and len(value) < 200:
-        if "fineweb_val" in value or "val_*" in value or "_val_0" in value:
-            return frozenset({"VAL"})
-        if "fineweb_train" in value or "train_*" in value:
-            return frozenset({"TRAIN"})
-    return NONE
-
-
-def _split_by_name(name: str) -> Labels:
-    """The names that every lineage keeps for its tokens, for scripts whose loader cannot be followed."""
-    return _NAMED.get(name, NONE)
