@@ -42,10 +42,11 @@ def run(data, tmp_path_factory):
     return out, result
 
 
-@pytest.fixture
-def quick_code(monkeypatch):
-    """Code of one size for all recipes: writing a script takes seconds, and only some tests prove what it weighs."""
-    monkeypatch.setattr("pargolf.run.code.shipped", lambda recipe, **how: bytes(20_000))
-    count_code.cache_clear()
-    yield
+@pytest.fixture(scope="module")
+def quick_code():
+    """Code of one size for all recipes of a module: writing a script takes seconds, and few tests prove its weight."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pargolf.run.code.shipped", lambda recipe, **how: bytes(20_000))
+        count_code.cache_clear()
+        yield
     count_code.cache_clear()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import made_up
 import pytest
@@ -55,7 +56,6 @@ def test_the_page_nests_and_fetches_nothing(page):
     found = balanced(page)
     assert len(found.ids) == len(set(found.ids)) and "default-src &#x27;none&#x27;" in page
     assert {link for link in found.fetched if not link.startswith("#")} == {"run.html"}  # links to pages, a click each
-    assert page == board_page(made_up.entries(), ablations=[made_up.ablation()], audits=made_up.audits())
 
 
 def test_the_page_says_who_is_best_and_how_surely(page):
@@ -68,25 +68,24 @@ def test_the_page_says_who_is_best_and_how_surely(page):
         assert words in page
 
 
-def test_an_unsound_run_is_not_the_best_and_different_texts_are_said():
-    good, bad = made_up.entry("house", 42), made_up.entry("pr549", 1, val_bpb=0.5, complete=False)
-    page = board_page([good, bad])
-    assert f'<p class="number">{good.bpb:.4f}</p>' in page and "not every token graded" in page
-    assert "Different texts" in board_page([good, made_up.entry("pr549", 1, val_bytes=7)])
-    assert "Different texts" not in page
+def test_an_unsound_run_is_not_the_best_and_different_texts_are_said(page):
+    good, bad = made_up.entry("house", 42), made_up.entry("pr549", 1, val_bpb=0.5, complete=False, val_bytes=7)
+    doubted = board_page([replace(entry, events=()) for entry in (good, bad)])
+    assert f'<p class="number">{good.bpb:.4f}</p>' in doubted and "not every token graded" in doubted
+    assert "Different texts" in doubted and "Different texts" not in page
 
 
 def test_plots_are_the_same_bytes_and_carry_the_runs_they_show():
     runs = made_up.entries()
     groups = grouped(runs)
-    for draw in (board_plots.all_curves, board_plots.forecasts):
-        svg = draw(runs, groups)
-        assert svg == draw(runs, groups) and 'data-runs="' in svg
+    curves = board_plots.all_curves(runs, groups)
+    assert curves == board_plots.all_curves(runs, groups)
+    assert all(f'data-runs="{run}"' in curves for run in range(len(runs)))
+    assert 'data-runs="' in board_plots.forecasts(runs, groups)
     svg = board_plots.frontier(runs, groups, of="bytes", label="bytes")
     assert all(f'data-runs="{run}"' in svg for run in range(len(runs)))
     bare = [Entry("", runs[0].result)]
     assert board_plots.all_curves(bare, grouped(bare)) == board_plots.forecasts(bare, grouped(bare)) == ""
-    assert board_page(bare)
 
 
 def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):

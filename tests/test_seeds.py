@@ -13,11 +13,12 @@ from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.report.stats import spread
 
+pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})
 
 
 @pytest.fixture(scope="module")
-def done(data, tmp_path_factory):
+def done(data, quick_code, tmp_path_factory):
     out = tmp_path_factory.mktemp("seeds")
     return out, *pargolf.seeds(RECIPE, seeds=[7, 5], data=data, out=out)
 
