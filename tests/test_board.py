@@ -115,9 +115,11 @@ def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):
 
 def test_what_an_ablation_ran_stands_aside(run, tmp_path):
     folder, _ = run
-    shutil.copytree(folder, tmp_path / "parts" / "everything" / "seed-3")
+    for part in ("everything", "smear-gate"):
+        shutil.copytree(folder, tmp_path / "parts" / part / "seed-3")
     (tmp_path / "parts" / "ablation.json").write_text(json.dumps(made_up.ablation()))
-    assert len(gather([tmp_path]).runs) == 1  # there is nothing else to show
+    # Where there is nothing else to show, the whole recipe's runs.
+    assert gather([tmp_path]).runs == (tmp_path / "parts" / "everything" / "seed-3",)
     shutil.copytree(folder, tmp_path / "house")
     found = gather([tmp_path])
     assert found.runs == (tmp_path / "house",) and found.ablations == (tmp_path / "parts",)

@@ -258,7 +258,8 @@ def _recipe(describe: str) -> str:
             rows.append((found[1], found[2]))
         else:
             rows.append((line.strip(), ""))
-    return f"<section><details open><summary>Recipe</summary>{_pairs(rows, mono=True)}</details></section>"
+    summary = f"<summary>Recipe <small>{len(rows):,} rows</small></summary>"
+    return f"<section><details>{summary}{_pairs(rows, mono=True)}</details></section>"
 
 
 def _machine(result: Mapping[str, Any]) -> str:

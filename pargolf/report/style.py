@@ -128,6 +128,9 @@ pre {
   overflow-x: auto; line-height: 1.6;
 }
 details summary { cursor: pointer; font-size: 1.25rem; font-weight: 600; letter-spacing: -.015em; }
+details summary small {
+  color: var(--soft); font-size: .84rem; font-weight: 400; letter-spacing: 0; margin-left: .5rem;
+}
 details[open] summary { margin-bottom: .8rem; }
 footer { margin-top: 5rem; color: var(--soft); font-size: .84rem; }
 

@@ -40,6 +40,8 @@ T = TypeVar("T")
 Edits = Mapping[str, Mapping[str, Any]]
 ADDED = "+ "
 """How the label of an addition begins."""
+WHOLE = "everything"
+"""The folder of the whole recipe's runs."""
 _NO_PARTS = ("name", "source", "reported", "budget")
 _EQUAL = ("train.steps", "train.seconds", "train.validate_every")
 
@@ -139,11 +141,11 @@ def run_ablations(
     """
     check_seeds(seeds)
     everything = {"": recipe, **variants}
-    places = {label: Path(out) / (_slug(label) or "everything") for label in everything}
+    places = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
     if len(set(places.values())) < len(places):
         raise UserError("Two labels of the ablation differ in marks only, and would share a folder. Rename one.")
     wanted = [
-        Job(f"{label or 'everything'}, seed {seed}", variant, seed, seed_folder(places[label], seed), command)
+        Job(f"{label or WHOLE}, seed {seed}", variant, seed, seed_folder(places[label], seed), command)
         for seed in seeds
         for label, variant in everything.items()
     ]

@@ -1,7 +1,7 @@
 """What a board shows, gathered from folders: finished runs, ablations, submissions, however deep they lie.
 
-A run is a folder with `result.json`; what `pargolf ablate` left is one thing, and its many runs stand on the board only
-when there are no others. Runs that have not ended are counted and left out.
+A run is a folder with `result.json`; what `pargolf ablate` left is one thing, of whose runs those of the whole recipe
+stand on the board, and only when there are no others. Runs that have not ended are counted and left out.
 """
 
 import os
@@ -14,6 +14,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Event
 from pargolf.report.entry import Entry
 from pargolf.report.runlog import read_events
+from pargolf.run.ablate import WHOLE
 from pargolf.run.folder import RunFolder, read_json
 from pargolf.run.page import documents_of
 
@@ -59,7 +60,7 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
                     found[name].append(folder)
     ablations = tuple(found["ablation.json"])
     alone = [run for run in found["result.json"] if not any(place in run.parents for place in ablations)]
-    runs = tuple(alone or found["result.json"])
+    runs = tuple(alone or [run for run in found["result.json"] if run.parent.name == WHOLE])
     unfinished = len(set(found["recipe.json"]) - set(found["result.json"]))
     if not (runs or ablations or found["submission.json"]):
         left = f" {unfinished} there have not ended." if unfinished else " Make some with `pargolf train`."
