@@ -125,7 +125,7 @@ def _row(report: Mapping[str, Any], name: str) -> str:
     seen: dict[str, str] = {}
     for finding in worst:
         seen.setdefault(finding["rule"], finding["summary"])
-    why = "".join(f"<p><b>{escape(rule)}</b> {escape(_clipped(text))}</p>" for rule, text in list(seen.items())[:3])
+    why = "".join(f"<p><b>{escape(rule)}</b> {_prose(_clipped(text))}</p>" for rule, text in list(seen.items())[:3])
     also = sorted({f["rule"] for f in bad} - set(list(seen)[:3]))
     why += f'<p class="also">also {escape(", ".join(also))}</p>' if also else ""
     rules = " ".join(sorted({f["rule"] for f in bad}))
@@ -180,7 +180,7 @@ def _report(report: Mapping[str, Any]) -> str:
 <p>{escape(str(report["track"] or "no track"))}{head}</p></header>
 <p class="verdict {verdict}">{verdict}</p><p>{escape(_MEANS[verdict])}</p>
 {f'<ul class="plain mono">{folders}</ul>' if folders else ""}
-{_section("What is wrong" if bad else "", "".join(_finding(f) for f in bad))}
+{_section("What is wrong" if verdict in (FAIL, SUSPECT) else "What to look at", "".join(_finding(f) for f in bad))}
 {_section("What passed", _plain([f"<b>{escape(f['rule'])}</b>{escape(f['summary'])}" for f in good]))}
 {_section("Not checked, and so not passed", _plain([escape(text) for text in report["unchecked"]]))}"""
 
@@ -206,11 +206,16 @@ def _finding(finding: Mapping[str, Any]) -> str:
     status = finding["status"]
     return (
         f'<div class="finding {status}"><h3><span class="badge">{status}</span>{escape(finding["rule"])}</h3>'
-        f"<p>{escape(finding['summary'])}</p>"
+        f"<p>{_prose(finding['summary'])}</p>"
         + (f'<ul class="lines">{lines}</ul>' if lines else "")
         + (f'<dl class="numbers">{numbers}</dl>' if numbers else "")
         + "</div>"
     )
+
+
+def _prose(text: str) -> str:
+    """A summary as HTML: escaped, with `code` set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _number(value: Any) -> str:
