@@ -235,3 +235,46 @@ def test_a_closure_s_tensors_are_those_of_the_function_around_it():
     total = fit(val)"""
     assert said(program(slot.replace("OPT", "LBFGS([delta])"))) == {("slot", HOLD)}
     assert said(program(slot.replace("OPT", "LBFGS(model.parameters())"))) == {("ttt_order", SUSPECT)}
+
+
+def test_a_sum_beside_the_reported_one_does_not_hide_it():
+    body = """
+    total = torch.zeros(())
+    for start in range(0, val.numel(), 64):
+        beside = 0.0
+        with torch.no_grad():
+            nll = F.cross_entropy(model(val[start:start + 64]), val[start + 1:start + 65])
+            total += nll
+            beside += nll.item()
+        loss = F.cross_entropy(model(val[start:start + 64]), val[start + 1:start + 65])
+        loss.backward()
+    print("val_bpb", total)"""
+    inside = f"""
+    def score(model, val):{body.replace(chr(10), chr(10) + "    ")}
+        return total
+    score(model, val)"""
+    assert said(program(inside)) == set()
+    assert said(program(inside.replace("total += nll", "pass"))) == {("ttt_order", SUSPECT)}
+
+
+def test_settings_do_not_carry_a_model_on():
+    body = """
+    class Args:
+        lr = 0.1
+    args = Args()
+    def train(args, model, val):
+        total = torch.zeros(())
+        opt = torch.optim.SGD([torch.nn.Linear(2, 2).weight], lr=args.lr)
+        for start in range(0, val.numel(), 64):
+            total += F.cross_entropy(model(val[start:start + 64]), val[start + 1:start + 65])
+            loss = F.cross_entropy(model(val[start:start + 64]), val[start + 1:start + 65])
+            loss.backward()
+            opt.step()
+        return total
+    def again(args, model, val):
+        return evaluate(model, val)
+    train(args, model, val)
+    again(args, model, val)"""
+    assert ("two_pass", SUSPECT) not in said(program(body))
+    learns = body.replace("[torch.nn.Linear(2, 2).weight]", "model.parameters()")
+    assert ("two_pass", SUSPECT) in said(program(learns))

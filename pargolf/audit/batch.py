@@ -8,8 +8,10 @@ longer than a minute, or that trips over a bug of ours, gets a report that says 
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -126,7 +128,16 @@ def _work(repo: str, numbers: list[int], jobs: int | None, record: Record | None
 
 
 def _start(repo: str) -> None:
+    """Open the repository; a worker also ends with its parent, however that ended."""
     global _repository
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
     _repository = Repository(repo)
 
 

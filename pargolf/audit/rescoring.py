@@ -7,6 +7,7 @@ holds, up through the callers; weights that are put back in between end the trai
 
 import ast
 
+from pargolf.audit.constants import UNKNOWN
 from pargolf.audit.flow import Program
 from pargolf.audit.hits import LOOPS, Hit, library_module, live_below, names_in
 from pargolf.audit.tree import Function, dotted
@@ -60,13 +61,13 @@ def _learned(program: Program, function: Function) -> set[str]:
             built = built or library_module(node.value)
             for target in node.targets:
                 for name in names_in(target):
-                    feeds.setdefault(name, set()).update(set() if built else names_in(node.value))
+                    feeds.setdefault(name, set()).update(set() if built else _followed(program, node.value))
         elif isinstance(node, (ast.For, ast.AsyncFor)):
             for name in names_in(node.target):
-                feeds.setdefault(name, set()).update(names_in(node.iter))
+                feeds.setdefault(name, set()).update(_followed(program, node.iter))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr in ("append", "extend") and isinstance(node.func.value, ast.Name):
-                feeds.setdefault(node.func.value.id, set()).update(*(names_in(a) for a in node.args))
+                feeds.setdefault(node.func.value.id, set()).update(*(_followed(program, a) for a in node.args))
             elif node.func.attr == "step" and isinstance(node.func.value, ast.Name):
                 held.add(node.func.value.id)
     waiting = list(held)
@@ -75,6 +76,20 @@ def _learned(program: Program, function: Function) -> set[str]:
             held.add(name)
             waiting.append(name)
     return held
+
+
+def _followed(program: Program, value: ast.expr) -> set[str]:
+    """Names in a value, without those of which only a setting is read, such as `args` of `args.lr`."""
+    found = set()
+    for node in program.below(value):
+        if isinstance(node, ast.Name):
+            above = program.parents.get(node)
+            setting = (
+                isinstance(above, ast.Attribute) and program.value(above, program.function_of(node)) is not UNKNOWN
+            )
+            if not setting:
+                found.add(node.id)
+    return found
 
 
 def _restored(program: Program, function: Function, after: ast.AST, name: str = "") -> bool:

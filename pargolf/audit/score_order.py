@@ -121,8 +121,7 @@ def _scored_in(program: Program, node: ast.AST, function: Function) -> str | Non
         for statement in _before(above, below):
             if statement not in program.live:
                 continue
-            root = _score(program, statement, function)
-            if root is None or not is_reported(program, root, function):
+            if not any(is_reported(program, name, function) for name in _gathered(program, statement, function)):
                 continue
             wrong = next((r for r in repeats if any(a is r for a in program.ancestors(statement))), None)
             if wrong is not None:
@@ -140,32 +139,27 @@ def _before(above: ast.AST, below: ast.AST) -> list[ast.stmt]:
     return []
 
 
-def _score(program: Program, statement: ast.stmt, function: Function) -> str | None:
-    """The name that a statement adds a loss of validation tokens to, if it does."""
+def _gathered(program: Program, statement: ast.stmt, function: Function) -> Iterator[str]:
+    """Names that a statement adds losses of validation tokens to: the reported sum, and others beside it."""
     for node in live_below(program, statement):
         if isinstance(node, ast.AugAssign) and is_loss(program, node.value, function):
-            return root_of(node.target)
-        if isinstance(node, ast.Assign) and is_loss(program, node.value, function):
+            yield root_of(node.target)
+        elif isinstance(node, ast.Assign) and is_loss(program, node.value, function):
             target = node.targets[0]
-            if isinstance(target, ast.Subscript):
-                return root_of(target)
-            if (
-                isinstance(target, ast.Name)
-                and isinstance(node.value, ast.BinOp)
-                and any(isinstance(n, ast.Name) and n.id == target.id for n in program.below(node.value))
+            if isinstance(target, ast.Subscript) or (
+                isinstance(node.value, ast.BinOp) and root_of(target) in names_in(node.value)
             ):
-                return target.id
-        if isinstance(node, ast.Call):
+                yield root_of(target)
+        elif isinstance(node, ast.Call):
             if (
                 isinstance(node.func, ast.Attribute)
                 and node.func.attr in STORES
                 and any(is_loss(program, a, function) for a in node.args)
             ):
-                return root_of(node.func.value)
+                yield root_of(node.func.value)
             held = _held_loss(program, node, function)
             if held is not None:
-                return held
-    return None
+                yield held
 
 
 def _held_loss(program: Program, call: ast.Call, function: Function) -> str | None:
@@ -244,7 +238,7 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
     parts = {n for name in stepped for n in names_in(made[name]) if n in made}
     end = getattr(loop, "end_lineno", 0) or 0
     used_after = any(isinstance(n, ast.Name) and n.id in parts and n.lineno > end for n in program.own_nodes(function))
-    scores = any(_score(program, s, function) for s in getattr(loop, "body", []))
+    scores = any(True for s in getattr(loop, "body", []) for _ in _gathered(program, s, function))
     return bool(parts) and not used_after and not scores
 
 

@@ -182,15 +182,18 @@ class Repository:
         touched = self._touched(head)
         folders: dict[str, bool] = {}
         outside = []
+        # Without a track in between, a folder right below records/ that holds files is one submission.
+        flat = {p[1] for _, path in touched if len(p := path.split("/")) == 3 and not p[1].startswith("track_")}
         for status, path in touched:
             parts = path.split("/")
-            if parts[0] == "records" and len(parts) > 3:
-                name = "/".join(parts[:3])
+            if parts[0] == "records" and (len(parts) > 3 or (len(parts) == 3 and parts[1] in flat)):
+                name = "/".join(parts[: 2 if parts[1] in flat else 3])
                 folders[name] = folders.get(name, False) or status == "A"
             else:
                 outside.append(path)
         added = [name for name, new in folders.items() if new] or list(folders)
-        outside += [path for status, path in touched if status != "A" and "/".join(path.split("/")[:3]) not in added]
+        inside = tuple(f"{name}/" for name in added)
+        outside += [path for status, path in touched if status != "A" and not path.startswith(inside)]
         files = {name: self._files(head, name, eager=eager) for name in added[:MOST_FOLDERS]}
         found = [Folder(name, track_of(name), held) for name, held in files.items() if held]
         if len(found) <= 2:
