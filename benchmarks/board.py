@@ -2,10 +2,11 @@
 
 Three recipes at mini scale with two seeds each, on the corpus that ships with a smaller validation split: a few dozen
 steps each, made to have something to look at, and no statement about any recipe. Seconds are each process's own on the
-processor; what has ended is not run again.
+processor; what has ended is not run again. `--picture` photographs the top of the page with the system's Chromium.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 314])
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--picture", type=Path, help="also write this .png")
     parser.add_argument("--out", type=Path, default=Path("runs/board"))
     args = parser.parse_args()
     torch.set_num_threads(args.jobs)
@@ -32,7 +34,10 @@ def main() -> None:
     for name, steps in STEPS.items():
         rows = {"train.steps": steps, "budget.counts": "cpu", "budget.eval_seconds": 3600.0}
         _watch(name, api.seeds_events(name, scale="mini", changes=rows, out=args.out / name, **same))
-    print(f"-> {api.write_report([args.out])}")
+    page = api.write_report([args.out])
+    print(f"-> {page}")
+    if args.picture:
+        _photograph(page, args.picture)
 
 
 def _watch(name: str, events: object) -> None:
@@ -40,6 +45,18 @@ def _watch(name: str, events: object) -> None:
     for event in events:
         if isinstance(event, Scored):
             print(f"{name}: {event.name} {event.windows} {event.bpb:.4f}", flush=True)
+
+
+def _photograph(page: Path, picture: Path) -> None:
+    """The first screen and a half, as a desk shows it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": 1160, "height": 1330}, color_scheme="light")
+        view.goto(page.resolve().as_uri())
+        view.screenshot(path=picture)
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_the_page_says_who_is_best_and_how_surely(page):
     test = compare_scores(groups[0].by_seed, groups[1].by_seed, bar=0.0, nats=1.0)
     best = min(entry.bpb for entry in made_up.entries())
     assert f'<p class="number">{best:.4f}</p>' in page
-    assert f"beats {groups[1].name} by {test.gain_bpb:.4f}, p = {test.p:.2g}" in page
+    assert f"beats {groups[1].name} by {test.gain_bpb:.4f}, p\xa0=\xa0{test.p:.2g}" in page
     for words in ("value embeddings", "GPTQ</b> It would not fit", "records/track/B &lt;b&gt;", "two_pass", "+ XSA"):
         assert words in page
 

@@ -356,6 +356,14 @@ def test_off_a_terminal_lines_are_plain_and_few():
     assert any("tokens/s" in line and "loss" in line and "left" in line for line in chatty)
 
 
+def test_a_long_wait_is_one_line():
+    console = Console(file=io.StringIO(), width=60)
+    waits = [Progress("runs", 0, 2, "a"), Progress("runs", 0, 2, "a"), Progress("runs", 1, 2, "b")]
+    assert list(live.draw(iter(waits), console, plain_seconds=0.0)) == waits
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == ["runs 0% a", "runs 50% b"]
+
+
 def test_the_fraction_done_follows_whichever_bound_is_nearer():
     status = live.Status()
     status.take(Started("x", "d", 1, 1, 1, 1, 40, 100.0, {}))

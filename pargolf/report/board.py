@@ -106,7 +106,8 @@ def _surety(groups: Sequence[Group]) -> str:
         return ""
     if test.p is None:
         return f"{escape(groups[1].name)} is {test.gain_bpb:.4f} behind in the mean; more seeds would say how surely."
-    return f"Over the seeds it beats {escape(groups[1].name)} by {test.gain_bpb:.4f}, p = {test.p:.2g}."
+    p = f"p = {test.p:.2g}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"Over the seeds it beats {escape(groups[1].name)} by {test.gain_bpb:.4f}, {p}."
 
 
 def _against(ours: Group, theirs: Group) -> Comparison | None:

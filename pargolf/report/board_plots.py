@@ -163,7 +163,7 @@ def _names(
         taken.append((wanted, side))
         name = f"name-{place}"
         axes.annotate(
-            cut(group.name, 26 if width > 6 else 15),
+            cut(group.name, 26 if width > 6 else 21),
             (x, y),
             (8 if side == "left" else -8, wanted - py / scale),
             textcoords="offset points",

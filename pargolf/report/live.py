@@ -200,15 +200,17 @@ def _drawn(events: Iterable[Event], console: Console) -> Iterator[Event]:
 
 def _printed(events: Iterable[Event], console: Console, plain_seconds: float) -> Iterator[Event]:
     status = Status()
-    printed = time.monotonic()
+    printed, said = time.monotonic(), ""
     for event in events:
         status.take(event)
         line = milestone(event)
         if line is None and time.monotonic() - printed >= plain_seconds:
             line = status.plain() or None
+            if line == said:  # a wait of an hour is one line, not hundreds
+                line = None
         if line is not None:
             console.print(Text(line), soft_wrap=True)
-            printed = time.monotonic()
+            printed, said = time.monotonic(), line
         yield event
 
 
