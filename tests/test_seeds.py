@@ -11,7 +11,9 @@ import small
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
+from pargolf.data.folder import open_data
 from pargolf.report.stats import spread
+from pargolf.run.many import Interrupted, Job, JobDone, run_jobs
 
 pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})
@@ -64,6 +66,27 @@ def test_other_recipes_and_other_data_are_not_mixed_in(done, data, tmp_path):
         pass
     with pytest.raises(UserError, match="other data"):
         pargolf.seeds(RECIPE, seeds=[5], data=tmp_path / "data", out=out)
+
+
+def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(done, data, tmp_path, monkeypatch):
+    out, _, _ = done
+
+    def run(recipe, data, folder, *, seed, **options):
+        if seed == 1:
+            raise UserError("It diverged.")
+        shutil.copytree(out / "seed-7", folder)
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"seed": seed, "interrupted": seed == 3}))
+        yield from ()
+
+    monkeypatch.setattr("pargolf.run.many.run_recipe", run)
+    jobs = [Job(f"seed {seed}", RECIPE, seed, tmp_path / f"seed-{seed}") for seed in (1, 2, 3, 4)]
+    ended = []
+    with pytest.raises(Interrupted, match="same command again to go on"):
+        for event in run_jobs(jobs, open_data(data)):
+            ended += [event] if isinstance(event, JobDone) else []
+    assert [(e.job.seed, str(e.error or "")) for e in ended] == [(1, "It diverged."), (2, "")]
+    assert not jobs[3].folder.exists()
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
