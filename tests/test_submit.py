@@ -167,16 +167,35 @@ def test_runs_that_do_not_belong_together_are_refused(runs, data, tmp_path):
     shutil.copytree(runs / "seed-42", packed)
     (packed / "model.pargolf").write_bytes((other / "model.pargolf").read_bytes())
     three = [runs / f"seed-{seed}" for seed in (42, 314, 999)]
+
+    def but(name, **facts):
+        """The first seed's run, with other facts."""
+        copy = tmp_path / name
+        shutil.copytree(runs / "seed-42", copy)
+        held = json.loads((copy / "result.json").read_text())
+        (copy / "result.json").write_text(json.dumps(held | facts))
+        return [copy, *three[1:]]
+
+    unlogged = but("unlogged")
+    (unlogged[0] / "train.log").unlink()
     for given_runs, line in (
         ([*three, other], "different recipes"),
         ([three[0], three[0], three[1]], "one seed"),
         ([three[0]], "wants 3 seeds"),
         ([packed, *three[1:]], "packed again"),
         ([tmp_path / "nowhere"], "no run folder"),
+        (but("text", val_bytes=7), "graded different data"),
+        (but("cut", interrupted=True), "was interrupted"),
+        (
+            but("heavy", bytes={"model": 399_000}),
+            "over the cap of 400,000. With --squeeze it takes|Pack the runs smaller",
+        ),
+        (unlogged, "has no train.log"),
+        ([], "at least one run folder"),
     ):
-        with pytest.raises(UserError, match=line):
+        with pytest.raises(UserError, match=line) as caught:
             pargolf.write_submission(given_runs, out=out)
-        assert not out.exists()
+        assert not out.exists() and "\n" not in str(caught.value)
     existing = tmp_path / "there"
     existing.mkdir()
     with pytest.raises(UserError, match="exists"):
