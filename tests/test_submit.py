@@ -18,6 +18,7 @@ from pargolf.audit.judge import audit
 from pargolf.audit.unpack import read_code
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
+from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int
 from pargolf.quant.trellis import Trellis
@@ -138,11 +139,20 @@ def test_only_what_the_recipe_uses_is_in_the_script(name):
     assert ("ValueEmbed" in classes) == (name == "pr1009_repaired") and ("Backout" in classes) == (name == "pr295")
 
 
-def test_an_adapting_recipe_ships_its_adapter():
+def test_an_adapting_recipe_ships_its_adapter_and_gives_its_number(data, tmp_path):
     assert "score_adapted" not in program(catalog.find("pr295"))
-    adapting = next((r for r in map(catalog.find, catalog.names()) if r.adapt is not None), None)
-    if adapting is not None:
-        assert "score_adapted" in program(adapting)
+    adapter = SGD(chunk=256, batch=4, epochs=1)
+    recipe = edit(small.RECIPE, {"train.steps": 2, "budget.bytes": 400_000, "adapt": adapter})
+    assert "score_adapted" in program(recipe)
+    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1)
+    out = tmp_path / "track_non_record_16mb" / "a"
+    made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True)
+    done = alone(made.path, "--evaluate", "model_seed1.pargolf", "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"val_bpb:{result['val_bpb']!r}"
+    assert done.stdout.startswith("legal_ttt_exact ")
+    # The log has scorings that the script does not make, and looks at a sample that are no whole scores.
+    assert not [f for f in audit(made.path).findings if f.rule == "consistency" and f.status != "PASS"]
 
 
 def test_what_a_filled_cap_chose_is_known_to_the_script(data, tmp_path):

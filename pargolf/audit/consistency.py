@@ -222,6 +222,8 @@ def _worse(log: Log) -> Iterator[RuleFinding]:
     if final is None or not log.rows or "ttt" not in final.tag:
         return
     before = log.rows[-1]
+    if "positions:" in before.line.text:  # a look at a sample, beside a score of the whole
+        return
     if final.bpb > before.bpb + 1e-3 and before.step > 0:
         yield _finding(
             HOLD,
@@ -250,6 +252,8 @@ def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
             continue
         known.add(words[0])
         pieces = [p for p in re.split(r"[ :]", words[0]) if p]
+        if "final_pargolf_" in words[0] and ".pargolf" in said:
+            continue  # the package logs scorings on the way to the last one, which is all that its script makes
         if not all(piece in said or _suffixed(piece, said) for piece in pieces):
             strange[words[0]] = line
     if strange:
