@@ -56,7 +56,7 @@ def test_short_data_weighs_every_token_as_the_tokenizers_do(kind, data, tmp_path
 
 @pytest.mark.parametrize("name", ["baseline", "pr1009"])
 def test_a_published_recipe_takes_less_than_20_000_bytes_of_code(name):
-    assert count_code(catalog.find(name)) < 18_000
+    assert count_code(catalog.find(name)) < 20_000
 
 
 ACTS = """
