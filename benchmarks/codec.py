@@ -2,6 +2,7 @@
 
     python benchmarks/codec.py            # synthetic matrices: Gaussian and heavy-tailed, with unequal rows and columns
     python benchmarks/codec.py --full     # an artifact of the frontier's size, 36 M weights, written and read
+    python benchmarks/codec.py --walk     # GPTQ on the scalar grid and on the trellis, by torch and in C
 
 Ratios are to the Shannon bound of each matrix's own value counts, which no table-per-tensor coder can pass.
 """
@@ -9,12 +10,19 @@ Ratios are to the Shannon bound of each matrix's own value counts, which no tabl
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.packing import coder
 from pargolf.packing.codecs import Brotli, Lzma, Zlib, Zstd
+from pargolf.quant.clip import StdDev
+from pargolf.quant.gptq import GPTQ, weighted_error
+from pargolf.quant.grid import Int
+from pargolf.quant.trellis import Trellis
 
 Matrices = list[NDArray[np.int8]]
 
@@ -86,7 +94,39 @@ def full() -> None:
     print(f"{'all':10} {int(total[0]):11,} {int(total[1]):11,} {total[2]:9.1f} {total[3]:9.1f}")
 
 
+def walk() -> None:
+    """Processor seconds, one thread, that GPTQ takes for some shapes, and the error left, the scalar grid's being 1."""
+    torch.set_num_threads(1)
+    base = Int(6, clip=StdDev(12.85))
+    total = np.zeros(4)
+    print(f"{'rows':>6} {'columns':>8} {'scalar, s':>10} {'trellis, s':>11} {'in C, s':>8} {'error':>6}")
+    for rows, columns in ((256, 128), (128, 256), (4096, 128), (1536, 384), (384, 1536), (512, 512)):
+        generator = torch.Generator().manual_seed(rows)
+        w = torch.randn(rows, columns, generator=generator)
+        x = torch.randn(2 * columns, columns, generator=generator) @ torch.randn(columns, columns, generator=generator)
+        hessian, seconds, errors = x.T @ x / len(x), [], []
+        for grid, kernels in (
+            (base, nullcontext()),
+            (Trellis(base), nullcontext()),
+            (Trellis(base), compiled_kernels()),
+        ):
+            with kernels:
+                Trellis(base).encode(w[:1])  # compiled once
+                begun = time.process_time()
+                codes = GPTQ().encode(w, grid, hessian)
+                seconds.append(time.process_time() - begun)
+            errors.append(weighted_error(w - grid.decode(codes), hessian))
+        total += [w.numel(), *seconds]
+        print(
+            f"{rows:6} {columns:8} {seconds[0]:10.2f} {seconds[1]:11.2f} {seconds[2]:8.2f} {errors[2] / errors[0]:6.2f}"
+        )
+    print(f"{int(total[0]):15,} {total[1]:10.2f} {total[2]:11.2f} {total[3]:8.2f}")
+
+
 def main() -> None:
+    if "--walk" in sys.argv[1:]:
+        walk()
+        return
     if "--full" in sys.argv[1:]:
         full()
         return

@@ -32,7 +32,7 @@ from pargolf.run.bench import (
     stored_codes,
     sum_row,
 )
-from pargolf.run.folder import RunFolder
+from pargolf.run.folder import RunFolder, load_tensors
 from pargolf.run.forecast import forecast, unused_pieces, weigh
 from pargolf.run.pack import pack, read_artifact, unpack
 from pargolf.run.recipe import Recipe
@@ -190,3 +190,10 @@ def test_a_forecast_says_where_packing_will_land(data):
     assert unused_pieces(open_data(data)) > 0
     plain = replace(small.RECIPE, codec=Zstd())
     assert forecast(plain, unused=16).model < forecast(plain).model
+
+
+def test_weights_come_back_layer_after_layer(weights, tmp_path):
+    """So that packing them again gives the same bytes each time."""
+    names = [f"blocks.{i}.mlp.up.weight" for i in (0, 1, 2, 9, 10, 11)]
+    save_file({name: weights["blocks.0.mlp.up.weight"].clone() for name in reversed(names)}, tmp_path / "w.safetensors")
+    assert list(load_tensors(tmp_path / "w.safetensors")) == names

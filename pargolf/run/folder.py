@@ -130,13 +130,22 @@ class RunFolder:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """A `.safetensors` file in float32. Raises `UserError` when it is missing or damaged."""
+    """A `.safetensors` file in float32, layer after layer. Raises `UserError` when it is missing or damaged.
+
+    The library gives another order each time, and codecs other bytes for other orders.
+    """
     try:
-        return {name: w.to(torch.float32) for name, w in read_tensors(path.read_bytes()).items()}
+        found = read_tensors(path.read_bytes())
+        return {name: found[name].to(torch.float32) for name in sorted(found, key=_by_layer)}
     except FileNotFoundError:
         raise UserError(f"There is no {path}.") from None
     except Exception as error:  # safetensors raises a type of its own for every kind of damage
         raise UserError(f"{path} cannot be read ({error}). Train again, or fetch it again.") from error
+
+
+def _by_layer(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts names with their numbers as numbers."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")]
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
