@@ -160,12 +160,11 @@ def _coded(recipe: Recipe, name: str, grid: Grid, shape: torch.Size, w_NC: Tenso
     # A trellis lowers the error and leaves the bytes of its base.
     base = grid.base if isinstance(grid, Trellis) else grid
     assert isinstance(base, Int), f"no forecast for {grid}"
-    whole = w_NC.numel() == shape.numel()
     codes = base.encode(_pruned(recipe.quant, name, shape, w_NC))
     array = codes.codes.numpy()
     bits = entropy(codes.codes)
     each = bits / 8 * _overhead(recipe.codec, bits)
-    if whole and name.startswith("embed."):  # where rows may repeat
+    if name.startswith("embed.") or name.endswith("table.weight"):  # where rows may repeat
         each = min(each, len((recipe.codec or Brotli(9)).encode(array.tobytes())) / array.size)
     return shape.numel() * each + codes.scales.numel() * _of_scale(codes.scales) * shape.numel() / w_NC.numel()
 
