@@ -1,15 +1,18 @@
-"""Speed of scoring, as ratios measured in one run: python benchmarks/score.py [--device cuda] [--json].
+"""Speed of scoring, as ratios measured in one run: python benchmarks/score.py [--shares] [--device cuda] [--json].
 
     sliding   time of a plain window loop / time of `score`, at sequence 512, stride 64 and equal numbers (goal 1.5)
     adapted   time of score-first SGD / time of its forward passes and training steps done bare     (goal at most 1.1)
+    written   time of sampling tokens by whole windows / time of the same tokens with keys and values kept
     shares    time of one process / time of the slower of two, each with half of the windows        (goal 1.8)
+              and the same in seconds of the processor, which other people's work does not lengthen
 
-The plain loop is what the published scripts do, less their batching: one window at a time, logits of all its positions,
-the last `stride` kept. Every position but the first ones is computed 512 / 64 = 8 times by both sides: windows that
-overlap share no work, since a position's state depends on where its window begins. What is left to save is calls and
-logits: so the ratio rises with the share of the head (`--vocab`) and falls with depth, and on a GPU it rises with
-everything that one window alone leaves idle. Seen on one CPU thread, 128 wide and 7 layers deep: 1.1 with 1,024 tokens
-(the head is a sixth of the work), 2.0 with 8,192.
+The models are recipes at mini scale, `house` and the published baseline. The plain loop is what the published scripts
+do, less their batching: one window at a time, logits of all its positions, the last `stride` kept. Windows that overlap
+share no work, since a position's state depends on where its window begins; so of each window all blocks but the last
+are computed by both sides. Saved are calls, the logits that nobody grades, and of the last block what only these need:
+that is one block and the head. It is most of what a shallow model with many tokens costs, and little of a deep one with
+few: with L equal blocks and a head that costs h of them, arithmetic alone allows (L + h) / (L - 7/8 (1 - k) - 7/8 h),
+k the share of the last block's keys and values.
 """
 
 import argparse
@@ -26,27 +29,37 @@ from torch.nn.functional import cross_entropy
 
 from pargolf.evaluate.adapt import mean_nats, score_adapted
 from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.generate import generate
+from pargolf.evaluate.probes import stir
 from pargolf.evaluate.score import final, merge, score, suits
 from pargolf.evaluate.windows import Sliding
-from pargolf.model.attention import Attention
-from pargolf.model.graph import UNet, X0Mix
-from pargolf.model.init import FanIn, Normal
-from pargolf.model.mlp import MLP
-from pargolf.model.transformer import Block, Model, Transformer
+from pargolf.model.transformer import Transformer
+from pargolf.recipes import catalog
+from pargolf.run.scale import scaled
 
 WINDOWS = Sliding(512, 64)
 BOS = 1
 LESSONS = SGD(lr=0.002, epochs=2, chunk=2048, batch=4)
+GOALS = {
+    "sliding": "goal 1.5 or more",
+    "adapted": "goal 1.1 or less",
+    "written": "",
+    "shares": "goal 1.8 or more",
+    "in cpu": "",
+}
 
 
-def build(dim: int, layers: int, vocab: int) -> Transformer:
-    block = Block(Attention(heads=dim // 32, kv_heads=dim // 64), MLP(2 * dim))
-    init = (("embed.tokens", Normal(0.05)), ("*", FanIn()))
-    return Model(vocab, dim, (block,) * layers, init=init, graph=(UNet(), X0Mix())).build().eval()
+def build(recipe: str) -> Transformer:
+    model = scaled(catalog.find(recipe), "mini").model.build().eval()
+    stir(model)
+    return model
 
 
 def stream(positions: int, vocab: int) -> tuple[np.ndarray, dict]:
-    tokens = np.random.default_rng(0).integers(2, vocab, positions + 1).astype(np.uint16)
+    """Random tokens in documents of a thousand on average."""
+    random = np.random.default_rng(0)
+    tokens = random.integers(2, vocab, positions + 1).astype(np.uint16)
+    tokens[random.random(positions + 1) < 0.001] = BOS
     return tokens, {"byte_counts": np.full(positions, 2), "vocab": vocab, "bos": BOS}
 
 
@@ -90,14 +103,20 @@ def bare_work(model: Transformer, tokens: np.ndarray, batch: int, device: str) -
                 optimizer.step()
 
 
-def share(rank: int, world: int, positions: int, dim: int, layers: int, vocab: int) -> tuple[float, object]:
+def write(model: Transformer, device: str, *, kept: bool) -> list[int]:
+    """The same tokens, by a model that keeps what it has seen or as any other predictor writes them."""
+    predictor = model if kept else lambda ids, *, first: model(ids, first=first)
+    return list(generate(predictor, [BOS], tokens=WINDOWS.length - 1, length=WINDOWS.length, device=device))
+
+
+def share(rank: int, world: int, positions: int, recipe: str) -> tuple[float, float, object]:
     torch.set_num_threads(1)
-    tokens, options = stream(positions, vocab)
-    model = build(dim, layers, vocab)
-    final(score(model, tokens[:1025], WINDOWS, **options | {"byte_counts": np.ones(1024)}))
-    began = time.perf_counter()
+    model = build(recipe)
+    tokens, options = stream(positions, model.spec.vocab)
+    final(score(model, tokens[:1025], WINDOWS, **options | {"byte_counts": np.ones(1024, dtype=int)}))
+    began, used = time.perf_counter(), time.process_time()
     found = final(score(model, tokens, WINDOWS, rank=rank, world=world, **options))
-    return time.perf_counter() - began, found
+    return time.perf_counter() - began, time.process_time() - used, found
 
 
 def fastest(runs: list[Callable[[], object]], repeats: int, device: str) -> list[float]:
@@ -117,69 +136,68 @@ def fastest(runs: list[Callable[[], object]], repeats: int, device: str) -> list
     return best
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    tokens, options = stream(args.positions, args.vocab)
+def measure(recipe: str, args: argparse.Namespace) -> dict[str, float]:
+    model = build(recipe).to(args.device)
+    tokens, options = stream(args.positions, model.spec.vocab)
     options |= {"device": args.device}
-    model = build(args.dim, args.layers, args.vocab).to(args.device)
     ours = final(score(model, tokens, WINDOWS, **options))
     theirs = plain_loop(model, tokens, args.device)
     assert abs(ours.nats - theirs) <= 1e-6 * theirs, "the two sides must find one number"
-    loop, scored = fastest(
-        [lambda: plain_loop(model, tokens, args.device), lambda: final(score(model, tokens, WINDOWS, **options))],
-        args.repeats,
-        args.device,
-    )
+    assert write(model, args.device, kept=True) == write(model, args.device, kept=False), "and one text"
 
     def adapted() -> None:
         *_, _ = score_adapted(model, tokens, WINDOWS, LESSONS, without=ours, **options)
 
     spare = copy.deepcopy(model)
-    bare, adapting = fastest(
-        [lambda: bare_work(spare, tokens, suits(WINDOWS, args.device), args.device), adapted], args.repeats, args.device
-    )
-    out = {
-        "loop_s": loop,
-        "score_s": scored,
-        "sliding": loop / scored,
-        "bare_s": bare,
-        "adapt_s": adapting,
-        "adapted": adapting / bare,
+    runs = {
+        "loop": lambda: plain_loop(model, tokens, args.device),
+        "score": lambda: final(score(model, tokens, WINDOWS, **options)),
+        "bare": lambda: bare_work(spare, tokens, suits(WINDOWS, args.device), args.device),
+        "adapt": adapted,
+        "whole": lambda: write(model, args.device, kept=False),
+        "kept": lambda: write(model, args.device, kept=True),
     }
-    return out | (shares(args) if args.shares else {})
+    seconds = dict(zip(runs, fastest(list(runs.values()), args.repeats, args.device)))
+    out = {
+        "sliding": seconds["loop"] / seconds["score"],
+        "adapted": seconds["adapt"] / seconds["bare"],
+        "written": seconds["whole"] / seconds["kept"],
+    }
+    out |= shares(recipe, args.positions) if args.shares else {}
+    return out | {f"{name}_s": value for name, value in seconds.items()}
 
 
-def shares(args: argparse.Namespace) -> dict[str, float]:
-    sizes = (args.positions, args.dim, args.layers, args.vocab)
+def shares(recipe: str, positions: int) -> dict[str, float]:
     with ProcessPoolExecutor(1) as pool:
-        alone, whole = pool.submit(share, 0, 1, *sizes).result()
+        alone, busy, whole = pool.submit(share, 0, 1, positions, recipe).result()
     with ProcessPoolExecutor(2) as pool:
-        halves = [job.result() for job in [pool.submit(share, rank, 2, *sizes) for rank in (0, 1)]]
-    joined = merge([half for _, half in halves])
+        halves = [job.result() for job in [pool.submit(share, rank, 2, positions, recipe) for rank in (0, 1)]]
+    joined = merge([half for *_, half in halves])
     assert abs(joined.nats - whole.nats) <= 1e-7 * whole.nats, "two processes must find what one finds"
-    return {"shares": alone / max(seconds for seconds, _ in halves)}
+    return {"shares": alone / max(half[0] for half in halves), "in cpu": busy / max(half[1] for half in halves)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=7)
+    parser.add_argument("--recipes", nargs="+", default=["house", "baseline"])
     parser.add_argument("--positions", type=int, default=8192)
-    parser.add_argument("--vocab", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shares", action="store_true", help="also with two processes; wants two free cores")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = measure(args)
+    found = {recipe: measure(recipe, args) for recipe in args.recipes}
     if args.json:
         print(json.dumps(found))
         return
-    for name, goal in (("sliding", "1.5 or more"), ("adapted", "1.1 or less"), ("shares", "1.8 or more")):
-        if name in found:
-            print(f"{name:8} {found[name]:6.2f}   goal {goal}")
-    print("seconds  " + ", ".join(f"{name[:-2]} {found[name]:.2f}" for name in found if name.endswith("_s")))
+    print("".join(f"{name:>12}" for name in ("", *found)))
+    for name, goal in GOALS.items():
+        if all(name in row for row in found.values()):
+            print(f"{name:>12}" + "".join(f"{row[name]:12.2f}" for row in found.values()) + f"   {goal}")
+    for recipe, row in found.items():
+        print(f"{recipe} seconds  " + ", ".join(f"{n[:-2]} {row[n]:.2f}" for n in row if n.endswith("_s")))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from pargolf.run.folder import RunFolder, load_tensors, read_json
 from pargolf.run.forecast import forecast as forecast_bytes
 from pargolf.run.forecast import lands, parameters, unused_pieces
 from pargolf.run.growth import expected_steps
-from pargolf.run.pack import read_artifact
+from pargolf.run.pack import Unpacked, read_artifact
 from pargolf.run.page import page_of
 from pargolf.run.pipeline import repack, run_recipe, score_artifact
 from pargolf.run.recipe import Recipe, fit_to_data
@@ -449,17 +449,28 @@ def _sample_bpb(system: Recipe, data: DataFolder) -> Callable[[Transformer], flo
 
 
 def score_events(
-    artifact: str | Path, *, data: str | Path, windows: str | None = None, adapt: bool = False
+    artifact: str | Path,
+    *,
+    data: str | Path,
+    windows: str | None = None,
+    adapt: bool = False,
+    seconds: float | None = None,
+    device: str | None = None,
 ) -> Iterator[Event | dict[str, Any]]:
-    """Unpack and score an artifact, adapting as its recipe says when asked; ends with the score's row."""
+    """Unpack and score an artifact, adapting as its recipe says when asked; ends with the score's row.
+
+    Stopped before `seconds` are over, the row says that it is incomplete. Under torchrun only the first process
+    yields anything.
+    """
     spec = None if windows is None else window_specs.parse(windows)
-    for event in score_artifact(read_artifact(artifact), open_data(data), windows=spec, adapt=adapt):
+    unpacked, folder = read_artifact(artifact), open_data(data)
+    for event in score_artifact(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device):
         yield event.row() if isinstance(event, Score | Adapted) else event
 
 
-def score(artifact: str | Path, *, data: str | Path, windows: str | None = None, adapt: bool = False) -> dict[str, Any]:
+def score(artifact: str | Path, *, data: str | Path, **options: Any) -> dict[str, Any]:
     """`score_events` to the end; returns loss, bpb, tokens, bytes and the counts that prove them."""
-    return _last(score_events(artifact, data=data, windows=windows, adapt=adapt))
+    return _last(score_events(artifact, data=data, **options))
 
 
 def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
@@ -506,24 +517,28 @@ def generate(
     temperature: float = 0.8,
     top_p: float = 0.95,
     seed: int = 1337,
+    documents: int = 1,
     tokenizer: str | Path | None = None,
 ) -> Iterator[str]:
-    """Go on from a prompt, a few characters at a time."""
+    """Go on from a prompt, a few characters at a time; each of several documents begins anew, after an empty line.
+
+    A document ends where the model ends it, or after `tokens`.
+    """
     found = read_artifact(artifact)
     words = _tokenizer_of(artifact, tokenizer)
     start = [words.bos, *map(int, words.encode(prompt))]
+    options = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
+    for number in range(documents):
+        if number:
+            yield f"\n\n{prompt}"
+        yield from _written(found, words, start, seed=seed + number, **options)
+
+
+def _written(found: Unpacked, words: Tokenizer, start: list[int], **options: Any) -> Iterator[str]:
+    """One document, in pieces of whole characters."""
     ids: list[int] = []
     shown = ""
-    for token in sample(
-        found.model,
-        start,
-        tokens=tokens,
-        length=found.plain.length,
-        stop=(words.bos,),
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-    ):
+    for token in sample(found.model, start, length=found.plain.length, stop=(words.bos,), **options):
         ids.append(token)
         text = words.decode(ids)
         # A character that is not complete yet decodes to U+FFFD; wait for its other bytes.

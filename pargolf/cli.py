@@ -418,14 +418,19 @@ def score(
     data: DataOpt = Path("data"),
     windows: Annotated[str | None, typer.Option(help="plain:256, sliding:256,64 or document:256,64.")] = None,
     adapt: Annotated[bool, typer.Option("--adapt", help="Learn, score first, as the artifact's recipe says.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop before so many are over, and say so.", min=0.0)] = None,
     as_json: JsonOpt = False,
     threads: ThreadsOpt = 0,
+    device: DeviceOpt = None,
 ) -> None:
     """Unpack an artifact and grade every validation token once."""
     _threads(threads)
     from pargolf import api
 
-    result = _watch(api.score_events(artifact, data=data, windows=windows, adapt=adapt), quiet=as_json)
+    events = api.score_events(artifact, data=data, windows=windows, adapt=adapt, seconds=seconds, device=device)
+    result = _watch(events, quiet=as_json)
+    if result is None:  # another process of torchrun's speaks
+        return
     if as_json:
         print(json.dumps(result))
         return
@@ -434,6 +439,8 @@ def score(
         f"{result['tokens']:,} of {result['positions']:,} tokens graded, each once, over {result['bytes']:,} bytes "
         f"in {result['seconds']:.1f} s"
     )
+    if not result["complete"]:
+        console.print("[bold yellow]incomplete[/]: stopped in time; this is the score of what was graded")
     if "verdict" in result:
         console.print(result["verdict"])
 
@@ -484,6 +491,7 @@ def generate(
     tokens: Annotated[int, typer.Option(help="How many tokens at the most.", min=1)] = 200,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.8,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
+    documents: Annotated[int, typer.Option(help="How many documents, each begun anew.", min=1)] = 1,
     seed: SeedOpt = 1337,
     tokenizer: Annotated[Path | None, typer.Option(help="The .model file; beside the artifact when left out.")] = None,
     threads: ThreadsOpt = 0,
@@ -501,7 +509,14 @@ def generate(
         return
     console.print(Text(prompt, style="bold"), end="")
     written = api.generate(
-        artifact, prompt=prompt, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed, tokenizer=tokenizer
+        artifact,
+        prompt=prompt,
+        tokens=tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        documents=documents,
+        tokenizer=tokenizer,
     )
     for piece in written:
         console.print(Text(piece), end="", soft_wrap=True)

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -13,7 +14,10 @@ from pargolf.data.check import check
 from pargolf.data.folder import open_data
 from pargolf.data.learn import train_bpe
 from pargolf.data.prepare import prepare
+from pargolf.data.shards import write_shard
 from pargolf.data.tokens import CaseTokenizer, count_bytes, load_tokenizer
+from pargolf.evaluate.windows import Sliding
+from pargolf.run.score import Validation
 
 UNICODE = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
 TEXTS = st.text(
@@ -89,3 +93,63 @@ def test_a_prepared_folder_is_proved_over_the_raw_bytes(tmp_path):
     assert [found.name for found in failed] in ([], ["overlap"])
     with pytest.raises(UserError, match="no pieces"):
         list(prepare(files, tmp_path / "bytes", vocab=257, caseops=True))
+
+
+# ---- byte counts that came with somebody else's transformed text
+
+CAPITAL = "\ue001"
+FOREIGN = ["The House met.", "the senate of the USA", "McKay spoke. " * 30]
+
+
+def foreign(text):
+    """Transformed as by others: a mark before each capital, which is written small."""
+    return re.sub("[A-Z]", lambda found: CAPITAL + found[0].lower(), text)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Shards and byte counts as they are published: no record of the documents, one uint16 for each token."""
+    words = train_bpe([foreign(WORDS) * 2], vocab=300)
+    ids, counts = [], []
+    for text in FOREIGN:
+        body = words.encode(foreign(text)).tolist()
+        ids += [words.bos, *body]
+        counts += [0, *(len(words.raw([i]).decode(errors="replace").replace(CAPITAL, "").encode()) for i in body)]
+        counts[-len(body)] += len(text.encode()) - sum(counts[-len(body) :])  # pieces of a character, and first spaces
+    (tmp_path / "own.model").write_bytes(words.proto)
+    write_shard(tmp_path / "fineweb_train_000000.bin", np.array(ids))
+    write_shard(tmp_path / "fineweb_val_000000.bin", np.array(ids))
+    write_shard(tmp_path / "fineweb_val_bytes_000000.bin", np.array(counts))
+    return tmp_path, np.array(ids), np.array(counts)
+
+
+def test_bits_are_divided_by_a_sidecars_bytes(published):
+    folder, ids, _ = published
+    data = open_data(folder)
+    raw = sum(len(text.encode()) for text in FOREIGN)
+    assert len(data.val) == len(ids) and data.prove("val").bytes == raw < sum(len(foreign(t).encode()) for t in FOREIGN)
+    validation, uniform = Validation(data), lambda ids, *, first: torch.zeros(*ids[:, first:].shape, 300)
+    assert validation.prove() == raw
+    *_, found = validation.grade(uniform, Sliding(16, 5), vocab=300, keep=True)
+    assert (found.tokens, found.bytes) == (len(ids) - 1, raw)
+    assert sum(row["bytes"] for row in validation.documents(found)) == raw
+    assert [len(text.encode()) for text in FOREIGN] == [row["bytes"] for row in validation.documents(found)]
+    assert validation.sample(uniform, Sliding(16, 5), vocab=300, count=3).bytes > 0
+    assert next(f for f in check(folder) if f.name == "bytes").ok
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda ids, counts: counts[:-1], "hold 354 byte counts for 355 tokens"),
+        (lambda ids, counts: counts + (ids == ids[5]), "sidecar counts .* of validation and its text has"),
+        (lambda ids, counts: np.where(np.arange(len(ids)) == 0, 1, counts), "Document number 0"),
+        (lambda ids, counts: np.roll(counts, 1), "Document number 0"),
+        (lambda ids, counts: counts + (counts > 0), "Document number"),
+    ],
+)
+def test_a_sidecar_that_does_not_fit_is_refused(published, change, hint):
+    folder, ids, counts = published
+    write_shard(folder / "fineweb_val_bytes_000000.bin", change(ids, counts))
+    with pytest.raises(UserError, match=hint):
+        Validation(open_data(folder)).prove()

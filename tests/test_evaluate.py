@@ -1,6 +1,8 @@
 """Windows, the ledger, bits per byte and sampling, against naive per-position references and stub predictors."""
 
 import math
+import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +14,11 @@ from hypothesis import strategies as st
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
+from pargolf.data.shards import open_split, write_shard
+from pargolf.data.tokens import ByteCounts, ByteTable
 from pargolf.evaluate.bpb import bits_per_byte, by_document, loss_per_bpb, nats_per_token
 from pargolf.evaluate.generate import generate, score_text
+from pargolf.evaluate.probes import stir
 from pargolf.evaluate.score import Ledger, LogitsError, OrderError, Score, UngradedError, batches, final, merge, score
 from pargolf.evaluate.windows import (
     PerDocument,
@@ -25,6 +30,9 @@ from pargolf.evaluate.windows import (
     document_starts,
     parse,
 )
+from pargolf.model.cache import Cache
+from pargolf.recipes import catalog
+from pargolf.run.scale import scaled
 
 VOCAB = 11
 BOS = 1
@@ -452,6 +460,28 @@ def test_a_score_without_kept_grades_is_the_same_score():
     assert all(a.size < 10 for name, a in vars(ledger).items() if isinstance(a, np.ndarray) and "_" not in name[0])
 
 
+def test_memory_does_not_grow_with_the_stream(tmp_path, monkeypatch):
+    """From shards on disk, with and without grades kept (those in a file, which is not Python's memory)."""
+    monkeypatch.setattr("pargolf.evaluate.windows._READ", 1 << 13)
+    monkeypatch.setattr("pargolf.evaluate.score._HELD", 1 << 13)
+    table, peaks = ByteTable(np.ones(VOCAB, np.int32), np.zeros(VOCAB, bool), np.ones(VOCAB, bool)), {}
+    for n in (20_000, 100_000):
+        write_shard(tmp_path / "x_val_000000.bin", [stream(n // 2), stream(n // 2 - 1)])
+        tokens = open_split(tmp_path, "val", vocab=VOCAB)
+        for spec, keep in ((Plain(64), True), (Sliding(64, 32), False)):
+            options = {"byte_counts": ByteCounts(table, tokens), "vocab": VOCAB, "bos": BOS, "batch_windows": 64}
+            tracemalloc.start()
+            found = final(score(Bigram(), tokens, spec, keep=keep, **options))
+            peaks.setdefault(str(spec), []).append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            assert (found.tokens, found.bytes, len(found.nats_N)) == (n, n, n if keep else 0)
+            if keep:
+                part = final(score(Bigram(), tokens[:5000], spec, **options | {"byte_counts": np.ones(4999, int)}))
+                assert np.array_equal(found.nats_N[:4900], part.nats_N[:4900])
+    for short, long in peaks.values():
+        assert long < 1.1 * short + 4096
+
+
 # ---- progress and budget
 
 
@@ -621,6 +651,25 @@ def test_settings_out_of_range_are_refused(options):
 def test_nothing_is_sampled_from_logits_that_are_not_finite():
     with pytest.raises(LogitsError):
         sample(lambda ids, *, first: torch.full((1, 1, VOCAB), math.nan))
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_recipe_writes_from_its_cache_as_from_its_window(name):
+    """Logits of a kept text are those of the whole window, which is longer than the one trained with."""
+    spec = scaled(catalog.find(name), "mini").model
+    model = replace(spec, vocab=32, bos=spec.bos and BOS).build().eval()
+    stir(model)
+    length = 300 if name in ("pr549", "house") else 40
+    ids = torch.randint(2, 32, (2, length), generator=torch.Generator().manual_seed(0))
+    ids[0, 20] = BOS
+    with torch.no_grad():
+        whole, cache, at = model(ids), Cache(model, length), 0
+    for size in (length - 30, *[1] * 9, 5, *[1] * 16):
+        at += size
+        assert (cache(ids[:, at - size : at]) - whole[:, at - 1]).abs().max() < 1e-5
+    prompt = ids[0, : length - 4].tolist()
+    cold = sample(model, prompt, length=length, tokens=8, temperature=0)
+    assert cold == sample(lambda ids, *, first: model(ids, first=first), prompt, length=length, tokens=8, temperature=0)
 
 
 # ---- the cost of one's own text

@@ -181,7 +181,7 @@ def test_a_model_calibrates_on_its_own_text():
         OwnText(0.0)
 
 
-def test_own_text_is_a_row_of_a_recipe(data, tmp_path):
+def test_own_text_is_a_row_of_a_recipe(data, tmp_path, quick_code):
     recipe = edit(small.RECIPE, {"quant.solver": GPTQ(batches=1, calibration=OwnText()), "train.steps": 2})
     result = pargolf.train(recipe, data=data, out=tmp_path / "own")
     other = pargolf.train(edit(recipe, {"quant.solver": GPTQ(batches=1)}), data=data, out=tmp_path / "data")

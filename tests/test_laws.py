@@ -29,6 +29,7 @@ from pargolf.model.activations import relu2
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.model.attention import Attention
 from pargolf.model.bigram import BigramHash
+from pargolf.model.cache import Cache
 from pargolf.model.gates import HeadGate
 from pargolf.model.graph import Edge, Gated, UNet, X0Mix, ramp, ramp_down
 from pargolf.model.head import MTP, Head
@@ -69,7 +70,7 @@ BARE = Model(
 # --- finding the techniques ---------------------------------------------------------------------------------------
 
 # What a model is made of rather than a technique that some models have.
-STRUCTURE = {"Place", "Context", "Model", "Block", "Attention", "MLP", "Edge"}
+STRUCTURE = {"Place", "Context", "Further", "Model", "Block", "Attention", "MLP", "Edge"}
 MODULES = [
     importlib.import_module(f"pargolf.model.{found.name}") for found in pkgutil.iter_modules(pargolf.model.__path__)
 ]
@@ -316,6 +317,22 @@ def test_a_document_reads_the_same_alone(technique: Any) -> None:
     document_T = torch.cat([bos, tokens(1, 6, 2)[0]])
     packed_T = torch.cat([tokens(1, 5, 1)[0], document_T, bos, tokens(1, 2, 3)[0]])
     torch.testing.assert_close(model(packed_T[None])[0, 5:12], model(document_T[None])[0], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@every_technique
+def test_shown_piece_by_piece_a_text_reads_the_same(technique: Any) -> None:
+    """With keys and values kept, and whatever else looks back; and with outputs for the last positions alone."""
+    for bos in (None, BOS):
+        spec = edit(with_techniques(technique), {"bos": bos})
+        for model in (awake(spec), awake(recurrent(spec))):
+            ids_BT = tokens(2, 10, 3)
+            ids_BT[0, 4] = BOS
+            whole_BTV, cache, at = model(ids_BT), Cache(model, 10), 0
+            for size in (3, 1, 2, 1, 1, 2):
+                at += size
+                torch.testing.assert_close(cache(ids_BT[:, at - size : at]), whole_BTV[:, at - 1], atol=1e-5, rtol=0)
+            torch.testing.assert_close(model(ids_BT, first=6), whole_BTV[:, 6:], atol=1e-5, rtol=0)
 
 
 def loss_and_gradients(model: Transformer, *, compiled: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

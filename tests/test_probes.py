@@ -194,7 +194,7 @@ class Early(SGD):
         for batch in batches(windows.over(ledger.positions, starts=starts), 2):
             stop = batch[-1].end + 1
             tokens = ledger._tokens[:stop] if self.peek else ledger.graded(0, stop)
-            yield from train_on(self, model, optimizer, tokens, windows.length, device)
+            yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger.world)
             ledger.grade(model, batch)
 
 
@@ -214,7 +214,7 @@ class Twice(SGD):
                 ledger.grade(model, batch)
                 yield "grade"
             tokens = ledger.graded(0, ledger.positions + 1)
-            yield from train_on(self, model, optimizer, tokens, windows.length, device)
+            yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger.world)
 
 
 @dataclass(frozen=True)

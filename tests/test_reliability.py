@@ -7,9 +7,11 @@ import socket
 import time
 import traceback
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import small
 import torch
@@ -19,11 +21,16 @@ from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Resumed, Started, Step
 from pargolf.core.spec import edit
-from pargolf.core.world import World
+from pargolf.core.world import World, join_world
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.stream import Shuffled
-from pargolf.evaluate.windows import Plain, Sliding
+from pargolf.evaluate.adapt import score_adapted
+from pargolf.evaluate.adapt_chunks import SGD, AdamW
+from pargolf.evaluate.adapt_documents import LowRank, Phases
+from pargolf.evaluate.probes import stir
+from pargolf.evaluate.tilt import CountTilt
+from pargolf.evaluate.windows import PerDocument, Plain, Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import QAT, Quantize
 from pargolf.report.runlog import read_events
@@ -247,6 +254,45 @@ def test_two_processes_train_pack_and_score_as_one(data, tmp_path):
     again = pargolf.score(tmp_path / "two" / "model.pargolf", data=data.path)
     assert again["loss"] == pytest.approx(together["val_loss"], abs=1e-7)
     assert again["tokens"] == together["val_tokens"] and again["bytes"] == together["val_bytes"]
+
+
+LOW_RANK = LowRank(rank=2, alpha=2.0, lr=0.02, chunk=9, batch=3, globs=("attn.q", "mlp.*"))
+LEARNERS = (
+    SGD(lr=0.05, chunk=64, batch=3, epochs=2),
+    AdamW(lr=0.002, chunk=64, batch=2, weight_decay=0.1, globs=("*",)),
+    LOW_RANK,
+    replace(LOW_RANK, warm=True, phases=Phases((3, 5), SGD(lr=0.05, epochs=2, chunk=48, batch=2))),
+    CountTilt(orders=(1, 2), adapter=AdamW(lr=0.002, chunk=64, batch=2)),
+)
+
+
+def test_two_processes_adapt_as_one(tmp_path):
+    """Each learner's score, in full and where it was stopped, from the same weights on the same text."""
+    model = small.model(bos=1).build()
+    stir(model)
+    tokens = np.array(small.shards(240).parts[0])
+    tokens[np.random.default_rng(0).choice(240, 6, replace=False)] = 1
+    options = {"byte_counts": np.ones(239, dtype=np.int64), "vocab": 32, "bos": 1, "batch_windows": 3}
+
+    def scores(world):
+        for learner in LEARNERS:
+            windows = PerDocument(16, 8) if learner.by_document else Sliding(16, 8)
+            *_, whole = score_adapted(model, tokens, windows, learner, world=world, **options)
+            limited = {"seconds": 25.0, "clock": Clock(count().__next__)}
+            learning = score_adapted(
+                model, tokens, windows, learner, world=world, without=whole.without, **limited, **options
+            )
+            *_, cut = learning
+            assert whole.score.complete and not cut.score.complete and abs(whole.saved) > 1e-3
+            yield whole.score.bpb, cut.score.bpb, cut.score.tokens
+
+    def work(rank):
+        (tmp_path / f"{rank}.json").write_text(json.dumps(list(scores(join_world("cpu")))))
+
+    assert shared(2, work, out=tmp_path) == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert [row[0] for row in first] == pytest.approx([row[0] for row in scores(World())], abs=1e-7)
 
 
 def test_a_checkpoint_of_two_processes_is_one_of_one_process(data, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import numpy as np
 import pytest
 import small
 import torch
+from typer.testing import CliRunner
 
 import pargolf
+from pargolf.cli import app
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
+from pargolf.data.shards import write_shard
 from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.windows import Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.run.code import count_code
@@ -140,9 +145,41 @@ def test_scoring_with_another_tokenizer_is_refused(run, tmp_path):
         pargolf.score(out / "model.pargolf", data=tmp_path / "data")
 
 
-def test_artifact_needs_neither_training_data_nor_network(run, data, tmp_path):
-    import shutil
+def test_bad_input_to_scoring_is_one_clear_line(run, data, tmp_path):
+    """A window longer than the text; ids past the vocabulary; byte counts of other tokens. Nothing is graded."""
+    out, _ = run
+    held = open_data(data)
+    with pytest.raises(UserError, match=r"fewer than one window of plain:9000. .* plain:\d+"):
+        pargolf.score(out / "model.pargolf", data=data, windows="plain:9000")
+    with pytest.raises(UserError, match="fewer than one window of sliding:9000,10"):
+        pargolf.train(replace(RECIPE, windows=Sliding(9000, 10)), data=data, out=tmp_path / "long")
+    assert not (tmp_path / "long").exists()
+    for change, hint in (("tokens", "past the vocabulary"), ("bytes", "byte counts for")):
+        folder = tmp_path / change
+        shutil.copytree(data, folder)
+        shard = next(folder.glob("*_val_*.bin"))
+        tokens = np.array(held.val[:])
+        if change == "tokens":
+            tokens[70] = 60_000
+            write_shard(shard, tokens)
+        else:
+            write_shard(folder / "text_val_bytes_000000.bin", np.ones(len(tokens) + 1, dtype=int))
+        with pytest.raises(UserError, match=hint) as caught:
+            pargolf.score(out / "model.pargolf", data=folder)
+        assert "\n" not in str(caught.value)
 
+
+def test_scoring_asks_for_no_kernel_and_stops_in_time(run, data, monkeypatch):
+    """An artifact can need nothing that a machine lacks: scoring is torch alone, with or without a compiler."""
+    out, result = run
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("pargolf.kernels.compiled._find", lambda half: pytest.fail("scoring looked for a compiler"))
+    assert pargolf.score(out / "model.pargolf", data=data)["bpb"] == result["val_bpb"]
+    row = pargolf.score(out / "model.pargolf", data=data, windows="sliding:16,1", seconds=0.0)
+    assert not row["complete"] and 0 < row["tokens"] < row["positions"] and row["grades_min"] == 0
+
+
+def test_artifact_needs_neither_training_data_nor_network(run, data, tmp_path):
     out, result = run
     alone = tmp_path / "val_only"
     shutil.copytree(data, alone)
@@ -153,8 +190,13 @@ def test_artifact_needs_neither_training_data_nor_network(run, data, tmp_path):
 
 def test_generation_goes_on_from_the_prompt_and_repeats(run):
     out, _ = run
-    texts = ["".join(pargolf.generate(out / "model.pargolf", prompt="the state", tokens=12, seed=5)) for _ in range(2)]
+    options = {"prompt": "the state", "tokens": 12, "seed": 5}
+    texts = ["".join(pargolf.generate(out / "model.pargolf", **options)) for _ in range(2)]
     assert texts[0] == texts[1]
+    three = "".join(pargolf.generate(out / "model.pargolf", documents=3, **options))
+    assert three.startswith(f"{texts[0]}\n\nthe state")
+    last = "".join(pargolf.generate(out / "model.pargolf", **options | {"seed": 7}))
+    assert three.endswith(f"\n\nthe state{last}")
 
 
 def test_bfloat16_scales_survive_the_artifact():
@@ -243,6 +285,22 @@ def test_bad_input_is_one_line_and_code_2(words, line, tmp_path):
     assert done.returncode == 2
     assert line in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_terminal_scores_generates_and_prices(run, data):
+    artifact = str(run[0] / "model.pargolf")
+
+    def said(*words):
+        done = CliRunner().invoke(app, [words[0], artifact, *map(str, words[1:])])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    part = json.loads(said("score", "--data", data, "--seconds", 0, "--json"))
+    assert not part["complete"] and part["tokens"] < part["positions"]
+    assert "incomplete" in said("score", "--data", data, "--seconds", 0)
+    assert said("generate", "--prompt", "the state", "--documents", 2, "--tokens", 3).count("the state") == 2
+    priced = said("generate", "--score", "the union")
+    assert priced.startswith("the union") and "bits over 9 bytes" in priced
 
 
 def test_a_damaged_artifact_names_its_section(run, tmp_path):

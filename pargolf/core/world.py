@@ -33,6 +33,10 @@ class World:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    def share(self, count: int) -> slice:
+        """This process's part of `count` things in a row."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def mean(self, x: Tensor) -> Tensor:
         """Average `x` over all processes, in place."""
         if self.size > 1:

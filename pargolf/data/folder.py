@@ -17,8 +17,10 @@ from pargolf.data.documents import Row, read_rows
 from pargolf.data.huggingface import HuggingFaceTokenizer
 from pargolf.data.meta import read_meta
 from pargolf.data.shards import Shards, open_split
+from pargolf.data.sidecar import Sidecar, open_sidecar, prove_sidecar
 from pargolf.data.tokens import (
     MODEL_LIMIT,
+    ByteCounts,
     ByteTable,
     ByteTokenizer,
     LearnedTokenizer,
@@ -65,6 +67,11 @@ class DataFolder:
         """The validation split."""
         return open_split(self.path, "val", vocab=self.vocab)
 
+    @cached_property
+    def val_bytes(self) -> Sidecar | ByteCounts:
+        """Bytes of each predicted position of validation: of the sidecar where there is one, or by the byte table."""
+        return open_sidecar(self.path, self.val) or ByteCounts(self.byte_table, self.val)
+
     @property
     def bos(self) -> int:
         """The id that stands before every document."""
@@ -81,7 +88,9 @@ class DataFolder:
         return [row for row in read_rows(path) if row.split == split] if path.is_file() else None
 
     def prove(self, split: str = "val") -> Proof:
-        """Prove that a split's graded bytes are its documents' own (`tokens.prove`)."""
+        """Prove that a split's graded bytes are its documents' own (`tokens.prove`, `sidecar.prove_sidecar`)."""
+        if split == "val" and isinstance(self.val_bytes, Sidecar):
+            return prove_sidecar(self.tokenizer, self.val, self.val_bytes, rows=self.rows(split))
         return prove(self.tokenizer, self.val if split == "val" else self.train, rows=self.rows(split))
 
 

@@ -107,6 +107,11 @@ class Shards:
             position = int(self._ends[index]) - len(self.parts[index])
         return out
 
+    def __getitem__(self, span: slice) -> Tokens:
+        """A copy of the tokens of a span without steps, as of an array."""
+        start, stop, _ = span.indices(len(self))
+        return self.take(start, max(stop - start, 0))
+
     def blocks(self, size: int = BLOCK) -> Iterator[Tokens]:
         """Yield the split once from its start, `size` tokens at a time: bounded memory, every token checked."""
         for start in range(0, len(self), size):
@@ -141,8 +146,8 @@ def split_documents(blocks: Iterable[Tokens], bos: int) -> Iterator[Tokens]:
 
 
 def split_paths(folder: str | Path, split: str) -> list[Path]:
-    """The shard files of `train` or `val`, in the order of the stream."""
-    return sorted(Path(folder).glob(f"*_{split}_*.bin"))
+    """The shard files of `train` or `val`, in the order of the stream; byte counts beside them are none."""
+    return sorted(path for path in Path(folder).glob(f"*_{split}_*.bin") if f"_{split}_bytes_" not in path.name)
 
 
 def open_split(folder: str | Path, split: str, *, vocab: int | None = None) -> Shards:

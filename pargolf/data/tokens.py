@@ -237,6 +237,22 @@ def count_bytes(
 
 
 @dataclass(frozen=True)
+class ByteCounts:
+    """Bytes of each predicted position of a stream of `tokens`, counted when a span of them is asked for."""
+
+    table: ByteTable
+    tokens: Shards
+
+    def __len__(self) -> int:
+        return len(self.tokens) - 1
+
+    def __getitem__(self, span: slice) -> npt.NDArray[np.int64]:
+        start, stop, _ = span.indices(len(self))
+        tokens = self.tokens[start : stop + 1]
+        return count_bytes(self.table, tokens[:-1], tokens[1:])
+
+
+@dataclass(frozen=True)
 class Proof:
     """What `prove` counted: `tokens` predicted, `bytes` graded, `free` first spaces that are not counted."""
 

@@ -28,9 +28,10 @@ from pargolf.core.errors import UserError, near
 from pargolf.core.events import Progress
 from pargolf.core.roles import matches, role
 from pargolf.core.spec import show
+from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte
 from pargolf.evaluate.score import Ledger, Predictor, Score, batches, progress, score, suits
-from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
+from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts
 
 Work = Literal["grade", "train"]
 
@@ -39,8 +40,16 @@ class Book(Protocol):
     """What an adapter is given of the ledger, or of what stands before it."""
 
     positions: int
+    world: World
 
-    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
         """Grade a batch of windows of one shape (`Ledger.grade`)."""
         ...
 
@@ -139,11 +148,11 @@ class Adapted:
 
 def score_adapted(
     model: nn.Module,
-    tokens: IntArray,
+    tokens: Stream,
     windows: Windows,
     adapter: Adapter,
     *,
-    byte_counts: IntArray,
+    byte_counts: Stream,
     vocab: int,
     bos: int,
     batch_windows: int | None = None,
@@ -151,29 +160,32 @@ def score_adapted(
     seconds: float | None = None,
     clock: Clock | None = None,
     without: Score | None = None,
+    world: World | None = None,
 ) -> Iterator[Progress | Adapted]:
     """Grade `tokens` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
 
     Arguments are those of `score`. `seconds` limits the adapted scoring alone; the one without adaptation follows
-    it, unless the caller has that `Score` of the same model and windows and passes it as `without`.
+    it, unless the caller has that `Score` of the same model and windows and passes it as `without`. The processes of
+    a `world` share the work, and each ends with the whole result.
     Raises `UserError`, `LogitsError` (training diverged, for one).
     """
-    clock = clock or Clock()
+    clock, world = clock or Clock(), world or World()
     began = clock.seconds
-    starts = document_starts(tokens, bos)
+    starts = document_starts(tokens, bos) if isinstance(windows, PerDocument) else np.zeros(0, dtype=np.int64)
     ledger = Ledger(
         tokens,
         byte_counts=byte_counts,
         vocab=vocab,
         once=windows.legal,
         documents=starts if adapter.by_document else (),
+        world=world,
     )
     work = adapter.run(
         copy.deepcopy(model).eval(),
         ledger,
         windows,
         starts=starts,
-        batch_windows=batch_windows or suits(windows, device),
+        batch_windows=(batch_windows or suits(windows, device)) * world.size,
         device=device,
     )
     for _ in _in_time(work, ledger, clock=clock, seconds=seconds):
@@ -205,8 +217,8 @@ def _in_time(work: Iterator[Work], ledger: Ledger, *, clock: Clock, seconds: flo
     recent: dict[Work, deque[float]] = {"grade": deque(maxlen=8), "train": deque(maxlen=8)}
     for kind in work:
         before = clock.seconds
-        expected = max(recent[kind], default=max(recent["grade"], default=0.0))
-        if seconds is not None and ledger.bytes and before + expected > seconds:
+        expected = before + max(recent[kind], default=max(recent["grade"], default=0.0))
+        if seconds is not None and ledger.bytes and ledger.world.max(expected)[0] > seconds:
             return
         yield
         recent[kind].append(clock.seconds - before)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from pargolf.core.errors import UserError
+from pargolf.core.world import World
 from pargolf.evaluate.adapt import Book, Work, choose, mean_nats
 from pargolf.evaluate.score import batches
 from pargolf.evaluate.windows import IntArray, Windows
@@ -147,7 +148,7 @@ def _by_chunks(
         for past in range(trained, chunk):
             set_lr(optimizer, spec, past, chunks)
             tokens = ledger.graded(past * spec.chunk, (past + 1) * spec.chunk + 1)
-            yield from train_on(spec, model, optimizer, tokens, windows.length, device)
+            yield from train_on(spec, model, optimizer, tokens, windows.length, device, ledger.world)
         trained = chunk
         for batch in batches(members, batch_windows):
             yield "grade"
@@ -168,8 +169,12 @@ def train_on(
     tokens: IntArray,
     length: int,
     device: torch.device | str,
+    world: World,
 ) -> Iterator[Work]:
-    """Train on graded `tokens` (n + 1 of them) in sequences of `length`, the remainder left out."""
+    """Train on graded `tokens` (n + 1 of them) in sequences of `length`, the remainder left out.
+
+    Each process of a `world` takes its share of a step's sequences, and the gradients are summed.
+    """
     count = (len(tokens) - 1) // length
     ids_N = torch.from_numpy(tokens.astype("int64")).to(device)
     x_BT, y_BT = (ids_N[by : by + count * length].view(count, length) for by in (0, 1))
@@ -178,9 +183,23 @@ def train_on(
         for at in range(0, count, spec.batch):
             yield "train"
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(mean_nats(model, x_BT[at : at + spec.batch], y_BT[at : at + spec.batch]))
+            whole = min(spec.batch, count - at)
+            mine = world.share(whole)
+            # One without a share works with nothing, so that the same weights have gradients everywhere.
+            rows, part = slice(at + mine.start, at + max(mine.stop, mine.start + 1)), (mine.stop - mine.start) / whole
+            torch.autograd.backward(mean_nats(model, x_BT[rows], y_BT[rows]) * part)
+            _sum_gradients(weights, world)
             nn.utils.clip_grad_norm_(weights, spec.clip)
             optimizer.step()
+
+
+def _sum_gradients(weights: list[torch.Tensor], world: World) -> None:
+    """Give every process the gradient of all, in one message."""
+    if world.size > 1:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        whole = world.sum(torch.cat([g.flatten() for g in gradients]))
+        for g, summed in zip(gradients, torch.split(whole, [g.numel() for g in gradients])):
+            g.copy_(summed.view_as(g))
 
 
 def _check(spec: Lessons) -> None:

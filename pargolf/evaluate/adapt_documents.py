@@ -109,20 +109,25 @@ class LowRank:
         group: Sequence[tuple[int, int]],
         device: torch.device | str,
     ) -> Iterator[Work]:
-        """Grade documents side by side: their first chunks, a step, their second chunks, ..."""
+        """Grade documents side by side: their first chunks, a step, their second chunks, ...
+
+        Each process of a world has its own of them, and their weights.
+        """
+        world = ledger.world
         optimizer = torch.optim.Adam(slots.parameters(), lr=self.lr, betas=self.betas)
         cuts = [list(_pieces(windows, begin, stop, self.chunk)) for begin, stop in group]
         for step in range(max(map(len, cuts))):
             present = [i for i, cut in enumerate(cuts) if step < len(cut)]
             for rows in _alike(present, cuts, step):
-                slots.rows = torch.tensor(rows, device=device)
+                mine = [at for at, i in enumerate(rows) if i % world.size == world.rank]
+                slots.rows = torch.tensor([rows[at] for at in mine], device=device)
                 yield "grade"
-                ledger.grade(model, [cuts[i][step] for i in rows], device=device)
+                ledger.grade(model, [cuts[i][step] for i in rows], device=device, mine=mine)
             going_on = [i for i in present if step + 1 < len(cuts[i])]
             if going_on:
                 yield "train"
                 optimizer.zero_grad(set_to_none=True)
-                for rows in _alike(going_on, cuts, step):
+                for rows in _alike([i for i in going_on if i % world.size == world.rank], cuts, step):
                     slots.rows = torch.tensor(rows, device=device)
                     torch.autograd.backward(_loss(model, ledger, [cuts[i][step] for i in rows], device))
                 optimizer.step()
@@ -148,7 +153,7 @@ class LowRank:
             at = begin + chunk * sgd.chunk
             set_lr(optimizer, sgd, chunk, chunks)
             tokens = ledger.graded(at, min(at + sgd.chunk, stop) + 1)
-            yield from train_on(sgd, model, optimizer, tokens, windows.length, device)
+            yield from train_on(sgd, model, optimizer, tokens, windows.length, device, ledger.world)
         for weight in weights:
             weight.requires_grad_(False)
 

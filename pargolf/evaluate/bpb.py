@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from pargolf.evaluate.windows import IntArray, document_spans, document_starts
+from pargolf.evaluate.windows import Stream, document_spans, document_starts
 
 
 def bits_per_byte(nats: float, n_bytes: int) -> float:
@@ -49,9 +49,7 @@ class DocumentRow(TypedDict):
     bpb: float | None
 
 
-def by_document(
-    tokens: IntArray, nats: NDArray[np.floating[Any]], byte_counts: IntArray, bos: int
-) -> list[DocumentRow]:
+def by_document(tokens: Stream, nats: NDArray[np.floating[Any]], byte_counts: Stream, bos: int) -> list[DocumentRow]:
     """Score each document by itself.
 
     `tokens` is the stream of N+1, `nats` and `byte_counts` belong to its N positions. A document holds the

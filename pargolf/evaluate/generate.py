@@ -3,11 +3,11 @@
     p_i ~ exp(logit_i / temperature), cut to the smallest set of likeliest tokens whose mass reaches top_p
 
 Temperature 0 is greedy. Nucleus (top-p) sampling is Holtzman et al. 2020, "The Curious Case of Neural Text
-Degeneration". The predictor sees the last `length` tokens at most, as it does when scored.
+Degeneration". The predictor sees the last `length` tokens at most, as it does when scored: when a text outgrows that,
+the window moves on by a quarter of it.
 
-There is no key-value cache. It would want a second, step-by-step form of every technique that looks back (SmearGate,
-hashed n-grams, documents' masks, value embeddings), which could disagree with the form that is trained and scored;
-and once the text is longer than `length`, the window moves with each token and nothing cached is of use.
+A model of this package keeps what it has seen (`model/cache.py`), so that a token costs one position's work and not the
+whole window's; any other predictor is shown its window anew.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +20,8 @@ from pargolf.core.errors import UserError
 from pargolf.evaluate.bpb import bits
 from pargolf.evaluate.score import Ledger, LogitsError, Predictor, batches
 from pargolf.evaluate.windows import Sliding
+from pargolf.model.cache import Cache
+from pargolf.model.transformer import Transformer
 
 
 def generate(
@@ -41,13 +43,18 @@ def generate(
     """
     _check(prompt, tokens, length, temperature, top_p)
     random = torch.Generator().manual_seed(seed)
+    cache = Cache(predictor, length) if isinstance(predictor, Transformer) else None
     context = list(prompt)[-length:]
     for _ in range(tokens):
-        token = _choose(_next_logits(predictor, context, device), temperature, top_p, random)
+        token = _choose(_next_logits(cache or predictor, context, device), temperature, top_p, random)
         if token in stop:
             return
         yield token
-        context = [*context, token][-length:]
+        context.append(token)
+        if len(context) > length:
+            del context[: len(context) - (length - length // 4)]
+            if cache is not None:
+                cache.forget()
 
 
 def score_text(
@@ -70,11 +77,14 @@ def score_text(
     return [(int(token), bits(float(nats))) for token, nats in zip(stream[1:], ledger.nats_N)]
 
 
-def _next_logits(predictor: Predictor, context: list[int], device: torch.device | str) -> Tensor:
+def _next_logits(predictor: Predictor | Cache, context: list[int], device: torch.device | str) -> Tensor:
     """Logits (V) of the token after `context`, float32, on the CPU: there a seed is the same everywhere."""
-    with torch.no_grad():
-        logits_BSV = predictor(torch.tensor([context], device=device), first=len(context) - 1)
-    logits_V = logits_BSV[0, -1].float().cpu()
+    if isinstance(predictor, Cache):
+        last_V = predictor(torch.tensor([context[predictor.shown :]], device=device))[0]
+    else:
+        with torch.no_grad():
+            last_V = predictor(torch.tensor([context], device=device), first=len(context) - 1)[0, -1]
+    logits_V = last_V.float().cpu()
     if not logits_V.isfinite().all():
         raise LogitsError("the predictor's logits are not finite, so there is nothing to sample from")
     return logits_V

@@ -73,9 +73,9 @@ class Watched(Ledger):
         super().__init__(tokens, **options)
         self.log: list[Entry] = []
 
-    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
+    def grade(self, predictor: Predictor, batch: list[Window], **options: Any) -> None:
         """As the ledger does."""
-        super().grade(predictor, batch, device=device)
+        super().grade(predictor, batch, **options)
         self.log += [("grade", window.first, window.end) for window in batch]
 
     def graded(self, start: int, stop: int) -> IntArray:

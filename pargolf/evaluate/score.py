@@ -14,6 +14,7 @@ computed in float32 over the whole vocabulary. Grades are summed in float64, win
 not depend on how windows are batched.
 """
 
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +30,13 @@ from torch.nn.functional import cross_entropy
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
+from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
-from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
+from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts, pieces
 
 _BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
 _ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
-_CHECKED = 1 << 20  # tokens checked at once, so that a stream on disk is never copied whole
+_HELD = 1 << 22  # grades that are kept in memory; those of a longer stream lie in a file
 
 
 class LogitsError(UserError):
@@ -105,22 +107,25 @@ class Ledger:
     `tokens` is the stream of N+1 ids, `byte_counts` the bytes that each of its N targets stands for. With
     `once` (every legal scoring) positions must be graded from left to right, each exactly one time.
     `documents` (rising positions) makes each document a pass of its own: documents may take turns, and no window
-    may show a token of another one. `first` is where grading begins, for one process of several. Without
+    may show a token of another one. `first` is where grading begins, for a process that grades a part by itself; the
+    processes of a `world` grade each batch together, and each writes down all. Without
     `keep` no array grows with the stream. Raises `UserError` for ids outside the vocabulary, a stream without
     positions or bytes, counts that do not align.
     """
 
     def __init__(
         self,
-        tokens: IntArray,
+        tokens: Stream,
         *,
-        byte_counts: IntArray,
+        byte_counts: Stream,
         vocab: int,
         once: bool = True,
         documents: Sequence[int] | IntArray = (),
         first: int = 0,
         keep: bool = True,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         _check_stream(tokens, byte_counts, vocab)
         self.vocab = vocab
         self.positions = len(tokens) - 1
@@ -128,7 +133,7 @@ class Ledger:
         self.tokens = 0
         self.bytes = 0
         self.nats = 0.0
-        self.nats_N = np.full(self.positions if keep else 0, np.nan, dtype=np.float32)
+        self.nats_N = _blank(self.positions if keep else 0)
         # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
         self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
         self._tokens = tokens
@@ -139,21 +144,28 @@ class Ledger:
         self._stops = np.array([*self._starts[1:], self.positions], dtype=np.int64)
         self._turns = np.maximum(self._starts, first)  # per pass, the next position to grade
 
-    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
         """Show the predictor a batch of windows of one shape and write down the grades.
 
-        Raises `LogitsError` (nothing is then written) and `OrderError`.
+        Each process of a world shows those of the batch that are `mine` (None: an even share), and every window is
+        some process's. Raises `LogitsError` (nothing is then written) and `OrderError`.
         """
         length, first = _shape(batch[0])
         assert all(_shape(window) == (length, first) for window in batch), "a batch holds windows of one shape"
         self._check_turns(batch)
-        ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)
-        targets_BS = self._gather([(w.first + 1, w.end + 1) for w in batch])
-        # no_grad, not inference_mode: caches that a model fills in here (rotary tables, say) would be
-        # inference tensors, and the backward of a later adaptation fails on those.
-        with torch.no_grad():
-            logits_BSV = predictor(ids_BT, first=first)
-            nats_BS = self._normalize(logits_BSV, targets_BS, batch)
+        rows = range(len(batch))[self.world.share(len(batch))] if mine is None else mine
+        nats_BS = np.zeros((len(batch), length - first), dtype=np.float32)
+        if rows:
+            nats_BS[list(rows)] = self._nats(predictor, [batch[row] for row in rows], first, device)
+        if self.world.size > 1:
+            nats_BS = self.world.sum(torch.from_numpy(nats_BS).to(device)).cpu().numpy()
         for window, nats_S in zip(batch, nats_BS):
             self._write(window, nats_S)
 
@@ -192,6 +204,16 @@ class Ledger:
             nats_N=self.nats_N,
             first=self._first,
         )
+
+    def _nats(
+        self, predictor: Predictor, batch: list[Window], first: int, device: torch.device | str
+    ) -> NDArray[np.float32]:
+        ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)
+        targets_BS = self._gather([(w.first + 1, w.end + 1) for w in batch])
+        # no_grad, not inference_mode: caches that a model fills in here (rotary tables, say) would be
+        # inference tensors, and the backward of a later adaptation fails on those.
+        with torch.no_grad():
+            return self._normalize(predictor(ids_BT, first=first), targets_BS, batch)
 
     def _gather(self, spans: list[tuple[int, int]]) -> Tensor:
         return torch.from_numpy(np.stack([self._tokens[a:b] for a, b in spans]).astype(np.int64))
@@ -250,10 +272,10 @@ class Ledger:
 
 def score(
     predictor: Predictor,
-    tokens: IntArray,
+    tokens: Stream,
     windows: Windows,
     *,
-    byte_counts: IntArray,
+    byte_counts: Stream,
     vocab: int,
     bos: int,
     batch_windows: int | None = None,
@@ -276,7 +298,8 @@ def score(
     """
     clock = clock or Clock()
     began = clock.seconds
-    cut = share(windows, len(tokens) - 1, starts=document_starts(tokens, bos), rank=rank, world=world)
+    starts = document_starts(tokens, bos) if isinstance(windows, PerDocument) else ()
+    cut = share(windows, len(tokens) - 1, starts=starts, rank=rank, world=world)
     opening = next(cut, None)
     if opening is None and world > 1:
         raise UserError(f"{windows} cuts this stream into fewer windows than {world} processes: use fewer")
@@ -371,18 +394,29 @@ def progress(ledger: Ledger, task: str, *, elapsed: float) -> Progress:
     return Progress(task=task, done=ledger.frontier, total=ledger.positions, note=note)
 
 
-def _check_stream(tokens: IntArray, byte_counts: IntArray, vocab: int) -> None:
-    if tokens.ndim != 1 or len(tokens) < 2:
+def _blank(count: int) -> NDArray[np.float32]:
+    """NaN for each position; of a long stream in a file without a name, which goes when it is let go."""
+    if count <= _HELD:
+        return np.full(count, np.nan, dtype=np.float32)
+    with tempfile.TemporaryFile() as file:
+        nats_N = np.memmap(file, dtype=np.float32, shape=count, mode="w+")
+    for at in range(0, count, _HELD):
+        nats_N[at : at + _HELD] = np.nan
+    return nats_N
+
+
+def _check_stream(tokens: Stream, byte_counts: Stream, vocab: int) -> None:
+    if len(tokens) < 2:
         raise UserError("scoring needs a stream of at least two tokens: prepare more validation text")
-    if byte_counts.shape != (len(tokens) - 1,):
+    if len(byte_counts) != len(tokens) - 1:
         raise UserError(f"{len(byte_counts)} byte counts for {len(tokens) - 1} predictions: make both from one stream")
-    for at in range(0, len(tokens), _CHECKED):
-        piece = tokens[at : at + _CHECKED]
+    for at, piece in pieces(tokens):
         outside = np.flatnonzero((piece < 0) | (piece >= vocab))
         if len(outside):
             raise UserError(
                 f"token {int(piece[outside[0]])} at index {at + outside[0]} is outside the vocabulary of {vocab}: "
                 "score with the tokenizer that the model was trained with"
             )
-    if byte_counts.min() < 0 or byte_counts.sum(dtype=np.int64) == 0:
+    counted = [(piece.min(), piece.sum(dtype=np.int64)) for _, piece in pieces(byte_counts)]
+    if min(low for low, _ in counted) < 0 or not any(total for _, total in counted):
         raise UserError("the byte counts are negative or all zero: check the tokenizer's byte table")

@@ -22,7 +22,7 @@ bytes and a few microseconds for each token and context, so this is for validati
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
@@ -140,6 +140,7 @@ class _Tilted:
             raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
         self.positions = ledger.positions
         self.graded = ledger.graded
+        self.world = ledger.world
         self._ledger = ledger
         self._memory = _Memory(orders)
         self._pushes = pushes
@@ -148,8 +149,18 @@ class _Tilted:
         self._squares = np.ones(len(weights))
         self._expected: _Pushed | None = None
 
-    def grade(self, predictor: Predictor, batch: list[Window], *, device: torch.device | str = "cpu") -> None:
-        """Show the predictor a batch and write down the grades that it gets tilted."""
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
+        """Show the predictor a batch and write down the grades that it gets tilted.
+
+        The tables need every token in its turn, so of several processes the first one grades alone.
+        """
 
         def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
             logits_BSV = predictor(ids_BT, first=first)
@@ -158,7 +169,7 @@ class _Tilted:
             rows = ids_BT[:, first:].tolist()
             return torch.stack([self._tilt(ids, logits_SV) for ids, logits_SV in zip(rows, logits_BSV.float())])
 
-        self._ledger.grade(tilted, batch, device=device)
+        self._ledger.grade(tilted, batch, device=device, mine=range(len(batch)) if self.world.main else ())
 
     def _tilt(self, ids: list[int], logits_SV: Tensor) -> Tensor:
         """One window's tilted logits; `ids` are its inputs, the first of which was the last window's last target."""

@@ -24,6 +24,15 @@ from numpy.typing import NDArray
 from pargolf.core.errors import UserError, near
 
 IntArray = NDArray[np.integer[Any]]
+_READ = 1 << 20  # tokens looked at once, so that a stream on disk is never held whole
+
+
+class Stream(Protocol):
+    """Numbers in a row, of which spans are read: an array, or what lies on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> IntArray: ...
 
 
 class Window(NamedTuple):
@@ -168,9 +177,16 @@ def parse(text: str) -> Plain | Sliding | PerDocument | Published:
     return kind(*map(int, given))
 
 
-def document_starts(tokens: IntArray, bos: int) -> NDArray[np.int64]:
+def document_starts(tokens: Stream, bos: int) -> NDArray[np.int64]:
     """The positions whose input token is `bos`: where documents begin. The final token is no input."""
-    return np.flatnonzero(np.asarray(tokens)[:-1] == bos)
+    starts = [np.flatnonzero(piece == bos) + at for at, piece in pieces(tokens, len(tokens) - 1)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *starts])
+
+
+def pieces(stream: Stream, stop: int | None = None) -> Iterator[tuple[int, IntArray]]:
+    """The stream up to `stop` in spans of bounded size, each with where it begins."""
+    stop = len(stream) if stop is None else stop
+    return ((at, stream[at : min(at + _READ, stop)]) for at in range(0, stop, _READ))
 
 
 def document_spans(positions: int, starts: Sequence[int] | IntArray) -> Iterator[tuple[int, int]]:

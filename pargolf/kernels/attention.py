@@ -174,10 +174,10 @@ def attention(
     """Attend causally, and where documents are kept apart within them; returns `y (B, T, H, d)`.
 
     `since` is the first position of each position's document; `mask` makes the `document_mask` of it, or None, and is
-    called where it is needed.
+    called where it is needed. Fewer queries than keys are those of the last positions.
     """
     fast = at_hand(q_BTHd, k_BTKd, v_BTKd)
-    if isinstance(fast, Compiled):
+    if isinstance(fast, Compiled) and q_BTHd.shape[1] == k_BTKd.shape[1]:
         y: Tensor = _CompiledAttention.apply(q_BTHd, k_BTKd, v_BTKd, since_BT, fast)  # type: ignore[no-untyped-call]
         return y
     kind, allowed, grouped = v_BTKd.dtype, mask(), q_BTHd.shape[2] > k_BTKd.shape[2]
@@ -185,6 +185,10 @@ def attention(
     if isinstance(allowed, BlockMask):
         flexed: Tensor = flex_attention(q, k, v, block_mask=allowed, enable_gqa=grouped)
         return flexed.transpose(1, 2)
+    S, T = q_BTHd.shape[1], k_BTKd.shape[1]
+    if S < T:
+        whole = torch.ones(S, T, dtype=torch.bool, device=q_BTHd.device)
+        allowed = whole.tril(T - S) if allowed is None else allowed[..., -S:, :]
     y_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=allowed is None, enable_gqa=grouped)
     return y_BHTd.transpose(1, 2)
 

@@ -50,18 +50,21 @@ class AttentionModule(nn.Module):
         self.values = build_all(spec.values, place)
         self.outputs = build_all(spec.outputs, place)
 
-    def forward(self, u_BTD: Tensor, ctx: Context) -> Tensor:
-        """Attend."""
+    def forward(self, u_BTD: Tensor, ctx: Context, first: int = 0) -> Tensor:
+        """Attend; the positions before `first` give keys and values, and no output."""
         B, T, D = u_BTD.shape
         H, K = self.spec.heads, self.spec.kv_heads
-        q_BTHd, k_BTKd = self.q(u_BTD).view(B, T, H, D // H), self.k(u_BTD).view(B, T, K, D // H)
-        v_BTKd = self.v(u_BTD).view(B, T, K, D // H)
+        k_BTKd, v_BTKd = self.k(u_BTD).view(B, T, K, D // H), self.v(u_BTD).view(B, T, K, D // H)
         for change in self.values.values():
             v_BTKd = change(v_BTKd, ctx)
-        cos, sin = self.spec.rope.turns(q_BTHd, ctx)
-        q_BTHd, k_BTKd = norm_and_turn(q_BTHd, cos, sin, self.q_gain), norm_and_turn(k_BTKd, cos, sin)
-        y_BTHd = attention(q_BTHd, k_BTKd, v_BTKd, ctx.since_BT, ctx.mask)
+        cos, sin = self.spec.rope.turns(k_BTKd, ctx)
+        k_BTKd = norm_and_turn(k_BTKd, cos, sin)
+        seen_BTKd, held_BTKd = ctx.whole(k_BTKd), ctx.whole(v_BTKd)
+        if first:
+            u_BTD, v_BTKd, cos, sin = u_BTD[:, first:], v_BTKd[:, first:], cos[first:], sin[first:]
+        q_BTHd = norm_and_turn(self.q(u_BTD).view(B, T - first, H, D // H), cos, sin, self.q_gain)
+        y_BTHd = attention(q_BTHd, seen_BTKd, held_BTKd, ctx.since_BT, ctx.mask)
         for change in self.outputs.values():
             y_BTHd = change(y_BTHd, v_BTKd, u_BTD)
-        out_BTD: Tensor = self.out(y_BTHd.reshape(B, T, D))
+        out_BTD: Tensor = self.out(y_BTHd.reshape(B, T - first, D))
         return out_BTD

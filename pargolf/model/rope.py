@@ -35,9 +35,9 @@ class Rope:
 
     def turns(self, x_BTHd: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
         """The angles for heads of this shape, made once per forward pass; `kernels/rms_norm.py` turns by them."""
-        key = (self, x_BTHd.shape[1], x_BTHd.shape[-1])
+        key = (self, x_BTHd.shape[-1])
         if key not in ctx.shared:
-            ctx.shared[key] = self.angles(x_BTHd.shape[1], x_BTHd.shape[-1], x_BTHd.device)
+            ctx.shared[key] = [ctx.here(x) for x in self.angles(ctx.window, x_BTHd.shape[-1], x_BTHd.device)]
         cos, sin = ctx.shared[key]
         return cos, sin
 

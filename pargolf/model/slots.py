@@ -54,13 +54,27 @@ class Context:
     """What one forward pass carries beside the stream: ids, documents, and values computed once for all layers.
 
     `doc_BT` numbers the documents when they are kept apart, and is None when they are packed together; `since_BT` is
-    the first position of each position's document.
+    the first position of each position's document. What looks back asks `whole` for what lies before: `model/cache.py`
+    has a context of further positions of a text whose past is kept.
     """
 
     ids_BT: Tensor
     doc_BT: Tensor | None = None
     since_BT: Tensor | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def window(self) -> int:
+        """Positions of the window that the ids belong to."""
+        return self.ids_BT.shape[1]
+
+    def whole(self, x_BT: Tensor) -> Tensor:
+        """`x` (B, T, ...) of these positions, and before it that of all earlier ones of the window."""
+        return x_BT
+
+    def here(self, x_T: Tensor) -> Tensor:
+        """The entries of these positions among those of the window."""
+        return x_T
 
     def mask(self) -> Mask | None:
         """Whether a position (rows) may look at another (columns), made when first asked for."""

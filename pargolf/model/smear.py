@@ -43,7 +43,7 @@ class SmearGateModule(nn.Module):
     def forward(self, x_BTD: Tensor, ctx: Context) -> Tensor:
         """Blend with the predecessor."""
         g = torch.sigmoid(self.gate.to(x_BTD.dtype))
-        before_BTD = F.pad(x_BTD, (0, 0, 1, -1))
+        before_BTD = _before(x_BTD, ctx)
         if ctx.doc_BT is not None:
             before_BTD = before_BTD * ctx.same_document(1).unsqueeze(-1)
         return (1 - g) * x_BTD + g * before_BTD
@@ -75,4 +75,9 @@ class TokenSmearModule(nn.Module):
         gate_BT1 = self.amount.to(x_BTD.dtype) * torch.sigmoid(self.score(x_BTD[..., : self.width]))
         if ctx.doc_BT is not None:
             gate_BT1 = gate_BT1 * ctx.same_document(1).unsqueeze(-1)
-        return x_BTD + gate_BT1 * F.pad(x_BTD, (0, 0, 1, -1))
+        return x_BTD + gate_BT1 * _before(x_BTD, ctx)
+
+
+def _before(x_BTD: Tensor, ctx: Context) -> Tensor:
+    """What stands one position earlier, zero before the first."""
+    return F.pad(ctx.whole(x_BTD), (0, 0, 1, -1))[:, -x_BTD.shape[1] :]

@@ -96,12 +96,15 @@ class BlockModule(nn.Module):
         self.gate = None if spec.gate is None else spec.gate.build(place)
         self.residual = spec.residual.build(place)
 
-    def forward(self, lanes: Lanes, read_BTD: Tensor, ctx: Context) -> Lanes:
-        """Attention and MLP, added to the stream as `residual` says."""
+    def forward(self, lanes: Lanes, read_BTD: Tensor, ctx: Context, first: int = 0) -> Lanes:
+        """Attention and MLP, added to the stream as `residual` says; of the positions from `first` on."""
+        whole_BTD = read_BTD
+        if first:
+            read_BTD, lanes = read_BTD[:, first:], tuple(x_BTD[:, first:] for x_BTD in lanes)
 
         def attend(x_BTD: Tensor) -> Tensor:
-            out_BTD: Tensor = self.attn_scale.to(x_BTD.dtype) * self.attn(self._normed(x_BTD), ctx)
-            return out_BTD
+            out_BTD: Tensor = self.attn(self._normed(whole_BTD if first else x_BTD), ctx, first)
+            return self.attn_scale.to(x_BTD.dtype) * out_BTD
 
         def feed(x_BTD: Tensor) -> Tensor:
             out_BTD: Tensor = self.mlp_scale.to(x_BTD.dtype) * self.mlp(self._normed(x_BTD))
@@ -155,12 +158,18 @@ class Transformer(nn.Module):
         if self.spec.bos is None:
             return Context(ids_BT)
         begins_BT = ids_BT == self.spec.bos
+        # In scoring, most windows of a text hold one document, and attention without a mask does half of the work.
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or begins_BT[:, 1:].any()):
+            return Context(ids_BT)
         place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
         return Context(ids_BT, begins_BT.cumsum(-1), torch.where(begins_BT, place_T, 0).cummax(-1).values)
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """The normed stream that the head reads, (B, T, D)."""
-        ctx = self.context(ids_BT)
+    def hidden(self, ids_BT: Tensor, first: int = 0, ctx: Context | None = None) -> Tensor:
+        """The normed stream that the head reads, of positions `first` and later, (B, T - first, D).
+
+        The last block needs of those before only their keys and values.
+        """
+        ctx = ctx or self.context(ids_BT)
         x_BTD = self.embed(ctx)
         for slot in self.entry.values():
             x_BTD = slot(x_BTD, ctx)
@@ -174,15 +183,18 @@ class Transformer(nn.Module):
         for step, number in enumerate(route.order):
             lanes = as_lanes(lanes, self.spec.blocks[number].residual.lanes)
             entered_BTD, read_BTD = self.graph.enter(step, lanes[0], outputs)
-            lanes = self.blocks[number]((entered_BTD, *lanes[1:]), read_BTD, ctx)
+            last = step == len(route.order) - 1
+            lanes = self.blocks[number]((entered_BTD, *lanes[1:]), read_BTD, ctx, first if last else 0)
             if step in route.kept:
                 (outputs[step],) = as_lanes(lanes, 1)
         (x_BTD,) = as_lanes(lanes, 1)
+        if first:
+            outputs = {step: out_BTD[:, -x_BTD.shape[1] :] for step, out_BTD in outputs.items()}
         return rms_norm(self.graph.enter(len(route.order), x_BTD, outputs)[1])
 
-    def forward(self, ids_BT: Tensor, first: int = 0) -> Tensor:
+    def forward(self, ids_BT: Tensor, first: int = 0, ctx: Context | None = None) -> Tensor:
         """Logits of positions `first` and later, (B, T - first, V)."""
-        logits_BTV: Tensor = self.head(self.hidden(ids_BT)[:, first:], self.embed.tokens.weight)
+        logits_BTV: Tensor = self.head(self.hidden(ids_BT, first, ctx), self.embed.tokens.weight)
         return logits_BTV
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:

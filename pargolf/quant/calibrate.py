@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pargolf.model.cache import Cache
 from pargolf.model.linear import Linear, Lookup
 from pargolf.model.transformer import Transformer
 from pargolf.quant.gptq import Hessians, OwnText
@@ -45,10 +46,7 @@ def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> H
 
 
 def own_text(model: Transformer, shape: tuple[int, ...], how: OwnText, *, seed: int) -> Tensor:
-    """Sequences of the model's own, of `shape` (rows, length) and one more id each, from BOS on (piece 1 without it).
-
-    Without a cache of keys and values, for the reason that `evaluate/generate.py` gives: `length` forward passes.
-    """
+    """Sequences of the model's own, of `shape` (rows, length) and an id more each, from BOS on (piece 1 without it)."""
     rows, length = shape
     random = torch.Generator().manual_seed(seed)
     start = 1 if model.spec.bos is None else model.spec.bos
@@ -56,11 +54,11 @@ def own_text(model: Transformer, shape: tuple[int, ...], how: OwnText, *, seed: 
     ids_BT = torch.full((rows, 1), start, dtype=torch.long, device=device)
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        while ids_BT.shape[1] <= length:
-            last_BV = model(ids_BT, first=ids_BT.shape[1] - 1)[:, -1].float().cpu()
-            next_B1 = torch.multinomial((last_BV / how.temperature).softmax(-1), 1, generator=random)
-            ids_BT = torch.cat([ids_BT, next_B1.to(device)], 1)
+    cache = Cache(model, length)
+    while ids_BT.shape[1] <= length:
+        last_BV = cache(ids_BT[:, -1:]).float().cpu()
+        next_B1 = torch.multinomial((last_BV / how.temperature).softmax(-1), 1, generator=random)
+        ids_BT = torch.cat([ids_BT, next_B1.to(device)], 1)
     model.train(was_training)
     return ids_BT
 

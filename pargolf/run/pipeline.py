@@ -20,7 +20,7 @@ from pargolf.core.world import World, join_world
 from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
-from pargolf.evaluate.adapt import Adapted
+from pargolf.evaluate.adapt import Adapted, Adapter
 from pargolf.evaluate.score import Score
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.report.runlog import EventFile, LogFile
@@ -58,6 +58,7 @@ def run_recipe(
     """
     recipe = fit_to_data(recipe, data)
     validation = Validation(data)
+    validation.holds(recipe.plain, recipe.windows)
     validation.prove()
     overlap = check_leak(data, allowed=allow_overlap)
     world = join_world(device)
@@ -149,13 +150,14 @@ def _stages(
     scores = {"pre_quant": before}
     for name, windows in _scorings(recipe):
         left = recipe.budget.eval_seconds - scoring.seconds
-        parts = validation.grade(unpacked.model, windows, vocab=recipe.model.vocab, seconds=left, world=world)
+        vocab, keep = recipe.model.vocab, windows == recipe.windows
+        parts = validation.grade(unpacked.model, windows, vocab=vocab, seconds=left, world=world, keep=keep)
         scores[name] = yield from watched(parts, Score)
         yield scored(name, scores[name])
     final, without = scores[name], None
     if recipe.adapt is not None:
         left = recipe.budget.eval_seconds - scoring.seconds
-        learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=final, seconds=left)
+        learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=final, seconds=left, world=world)
         adapted = yield from watched(learning, Adapted)
         without, final = final, adapted.score
         scores["adapted"] = final
@@ -213,11 +215,13 @@ def score_artifact(
     windows: Windows | None = None,
     adapt: bool = False,
     seconds: float | None = None,
+    device: str | None = None,
 ) -> Iterator[Event | Score | Adapted]:
     """Score an unpacked artifact on a data folder's validation split; ends with the `Score`, or with `Adapted`.
 
-    Raises `UserError` when the data's tokenizer is not the one that the artifact was trained with, and when it should
-    adapt and its recipe names no adapter.
+    `seconds` limit each of the scorings with and without adaptation. Under torchrun the processes share the work, and
+    the first one yields. Raises `UserError` when the data's tokenizer is not the one that the artifact was trained
+    with, and when it should adapt and its recipe names no adapter.
     """
     if tokenizer_digest(data) != unpacked.tokenizer:
         raise UserError(
@@ -226,15 +230,34 @@ def score_artifact(
         )
     if adapt and unpacked.adapt is None:
         raise UserError("This artifact's recipe names no adapter. Score it without --adapt.")
-    validation = Validation(data)
+    windows, validation = windows or unpacked.windows, Validation(data)
+    validation.holds(windows)
     validation.prove()
-    windows = windows or unpacked.windows
-    grading = validation.grade(unpacked.model, windows, vocab=unpacked.model.spec.vocab, seconds=seconds)
+    world = join_world(device)
+    unpacked.model.to(world.device)
+    stages = _scored(validation, unpacked, windows, unpacked.adapt if adapt else None, seconds=seconds, world=world)
+    for event in stages:
+        if world.main:
+            yield event
+
+
+def _scored(
+    validation: Validation,
+    unpacked: Unpacked,
+    windows: Windows,
+    adapter: Adapter | None,
+    *,
+    seconds: float | None,
+    world: World,
+) -> Iterator[Event | Score | Adapted]:
+    """The score, or the adapted one beside it; a call of all processes."""
+    vocab, keep = unpacked.model.spec.vocab, adapter is not None
+    grading = validation.grade(unpacked.model, windows, vocab=vocab, seconds=seconds, world=world, keep=keep)
     without = yield from watched(grading, Score)
-    if not adapt or unpacked.adapt is None:
+    if adapter is None:
         yield without
         return
-    yield from validation.adapt(unpacked, windows, unpacked.adapt, without=without, seconds=seconds)
+    yield from validation.adapt(unpacked, windows, adapter, without=without, seconds=seconds, world=world)
 
 
 def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:

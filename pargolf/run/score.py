@@ -8,48 +8,63 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Scored
 from pargolf.core.world import World
 from pargolf.data.folder import DataFolder, find_tokenizer
 from pargolf.data.meta import file_sha256
-from pargolf.data.tokens import count_bytes
+from pargolf.data.shards import Shards
 from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
 from pargolf.evaluate.bpb import DocumentRow, by_document
 from pargolf.evaluate.score import Predictor, Score, final, merge, score
+from pargolf.evaluate.windows import Stream, pieces
 from pargolf.run.pack import Unpacked
 from pargolf.run.recipe import Windows
 
 T = TypeVar("T")
+_SENT = 1 << 22  # grades that processes exchange at once
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation stream: `tokens` (N+1), the bytes of its N targets, and the data they come from."""
+    """The validation stream: `tokens` (N+1), the bytes of its N targets, both read as they are needed."""
 
     data: DataFolder
 
-    @cached_property
-    def tokens(self) -> NDArray[np.uint16]:
-        """The whole split, in memory."""
-        return self.data.val.take(0, len(self.data.val))
+    @property
+    def tokens(self) -> Shards:
+        """The split."""
+        return self.data.val
+
+    @property
+    def byte_counts(self) -> Stream:
+        """Bytes of each target."""
+        return self.data.val_bytes
 
     @cached_property
-    def byte_counts(self) -> NDArray[Any]:
-        """Bytes of each target."""
-        return count_bytes(self.data.byte_table, self.tokens[:-1], self.tokens[1:])
+    def bytes(self) -> int:
+        """Bytes of all targets."""
+        return sum(int(piece.sum()) for _, piece in pieces(self.byte_counts))
 
     def prove(self) -> int:
         """Prove that the graded bytes are the documents' own; returns them. Raises `UserError` when they are not."""
         proof = self.data.prove("val")
-        counted = int(self.byte_counts.sum(dtype=np.int64))
-        if counted != proof.bytes:
+        if self.bytes != proof.bytes:
             raise UserError(
-                f"The byte table counts {counted:,} bytes and the documents have {proof.bytes:,}: no score."
+                f"The byte table counts {self.bytes:,} bytes and the documents have {proof.bytes:,}: no score."
             )
-        return counted
+        return self.bytes
+
+    def holds(self, *all_windows: Windows) -> None:
+        """Raise `UserError` when there is less text than one window shows."""
+        positions = len(self.tokens) - 1
+        for windows in all_windows:
+            if positions < windows.length:
+                raise UserError(
+                    f"Validation has {positions:,} tokens to grade, fewer than one window of {windows}. Prepare more "
+                    f"text, or score with windows of at most {max(positions, 1)}, as plain:{max(positions, 1)}."
+                )
 
     def grade(
         self,
@@ -59,8 +74,12 @@ class Validation:
         vocab: int,
         seconds: float | None = None,
         world: World | None = None,
+        keep: bool = False,
     ) -> Iterator[Event | Score]:
-        """Progress, and at the end the `Score`; each process of a world grades its share, and all return the whole."""
+        """Progress, and at the end the `Score`; each process of a world grades its share, and all return the whole.
+
+        `keep` each position's grade: for documents' scores, and to compare with an adapted score that is stopped.
+        """
         world = world or World()
         # Windows that grade positions repeatedly, or too few to share, are scored by every process alike.
         shared = windows.legal and len(self.tokens) > world.size * windows.length
@@ -75,13 +94,21 @@ class Validation:
             device=world.device,
             rank=world.rank if shared else 0,
             world=world.size if shared else 1,
+            keep=keep,
         ):
             yield gathered(event, world) if shared and isinstance(event, Score) else event
 
     def adapt(
-        self, unpacked: Unpacked, windows: Windows, adapter: Adapter, *, without: Score, seconds: float | None = None
+        self,
+        unpacked: Unpacked,
+        windows: Windows,
+        adapter: Adapter,
+        *,
+        without: Score,
+        seconds: float | None = None,
+        world: World | None = None,
     ) -> Iterator[Event | Adapted]:
-        """Progress, and at the end the score with adaptation beside the one without."""
+        """Progress, and at the end the score with adaptation beside the one without; on each process of a world."""
         yield from score_adapted(
             unpacked.model,
             self.tokens,
@@ -93,21 +120,26 @@ class Validation:
             seconds=seconds,
             without=without,
             device=next(unpacked.model.parameters()).device,
+            world=world,
         )
 
     def sample(
         self, predictor: Predictor, windows: Windows, *, vocab: int, count: int, device: torch.device | str = "cpu"
     ) -> Score:
-        """Grade `count` windows' worth of tokens spread evenly over the split; for watching a run, not for results."""
+        """Grade `count` windows' worth of tokens spread evenly over the split; for watching a run, not for results.
+
+        A token counts as many bytes as it does on average over the split: one split has one quotient of loss and bpb.
+        """
         length = windows.length
         last = len(self.tokens) - 1 - length
         starts = np.linspace(0, max(last, 0), max(1, min(count, last // length))).astype(np.int64)
-        tokens = np.concatenate([self.tokens[s : s + length] for s in starts] + [self.tokens[-1:]])
-        # Where two pieces meet, the last target of one is the first token of the next; count its bytes as such.
-        counts = count_bytes(self.data.byte_table, tokens[:-1], tokens[1:])
-        return final(
-            score(predictor, tokens, windows, byte_counts=counts, vocab=vocab, bos=self.data.bos, device=device)
+        spans = [*((s, s + length) for s in starts), (last + length, last + length + 1)]
+        tokens = np.concatenate([self.tokens[a:b] for a, b in spans])
+        ones = np.ones(len(tokens) - 1, dtype=np.int64)
+        found = final(
+            score(predictor, tokens, windows, byte_counts=ones, vocab=vocab, bos=self.data.bos, device=device)
         )
+        return replace(found, bytes=max(1, round(found.tokens * self.bytes / (len(self.tokens) - 1))))
 
     def documents(self, graded: Score, *, without: Score | None = None) -> list[dict[str, Any]]:
         """Loss and BPB of each document that was graded in full, by its id where the data keep them.
@@ -150,13 +182,18 @@ def gathered(part: Score, world: World) -> Score:
         return part
     numbers = torch.tensor([[part.first, part.tokens, part.bytes, part.nats, part.seconds]], dtype=torch.float64)
     rows = world.all_gather(numbers.to(world.device)).wait().tolist()
-    nats_RN = world.all_gather(torch.from_numpy(part.nats_N)[None].to(world.device)).wait().cpu().numpy()
-    return merge(
-        [
-            replace(part, first=int(a), tokens=int(b), bytes=int(c), nats=d, seconds=e, nats_N=nats_N)
-            for (a, b, c, d, e), nats_N in zip(rows, nats_RN)
-        ]
-    )
+    nats_N = part.nats_N
+    for at in range(0, len(nats_N), _SENT):
+        block = torch.from_numpy(np.nan_to_num(nats_N[at : at + _SENT])).to(world.device)
+        nats_N[at : at + _SENT] = world.sum(block).cpu().numpy()
+    parts = [
+        replace(part, first=int(a), tokens=int(b), bytes=int(c), nats=d, seconds=e, nats_N=nats_N[:0])
+        for a, b, c, d, e in rows
+    ]
+    ends = [*(each.first for each in parts[1:]), len(nats_N)]
+    for each, end in zip(parts, ends):
+        nats_N[each.first + each.tokens : end] = np.nan  # where nobody was in time
+    return replace(merge(parts), nats_N=nats_N)
 
 
 def scored(name: str, graded: Score) -> Scored:

@@ -29,7 +29,7 @@ from pargolf.core.world import World
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.calibrate import calibrate, own_text
-from pargolf.quant.gptq import GPTQ, Hessians
+from pargolf.quant.gptq import GPTQ, Hessians, OwnText
 from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
 from pargolf.run.forecast import weigh
@@ -246,11 +246,10 @@ def _rehearse(
 
 
 def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
-    """Seconds in which the model writes a batch for itself: a pass for every token, over half of it on average."""
-    began = clock.seconds
-    with torch.no_grad():
-        model(ids_BT[:, : max(1, ids_BT.shape[1] // 2)], first=ids_BT.shape[1] // 2 - 1)
-    return (clock.seconds - began) * ids_BT.shape[1]
+    """Seconds in which the model writes a batch for itself, from its first tokens; later ones look back further."""
+    began, few = clock.seconds, min(8, ids_BT.shape[1])
+    own_text(model, (len(ids_BT), few), OwnText(), seed=0)
+    return 2 * (clock.seconds - began) * ids_BT.shape[1] / few
 
 
 def _started(recipe: Recipe, training: Training, validation: Validation) -> Started:

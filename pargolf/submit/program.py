@@ -48,12 +48,14 @@ _SHIPPED_INSTEAD = {
     "pargolf.run.code:count_code": f"{_SHORT}:own_size",
     "pargolf.packing.artifact:_press": f"{_SHORT}_artifact:compressed",
     "pargolf.kernels.compiled:fused_kernels": f"{_SHORT}:no_kernels",
+    "pargolf.evaluate.windows:document_starts": f"{_SHORT}_grades:starts_of",
+    "pargolf.evaluate.adapt_chunks:_sum_gradients": f"{_SHORT}_grades:alone",
 }
 _BY_CODEC = {
     "pargolf.packing.artifact:_encode": f"{_SHORT}_artifact:encode_by_codec",
     "pargolf.packing.artifact:_decode": f"{_SHORT}_artifact:decode_by_codec",
 }
-_SHIPPED_WITHOUT = ("Recipe.digest",)
+_SHIPPED_WITHOUT = ("Recipe.digest", "Shards.__getitem__")
 _OWN = ("OWN_RECIPE", "OWN_DIGEST", "OWN_SIZE", "OWN_PARTS")
 
 

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from pargolf.data.caseops import SYMBOL_BYTES
 from pargolf.data.folder import find_tokenizer
 from pargolf.data.huggingface import _OPENING
-from pargolf.data.shards import Shards, Tokens, open_split
+from pargolf.data.shards import Shards, Tokens, open_split, read_shard
 from pargolf.data.tokens import SPACE_MARK
 
 
@@ -75,4 +75,7 @@ class ShortData:
         shards = open_split(self.path, "val")
         tokens = shards.take(0, len(shards))
         before, after = tokens[:-1], tokens[1:]
+        beside = sorted(self.path.glob("*_val_bytes_*.bin"))
+        if beside:
+            return tokens, Shards([*map(read_shard, beside)]).take(1, len(before))
         return tokens, self.bytes_V[after].astype(np.int64) + (self.leading_V[after] & ~self.boundary_V[before])

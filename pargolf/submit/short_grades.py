@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
 from pargolf.evaluate.score import _BLOCK, batches, suits
 from pargolf.evaluate.windows import Window, document_starts
@@ -30,14 +31,15 @@ class Grades:
     count: int = 0
     bytes: int = 0
     nats: float = 0.0
+    world: World = World()
 
     @property
     def positions(self) -> int:
         """Positions to grade."""
         return len(self.tokens) - 1
 
-    def grade(self, predictor: Any, batch: list[Window], *, device: Any) -> None:
-        """Show a batch of windows of one shape, and add up."""
+    def grade(self, predictor: Any, batch: list[Window], *, device: Any, mine: Any = None) -> None:
+        """Show a batch of windows of one shape, all of which are `mine`, and add up."""
         targets_BS = self._gather([(w.first + 1, w.end + 1) for w in batch]).to(device)
         with torch.no_grad():
             logits_BSV = predictor(
@@ -92,6 +94,15 @@ def adapt_alone(model: nn.Module, data: ShortData) -> Graded:
     for _ in adapter.run(model, grades, windows, starts=starts, batch_windows=suits(windows, device), device=device):
         pass
     return _result("legal_ttt_exact", grades)
+
+
+def starts_of(tokens: npt.NDArray[np.uint16], bos: int) -> npt.NDArray[np.int64]:
+    """Where documents begin; stands in for `document_starts`, which reads a stream piece by piece."""
+    return np.flatnonzero(tokens[:-1] == bos)
+
+
+def alone(weights: Any, world: World) -> None:
+    """Nothing to sum; stands in for `_sum_gradients`."""
 
 
 def _result(tag: str, grades: Grades) -> Graded:
