@@ -1,8 +1,9 @@
 """The one look of every page: a style sheet and a few lines of script, both put inside the page.
 
-Quiet ink on plain ground, one blue and one vermillion (told apart by colour-blind readers), system fonts, figures of
-equal width in every table. Dark and light follow the reader's system; a phone gets one column and its own plots.
-Nothing is fetched: the policy below forbids it, so a page opened years later, off the network, looks the same.
+Quiet ink on plain ground, one blue and one vermillion (told apart by colour-blind readers), on a board one colour a
+recipe; system fonts, figures of equal width in every table. Dark and light follow the reader's system; a phone gets one
+column and its own plots. Nothing is fetched: the policy below forbids it, so a page opened years later, off the
+network, looks the same.
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
