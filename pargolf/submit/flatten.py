@@ -11,27 +11,11 @@ mean one thing each, so most stay as they are; the others get their module's nam
 import ast
 import builtins
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
+from dataclasses import dataclass
 from pathlib import Path
 
-from pargolf.submit.tree import TreeTransformer, children, walk
-
-Key = tuple[str, str]
-"""A definition as (module, name); something from outside the package as ("", import statement)."""
-
-_KEPT_METHODS = {"forward", "backward", "setup_context", "step", "zero_grad"}
-_PURE = (ast.Name, ast.Constant, ast.Attribute, ast.Compare)
-
-
-@dataclass
-class Module:
-    """A file: its definitions in order, and what each of its global names stands for (a key, or a module's name)."""
-
-    name: str
-    nodes: dict[str, ast.stmt] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    names: dict[str, Key | str] = field(default_factory=dict)
+from pargolf.submit.modules import Key, Package
+from pargolf.submit.rewrite import Rewriter
 
 
 @dataclass(frozen=True)
@@ -56,7 +40,7 @@ def flatten(
     `instead` maps addresses to others that take their place; `without` names methods, `Class.method`, that the caller
     knows are never called. Raises `ValueError` on an address that is not there.
     """
-    package = _Package(root, frozenset(without))
+    package = Package(root, frozenset(without))
     for address in [*roots, *(instead or {}).values()]:
         package.module(address.partition(":")[0])
     swapped = {_key(old): _key(new) for old, new in (instead or {}).items()}
@@ -67,332 +51,12 @@ def flatten(
     for name in package.order():
         for defined in package.modules[name].nodes:
             if (name, defined) in reached:
-                rewriter = _Rewriter(package, name, swapped, kept=reached, methods=methods, names=names)
+                rewriter = Rewriter(package, name, swapped, kept=reached, methods=methods, names=names)
                 out.append((name, rewriter.rewritten(defined)))
     return Flat(tuple(_import_line(line, names) for line in imports), tuple(_once(out)), names)
 
 
-class _Package:
-    """Files of the package, parsed as they are asked for."""
-
-    def __init__(self, root: Path, without: frozenset[str]) -> None:
-        self.root, self.without = root, without
-        self.modules: dict[str, Module] = {}
-        self._needs: dict[str, set[str]] = {}
-
-    def module(self, name: str) -> Module:
-        """A module and, through it, everything that it imports."""
-        if name not in self.modules:
-            path = self.path(name)
-            if path is None:
-                raise ValueError(f"{name} is no module of {self.root.name}.")
-            self.modules[name] = found = Module(name)
-            self._needs[name] = set()
-            text = path.read_text(encoding="utf-8")
-            lines = text.splitlines()
-            for node in ast.parse(text).body:
-                self._take(found, node, lines)
-        return self.modules[name]
-
-    def path(self, name: str) -> Path | None:
-        """The file of a module of the package."""
-        path = self.root.parent.joinpath(*name.split(".")).with_suffix(".py")
-        return path if name.split(".")[0] == self.root.name and path.is_file() else None
-
-    def order(self) -> list[str]:
-        """Modules, each after those that it imports; the same list every time."""
-        graph = {name: sorted(self._needs[name]) for name in sorted(self._needs)}
-        return list(TopologicalSorter(graph).static_order())
-
-    def fresh(self, key: Key) -> ast.stmt:
-        """A tree of the definition that may be changed; parsing again is faster than copying."""
-        return ast.parse(self.modules[key[0]].texts[key[1]]).body[0]
-
-    def _take(self, module: Module, node: ast.stmt, lines: list[str]) -> None:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                bound = alias.asname or alias.name.split(".")[0]
-                said = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
-                module.names[bound] = ("", said)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                self._take_from(module, str(node.module), alias)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            module.nodes[node.name] = node
-            module.names[node.name] = (module.name, node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            bound_names = [n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)]
-            for name in bound_names:
-                module.nodes[name] = node
-                module.names[name] = (module.name, name)
-        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        for name in [name for name, held in module.nodes.items() if held is node]:
-            module.texts[name] = "\n".join(lines[first - 1 : node.end_lineno])
-
-    def _take_from(self, module: Module, source: str, alias: ast.alias) -> None:
-        bound, inner = alias.asname or alias.name, f"{source}.{alias.name}"
-        if self.path(inner) is not None:
-            self._needs[module.name].add(inner)
-            self.module(inner)
-            module.names[bound] = inner
-        elif self.path(source) is not None:
-            self._needs[module.name].add(source)
-            self.module(source)
-            module.names[bound] = (source, alias.name)
-        else:
-            said = f"from {source} import {alias.name}"
-            module.names[bound] = ("", said + (f" as {alias.asname}" if alias.asname else ""))
-
-
-class _Rewriter(TreeTransformer):
-    """Follows the names of one definition: collects what it refers to and, given `names`, writes theirs."""
-
-    def __init__(
-        self,
-        package: _Package,
-        module: str,
-        instead: Mapping[Key, Key],
-        *,
-        kept: set[Key],
-        methods: set[str],
-        names: Mapping[Key, str] | None = None,
-    ) -> None:
-        self.package, self.module, self.instead = package, package.modules[module], instead
-        self.kept, self.methods, self.names = kept, methods, names
-        self.refs: set[Key] = set()
-        self.mentioned: set[str] = set()
-        self.shadowed: set[Key] = set()
-        self.annotated: set[Key] = set()
-        self.waits_for: set[Key | str] = set()
-        self._scopes: list[set[str]] = []
-        self._top = True
-
-    def rewritten(self, name: str) -> ast.stmt:
-        """A changed copy of a definition of this module."""
-        self._top = True
-        new = self.visit(self.package.fresh((self.module.name, name)))
-        assert isinstance(new, ast.stmt)
-        return new
-
-    def key_of(self, name: str) -> Key | str | None:
-        """What a name stands for here: a key, a module, or None for a local name and a builtin."""
-        if any(name in scope for scope in self._scopes):
-            return None
-        found = self.module.names.get(name)
-        return self._through(found) if isinstance(found, tuple) else found
-
-    def _through(self, key: Key) -> Key:
-        """The definition behind a key: through re-imports, and past what something else stands in for."""
-        while key[0] and key[1] not in self.package.modules[key[0]].nodes:
-            found = self.package.modules[key[0]].names.get(key[1])
-            if not isinstance(found, tuple):
-                raise ValueError(f"{key[0]} has no '{key[1]}'.")
-            key = found
-        return self.instead.get(key, key)
-
-    def _use(self, key: Key, node: ast.expr) -> ast.expr:
-        self.refs.add(key)
-        if self.names is None:
-            return node
-        name = self.names.get(key)
-        if name is None:  # another name of an assignment to several
-            return node
-        if any(name in scope for scope in self._scopes):
-            self.shadowed.add(key)
-        return ast.copy_location(ast.Name(name, getattr(node, "ctx", ast.Load())), node)
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        """A global name."""
-        key = self.key_of(node.id)
-        return self._use(key, node) if isinstance(key, tuple) else node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """`module.name`, or an attribute that mentions a method."""
-        if isinstance(node.value, ast.Name):
-            module = self.key_of(node.value.id)
-            if isinstance(module, str):
-                return self._use(self._through((module, node.attr)), node)
-        self.mentioned.add(node.attr)
-        return self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        """A string may name a method."""
-        if isinstance(node.value, str) and node.value.isidentifier():
-            self.mentioned.add(node.value)
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`isinstance` of classes that nothing makes is False."""
-        if isinstance(node.func, ast.Name) and node.func.id == "isinstance" and len(node.args) == 2:
-            left = [kind for kind in _kinds(node.args[1]) if self._can_exist(kind)]
-            if not left:
-                return ast.Constant(False)
-            first = self.visit(node.args[0])
-            made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in left]
-            kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
-            return ast.Call(node.func, [first, kinds], [])
-        return self.generic_visit(node)
-
-    def _class_key(self, kind: ast.expr) -> Key | None:
-        key: Key | str | None = None
-        if isinstance(kind, ast.Name):
-            key = self.key_of(kind.id)
-        elif isinstance(kind, ast.Attribute) and isinstance(kind.value, ast.Name):
-            module = self.key_of(kind.value.id)
-            key = self._through((module, kind.attr)) if isinstance(module, str) else None
-        if isinstance(key, tuple) and key[0]:
-            return key if isinstance(self.package.modules[key[0]].nodes.get(key[1]), ast.ClassDef) else None
-        return None
-
-    def _is_class(self, kind: ast.expr) -> bool:
-        return self._class_key(kind) is not None
-
-    def _can_exist(self, kind: ast.expr) -> bool:
-        key = self._class_key(kind)
-        if key is None or key in self.kept:
-            return True
-        self.waits_for.add(key)
-        return False
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        """`False and x` is False, `False or x` is x."""
-        stops = isinstance(node.op, ast.Or)
-        values: list[ast.expr] = []
-        for value in node.values:
-            seen = self.visit(value)
-            if isinstance(seen, ast.Constant) and seen.value is (not stops):
-                continue
-            values.append(seen)
-            if isinstance(seen, ast.Constant) and seen.value is stops:
-                break
-        if not values:
-            return ast.Constant(not stops)
-        return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        """`not False`."""
-        seen = self.generic_visit(node)
-        assert isinstance(seen, ast.UnaryOp)
-        if isinstance(seen.op, ast.Not) and isinstance(seen.operand, ast.Constant) and seen.operand.value is False:
-            return ast.Constant(True)
-        return seen
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        """A choice that is already made."""
-        test = self.visit(node.test)
-        if isinstance(test, ast.Constant) and isinstance(test.value, bool):
-            chosen: ast.AST = self.visit(node.body if test.value else node.orelse)
-            return chosen
-        return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        """A branch that is already taken."""
-        test = self.visit(node.test)
-        if isinstance(test, ast.Constant) and isinstance(test.value, bool):
-            return self._block(node.body if test.value else node.orelse) or [ast.Pass()]
-        return ast.If(test, self._block(node.body), self._block(node.orelse))
-
-    def _block(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        out: list[ast.stmt] = []
-        for statement in body:
-            seen = self.visit(statement)
-            out += seen if isinstance(seen, list) else [seen] if seen is not None else []
-        return out
-
-    def _annotation(self, node: ast.expr | None) -> None:
-        """Write the names of an annotation; it reaches what comes from outside, and no definition."""
-        for name in [n for n in walk(node) if isinstance(n, ast.Name)] if node is not None else []:
-            key = self.key_of(name.id)
-            if isinstance(key, tuple):
-                self.annotated |= {key} if not key[0] else set()
-                name.id = (self.names or {}).get(key, name.id)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """An annotation reaches no definition."""
-        self._annotation(node.annotation)
-        node.target = self.visit(node.target)
-        node.value = self.visit(node.value) if node.value is not None else None
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        """An annotation reaches no definition."""
-        self._annotation(node.annotation)
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Bases and body; methods that nobody mentions are left out."""
-        node.decorator_list = [self.visit(d) for d in node.decorator_list]
-        node.bases = [self.visit(base) for base in node.bases]
-        node.keywords = [self.visit(keyword) for keyword in node.keywords]
-        top, self._top = self._top, False
-        node.body = [self._member(inner) for inner in node.body if self._needed(node, inner)] or [ast.Pass()]
-        if top and self.names is not None:
-            node.name = self.names[self.module.name, node.name]
-        return node
-
-    def _member(self, inner: ast.stmt) -> ast.stmt:
-        """A statement of a class body; the names that it binds are the class's own."""
-        if isinstance(inner, ast.Assign | ast.AnnAssign):
-            self._annotation(getattr(inner, "annotation", None))
-            inner.value = None if inner.value is None else self.visit(inner.value)
-            return inner
-        seen = self.visit(inner)
-        assert isinstance(seen, ast.stmt)
-        return seen
-
-    def _needed(self, node: ast.ClassDef, inner: ast.stmt) -> bool:
-        if not isinstance(inner, ast.FunctionDef):
-            return True
-        name = inner.name
-        if f"{node.name}.{name}" in self.package.without:
-            return False
-        self.waits_for.add(name)
-        return name in self.methods or name in _KEPT_METHODS or (name.startswith("__") and name.endswith("__"))
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """A function's own names hide global ones."""
-        node.decorator_list = [self.visit(d) for d in node.decorator_list]
-        self._defaults(node.args)
-        for argument in _arguments(node.args):
-            self._annotation(argument.annotation)
-        self._annotation(node.returns)
-        top, self._top = self._top, False
-        self._scopes.append(_bound(node))
-        node.body = self._block(node.body)
-        self._scopes.pop()
-        if top and self.names is not None:
-            node.name = self.names[self.module.name, node.name]
-        return node
-
-    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        """A lambda's arguments hide global names."""
-        self._defaults(node.args)
-        self._scopes.append({a.arg for a in _arguments(node.args)})
-        node.body = self.visit(node.body)
-        self._scopes.pop()
-        return node
-
-    def _defaults(self, args: ast.arguments) -> None:
-        args.defaults = [self.visit(d) for d in args.defaults]
-        args.kw_defaults = [None if d is None else self.visit(d) for d in args.kw_defaults]
-
-    def _comprehension(self, node: ast.AST) -> ast.AST:
-        bound = {
-            n.id
-            for generator in node.generators  # type: ignore[attr-defined]
-            for n in walk(generator.target)
-            if isinstance(n, ast.Name)
-        }
-        self._scopes.append(bound)
-        seen = self.generic_visit(node)
-        self._scopes.pop()
-        return seen
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
-
-
-def _reach(package: _Package, roots: list[Key], instead: Mapping[Key, Key]) -> tuple[set[Key], set[str]]:
+def _reach(package: Package, roots: list[Key], instead: Mapping[Key, Key]) -> tuple[set[Key], set[str]]:
     """Definitions and mentioned names that the roots need; grown until nothing is added."""
     kept: set[Key] = {instead.get(key, key) for key in roots}
     methods: set[str] = set()
@@ -406,7 +70,7 @@ def _reach(package: _Package, roots: list[Key], instead: Mapping[Key, Key]) -> t
         for module, name in todo:
             if name not in package.modules[module].nodes:
                 raise ValueError(f"{module} has no '{name}'.")
-            rewriter = _Rewriter(package, module, instead, kept=kept, methods=methods)
+            rewriter = Rewriter(package, module, instead, kept=kept, methods=methods)
             rewriter.rewritten(name)
             kept = kept | rewriter.refs
             methods = methods | rewriter.mentioned
@@ -414,7 +78,7 @@ def _reach(package: _Package, roots: list[Key], instead: Mapping[Key, Key]) -> t
             waiting[module, name] = rewriter.waits_for - rewriter.kept - rewriter.methods
 
 
-def _flat_names(package: _Package, kept: set[Key], instead: Mapping[Key, Key], methods: set[str]) -> dict[Key, str]:
+def _flat_names(package: Package, kept: set[Key], instead: Mapping[Key, Key], methods: set[str]) -> dict[Key, str]:
     """A name of its own for everything, none of which a function that uses it hides by a local one."""
     taken: dict[str, Key] = {name: ("builtins", name) for name in dir(builtins)}
     names: dict[Key, str] = {}
@@ -427,7 +91,7 @@ def _flat_names(package: _Package, kept: set[Key], instead: Mapping[Key, Key], m
         hidden: set[Key] = set()
         for module, name in sorted(kept):
             if module:
-                rewriter = _Rewriter(package, module, instead, kept=kept, methods=methods, names=names)
+                rewriter = Rewriter(package, module, instead, kept=kept, methods=methods, names=names)
                 rewriter.rewritten(name)
                 hidden |= rewriter.shadowed
         if not hidden:
@@ -480,45 +144,6 @@ def _once(definitions: Iterable[tuple[str, ast.stmt]]) -> Iterator[tuple[str, as
         if text not in seen:
             seen.add(text)
             yield module, node
-
-
-def _kinds(node: ast.expr) -> list[ast.expr]:
-    """The classes of `isinstance`'s second argument."""
-    if isinstance(node, ast.Tuple):
-        return [kind for item in node.elts for kind in _kinds(item)]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return [*_kinds(node.left), *_kinds(node.right)]
-    return [node]
-
-
-def _arguments(args: ast.arguments) -> list[ast.arg]:
-    return [*args.posonlyargs, *args.args, *args.kwonlyargs, *(a for a in (args.vararg, args.kwarg) if a)]
-
-
-def _bound(function: ast.FunctionDef) -> set[str]:
-    """Names that are local to a function: arguments, and what its own body binds."""
-    names = {a.arg for a in _arguments(function.args)}
-    free: set[str] = set()
-    todo: list[ast.AST] = list(function.body)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.Global | ast.Nonlocal):
-            free |= set(node.names)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-            continue
-        elif isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-            walrus = [n.target.id for n in walk(node) if isinstance(n, ast.NamedExpr)]
-            names |= set(walrus)
-            continue
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            names.add(node.id)
-        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            names.add(node.name)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).split(".")[0])
-        todo += children(node)
-    return names - free
 
 
 def _key(address: str) -> Key:
