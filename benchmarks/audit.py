@@ -8,6 +8,7 @@ many it flags. `--five` asserts the five verdicts that the project stands on; `-
 import argparse
 import csv
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -101,16 +102,15 @@ def check_five(reports: dict[int, dict]) -> list[str]:
 
 
 def audited(repo: str, numbers: set[int], path: Path | None) -> dict[int, dict]:
-    out = path or Path(f"{Path(sys.argv[0]).stem}.reports.jsonl")
+    folder = tempfile.TemporaryDirectory()
+    out = path or Path(folder.name) / "reports.jsonl"
     if path is None:
-        out.unlink(missing_ok=True)
         for n in sorted(numbers):
             for event in audit_all(repo, out=out, prs=Range(n, n), jobs=1):
                 if isinstance(event, Progress) and event.done:
                     print(f"\r#{n}    ", end="", file=sys.stderr)
     reports = {int(r["target"].split("/")[-2]): r for r in read_reports(out)}
-    if path is None:
-        out.unlink(missing_ok=True)
+    folder.cleanup()
     return reports
 
 
