@@ -142,7 +142,6 @@ def memory(system: Recipe) -> dict[str, float]:
     """MiB at the peak of three steps in a fork, and what weights, gradients, state and kept tensors come to."""
     read, write = os.pipe()
     if os.fork() == 0:  # before this process has any freed memory to reuse
-        steady_heap()
         events = training(system).run()
         before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         for _ in range(3):
@@ -174,6 +173,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    steady_heap()  # as in a run
     system = recipe()
     late = replace(PR1009.train.phases[0], at=type("Now", (), {"__call__": lambda self, at, lr: True})())
     held = memory(system)
