@@ -30,7 +30,8 @@ BESIDE = {"recipes", "upstream"}
 ACROSS = {("packing", "quant"), ("run", "report"), ("run", "submit"), ("submit", "run"), ("submit", "report")}
 TOP = FLOORS[-3] | FLOORS[-2] | FLOORS[-1]
 # Files that answer before torch is loaded: what they need, they import when a command runs.
-LAZY = {"pargolf.cli", "pargolf", "pargolf.__main__", "pargolf.recipes.catalog"}
+LAZY = {"pargolf", "pargolf.__main__", "pargolf.recipes.catalog"}
+LAZY |= {f"pargolf.cli{part}" for part in ("", ".artifacts", ".data", ".recipes", ".results", ".runs", ".terminal")}
 # One meaning each, at two places: a fast path's twin, and the read-back of what was stored.
 SHARED_NAMES = {"reference": "kernels", "load": "core.spec and upstream"}
 

@@ -1,0 +1,61 @@
+"""Words on a terminal, nothing else: every command is one call of `pargolf.api`.
+
+Bad input ends in one line on standard error and exit code 2; nothing imports torch before it must, so `--help` and
+`recipes` answer at once. The commands stand in files by what they work on, and here in the order of `--help`.
+"""
+
+import typer
+
+from pargolf.cli import artifacts, data, recipes, results, runs
+from pargolf.cli.terminal import fail
+from pargolf.core.errors import UserError
+
+app = typer.Typer(
+    name="pargolf",
+    help="The workbench for byte-budget language models: train, pack, prove, score.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Prepare, fetch and check training and validation data.")
+app.add_typer(data_app, name="data")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure what a technique costs and gains.")
+app.add_typer(bench_app, name="bench")
+
+app.command()(runs.demo)
+app.command()(runs.train)
+app.command()(runs.pack)
+app.command()(runs.seeds)
+app.command()(runs.ablate)
+app.command()(runs.sweep)
+app.command(context_settings={"allow_interspersed_args": False})(results.compare)
+app.command()(results.report)
+app.command()(results.submit)
+app.command("import")(runs.import_)
+app.command()(artifacts.score)
+app.command()(artifacts.probe)
+app.command()(artifacts.inspect)
+app.command()(artifacts.generate)
+app.command()(recipes.recipes)
+app.command()(recipes.describe)
+app.command()(recipes.diff)
+app.command()(results.audit)
+app.command()(artifacts.forecast)
+bench_app.command("codec")(artifacts.codec)
+data_app.command("prepare")(data.prepare)
+data_app.command("fetch")(data.fetch)
+data_app.command("check")(data.check)
+
+
+def main() -> None:
+    """Run the command line. Mendable errors become one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}. Nothing that was there is lost; free the disk or mend the path.")
+    except KeyboardInterrupt:
+        fail("Interrupted before there was anything to keep. Run the command again.")

@@ -1,0 +1,189 @@
+"""Commands on an artifact: score it, prove it, look into it, let it write, weigh it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pargolf.cli.terminal import (
+    DataOpt,
+    DeviceOpt,
+    JsonOpt,
+    RecipeArg,
+    ScaleOpt,
+    SeedOpt,
+    ThreadsOpt,
+    console,
+    fail,
+    set_threads,
+    watch_run,
+)
+
+
+def score(
+    artifact: Annotated[Path, typer.Argument(help="A model.pargolf file.")],
+    data: DataOpt = Path("data"),
+    windows: Annotated[str | None, typer.Option(help="plain:256, sliding:256,64 or document:256,64.")] = None,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Learn, score first, as the artifact's recipe says.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop before so many are over, and say so.", min=0.0)] = None,
+    as_json: JsonOpt = False,
+    threads: ThreadsOpt = 0,
+    device: DeviceOpt = None,
+) -> None:
+    """Unpack an artifact and grade every validation token once."""
+    set_threads(threads)
+    from pargolf import api
+
+    events = api.score_events(artifact, data=data, windows=windows, adapt=adapt, seconds=seconds, device=device)
+    result = watch_run(events, quiet=as_json)
+    if result is None:  # another process of torchrun's speaks
+        return
+    if as_json:
+        print(json.dumps(result))
+        return
+    console.print(
+        f"[bold cyan]{result['bpb']:.6f}[/] bits per byte   {result['loss']:.6f} nats per token   {result['windows']}\n"
+        f"{result['tokens']:,} of {result['positions']:,} tokens graded, each once, over {result['bytes']:,} bytes "
+        f"in {result['seconds']:.1f} s"
+    )
+    if not result["complete"]:
+        console.print("[bold yellow]incomplete[/]: stopped in time; this is the score of what was graded")
+    if "verdict" in result:
+        console.print(result["verdict"])
+
+
+def probe(
+    target: Annotated[str, typer.Argument(help="A recipe, a model.pargolf file, or anybody's train_gpt.py.")],
+    scale: ScaleOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Prove that a model's grades are fair: causal, normalized, once, and by document where promised.
+
+    A script that defines no RECIPE is a foreign one: it is imported in a sandbox, and its own model is probed there.
+    """
+    set_threads(1)
+    from pargolf import api
+
+    verdicts = api.probe(target, scale=scale)
+    if as_json:
+        print(json.dumps(verdicts))
+    for row in () if as_json else verdicts:
+        mark = Text("ok  ", style="green") if row["holds"] else Text("FAIL", style="bold red")
+        console.print(mark, Text(f"{row['law']}: {row['evidence']}"))
+    if not all(row["holds"] for row in verdicts):
+        fail(f"{target} does not grade fairly: see the laws marked FAIL.")
+
+
+def inspect(artifact: Annotated[Path, typer.Argument(help="A model.pargolf file.")], as_json: JsonOpt = False) -> None:
+    """Show where every byte of an artifact goes."""
+    from pargolf import api
+
+    found = api.inspect(artifact)
+    if as_json:
+        print(json.dumps(found))
+        return
+    from pargolf.report.tables import roles_table
+
+    console.print(f"{found['recipe']}  digest {found['digest']}  {' '.join(found['codecs'])}  {found['bytes']:,} bytes")
+    console.print(roles_table(found["by_role"]))
+
+
+def generate(
+    artifact: Annotated[Path, typer.Argument(help="A model.pargolf file.")],
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    score: Annotated[str | None, typer.Option("--score", help="Price this text instead, in bits per token.")] = None,
+    tokens: Annotated[int, typer.Option(help="How many tokens at the most.", min=1)] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
+    documents: Annotated[int, typer.Option(help="How many documents, each begun anew.", min=1)] = 1,
+    seed: SeedOpt = 1337,
+    tokenizer: Annotated[Path | None, typer.Option(help="The .model file; beside the artifact when left out.")] = None,
+    threads: ThreadsOpt = 0,
+) -> None:
+    """Let a model go on from a prompt, or show what each token of a text costs it."""
+    set_threads(threads)
+    from pargolf import api
+
+    if score is not None:
+        priced = api.price_text(artifact, score, tokenizer=tokenizer)
+        for piece, bits in priced:
+            console.print(Text(piece, style=_heat(bits)), end="", soft_wrap=True)
+        total, size = sum(bits for _, bits in priced), len(score.encode())
+        console.print(f"\n{total:.1f} bits over {size} bytes: {total / max(size, 1):.3f} bits per byte", style="dim")
+        return
+    console.print(Text(prompt, style="bold"), end="")
+    written = api.generate(
+        artifact,
+        prompt=prompt,
+        tokens=tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        documents=documents,
+        tokenizer=tokenizer,
+    )
+    for piece in written:
+        console.print(Text(piece), end="", soft_wrap=True)
+    console.print()
+
+
+def _heat(bits: float) -> str:
+    """Colour of a token by its price: green where it was foreseen, red where it was a surprise."""
+    return next(
+        style for limit, style in ((2, "green"), (5, "default"), (9, "yellow"), (1e9, "bold red")) if bits < limit
+    )
+
+
+def forecast(
+    recipe: RecipeArg,
+    changes: Annotated[list[str] | None, typer.Argument(help="Rows to change, path=value.")] = None,
+    scale: ScaleOpt = None,
+    data: Annotated[Path | None, typer.Option(help="Data to be trained on; says which pieces no text has.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; guessed when left out.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Say what a recipe's artifact will weigh, before any training."""
+    from pargolf import api
+    from pargolf.core.spec import overrides
+
+    found = api.forecast(recipe, scale=scale, changes=overrides(changes or []), data=data, steps=steps)
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("role", "bytes", box=None, header_style="bold")
+    for name, size in found["by_role"].items():
+        table.add_row(Text(name), f"{size:,}")
+    console.print(table)
+    total, cap = found["total"], found["cap"]
+    console.print(
+        f"{found['model']:,} model + {found['code']:,} code = {total:,} bytes of {cap:,} ({total / cap:.1%}) "
+        + ("on the table's grids; packing solves for others and fills the cap" if found["fills"] else "")
+        + (f"; packing solves for coarser grids, under {cap:,}" if total > cap and not found["fills"] else "")
+        + f"; after {found['steps']:,} steps"
+    )
+
+
+def codec(
+    target: Annotated[Path, typer.Argument(help="A run folder, a model.pargolf, or any .safetensors file.")],
+    data: Annotated[Path | None, typer.Option(help="Data for bits per byte; the run's own when left out.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Compare codecs on a run's codes, and every published quantizer with ours on its weights."""
+    set_threads(1)
+    from pargolf import api
+
+    found = watch_run(api.bench_codec_events(target, data=data), quiet=as_json)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for rows in found.values():
+        table = Table(*(column.replace("_", " ") for column in rows[0]), box=None, header_style="bold")
+        for row in rows:
+            cells = (
+                f"{v:,}" if isinstance(v, int) else f"{v:.6g}" if isinstance(v, float) else v for v in row.values()
+            )
+            table.add_row(*map(Text, cells))
+        console.print(table)

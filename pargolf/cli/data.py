@@ -1,0 +1,79 @@
+"""Commands on training and validation data."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from pargolf.cli.terminal import ForceOpt, JsonOpt, console, fail, watch_run
+
+
+def prepare(
+    sources: Annotated[list[str], typer.Argument(help="Texts, .jsonl, folders; or the word `embedded`.")],
+    out: Annotated[Path, typer.Option(help="The data folder to make.")],
+    vocab: Annotated[int, typer.Option(help="Pieces of the tokenizer; 257 for plain bytes.")] = 1024,
+    val_fraction: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.1,
+    caseops: Annotated[bool, typer.Option("--caseops", help="Spell capitals as symbols of their own.")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="Use this .model or tokenizer.json; learn none.")] = None,
+    force: ForceOpt = False,
+) -> None:
+    """Turn text into a tokenizer and shards, split by document."""
+    from pargolf.data.folder import open_data
+    from pargolf.data.prepare import prepare
+
+    events = prepare(
+        sources, out, vocab=vocab, val_fraction=val_fraction, caseops=caseops, tokenizer=tokenizer, force=force
+    )
+    watch_run(events)
+    splits = open_data(out).meta["splits"]
+    for name in ("train", "val"):
+        row = splits[name]
+        console.print(f"{name:5} {row['documents']:,} documents, {row['tokens']:,} tokens, {row['bytes']:,} bytes")
+    console.print(f"-> {out}   next: pargolf data check {out}")
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="sp1024, or another variant that is published.")] = "sp1024",
+    out: Annotated[Path, typer.Option(help="Where the published folders go.")] = Path("data"),
+    shards: Annotated[int, typer.Option(help="Training shards, of 100 million tokens each.", min=0)] = 80,
+    repo: Annotated[str | None, typer.Option(help="Another data set of the hub, laid out as the official one.")] = None,
+    root: Annotated[str | None, typer.Option(help="The folder of its manifest.json.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are not the published ones.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Fetch the published shards and tokenizer from the Hugging Face hub; goes on where it stopped."""
+    from dataclasses import asdict
+
+    from pargolf.data.fetch import fetch
+
+    other = {key: value for key, value in (("repo", repo), ("root", root)) if value is not None}
+    found = watch_run(fetch(name, out, shards=shards, force=force, **other), quiet=as_json)
+    if as_json:
+        print(json.dumps(asdict(found), default=str))
+        return
+    console.print(f"{found.train_shards} training shards, {found.val_shards} of validation, at {found.revision[:12]}")
+    console.print(
+        f"{found.tokens:,} validation tokens are {found.bytes:,} bytes; nats per token / bits per byte = "
+        f"{found.constant:.7f}"
+    )
+    console.print(f"-> {found.folder}   next: pargolf data check {found.folder}")
+
+
+def check(folder: Annotated[Path, typer.Argument(help="A data folder.")], as_json: JsonOpt = False) -> None:
+    """Check shards, byte tables, the exact round trip, and the overlap of training and validation."""
+    from dataclasses import asdict
+
+    from pargolf.data.check import checks
+
+    rows = []
+    for finding in checks(folder):
+        rows.append(asdict(finding))
+        if not as_json:
+            mark = Text("ok  ", style="green") if finding.ok else Text("FAIL", style="bold red")
+            console.print(mark, Text(f"{finding.name}: {finding.summary}"))
+    if as_json:
+        print(json.dumps(rows))
+    if not all(row["ok"] for row in rows):
+        fail(f"{folder} is not sound: see the lines marked FAIL.")

@@ -1,0 +1,122 @@
+"""Commands on what runs came to: tests, pages, submissions, and the judge of anybody's."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pargolf.cli.terminal import JsonOpt, console, fail, watch_run
+from pargolf.core.errors import UserError
+
+
+def compare(
+    words: Annotated[list[str], typer.Argument(metavar="A... --against B...", help="Runs, or folders of runs.")],
+    as_json: JsonOpt = False,
+) -> None:
+    """Test whether runs A beat runs B (or one published number) by the record rule: .005 nats at p < .01."""
+    from pargolf import api
+    from pargolf.report.stats_tables import comparison_table
+
+    as_json = as_json or "--json" in words
+    words = [word for word in words if word != "--json"]
+    if words.count("--against") != 1:
+        raise UserError("Say against what: pargolf compare runs/new --against runs/old, or --against 1.1194.")
+    middle = words.index("--against")
+    test, rows = api.compare(words[:middle], against=words[middle + 1 :])
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        console.print(comparison_table(test, rows))
+
+
+def report(
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")],
+    out: Annotated[Path | None, typer.Option(help="The page; in the folder when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no page of ours.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Write the page of one run, or a board over many with their ablations and submissions."""
+    from pargolf import api
+
+    page = watch_run(api.report_events(paths, out=out, force=force), quiet=as_json)
+    if as_json:
+        print(json.dumps({"page": str(page)}))
+    else:
+        console.print(f"-> {page}", soft_wrap=True)
+
+
+def submit(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of one recipe, one per seed; or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="The folder to make: records/TRACK/DATE_NAME.")],
+    squeeze: Annotated[bool, typer.Option("--squeeze", help="Ship the script minified and compressed.")] = False,
+    artifacts: Annotated[bool, typer.Option("--artifacts", help="Put the artifacts in as well.")] = False,
+    author: Annotated[str, typer.Option(help="Your name.")] = "",
+    github_id: Annotated[str, typer.Option(help="Your name on GitHub.")] = "",
+    blurb: Annotated[str, typer.Option(help="A sentence or two on what is new.")] = "",
+    as_json: JsonOpt = False,
+) -> None:
+    """Write a submission: one script that needs none of this package, README, submission.json, logs."""
+    from dataclasses import asdict
+
+    from pargolf import api
+    from pargolf.report.stats_tables import spread_line
+
+    made = api.write_submission(
+        runs, out=out, squeeze=squeeze, artifacts=artifacts, author=author, github_id=github_id, blurb=blurb
+    )
+    if as_json:
+        print(json.dumps({**asdict(made), "path": str(made.path)}))
+        return
+    over = "" if made.total <= made.cap else "  OVER THE CAP"
+    console.print(f"script  {made.readable:,} bytes to read, {made.squeezed:,} squeezed; {made.code:,} shipped")
+    console.print(f"total   {made.total:,} bytes with the largest artifact, of {made.cap:,}{over}")
+    console.print(f"score   {spread_line(made.bpb)}")
+    console.print(f"-> {made.path}   next: pargolf audit {made.path}", soft_wrap=True)
+
+
+def audit(
+    target: Annotated[
+        str, typer.Argument(help="A records folder, a script, a run, git:REPO@REF; with --all git:REPO.")
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Judge every pull request head of a repository.")] = False,
+    prs: Annotated[str | None, typer.Option(help="With --all: only these, for example 1-2200.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="With --all: where the reports go, a line each; resumed when there.")
+    ] = Path("audit.jsonl"),
+    html: Annotated[Path | None, typer.Option(help="With --all: a folder of pages to browse.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="With --all: processes; one per core when left out.")] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Also import the script in a sandbox and probe its model.")
+    ] = False,
+    record: Annotated[
+        str | None, typer.Option(help="The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.")
+    ] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes."""
+    from pargolf.audit import batch, judge, verdict
+    from pargolf.audit.show import render
+
+    beaten = None if record is None else judge.record_of(record)
+    if not every:
+        report = judge.audit(target, run=run, record=beaten)
+        if as_json:
+            print(json.dumps(report.to_json(), ensure_ascii=False))
+        else:
+            console.print(render(report))
+        raise typer.Exit(0 if report.verdict == verdict.PASS else 2)
+    if run:
+        fail("--run executes one target's script at a time. Leave out --all.")
+    wanted = None if prs is None else batch.Range.parse(prs)
+    watch_run(batch.audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten))
+    reports = batch.read_reports(out)
+    counts = {word: sum(line["verdict"] == word for line in reports) for word in reversed(verdict.ORDER)}
+    console.print(
+        f"{len(reports):,} judged: " + ", ".join(f"{n:,} {word}" for word, n in counts.items()) + f"  -> {out}"
+    )
+    if html is not None:
+        from pargolf.audit.site import write_site
+        from pargolf.report.html import page
+
+        console.print(f"-> {write_site(reports, html, shell=page)}")

@@ -1,0 +1,90 @@
+"""What the commands share: options with one meaning each, threads, progress, and the one line of bad input."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pargolf.core.errors import UserError
+
+# A pipe has no width of its own; 80 columns would fold the long paths of a recipe.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+RecipeArg = Annotated[str, typer.Argument(help="A shipped recipe's name, or a .py file that defines RECIPE.")]
+DataOpt = Annotated[Path, typer.Option("--data", help="A folder of shards and a tokenizer.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ForceOpt = Annotated[bool, typer.Option("--force", help="Replace what the output folder holds.")]
+ThreadsOpt = Annotated[int, typer.Option("--threads", help="CPU threads; 0: what is fastest now.", min=0)]
+ScaleOpt = Annotated[
+    str | None, typer.Option("--scale", help="mini: the same system at a size a CPU trains in minutes.")
+]
+JobsOpt = Annotated[int, typer.Option("--jobs", help="How many runs side by side; they share the threads.", min=1)]
+DeviceOpt = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best there is when left out.")]
+SeedOpt = Annotated[int, typer.Option("--seed", help="Seed of the initial weights and the data's order.")]
+
+
+def fail(line: str) -> None:
+    """Say one line on standard error and leave with code 2."""
+    print(f"pargolf: {' '.join(line.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def set_threads(count: int) -> None:
+    """Set thread counts before torch is imported, where they still count; 0 takes what proves fastest just now.
+
+    Threads sleep while they wait: those that spin take a shared core from the very thread they are waiting for.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if count:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+    from pargolf.core.world import settle_threads
+
+    settle_threads()
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Read `42,314,999`."""
+    if not all(word.strip().isdigit() for word in text.split(",")):
+        raise UserError(f"{option} takes whole numbers, as 42,314,999; not '{text}'.")
+    return [int(word) for word in text.split(",")]
+
+
+def watch_run(events: Iterable[Any], *, quiet: bool = False) -> Any:
+    """Draw progress while `events` run; returns the last thing that is no event."""
+    from pargolf.core import events as kinds
+    from pargolf.report.live import draw
+
+    last: Any = None
+
+    def only_events() -> Iterable[Any]:
+        nonlocal last
+        for event in events:
+            if isinstance(event, kinds.Event):
+                yield event
+            else:
+                last = event
+
+    passed = only_events() if quiet else draw(only_events(), Console(stderr=True))
+    for _ in passed:
+        pass
+    return last
+
+
+def finish_run(events: Iterable[Any], out: Path) -> None:
+    """Watch a run to its end and print its table."""
+    from pargolf.report.tables import result_table
+
+    result = watch_run(events)
+    if result is None:  # one process of several; the first one speaks
+        return
+    console.print(result_table(result))
+    console.print(f"report  {(out / 'report.html').resolve()}")
+    if result["interrupted"]:
+        fail("Interrupted: what was trained so far is packed and scored. Add --force to run it again in full.")
