@@ -29,7 +29,7 @@ from pargolf.evaluate.adapt import score_adapted
 from pargolf.evaluate.adapt_chunks import SGD, AdamW
 from pargolf.evaluate.adapt_documents import LowRank, Phases
 from pargolf.evaluate.probes import stir
-from pargolf.evaluate.tilt import CountTilt
+from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import QAT, Quantize
@@ -263,6 +263,7 @@ LEARNERS = (
     LOW_RANK,
     replace(LOW_RANK, warm=True, phases=Phases((3, 5), SGD(lr=0.05, epochs=2, chunk=48, batch=2))),
     CountTilt(orders=(1, 2), adapter=AdamW(lr=0.002, chunk=64, batch=2)),
+    HintTilt(contexts=(2,), threshold=0.5, adapter=replace(LOW_RANK, warm=True)),
 )
 
 

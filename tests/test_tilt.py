@@ -18,7 +18,7 @@ from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.evaluate.adapt_documents import LowRank
 from pargolf.evaluate.probes import LedgerGrader, probe, stream
 from pargolf.evaluate.tilt import CountTilt, HintTilt
-from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding
+from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, document_spans, document_starts
 
 VOCAB, BOS = 32, 1
 HINT = HintTilt(contexts=(2, 4), threshold=0.6, boost=1.5)
@@ -51,10 +51,10 @@ def run(tokens, windows, adapter, **options):
     return found
 
 
-def log_probabilities(tokens, windows):
+def log_probabilities(tokens, windows, spans=()):
     """The model's own, for each position, in float64."""
     out = []
-    for window in windows.over(len(tokens) - 1):
+    for window in windows.over(len(tokens) - 1, starts=[begin for begin, _ in spans]):
         ids = torch.tensor(tokens[window.start : window.end].astype(np.int64))[None]
         with torch.no_grad():
             out.append(rough()(ids, first=window.first - window.start)[0].double().log_softmax(-1).numpy())
@@ -90,6 +90,57 @@ def test_a_hint_multiplies_one_probability_and_the_rest_makes_room(windows):
             p /= 1 + q * (np.exp(HINT.boost) - 1)
         assert found[t] == pytest.approx(-np.log(p[tokens[t + 1]]), abs=1e-5)
     assert hits > 50
+
+
+STILL = LowRank(rank=2, lr=1e-30, chunk=5, batch=1, warm=True, globs=("mlp.*",))
+TURNS = dataclasses.replace(HINT, adapter=STILL)
+
+
+def documents(n=200, seed=0):
+    tokens = text(n, seed)
+    tokens[[0, 31, 32, 90, 150]] = BOS
+    return tokens
+
+
+def test_documents_that_take_turns_are_hinted_by_themselves_and_by_those_before():
+    """One at a time: all before. Side by side: none but themselves, until the first of them is finished."""
+    tokens, windows = documents(), PerDocument(64, 8)
+    spans = list(document_spans(200, document_starts(tokens, BOS)))
+    own = log_probabilities(tokens, windows, spans)
+    alone = run(tokens, windows, TURNS).score.nats_N
+    together = run(
+        tokens, windows, dataclasses.replace(TURNS, adapter=dataclasses.replace(STILL, batch=9))
+    ).score.nats_N
+    hits, lag = Counter(), 0
+    for begin, stop in spans:
+        for t in range(begin, stop):
+            before = [tokens[a : b + 1].tolist() for a, b in spans if b <= begin]
+            hints = {}
+            for known in (0, len(before)):
+                for order in HINT.contexts if t else ():
+                    parts = [*before[:known], tokens[begin : t + 1].tolist()]
+                    after = followed_in(parts, order) if t - begin + 1 >= order else Counter()
+                    top = min(after, key=lambda token: (-after[token], token), default=None)
+                    if top is not None and after[top] >= HINT.threshold * after.total():
+                        hints[known] = top
+            nats = {known: hinted(own[t], hints.get(known), tokens[t + 1]) for known in (0, len(before))}
+            assert alone[t] == pytest.approx(nats[len(before)], abs=1e-5)
+            hits[len(before) in hints] += 1
+            lag += abs(together[t] - nats[0]) < 1e-5
+    assert hits[True] > 50 and lag > 150 and not np.allclose(alone, together, atol=1e-3)
+
+
+def followed_in(parts, order):
+    """What followed the last `order` tokens of the last part, in any of the parts."""
+    end = parts[-1][len(parts[-1]) - order :]
+    return Counter(p[i + order] for p in parts for i in range(len(p) - order) if p[i : i + order] == end)
+
+
+def hinted(logp, hint, target):
+    push = np.zeros(VOCAB)
+    if hint is not None:
+        push[hint] = HINT.boost
+    return -normalized(logp + push)[target]
 
 
 def test_learned_pushes_equal_a_slow_twin():
@@ -131,12 +182,22 @@ def test_grades_do_not_depend_on_how_windows_are_batched(tilt):
     np.testing.assert_allclose(run(text(), Sliding(16, 5), tilt, batch_windows=7).score.nats_N, one, atol=1e-5)
 
 
+APART = [
+    LowRank(rank=2, alpha=2.0, lr=0.05, chunk=5, batch=batch, warm=warm, globs=("mlp.*",))
+    for batch, warm in ((1, True), (3, True), (3, False))
+]
 LEARNING = dataclasses.replace(COUNT, adapter=SGD(lr=0.05, epochs=1, chunk=24, batch=2))
 
 
 @pytest.mark.parametrize(
     ("tilt", "windows"),
-    [(HINT, Plain(32)), (COUNT, Sliding(16, 8)), (COUNT, PerDocument(16, 4)), (LEARNING, Sliding(16, 8))],
+    [
+        (HINT, Plain(32)),
+        (COUNT, Sliding(16, 8)),
+        (COUNT, PerDocument(16, 4)),
+        (LEARNING, Sliding(16, 8)),
+        *((dataclasses.replace(HINT, adapter=apart), PerDocument(16, 4)) for apart in APART),
+    ],
     ids=str,
 )
 def test_tilts_keep_the_laws(tilt, windows):
@@ -188,6 +249,6 @@ def test_what_makes_no_sense_says_so(make, hint):
         make()
 
 
-@pytest.mark.parametrize("tilt", [*BOTH, dataclasses.replace(COUNT, adapter=SGD())], ids=str)
+@pytest.mark.parametrize("tilt", [*BOTH, dataclasses.replace(COUNT, adapter=SGD()), TURNS], ids=str)
 def test_a_tilt_is_data(tilt):
     assert load_spec(json.loads(json.dumps(dump(tilt)))) == tilt

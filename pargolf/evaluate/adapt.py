@@ -65,7 +65,10 @@ class Adapter(Protocol):
     With `by_document` each document is a pass of its own, and documents may take turns.
     """
 
-    by_document: ClassVar[bool]
+    @property
+    def by_document(self) -> bool:
+        """Whether documents are graded apart."""
+        ...
 
     def run(
         self,

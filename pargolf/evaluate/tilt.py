@@ -17,8 +17,9 @@ which is AdaGrad (Duchi, Hazan, Singer 2011) on the log-likelihood of a log-line
 but the buckets: how often a was seen there (1, 2-3, 4-7, ... 32 or more), and in which share of the context's visits.
 
 Everything is read off the ids that a predictor is shown, position by position, window after window; so the windows have
-to follow each other as they do in one pass over the stream. The tables are dictionaries of this process: a few hundred
-bytes and a few microseconds for each token and context, so this is for validation texts of some millions of tokens.
+to follow each other as they do in one pass over the stream. Where documents take turns (`LowRank`), a hint is from the
+document's own text so far and from those before it. The tables are dictionaries of this process: a few hundred bytes
+and a few microseconds for each token and context, so this is for validation texts of some millions of tokens.
 """
 
 from bisect import bisect_right
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapt import Adapter, Book, Unadapted, Work
 from pargolf.evaluate.score import Predictor
-from pargolf.evaluate.windows import IntArray, Window, Windows
+from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
 
 _COUNTS, _SHARES = 6, (0.04, 0.15, 0.4, 0.8)
 _BUCKETS = _COUNTS * (len(_SHARES) + 1)
@@ -56,12 +57,16 @@ class HintTilt:
     threshold: float = 0.8
     boost: float = 2.625
     adapter: Adapter | None = None
-    by_document: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check(self.contexts, self.adapter)
+        _check(self.contexts)
         if not 0 < self.threshold <= 1:
             raise UserError(f"a hint's threshold is a share above 0 and at most 1, not {self.threshold}")
+
+    @property
+    def by_document(self) -> bool:
+        """As the adapter does it."""
+        return self.adapter is not None and self.adapter.by_document
 
     def run(
         self,
@@ -74,8 +79,12 @@ class HintTilt:
         device: torch.device | str,
     ) -> Iterator[Work]:
         """Grade everything tilted, while the adapter does its part."""
-        book = _Tilted(ledger, windows, self.contexts, self._hint, np.array([self.boost]), lr=0.0)
-        adapter = self.adapter or Unadapted()
+        adapter, weights = self.adapter or Unadapted(), np.array([self.boost])
+        book: Book
+        if self.by_document:
+            book = _TiltedApart(ledger, starts, self.contexts, self._hint, weights)
+        else:
+            book = _Tilted(ledger, windows, self.contexts, self._hint, weights, lr=0.0)
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
     def _hint(self, found: list[_Followed | None]) -> list[_Push]:
@@ -99,7 +108,9 @@ class CountTilt:
     by_document: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check(self.orders, self.adapter)
+        _check(self.orders)
+        if self.adapter is not None and self.adapter.by_document:
+            raise UserError("counts learn along one text, and documents that take turns are many: tilt by chunks")
         if self.lr <= 0:
             raise UserError("a tilt that learns needs a learning rate above 0")
 
@@ -120,6 +131,9 @@ class CountTilt:
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
 
+_Pushes = Callable[[list[_Followed | None]], list[_Push]]
+
+
 class _Tilted:
     """A book whose predictors are tilted: what an adapter writes its grades in, in place of the ledger.
 
@@ -131,7 +145,7 @@ class _Tilted:
         ledger: Book,
         windows: Windows,
         orders: tuple[int, ...],
-        pushes: Callable[[list[_Followed | None]], list[_Push]],
+        pushes: _Pushes,
         weights: NDArray[np.float64],
         *,
         lr: float,
@@ -174,14 +188,12 @@ class _Tilted:
     def _tilt(self, ids: list[int], logits_SV: Tensor) -> Tensor:
         """One window's tilted logits; `ids` are its inputs, the first of which was the last window's last target."""
         self._learn(ids)
-        found = [self._pushes(self._memory.step(token)) for token in ids]
-        at = np.array([(s, *push) for s, pushes in enumerate(found) for push in pushes], dtype=np.int64).reshape(-1, 3)
-        pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
-        flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
-        push = torch.from_numpy(self._weights[pushed.weight]).to(logits_SV)
-        tilted_SV = logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV)
+        memory = self._memory
+        found = [self._pushes([memory.after(key) for key in memory.step(token)]) for token in ids]
+        tilted_SV, pushed = _tilt(logits_SV, ids, found, self._weights)
         if self._lr:
             row = torch.from_numpy(pushed.position).to(logits_SV.device)
+            flat = row * logits_SV.shape[1] + torch.from_numpy(pushed.token).to(row)
             pushed.chance = (tilted_SV.flatten()[flat] - tilted_SV.logsumexp(-1)[row]).exp().double().cpu().numpy()
             self._expected = pushed
         return tilted_SV
@@ -196,6 +208,78 @@ class _Tilted:
         gradient = np.bincount(before.weight, weights=wrong, minlength=len(self._weights))
         self._squares += gradient**2
         self._weights += self._lr * gradient / np.sqrt(self._squares)
+
+
+class _TiltedApart:
+    """As `_Tilted`, for documents that take turns: tilted by a document's own text so far, and by documents before it.
+
+    Of those it counts the ones that have no unfinished document before them: so whichever turns they take, no grade
+    depends on text that stands after it in the stream. (Pull request 2135 counts all text before a position.)
+    """
+
+    def __init__(
+        self,
+        ledger: Book,
+        starts: IntArray,
+        orders: tuple[int, ...],
+        pushes: _Pushes,
+        weights: NDArray[np.float64],
+    ) -> None:
+        self.positions = ledger.positions
+        self.graded = ledger.graded
+        self.world = ledger.world
+        self._ledger = ledger
+        self._pushes = pushes
+        self._weights = weights
+        self._orders = orders
+        self._spans = list(document_spans(ledger.positions, starts))
+        self._before = _Memory(orders)
+        self._own: dict[int, _Memory] = {}
+        self._finished: set[int] = set()
+        self._counted = 0  # documents that are in `_before`
+
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
+        """Show the predictor windows of different documents and write down the grades that it gets tilted."""
+        documents = [bisect_right(self._spans, (window.first, self.positions)) - 1 for window in batch]
+        rows = range(len(batch))[self.world.share(len(batch))] if mine is None else mine
+
+        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
+            logits_BSV = predictor(ids_BT, first=first)
+            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
+                return logits_BSV  # the ledger says what is wrong with them
+            shown = zip(rows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
+            return torch.stack([self._tilt(documents[row], ids, logits_SV) for row, ids, logits_SV in shown])
+
+        self._ledger.grade(tilted, batch, device=device, mine=rows)
+        ends = zip(documents, batch, strict=True)
+        self._finished |= {document for document, window in ends if window.end == self._spans[document][1]}
+        while self._counted in self._finished:
+            self._count(self._counted)
+            self._counted += 1
+
+    def _tilt(self, document: int, ids: list[int], logits_SV: Tensor) -> Tensor:
+        own = self._own.setdefault(document, _Memory(self._orders))
+        found = []
+        for token in ids:
+            keys = own.step(token)
+            found.append(self._pushes([_together(self._before.after(key), own.after(key)) for key in keys]))
+        return _tilt(logits_SV, ids, found, self._weights)[0]
+
+    def _count(self, document: int) -> None:
+        """Let the documents after this one know it."""
+        begin, stop = self._spans[document]
+        self._before.begin()
+        for token in self.graded(begin, stop + 1).tolist():
+            self._before.step(token)
+        self._own.pop(document, None)
+        self._finished.remove(document)
 
 
 @dataclass
@@ -217,16 +301,24 @@ class _Memory:
         self._text = bytearray()  # the last tokens, four bytes each, so that a slice of it is a context's key
         self._after: dict[bytes, _Followed | int] = {}
 
-    def step(self, token: int) -> list[_Followed | None]:
-        """Count the token after each context that it follows; returns what followed the contexts that it ends."""
-        for width in self._widths:
-            if len(self._text) >= width:
-                self._count(bytes(self._text[-width:]), token)
-        self._text += token.to_bytes(4, "little")
-        del self._text[: -self._widths[-1]]
-        return [
-            self._look_up(bytes(self._text[-width:])) if len(self._text) >= width else None for width in self._widths
-        ]
+    def begin(self) -> None:
+        """Forget the last tokens, so that no context reaches from one document into the next."""
+        self._text.clear()
+
+    def step(self, token: int) -> list[bytes | None]:
+        """Count the token after each context that it follows; returns the contexts that it ends, None: too long yet."""
+        text, widths = self._text, self._widths
+        for width in widths:
+            if len(text) >= width:
+                self._count(bytes(text[-width:]), token)
+        text += token.to_bytes(4, "little")
+        del text[: -widths[-1]]
+        return [bytes(text[-width:]) if len(text) >= width else None for width in widths]
+
+    def after(self, context: bytes | None) -> _Followed | None:
+        """What followed a context, how often, and under `_TOTAL` how often anything did; None where nothing did."""
+        held = None if context is None else self._after.get(context)
+        return {held: 1, _TOTAL: 1} if isinstance(held, int) else held
 
     def _count(self, context: bytes, token: int) -> None:
         held = self._after.get(context)
@@ -238,9 +330,23 @@ class _Memory:
         held[token] = held.get(token, 0) + 1
         held[_TOTAL] += 1
 
-    def _look_up(self, context: bytes) -> _Followed | None:
-        held = self._after.get(context)
-        return {held: 1, _TOTAL: 1} if isinstance(held, int) else held
+
+def _together(a: _Followed | None, b: _Followed | None) -> _Followed | None:
+    """What followed a context in either of two texts."""
+    if a is None or b is None:
+        return a or b
+    return {token: a.get(token, 0) + b.get(token, 0) for token in {**a, **b}}
+
+
+def _tilt(
+    logits_SV: Tensor, ids: list[int], found: list[list[_Push]], weights: NDArray[np.float64]
+) -> tuple[Tensor, _Pushed]:
+    """Logits with the pushes of each position added, and what was pushed."""
+    at = np.array([(s, *push) for s, pushes in enumerate(found) for push in pushes], dtype=np.int64).reshape(-1, 3)
+    pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
+    flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
+    push = torch.from_numpy(weights[pushed.weight]).to(logits_SV)
+    return logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV), pushed
 
 
 def _followers(found: list[_Followed | None]) -> list[_Push]:
@@ -262,8 +368,6 @@ def _bucket(count: int, total: int) -> int:
     return min(count.bit_length(), _COUNTS) - 1 + _COUNTS * share
 
 
-def _check(orders: tuple[int, ...], adapter: Adapter | None) -> None:
+def _check(orders: tuple[int, ...]) -> None:
     if not orders or any(a >= b for a, b in pairwise((0, *orders))):
         raise UserError(f"contexts of {orders} tokens should be rising lengths, for example (1, 2, 4)")
-    if adapter is not None and adapter.by_document:
-        raise UserError("documents that take turns have no one text before them to count in: tilt an adapter by chunks")

@@ -17,13 +17,14 @@ Known faults, beside those of 1855
 
 Its pedigree has AWQ-lite (1908, 1945, 2014: `quant.protect=AWQ()`), but its own script has none of it.
 
-Not as published, beside 1855's list: the tilt is left out. Ours (`HintTilt`) counts what has been graded, and documents
-that take turns have no one text before them.
+Not as published, beside 1855's list: the tilt counts a document's own text so far and the documents before it that are
+finished, so that no grade depends on text that was not graded yet.
 """
 
 from pargolf.core.spec import edit
 from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.evaluate.adapt_documents import LowRank, Phases
+from pargolf.evaluate.tilt import HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.quant.gptq import GPTQ
@@ -48,12 +49,17 @@ RECIPE = edit(
         "quant.correct": LQER(tensors=3, rank=4, group=32),
         "plain": Plain(2560),
         "windows": PerDocument(2560, 48),
-        "adapt": LowRank(
-            rank=80,
-            lr=0.00008,
-            warm=True,
-            globs=("attn.q", "attn.v", "attn.out", "mlp.*"),
-            phases=Phases((2500,), SGD(lr=0.001, epochs=1)),
+        "adapt": HintTilt(
+            contexts=(15,),
+            threshold=0.8,
+            boost=2.625,
+            adapter=LowRank(
+                rank=80,
+                lr=0.00008,
+                warm=True,
+                globs=("attn.q", "attn.v", "attn.out", "mlp.*"),
+                phases=Phases((2500,), SGD(lr=0.001, epochs=1)),
+            ),
         ),
         "reported": Reported(bpb=1.05651, bytes=15_947_490, steps=4994, seconds=599.7),
     },
