@@ -229,7 +229,7 @@ def sweep(found: Found, spans: Sequence[str | Span], **options: Any) -> Swept:
 def ablate_events(
     found: Found,
     *,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     base: Found | None = None,
     edits: Edits | None = None,
@@ -246,6 +246,7 @@ def ablate_events(
     Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the
     parts that `base` does not have (None: the recipe that a repaired one repairs, else the baseline). `only`: globs of
     labels. `plain` scores over the plain windows alone, without adaptation. `changes` (as `train.steps`) go to all.
+    `data`: a folder, or several of the same text, of which a part with another vocabulary takes the one in its own.
     """
     whole = recipe(found, scale=scale, changes=changes)
     if edits is None and base is None and not isinstance(found, Recipe):
@@ -261,9 +262,15 @@ def ablate_events(
         variants = {label: in_plain_windows(variant) for label, variant in variants.items()}
     variants = chosen(variants, only)
     named = found.name if isinstance(found, Recipe) else found
-    for event in run_ablations(
-        whole, variants, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=f"pargolf ablate {named}"
-    ):
+    first, *others = map(open_data, [data] if isinstance(data, str | Path) else data)
+    asked: dict[str, Any] = {
+        "seeds": seeds,
+        "others": others,
+        "jobs": jobs,
+        "device": device,
+        "command": f"pargolf ablate {named}",
+    }
+    for event in run_ablations(whole, variants, first, out, **asked):
         yield [worth_row(worth) for worth in event] if isinstance(event, list) else event
 
 

@@ -22,15 +22,21 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
+def texts(tmp_path_factory):
     """Thirty short texts that share nothing but their words."""
     folder = tmp_path_factory.mktemp("texts")
     words = "the state of our union is strong and its people are free to speak write read think".split()  # noqa: SIM905
     for i in range(30):
         picks = [words[int(b) % len(words)] for b in hashlib.sha256(str(i).encode()).digest() * 4]
         (folder / f"{i:02}.txt").write_text(" ".join(picks) + f"\nNumber {i}, café № {i * i}.\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(texts, tmp_path_factory):
+    """The texts prepared."""
     out = tmp_path_factory.mktemp("data") / "prepared"
-    for _ in prepare([folder], out, vocab=300):
+    for _ in prepare([texts], out, vocab=300):
         pass
     return out
 

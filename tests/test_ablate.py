@@ -11,6 +11,7 @@ from rich.console import Console
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
+from pargolf.data.prepare import prepare
 from pargolf.model.init import Normal
 from pargolf.model.smear import SmearGate
 from pargolf.model.xsa import XSA
@@ -76,6 +77,26 @@ def test_every_edit_of_the_house_fits_it_and_changes_it():
     assert catalog.ablations("baseline") == {}
 
 
+def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
+    house, edits = catalog.find("house"), catalog.ablations("house")
+    rows = [
+        {"part": label, "worth": n / 100, "low": n / 100 - 0.002, "high": n / 100 + 0.002}
+        for n, label in enumerate(edits)
+    ]
+    whole = {"part": "", "worth": None, "scores": {"1": 2.0, "2": 2.0}}
+    text = catalog.describe(house, edits=edits, found={"rows": [whole, *rows], "steps": 7, "counts": "all"})
+    system, measured = text.replace("\N{NO-BREAK SPACE}", " ").split("\nmeasured\n")
+    beside = {line.split("| ")[1]: line for line in system.splitlines() if "| " in line}
+    for n, label in enumerate(edits):
+        said = f"{label.removeprefix('+ ')} +.{n:02}00 ±.0020"
+        assert said in (measured if label.startswith("+ ") else beside), label
+    for said, row in beside.items():
+        for label, part in (("smear gate", "SmearGate()"), ("4,096 pieces", "4096"), ("GPTQ", "GPTQ(batches=4)")):
+            assert not said.startswith(label) or part in row
+    assert "runs of 7 steps, seeds 1, 2" in measured
+    assert catalog.describe(house) == catalog.describe(house, edits=edits, found={})
+
+
 def test_edits_are_read_as_overrides_with_a_label():
     assert parse_edits(["no gate: model.stream=[] train.steps=3", "model.blocks[-4:].attn.q_gain=4"]) == {
         "no gate": {"model.stream": (), "train.steps": 3},
@@ -134,6 +155,25 @@ def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(ablated, d
     assert again == pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
     assert again == [row for row in tables[-1] if row["part"] in ("", *edits)]
     assert times == {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}  # what ran is not run again
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_part_with_another_vocabulary_takes_the_text_in_its_pieces(texts, data, quick_code, tmp_path, jobs):
+    """In turn and side by side; and says so where there is none, or where it is another text."""
+    for name, source, pieces in (("fewer", texts, 280), ("other", texts / "00.txt", 281)):
+        for _ in prepare(
+            [source] * 1 if source.is_dir() else [source, texts / "01.txt"], tmp_path / name, vocab=pieces
+        ):
+            pass
+    edits = {"300 pieces (280)": {"model.vocab": 280}, "+ 281": {"model.vocab": 281}, "+ 290": {"model.vocab": 290}}
+    folders = [data, tmp_path / "fewer", tmp_path / "other"]
+    rows = pargolf.ablate(RECIPE, edits=edits, data=folders, out=tmp_path / "out", seeds=[1], plain=True, jobs=jobs)
+    whole, fewer, other, none = rows
+    result = json.loads((tmp_path / "out" / "300-pieces-280" / "seed-1" / "result.json").read_text())
+    assert fewer["worth"] == fewer["bpb"] - whole["bpb"] and result["val_tokens"] > 0
+    kept = (tmp_path / "out" / "300-pieces-280" / "seed-1" / "tokenizer.model").read_bytes()
+    assert kept == (tmp_path / "fewer" / "tokenizer.model").read_bytes()
+    assert "other validation documents" in other["failed"] and "--vocab 290" in none["failed"]
 
 
 def test_the_plot_has_a_row_for_each_part_and_says_what_helps():

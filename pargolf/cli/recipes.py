@@ -24,12 +24,16 @@ def recipes(as_json: JsonOpt = False) -> None:
 
 
 def describe(recipe: RecipeArg, scale: ScaleOpt = None, as_json: JsonOpt = False) -> None:
-    """Print a whole system, row by row."""
+    """Print a whole system, row by row, and beside its rows what they were measured to be worth."""
     from pargolf import api
     from pargolf.core.spec import dump
 
     found = api.recipe(recipe, scale=scale)
-    print(json.dumps(dump(found)) if as_json else catalog.describe(found))
+    if as_json:
+        print(json.dumps(dump(found)))
+        return
+    notes = {} if scale else {"edits": catalog.ablations(recipe), "found": catalog.measured(recipe)}
+    print(catalog.describe(found, **notes))
 
 
 def diff(a: RecipeArg, b: RecipeArg, as_json: JsonOpt = False) -> None:

@@ -147,7 +147,9 @@ def ablate(
     only: Annotated[list[str] | None, typer.Option("--only", help="Labels to run, as '+ *'; may be repeated.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Score over plain windows alone, without adapting.")] = False,
     seeds: Annotated[str, typer.Option(help="Which seeds, with commas between.")] = "42,314,999",
-    data: DataOpt = Path("data"),
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Prepared text; again for the same text in other pieces.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs go, a folder per part.")] = Path("runs/ablation"),
     scale: ScaleOpt = None,
     jobs: JobsOpt = 1,
@@ -173,7 +175,7 @@ def ablate(
         only=only or (),
         plain=plain,
         seeds=whole_numbers(seeds, "--seeds"),
-        data=data,
+        data=data or [Path("data")],
         out=out,
         scale=scale,
         changes=overrides(changes or []),

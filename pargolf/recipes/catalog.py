@@ -7,7 +7,10 @@ so that listing costs no torch. A recipe of one's own is the path of a `.py` fil
 
 import ast
 import importlib.util
-from collections.abc import Iterable
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
     from pargolf.run.recipe import Recipe
 
 _HERE = Path(__file__).parent
+_NOTES = 70
+"""The column in which `describe` says what a row is worth."""
+_FOLLOWS = "  parameters "
+"""A row that nobody sets."""
+
+Edits = Mapping[str, Mapping[str, Any]]
 
 
 def names() -> list[str]:
@@ -52,8 +61,43 @@ def ablations(found: str) -> dict[str, dict[str, Any]]:
     return edits
 
 
-def describe(recipe: "Recipe") -> str:
-    """The whole system as text: a heading per part, a row per setting, runs of equal blocks once, defaults left out."""
+def measured(found: str) -> dict[str, Any]:
+    """The `ablation.json` that is kept beside a recipe's file, as NAME.ablation.json; empty where there is none.
+
+    Raises `UserError` where that is no ablation's.
+    """
+    path = (_HERE / f"{found}.py" if found in names() else Path(found)).with_suffix(".ablation.json")
+    if not path.is_file():
+        return {}
+    try:
+        known = json.loads(path.read_bytes())
+        assert known["rows"][0]["part"] == ""
+    except (ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
+        raise UserError(f"{path} is no ablation. Copy the ablation.json of `pargolf ablate {found}` there.") from error
+    return dict(known)
+
+
+def describe(recipe: "Recipe", *, edits: Edits | None = None, found: Mapping[str, Any] | None = None) -> str:
+    """The whole system as text: a heading per part, a row per setting, runs of equal blocks once, defaults left out.
+
+    `edits` and what an ablation `found` of them add to each row that an edit takes away what it is worth.
+    """
+    from pargolf.run.ablate import edited_parts
+
+    lines = _system(recipe)
+    worths = {row["part"]: row for row in (found or {}).get("rows", ()) if row["part"] and row["worth"] is not None}
+    notes: dict[str, list[str]] = {}
+    for label, changes in (edits or {}).items():
+        if label in worths and not label.startswith("+ "):
+            left = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
+            row = next(line for line in lines if line not in left and not line.startswith(_FOLLOWS))
+            notes.setdefault(row, []).append(f"{label} {_worth(worths[label])}")
+    out = [line for row in lines for line in _noted(row, notes.get(row, []))]
+    return "\n".join(out + (_left_out(found, worths) if found else []) + ["", f"digest {recipe.digest}"])
+
+
+def _system(recipe: "Recipe") -> list[str]:
+    """The rows of `describe`."""
     from pargolf.core.spec import show
     from pargolf.run.forecast import parameters
 
@@ -73,14 +117,42 @@ def describe(recipe: "Recipe") -> str:
         lines += _table(getattr(phase.weights, "table", ()))
     lines += ["", "artifact", *_table(quant.table)]
     lines += [_row("pruned", show(quant.pruned))] if quant.pruned else []
+    lines += _settings(quant, but=("table", "pruned"))
     lines += [_row("codec", "range coder" if recipe.codec is None else show(recipe.codec))]
     lines += ["", "scoring", _row("plain", str(recipe.plain)), _row("windows", str(recipe.windows))]
     shown = ("name", "source", "model", "train", "quant", "codec", "plain", "windows", "budget", "reported")
     lines += _settings(recipe, but=shown)
     seconds = f"{budget.train_seconds:g} s to train, {budget.eval_seconds:g} s to score"
     lines += ["", "budget", _row("caps", f"{budget.bytes:,} bytes, {seconds}"), _row("counts", budget.counts)]
-    lines += _settings(recipe.reported, but=())
-    return "\n".join([*lines, "", f"digest {recipe.digest}"])
+    return [*lines, *_settings(recipe.reported, but=())]
+
+
+def _worth(row: Mapping[str, Any]) -> str:
+    """Bits per byte gained, and half the 95 % interval."""
+    spread = "" if row["low"] is None else f" ±{(row['high'] - row['low']) / 2:.4f}"
+    return re.sub(r"(?<=[-+±])0(?=\.)", "", f"{row['worth']:+.4f}{spread}")
+
+
+def _noted(row: str, notes: list[str]) -> list[str]:
+    """A row with its notes, the first beside its last line where there is room, the others below."""
+    *above, last = row.split("\n")
+    beside = notes and len(last) < _NOTES
+    first = f"{last:<{_NOTES}}| {notes[0]}" if beside else last
+    return [*above, first, *(f"{'':<{_NOTES}}| {note}" for note in notes[bool(beside) :])]
+
+
+def _left_out(found: Mapping[str, Any], worths: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How the notes were measured, and what was tried and is not there, best first."""
+    seeds = ", ".join(found["rows"][0]["scores"])
+    bound = f"{found['steps']:,} steps" if found["steps"] else f"{found['seconds']:g} s"
+    counted = " of a processor" if found["counts"] == "cpu" and not found["steps"] else ""
+    how = f"bits per byte gained, ± half of the 95 % interval: runs of {bound}{counted}, seeds {seeds}"
+    tried = [row for label, row in worths.items() if label.startswith("+ ")]
+    tried.sort(key=lambda row: -float(row["worth"]))
+    words = [f"{row['part'].removeprefix('+ ')} {_worth(row)}".replace(" ", "\N{NO-BREAK SPACE}") for row in tried]
+    shown = textwrap.wrap("; ".join(words), 90, break_on_hyphens=False)
+    rows = [_row("" if number else "tried and left out", line) for number, line in enumerate(shown)]
+    return ["", "measured", _row("beside a row", how), *rows]
 
 
 def diff(a: "Recipe", b: "Recipe") -> dict[str, tuple[str | None, str | None]]:

@@ -18,7 +18,7 @@ Each was tried at this scale and at no other, in short runs of one seed (docs/LO
 from typing import Any
 
 from pargolf.core.budget import Budget
-from pargolf.data.stream import Sequential, Shuffled
+from pargolf.data.stream import Sequential, Shuffled, Strided
 from pargolf.evaluate.adapt_chunks import AdamW
 from pargolf.evaluate.tilt import CountTilt
 from pargolf.evaluate.windows import Plain, Sliding
@@ -26,18 +26,20 @@ from pargolf.model.activations import leaky_relu2, relu2
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.model.attention import Attention
 from pargolf.model.bigram import BigramHash
-from pargolf.model.gates import HeadGate
-from pargolf.model.graph import Backout, Gated, UNet, X0Mix
+from pargolf.model.gates import GatedAttention, HeadGate
+from pargolf.model.graph import Backout, Gated, UNet, X0Mix, looped
 from pargolf.model.head import Head
 from pargolf.model.init import FanIn, Normal, Zeros
 from pargolf.model.mlp import MLP
 from pargolf.model.norm import depth_rsqrt
+from pargolf.model.residual import Parallel, TwoLanes
 from pargolf.model.smear import SmearGate
 from pargolf.model.transformer import Block, Model
 from pargolf.model.value_embed import AddValueEmbed, ValueEmbed
 from pargolf.model.xsa import XSA
-from pargolf.quant.clip import StdDev
-from pargolf.quant.gptq import GPTQ
+from pargolf.quant.awq import AWQ
+from pargolf.quant.clip import HessianStdDev, StdDev
+from pargolf.quant.gptq import GPTQ, OwnText
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.lqer import LQER
 from pargolf.quant.plan import Quantize
@@ -47,6 +49,7 @@ from pargolf.training.adam import Adam
 from pargolf.training.average import EMA
 from pargolf.training.loop import Train
 from pargolf.training.muon import POLAR_EXPRESS, Muon
+from pargolf.training.phases import AtFraction, FromStart, Phase
 from pargolf.training.schedule import Warmdown
 
 _MUON = Muon(lr=0.04, momentum=0.95, momentum_start=0.85, momentum_warmup=0.3)
@@ -115,6 +118,8 @@ RECIPE = Recipe(
 )
 
 _TABLES = ("embed.tokens", "embed.bigram.table", "shared.value_embed.table")
+_RECUR = Phase("depth recurrence", AtFraction(0.35), recur=True)
+_WHOLE_ROWS = Phase("rows of 256", AtFraction(0.4), seq_len=256)
 _MATRICES = ("embed.bigram.proj", "attn.[qkv]", "attn.out", "mlp.*")
 
 
@@ -124,6 +129,7 @@ def _muon(**changes: Any) -> dict[str, Any]:
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
+    "4,096 pieces (1,024)": {"model.vocab": 1024},
     "value embeddings": {"model.shared": (), "model.blocks[:].attn.values": ()},
     "hashed bigrams": {"model.embed": ()},
     "smear gate": {"model.stream": ()},
@@ -144,27 +150,39 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "fast tables (0.02)": {f"train.optimizer[{glob}].lr": 0.02 for glob in _TABLES},
     "GPTQ": {"quant.solver": None},
     "filling the cap": {"quant.fill": False},
+    "+ 8,192 pieces": {"model.vocab": 8192},
     "+ XSA": {"model.blocks[:].attn.outputs": (XSA(),)},
     "+ head gates": {"model.blocks[:].attn.outputs": (HeadGate(),)},
-    "+ query gain 3": {"model.blocks[:].attn.q_gain": 3.0},
+    "+ gated attention": {"model.blocks[:].attn.outputs": (GatedAttention(),)},
+    "+ query gain 5": {"model.blocks[:].attn.q_gain": 5.0},
     "+ half of the head rotated": {"model.blocks[:].attn.rope.dims": 16},
     "+ gated skips": {"model.graph": (UNet(Gated()), X0Mix())},
     "+ backout": {"model.graph": (UNet(), X0Mix(), Backout())},
     "+ norms scaled by depth": {"model.blocks[:].norm_scale": depth_rsqrt},
+    "+ parallel residuals": {"model.blocks[2:].residual": Parallel()},
+    "+ two lanes": {"model.blocks[2:].residual": TwoLanes()},
+    "+ depth recurrence": {"model.order": looped(4, 1, 2, 2)},
+    "+ depth recurrence, late": {"model.order": looped(4, 1, 2, 2), "train.phases": (_RECUR,)},
     "+ two more blocks": {"model.blocks": (_FIRST,) + (_VALUED,) * 5},
     "+ 384 hidden units": {"model.blocks[:].mlp.hidden": 384},
     "+ 16,384 buckets": {"model.embed": (BigramHash(buckets=16384, dim=64, scale=0.2),)},
     "+ soft-cap at 15": {"model.head.softcap": 15.0},
     "+ soft-cap with two bounds": {"model.head.softcap": AsymmetricCap()},
+    "+ short rows first": {"train.phases": (Phase("rows of 128", FromStart(), seq_len=128), _WHOLE_ROWS)},
+    "+ windows at a stride": {"train.order": Strided()},
     "+ batch of 1,024 tokens": {"train.batch_tokens": 1024},
     "+ Polar Express": _muon(polynomials=POLAR_EXPRESS),
     "+ row-normed Muon": _muon(row_norm=True),
     "+ weight decay .1 in Muon": _muon(weight_decay=0.1),
+    "+ weight decay .1 that tapers": _muon(weight_decay=0.1, taper_from=0.7, taper_to=0.5),
     "+ learning-rate floor .1": {"train.schedule": Warmdown(1.0, floor=0.1)},
     "+ learning-rate warm-up": {"train.schedule": Warmdown(1.0, warmup=20)},
     "+ EMA .99": {"train.average": EMA(0.99)},
     "+ gradients clipped at 1": {"train.grad_clip": 1.0},
     "+ trellis grids": {f"quant.table[{glob}]": Trellis(Int(6, clip=StdDev(12.85))) for glob in _MATRICES},
+    "+ clip by Hessian": {f"quant.table[{glob}]": Int(6, clip=HessianStdDev(12.85)) for glob in _MATRICES},
     "+ LQER": {"quant.correct": LQER()},
+    "+ AWQ-lite": {"quant.protect": AWQ()},
+    "+ calibration on own text": {"quant.solver": GPTQ(batches=4, calibration=OwnText())},
 }
 """What each row is worth, as `pargolf ablate house` asks: a part taken back, or behind a plus something more."""

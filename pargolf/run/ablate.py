@@ -130,28 +130,35 @@ def run_ablations(
     out: str | Path,
     *,
     seeds: Sequence[int],
+    others: Sequence[DataFolder] = (),
     jobs: int = 1,
     device: str | None = None,
     command: str = "",
 ) -> Iterator[Event | list[Worth]]:
     """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; the events, and the worths so far, often.
 
-    `out/ablation.json` and its plots (`.svg`, `.png`) follow. A part that cannot run is reported with the reason and
-    stops nothing; the whole recipe must.
+    `others` hold the same text in other vocabularies, for variants that have those. `out/ablation.json` and its plots
+    (`.svg`, `.png`) follow. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
     """
     check_seeds(seeds)
     everything = {"": recipe, **variants}
     places = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
     if len(set(places.values())) < len(places):
         raise UserError("Two labels of the ablation differ in marks only, and would share a folder. Rename one.")
+    texts: dict[str, DataFolder] = {}
+    failed: dict[str, str] = {}
+    for label, variant in everything.items():
+        try:
+            texts[label] = _text_of(variant, recipe, data, others)
+        except UserError as error:
+            failed[label] = str(error)
     wanted = [
-        Job(f"{label or WHOLE}, seed {seed}", variant, seed, seed_folder(places[label], seed), command)
+        Job(f"{label or WHOLE}, seed {seed}", everything[label], seed, seed_folder(places[label], seed), command, text)
         for seed in seeds
-        for label, variant in everything.items()
+        for label, text in texts.items()
     ]
     labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
     runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
-    failed: dict[str, str] = {}
     Path(out).mkdir(parents=True, exist_ok=True)
     for event in run_jobs(wanted, data, jobs=jobs, device=device):
         if not isinstance(event, JobDone):
@@ -223,6 +230,19 @@ def read_run(run: Finished) -> Ran:
     pace = median(times) if times else float(result["train_seconds"]) / max(steps, 1)
     before = float(result["scores"]["pre_quant"]["bpb"])
     return Ran(run.bpb, before, int(result["bytes"]["model"]), weighed[-1] if weighed else None, steps, pace)
+
+
+def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence[DataFolder]) -> DataFolder:
+    """The data folder for a variant. Raises `UserError` where it has another vocabulary, and no folder has that."""
+    pieces = variant.model.vocab
+    if pieces == recipe.model.vocab:
+        return data
+    for other in (other for other in others if other.vocab == pieces):
+        ours, theirs = ([row.sha256 for row in folder.rows("val") or ()] for folder in (data, other))
+        if ours != theirs:
+            raise UserError(f"{other.path} holds other validation documents than {data.path}.")
+        return other
+    raise UserError(f"It needs the text in {pieces:,} pieces: pargolf data prepare --vocab {pieces}, and --data again.")
 
 
 def _worths(runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str]) -> list[Worth]:

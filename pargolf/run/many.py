@@ -9,7 +9,7 @@ than on a quiet machine, so let runs that are bounded by those take turns, or co
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,13 +33,17 @@ class Interrupted(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be had: a recipe with a seed, in a folder. `label` is what it is called while it runs."""
+    """One run to be had: a recipe with a seed, in a folder. `label` is what it is called while it runs.
+
+    `data` is where its text lies, where that is not the text of all: another tokenizer has another folder.
+    """
 
     label: str
     recipe: Recipe
     seed: int
     folder: Path
     command: str = ""
+    data: DataFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def run_jobs(
     """
     if jobs < 1:
         raise UserError("--jobs is at least 1.")
-    held = [held_run(job.recipe, data, job.folder) for job in wanted]
+    held = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
     missing = [job for job, run in zip(wanted, held, strict=True) if run is None]
     for job, run in zip(wanted, held, strict=True):
         if run is not None:
@@ -101,7 +105,7 @@ def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
 def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event | JobDone]:
     """One after the other, in this process."""
     for job in wanted:
-        events = run_recipe(job.recipe, data, job.folder, seed=job.seed, force=True, device=device, command=job.command)
+        events = _events(job, job.data or data, device)
         try:
             yield from events
             done = _ended(job)
@@ -118,7 +122,7 @@ def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | No
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
     with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), mp_context=spawn) as pool:
         going: dict[Future[None], Job] = {
-            pool.submit(_run_one, job, data.path, data.tokenizer_path, device, threads): job for job in wanted
+            pool.submit(_run_one, *_sent(job, data), device, threads): job for job in wanted
         }
         try:
             while going:
@@ -137,11 +141,20 @@ def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | No
             pool.shutdown(cancel_futures=True)
 
 
+def _events(job: Job, data: DataFolder, device: str | None) -> Iterator[Event]:
+    return run_recipe(job.recipe, data, job.folder, seed=job.seed, force=True, device=device, command=job.command)
+
+
+def _sent(job: Job, data: DataFolder) -> tuple[Job, Path, Path | None]:
+    """What another process is told of a job: the paths of its data, and not what is open of it here."""
+    data = job.data or data
+    return replace(job, data=None), data.path, data.tokenizer_path
+
+
 def _run_one(job: Job, data: Path, tokenizer: Path | None, device: str | None, threads: int) -> None:
     """The body of one process."""
     torch.set_num_threads(threads)
-    opened = open_data(data, tokenizer=tokenizer)
-    for _ in run_recipe(job.recipe, opened, job.folder, seed=job.seed, force=True, device=device, command=job.command):
+    for _ in _events(job, open_data(data, tokenizer=tokenizer), device):
         pass
 
 
