@@ -235,6 +235,7 @@ def ablate_events(
     edits: Edits | None = None,
     only: Sequence[str] = (),
     plain: bool = False,
+    paced: bool = False,
     seeds: Sequence[int] = (42, 314, 999),
     scale: str | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -246,6 +247,7 @@ def ablate_events(
     Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the
     parts that `base` does not have (None: the recipe that a repaired one repairs, else the baseline). `only`: globs of
     labels. `plain` scores over the plain windows alone, without adaptation. `changes` (as `train.steps`) go to all.
+    `paced` gives each part, of the recipe's steps, as many as the same seconds buy, timed in turns.
     `data`: a folder, or several of the same text, of which a part with another vocabulary takes the one in its own.
     """
     whole = recipe(found, scale=scale, changes=changes)
@@ -263,14 +265,18 @@ def ablate_events(
     variants = chosen(variants, only)
     named = found.name if isinstance(found, Recipe) else found
     first, *others = map(open_data, [data] if isinstance(data, str | Path) else data)
-    asked: dict[str, Any] = {
-        "seeds": seeds,
-        "others": others,
-        "jobs": jobs,
-        "device": device,
-        "command": f"pargolf ablate {named}",
-    }
-    for event in run_ablations(whole, variants, first, out, **asked):
+    for event in run_ablations(
+        whole,
+        variants,
+        first,
+        out,
+        seeds=seeds,
+        others=others,
+        paced=paced,
+        jobs=jobs,
+        device=device,
+        command=f"pargolf ablate {named}",
+    ):
         yield [worth_row(worth) for worth in event] if isinstance(event, list) else event
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
+from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.model.init import Normal
 from pargolf.model.smear import SmearGate
@@ -22,6 +23,7 @@ from pargolf.run.ablate import base_parts, chosen, edited_parts, in_plain_window
 from pargolf.run.compare import read_finished
 from pargolf.run.forecast import parameters, shapes
 from pargolf.run.many import JobDone
+from pargolf.run.pace import pace
 from pargolf.training.adam import Adam
 
 pytestmark = pytest.mark.usefixtures("quick_code")
@@ -174,6 +176,34 @@ def test_a_part_with_another_vocabulary_takes_the_text_in_its_pieces(texts, data
     kept = (tmp_path / "out" / "300-pieces-280" / "seed-1" / "tokenizer.model").read_bytes()
     assert kept == (tmp_path / "fewer" / "tokenizer.model").read_bytes()
     assert "other validation documents" in other["failed"] and "--vocab 290" in none["failed"]
+
+
+def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_path, monkeypatch):
+    """Timed once, and kept; parts that train alike are not timed."""
+    timed = []
+
+    def half_as_fast(recipe, other, *_, **__):
+        timed.append(other.name)
+        return 2.0
+
+    monkeypatch.setattr("pargolf.run.ablate.pace", half_as_fast)
+    edits = {"gate": {"model.stream": ()}, "+ 8 bits": {"quant.table[mlp.*]": Int(8)}}
+    options = {"edits": edits, "data": data, "out": tmp_path / "out", "plain": True, "changes": {"train.steps": 6}}
+    first = pargolf.ablate(RECIPE, seeds=[1], paced=True, **options)
+    assert [row["steps"] for row in first] == [6, 3, 6] and timed == ["more without gate"]
+    assert json.loads((tmp_path / "out" / "ablation.json").read_text())["paced"]
+    again = pargolf.ablate(RECIPE, seeds=[1, 2], paced=True, **options)
+    assert [row["steps"] for row in again] == [6, 3, 6] and len(timed) == 1
+    bounded = {**options, "out": tmp_path / "b", "changes": {"train.steps": None, "train.seconds": 9.0}}
+    with pytest.raises(UserError, match=r"train\.steps=240"):
+        pargolf.ablate(RECIPE, seeds=[1], paced=True, **bounded)
+
+
+def test_the_pace_of_a_recipe_is_what_its_steps_take(data):
+    """Of itself one; of twice the batch at least half more."""
+    folder = open_data(data)
+    assert pace(RECIPE, RECIPE, folder, folder) == pytest.approx(1.0, abs=0.3)
+    assert pace(RECIPE, edit(RECIPE, {"train.batch_tokens": 512}), folder, folder) > 1.3
 
 
 def test_the_plot_has_a_row_for_each_part_and_says_what_helps():

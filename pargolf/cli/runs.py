@@ -146,6 +146,9 @@ def ablate(
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Labels to run, as '+ *'; may be repeated.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Score over plain windows alone, without adapting.")] = False,
+    paced: Annotated[
+        bool, typer.Option("--paced", help="Give each part the steps that equal seconds buy, timed in turns.")
+    ] = False,
     seeds: Annotated[str, typer.Option(help="Which seeds, with commas between.")] = "42,314,999",
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="Prepared text; again for the same text in other pieces.")
@@ -174,6 +177,7 @@ def ablate(
         edits=parse_edits(without) if without else None,
         only=only or (),
         plain=plain,
+        paced=paced,
         seeds=whole_numbers(seeds, "--seeds"),
         data=data or [Path("data")],
         out=out,

@@ -15,7 +15,7 @@ from torch import Tensor
 # torch 2.13 renamed both.
 _REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others; packing on process 0 is the longest wait there is."""
 
@@ -119,13 +119,15 @@ def join_world(device: str | None = None) -> World:
 
 
 def steady_heap() -> None:
-    """Have freed tensors of 8 MiB and more go back to the system, where the C library is glibc.
+    """Have the heap keep what tensors free, up to a GiB, where the C library is glibc.
 
-    It raises that bound to 32 MiB by itself as they come and go, and what its heap then holds has holes.
-    `benchmarks/train_step.py` prints the peak as a ratio.
+    By itself it gives large ones back to the system and asks anew at every step, and the system then clears each page
+    again when it is touched. `benchmarks/train_step.py` prints what that costs, and the peak of memory as a ratio.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 8 << 20)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def settle_threads() -> int:

@@ -145,6 +145,7 @@ def _left_out(found: Mapping[str, Any], worths: Mapping[str, Mapping[str, Any]])
     """How the notes were measured, and what was tried and is not there, best first."""
     seeds = ", ".join(found["rows"][0]["scores"])
     bound = f"{found['steps']:,} steps" if found["steps"] else f"{found['seconds']:g} s"
+    bound += ", or those that equal seconds buy" if found.get("paced") else ""
     counted = " of a processor" if found["counts"] == "cpu" and not found["steps"] else ""
     how = f"bits per byte gained, ± half of the 95 % interval: runs of {bound}{counted}, seeds {seeds}"
     tried = [row for label, row in worths.items() if label.startswith("+ ")]

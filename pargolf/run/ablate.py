@@ -6,13 +6,14 @@
 so that what helps is above zero. The parts are edits by label: those that the recipe's module names as `ABLATIONS`
 beside `RECIPE`, or `--without` on the command line, or else the fields of model and training in which the recipe
 differs from a base, and quantization, codec, windows and so on as wholes. Rows of tables about parameters that are
-then gone go with them. All run the same steps or seconds and the same seeds, so the test is paired by seed; every seed
-goes through all parts before the next one begins, so a run that is cut short has whole rows with fewer seeds.
+then gone go with them. All run the same steps or seconds, or the steps that the same seconds buy on a machine whose
+speed does not waver (`run/pace.py`), with the same seeds, so the test is paired by seed; every seed goes through all
+parts before the next one begins, so a run that is cut short has whole rows with fewer seeds.
 """
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -21,7 +22,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from pargolf.core.errors import UserError, near
-from pargolf.core.events import Event, Step, Weighed
+from pargolf.core.events import Event, Progress, Step, Weighed
 from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.core.roles import Table, matches
 from pargolf.core.spec import edit, overrides
@@ -31,8 +32,10 @@ from pargolf.report.runlog import read_events
 from pargolf.report.stats import Comparison, compare_scores
 from pargolf.report.worth import worth_png, worth_svg
 from pargolf.run.compare import Finished
+from pargolf.run.folder import read_json
 from pargolf.run.forecast import shapes
 from pargolf.run.many import Job, JobDone, run_jobs
+from pargolf.run.pace import pace
 from pargolf.run.recipe import Recipe
 from pargolf.run.seeds import check_seeds, seed_folder
 
@@ -131,13 +134,15 @@ def run_ablations(
     *,
     seeds: Sequence[int],
     others: Sequence[DataFolder] = (),
+    paced: bool = False,
     jobs: int = 1,
     device: str | None = None,
     command: str = "",
 ) -> Iterator[Event | list[Worth]]:
     """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; the events, and the worths so far, often.
 
-    `others` hold the same text in other vocabularies, for variants that have those. `out/ablation.json` and its plots
+    `others` hold the same text in other vocabularies, for variants that have those. `paced` gives each variant the
+    steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. `out/ablation.json` and its plots
     (`.svg`, `.png`) follow. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
     """
     check_seeds(seeds)
@@ -152,6 +157,9 @@ def run_ablations(
             texts[label] = _text_of(variant, recipe, data, others)
         except UserError as error:
             failed[label] = str(error)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    if paced:
+        everything = yield from _paced(everything, texts, Path(out) / "paces.json", device)
     wanted = [
         Job(f"{label or WHOLE}, seed {seed}", everything[label], seed, seed_folder(places[label], seed), command, text)
         for seed in seeds
@@ -159,7 +167,6 @@ def run_ablations(
     ]
     labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
     runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
-    Path(out).mkdir(parents=True, exist_ok=True)
     for event in run_jobs(wanted, data, jobs=jobs, device=device):
         if not isinstance(event, JobDone):
             yield event
@@ -174,21 +181,22 @@ def run_ablations(
             raise event.error
         worths = _worths(runs, failed)
         if not event.resumed:
-            write_json(Path(out) / "ablation.json", ablation_json(recipe, worths))
+            write_json(Path(out) / "ablation.json", ablation_json(recipe, worths, paced=paced))
         yield worths
-    found = ablation_json(recipe, _worths(runs, failed))
+    found = ablation_json(recipe, _worths(runs, failed), paced=paced)
     write_json(Path(out) / "ablation.json", found)
     write_text(Path(out) / "ablation.svg", worth_svg(found["rows"], page=False))
     write_bytes(Path(out) / "ablation.png", worth_png(found["rows"]))
 
 
-def ablation_json(recipe: Recipe, worths: Sequence[Worth]) -> dict[str, Any]:
+def ablation_json(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False) -> dict[str, Any]:
     """What `ablation.json` holds: the recipe, what bounded every run, and the rows."""
     train, budget = recipe.train, recipe.budget
     return {
         "recipe": recipe.name,
         "digest": recipe.digest,
         "steps": train.steps,
+        "paced": paced,
         "seconds": train.seconds if train.seconds or train.steps else budget.train_seconds,
         "counts": budget.counts,
         "cap": budget.bytes,
@@ -243,6 +251,25 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
             raise UserError(f"{other.path} holds other validation documents than {data.path}.")
         return other
     raise UserError(f"It needs the text in {pieces:,} pieces: pargolf data prepare --vocab {pieces}, and --data again.")
+
+
+def _paced(
+    everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
+) -> Generator[Event, None, dict[str, Recipe]]:
+    """Everything with the steps that the whole recipe's seconds buy; paces are measured once, and kept."""
+    recipe, data = everything[""], texts[""]
+    if recipe.train.steps is None:
+        raise UserError("--paced shares out steps: say how many the whole recipe gets, as train.steps=240.")
+    paces: dict[str, float] = read_json(kept) if kept.is_file() else {}
+    missing = [label for label in texts if label not in paces]
+    for number, label in enumerate(missing):
+        yield Progress("pace", number, len(missing), label)
+        variant = everything[label]
+        trains_alike = (variant.model, variant.train) == (recipe.model, recipe.train)
+        paces[label] = 1.0 if trains_alike else pace(recipe, variant, data, texts[label], device=device)
+        write_json(kept, paces)
+    shared = {label: max(round(recipe.train.steps / paces[label]), 1) for label in texts}
+    return {**everything, **{label: edit(everything[label], {"train.steps": shared[label]}) for label in texts}}
 
 
 def _worths(runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str]) -> list[Worth]:
