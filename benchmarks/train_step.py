@@ -6,7 +6,8 @@ The plain step is the one below, written to be read: one Newton-Schulz iteration
 left to autograd, Adam parameter by parameter. Ours is in float32 too, but for the row that says bfloat16. All steps
 take turns, round after round, and the medians of processor time are compared, so that what else the machine does meets
 them alike. Memory is the growth of a fork's peak over three steps against what weights, gradients, optimizer state and
-the tensors kept for the backward pass hold.
+the tensors kept for the backward pass hold. `house` steps in forks, by turns with the heap that keeps what is freed and
+with the C library's own.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.bigram import BigramHash
 from pargolf.model.transformer import Block, Transformer
 from pargolf.model.value_embed import ValueEmbed
+from pargolf.recipes.house import RECIPE as HOUSE
 from pargolf.recipes.pr1009 import RECIPE as PR1009
 from pargolf.run.recipe import Recipe
 from pargolf.training.adam import Adam
@@ -168,11 +170,32 @@ def memory(system: Recipe) -> dict[str, float]:
     return {"peak": (grown + 4 * weights) / 2**20, "counted": counted / 2**20}
 
 
+def heap(rounds: int) -> float:
+    """Seconds of a step of house where freed memory goes back to the system, over those where it is kept."""
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for kept in [False, True] * rounds:
+        read, write = os.pipe()
+        if os.fork() == 0:
+            if kept:
+                steady_heap()
+            step, times = ours(edit(HOUSE, {"train.steps": 100})), []
+            for number in range(20):
+                began = time.process_time()
+                step(number)
+                times.append(time.process_time() - began)
+            os.write(write, str(statistics.median(times)).encode())
+            os._exit(0)
+        os.wait()
+        seconds[kept].append(float(os.read(read, 64)))
+    return statistics.median(seconds[False]) / statistics.median(seconds[True])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    freed = heap(rounds)
     steady_heap()  # as in a run
     system = recipe()
     late = replace(PR1009.train.phases[0], at=type("Now", (), {"__call__": lambda self, at, lr: True})())
@@ -202,6 +225,7 @@ def main() -> None:
         "with EMA / ours": (ms["with EMA"] / ms["ours"], "1.02 at most"),
         "a batch / ours": (ms["a batch"] / ms["ours"], ".01 at most"),
         "peak memory / counted": (held["peak"] / held["counted"], "1.2 at most"),
+        "house, heap freed / kept": (freed, "how much slower"),
     }
     count = sum(p.numel() for p in system.model.build(1).parameters())
     print(f"{count:,} parameters, 8 x 512 tokens, {torch.get_num_threads()} threads, median of {rounds} rounds")
