@@ -100,6 +100,38 @@ def test_softcap_cross_entropy(rows: int, vocab: int, cap: float, spread: float,
 
 
 @needs_a_compiler
+@pytest.mark.skipif(not product.multiplies_half(), reason="bfloat16 products need AVX512-BF16 or AMX")
+@some
+@given(
+    rows=st.integers(1, 40),
+    vocab=st.integers(2, 70),
+    cap=st.floats(0.5, 40.0),
+    spread=st.floats(0.01, 30.0),
+    biased=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_the_heads_loss_rounds_as_its_parts_do(
+    rows: int, vocab: int, cap: float, spread: float, biased: bool, seed: int
+) -> None:
+    """Product, bias and cross-entropy in one against one after the other, but for what is at a rounding's edge."""
+    g = torch.Generator().manual_seed(seed)
+    leaves = [torch.randn(*shape, generator=g) for shape in ((rows, 8), (vocab, 8), (vocab,))][: 2 + biased]
+    target, found = torch.randint(0, vocab, (rows,), generator=g), []
+    with compiled_kernels(True):
+        for whole in (True, False):
+            x, w, *b = (leaf.clone().mul_(spread).requires_grad_() for leaf in leaves)
+            if whole:
+                loss = softcap_ce.head_cross_entropy(x, w, b[0] if b else None, target, cap)
+            else:
+                z = product.product(x, w)
+                loss = softcap_ce.softcap_cross_entropy(z + b[0] if b else z, target, cap)
+            found.append((loss, *torch.autograd.grad(3 * loss, [x, w, *b])))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for ours, parts in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(ours, parts, rtol=2**-7, atol=2**-7 * float(parts.abs().max()))
+
+
+@needs_a_compiler
 @some
 @given(rows=st.integers(1, 40), width=st.integers(1, 70), slope=st.floats(0.0, 1.0), seed=st.integers(0, 10**6))
 def test_norm_activation_and_blend(rows: int, width: int, slope: float, seed: int) -> None:

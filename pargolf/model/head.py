@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.kernels.product import product
-from pargolf.kernels.softcap_ce import softcap, softcap_cross_entropy
+from pargolf.kernels.softcap_ce import head_cross_entropy, softcap
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Builds, Place
 
@@ -51,7 +51,7 @@ class HeadModule(nn.Module):
     def __init__(self, spec: Head, place: Place) -> None:
         super().__init__()
         self.spec = spec
-        self.own = None if spec.tied else Linear(place.dim, place.vocab)
+        self.own: Linear | None = None if spec.tied else Linear(place.dim, place.vocab)
         self.bias = nn.Parameter(torch.zeros(place.vocab)) if spec.bias else None
         cap = spec.softcap
         self.cap: Any = cap.build(place) if isinstance(cap, Builds) else None
@@ -60,7 +60,7 @@ class HeadModule(nn.Module):
 
     def scores(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
         """Uncapped logits."""
-        z_BTV: Tensor = product(x_BTD, table_VD) if self.own is None else self.own(x_BTD)
+        z_BTV = product(x_BTD, table_VD) if self.own is None else self.own(x_BTD)
         return z_BTV if self.bias is None else z_BTV + self.bias.to(z_BTV.dtype)
 
     def bounded(self, z: Tensor) -> Tensor:
@@ -74,16 +74,19 @@ class HeadModule(nn.Module):
 
     def loss(self, x_BTD: Tensor, table_VD: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, and the heads ahead when there are any."""
-        loss = self._cross_entropy(self.scores(x_BTD, table_VD), targets_BT)
+        table_VD = table_VD if self.own is None else self.own.weight
+        loss = self._cross_entropy(x_BTD, table_VD, self.bias, targets_BT)
         if self.spec.mtp is None:
             return loss
-        steps = [k for k in range(1, len(self.ahead) + 1) if x_BTD.shape[1] > k]
-        extra = [self._cross_entropy(self.ahead[k - 1](x_BTD[:, :-k]), targets_BT[:, k:]) for k in steps]
+        tables = [layer.weight for layer in self.ahead if isinstance(layer, Linear)]
+        ahead = [(x_BTD[:, :-k], w_VD, targets_BT[:, k:]) for k, w_VD in enumerate(tables, 1) if x_BTD.shape[1] > k]
+        extra = [self._cross_entropy(x_BTD, w_VD, None, targets_BT) for x_BTD, w_VD, targets_BT in ahead]
         return loss + self.spec.mtp.weight * sum(extra, loss.new_zeros(())) / max(len(extra), 1)
 
-    def _cross_entropy(self, z_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-        z_NV, target_N = z_BTV.flatten(0, -2), targets_BT.flatten()
+    def _cross_entropy(self, x_BTD: Tensor, w_VD: Tensor, bias_V: Tensor | None, targets_BT: Tensor) -> Tensor:
+        x_ND, target_N = x_BTD.flatten(0, -2), targets_BT.flatten()
         if self.cap is None:
-            return softcap_cross_entropy(z_NV, target_N, self.fixed)
-        loss: Tensor = self.cap.loss(z_NV, target_N)
+            return head_cross_entropy(x_ND, w_VD, bias_V, target_N, self.fixed)
+        z_NV = product(x_ND, w_VD)
+        loss: Tensor = self.cap.loss(z_NV if bias_V is None else z_NV + bias_V.to(z_NV.dtype), target_N)
         return loss
