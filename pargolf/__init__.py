@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     if name in ("upstream", "api", "recipes"):
         return import_module(f"pargolf.{name}")
-    try:
-        return getattr(import_module("pargolf.api"), name)
-    except AttributeError:
-        raise AttributeError(f"pargolf has no '{name}'") from None
+    api = import_module("pargolf.api")
+    if name not in api.__all__:
+        raise AttributeError(f"pargolf has no '{name}'")
+    return getattr(api, name)

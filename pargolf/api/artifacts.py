@@ -1,0 +1,192 @@
+"""What an artifact is worth: scored, proved, looked into, written with, and its codes under other codecs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pargolf.api.events import last
+from pargolf.api.recipes import Found, recipe
+from pargolf.audit.sandbox import is_foreign, probe_script
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, Progress
+from pargolf.data.folder import DataFolder, open_data, open_tokenizer
+from pargolf.data.tokens import Tokenizer
+from pargolf.evaluate import windows as window_specs
+from pargolf.evaluate.adapt import Adapted
+from pargolf.evaluate.generate import generate as sample
+from pargolf.evaluate.generate import score_text
+from pargolf.evaluate.probes import LedgerGrader, stir, stream
+from pargolf.evaluate.probes import probe as prove_laws
+from pargolf.evaluate.score import Score
+from pargolf.model.transformer import Transformer
+from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
+from pargolf.run.folder import RunFolder, load_tensors
+from pargolf.run.pack import Unpacked, read_artifact
+from pargolf.run.pipeline import score_artifact
+from pargolf.run.recipe import Recipe
+from pargolf.run.score import Validation
+
+
+def score_events(
+    artifact: str | Path,
+    *,
+    data: str | Path,
+    windows: str | None = None,
+    adapt: bool = False,
+    seconds: float | None = None,
+    device: str | None = None,
+) -> Iterator[Event | dict[str, Any]]:
+    """Unpack and score an artifact, adapting as its recipe says when asked; ends with the score's row.
+
+    Stopped before `seconds` are over, the row says that it is incomplete. Under torchrun only the first process
+    yields anything.
+    """
+    spec = None if windows is None else window_specs.parse(windows)
+    unpacked, folder = read_artifact(artifact), open_data(data)
+    for event in score_artifact(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device):
+        yield event.row() if isinstance(event, Score | Adapted) else event
+
+
+def score(artifact: str | Path, *, data: str | Path, **options: Any) -> dict[str, Any]:
+    """`score_events` to the end; returns loss, bpb, tokens, bytes and the counts that prove them."""
+    return last(score_events(artifact, data=data, **options))
+
+
+def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
+    """Prove the laws of a fair score on a recipe (with first weights), an artifact or a foreign script, a row per law.
+
+    A script without a `RECIPE` is foreign: it runs in the sandbox only. Raises `UserError` when it cannot be probed.
+    """
+    if is_foreign(target):
+        return probe_script(str(target))
+    if str(target).endswith(".pargolf"):
+        unpacked = read_artifact(str(target))
+        model, windows, adapter = unpacked.model, unpacked.plain, unpacked.adapt
+    else:
+        system = recipe(target, scale=scale)
+        model, windows, adapter = system.model.build(seed=0).eval(), system.plain, system.adapt
+        stir(model)
+    spec = model.spec
+    bos = 1 if spec.bos is None else spec.bos
+    length = min(windows.length, 64)
+    grader = LedgerGrader(model, window_specs.Sliding(length, length // 2), spec.vocab, bos, adapter)
+    apart = spec.bos is not None and adapter is None
+    verdicts = prove_laws(grader, stream(vocab=spec.vocab, bos=bos), vocab=spec.vocab, bos=bos, isolated=apart)
+    return [verdict.row() for verdict in verdicts]
+
+
+def inspect(artifact: str | Path) -> dict[str, Any]:
+    """Who made an artifact, and where each of its bytes goes."""
+    found = read_artifact(artifact)
+    return {
+        "recipe": found.recipe,
+        "digest": found.digest,
+        "codecs": sorted({section.codec for section in found.artifact.sections}),
+        "bytes": Path(artifact).stat().st_size,
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "by_role": found.artifact.by_role(),
+    }
+
+
+def generate(
+    artifact: str | Path,
+    *,
+    prompt: str,
+    tokens: int = 200,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    seed: int = 1337,
+    documents: int = 1,
+    tokenizer: str | Path | None = None,
+) -> Iterator[str]:
+    """Go on from a prompt, a few characters at a time; each of several documents begins anew, after an empty line.
+
+    A document ends where the model ends it, or after `tokens`.
+    """
+    found = read_artifact(artifact)
+    words = _tokenizer_of(artifact, tokenizer)
+    start = [words.bos, *map(int, words.encode(prompt))]
+    options = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
+    for number in range(documents):
+        if number:
+            yield f"\n\n{prompt}"
+        yield from _written(found, words, start, seed=seed + number, **options)
+
+
+def price_text(artifact: str | Path, text: str, *, tokenizer: str | Path | None = None) -> list[tuple[str, float]]:
+    """Each token of a text, as it reads, with the bits that it cost."""
+    found = read_artifact(artifact)
+    words = _tokenizer_of(artifact, tokenizer)
+    ids = [words.bos, *map(int, words.encode(text))]
+    rows = score_text(found.model, ids, vocab=found.model.spec.vocab, length=found.plain.length)
+    return [(words.decode([token]), bits) for token, bits in rows]
+
+
+def bench_codec_events(
+    target: str | Path, *, data: str | Path | None = None
+) -> Iterator[Event | dict[str, list[dict[str, Any]]]]:
+    """Compare codecs, and for a run quantizers; ends with rows `codecs` and, for a run, `quantizers`.
+
+    The codes are those that a run's artifact, or the artifact `target`, holds; of a `.safetensors` file its matrices
+    as int6. Quantizers are every published pair with its codec on the run's weights, and ours at the bytes of the last
+    one; with the bits per byte of a sample where data are found, in `data` or in the run's own folder.
+    """
+    path = Path(target)
+    run = None if path.suffix in (".safetensors", ".pargolf") else RunFolder.open(path)
+    if path.suffix == ".safetensors":
+        codes = int6_codes(load_tensors(path))
+    else:
+        codes = stored_codes(read_artifact(path if run is None else run["model.pargolf"]).artifact)
+    rows: list[dict[str, Any]] = []
+    for row in codec_rows(codes):
+        rows.append(row)
+        yield Progress("codecs", len(rows), len(codes), row["role"])
+    rows.append(sum_row(rows))
+    if run is None:
+        yield {"codecs": rows}
+        return
+    system, weights, hessians = run.read_recipe(), run.read_weights(), run.read_hessians()
+    where = Path(data) if data else path / "data"
+    found = open_data(where) if data or where.is_dir() else None
+    if hessians is None and found is not None:
+        hessians = hessians_of(system, weights, found, batches=4)
+    grade = None if found is None else _sample_bpb(system, found)
+    pairs: list[dict[str, Any]] = []
+    for row in run_quantizer_rows(system, weights, hessians, grade=grade):
+        pairs.append(row)
+        yield Progress("quantizers", len(pairs), len(published()) + 2, row["name"])
+    yield {"codecs": rows, "quantizers": pairs}
+
+
+def bench_codec(target: str | Path, *, data: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """`bench_codec_events` to the end; returns its rows."""
+    *_, last = bench_codec_events(target, data=data)
+    assert isinstance(last, dict)
+    return last
+
+
+def _written(found: Unpacked, words: Tokenizer, start: list[int], **options: Any) -> Iterator[str]:
+    """One document, in pieces of whole characters."""
+    ids: list[int] = []
+    shown = ""
+    for token in sample(found.model, start, length=found.plain.length, stop=(words.bos,), **options):
+        ids.append(token)
+        text = words.decode(ids)
+        # A character that is not complete yet decodes to U+FFFD; wait for its other bytes.
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+
+
+def _tokenizer_of(artifact: str | Path, tokenizer: str | Path | None) -> Tokenizer:
+    """The tokenizer that was named, or the one beside the artifact."""
+    path = Path(tokenizer) if tokenizer else Path(artifact).with_name("tokenizer.model")
+    if not path.is_file():
+        raise UserError(f"No tokenizer beside {artifact}. Name its .model file with --tokenizer.")
+    return open_tokenizer(path)
+
+
+def _sample_bpb(system: Recipe, data: DataFolder) -> Callable[[Transformer], float]:
+    """What grades a model on a sample of the validation text."""
+    validation = Validation(data)
+    return lambda model: validation.sample(model.eval(), system.plain, vocab=system.model.vocab, count=64).bpb

@@ -1,0 +1,90 @@
+"""Results compared, shown, judged, and made a submission."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pargolf.audit.judge import audit, record_of
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, Progress
+from pargolf.core.files import write_text
+from pargolf.report.board import board_page
+from pargolf.report.html import PROOF
+from pargolf.report.stats import Comparison
+from pargolf.run.board import entry_of, gather, read_ablation
+from pargolf.run.compare import compare_runs
+from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.page import page_of
+from pargolf.submit.bundle import Author, Bundle, bundle
+
+
+def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:
+    """Test runs against others, or one published number, by the record rule; the test, and all of it as JSON."""
+    return compare_runs(new, against)
+
+
+def report_events(
+    paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False
+) -> Iterator[Event | Path]:
+    """Write the page of one run, or a board of all that the folders hold; ends with where it is.
+
+    `out` None: `report.html` in the run's folder, `board.html` in the one folder named, or in the working folder.
+    Runs and submissions are audited, which executes nothing. Raises `UserError` where `out` holds something else.
+    """
+    found = gather(paths)
+    alone = len(found.runs) == 1 and not found.ablations and not found.submissions
+    if alone:
+        folder = RunFolder(found.runs[0])
+        target = Path(out) if out else folder["report.html"]
+        text = page_of(folder, read_json(folder["result.json"]))
+    else:
+        target = Path(out) if out else (Path(paths[0]) if len(paths) == 1 else Path()) / "board.html"
+        entries, total = [], len(found.runs) + len(found.submissions)
+        for place, path in enumerate(found.runs):
+            entries.append(replace(entry_of(path, beside=target.parent), audit=audit(path).to_json()))
+            yield Progress("reading", place + 1, total, str(path))
+        audits = []
+        for path in found.submissions:
+            audits.append(audit(path).to_json())
+            yield Progress("reading", len(entries) + len(audits), total, str(path))
+        ablations = [read_ablation(path) for path in found.ablations]
+        text = board_page(entries, title=_board_title(paths), ablations=ablations, audits=audits)
+    if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
+        raise UserError(f"{target} is no page of this package. Choose another --out, or say --force to replace it.")
+    write_text(target, text)
+    yield target
+
+
+def write_report(paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False) -> Path:
+    """`report_events` to the end; returns the page's path."""
+    *_, last = report_events(paths, out=out, force=force)
+    assert isinstance(last, Path)
+    return last
+
+
+def write_submission(
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    squeeze: bool = False,
+    artifacts: bool = False,
+    author: str = "",
+    github_id: str = "",
+    blurb: str = "",
+) -> Bundle:
+    """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs."""
+    who = Author(author, github_id, blurb)
+    return bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who)
+
+
+def judge(target: str | Path, *, record: str | None = None) -> dict[str, Any]:
+    """Audit a submission's folder, script, run or `git:REPO@REF` without executing it; the report as plain JSON.
+
+    `record` names what a new record has to beat: its scores, `"1.1147,1.1150"`, or the submission that holds it.
+    """
+    return audit(target, record=None if record is None else record_of(record)).to_json()
+
+
+def _board_title(paths: Sequence[str | Path]) -> str:
+    return Path(paths[0]).resolve().name if len(paths) == 1 else "Board"

@@ -1,0 +1,268 @@
+"""Runs: one, or many of them to compare; and a run made of a published checkpoint."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pargolf.api.events import last
+from pargolf.api.recipes import Found, recipe
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event
+from pargolf.data.folder import open_data
+from pargolf.data.prepare import prepare
+from pargolf.recipes import catalog
+from pargolf.report.stats import Spread, spread
+from pargolf.report.track import check_trackers, track
+from pargolf.run.ablate import Edits, base_parts, chosen, edited_parts, in_plain_windows, run_ablations, worth_row
+from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.pipeline import repack, run_recipe
+from pargolf.run.recipe import Recipe
+from pargolf.run.seeds import SeedDone, run_seeds, seed_rows
+from pargolf.run.sweep import Span, Swept, TrialDone, read_span, run_sweep
+from pargolf.upstream import importing
+
+
+def train_events(
+    found: Found,
+    *,
+    data: str | Path,
+    out: str | Path,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 1337,
+    force: bool = False,
+    resume: bool = False,
+    device: str | None = None,
+    allow_overlap: bool = False,
+    checkpoint_every: float = 60.0,
+    trackers: Sequence[str] = (),
+) -> Iterator[Event | dict[str, Any]]:
+    """Train, pack, unpack and score a recipe into the folder `out`; ends with what `result.json` holds.
+
+    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields anything. `trackers`:
+    `tensorboard`, `trackio` or `wandb`, each an extra.
+    """
+    check_trackers(trackers)
+    system = recipe(found, scale=scale, changes=changes)
+    rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
+    named = found.name if isinstance(found, Recipe) else found
+    size = f"--scale {scale}" if scale else ""
+    command = f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
+    speaks = False
+    events = run_recipe(
+        system,
+        open_data(data),
+        out,
+        seed=seed,
+        force=force,
+        resume=resume,
+        device=device,
+        allow_overlap=allow_overlap,
+        command=" ".join(command.split()),
+        checkpoint_every=checkpoint_every,
+    )
+    for event in track(events, trackers, folder=out):
+        speaks = True
+        yield event
+    if speaks:
+        yield read_json(RunFolder(Path(out))["result.json"])
+
+
+def train(found: Found, *, data: str | Path, out: str | Path, **options: Any) -> dict[str, Any]:
+    """`train_events` to the end; returns the result, on the first process of several."""
+    return last(train_events(found, data=data, out=out, **options))
+
+
+def demo_events(
+    *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
+) -> Iterator[Event | dict[str, Any]]:
+    """The main job on the embedded corpus: the `house` recipe, in its own vocabulary; its data goes to `out/data`."""
+    folder = RunFolder.create(out, force=force)
+    data = folder.path / "data"
+    yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
+    events = train_events("house", data=data, out=out, changes={"train.seconds": seconds}, seed=seed, force=True)
+    for event in events:
+        if isinstance(event, dict):
+            event["command"] = f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}"
+        yield event
+
+
+def demo(**options: Any) -> dict[str, Any]:
+    """`demo_events` to the end; returns the result."""
+    return last(demo_events(**options))
+
+
+def pack(run: str | Path, *, cap: int | None = None) -> dict[str, int]:
+    """Pack a run's weights again under `cap` bytes; returns model, code and total bytes, and the cap."""
+    packed = repack(RunFolder.open(run), cap=cap)
+    total = packed.model_bytes + packed.code_bytes
+    return {"model": packed.model_bytes, "code": packed.code_bytes, "total": total, "cap": packed.cap}
+
+
+def seeds_events(
+    found: Found,
+    *,
+    seeds: Sequence[int],
+    data: str | Path,
+    out: str | Path,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    device: str | None = None,
+) -> Iterator[Event | tuple[list[dict[str, Any]], Spread]]:
+    """Run a recipe's missing seeds into `out/seed-N`; ends with a row per seed and the spread of their BPB."""
+    system = recipe(found, scale=scale, changes=changes)
+    named = found.name if isinstance(found, Recipe) else found
+    rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
+    listed = ",".join(map(str, seeds))
+    words = f"pargolf seeds {named} {rows} {f'--scale {scale}' if scale else ''} --seeds {listed}"
+    command = " ".join(f"{words} --data {data} --out {out}".split())
+    ended = []
+    events = run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
+    for event in events:
+        if isinstance(event, SeedDone):
+            ended.append(event.run)
+        else:
+            yield event
+    yield seed_rows(ended), spread([run.bpb for run in ended])
+
+
+def seeds(found: Found, **options: Any) -> tuple[list[dict[str, Any]], Spread]:
+    """`seeds_events` to the end; returns its rows and their spread."""
+    *_, last = seeds_events(found, **options)
+    assert isinstance(last, tuple)
+    return last
+
+
+def sweep_events(
+    found: Found,
+    spans: Sequence[str | Span],
+    *,
+    data: str | Path,
+    out: str | Path,
+    trials: int = 20,
+    storage: str | None = None,
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 1337,
+    prune: bool = True,
+    device: str | None = None,
+) -> Iterator[Event | TrialDone | Swept]:
+    """Try values of some rows (`"train.optimizer[mlp.*].lr=log:0.01,0.1"`); a `TrialDone` each, and last `Swept`.
+
+    The study is a journal in `out`, or the database at `storage`, which many machines may share.
+    """
+    read = [span if isinstance(span, Span) else read_span(span) for span in spans]
+    named = [span for span in read if span is not None]
+    if len(named) < len(spans):
+        plain = next(span for span, one in zip(spans, read) if one is None)
+        raise UserError(f"'{plain}' is no range. Write path=log:LOW,HIGH, or float:, int:, choice:.")
+    system = recipe(found, scale=scale, changes=changes)
+    return run_sweep(
+        system,
+        named,
+        open_data(data),
+        out,
+        trials=trials,
+        storage=storage,
+        seed=seed,
+        prune=prune,
+        device=device,
+        command=f"pargolf sweep {found.name if isinstance(found, Recipe) else found} --data {data} --out {out}",
+    )
+
+
+def sweep(found: Found, spans: Sequence[str | Span], **options: Any) -> Swept:
+    """`sweep_events` to the end; returns all trials and the best."""
+    *_, last = sweep_events(found, spans, **options)
+    assert isinstance(last, Swept)
+    return last
+
+
+def ablate_events(
+    found: Found,
+    *,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    base: Found | None = None,
+    edits: Edits | None = None,
+    only: Sequence[str] = (),
+    plain: bool = False,
+    paced: bool = False,
+    seeds: Sequence[int] = (42, 314, 999),
+    scale: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    device: str | None = None,
+) -> Iterator[Event | list[dict[str, Any]]]:
+    """Run a recipe, and with each of `edits` alone; yields what each is worth so far, again and again, and at the end.
+
+    Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the
+    parts that `base` does not have (None: the recipe that a repaired one repairs, else the baseline). `only`: globs of
+    labels. `plain` scores over the plain windows alone, without adaptation. `changes` (as `train.steps`) go to all.
+    `paced` gives each part, of the recipe's steps, as many as the same seconds buy, timed in turns.
+    `data`: a folder, or several of the same text, of which a part with another vocabulary takes the one in its own.
+    """
+    whole = recipe(found, scale=scale, changes=changes)
+    if edits is None and base is None and not isinstance(found, Recipe):
+        edits = catalog.ablations(str(found))
+    if edits:
+        variants = edited_parts(whole, edits)
+    else:
+        if base is None:
+            base = str(found).removesuffix("_repaired") if str(found).endswith("_repaired") else "baseline"
+        variants = base_parts(whole, recipe(base, scale=scale, changes=changes))
+    if plain:
+        whole = in_plain_windows(whole)
+        variants = {label: in_plain_windows(variant) for label, variant in variants.items()}
+    variants = chosen(variants, only)
+    named = found.name if isinstance(found, Recipe) else found
+    first, *others = map(open_data, [data] if isinstance(data, str | Path) else data)
+    for event in run_ablations(
+        whole,
+        variants,
+        first,
+        out,
+        seeds=seeds,
+        others=others,
+        paced=paced,
+        jobs=jobs,
+        device=device,
+        command=f"pargolf ablate {named}",
+    ):
+        yield [worth_row(worth) for worth in event] if isinstance(event, list) else event
+
+
+def ablate(found: Found, **options: Any) -> list[dict[str, Any]]:
+    """`ablate_events` to the end; returns its rows, the whole recipe first."""
+    rows: list[dict[str, Any]] = []
+    for event in ablate_events(found, **options):
+        rows = event if isinstance(event, list) else rows
+    return rows
+
+
+def import_checkpoint(
+    path: str | Path,
+    *,
+    system: str,
+    out: str | Path,
+    data: str | Path | None = None,
+    force: bool = False,
+    **knobs: Any,
+) -> dict[str, int]:
+    """Make a run folder of a published script's checkpoint; returns its parameters, layers, bytes and the cap.
+
+    `knobs` as in `upstream.load` (`xsa=`, `rope_dims=`, `ve_layers=`), where the system's own recipe does not have it.
+    """
+    opened = None if data is None else open_data(data)
+    made = importing.import_checkpoint(
+        path, catalog.find(system), out, system=system, data=opened, force=force, **knobs
+    )
+    return {
+        "parameters": made.parameters,
+        "layers": len(made.recipe.model.blocks),
+        "model": made.model_bytes,
+        "code": made.code_bytes,
+        "total": made.model_bytes + made.code_bytes,
+        "cap": made.recipe.budget.bytes,
+    }
