@@ -99,6 +99,19 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
     assert catalog.describe(house) == catalog.describe(house, edits=edits, found={})
 
 
+def test_what_was_measured_is_of_edits_that_there_are(tmp_path):
+    found = catalog.measured("house")
+    assert len(found["rows"]) > 20 and {row["part"] for row in found["rows"]} <= {"", *catalog.ablations("house")}
+    assert catalog.measured("baseline") == {}
+    mine = tmp_path / "mine.py"
+    mine.write_text("from pargolf.recipes.house import RECIPE\n")
+    assert catalog.measured(str(mine)) == {}
+    for wrong in ("{}", "[", '{"rows": []}', '{"rows": [{"part": "gate"}]}'):
+        mine.with_suffix(".ablation.json").write_text(wrong)
+        with pytest.raises(UserError, match="no ablation"):
+            catalog.measured(str(mine))
+
+
 def test_edits_are_read_as_overrides_with_a_label():
     assert parse_edits(["no gate: model.stream=[] train.steps=3", "model.blocks[-4:].attn.q_gain=4"]) == {
         "no gate": {"model.stream": (), "train.steps": 3},
@@ -192,6 +205,8 @@ def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_
     first = pargolf.ablate(RECIPE, seeds=[1], paced=True, **options)
     assert [row["steps"] for row in first] == [6, 3, 6] and timed == ["more without gate"]
     assert json.loads((tmp_path / "out" / "ablation.json").read_text())["paced"]
+    whole, gate, _ = first
+    assert gate["pace"] == 2.0 and costs(gate, whole)[0] == pytest.approx(-whole["step_ms"])  # the part saves a step
     again = pargolf.ablate(RECIPE, seeds=[1, 2], paced=True, **options)
     assert [row["steps"] for row in again] == [6, 3, 6] and len(timed) == 1
     bounded = {**options, "out": tmp_path / "b", "changes": {"train.steps": None, "train.seconds": 9.0}}

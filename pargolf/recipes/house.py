@@ -11,8 +11,9 @@ Where the seconds are few, what counts is text seen, in mixed order, and what a 
 - The head starts at the tokens' log frequencies, so no step is spent on learning those.
 - Packing fills the cap, so the grids below are only where it begins.
 
-Each was tried at this scale and at no other, in short runs of one seed (docs/LOG.md). Documents are kept apart.
-`pargolf ablate house` takes each away in turn, and tries what stands behind a plus.
+What each row is worth was measured at this scale and at no other: `pargolf describe house` says it beside the rows, and
+docs/recipes.md reads it, losers and all. `pargolf ablate house` takes each away in turn, and tries what stands behind a
+plus. Documents are kept apart.
 """
 
 from typing import Any

@@ -56,11 +56,14 @@ def is_addition(row: Row) -> bool:
 def costs(row: Row, whole: Row) -> tuple[float | None, float | None]:
     """What the part costs: milliseconds a step and bytes, against what is left without it; None where unknown.
 
-    Bytes are those on the recipe's own grids where runs fill the cap and say so, else the artifact's.
+    Bytes are those on the recipe's own grids where runs fill the cap and say so, else the artifact's. Time is what the
+    runs took, or, where the machine wavers and steps were timed in turns, the whole recipe's by the row's pace.
     """
     sign = -1 if not is_addition(row) else 1
     size = "weighs" if row["weighs"] is not None and whole["weighs"] is not None else "bytes"
     pairs = [(row[key], whole[key]) for key in ("step_ms", size)]
+    if row.get("pace") is not None and whole["step_ms"] is not None:
+        pairs[0] = (whole["step_ms"] * row["pace"], whole["step_ms"])
     time, size_change = (None if None in pair else sign * (pair[0] - pair[1]) for pair in pairs)
     return time, size_change
 

@@ -66,12 +66,16 @@ class Ran:
 
 @dataclass(frozen=True)
 class Worth:
-    """One part, or everything (`part` empty): what ran by seed, and the test that the part gains; or why not."""
+    """One part, or everything (`part` empty): what ran by seed, and the test that the part gains; or why not.
+
+    `pace` is a step's time over one of the whole recipe, where that was measured.
+    """
 
     part: str
     runs: Mapping[int, Ran] = field(default_factory=dict)
     test: Comparison | None = None
     failed: str = ""
+    pace: float | None = None
 
 
 def base_parts(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
@@ -158,8 +162,13 @@ def run_ablations(
         except UserError as error:
             failed[label] = str(error)
     Path(out).mkdir(parents=True, exist_ok=True)
+    paces: dict[str, float] = {}
     if paced:
-        everything = yield from _paced(everything, texts, Path(out) / "paces.json", device)
+        paces = yield from _paces(everything, texts, Path(out) / "paces.json", device)
+        assert recipe.train.steps is not None
+        for label, relative in paces.items():
+            steps = max(round(recipe.train.steps / relative), 1)
+            everything[label] = edit(everything[label], {"train.steps": steps})
     wanted = [
         Job(f"{label or WHOLE}, seed {seed}", everything[label], seed, seed_folder(places[label], seed), command, text)
         for seed in seeds
@@ -179,11 +188,11 @@ def run_ablations(
             failed[label] = f"{kind}{event.error}"
         elif event.error is not None:
             raise event.error
-        worths = _worths(runs, failed)
+        worths = _worths(runs, failed, paces)
         if not event.resumed:
             write_json(Path(out) / "ablation.json", ablation_json(recipe, worths, paced=paced))
         yield worths
-    found = ablation_json(recipe, _worths(runs, failed), paced=paced)
+    found = ablation_json(recipe, _worths(runs, failed, paces), paced=paced)
     write_json(Path(out) / "ablation.json", found)
     write_text(Path(out) / "ablation.svg", worth_svg(found["rows"], page=False))
     write_bytes(Path(out) / "ablation.png", worth_png(found["rows"]))
@@ -221,6 +230,7 @@ def worth_row(worth: Worth) -> dict[str, Any]:
         "bytes": _mean([run.bytes for run in runs]),
         "weighs": _mean(weighs),
         "steps": _mean([run.steps for run in runs]),
+        "pace": worth.pace,
         "step_ms": _mean([1000 * run.step_seconds for run in runs]),
         "scores": {str(seed): run.bpb for seed, run in sorted(worth.runs.items())},
         "failed": worth.failed,
@@ -253,10 +263,10 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
     raise UserError(f"It needs the text in {pieces:,} pieces: pargolf data prepare --vocab {pieces}, and --data again.")
 
 
-def _paced(
+def _paces(
     everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
-) -> Generator[Event, None, dict[str, Recipe]]:
-    """Everything with the steps that the whole recipe's seconds buy; paces are measured once, and kept."""
+) -> Generator[Event, None, dict[str, float]]:
+    """A step's time of everything over one of the whole recipe's; measured once, and kept."""
     recipe, data = everything[""], texts[""]
     if recipe.train.steps is None:
         raise UserError("--paced shares out steps: say how many the whole recipe gets, as train.steps=240.")
@@ -268,14 +278,15 @@ def _paced(
         trains_alike = (variant.model, variant.train) == (recipe.model, recipe.train)
         paces[label] = 1.0 if trains_alike else pace(recipe, variant, data, texts[label], device=device)
         write_json(kept, paces)
-    shared = {label: max(round(recipe.train.steps / paces[label]), 1) for label in texts}
-    return {**everything, **{label: edit(everything[label], {"train.steps": shared[label]}) for label in texts}}
+    return {label: paces[label] for label in texts}
 
 
-def _worths(runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str]) -> list[Worth]:
+def _worths(
+    runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str], paces: Mapping[str, float]
+) -> list[Worth]:
     """The whole recipe first, then every part that ran or failed, in order; on the seeds that both have."""
     whole = {seed: run.bpb for seed, run in runs[""].items()}
-    out = [Worth("", runs[""])]
+    out = [Worth("", runs[""], pace=paces.get(""))]
     for label in runs:
         both = {seed: run.bpb for seed, run in runs[label].items() if seed in whole}
         if not label or not (both or label in failed):
@@ -283,7 +294,8 @@ def _worths(runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str]) ->
         same = {seed: whole[seed] for seed in both}
         sides = (both, same) if label.startswith(ADDED) else (same, both)
         test = compare_scores(*sides, bar=0.0, nats=1.0) if both else None
-        out.append(Worth(label, {seed: runs[label][seed] for seed in both}, test, failed.get(label, "")))
+        own = {seed: runs[label][seed] for seed in both}
+        out.append(Worth(label, own, test, failed.get(label, ""), paces.get(label)))
     return out
 
 
