@@ -80,11 +80,11 @@ class HintTilt:
     ) -> Iterator[Work]:
         """Grade everything tilted, while the adapter does its part."""
         adapter, weights = self.adapter or Unadapted(), np.array([self.boost])
-        book: Book
+        book: _Tilted
         if self.by_document:
             book = _TiltedApart(ledger, starts, self.contexts, self._hint, weights)
         else:
-            book = _Tilted(ledger, windows, self.contexts, self._hint, weights, lr=0.0)
+            book = _TiltedAlong(ledger, windows, self.contexts, self._hint, weights, lr=0.0)
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
     def _hint(self, found: list[_Followed | None]) -> list[_Push]:
@@ -126,7 +126,7 @@ class CountTilt:
     ) -> Iterator[Work]:
         """Grade everything tilted, while the adapter does its part."""
         weights = np.zeros(len(self.orders) * _BUCKETS)
-        book = _Tilted(ledger, windows, self.orders, _followers, weights, lr=self.lr)
+        book = _TiltedAlong(ledger, windows, self.orders, _followers, weights, lr=self.lr)
         adapter = self.adapter or Unadapted()
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
@@ -140,6 +140,47 @@ class _Tilted:
     `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
     """
 
+    def __init__(self, ledger: Book, orders: tuple[int, ...], pushes: _Pushes, weights: NDArray[np.float64]) -> None:
+        self.positions = ledger.positions
+        self.graded = ledger.graded
+        self.world = ledger.world
+        self._ledger = ledger
+        self._memory = _Memory(orders)
+        self._pushes = pushes
+        self._weights = weights
+
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
+        """Show the predictor a batch of windows and write down the grades that it gets tilted."""
+        rows = self._rows(len(batch), mine)
+
+        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
+            logits_BSV = predictor(ids_BT, first=first)
+            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
+                return logits_BSV  # the ledger says what is wrong with them
+            shown = zip(rows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
+            return torch.stack([self._tilt(batch[row], ids, logits_SV) for row, ids, logits_SV in shown])
+
+        self._ledger.grade(tilted, batch, device=device, mine=rows)
+
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        """Which of `count` windows this process tilts."""
+        raise NotImplementedError
+
+    def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
+        """One window's tilted logits; `ids` are the inputs of the positions that it grades."""
+        raise NotImplementedError
+
+
+class _TiltedAlong(_Tilted):
+    """Along one stream: each window continues the one before, and with `lr` its weights learn from that."""
+
     def __init__(
         self,
         ledger: Book,
@@ -152,41 +193,17 @@ class _Tilted:
     ) -> None:
         if not windows.legal:
             raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
-        self.positions = ledger.positions
-        self.graded = ledger.graded
-        self.world = ledger.world
-        self._ledger = ledger
-        self._memory = _Memory(orders)
-        self._pushes = pushes
-        self._weights = weights
+        super().__init__(ledger, orders, pushes, weights)
         self._lr = lr
         self._squares = np.ones(len(weights))
         self._expected: _Pushed | None = None
 
-    def grade(
-        self,
-        predictor: Predictor,
-        batch: list[Window],
-        *,
-        device: torch.device | str = "cpu",
-        mine: Sequence[int] | None = None,
-    ) -> None:
-        """Show the predictor a batch and write down the grades that it gets tilted.
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        """The tables need every token in its turn, so of several processes the first one grades alone."""
+        return range(count) if self.world.main else ()
 
-        The tables need every token in its turn, so of several processes the first one grades alone.
-        """
-
-        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
-            logits_BSV = predictor(ids_BT, first=first)
-            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
-                return logits_BSV  # the ledger says what is wrong with them
-            rows = ids_BT[:, first:].tolist()
-            return torch.stack([self._tilt(ids, logits_SV) for ids, logits_SV in zip(rows, logits_BSV.float())])
-
-        self._ledger.grade(tilted, batch, device=device, mine=range(len(batch)) if self.world.main else ())
-
-    def _tilt(self, ids: list[int], logits_SV: Tensor) -> Tensor:
-        """One window's tilted logits; `ids` are its inputs, the first of which was the last window's last target."""
+    def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
+        """The first of `ids` was the last window's last target."""
         self._learn(ids)
         memory = self._memory
         found = [self._pushes([memory.after(key) for key in memory.step(token)]) for token in ids]
@@ -210,8 +227,8 @@ class _Tilted:
         self._weights += self._lr * gradient / np.sqrt(self._squares)
 
 
-class _TiltedApart:
-    """As `_Tilted`, for documents that take turns: tilted by a document's own text so far, and by documents before it.
+class _TiltedApart(_Tilted):
+    """For documents that take turns: tilted by a document's own text so far, and by documents before it.
 
     Of those it counts the ones that have no unfinished document before them: so whichever turns they take, no grade
     depends on text that stands after it in the stream. (Pull request 2135 counts all text before a position.)
@@ -225,18 +242,12 @@ class _TiltedApart:
         pushes: _Pushes,
         weights: NDArray[np.float64],
     ) -> None:
-        self.positions = ledger.positions
-        self.graded = ledger.graded
-        self.world = ledger.world
-        self._ledger = ledger
-        self._pushes = pushes
-        self._weights = weights
+        super().__init__(ledger, orders, pushes, weights)
         self._orders = orders
         self._spans = list(document_spans(ledger.positions, starts))
-        self._before = _Memory(orders)
         self._own: dict[int, _Memory] = {}
         self._finished: set[int] = set()
-        self._counted = 0  # documents that are in `_before`
+        self._counted = 0  # documents that the shared memory knows
 
     def grade(
         self,
@@ -246,38 +257,34 @@ class _TiltedApart:
         device: torch.device | str = "cpu",
         mine: Sequence[int] | None = None,
     ) -> None:
-        """Show the predictor windows of different documents and write down the grades that it gets tilted."""
-        documents = [bisect_right(self._spans, (window.first, self.positions)) - 1 for window in batch]
-        rows = range(len(batch))[self.world.share(len(batch))] if mine is None else mine
-
-        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
-            logits_BSV = predictor(ids_BT, first=first)
-            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
-                return logits_BSV  # the ledger says what is wrong with them
-            shown = zip(rows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
-            return torch.stack([self._tilt(documents[row], ids, logits_SV) for row, ids, logits_SV in shown])
-
-        self._ledger.grade(tilted, batch, device=device, mine=rows)
-        ends = zip(documents, batch, strict=True)
-        self._finished |= {document for document, window in ends if window.end == self._spans[document][1]}
+        """As every tilted book; then the documents that end here, and have none unfinished before them, are counted."""
+        super().grade(predictor, batch, device=device, mine=mine)
+        ends = ((window.end, self._document(window)) for window in batch)
+        self._finished |= {document for end, document in ends if end == self._spans[document][1]}
         while self._counted in self._finished:
             self._count(self._counted)
             self._counted += 1
 
-    def _tilt(self, document: int, ids: list[int], logits_SV: Tensor) -> Tensor:
-        own = self._own.setdefault(document, _Memory(self._orders))
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        return range(count)[self.world.share(count)] if mine is None else mine
+
+    def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
+        own = self._own.setdefault(self._document(window), _Memory(self._orders))
         found = []
         for token in ids:
             keys = own.step(token)
-            found.append(self._pushes([_together(self._before.after(key), own.after(key)) for key in keys]))
+            found.append(self._pushes([_together(self._memory.after(key), own.after(key)) for key in keys]))
         return _tilt(logits_SV, ids, found, self._weights)[0]
+
+    def _document(self, window: Window) -> int:
+        return bisect_right(self._spans, (window.first, self.positions)) - 1
 
     def _count(self, document: int) -> None:
         """Let the documents after this one know it."""
         begin, stop = self._spans[document]
-        self._before.begin()
+        self._memory.begin()
         for token in self.graded(begin, stop + 1).tolist():
-            self._before.step(token)
+            self._memory.step(token)
         self._own.pop(document, None)
         self._finished.remove(document)
 
