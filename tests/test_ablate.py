@@ -96,6 +96,11 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
         for label, part in (("smear gate", "SmearGate()"), ("4,096 pieces", "4096"), ("GPTQ", "GPTQ(batches=4)")):
             assert not said.startswith(label) or part in row
     assert "runs of 7 steps, seeds 1, 2" in measured
+    clipped = {"clip": {"train.grad_clip": 1.0}}  # a default is no row
+    first, *_ = catalog.describe(
+        house, edits=clipped, found={"rows": [whole, {**rows[0], "part": "clip"}], "steps": 7, "counts": "all"}
+    ).splitlines()
+    assert "house" in first and "clip" in first
     assert catalog.describe(house) == catalog.describe(house, edits=edits, found={})
 
 
@@ -106,7 +111,11 @@ def test_what_was_measured_is_of_edits_that_there_are(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text("from pargolf.recipes.house import RECIPE\n")
     assert catalog.measured(str(mine)) == {}
-    for wrong in ("{}", "[", '{"rows": []}', '{"rows": [{"part": "gate"}]}'):
+    bare = '{"rows": [{"part": "", "scores": {}}%s], "steps": 3, "seconds": null, "counts": "all"}'
+    mine.with_suffix(".ablation.json").write_text(bare % "")
+    assert len(catalog.measured(str(mine))["rows"]) == 1
+    torn = (bare % ', {"part": "gate"}', bare % ', {"part": "gate", "worth": "", "low": 0, "high": 0}')
+    for wrong in ("{}", "[", '{"rows": []}', '{"rows": [{"part": "gate"}]}', '{"rows": [{"part": ""}]}', *torn):
         mine.with_suffix(".ablation.json").write_text(wrong)
         with pytest.raises(UserError, match="no ablation"):
             catalog.measured(str(mine))

@@ -71,9 +71,17 @@ def measured(found: str) -> dict[str, Any]:
         return {}
     try:
         known = json.loads(path.read_bytes())
-        assert known["rows"][0]["part"] == ""
-    except (ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise UserError(f"{path} is no ablation. Copy the ablation.json of `pargolf ablate {found}` there.") from error
+        whole, rows = known["rows"][0], known["rows"][1:]
+        numbers = [row[key] for row in rows for key in ("worth", "low", "high")]
+        sound = whole["part"] == "" and all(isinstance(x, float | int | None) for x in numbers)
+        sound &= all(isinstance(row["part"], str) for row in rows) and isinstance(whole["scores"], dict)
+        sound &= {"steps", "seconds", "counts"} <= set(known) and isinstance(
+            known["steps"] or known["seconds"], float | int
+        )
+    except (ValueError, KeyError, IndexError, TypeError):
+        sound = False
+    if not sound:
+        raise UserError(f"{path} is no ablation. Copy the ablation.json of `pargolf ablate {found}` there.")
     return dict(known)
 
 
@@ -90,7 +98,8 @@ def describe(recipe: "Recipe", *, edits: Edits | None = None, found: Mapping[str
     for label, changes in (edits or {}).items():
         if label in worths and not label.startswith("+ "):
             left = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
-            row = next(line for line in lines if line not in left and not line.startswith(_FOLLOWS))
+            gone = (line for line in lines if line not in left and not line.startswith(_FOLLOWS))
+            row = next(gone, lines[0])  # an edit that sets what is at its default takes no row away
             notes.setdefault(row, []).append(f"{label} {_worth(worths[label])}")
     out = [line for row in lines for line in _noted(row, notes.get(row, []))]
     return "\n".join(out + (_left_out(found, worths) if found else []) + ["", f"digest {recipe.digest}"])
