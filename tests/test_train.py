@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
+from pargolf.core.spec import edit
 from pargolf.data.stream import Shuffled
 from pargolf.data.unigram import log_unigram
+from pargolf.model.dropout import Dropout
 from pargolf.model.graph import looped
 from pargolf.model.head import Head
 from pargolf.quant.grid import Int
@@ -398,6 +400,29 @@ def test_a_run_resumed_at_any_step_ends_bit_for_bit_as_one_that_never_stopped(av
             e.loss for e in seen if isinstance(e, Step) and e.step > step
         ]
         same(everything(other), everything(whole))
+
+
+def test_dropout_is_of_training_alone_and_of_the_step_alone():
+    dropped = edit(PLAIN, {"blocks[:].residual": Dropout(0.3)})
+    assert losses(training(model=edit(PLAIN, {"blocks[:].residual": Dropout(0.0)}))) == losses(training())
+    assert losses(training(model=dropped)) != losses(training())
+    whole = training(model=dropped, steps=4)
+    rest = training(model=dropped, steps=4)
+    for event in whole.run():
+        if isinstance(event, Step) and event.step == 2:
+            rest.restore(*whole.state())
+    torch.rand(3)
+    assert len(losses(rest)) == 2
+    same(everything(rest), everything(whole))
+    ids = torch.arange(12)[None] % PLAIN.vocab
+    plain = PLAIN.build(1)
+    plain.load_state_dict({name.replace("residual.join.", "residual."): x for name, x in whole.model.state_dict().items()})
+    with torch.no_grad():
+        assert torch.equal(whole.model(ids), plain(ids)), "scoring is thinned"
+    assert torch.equal(whole.model.eval()(ids), plain(ids)), "adaptation is thinned"
+    assert not torch.equal(whole.model.train()(ids), plain(ids))
+    with pytest.raises(UserError, match="rate"):
+        Dropout(1.0)
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_refused_by_name(tmp_path):

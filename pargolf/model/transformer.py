@@ -2,7 +2,7 @@
 
     x0 = stream(norm(entry(E[ids] + embed(ids))));  x = graph of blocks over x0;  logits = head(norm(x))
     block:  x + a * attn(s norm(x)),  then  x + m * mlp(s norm(x))        a, m (D,) learned, s fixed by depth,
-            or otherwise (residual.py)
+            or otherwise (residual.py, dropout.py)
 
 Everything the field adds stands in a slot (slots.py); this file knows no technique. `bos` set keeps documents apart:
 attention, smearing and hashes then stop at every BOS; None packs them together, as the published systems do.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pargolf.core.roles import Table, resolve
 from pargolf.kernels.rms_norm import rms_norm
 from pargolf.model.attention import Attention
+from pargolf.model.dropout import Dropout
 from pargolf.model.graph import Graph, Wire
 from pargolf.model.head import Head, HeadModule
 from pargolf.model.init import Init, generator_for
@@ -33,7 +34,7 @@ class Block:
     mlp: MLP | SwiGLU
     norm_scale: float | ByLayer = 1.0
     gate: Slot | None = None
-    residual: Serial | Parallel | TwoLanes = Serial()
+    residual: Serial | Parallel | TwoLanes | Dropout = Serial()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.core.roles import Table
 from pargolf.core.world import World
+from pargolf.data.hashing import mix_words
 from pargolf.data.stream import Sequential, TrainStream, WindowOrder
 from pargolf.data.unigram import log_unigram
 from pargolf.kernels.product import multiplies_half
@@ -286,6 +287,9 @@ class Training:
     def _gradients(self, step: int) -> float:
         """Leave the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
         x_BT, y_BT = self._batch(step)
+        torch.manual_seed(
+            mix_words(self.seed, step, self.world.rank)
+        )  # what a model draws is the step's, as its batch is
         rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)
         self.optimizer.zero_grad()
         total = torch.zeros((), device=x_BT.device)
