@@ -29,6 +29,8 @@ def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> H
     sums = _Sums()
     tied = model.spec.head.tied
     half = model.embed.tokens.weight.device.type == "cuda"
+    training = model.training
+    model.eval()  # as it will be scored, without dropout
     tables = [module.weight for module in model.modules() if isinstance(module, Lookup)]
     with _watching(model, sums):
         for ids_BT, targets_BT in batches:
@@ -42,6 +44,7 @@ def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> H
                 loss = F.cross_entropy(capped, targets_BT.flatten(), reduction="sum")
             # Matrices' own gradients are not needed; asking for those of tables spares them.
             torch.autograd.grad(loss, tables, allow_unused=True)
+    model.train(training)
     return sums.hessians()
 
 

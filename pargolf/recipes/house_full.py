@@ -5,7 +5,7 @@ Shown on one GPU and for one minute alone (`benchmarks/race.py`), never for the 
 
 - 8,192 pieces, as every record since 1394, and a head that starts at their log frequencies.
 - Batches a sixth of the published ones, in mixed order: a minute of one GPU then holds several hundred steps.
-- Value embeddings, SmearGate, x0 mixing and U-Net skips from `house`; XSA in the last four blocks from 549.
+- Value embeddings (549); SmearGate, x0 mixing and U-Net skips from `house`; XSA in the last four blocks from 549.
 - Muon by Polar Express (1787); q-gain 5 (1394 on).
 - Documents are kept apart: FlexAttention passes over what a query may not see.
 - The trellis under the solver fills the cap.
@@ -21,13 +21,16 @@ from pargolf.model.rope import Rope
 from pargolf.model.transformer import Block
 from pargolf.model.value_embed import AddValueEmbed, ValueEmbed
 from pargolf.model.xsa import XSA
+from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ
+from pargolf.quant.grid import Int, Keep
 from pargolf.recipes.house import RECIPE as HOUSE
 from pargolf.training.adam import Adam
 from pargolf.training.muon import POLAR_EXPRESS, Muon
 
 _MLP = MLP(2048, leaky_relu2)
 _ROPE = Rope(dims=16)
+_SIX_BITS = Int(6, clip=StdDev(12.85))
 _PLAIN = Block(Attention(rope=_ROPE, q_gain=5.0), _MLP)
 _LATE = Block(Attention(rope=_ROPE, q_gain=5.0, values=(AddValueEmbed(1.0),), outputs=(XSA(),)), _MLP)
 _MUON = Muon(
@@ -41,9 +44,7 @@ RECIPE = edit(
         "model.vocab": 8192,
         "model.dim": 512,
         "model.blocks": (_PLAIN,) * 7 + (_LATE,) * 4,
-        "model.embed": (),
         "model.shared": (ValueEmbed(64, scale=0.5),),
-        "model.init": tuple(row for row in HOUSE.model.init if row[0] != "embed.bigram.table"),
         "train.optimizer": (
             ("embed.tokens", Adam(0.03, weight_decay=0.04)),
             ("shared.value_embed.table", Adam(0.03, weight_decay=0.04)),
@@ -57,7 +58,14 @@ RECIPE = edit(
         "train.seq_len": 1024,
         "train.grad_clip": 1.0,
         "train.half": None,
-        "quant.table": tuple(row for row in HOUSE.quant.table if "bigram" not in row[0]),
+        "quant.table": (
+            ("embed.tokens", Int(7, clip=StdDev(14.0))),
+            ("shared.value_embed.table", _SIX_BITS),
+            ("attn.[qkv]", _SIX_BITS),
+            ("attn.out", _SIX_BITS),
+            ("mlp.*", _SIX_BITS),
+            ("*", Keep("float16")),
+        ),
         "quant.solver": GPTQ(batches=16),
         "plain": Plain(1024),
         "windows": Sliding(1024, 64),
