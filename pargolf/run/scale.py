@@ -40,8 +40,11 @@ STEPS = 470
 
 
 def mini(recipe: Recipe) -> Recipe:
-    """Derive the small system. Raises `UserError` when the recipe's width has no such scale."""
-    if recipe.model.dim <= WIDTH:
+    """Derive the small system; one as narrow, or made for as few bytes, is small already.
+
+    Raises `UserError` when the recipe's width has no such scale.
+    """
+    if recipe.model.dim <= WIDTH or recipe.budget.bytes <= BYTES:
         return recipe
     if recipe.model.dim % WIDTH:
         raise UserError(f"{recipe.name} is {recipe.model.dim} wide, which is no multiple of {WIDTH}: no mini scale.")
