@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -95,7 +96,9 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
     for said, row in beside.items():
         for label, part in (("smear gate", "SmearGate()"), ("4,096 pieces", "4096"), ("GPTQ", "GPTQ(batches=4)")):
             assert not said.startswith(label) or part in row
-    assert "runs of 7 steps, seeds 1, 2" in measured
+    assert "runs of 7 steps, seeds 1, 2" in measured and "  of  " not in measured
+    older = {"rows": [whole], "steps": 7, "counts": "all", "of": "an old form"}
+    assert re.search(r"\n  of +an old form\n", catalog.describe(house, edits=edits, found=older))
     clipped = {"clip": {"train.grad_clip": 1.0}}  # a default is no row
     first, *_ = catalog.describe(
         house, edits=clipped, found={"rows": [whole, {**rows[0], "part": "clip"}], "steps": 7, "counts": "all"}

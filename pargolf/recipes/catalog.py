@@ -64,6 +64,8 @@ def ablations(found: str) -> dict[str, dict[str, Any]]:
 def measured(found: str) -> dict[str, Any]:
     """The `ablation.json` that is kept beside a recipe's file, as NAME.ablation.json; empty where there is none.
 
+    Where it was measured on the recipe as it once was, its key `of` says so.
+
     Raises `UserError` where that is no ablation's.
     """
     path = (_HERE / f"{found}.py" if found in names() else Path(found)).with_suffix(".ablation.json")
@@ -75,6 +77,7 @@ def measured(found: str) -> dict[str, Any]:
         numbers = [row[key] for row in rows for key in ("worth", "low", "high")]
         sound = whole["part"] == "" and all(isinstance(x, float | int | None) for x in numbers)
         sound &= all(isinstance(row["part"], str) for row in rows) and isinstance(whole["scores"], dict)
+        sound &= isinstance(known.get("of", ""), str)
         sound &= {"steps", "seconds", "counts"} <= set(known) and isinstance(
             known["steps"] or known["seconds"], float | int
         )
@@ -162,7 +165,8 @@ def _left_out(found: Mapping[str, Any], worths: Mapping[str, Mapping[str, Any]])
     words = [f"{row['part'].removeprefix('+ ')} {_worth(row)}".replace(" ", "\N{NO-BREAK SPACE}") for row in tried]
     shown = textwrap.wrap("; ".join(words), 90, break_on_hyphens=False)
     rows = [_row("" if number else "tried and left out", line) for number, line in enumerate(shown)]
-    return ["", "measured", _row("beside a row", how), *rows]
+    of = [_row("of", found["of"])] if "of" in found else []
+    return ["", "measured", _row("beside a row", how), *of, *rows]
 
 
 def diff(a: "Recipe", b: "Recipe") -> dict[str, tuple[str | None, str | None]]:
