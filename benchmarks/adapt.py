@@ -7,6 +7,7 @@ artifact and over the same windows: bits per byte saved, and the seconds of the 
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,15 +22,18 @@ from pargolf.run.pack import unpack
 from pargolf.run.score import Validation
 
 LITTLE = AdamW(lr=0.001, betas=(0.0, 0.999), epochs=1, chunk=512, batch=2, cosine=False, globs=("*",))
+HELD = replace(LITTLE, anchor=0.02, chunk=256, batch=1)
 ROWS: dict[str, Adapter] = {
     "SGD, as published": SGD(),
     "SGD, small chunks": SGD(lr=0.03, epochs=1, chunk=1024, batch=4, cosine=False),
     "AdamW, momentum .9": AdamW(lr=0.001, epochs=1, chunk=2048, batch=8, cosine=False, globs=("*",)),
     "AdamW, no momentum": LITTLE,
+    "AdamW, anchored": HELD,
     "hint, as published": HintTilt(),
     "hint, short contexts": HintTilt(contexts=(4, 6, 10), threshold=0.6, boost=1.5),
     "counts": CountTilt(),
     "counts + AdamW": CountTilt(adapter=LITTLE),
+    "counts + anchored": CountTilt(adapter=HELD),
 }
 
 

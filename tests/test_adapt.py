@@ -116,7 +116,11 @@ def test_filled_models_score_as_their_scripts_did_double_counts_included(system)
 
 VOCAB = 32
 LOW_RANK = LowRank(rank=2, alpha=2.0, lr=0.05, chunk=5, batch=4, globs=("attn.q", "mlp.*"))
-CHUNKED = (SGD(lr=0.1, chunk=32, batch=2, epochs=2), AdamW(lr=0.005, chunk=32, batch=2))
+CHUNKED = (
+    SGD(lr=0.1, chunk=32, batch=2, epochs=2),
+    AdamW(lr=0.005, chunk=32, batch=2),
+    AdamW(lr=0.005, chunk=32, batch=2, anchor=0.1),
+)
 PER_DOCUMENT = (
     LOW_RANK,
     dataclasses.replace(LOW_RANK, warm=True),
@@ -246,6 +250,25 @@ def test_frozen_and_chosen_roles_are_what_moves(monkeypatch):
         assert changed == {n for n in moved["last"] if wanted(n)}
 
 
+def test_an_anchor_takes_back_its_share_of_each_step(monkeypatch):
+    shown = []
+
+    def spy(self, predictor, batch, **options):
+        shown.append({n: w.clone() for n, w in predictor.named_parameters()})
+        return grade(self, predictor, batch, **options)
+
+    grade = Ledger.grade
+    monkeypatch.setattr(Ledger, "grade", spy)
+    after = []
+    for anchor in (0.0, 0.25):
+        shown.clear()
+        run(rough(), text(64), Sliding(16, 16), AdamW(lr=0.03, chunk=32, batch=2, anchor=anchor), batch_windows=2)
+        after.append(shown[1])  # one step lies between the first grades and the second
+    for name, start in shown[0].items():
+        torch.testing.assert_close(after[1][name], torch.lerp(after[0][name], start, 0.25))
+    assert any(not torch.equal(after[0][name], start) for name, start in shown[0].items())
+
+
 def test_the_score_without_adaptation_is_the_plain_one_and_may_be_given():
     model, tokens, windows = rough(), text(), Sliding(16, 8)
     plain = final(score(model, tokens, windows, byte_counts=np.ones(160, dtype=int), vocab=VOCAB, bos=BOS))
@@ -315,6 +338,7 @@ def test_bad_adapters_say_what_is_wrong(adapter, windows, hint):
         lambda: SGD(lr=0.0),
         lambda: SGD(chunk=0),
         lambda: AdamW(clip=0.0),
+        lambda: AdamW(anchor=1.0),
         lambda: LowRank(rank=0),
         lambda: Phases((3, 3)),
         lambda: Phases(()),

@@ -7,7 +7,12 @@ overlap, and are trained in order; a remainder is left out, and so is the last c
 The optimizer's state lives on from chunk to chunk.
 
 `SGD` over all weights: pull requests 549, 910, 1009 (chunk 32,768, 3 epochs, lr .002, momentum .9, clip 1).
-`AdamW` over the MLP and all scales: pull request 861 (1 epoch, lr .0004).
+`AdamW` over the MLP and all scales: pull request 861 (1 epoch, lr .0004). An `anchor` takes a step back after each,
+
+    w <- w + anchor (w_0 - w)        w_0: the weights before anything was learned here
+
+so that what was learned fades over 1 / anchor steps: Krause, Kahembwe, Murray, Renals, "Dynamic evaluation of neural
+sequence models" (ICML 2018, arXiv:1709.07432). Without it the drift over many documents costs what each had won.
 """
 
 import math
@@ -95,7 +100,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay over the parameters that match `globs`, less the `frozen` ones.
+    """Adam with decoupled weight decay over the parameters that match `globs`, less the `frozen` ones, and an `anchor`.
 
     The default globs are pull request 861's rule, "name contains up_proj, down_proj or scale", said in roles.
     """
@@ -103,6 +108,7 @@ class AdamW:
     lr: float = 0.0004
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    anchor: float = 0.0
     epochs: int = 1
     chunk: int = 32_768
     batch: int = 32
@@ -114,6 +120,8 @@ class AdamW:
 
     def __post_init__(self) -> None:
         _check(self)
+        if not 0 <= self.anchor < 1:
+            raise UserError(f"an anchor is a share from 0 to below 1, not {self.anchor}")
 
     def run(
         self,
@@ -128,7 +136,21 @@ class AdamW:
         """Grade and train, chunk by chunk."""
         weights = choose(model, self.globs, frozen=self.frozen)
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        if self.anchor:
+            _hold(optimizer, weights, self.anchor)
         return _by_chunks(self, model, optimizer, ledger, windows, starts, batch_windows, device)
+
+
+def _hold(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], anchor: float) -> None:
+    """After each step, bring the weights back by a share of the way they have come."""
+    start = [weight.detach().clone() for weight in weights]
+
+    def back(*_: object) -> None:
+        with torch.no_grad():
+            for weight, began in zip(weights, start, strict=True):
+                weight.lerp_(began, anchor)
+
+    optimizer.register_step_post_hook(back)
 
 
 def _by_chunks(

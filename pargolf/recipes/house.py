@@ -105,7 +105,7 @@ RECIPE = Recipe(
     plain=Plain(256),
     windows=Sliding(256, 128),
     adapt=CountTilt(
-        adapter=AdamW(lr=0.001, betas=(0.0, 0.999), globs=("*",), chunk=512, batch=2, cosine=False),
+        adapter=AdamW(lr=0.001, betas=(0.0, 0.999), anchor=0.02, globs=("*",), chunk=256, batch=1, cosine=False),
     ),
     budget=Budget(bytes=1_000_000, train_seconds=180.0),
 )
