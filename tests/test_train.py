@@ -427,6 +427,14 @@ def test_dropout_is_of_training_alone_and_of_the_step_alone():
         Dropout(1.0)
 
 
+def test_dropout_can_wait_until_the_text_was_gone_through():
+    once = len(small.shards()) // 512  # steps of a time through
+    fields = {"batch_tokens": 512, "steps": once + 2}
+    late = losses(training(model=edit(PLAIN, {"blocks[:].residual": Dropout(0.3, after=1.0)}), **fields))
+    plain = losses(training(**fields))
+    assert late[:once] == plain[:once] and late[once] != plain[once]
+
+
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_refused_by_name(tmp_path):
     run, kept = training(steps=4), Checkpoints(tmp_path / "kept")
     for event in run.run():

@@ -4,8 +4,10 @@
 
 Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout" (JMLR 2014). None of the published systems has it:
 the track's ten minutes go by without seeing any text twice. It is for texts that a run goes through many times, which
-small ones are. Scoring and adaptation know nothing of it. Masks are drawn from the run's seed and the step
-(`training/loop.py`), so a resumed run repeats them; another split into processes or micro-batches draws others.
+small ones are, and can wait until then: `after` so many times through. Scoring and adaptation know nothing of it.
+
+Masks are drawn from the run's seed and the step (`training/loop.py`), so a resumed run repeats them; another split into
+processes or micro-batches draws others.
 
 p counts in 256ths, so that one drawn word serves eight entries: drawing is what dropout costs on a processor.
 """
@@ -22,9 +24,13 @@ from pargolf.model.slots import Place
 
 @dataclass(frozen=True)
 class Dropout:
-    """Residual slot: `join` joins what is left after `rate` of it went. Raises `UserError` above .99."""
+    """Residual slot: `join` joins what is left after `rate` of it went, once the text was gone through `after` times.
+
+    Raises `UserError` for a rate above .99.
+    """
 
     rate: float = 0.1
+    after: float = 0.0
     join: Serial | Parallel | TwoLanes = Serial()
 
     def __post_init__(self) -> None:
@@ -46,12 +52,13 @@ class DropoutModule(nn.Module):
 
     def __init__(self, spec: Dropout, place: Place) -> None:
         super().__init__()
-        self.rate = spec.rate
+        self.rate, self.after = spec.rate, spec.after
+        self.begun = True
         self.join = spec.join.build(place)
 
     def forward(self, lanes: Lanes, read_BTD: Tensor, attend: Part, feed: Part) -> Lanes:
         """Join attention and MLP, thinned in training."""
-        if self.training and torch.is_grad_enabled():
+        if self.begun and self.training and torch.is_grad_enabled():
             attend, feed = self._thinned(attend), self._thinned(feed)
         out: Lanes = self.join(lanes, read_BTD, attend, feed)
         return out

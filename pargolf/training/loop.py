@@ -27,6 +27,7 @@ from pargolf.data.hashing import mix_words
 from pargolf.data.stream import Sequential, TrainStream, WindowOrder
 from pargolf.data.unigram import log_unigram
 from pargolf.kernels.product import multiplies_half
+from pargolf.model.dropout import DropoutModule
 from pargolf.model.transformer import Transformer
 from pargolf.training.average import AverageSpec
 from pargolf.training.optimizer import Optimizer, Row
@@ -108,6 +109,7 @@ class Training:
             if model.spec.order is None:
                 raise UserError("A phase begins recurrence, and model.order is None: name the blocks it should run.")
             model.graph.recur(False)
+        self.dropouts = [module for module in model.modules() if isinstance(module, DropoutModule)]
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world)
@@ -181,6 +183,8 @@ class Training:
         self.stream, (self.change, self.loss), self.model.graph.route = stream, change, route
         if self.spec.phases or self.compiled:  # else the first visit compiled nothing
             times[0] = self._visit()
+        if self.compiled and (late := max((module.after for module in self.dropouts), default=0.0)):
+            self._visit(math.ceil(late * len(self.shards) / self.stream.batch_tokens))
         self.first = times[0]
         self.slower = [max(after - times[0], 0.0) for after in times[1:]]
 
@@ -287,9 +291,10 @@ class Training:
     def _gradients(self, step: int) -> float:
         """Leave the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
         x_BT, y_BT = self._batch(step)
-        torch.manual_seed(
-            mix_words(self.seed, step, self.world.rank)
-        )  # what a model draws is the step's, as its batch is
+        for module in self.dropouts:
+            module.begun = self.stream.epoch(step) >= module.after
+        # What dropout draws depends on the step alone, as the batch does.
+        torch.manual_seed(mix_words(self.seed, step, self.world.rank))
         rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)
         self.optimizer.zero_grad()
         total = torch.zeros((), device=x_BT.device)
@@ -336,10 +341,10 @@ class Training:
             self.changes[weights] = (change, graph)
         return self.changes[weights]
 
-    def _visit(self) -> float:
+    def _visit(self, step: int = 0) -> float:
         """Seconds that the gradients of one batch take."""
         (began,) = self.world.max(self.clock.now())
-        self._gradients(0)
+        self._gradients(step)
         self.optimizer.zero_grad()
         if self.world.device.type == "cuda":
             torch.cuda.synchronize()
