@@ -8,7 +8,7 @@ Where seconds and text are few, what counts is text seen, in mixed order, and th
 - Four blocks and a batch half the baseline's take more than twice its steps; shuffled windows show every period of the
   corpus from the start, where the published order shows the oldest texts alone.
 - The bytes go to width and to nothing that learns by heart: hashed bigrams and value embeddings are ahead in the first
-  minutes, and after half an hour, seven times through the text, far behind. Dropout begins the second time through.
+  minutes, and behind after half an hour, seven times through the text. Dropout begins the second time through.
 - The head starts at the tokens' log frequencies, so no step is spent on learning those.
 - Packing fills the cap, so the grids below are only where it begins.
 
