@@ -12,7 +12,7 @@ The optimizer's state lives on from chunk to chunk.
     w <- w + anchor (w_0 - w)        w_0: the weights before anything was learned here
 
 so that what was learned fades over 1 / anchor steps: Krause, Kahembwe, Murray, Renals, "Dynamic evaluation of neural
-sequence models" (ICML 2018, arXiv:1709.07432). Without it the drift over many documents costs what each had won.
+sequence models" (ICML 2018, arXiv:1709.07432).
 """
 
 import math

@@ -8,7 +8,7 @@ Shown on one GPU and for one minute alone (`benchmarks/race.py`), never for the 
 - Value embeddings (549); SmearGate, x0 mixing and U-Net skips from `house`; XSA in the last four blocks from 549.
 - Muon by Polar Express (1787); q-gain 5 (1394 on).
 - Documents are kept apart: FlexAttention passes over what a query may not see.
-- The trellis under the solver fills the cap.
+- Packing fills the cap.
 """
 
 from pargolf.core.budget import Budget
