@@ -450,7 +450,7 @@ def test_messy_folder_is_prepared_whole(messy, tmp_path):
     data = fill([messy], tmp_path / "out", vocab=400)
     originals = {document.id: document.text for document in read_documents(find_files([messy]))}
     rows = data.rows("train") + data.rows("val")
-    assert data.meta["dropped"] == {"duplicates": len(originals) - 2 - len(rows), "blank": 2}
+    assert data.meta["dropped"] == {"duplicates": len(originals) - 2 - len(rows), "blank": 2, "unused": 0}
     assert {originals[row.id] for row in rows} == {text for text in originals.values() if text.strip()}
     for split, shards in (("train", data.train), ("val", data.val)):
         documents = [data.tokenizer.decode(span[1:]) for span in shards.documents(data.bos)]
@@ -532,6 +532,33 @@ def test_no_split_stays_empty(tmp_path, fraction):
         (tmp_path / f"{name}.txt").write_text(f"text {name}")
     data = fill([tmp_path], tmp_path / "out", vocab=257, val_fraction=fraction)
     assert sorted([len(data.rows("train")), len(data.rows("val"))]) == [1, 2]
+
+
+@given(share=st.integers(1, 999), more=st.integers(0, 999))
+@settings(max_examples=20, deadline=None)
+def test_less_text_to_train_on_is_part_of_more_and_scored_on_the_same(tmp_path_factory, share, more):
+    folder = tmp_path_factory.mktemp("share")
+    (folder / "docs.jsonl").write_text("".join(json.dumps({"id": f"d{i}", "text": f"t {i}"}) + "\n" for i in range(60)))
+    source, shares = folder / "docs.jsonl", [share / 1000, min(share + more, 1000) / 1000, 1]
+    try:
+        data = [fill([source], folder / f"out{i}", vocab=257, train_fraction=f) for i, f in enumerate(shares)]
+    except UserError as error:
+        assert "takes none" in str(error) and share < 200
+        return
+    few, some, everything = ({row.id for row in each.rows("train")} for each in data)
+    assert few <= some <= everything
+    assert len({tuple(row.id for row in each.rows("val")) for each in data}) == 1
+    assert data[0].meta["dropped"]["unused"] == len(everything) - len(few)
+    assert abs(len(few) / len(everything) - shares[0]) < 0.25
+
+
+def test_a_share_to_train_on_is_of_whole_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("one text\nof two lines")
+    with pytest.raises(UserError, match="single document"):
+        fill([tmp_path], tmp_path / "out", vocab=257, train_fraction=0.5)
+    for share in (0, 1.1, -1, float("nan")):
+        with pytest.raises(UserError, match="training fraction"):
+            fill([tmp_path], tmp_path / "out", vocab=257, train_fraction=share)
 
 
 # --- folder, overlap, check

@@ -15,6 +15,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="The data folder to make.")],
     vocab: Annotated[int, typer.Option(help="Pieces of the tokenizer; 257 for plain bytes.")] = 1024,
     val_fraction: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.1,
+    train_fraction: Annotated[float, typer.Option(help="Share of the others to train on; the rest is left out.")] = 1.0,
     caseops: Annotated[bool, typer.Option("--caseops", help="Spell capitals as symbols of their own.")] = False,
     tokenizer: Annotated[Path | None, typer.Option(help="Use this .model or tokenizer.json; learn none.")] = None,
     force: ForceOpt = False,
@@ -24,7 +25,14 @@ def prepare(
     from pargolf.data.prepare import prepare
 
     events = prepare(
-        sources, out, vocab=vocab, val_fraction=val_fraction, caseops=caseops, tokenizer=tokenizer, force=force
+        sources,
+        out,
+        vocab=vocab,
+        val_fraction=val_fraction,
+        train_fraction=train_fraction,
+        caseops=caseops,
+        tokenizer=tokenizer,
+        force=force,
     )
     watch_run(events)
     splits = open_data(out).meta["splits"]

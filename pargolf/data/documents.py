@@ -5,7 +5,9 @@ A document is a name and a text. Its split depends on nothing but its name and t
     validation  <=>  int(sha256(id), 16) mod q < p
 
 so adding documents never moves old ones. For the usual tenth that reads `mod 10 == 0`, the rule of the embedded
-corpus. A `Row` is what a data folder remembers of a document: its split, name, hash and sizes, not its text.
+corpus. Of the others a share may train alone, by the same hash (`trains`), so that a smaller share is part of a larger
+one, and all are scored on the same documents. A `Row` is what a data folder remembers of a document: its split, name,
+hash and sizes, not its text.
 """
 
 import hashlib
@@ -49,7 +51,16 @@ def val_ratio(val_fraction: float) -> Fraction:
 
 def split_rank(document_id: str, ratio: Fraction) -> int:
     """`sha256(id) mod q`: below p the document validates, and the smaller of two ranks is the nearer to it."""
-    return int(hashlib.sha256(document_id.encode()).hexdigest(), 16) % ratio.denominator
+    return _number(document_id) % ratio.denominator
+
+
+def trains(document_id: str, ratio: Fraction, share: float) -> bool:
+    """Whether a document that does not validate is among the `share` that is trained on, in thousandths."""
+    return _number(document_id) // ratio.denominator % 1000 < round(1000 * share)
+
+
+def _number(document_id: str) -> int:
+    return int(hashlib.sha256(document_id.encode()).hexdigest(), 16)
 
 
 def validates(document_id: str, val_fraction: float = 0.1) -> bool:

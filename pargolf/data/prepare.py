@@ -26,7 +26,7 @@ import numpy as np
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.files import write_bytes, write_json, write_text
-from pargolf.data.documents import SPLITS, Document, Row, rows_to_text, split_rank, val_ratio
+from pargolf.data.documents import SPLITS, Document, Row, rows_to_text, split_rank, trains, val_ratio
 from pargolf.data.folder import open_tokenizer
 from pargolf.data.huggingface import HuggingFaceTokenizer
 from pargolf.data.learn import train_bpe
@@ -53,6 +53,7 @@ class Plan:
     rows: tuple[Row | None, ...]
     duplicates: int
     blank: int
+    unused: int = 0
 
     def documents(self) -> Iterator[tuple[Document, Row]]:
         """Read the kept documents again. Raises `UserError` if a source changed meanwhile."""
@@ -79,6 +80,7 @@ def prepare(
     *,
     vocab: int = 1024,
     val_fraction: float = 0.1,
+    train_fraction: float = 1.0,
     caseops: bool = False,
     tokenizer: str | Path | None = None,
     force: bool = False,
@@ -86,16 +88,19 @@ def prepare(
     """Make the data folder `out` from `sources` (`sources.py` says what may be one), yielding progress.
 
     Nothing happens until the iterator is advanced, and the folder stands when it ends. A `total` of 0 is not known
-    yet. `vocab=257` is plain bytes. `caseops` spells capitals as symbols (`caseops.py`). `tokenizer`, a `.model` or
-    `tokenizer.json`, is used in place of learning one. Raises `UserError` for sources without text, text that cannot
-    be read or tokenized exactly, too little text for `vocab`, or an `out` that holds something (`force` replaces
-    prepared data).
+    yet. `train_fraction` is the share of the documents not held out that is trained on; the rest is left out, so less
+    text is scored on the same. `vocab=257` is plain bytes. `caseops` spells capitals as symbols (`caseops.py`).
+    `tokenizer`, a `.model` or `tokenizer.json`, is used in place of learning one. Raises `UserError` for sources
+    without text, text that cannot be read or tokenized exactly, too little text for `vocab` or the fractions, or an
+    `out` that holds something (`force` replaces prepared data).
     """
     out = Path(out).resolve()
     ratio = val_ratio(val_fraction)
     _refuse_to_overwrite(out, force=force)
     files = find_files(sources)
-    plan = yield from _plan(lambda: read_documents(files), ratio)
+    if not 0.001 <= train_fraction <= 1:
+        raise UserError(f"A training fraction of {train_fraction} leaves nothing to train on; take .001 to 1.")
+    plan = yield from _plan(lambda: read_documents(files), ratio, train_fraction)
     words: Tokenizer
     if tokenizer is None:
         words = yield from _learn(plan, vocab, caseops=caseops)
@@ -105,13 +110,13 @@ def prepare(
     try:
         beside.mkdir(parents=True)
         rows = yield from _write_tokens(plan, words, beside)
-        _write_records(beside, plan, rows, words, val_fraction)
+        _write_records(beside, plan, rows, words, {"val_fraction": val_fraction, "train_fraction": train_fraction})
         _put_in_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _plan(read: Read, ratio: Fraction) -> Work[Plan]:
+def _plan(read: Read, ratio: Fraction, train_fraction: float) -> Work[Plan]:
     rows: list[Row | None] = []
     seen: set[str] = set()
     blank = size = 0
@@ -128,11 +133,22 @@ def _plan(read: Read, ratio: Fraction) -> Work[Plan]:
     if kept == 0:
         raise UserError("The sources hold no text; name files with at least one document that is not blank.")
     if kept == 1:
+        if train_fraction < 1:
+            raise UserError("A single document is cut in two, and a training fraction takes whole ones; give several.")
         halves = _halve(next(d for d, row in zip(read(), rows) if row is not None), ratio)
         hashed = [(d.id, hashlib.sha256(d.text.encode()).hexdigest(), len(d.text.encode())) for d in halves]
         both = tuple(Row(split, *parts, tokens=0) for split, parts in zip(SPLITS, hashed))
         return Plan(lambda: iter(halves), both, len(rows) - 1 - blank, blank)
-    return Plan(read, _assign(rows, ratio), len(rows) - kept - blank, blank)
+    assigned = _thinned(_assign(rows, ratio), ratio, train_fraction)
+    return Plan(read, assigned, len(rows) - kept - blank, blank, kept - sum(row is not None for row in assigned))
+
+
+def _thinned(rows: Sequence[Row | None], ratio: Fraction, share: float) -> tuple[Row | None, ...]:
+    """Leave out the training documents that are not of the `share`. Raises `UserError` where none is."""
+    out = tuple(row if row is None or row.split == "val" or trains(row.id, ratio, share) else None for row in rows)
+    if not any(row is not None and row.split == "train" for row in out):
+        raise UserError(f"A training fraction of {share} takes none of these documents; take a larger one.")
+    return out
 
 
 def _assign(rows: Sequence[Row | None], ratio: Fraction) -> tuple[Row | None, ...]:
@@ -231,7 +247,7 @@ class _Writer:
         self.held, self.waiting = [], 0
 
 
-def _write_records(folder: Path, plan: Plan, rows: list[Row], tokenizer: Tokenizer, val_fraction: float) -> None:
+def _write_records(folder: Path, plan: Plan, rows: list[Row], tokenizer: Tokenizer, shares: dict[str, float]) -> None:
     kind = "bytes"
     if isinstance(tokenizer, SentencePieceTokenizer):
         kind = "sentencepiece-bpe"
@@ -253,9 +269,9 @@ def _write_records(folder: Path, plan: Plan, rows: list[Row], tokenizer: Tokeniz
         "tokenizer": kind,
         "vocab": tokenizer.vocab,
         "bos": tokenizer.bos,
-        "val_fraction": val_fraction,
+        **shares,
         "splits": splits,
-        "dropped": {"duplicates": plan.duplicates, "blank": plan.blank},
+        "dropped": {"duplicates": plan.duplicates, "blank": plan.blank, "unused": plan.unused},
         "sha256": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
     }
     write_json(folder / "meta.json", meta)
