@@ -83,7 +83,25 @@ def test_muon_takes_the_published_steps(system):
 def test_float32_products_point_where_bfloat16_ones_do():
     u = torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(0))
     exact, rounded = orthogonalize(u), orthogonalize(u, dtype=torch.bfloat16)
+    fused = orthogonalize(u, dtype=torch.bfloat16, fused=True)
     assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.999
+    assert torch.cosine_similarity(exact.flatten(), fused.flatten(), dim=0) > 0.999
+    assert not torch.equal(fused, rounded) and not torch.equal(fused, exact)
+
+
+def test_muon_multiplies_bfloat16_where_a_run_does():
+    start, grad = torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(0))
+
+    def after(half):
+        p = torch.nn.Parameter(start.clone())
+        optimizer = Optimizer((("*", Muon(0.1)),), {"w": p}, half=half)
+        p.grad = grad.clone()
+        optimizer.reduce()
+        optimizer.step(1.0, step=0, fraction=0.0)
+        return (p.detach() - start).flatten()
+
+    assert not torch.equal(after(True), after(False))
+    assert torch.cosine_similarity(after(True), after(False), dim=0) > 0.999
 
 
 @pytest.mark.parametrize("polynomials", [QUINTIC, POLAR_EXPRESS])

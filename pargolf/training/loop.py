@@ -112,7 +112,7 @@ class Training:
         self.dropouts = [module for module in model.modules() if isinstance(module, DropoutModule)]
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
-        self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world)
+        self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world, half=self.half)
         self.average = spec.average.begin(self._weights()) if spec.average else None
         self.begun: list[int] = []
         self.compiled = cuda if spec.compile is None else spec.compile

@@ -5,9 +5,9 @@
 NS is a Newton-Schulz iteration on X = u / |u|, with A = X X^T:  X <- a X + (b A + c A A) X.  Five steps of one
 quintic (3.4445, -4.7750, 2.0315) push all singular values near 1; Polar Express uses another polynomial each step.
 
-Matrices of one shape are stacked and orthogonalized in one batched product. float32 on CPUs, where bfloat16 products
-run 55 to 270 times slower; bfloat16 elsewhere. Weight decay is decoupled, before the update as in pull requests 549,
-1009 and 295, or after it as in 543 and 861, where it shrinks the fresh update too.
+Matrices of one shape are stacked and orthogonalized in one batched product: of bfloat16 on CUDA, and where a recipe
+asks for it (`train.half`) on processors that multiply bfloat16; else of float32. Weight decay is decoupled, before the
+update as in pull requests 549, 1009 and 295, or after it as in 543 and 861, where it shrinks the fresh update too.
 
 Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); Polar Express: Amsel et al. 2025 (arXiv:2505.16932),
 five coefficient rows from pull request 1787; row normalization (MuonEq-R) from pull requests 1217, 1285.
@@ -15,6 +15,7 @@ five coefficient rows from pull request 1787; row normalization (MuonEq-R) from 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +73,12 @@ def orthogonalize(
     *,
     dtype: torch.dtype | None = None,
     square_first: bool = False,
+    fused: bool | None = None,
 ) -> Tensor:
     """Push the singular values of each matrix in the stack towards 1. Returns the stack in its own type.
 
-    The products are in `dtype`, by default float32 on a CPU and bfloat16 elsewhere.
+    The products are in `dtype`, by default float32 on a CPU and bfloat16 elsewhere. `fused` adds within a product, so
+    that half precision rounds once where the published order rounds twice; by default in float32 alone.
     """
     x = u_NRC.to(dtype or (torch.float32 if u_NRC.device.type == "cpu" else torch.bfloat16))
     tall = x.shape[-2] > x.shape[-1]
@@ -84,9 +87,9 @@ def orthogonalize(
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for a, b, c in polynomials:
         gram = x @ x.mT
-        if x.dtype == torch.float32:
+        if x.dtype == torch.float32 if fused is None else fused:
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-        else:  # Half precision rounds after every product, so the published order is kept.
+        else:
             square = c * (gram @ gram) if square_first else (c * gram) @ gram
             x = a * x + (b * gram + square) @ x
     return (x.mT if tall else x).to(u_NRC.dtype)
@@ -97,13 +100,20 @@ class MuonGroup:
 
     A step has three phases, so that many groups can communicate at once: `reduce` sends gradients to the owners of
     their matrices, `update` orthogonalizes and applies what is owned here and sends the new matrices out, `finish`
-    takes the others' in. Momentum exists only at a matrix's owner.
+    takes the others' in. Momentum exists only at a matrix's owner. `dtype` and `fused` are those of `orthogonalize`.
     """
 
     def __init__(
-        self, row: Muon, params: list[nn.Parameter], *, dtype: torch.dtype | None = None, world: World | None = None
+        self,
+        row: Muon,
+        params: list[nn.Parameter],
+        *,
+        dtype: torch.dtype | None = None,
+        fused: bool | None = None,
+        world: World | None = None,
     ) -> None:
-        self.row, self.dtype, self.params, self.world = row, dtype, params, world or World()
+        self.row, self.params, self.world = row, params, world or World()
+        self._how: dict[str, Any] = {"dtype": dtype, "square_first": row.half_state, "fused": fused}
         share = -(-len(params) // self.world.size)
         self.mine = params[self.world.rank * share : (self.world.rank + 1) * share]
         self._padding = share * self.world.size - len(params)
@@ -140,7 +150,7 @@ class MuonGroup:
         update_NRC = grads_NRC.add_(self.buffer_NRC, alpha=momentum)
         if self.row.row_norm:
             update_NRC = update_NRC / (update_NRC.norm(dim=-1, keepdim=True) + 1e-7)
-        update_NRC = orthogonalize(update_NRC, self.row.polynomials, dtype=self.dtype, square_first=self.row.half_state)
+        update_NRC = orthogonalize(update_NRC, self.row.polynomials, **self._how)
         scale = max(1.0, update_NRC.shape[-2] / update_NRC.shape[-1]) ** 0.5
         keep = 1.0 - lr * decay
         for p, o_RC in zip(self.mine, update_NRC):

@@ -15,6 +15,8 @@ A row that matches nothing and a parameter that no row matches raise when the op
 Source of the phases: karpathy/nanochat, `optim.py`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,10 +30,23 @@ Row = Muon | Adam | Frozen
 
 
 class Optimizer:
-    """Muon groups by shape and one fused Adam over a model's parameters."""
+    """Muon groups by shape and one fused Adam over a model's parameters.
 
-    def __init__(self, table: Table[Row], params: dict[str, nn.Parameter], *, world: World | None = None) -> None:
+    On a processor that multiplies bfloat16, `half` has Muon do so; on CUDA it always does.
+    """
+
+    def __init__(
+        self,
+        table: Table[Row],
+        params: dict[str, nn.Parameter],
+        *,
+        world: World | None = None,
+        half: bool = False,
+    ) -> None:
         self.world = world or World()
+        how: dict[str, Any] = {"world": self.world}
+        if half and self.world.device.type == "cpu":
+            how |= {"dtype": torch.bfloat16, "fused": True}
         rows = resolve(table, params, what="optimizer table")
         stacks: dict[tuple[Muon, torch.Size], list[nn.Parameter]] = {}
         adam: dict[Adam, list[nn.Parameter]] = {}
@@ -45,7 +60,7 @@ class Optimizer:
             elif isinstance(row, Adam):
                 adam.setdefault(row, []).append(p)
         self.trained = [p for p in params.values() if p.requires_grad]
-        self.muon = [MuonGroup(row, group, world=self.world) for (row, _), group in stacks.items()]
+        self.muon = [MuonGroup(row, group, **how) for (row, _), group in stacks.items()]
         self.adam = torch_adam(list(adam.items())) if adam else None
         self._small = [p for group in adam.values() for p in group]
         self._names: dict[Tensor, str] = {p: name for name, p in params.items()}
