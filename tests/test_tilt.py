@@ -156,7 +156,8 @@ def test_learned_pushes_equal_a_slow_twin():
                 after = followed(prefix, order) if t + 1 >= order else Counter()
                 for token, count in after.items():
                     share = sum(count / after.total() >= edge for edge in (0.04, 0.15, 0.4, 0.8))
-                    names.append((token, (order, min(int(np.log2(count)), 5), share)))
+                    chance = sum(own[t][token] > edge for edge in (-8, -5, -3, -1.5))
+                    names.append((token, (order, min(int(np.log2(count)), 5), share, chance)))
             for token, name in names:
                 push[token] += weight[name]
             logp, target = normalized(own[t] + push), tokens[t + 1]
@@ -166,6 +167,7 @@ def test_learned_pushes_equal_a_slow_twin():
         for name, g in gradient.items():
             squares[name] += g * g
             weight[name] += COUNT.lr * g / np.sqrt(1 + squares[name])
+    assert len({chance for *_, chance in weight}) > 1
 
 
 @pytest.mark.parametrize("tilt", BOTH, ids=str)

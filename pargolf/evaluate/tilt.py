@@ -1,6 +1,6 @@
 """N-gram tilt: what the text has repeated so far, as a push on the model's own distribution.
 
-    p'(a) ~ p(a) exp(s(a))          s(a) = sum over contexts k of w[k, count and share of a after that context]
+    p'(a) ~ p(a) exp(s(a))          s(a) = sum over contexts k of w[k, count and share of a after it, size of p(a)]
 
 For every k in `orders` the last k tokens are looked up among all that came before; each token a that has followed them
 there gets its push, and the ledger normalizes the sum over the whole vocabulary, as it does all logits. So the result
@@ -14,7 +14,8 @@ are learned as the text goes by. They begin at zero, and after each window, with
     w += lr g / sqrt(1 + sum g^2)    g = sum over positions of (1 where a followed, else 0) - p'(a)
 
 which is AdaGrad (Duchi, Hazan, Singer 2011) on the log-likelihood of a log-linear model. Nothing is fixed beforehand
-but the buckets: how often a was seen there (1, 2-3, 4-7, ... 32 or more), and in which share of the context's visits.
+but the buckets: how often a was seen there (1, 2-3, 4-7, ... 32 or more), in which share of the context's visits, and
+how probable the model holds it, since what the model knows by itself needs no push.
 
 Everything is read off the ids that a predictor is shown, position by position, window after window; so the windows have
 to follow each other as they do in one pass over the stream. Where documents take turns (`LowRank`), a hint is from the
@@ -39,7 +40,9 @@ from pargolf.evaluate.score import Predictor
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
 
 _COUNTS, _SHARES = 6, (0.04, 0.15, 0.4, 0.8)
-_BUCKETS = _COUNTS * (len(_SHARES) + 1)
+_CHANCES = (-8.0, -5.0, -3.0, -1.5)  # between sizes of p(a), in nats
+_SEEN = _COUNTS * (len(_SHARES) + 1)
+_SIZES = len(_CHANCES) + 1
 _MANY = 64  # continuations of a context up to which all are looked at, above only those of some weight
 _TOTAL = -1  # where a context keeps how often it was seen; no token has this id
 _Push = tuple[int, int]  # a token, and the number of the weight that pushes it
@@ -125,7 +128,7 @@ class CountTilt:
         device: torch.device | str,
     ) -> Iterator[Work]:
         """Grade everything tilted, while the adapter does its part."""
-        weights = np.zeros(len(self.orders) * _BUCKETS)
+        weights = np.zeros(len(self.orders) * _SEEN * _SIZES)
         book = _TiltedAlong(ledger, windows, self.orders, _followers, weights, lr=self.lr)
         adapter = self.adapter or Unadapted()
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
@@ -207,7 +210,7 @@ class _TiltedAlong(_Tilted):
         self._learn(ids)
         memory = self._memory
         found = [self._pushes([memory.after(key) for key in memory.step(token)]) for token in ids]
-        tilted_SV, pushed = _tilt(logits_SV, ids, found, self._weights)
+        tilted_SV, pushed = _tilt(logits_SV, ids, found, self._weights, by_chance=self._lr > 0)
         if self._lr:
             row = torch.from_numpy(pushed.position).to(logits_SV.device)
             flat = row * logits_SV.shape[1] + torch.from_numpy(pushed.token).to(row)
@@ -346,12 +349,20 @@ def _together(a: _Followed | None, b: _Followed | None) -> _Followed | None:
 
 
 def _tilt(
-    logits_SV: Tensor, ids: list[int], found: list[list[_Push]], weights: NDArray[np.float64]
+    logits_SV: Tensor,
+    ids: list[int],
+    found: list[list[_Push]],
+    weights: NDArray[np.float64],
+    *,
+    by_chance: bool = False,
 ) -> tuple[Tensor, _Pushed]:
-    """Logits with the pushes of each position added, and what was pushed."""
+    """Logits with the pushes of each position added, and what was pushed; `by_chance`: weights by size of p(a)."""
     at = np.array([(s, *push) for s, pushes in enumerate(found) for push in pushes], dtype=np.int64).reshape(-1, 3)
     pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
     flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
+    if by_chance:
+        own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[flat // logits_SV.shape[1]]
+        pushed.weight = pushed.weight * _SIZES + np.searchsorted(_CHANCES, own.cpu().numpy())
     push = torch.from_numpy(weights[pushed.weight]).to(logits_SV)
     return logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV), pushed
 
@@ -366,7 +377,7 @@ def _followers(found: list[_Followed | None]) -> list[_Push]:
         least = total // (4 * _MANY) if len(after) > _MANY else 0
         for token, count in after.items():
             if count > least and token != _TOTAL:
-                pushes.append((token, number * _BUCKETS + _bucket(count, total)))
+                pushes.append((token, number * _SEEN + _bucket(count, total)))
     return pushes
 
 
