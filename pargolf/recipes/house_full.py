@@ -5,7 +5,7 @@ Shown on one GPU and for one minute alone (`benchmarks/race.py`), never for the 
 
 - 8,192 pieces, as every record since 1394, and a head that starts at their log frequencies.
 - Batches a sixth of the published ones, in mixed order: a minute of one GPU then holds several hundred steps.
-- Value embeddings (549); SmearGate, x0 mixing and U-Net skips from `house`; XSA in the last four blocks from 549.
+- Value embeddings, and XSA in the last four blocks (549); SmearGate; U-Net skips and x0 mixing, as 549 has them.
 - Muon by Polar Express (1787); q-gain 5 (1394 on).
 - Documents are kept apart: FlexAttention passes over what a query may not see.
 - Packing fills the cap.
@@ -16,6 +16,7 @@ from pargolf.core.spec import edit
 from pargolf.evaluate.windows import Plain, Sliding
 from pargolf.model.activations import leaky_relu2
 from pargolf.model.attention import Attention
+from pargolf.model.graph import UNet, X0Mix
 from pargolf.model.mlp import MLP
 from pargolf.model.rope import Rope
 from pargolf.model.transformer import Block
@@ -44,6 +45,7 @@ RECIPE = edit(
         "model.vocab": 8192,
         "model.dim": 512,
         "model.blocks": (_PLAIN,) * 7 + (_LATE,) * 4,
+        "model.graph": (UNet(), X0Mix()),
         "model.shared": (ValueEmbed(64, scale=0.5),),
         "train.optimizer": (
             ("embed.tokens", Adam(0.03, weight_decay=0.04)),
