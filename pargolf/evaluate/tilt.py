@@ -361,7 +361,7 @@ def _tilt(
     pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
     flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
     if by_chance:
-        own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[flat // logits_SV.shape[1]]
+        own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[torch.from_numpy(at[:, 0]).to(flat)]
         pushed.weight = pushed.weight * _SIZES + np.searchsorted(_CHANCES, own.cpu().numpy())
     push = torch.from_numpy(weights[pushed.weight]).to(logits_SV)
     return logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV), pushed

@@ -9,7 +9,7 @@ Where seconds and text are few, what counts is text seen, in mixed order, and th
   corpus from the start, where the published order shows the oldest texts alone.
 - The bytes go to width and not to tables: a narrower model with hashed bigrams and value embeddings is ahead in the
   first minutes, and behind after half an hour, six times through the text. Dropout begins the second time through.
-- Nothing joins blocks but the stream: with U-Net skips and x0 mixing it was behind, and their code takes 300 bytes.
+- Nothing joins blocks but the stream: with U-Net skips and x0 mixing it was behind, and their code takes bytes.
 - The head starts at the tokens' log frequencies, so no step is spent on learning those.
 - Packing fills the cap, so the grids below are only where it begins.
 
