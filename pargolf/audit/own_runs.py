@@ -28,7 +28,7 @@ def is_run(folder: Folder) -> bool:
     return "recipe.json" in names and bool(names & {RESULT, "events.jsonl"}) and "submission.json" not in names
 
 
-class Result:
+class ResultFile:
     """`result.json` with the lines its fields stand on; a field that is absent or of another kind is None."""
 
     def __init__(self, file: File | None) -> None:
@@ -75,7 +75,7 @@ class Result:
 def judge_run(folder: Folder, missing: Missing) -> list[RuleFinding]:
     """Findings on a run folder."""
     files = {f.path: f for f in folder.files}
-    result = Result(files.get(RESULT))
+    result = ResultFile(files.get(RESULT))
     if result.error:
         where = (Evidence(RESULT if RESULT in files else folder.path, 0, ""),)
         text = result.error[:1].upper() + result.error[1:]
@@ -89,7 +89,7 @@ def judge_run(folder: Folder, missing: Missing) -> list[RuleFinding]:
     return found
 
 
-def _package(files: dict[str, File], result: Result) -> Iterator[RuleFinding]:
+def _package(files: dict[str, File], result: ResultFile) -> Iterator[RuleFinding]:
     lacking = [name for name in (ARTIFACT, LOG, "tokenizer.model") if name not in files]
     if result.held.get("interrupted"):
         yield RuleFinding(
@@ -102,7 +102,7 @@ def _package(files: dict[str, File], result: Result) -> Iterator[RuleFinding]:
         yield RuleFinding("package", PASS, "Result, recipe, log, artifact and tokenizer are there.")
 
 
-def _budgets(result: Result, artifact: File | None) -> Iterator[RuleFinding]:
+def _budgets(result: ResultFile, artifact: File | None) -> Iterator[RuleFinding]:
     cap, total = result.number("budget", "bytes"), result.number("bytes", "total")
     code = result.number("bytes", "code")
     if cap is None or total is None or code is None:
@@ -123,7 +123,7 @@ def _budgets(result: Result, artifact: File | None) -> Iterator[RuleFinding]:
             yield RuleFinding(rule, FAIL if late else PASS, text, result.at(key), {"limit": limit, "seconds": took})
 
 
-def _score(result: Result) -> Iterator[RuleFinding]:
+def _score(result: ResultFile) -> Iterator[RuleFinding]:
     """The score over every token once, and over the bytes that were proved."""
     loss, bpb = result.number("val_loss"), result.number("val_bpb")
     tokens, size = result.number("val_tokens"), result.number("val_bytes")
@@ -159,7 +159,7 @@ def _score(result: Result) -> Iterator[RuleFinding]:
         )
 
 
-def _agreement(result: Result, log: Log | None, artifact: File | None, missing: Missing) -> Iterator[RuleFinding]:
+def _agreement(result: ResultFile, log: Log | None, artifact: File | None, missing: Missing) -> Iterator[RuleFinding]:
     """Result, log and artifact speak of one run."""
     wrong = [*_log_against(result, log)] if log is not None else []
     data = artifact.read() if artifact is not None else None
@@ -180,7 +180,7 @@ def _agreement(result: Result, log: Log | None, artifact: File | None, missing: 
         yield RuleFinding("consistency", PASS, "Result, log and artifact agree.")
 
 
-def _log_against(result: Result, log: Log) -> Iterator[tuple[str, str, tuple[Evidence, ...]]]:
+def _log_against(result: ResultFile, log: Log) -> Iterator[tuple[str, str, tuple[Evidence, ...]]]:
     bpb, total, final = result.number("val_bpb"), result.number("bytes", "total"), log.final
     if final is None:
         yield UNVERIFIABLE, f"{LOG} prints no final score.", (Evidence(LOG, 0, ""),)
@@ -202,7 +202,7 @@ def _log_against(result: Result, log: Log) -> Iterator[tuple[str, str, tuple[Evi
         yield SUSPECT, f"The log is of seed {log.seeds[0]}, {RESULT} of {result.held['seed']}.", result.at("seed")
 
 
-def _leak(result: Result, missing: Missing) -> Iterator[RuleFinding]:
+def _leak(result: ResultFile, missing: Missing) -> Iterator[RuleFinding]:
     overlap = result.held.get("overlap")
     copied = result.number("overlap", "copied_documents")
     if not isinstance(overlap, dict) or not overlap.get("checked") or copied is None:

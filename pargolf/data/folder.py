@@ -24,7 +24,7 @@ from pargolf.data.tokens import (
     ByteTable,
     ByteTokenizer,
     LearnedTokenizer,
-    Proof,
+    SplitBytes,
     Tokenizer,
     load_tokenizer,
     prove,
@@ -87,7 +87,7 @@ class DataFolder:
         path = self.path / "documents.jsonl"
         return [row for row in read_rows(path) if row.split == split] if path.is_file() else None
 
-    def prove(self, split: str = "val") -> Proof:
+    def prove(self, split: str = "val") -> SplitBytes:
         """Prove that a split's graded bytes are its documents' own (`tokens.prove`, `sidecar.prove_sidecar`)."""
         if split == "val" and isinstance(self.val_bytes, Sidecar):
             return prove_sidecar(self.tokenizer, self.val, self.val_bytes, rows=self.rows(split))

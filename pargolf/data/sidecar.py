@@ -22,7 +22,7 @@ import numpy as np
 from pargolf.core.errors import UserError
 from pargolf.data.documents import Row
 from pargolf.data.shards import Shards, Tokens, read_shard
-from pargolf.data.tokens import Proof, Tokenizer
+from pargolf.data.tokens import SplitBytes, Tokenizer
 
 _OFF_ONE, _OFF_ALL = 100, 100_000
 
@@ -57,7 +57,7 @@ def open_sidecar(folder: Path, tokens: Shards) -> Sidecar | None:
 
 def prove_sidecar(
     tokenizer: Tokenizer, stream: Shards, sidecar: Sidecar, *, rows: Sequence[Row] | None = None
-) -> Proof:
+) -> SplitBytes:
     """Check a sidecar against the documents. Raises `UserError` naming the first document that differs."""
     graded = expected = number = at = 0
     for span in stream.documents(tokenizer.bos):
@@ -79,7 +79,7 @@ def prove_sidecar(
             f"The sidecar counts {graded:,} bytes of validation and its text has {expected:,}: no bits per byte can be "
             "given. Fetch tokens and counts from one place."
         )
-    return Proof(number, len(stream) - 1, graded, 0)
+    return SplitBytes(number, len(stream) - 1, graded, 0)
 
 
 def _plain_bytes(tokenizer: Tokenizer, span: Tokens) -> int:

@@ -253,7 +253,7 @@ class ByteCounts:
 
 
 @dataclass(frozen=True)
-class Proof:
+class SplitBytes:
     """What `prove` counted: `tokens` predicted, `bytes` graded, `free` first spaces that are not counted."""
 
     documents: int
@@ -262,7 +262,7 @@ class Proof:
     free: int
 
 
-def prove(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = None) -> Proof:
+def prove(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = None) -> SplitBytes:
     """Prove that the graded bytes of a token stream are its documents' UTF-8 bytes.
 
     Every token after the first is graded. Each document (BOS to BOS) is decoded by the tokenizer's library; the bytes
@@ -280,7 +280,7 @@ def prove(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = 
         graded, free, number = graded + counted, free + saved, number + 1
     if rows is not None and number != len(rows):
         raise UserError(f"The shards hold {number} documents, documents.jsonl {len(rows)}; prepare the data again.")
-    return Proof(number, len(stream) - 1, graded, free)
+    return SplitBytes(number, len(stream) - 1, graded, free)
 
 
 def _prove_one(
