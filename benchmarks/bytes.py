@@ -17,7 +17,9 @@ import torch
 from sentence import encoder_rows, matrices_and_hessians
 
 from pargolf.data.folder import open_data
-from pargolf.run.bench import (
+from pargolf.run.folder import RunFolder
+from pargolf.run.score import Validation
+from pargolf.study.bench import (
     at_equal,
     codec_rows,
     hessians_of,
@@ -27,8 +29,6 @@ from pargolf.run.bench import (
     quantizer_rows,
     sum_row,
 )
-from pargolf.run.folder import RunFolder
-from pargolf.run.score import Validation
 
 SIZES = (0.45, 0.6, 0.8, 1.0, 1.3, 1.8)  # of what the frontier's pair takes
 BITS = (2.2, 2.7, 3.3, 4.0, 5.0, 6.0)  # a weight of the sentence model

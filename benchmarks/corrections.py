@@ -20,10 +20,10 @@ from pargolf.quant.clip import HessianStdDev, StdDev
 from pargolf.quant.gptq import GPTQ, OwnText, weighted_error
 from pargolf.quant.grid import Int
 from pargolf.quant.lqer import LQER
-from pargolf.run.bench import Pair, hessians_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import pack, unpack
 from pargolf.run.score import Validation
+from pargolf.study.bench import Pair, hessians_of
 
 WIDTH = 16  # columns of AWQ's group: an eighth of the model's, as published
 

@@ -15,11 +15,11 @@ import torch
 
 from pargolf.data.folder import open_data
 from pargolf.recipes.catalog import find, names
-from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
 from pargolf.run.forecast import forecast, unused_pieces, weigh
 from pargolf.run.growth import expected_steps
 from pargolf.run.pack import pack
+from pargolf.ship.size import count_code
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ from pargolf.core.world import World
 from pargolf.data.shards import Shards
 from pargolf.kernels import softcap_ce
 from pargolf.kernels.attention import attention, document_mask
-from pargolf.recipes import baseline, pr549, pr1009
-from pargolf.run.recipe import Recipe
-from pargolf.run.scale import mini
+from pargolf.recipes.published import baseline, pr549, pr1009
+from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.scale import mini
 from pargolf.training.loop import Training
 from pargolf.training.phases import AtStep
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from pargolf import api
 from pargolf.core.world import settle_threads
 from pargolf.data.prepare import prepare
-from pargolf.report.live import draw
+from pargolf.watch.live import draw
 
 HEADS = ["recipe", "seed", "tokens/s", "steps", "pre", "packed", "final", "bytes", "packed/base", "final/base"]
 

@@ -25,7 +25,7 @@ from pargolf.core.world import World
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes.catalog import find
-from pargolf.run.scale import fractional, mini
+from pargolf.recipes.scale import fractional, mini
 from pargolf.run.score import Validation
 from pargolf.training.loop import Training
 

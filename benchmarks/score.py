@@ -35,7 +35,7 @@ from pargolf.evaluate.score import final, merge, score, suits
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.transformer import Transformer
 from pargolf.recipes import catalog
-from pargolf.run.scale import scaled
+from pargolf.recipes.scale import scaled
 
 WINDOWS = Sliding(512, 64)
 BOS = 1

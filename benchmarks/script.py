@@ -18,8 +18,8 @@ from pathlib import Path
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.recipes import catalog
-from pargolf.run.code import SOLVED, count_code
-from pargolf.submit.program import program
+from pargolf.ship.program import program
+from pargolf.ship.size import SOLVED, count_code
 
 ALONE = "import sys; sys.modules['pargolf'] = None; sys.argv = sys.argv[1:]; import runpy; " \
         "runpy.run_path(sys.argv[0], run_name='__main__')"  # fmt: skip

@@ -26,8 +26,8 @@ from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians, weighted_error
 from pargolf.quant.grid import Codes, Grid
 from pargolf.quant.plan import Quantize
-from pargolf.run.bench import Pair
 from pargolf.run.pack import stored_tensors
+from pargolf.study.bench import Pair
 
 _LENGTH, _TEXTS = 256, 32
 _NAMES = {

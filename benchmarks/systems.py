@@ -25,10 +25,10 @@ from pargolf.core.files import write_json
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes import catalog
+from pargolf.recipes.scale import mini
 from pargolf.run.forecast import extrapolate
 from pargolf.run.pack import read_artifact
 from pargolf.run.pipeline import run_recipe
-from pargolf.run.scale import mini
 
 CAP = 16_000_000
 COLUMNS = ("pre", "post", "gap", "final", "adapted", "bytes", "full_size", "steps")

@@ -34,8 +34,8 @@ from pargolf.model.bigram import BigramHash
 from pargolf.model.transformer import Block, Transformer
 from pargolf.model.value_embed import ValueEmbed
 from pargolf.recipes.house import RECIPE as HOUSE
-from pargolf.recipes.pr1009 import RECIPE as PR1009
-from pargolf.run.recipe import Recipe
+from pargolf.recipes.published.pr1009 import RECIPE as PR1009
+from pargolf.recipes.recipe import Recipe
 from pargolf.training.adam import Adam
 from pargolf.training.average import EMA
 from pargolf.training.loop import Training

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 import pargolf
 from pargolf.data.prepare import prepare
-from pargolf.run.code import count_code
+from pargolf.ship.size import count_code
 
 settings.register_profile("shared", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
@@ -52,7 +52,7 @@ def run(data, tmp_path_factory):
 def quick_code():
     """Code of one size for all recipes of a module: writing a script takes seconds, and few tests prove its weight."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pargolf.run.code.shipped", lambda recipe, **how: bytes(20_000))
+        patched.setattr("pargolf.ship.size.shipped", lambda recipe, **how: bytes(20_000))
         count_code.cache_clear()
         yield
     count_code.cache_clear()

@@ -4,7 +4,7 @@ import math
 import random
 
 from pargolf.core.events import Packed, Scored, Step, Validated, Weighed
-from pargolf.report.entry import Entry
+from pargolf.report.pages.entry import Entry
 
 RATIO = 0.51
 NAMES = (("house", 1.25, 26_600), ("pr1009 repaired", 1.34, 24_100), ("pr549", 1.41, 22_800), ("pr910", 1.52, 22_000))

@@ -12,7 +12,7 @@ from pargolf.model.mlp import MLP
 from pargolf.model.transformer import Block, Model
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
-from pargolf.run.recipe import Recipe
+from pargolf.recipes.recipe import Recipe
 from pargolf.training.adam import Adam
 from pargolf.training.loop import Train
 from pargolf.training.muon import Muon

@@ -16,15 +16,16 @@ from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.model.init import Normal
 from pargolf.model.smear import SmearGate
+from pargolf.model.transformer import parameters, shapes
 from pargolf.model.xsa import XSA
 from pargolf.quant.grid import Int
 from pargolf.recipes import catalog
-from pargolf.report.worth import costs, ranked, worth_svg, worth_table
-from pargolf.run.ablate import base_parts, chosen, edited_parts, in_plain_windows, parse_edits
-from pargolf.run.compare import read_finished
-from pargolf.run.forecast import parameters, shapes
-from pargolf.run.many import JobDone
-from pargolf.run.pace import pace
+from pargolf.recipes.describe import describe
+from pargolf.recipes.variants import base_parts, chosen, edited_parts, in_plain_windows, parse_edits
+from pargolf.report.plots.worth import costs, ranked, worth_svg, worth_table
+from pargolf.study.compare import read_finished
+from pargolf.study.jobs import JobDone
+from pargolf.study.pace import pace
 from pargolf.training.adam import Adam
 
 pytestmark = pytest.mark.usefixtures("quick_code")
@@ -87,7 +88,7 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
         for n, label in enumerate(edits)
     ]
     whole = {"part": "", "worth": None, "scores": {"1": 2.0, "2": 2.0}}
-    text = catalog.describe(house, edits=edits, found={"rows": [whole, *rows], "steps": 7, "counts": "all"})
+    text = describe(house, edits=edits, found={"rows": [whole, *rows], "steps": 7, "counts": "all"})
     system, measured = text.replace("\N{NO-BREAK SPACE}", " ").split("\nmeasured\n")
     beside = {line.split("| ")[1]: line for line in system.splitlines() if "| " in line}
     for n, label in enumerate(edits):
@@ -98,13 +99,13 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
             assert not said.startswith(label) or part in row
     assert "runs of 7 steps, seeds 1, 2" in measured and "  of  " not in measured
     older = {"rows": [whole], "steps": 7, "counts": "all", "of": "an old form"}
-    assert re.search(r"\n  of +an old form\n", catalog.describe(house, edits=edits, found=older))
+    assert re.search(r"\n  of +an old form\n", describe(house, edits=edits, found=older))
     clipped = {"clip": {"train.grad_clip": 1.0}}  # a default is no row
-    first, *_ = catalog.describe(
+    first, *_ = describe(
         house, edits=clipped, found={"rows": [whole, {**rows[0], "part": "clip"}], "steps": 7, "counts": "all"}
     ).splitlines()
     assert "house" in first and "clip" in first
-    assert catalog.describe(house) == catalog.describe(house, edits=edits, found={})
+    assert describe(house) == describe(house, edits=edits, found={})
 
 
 def test_what_was_measured_is_of_edits_that_there_are(tmp_path):
@@ -178,7 +179,7 @@ def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(ablated, d
         return [JobDone(job, read_finished(job.folder)) for job in reversed(wanted)]
 
     again = pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
-    monkeypatch.setattr("pargolf.run.ablate.run_jobs", backwards)
+    monkeypatch.setattr("pargolf.study.ablate.run_jobs", backwards)
     assert again == pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
     assert again == [row for row in tables[-1] if row["part"] in ("", *edits)]
     assert times == {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}  # what ran is not run again
@@ -211,7 +212,7 @@ def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_
         timed.append(other.name)
         return 2.0
 
-    monkeypatch.setattr("pargolf.run.ablate.pace", half_as_fast)
+    monkeypatch.setattr("pargolf.study.ablate.pace", half_as_fast)
     edits = {"gate": {"model.stream": ()}, "+ 8 bits": {"quant.table[mlp.*]": Int(8)}}
     options = {"edits": edits, "data": data, "out": tmp_path / "out", "plain": True, "changes": {"train.steps": 6}}
     first = pargolf.ablate(RECIPE, seeds=[1], paced=True, **options)

@@ -15,9 +15,9 @@ from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Pruned, Quantize
 from pargolf.quant.prune import Prune
 from pargolf.quant.trellis import Trellis
-from pargolf.run.code import count_code
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.pack import fit, unpack
-from pargolf.run.recipe import Recipe
+from pargolf.ship.size import count_code
 
 pytestmark = pytest.mark.usefixtures("quick_code")
 

@@ -14,9 +14,9 @@ from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ, weighted_error
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
-from pargolf.recipes.pr1855 import RECIPE as PR1855
+from pargolf.recipes.published.pr1855 import RECIPE as PR1855
+from pargolf.recipes.scale import mini
 from pargolf.run.pack import pack, unpack
-from pargolf.run.scale import mini
 
 GRID = Int(6, clip=StdDev(12.85))
 

@@ -21,8 +21,11 @@ from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
-from pargolf.report.runlog import read_events
-from pargolf.run.bench import (
+from pargolf.recipes.recipe import Recipe
+from pargolf.run.folder import RunFolder, load_tensors
+from pargolf.run.forecast import forecast, unused_pieces, weigh
+from pargolf.run.pack import pack, read_artifact, unpack
+from pargolf.study.bench import (
     at_equal,
     codec_rows,
     int6_codes,
@@ -32,10 +35,7 @@ from pargolf.run.bench import (
     stored_codes,
     sum_row,
 )
-from pargolf.run.folder import RunFolder, load_tensors
-from pargolf.run.forecast import forecast, unused_pieces, weigh
-from pargolf.run.pack import pack, read_artifact, unpack
-from pargolf.run.recipe import Recipe
+from pargolf.watch.runlog import read_events
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from test_report import balanced
 
 import pargolf
 from pargolf.core.errors import UserError
-from pargolf.report import board_plots
-from pargolf.report.board import board_page
-from pargolf.report.entry import Entry, front, grouped
-from pargolf.report.stats import compare_scores
-from pargolf.run.board import gather
+from pargolf.core.stats import compare_scores
+from pargolf.report.pages.board import board_page
+from pargolf.report.pages.entry import Entry, front, grouped
+from pargolf.report.pages.gather import gather
+from pargolf.report.plots import boards
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +78,14 @@ def test_an_unsound_run_is_not_the_best_and_different_texts_are_said(page):
 def test_plots_are_the_same_bytes_and_carry_the_runs_they_show():
     runs = made_up.entries()
     groups = grouped(runs)
-    curves = board_plots.all_curves(runs, groups)
-    assert curves == board_plots.all_curves(runs, groups)
+    curves = boards.all_curves(runs, groups)
+    assert curves == boards.all_curves(runs, groups)
     assert all(f'data-runs="{run}"' in curves for run in range(len(runs)))
-    assert 'data-runs="' in board_plots.forecasts(runs, groups)
-    svg = board_plots.frontier(runs, groups, of="bytes", label="bytes")
+    assert 'data-runs="' in boards.forecasts(runs, groups)
+    svg = boards.frontier(runs, groups, of="bytes", label="bytes")
     assert all(f'data-runs="{run}"' in svg for run in range(len(runs)))
     bare = [Entry("", runs[0].result)]
-    assert board_plots.all_curves(bare, grouped(bare)) == board_plots.forecasts(bare, grouped(bare)) == ""
+    assert boards.all_curves(bare, grouped(bare)) == boards.forecasts(bare, grouped(bare)) == ""
 
 
 def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):

@@ -9,8 +9,8 @@ import shutil
 import made_up
 import pytest
 
-from pargolf.report.board import board_page
-from pargolf.report.html import run_page
+from pargolf.report.pages.board import board_page
+from pargolf.report.pages.html import run_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (

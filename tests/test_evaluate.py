@@ -32,7 +32,7 @@ from pargolf.evaluate.windows import (
 )
 from pargolf.model.cache import Cache
 from pargolf.recipes import catalog
-from pargolf.run.scale import scaled
+from pargolf.recipes.scale import scaled
 
 VOCAB = 11
 BOS = 1

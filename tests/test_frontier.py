@@ -16,11 +16,10 @@ import torch
 from pargolf.core.roles import resolve
 from pargolf.core.spec import edit
 from pargolf.model.init import Zeros, generator_for
-from pargolf.model.transformer import Transformer
+from pargolf.model.transformer import Transformer, shapes
 from pargolf.quant.grid import Int, Keep
 from pargolf.recipes import catalog
-from pargolf.run.forecast import shapes
-from pargolf.run.scale import mini
+from pargolf.recipes.scale import mini
 from pargolf.training.adam import Frozen
 from pargolf.training.schedule import Standing
 

@@ -8,12 +8,12 @@ import torch
 
 from pargolf.core.budget import Budget
 from pargolf.core.spec import edit
-from pargolf.recipes.baseline import RECIPE as BASELINE
 from pargolf.recipes.house import RECIPE as HOUSE
+from pargolf.recipes.published.baseline import RECIPE as BASELINE
+from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.scale import mini
 from pargolf.run.forecast import forecast
 from pargolf.run.growth import deviation, expected_steps
-from pargolf.run.recipe import Recipe
-from pargolf.run.scale import mini
 from pargolf.training.adam import Adam, Frozen
 from pargolf.training.muon import Muon
 from pargolf.training.schedule import Warmdown

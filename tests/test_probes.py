@@ -117,7 +117,7 @@ def test_every_recipe_holds_all_laws(name):
     recipe = getattr(importlib.import_module(f"pargolf.recipes.{name}"), "RECIPE", None)
     if recipe is None:
         pytest.skip("no recipe of one's own: a module beside the recipes")
-    mini = importlib.import_module("pargolf.run.scale").mini(recipe).model
+    mini = importlib.import_module("pargolf.recipes.scale").mini(recipe).model
     spec = edit(mini, {"vocab": VOCAB, "bos": None if mini.bos is None else BOS})
     grader = LedgerGrader(rough(spec), Sliding(32, 16), VOCAB, BOS)
     tokens = stream(vocab=VOCAB, bos=BOS, length=48, documents=3)

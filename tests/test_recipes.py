@@ -16,12 +16,13 @@ from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.core.roles import resolve
 from pargolf.core.spec import digest, dump, edit, load
 from pargolf.evaluate.windows import Published
-from pargolf.model.transformer import Transformer
+from pargolf.model.transformer import Transformer, parameters, shapes
 from pargolf.quant.grid import Int, Keep
 from pargolf.recipes import catalog
-from pargolf.run.forecast import forecast, parameters, shapes
-from pargolf.run.recipe import Recipe
-from pargolf.run.scale import LAYERS, mini
+from pargolf.recipes.describe import describe, diff
+from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.scale import LAYERS, mini
+from pargolf.run.forecast import forecast
 from pargolf.training.loop import Training
 from pargolf.training.phases import FromStart
 from pargolf.training.schedule import Standing, Warmdown, WarmdownIters
@@ -312,12 +313,12 @@ MENDED = {
 
 @pytest.mark.parametrize(("name", "repaired"), PAIRS)
 def test_diff_names_the_mended_rows_and_no_others(name, repaired):
-    rows = catalog.diff(found(name), found(repaired))
+    rows = diff(found(name), found(repaired))
     for path in rows:
         assert any(fnmatchcase(path, glob) for glob in MENDED[name]), path
     for glob in MENDED[name]:
         assert any(fnmatchcase(path, glob) for path in rows), glob
-    assert catalog.diff(found(name), found(name)) == {}
+    assert diff(found(name), found(name)) == {}
 
 
 def test_five_systems_have_a_repaired_form():
@@ -335,7 +336,7 @@ def test_digests_are_distinct_and_recipes_survive_storage():
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_describe_shows_every_part(name):
-    text = catalog.describe(found(name))
+    text = describe(found(name))
     recipe = found(name)
     assert recipe.digest in text and recipe.name in text and f"{parameters(recipe.model):,}" in text
     for heading in ("model", "initial values", "training", "optimizer", "artifact", "scoring", "budget"):
@@ -361,7 +362,7 @@ def test_listing_imports_no_torch():
 def test_own_recipe_files_are_found_and_bad_ones_named(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(
-        "from pargolf.core.spec import edit\nfrom pargolf.recipes.baseline import RECIPE as BASE\n"
+        "from pargolf.core.spec import edit\nfrom pargolf.recipes.published.baseline import RECIPE as BASE\n"
         "RECIPE = edit(BASE, {'name': 'own', 'train.optimizer[mlp.*].lr': 0.01})\n"
     )
     recipe = catalog.find(str(own))

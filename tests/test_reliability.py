@@ -33,17 +33,17 @@ from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import QAT, Quantize
-from pargolf.report.runlog import read_events
+from pargolf.recipes.recipe import Recipe
 from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
-from pargolf.run.recipe import Recipe
 from pargolf.run.score import Validation
 from pargolf.run.training import Keeping, train_weights
 from pargolf.training.average import EMA
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.training.phases import AtStep, Phase
 from pargolf.training.schedule import Warmdown
+from pargolf.watch.runlog import read_events
 
 QUANT = Quantize((("embed.*", Int(8)), ("attn.*", Int(6)), ("mlp.*", Int(5)), ("*", Keep())))
 RECIPE = Recipe(

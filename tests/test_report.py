@@ -23,8 +23,11 @@ from pargolf.core.events import (
     Validated,
     to_json,
 )
-from pargolf.report import drawing, html, live, plots, tables
-from pargolf.report.runlog import EventFile, LogFile, RunLog, log_lines, read_events
+from pargolf.report.pages import html
+from pargolf.report.plots import drawing, runs
+from pargolf.report.text import results
+from pargolf.watch import live
+from pargolf.watch.runlog import EventFile, LogFile, RunLog, log_lines, read_events
 
 # The shapes that parsers of the published records look for.
 F1 = re.compile(r"^step:(\d+)/(\d+) train_loss:([\d.]+) train_time:([\d.]+)ms")
@@ -296,7 +299,7 @@ def drawn(what: object, *, width: int = 100) -> str:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_result_table_shows_the_graded_number_and_where_it_stands(width):
-    text = drawn(tables.result_table(synthetic_result()), width=width)
+    text = drawn(results.result_table(synthetic_result()), width=width)
     words = " ".join(text.split())
     for fact in ("1.3298", "2.6084", "362,481", "1,025,229", "830,546", "1,000,000", "83.1%", "plain:256", "168.5 s"):
         assert fact in words, fact
@@ -306,31 +309,31 @@ def test_the_result_table_shows_the_graded_number_and_where_it_stands(width):
 def test_several_scorings_under_one_name_are_several_rows():
     entry = synthetic_result()["scores"]["post_quant"]
     listed = synthetic_result(scores={"post_quant": [entry, {**entry, "windows": "plain:256", "bpb": 1.4}]})
-    assert [score["windows"] for _, score in tables.score_rows(listed)] == ["sliding:256,64", "plain:256"]
-    assert [tables.is_headline(listed, score) for _, score in tables.score_rows(listed)] == [True, False]
+    assert [score["windows"] for _, score in results.score_rows(listed)] == ["sliding:256,64", "plain:256"]
+    assert [results.is_headline(listed, score) for _, score in results.score_rows(listed)] == [True, False]
 
 
 def test_a_result_over_its_cap_says_so_in_the_terminal_and_on_the_page():
     over = {"bytes": {"model": 990_000, "code": 18_201, "total": 1_008_201, "cap": 1_000_000}}
-    assert "OVER THE CAP" in drawn(tables.result_table(synthetic_result(**over)))
+    assert "OVER THE CAP" in drawn(results.result_table(synthetic_result(**over)))
     assert "Over the cap" in synthetic_page(result=over)
-    assert "OVER THE CAP" not in drawn(tables.result_table(synthetic_result()))
+    assert "OVER THE CAP" not in drawn(results.result_table(synthetic_result()))
     assert "Over the cap" not in synthetic_page()
 
 
 def test_markup_in_names_is_shown_and_not_obeyed():
-    text = drawn(tables.result_table(synthetic_result(recipe="[red]x[/]", machine={"cpu": "[/bold]"})))
+    text = drawn(results.result_table(synthetic_result(recipe="[red]x[/]", machine={"cpu": "[/bold]"})))
     assert "[red]x[/]" in text and "[/bold]" in text
-    assert "[/x]" in drawn(tables.roles_table([{**synthetic_roles()[0], "role": "[/x]"}]))
+    assert "[/x]" in drawn(results.roles_table([{**synthetic_roles()[0], "role": "[/x]"}]))
 
 
 def test_the_roles_table_is_sorted_and_sums_up():
     rows = synthetic_roles()
-    lines = drawn(tables.roles_table(rows)).splitlines()
+    lines = drawn(results.roles_table(rows)).splitlines()
     shown = [line.split()[0] for line in lines if line.split() and line.split()[0] in ROLES]
     assert shown == [row["role"] for row in sorted(rows, key=lambda row: -row["bytes"])]
     assert f"{sum(row['bytes'] for row in rows):,}" in lines[-1]
-    assert "all" in drawn(tables.roles_table([]))
+    assert "all" in drawn(results.roles_table([]))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -388,9 +391,9 @@ def test_a_run_bound_by_steps_alone_is_shown():
 
 def all_plots(width: float) -> list[str]:
     return [
-        plots.curves(list(synthetic_events()), width=width),
-        plots.roles(synthetic_roles(), width=width),
-        plots.documents(synthetic_documents(), width=width),
+        runs.curves(list(synthetic_events()), width=width),
+        runs.roles(synthetic_roles(), width=width),
+        runs.documents(synthetic_documents(), width=width),
     ]
 
 
@@ -405,19 +408,19 @@ def test_plots_are_the_same_bytes_every_time_and_take_the_pages_ink():
 
 
 def test_plots_hold_nothing_for_a_run_that_has_nothing():
-    assert plots.curves([]) == plots.roles([]) == plots.documents([]) == ""
+    assert runs.curves([]) == runs.roles([]) == runs.documents([]) == ""
 
 
 def test_curves_survive_runs_without_scores_or_with_a_loss_that_is_no_number():
     one = [Step(1, math.nan, 0.0, 1, 0.0)]
-    assert "nats per token" in plots.curves(one)
-    assert plots.curves([Step(step, math.nan if step > 5 else 3.0, 1.0, 1, float(step)) for step in range(1, 9)])
+    assert "nats per token" in runs.curves(one)
+    assert runs.curves([Step(step, math.nan if step > 5 else 3.0, 1.0, 1, float(step)) for step in range(1, 9)])
 
 
 def test_every_document_has_a_tooltip_and_thousands_become_one_curve():
-    svg = plots.documents(synthetic_documents())
+    svg = runs.documents(synthetic_documents())
     assert all(f"<title>{row['id']}: " in svg for row in synthetic_documents())
-    assert len(plots.documents(synthetic_documents(5000))) < 100_000
+    assert len(runs.documents(synthetic_documents(5000))) < 100_000
 
 
 class Balance(HTMLParser):

@@ -26,11 +26,11 @@ from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.evaluate.windows import Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
-from pargolf.run.code import count_code
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import fit, pack, read_artifact, unpack
 from pargolf.run.score import tokenizer_digest
-from pargolf.submit.program import shipped
+from pargolf.ship.program import shipped
+from pargolf.ship.size import count_code
 
 RECIPE = small.RECIPE
 
@@ -315,7 +315,7 @@ def test_an_interrupt_packs_and_scores_what_was_trained(data, tmp_path):
     recipe = tmp_path / "mine.py"
     recipe.write_text(
         "import sys; sys.path.insert(0, sys.path[0])\n"
-        "from pargolf.core.spec import edit\nfrom pargolf.recipes.baseline import RECIPE\n"
+        "from pargolf.core.spec import edit\nfrom pargolf.recipes.published.baseline import RECIPE\n"
         'RECIPE = edit(RECIPE, {"name": "mine"})\n'
     )
     words = ["train", recipe, "train.steps=100000", "train.batch_tokens=512", "--scale", "mini"]

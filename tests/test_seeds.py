@@ -11,9 +11,9 @@ import small
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
+from pargolf.core.stats import spread
 from pargolf.data.folder import open_data
-from pargolf.report.stats import spread
-from pargolf.run.many import Interrupted, Job, JobDone, run_jobs
+from pargolf.study.jobs import Interrupted, Job, JobDone, run_jobs
 
 pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})
@@ -79,7 +79,7 @@ def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(d
         (folder / "result.json").write_text(json.dumps(result | {"seed": seed, "interrupted": seed == 3}))
         yield from ()
 
-    monkeypatch.setattr("pargolf.run.many.run_recipe", run)
+    monkeypatch.setattr("pargolf.study.jobs.run_recipe", run)
     jobs = [Job(f"seed {seed}", RECIPE, seed, tmp_path / f"seed-{seed}") for seed in (1, 2, 3, 4)]
     ended = []
     with pytest.raises(Interrupted, match="same command again to go on"):

@@ -15,13 +15,13 @@ from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.tokens import count_bytes
 from pargolf.recipes import catalog
-from pargolf.run.code import count_code
-from pargolf.submit import program, remember
-from pargolf.submit.inline import inlined
-from pargolf.submit.lean import lean
+from pargolf.ship import cache, program
+from pargolf.ship.shrink.inline import inlined
+from pargolf.ship.shrink.purity import Harmless
+from pargolf.ship.shrink.specialize import lean
+from pargolf.ship.shrink.squeeze import minified
+from pargolf.ship.size import count_code
 from pargolf.submit.short_data import ShortData
-from pargolf.submit.squeeze import minified
-from pargolf.submit.still import Harmless
 
 
 @pytest.mark.parametrize("kind", ["pieces", "bytes", "capitals", "hugging face"])
@@ -148,7 +148,7 @@ def test_a_script_is_written_once(monkeypatch, tmp_path):
     program._shipped_text.cache_clear()
     program.shipped(small.RECIPE)
     assert len(written) == 2 and json.loads(kept.read_text())["text"] == held["text"]
-    monkeypatch.setattr(remember, "_source", lambda: "another source")
+    monkeypatch.setattr(cache, "_source", lambda: "another source")
     program._shipped_text.cache_clear()
     program.shipped(small.RECIPE)
     assert len(written) == 3

@@ -12,7 +12,7 @@ from scipy import special, stats
 import pargolf
 from pargolf import cli
 from pargolf.core.errors import UserError
-from pargolf.report.stats import (
+from pargolf.core.stats import (
     bar_in_bpb,
     compare_scores,
     incomplete_beta,

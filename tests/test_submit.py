@@ -23,9 +23,9 @@ from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int
 from pargolf.quant.trellis import Trellis
 from pargolf.recipes import catalog
-from pargolf.submit.flatten import flatten
-from pargolf.submit.program import program
-from pargolf.submit.squeeze import minified, squeezed
+from pargolf.ship.program import program
+from pargolf.ship.shrink.flatten import flatten
+from pargolf.ship.shrink.squeeze import minified, squeezed
 
 WORDS = [sys.executable, "-I"]
 

@@ -16,7 +16,7 @@ from pargolf.core.events import Step
 from pargolf.core.spec import edit, show
 from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
-from pargolf.run.sweep import Span, Swept, TrialDone, read_span, run_sweep
+from pargolf.study.sweep import Span, Swept, TrialDone, read_span, run_sweep
 
 optuna = pytest.importorskip("optuna")
 TINY = edit(small.RECIPE, {"train.steps": 2, "train.validate_every": 0.5, "budget.bytes": 400_000})

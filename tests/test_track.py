@@ -10,7 +10,7 @@ import pytest
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.events import Packed, Progress, Scored, Started, Step, Stopped, Validated, Weighed
-from pargolf.report.track import TRACKERS, check_trackers, numbers_of, track
+from pargolf.watch.trackers import TRACKERS, check_trackers, numbers_of, track
 
 STARTED = Started("house", "d1", 42, 10, 20, 30, None, 60.0, {"processor": "x"})
 

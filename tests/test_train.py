@@ -23,7 +23,7 @@ from pargolf.model.head import Head
 from pargolf.quant.grid import Int
 from pargolf.quant.plan import QAT
 from pargolf.recipes.catalog import find
-from pargolf.run.scale import fractional, mini
+from pargolf.recipes.scale import fractional, mini
 from pargolf.training.adam import Adam, Frozen
 from pargolf.training.average import EMA, LAWA, SWA
 from pargolf.training.checkpoint import Checkpoints, open_checkpoint

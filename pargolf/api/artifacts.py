@@ -19,12 +19,20 @@ from pargolf.evaluate.probes import LedgerGrader, stir, stream
 from pargolf.evaluate.probes import probe as prove_laws
 from pargolf.evaluate.score import Score
 from pargolf.model.transformer import Transformer
-from pargolf.run.bench import codec_rows, hessians_of, int6_codes, published, run_quantizer_rows, stored_codes, sum_row
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder, load_tensors
 from pargolf.run.pack import Unpacked, read_artifact
 from pargolf.run.pipeline import score_artifact
-from pargolf.run.recipe import Recipe
 from pargolf.run.score import Validation
+from pargolf.study.bench import (
+    codec_rows,
+    hessians_of,
+    int6_codes,
+    published,
+    run_quantizer_rows,
+    stored_codes,
+    sum_row,
+)
 
 
 def score_events(

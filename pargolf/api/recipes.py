@@ -6,13 +6,14 @@ from typing import Any
 
 from pargolf.core.spec import edit
 from pargolf.data.folder import open_data
+from pargolf.model.transformer import parameters
 from pargolf.recipes import catalog
-from pargolf.run.code import count_code
+from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.recipes.scale import scaled
 from pargolf.run.forecast import forecast as forecast_bytes
-from pargolf.run.forecast import lands, parameters, unused_pieces
+from pargolf.run.forecast import lands, unused_pieces
 from pargolf.run.growth import expected_steps
-from pargolf.run.recipe import Recipe, fit_to_data
-from pargolf.run.scale import scaled
+from pargolf.ship.size import count_code
 
 Found = str | Path | Recipe
 """A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or the thing itself."""

@@ -9,13 +9,13 @@ from pargolf.audit.judge import audit, record_of
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.files import write_text
-from pargolf.report.board import board_page
-from pargolf.report.html import PROOF
-from pargolf.report.stats import Comparison
-from pargolf.run.board import entry_of, gather, read_ablation
-from pargolf.run.compare import compare_runs
+from pargolf.core.stats import Comparison
+from pargolf.report.pages.board import board_page
+from pargolf.report.pages.gather import entry_of, gather, read_ablation
+from pargolf.report.pages.html import PROOF
+from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder, read_json
-from pargolf.run.page import page_of
+from pargolf.study.compare import compare_runs
 from pargolf.submit.bundle import Author, Bundle, bundle
 
 

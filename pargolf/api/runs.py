@@ -8,18 +8,19 @@ from pargolf.api.events import last
 from pargolf.api.recipes import Found, recipe
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
+from pargolf.core.stats import Spread, spread
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes import catalog
-from pargolf.report.stats import Spread, spread
-from pargolf.report.track import check_trackers, track
-from pargolf.run.ablate import Edits, base_parts, chosen, edited_parts, in_plain_windows, run_ablations, worth_row
+from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.variants import Edits, base_parts, chosen, edited_parts, in_plain_windows
 from pargolf.run.folder import RunFolder, read_json
 from pargolf.run.pipeline import repack, run_recipe
-from pargolf.run.recipe import Recipe
-from pargolf.run.seeds import SeedDone, run_seeds, seed_rows
-from pargolf.run.sweep import Span, Swept, TrialDone, read_span, run_sweep
+from pargolf.study.ablate import run_ablations, worth_row
+from pargolf.study.seeds import SeedDone, run_seeds, seed_rows
+from pargolf.study.sweep import Span, Swept, TrialDone, read_span, run_sweep
 from pargolf.upstream import importing
+from pargolf.watch.trackers import check_trackers, track
 
 
 def train_events(

@@ -85,7 +85,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="A model.pargolf file.
     if as_json:
         print(json.dumps(found))
         return
-    from pargolf.report.tables import roles_table
+    from pargolf.report.text.results import roles_table
 
     console.print(f"{found['recipe']}  digest {found['digest']}  {' '.join(found['codecs'])}  {found['bytes']:,} bytes")
     console.print(roles_table(found["by_role"]))

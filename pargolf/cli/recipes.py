@@ -27,18 +27,21 @@ def describe(recipe: RecipeArg, scale: ScaleOpt = None, as_json: JsonOpt = False
     """Print a whole system, row by row, and beside its rows what they were measured to be worth."""
     from pargolf import api
     from pargolf.core.spec import dump
+    from pargolf.recipes.describe import describe as describe_text
 
     found = api.recipe(recipe, scale=scale)
     if as_json:
         print(json.dumps(dump(found)))
         return
     notes = {} if scale else {"edits": catalog.ablations(recipe), "found": catalog.measured(recipe)}
-    print(catalog.describe(found, **notes))
+    print(describe_text(found, **notes))
 
 
 def diff(a: RecipeArg, b: RecipeArg, as_json: JsonOpt = False) -> None:
     """Print the rows in which two recipes differ."""
-    rows = catalog.diff(catalog.find(a), catalog.find(b))
+    from pargolf.recipes.describe import diff as diff_rows
+
+    rows = diff_rows(catalog.find(a), catalog.find(b))
     if as_json:
         print(json.dumps(rows))
         return

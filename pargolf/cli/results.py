@@ -16,7 +16,7 @@ def compare(
 ) -> None:
     """Test whether runs A beat runs B (or one published number) by the record rule: .005 nats at p < .01."""
     from pargolf import api
-    from pargolf.report.stats_tables import comparison_table
+    from pargolf.report.text.statistics import comparison_table
 
     as_json = as_json or "--json" in words
     words = [word for word in words if word != "--json"]
@@ -60,7 +60,7 @@ def submit(
     from dataclasses import asdict
 
     from pargolf import api
-    from pargolf.report.stats_tables import spread_line
+    from pargolf.report.text.statistics import spread_line
 
     made = api.write_submission(
         runs, out=out, squeeze=squeeze, artifacts=artifacts, author=author, github_id=github_id, blurb=blurb
@@ -117,6 +117,6 @@ def audit(
     )
     if html is not None:
         from pargolf.audit.site import write_site
-        from pargolf.report.html import page
+        from pargolf.report.pages.html import page
 
         console.print(f"-> {write_site(reports, html, shell=page)}")

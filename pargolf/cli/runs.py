@@ -118,7 +118,7 @@ def seeds(
 
     from pargolf import api
     from pargolf.core.spec import overrides
-    from pargolf.report.stats_tables import seeds_table
+    from pargolf.report.text.statistics import seeds_table
 
     events = api.seeds_events(
         recipe,
@@ -168,8 +168,8 @@ def ablate(
     set_threads(threads or (jobs if jobs > 1 else 0))
     from pargolf import api
     from pargolf.core.spec import overrides
-    from pargolf.report.worth import worth_table
-    from pargolf.run.ablate import parse_edits
+    from pargolf.recipes.variants import parse_edits
+    from pargolf.report.plots.worth import worth_table
 
     events = api.ablate_events(
         recipe,
@@ -216,8 +216,8 @@ def sweep(
 
     from pargolf import api
     from pargolf.core.spec import overrides
-    from pargolf.report.sweep_table import override_words, sweep_table
-    from pargolf.run.sweep import read_span
+    from pargolf.report.text.sweeps import override_words, sweep_table
+    from pargolf.study.sweep import read_span
 
     spans = [word for word in words if read_span(word) is not None]
     events = api.sweep_events(

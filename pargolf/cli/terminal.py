@@ -59,7 +59,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
 def watch_run(events: Iterable[Any], *, quiet: bool = False) -> Any:
     """Draw progress while `events` run; returns the last thing that is no event."""
     from pargolf.core import events as kinds
-    from pargolf.report.live import draw
+    from pargolf.watch.live import draw
 
     last: Any = None
 
@@ -79,7 +79,7 @@ def watch_run(events: Iterable[Any], *, quiet: bool = False) -> Any:
 
 def finish_run(events: Iterable[Any], out: Path) -> None:
     """Watch a run to its end and print its table."""
-    from pargolf.report.tables import result_table
+    from pargolf.report.text.results import result_table
 
     result = watch_run(events)
     if result is None:  # one process of several; the first one speaks

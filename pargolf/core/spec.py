@@ -29,6 +29,9 @@ from pargolf.core.errors import UserError, near
 S = TypeVar("S")
 Path = tuple[str | int, ...]
 Step = str | int | slice
+_STORED_AS = {"pargolf.recipes.recipe": "pargolf.run.recipe"}
+"""Modules that have moved, and the names by which files know them: so digests stay, and old files read."""
+_NOW_AT = {stored: module for module, stored in _STORED_AS.items()}
 _TOKEN = re.compile(r"\.?([A-Za-z_]\w*)|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
 
@@ -147,12 +150,18 @@ def show(value: Any) -> str:
 def _address(thing: Any) -> str:
     """`module:name` of a class or function that stands at a module's top level."""
     assert "." not in thing.__qualname__ and thing.__qualname__ != "<lambda>", f"{thing} cannot be stored by name"
-    return f"{thing.__module__}:{thing.__qualname__}"
+    return f"{_STORED_AS.get(thing.__module__, thing.__module__)}:{thing.__qualname__}"
+
+
+def home(address: str) -> str:
+    """Where the thing of a stored address stands now, as `module:name`."""
+    module, _, name = address.partition(":")
+    return f"{_NOW_AT.get(module, module)}:{name}"
 
 
 def _find(address: Any, within: tuple[str, ...]) -> Any:
     """Look up `module:name` under the allowed prefixes; the thing must be defined in that very module."""
-    module_name, _, name = str(address).partition(":")
+    module_name, _, name = home(str(address)).partition(":")
     if not module_name.startswith(within) or not re.fullmatch(r"[\w.]+:\w+", str(address)):
         raise UserError(f"{str(address)[:80]!r} is outside what a stored spec may name.")
     try:

@@ -201,3 +201,14 @@ class Transformer(nn.Module):
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean nats per token, with whatever the head adds in training."""
         return self.head.loss(self.hidden(ids_BT), self.embed.tokens.weight, targets_BT)
+
+
+def shapes(model: Model) -> dict[str, torch.Size]:
+    """Shape of every parameter, without allocating any."""
+    with torch.device("meta"):
+        return {name: p.shape for name, p in Transformer(model).named_parameters()}
+
+
+def parameters(model: Model) -> int:
+    """How many numbers the model learns or keeps."""
+    return sum(shape.numel() for shape in shapes(model).values())

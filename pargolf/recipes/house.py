@@ -48,7 +48,7 @@ from pargolf.quant.grid import Int, Keep
 from pargolf.quant.lqer import LQER
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
-from pargolf.run.recipe import Recipe
+from pargolf.recipes.recipe import Recipe
 from pargolf.training.adam import Adam
 from pargolf.training.average import EMA
 from pargolf.training.loop import Train

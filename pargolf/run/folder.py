@@ -18,7 +18,7 @@ from torch import Tensor
 from pargolf.core import spec
 from pargolf.core.errors import UserError
 from pargolf.core.files import write_bytes, write_json
-from pargolf.run.recipe import Recipe
+from pargolf.recipes.recipe import Recipe
 
 FILES = (
     "recipe.json",

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from pargolf.core.roles import matches, resolve, role
 from pargolf.data.folder import DataFolder
-from pargolf.model.transformer import Model, Transformer
+from pargolf.model.transformer import Model, shapes
 from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
 from pargolf.quant.grid import Grid, Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.growth import deviation, expected_steps
-from pargolf.run.recipe import Recipe
 
 _ROWS = 48  # Gaussian rows whose codes stand for a tensor's
 _SAMPLE = 1 << 17  # trained weights of a role whose codes stand for all of them
@@ -60,17 +60,6 @@ class Forecast:
     def model(self) -> int:
         """Bytes of the artifact."""
         return sum(self.by_role.values())
-
-
-def shapes(model: Model) -> dict[str, torch.Size]:
-    """Shape of every parameter, without allocating any."""
-    with torch.device("meta"):
-        return {name: p.shape for name, p in Transformer(model).named_parameters()}
-
-
-def parameters(model: Model) -> int:
-    """How many numbers the model learns or keeps."""
-    return sum(shape.numel() for shape in shapes(model).values())
 
 
 def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Forecast:

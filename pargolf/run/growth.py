@@ -19,7 +19,7 @@ import torch
 from pargolf.core.roles import matches
 from pargolf.model.init import Init, generator_for
 from pargolf.model.transformer import Model
-from pargolf.run.recipe import Recipe
+from pargolf.recipes.recipe import Recipe
 from pargolf.training.adam import Adam
 from pargolf.training.loop import Train
 from pargolf.training.muon import Muon

@@ -25,8 +25,8 @@ from pargolf.quant.grid import Codes, Grid, Int, Keep
 from pargolf.quant.lqer import corrected
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
-from pargolf.run.code import count_code
-from pargolf.run.recipe import Recipe, Windows
+from pargolf.recipes.recipe import Recipe, Windows
+from pargolf.ship.size import count_code
 
 PARTS = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
 """Modules whose dataclasses and functions an artifact may name."""

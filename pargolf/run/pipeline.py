@@ -23,15 +23,15 @@ from pargolf.data.overlap import check_overlap
 from pargolf.evaluate.adapt import Adapted, Adapter
 from pargolf.evaluate.score import Score
 from pargolf.kernels.compiled import compiled_kernels
-from pargolf.report.runlog import EventFile, LogFile
-from pargolf.run.code import count_code
+from pargolf.recipes.recipe import Recipe, Windows, fit_to_data
+from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack
-from pargolf.run.page import page_of
-from pargolf.run.recipe import Recipe, Windows, fit_to_data
 from pargolf.run.resume import earlier_events, open_run
 from pargolf.run.score import Validation, scored, tokenizer_digest, watched
 from pargolf.run.training import Keeping, machine, train_weights
+from pargolf.ship.size import count_code
+from pargolf.watch.runlog import EventFile, LogFile
 
 CHECKED_TOKENS = 50_000_000
 """Training text up to this size is compared with the validation split before each run; `data check` compares any."""

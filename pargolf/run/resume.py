@@ -9,12 +9,12 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Event, PhaseBegan, Resumed, Started, Step, Validated, Weighed
 from pargolf.core.world import World
 from pargolf.data.folder import DataFolder
-from pargolf.report.runlog import read_events
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
-from pargolf.run.recipe import Recipe
 from pargolf.run.score import tokenizer_file
 from pargolf.run.training import Keeping
 from pargolf.training.checkpoint import Checkpoints
+from pargolf.watch.runlog import read_events
 
 
 def open_run(

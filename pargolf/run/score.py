@@ -19,8 +19,8 @@ from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
 from pargolf.evaluate.bpb import DocumentRow, by_document
 from pargolf.evaluate.score import Predictor, Score, final, merge, score
 from pargolf.evaluate.windows import Stream, pieces
+from pargolf.recipes.recipe import Windows
 from pargolf.run.pack import Unpacked
-from pargolf.run.recipe import Windows
 
 T = TypeVar("T")
 _SENT = 1 << 22  # grades that processes exchange at once

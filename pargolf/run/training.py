@@ -30,13 +30,13 @@ from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.calibrate import calibrate, own_text
 from pargolf.quant.gptq import GPTQ, Hessians, OwnText
-from pargolf.run.code import count_code
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.forecast import weigh
 from pargolf.run.pack import fit
-from pargolf.run.recipe import Recipe
 from pargolf.run.reserve import Reserve
 from pargolf.run.score import Validation
+from pargolf.ship.size import count_code
 from pargolf.training.checkpoint import Checkpoint, Checkpoints
 from pargolf.training.loop import NotFinite, Training
 

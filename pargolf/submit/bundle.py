@@ -16,14 +16,14 @@ from typing import Any
 from pargolf.core.errors import UserError
 from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.core.spec import rows
+from pargolf.core.stats import Spread, spread
 from pargolf.data.meta import file_sha256
-from pargolf.report.stats import Spread, spread
-from pargolf.run.code import SOLVED
-from pargolf.run.compare import Finished, finished
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
-from pargolf.run.recipe import Recipe
-from pargolf.submit.program import addresses, program, shipped
+from pargolf.ship.program import addresses, program, shipped
+from pargolf.ship.size import SOLVED
+from pargolf.study.compare import Finished, finished
 
 SEEDS_OF_A_RECORD = 3
 SCRIPT = "train_gpt.py"

@@ -26,12 +26,12 @@ from pargolf.data.folder import DataFolder, open_data
 from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.score import Score
 from pargolf.quant.gptq import Hessians
-from pargolf.report.runlog import RunLog
+from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.pack import Unpacked, fit, pack, unpack
-from pargolf.run.recipe import Recipe, fit_to_data
 from pargolf.run.score import Validation, scored, tokenizer_digest
 from pargolf.run.training import _hessians
 from pargolf.training.loop import Training
+from pargolf.watch.runlog import RunLog
 
 OWN_RECIPE: Recipe | None = None
 OWN_DIGEST = ""

@@ -14,7 +14,7 @@ from torch import Tensor
 from pargolf.core.budget import Clock
 from pargolf.core.events import Step
 from pargolf.core.world import World, join_world
-from pargolf.run.recipe import Recipe
+from pargolf.recipes.recipe import Recipe
 from pargolf.submit.script import DATA, packed, read_recipe, seen_by
 from pargolf.submit.short_artifact import unpack_own
 from pargolf.submit.short_data import ShortData

@@ -23,11 +23,11 @@ from pargolf.data.folder import DataFolder
 from pargolf.model.value_embed import AddValueEmbed
 from pargolf.model.xsa import XSA
 from pargolf.quant.plan import QAT, Quantize
-from pargolf.run.code import count_code
+from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import pack
-from pargolf.run.recipe import Recipe
 from pargolf.run.score import tokenizer_digest, tokenizer_file
+from pargolf.ship.size import count_code
 from pargolf.training.loop import Train
 from pargolf.training.phases import Phase
 from pargolf.upstream.checkpoints import read_checkpoint

@@ -1,0 +1,108 @@
+"""What a board shows, gathered from folders: finished runs, ablations, submissions, however deep they lie.
+
+A run is a folder with `result.json`; what `pargolf ablate` left is one thing, of whose runs those of the whole recipe
+stand on the board, and only when there are no others. Runs that have not ended are counted and left out.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event
+from pargolf.report.pages.entry import Entry
+from pargolf.report.pages.run import documents_of
+from pargolf.run.folder import RunFolder, read_json
+from pargolf.study.ablate import WHOLE
+from pargolf.watch.runlog import read_events
+
+_MOST = 5000
+_NEEDED = frozenset(
+    [
+        "recipe",
+        "digest",
+        "seed",
+        "val_bpb",
+        "val_loss",
+        "val_tokens",
+        "val_bytes",
+        "scores",
+        "bytes",
+        "train_seconds",
+        "steps",
+        "train_tokens",
+        "parameters",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Folders by what they are; `unfinished` counts runs that have not ended."""
+
+    runs: tuple[Path, ...]
+    ablations: tuple[Path, ...]
+    submissions: tuple[Path, ...]
+    unfinished: int
+
+
+def gather(paths: Sequence[str | Path]) -> Gathered:
+    """Find what the folders hold. Raises `UserError` on a path that is no folder, and where nothing is found."""
+    found: dict[str, list[Path]] = {"result.json": [], "ablation.json": [], "submission.json": [], "recipe.json": []}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder. Name run folders, or folders of them.")
+        for folder, names in _walk(path):
+            for name in set(names) & set(found):
+                if folder not in found[name]:
+                    found[name].append(folder)
+    ablations = tuple(found["ablation.json"])
+    alone = [run for run in found["result.json"] if not any(place in run.parents for place in ablations)]
+    runs = tuple(alone or [run for run in found["result.json"] if run.parent.name == WHOLE])
+    unfinished = len(set(found["recipe.json"]) - set(found["result.json"]))
+    if not (runs or ablations or found["submission.json"]):
+        left = f" {unfinished} there have not ended." if unfinished else " Make some with `pargolf train`."
+        raise UserError(f"No finished run lies in {', '.join(map(str, paths))}.{left}")
+    return Gathered(runs, ablations, tuple(found["submission.json"]), unfinished)
+
+
+def entry_of(path: Path, *, beside: Path) -> Entry:
+    """A run for the board; its page is linked from the folder `beside`, where it is there.
+
+    Raises `UserError` on a result of another version.
+    """
+    folder = RunFolder(path)
+    result = read_json(folder["result.json"])
+    lacking = [key for key in sorted(_NEEDED) if not isinstance(result, dict) or key not in result]
+    if lacking:
+        raise UserError(f"{folder['result.json']} lacks {', '.join(lacking)}. Was it made by another version?")
+    page = folder["report.html"]
+    link = os.path.relpath(page, beside).replace(os.sep, "/") if page.is_file() else ""
+    return Entry(str(path), result, _events(folder), documents_of(folder), link)
+
+
+def read_ablation(path: Path) -> dict[str, Any]:
+    """What `pargolf ablate` left. Raises `UserError` when it is no such thing."""
+    found = read_json(path / "ablation.json")
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
+        raise UserError(f"{path / 'ablation.json'} is no ablation. Run `pargolf ablate` again; it keeps what ran.")
+    return found
+
+
+def _events(folder: RunFolder) -> list[Event]:
+    """The events, none where they are gone or of another version: the rest of the run still stands."""
+    try:
+        return read_events(folder["events.jsonl"])
+    except UserError:
+        return []
+
+
+def _walk(path: Path) -> Iterator[tuple[Path, Iterable[str]]]:
+    """Folders in order, hidden ones and what a run holds inside left out."""
+    for seen, (folder, inner, names) in enumerate(os.walk(path)):
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in ("checkpoints", "data"))
+        if seen == _MOST:
+            raise UserError(f"{path} holds more than {_MOST:,} folders. Name the ones to show.")
+        yield Path(folder), names

@@ -1,0 +1,238 @@
+"""A recipe as one program: `train_gpt.py`, which needs torch, numpy, sentencepiece and codecs, but not this package.
+
+    roots: the script's `main`, and each class and function that the recipe names
+    OWN_RECIPE = the recipe as an expression      OWN_PARTS = {address: class or function}, all an artifact may name
+
+So the program reads artifacts of the package and the package reads the program's. Methods for checkpoints, looks and
+adaptation are left out where this recipe's program never calls them. There are two forms: `program` is to be read, and
+`shipped` is what counts against the cap: the same definitions through `lean` and `squeeze`, with the stand-ins of
+`short.py`. A run counts the bytes of the shipped form, before it trains.
+"""
+
+import ast
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from pargolf.core import spec
+from pargolf.recipes.recipe import Recipe
+from pargolf.ship.cache import ROOT, remembered
+from pargolf.ship.shrink.flatten import Flat, flatten
+from pargolf.ship.shrink.specialize import lean
+from pargolf.ship.shrink.squeeze import minified, self_extracting
+
+_NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
+"""Where the parts live that an artifact may name."""
+_SCRIPT = "pargolf.submit.script:"
+_INSTEAD = {
+    "pargolf.core.spec:_find": f"{_SCRIPT}find_part",
+    "pargolf.core.spec:_address": f"{_SCRIPT}part_address",
+    "pargolf.ship.size:count_code": f"{_SCRIPT}own_bytes",
+}
+_WITHOUT = ("Training.state", "Training.restore", "Validation.sample", "Validation.documents")
+_HEAD = '''"""{name}: train, pack and score in one file.
+
+    python train_gpt.py --data DIR --seed 42                    train, write model.pargolf, score it
+    python train_gpt.py --evaluate model.pargolf --data DIR     score an artifact
+"""
+
+from __future__ import annotations
+
+'''
+
+
+_SHORT = "pargolf.submit.short"
+_SHIPPED_INSTEAD = {
+    "pargolf.ship.size:count_code": f"{_SHORT}:own_size",
+    "pargolf.packing.artifact:_press": f"{_SHORT}_artifact:compressed",
+    "pargolf.kernels.compiled:fused_kernels": f"{_SHORT}:no_kernels",
+    "pargolf.evaluate.windows:document_starts": f"{_SHORT}_grades:starts_of",
+    "pargolf.evaluate.adapt_chunks:_sum_gradients": f"{_SHORT}_grades:alone",
+}
+_BY_CODEC = {
+    "pargolf.packing.artifact:_encode": f"{_SHORT}_artifact:encode_by_codec",
+    "pargolf.packing.artifact:_decode": f"{_SHORT}_artifact:decode_by_codec",
+}
+_SHIPPED_WITHOUT = ("Recipe.digest", "Shards.__getitem__")
+_OWN = ("OWN_RECIPE", "OWN_DIGEST", "OWN_SIZE", "OWN_PARTS")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What decides a program's definitions: the parts that it names, and which stand-ins it takes.
+
+    `fitted` where grids are solved for the cap, `constants` what fields of the recipe all are, where that is one of
+    None, True, False and (); numbers are the recipe's own and change no definition.
+    """
+
+    parts: tuple[str, ...]
+    adapts: bool
+    solves: bool
+    fitted: bool
+    legal: bool
+    codec: bool
+    constants: tuple[tuple[str, Any], ...]
+
+    @staticmethod
+    def of(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> "Form":
+        """The form of a recipe's program."""
+        return Form(
+            tuple(sorted({*addresses(spec.dump(recipe)), *also})),
+            adapts=recipe.adapt is not None,
+            solves=recipe.quant.solver is not None,
+            fitted=fitted or recipe.quant.fill,
+            legal=recipe.windows.legal and recipe.plain.legal,
+            codec=recipe.codec is not None,
+            constants=tuple(sorted(_constants(recipe).items())),
+        )
+
+
+@cache
+def _flat(form: Form, shipped: bool) -> Flat:
+    """The definitions of a program."""
+    instead, without = dict(_INSTEAD), list(_WITHOUT)
+    if not form.adapts:
+        without.append("Validation.adapt")
+    else:
+        instead[f"{_SCRIPT}graded_by"] = f"{_SCRIPT}adapted_score"
+        instead[f"{_SHORT}_grades:grade_alone"] = f"{_SHORT}_grades:adapt_alone"
+    if form.solves:
+        instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
+    if form.fitted:
+        instead[f"{_SCRIPT}packed"] = f"{_SCRIPT}fitted"
+    if shipped:
+        instead |= _SHIPPED_INSTEAD
+        without += _SHIPPED_WITHOUT
+        instead |= _BY_CODEC if form.codec else {}
+    main = f"{_SHORT}:shipped_main" if shipped else f"{_SCRIPT}main"
+    return flatten(ROOT, [main, *map(spec.home, form.parts)], instead=instead, without=without)
+
+
+def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> str:
+    """The readable source; `fitted` where the run's grids were narrowed to meet the cap, and the program's must be.
+
+    `also`: addresses of parts that artifacts name beyond the recipe's own.
+    """
+    form = Form.of(recipe, fitted=fitted, also=also)
+    flat = _flat(form, False)
+    text = [_HEAD.format(name=recipe.name), "\n".join(flat.imports), "\n\n"]
+    module = ""
+    for home, node in flat.definitions:
+        if _assigns(node, _OWN):
+            continue
+        if home != module:
+            module = home
+            text.append(f"\n# {module.replace('.', '/')}.py\n")
+        gap = "\n" if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
+        text.append(f"{gap}{ast.unparse(ast.fix_missing_locations(node))}\n{gap}")
+    size = len(shipped(recipe, fitted=fitted, also=also))
+    own = {
+        "OWN_PARTS": "{" + ", ".join(f"{part!r}: {flat.name(spec.home(part))}" for part in form.parts) + "}",
+        "OWN_RECIPE": _written(recipe, lambda part: flat.name(spec.home(part))),
+        "OWN_DIGEST": repr(recipe.digest),
+        "OWN_SIZE": repr(size),
+    }
+    text += [f"\n{name} = {own[name]}\n" for name in own]
+    return "".join([*text, "\n\nif __name__ == '__main__':\n    main()\n"])
+
+
+def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> bytes:
+    """The file that is shipped, and whose bytes count."""
+    form = Form.of(recipe, fitted=fitted, also=also)
+    text, names = _shipped_text(form)
+    own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": _written(recipe, names.__getitem__)}
+    for name, value in own.items():
+        text = text.replace(f"'{name}'", value)
+    return self_extracting(text)
+
+
+@cache
+def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
+    """The shipped text around what is the recipe's own, which its names stand for; and what parts are called there."""
+    return remembered(repr(form), lambda: _write_shipped(form))
+
+
+def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
+    flat = _flat(form, True)
+    held = [part for part in form.parts if part.startswith(_NAMED)]
+    nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
+    tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in held)}}}"]
+    tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    shipped_main()"]
+    tree = ast.parse("\n".join(flat.imports))
+    tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
+    sure = {"digest": "'OWN_DIGEST'", "legal": repr(form.legal)}
+    if not any(part.endswith(":Trellis") for part in form.parts):
+        sure["states"] = "0"
+    tree = lean(tree, dict(form.constants), sure=sure, keep=[flat.name(spec.home(part)) for part in form.parts])
+    fields_kept = {name for part in form.parts for name in _fields_of(part)}
+    text, names = minified(tree, kept=fields_kept)
+    return text, {part: names[flat.name(spec.home(part))] for part in form.parts}
+
+
+def _fields_of(part: str) -> list[str]:
+    """Fields of a part, if it is a dataclass."""
+    thing = spec._find(part, ("pargolf.",))
+    return [f.name for f in fields(thing)] if is_dataclass(thing) else []
+
+
+def _constants(recipe: Recipe) -> dict[str, Any]:
+    """Fields of the recipe's parts that are all None, True, False or ()."""
+    values: dict[str, list[Any]] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, tuple | list):
+            for item in value:
+                look(item)
+        elif is_dataclass(value):
+            for f in fields(value):
+                values.setdefault(f.name, []).append(getattr(value, f.name))
+                look(getattr(value, f.name))
+
+    look(recipe)
+    plain = (None, True, False, ())
+    return {
+        name: found[0]
+        for name, found in values.items()
+        if all(any(v is p for p in plain) and v is found[0] for v in found)
+    }
+
+
+def _written(value: Any, name: Callable[[str], str]) -> str:
+    """A recipe as an expression: fields that have their default are left out, and repeated items are multiplied."""
+    if isinstance(value, tuple | list):
+        runs = [(text, len(list(same))) for text, same in groupby(_written(item, name) for item in value)]
+        if all(count == 1 for _, count in runs):
+            return f"({''.join(f'{text},' for text, _ in runs)})"
+        return "(" + "+".join(f"({text},)" + (f"*{count}" if count > 1 else "") for text, count in runs) + ")"
+    if not is_dataclass(value):
+        dumped = spec.dump(value)
+        return name(dumped["fn"]) if isinstance(dumped, dict) else repr(value)
+    given: list[str] = []
+    leading = True
+    for f in fields(value):
+        held = getattr(value, f.name)
+        if (held == f.default and type(held) is type(f.default)) or f.name == "reported":
+            leading = False
+        else:
+            text = _written(held, name)
+            given.append(text if leading else f"{f.name}={text}")
+    return f"{name(spec.dump(value)['is'])}({','.join(given)})"
+
+
+def addresses(dumped: Any) -> set[str]:
+    """Classes and functions that a dumped spec names."""
+    if isinstance(dumped, list):
+        return {address for item in dumped for address in addresses(item)}
+    if not isinstance(dumped, dict):
+        return set()
+    own = {str(dumped[key]) for key in ("is", "fn") if key in dumped}
+    return own.union(*(addresses(value) for value in dumped.values()))
+
+
+def _assigns(node: ast.stmt, names: tuple[str, ...]) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return isinstance(node, ast.Assign | ast.AnnAssign) and any(
+        isinstance(target, ast.Name) and target.id in names for target in targets
+    )

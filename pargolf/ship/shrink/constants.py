@@ -1,0 +1,237 @@
+"""Constant fields of a recipe and of the program, written where they are read, and what they decide.
+
+x if spec.gate is None else y   ->   x          where no part of the recipe has a gate
+self.cap = None ... self.cap is None -> True    where nothing else is ever stored under that name
+"""
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from pargolf.ship.shrink.purity import (
+    MISSING,
+    bound_by,
+    fields_of,
+    is_data,
+    is_pass,
+    is_still,
+    is_store,
+    target_names,
+    truth_of,
+    value_of,
+)
+from pargolf.ship.shrink.reserved import outside
+from pargolf.ship.shrink.tree import TreeTransformer, walk
+
+Values = Mapping[str, Any]
+"""Field name -> the one value that it has."""
+
+
+class ConstantFields(TreeTransformer):
+    """Writes the value of an attribute where it is read: of any owner, or of one that is called `spec`."""
+
+    def __init__(self, everywhere: Mapping[str, ast.expr], of_specs: Mapping[str, ast.expr]) -> None:
+        self.everywhere, self.of_specs = everywhere, of_specs
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """One that is read from something that may as well not be looked at."""
+        self.generic_visit(node)
+        owner = node.value
+        spec = (isinstance(owner, ast.Name) and owner.id == "spec") or (
+            isinstance(owner, ast.Attribute) and owner.attr == "spec"
+        )
+        value = self.of_specs.get(node.attr) if spec else None
+        value = value or self.everywhere.get(node.attr)
+        return value if value is not None and isinstance(node.ctx, ast.Load) and is_still(owner) else node
+
+
+def settled(tree: ast.Module, constants: Values) -> tuple[dict[str, ast.expr], dict[str, ast.expr]]:
+    """The constants that nothing in the program sets, by name: those that name nothing else, and all."""
+    kinds = {n.name: fields_of(n) for n in tree.body if isinstance(n, ast.ClassDef) and is_data(n)}
+    set_, shared = set(), set()
+    for node in walk(tree):
+        if isinstance(node, ast.keyword):
+            shared.add(node.arg or "")
+        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            shared.add(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            shared.add(node.func.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            spelled = {k.arg or "" for k in node.keywords}
+            set_ |= spelled if node.func.id == "replace" else set()
+            for at, (name, default) in enumerate(kinds.get(node.func.id, {}).items()):
+                given = at < len(node.args) or any(isinstance(a, ast.Starred) for a in node.args) or name in spelled
+                if given or default is None or ast.unparse(default) != repr(constants.get(name, "-")):
+                    set_.add(name)
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef):
+                    shared.add(inner.name)
+                elif isinstance(inner, ast.Assign):
+                    shared |= {ast.unparse(target) for target in inner.targets}
+    values = {name: _literal(value) for name, value in constants.items() if name not in set_}
+    return {name: value for name, value in values.items() if name not in shared | outside()}, values
+
+
+def _literal(value: Any) -> ast.expr:
+    return ast.parse(repr(value), mode="eval").body
+
+
+def held(tree: ast.Module) -> dict[str, ast.expr]:
+    """Attributes that are only ever given one constant, by objects of the program's own to themselves."""
+    found: dict[str, set[str]] = defaultdict(set)
+    plain: set[int] = set()
+    taken: set[str] = set(outside())
+    for node in walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Attribute):
+            target = node.targets[0]
+            constant = isinstance(node.value, ast.Constant) and not isinstance(node.value.value, str | bytes)
+            if constant and isinstance(target.value, ast.Name) and target.value.id == "self":
+                found[target.attr].add(ast.unparse(node.value))
+                plain.add(id(target))
+        elif isinstance(node, ast.ClassDef):
+            taken |= {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+            taken |= {name for n in node.body if isinstance(n, ast.Assign | ast.AnnAssign) for name in bound_by(n)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            taken.add(node.value)
+    for node in walk(tree):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and id(node) not in plain:
+            taken.add(node.attr)
+    return {
+        name: ast.parse(next(iter(values)), mode="eval").body
+        for name, values in found.items()
+        if len(values) == 1 and name not in taken
+    }
+
+
+class Folded(TreeTransformer):
+    """Decides what constants decide."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Of two constants."""
+        self.generic_visit(node)
+        left, right = value_of(node.left), value_of(node.comparators[0])
+        if len(node.ops) > 1 or left is MISSING or right is MISSING:
+            return node
+        match node.ops[0]:
+            case ast.Is() | ast.Eq():
+                return ast.Constant(left == right and type(left) is type(right))
+            case ast.IsNot() | ast.NotEq():
+                return ast.Constant(not (left == right and type(left) is type(right)))
+            case ast.Gt() if isinstance(left, int) and isinstance(right, int):
+                return ast.Constant(left > right)
+            case ast.In() if right == ():
+                return ast.Constant(False)
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        """`not` of a constant."""
+        self.generic_visit(node)
+        known = truth_of(node.operand)
+        return ast.Constant(not known) if isinstance(node.op, ast.Not) and known is not None else node
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """Without what is passed over, and without what comes after it stops."""
+        self.generic_visit(node)
+        stops = isinstance(node.op, ast.Or)
+        values: list[ast.expr] = []
+        for at, value in enumerate(node.values):
+            known = truth_of(value)
+            if known is (not stops) and at < len(node.values) - 1:
+                continue
+            values.append(value)
+            if known is stops:
+                break
+        if truth_of(values[-1]) is stops and all(map(is_still, values[:-1])):
+            return values[-1]
+        return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        """The branch that is taken."""
+        self.generic_visit(node)
+        known = truth_of(node.test)
+        return node if known is None else node.body if known else node.orelse
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """The branch that is taken; a condition that decides nothing goes."""
+        self.generic_visit(node)
+        known = truth_of(node.test)
+        if known is not None:
+            return (node.body if known else node.orelse) or [ast.Pass()]
+        if is_pass(node.orelse):
+            node.orelse = []
+        if is_pass(node.body) and not node.orelse and is_still(node.test):
+            return [ast.Pass()]
+        return node
+
+    def visit_While(self, node: ast.While) -> ast.AST:
+        """One that never begins."""
+        self.generic_visit(node)
+        return ast.Pass() if truth_of(node.test) is False else node
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        """One over nothing."""
+        self.generic_visit(node)
+        empty = value_of(node.iter) == () or (is_pass(node.body) and not node.orelse and is_still(node.iter))
+        return ast.Pass() if empty else node
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
+        """One over nothing, or of nothing."""
+        self.generic_visit(node)
+        first = node.generators[0]
+        empty = value_of(first.iter) == () or any(truth_of(test) is False for test in first.ifs)
+        return ast.List([], ast.Load()) if empty and is_still(first.iter) else node
+
+    visit_SetComp = visit_ListComp
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        """Without conditions that are always met."""
+        self.generic_visit(node)
+        node.ifs = [test for test in node.ifs if truth_of(test) is not True]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`any` of nothing, `callable` of a constant."""
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and len(node.args) == 1:
+            arg = node.args[0]
+            of_many = node.func.id in ("any", "all") and isinstance(arg, ast.GeneratorExp)
+            if of_many and value_of(arg.generators[0].iter) == ():  # type: ignore[attr-defined]
+                return ast.Constant(node.func.id == "all")
+            if node.func.id == "callable" and isinstance(arg, ast.Constant):
+                return ast.Constant(False)
+        return node
+
+
+class Placed(TreeTransformer):
+    """Values in the place of names."""
+
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """A name that has a value."""
+        return self.values.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
+
+
+class Settled(TreeTransformer):
+    """Locals that are only ever one of None, True and False become that."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Names that the body itself gives a value, once, and nothing else binds."""
+        inner = walk(node)
+        stored = Counter(n.id for n in inner if isinstance(n, ast.Name) and is_store(n))
+        bound = {n.arg for n in inner if isinstance(n, ast.arg)}
+        bound |= {name for n in inner if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
+        known: dict[str, ast.expr] = {}
+        for s in node.body:
+            if isinstance(s, ast.Assign) and isinstance(s.value, ast.Constant) and _is_switch(s.value.value):
+                known |= {name: s.value for name in target_names(s.targets) if stored[name] == 1 and name not in bound}
+        if known:
+            node = Placed(known).visit(node)
+        return self.generic_visit(node)
+
+
+def _is_switch(value: Any) -> bool:
+    return value is None or isinstance(value, bool)

@@ -1,0 +1,151 @@
+"""One file out of many: the definitions that some roots need, with the package's imports resolved to plain names.
+
+    closure of imports -> definitions -> what the roots reach -> one namespace -> source in the order of the modules
+
+Everything is read from the syntax trees; nothing is imported. A definition is reached by the names in its body, but
+not by its annotations. `isinstance(x, Kind)` does not reach `Kind`: where nothing else does, no `Kind` can exist, the
+test becomes False, and the branch behind it goes. A method whose name nobody mentions goes too. Names of the package
+mean one thing each, so most stay as they are; the others get their module's name in front.
+"""
+
+import ast
+import builtins
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pargolf.ship.shrink.modules import Key, Package
+from pargolf.ship.shrink.rewrite import Rewriter
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The result: statements of `import`, then definitions, each with the module that it came from."""
+
+    imports: tuple[str, ...]
+    definitions: tuple[tuple[str, ast.stmt], ...]
+    names: Mapping[Key, str]
+
+    def name(self, address: str) -> str:
+        """What `module:name` is called in the file."""
+        module, _, name = address.partition(":")
+        return self.names[module, name]
+
+
+def flatten(
+    root: Path, roots: Iterable[str], *, instead: Mapping[str, str] | None = None, without: Iterable[str] = ()
+) -> Flat:
+    """Gather what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
+
+    `instead` maps addresses to others that take their place; `without` names methods, `Class.method`, that the caller
+    knows are never called. Raises `ValueError` on an address that is not there.
+    """
+    package = Package(root, frozenset(without))
+    for address in [*roots, *(instead or {}).values()]:
+        package.module(address.partition(":")[0])
+    swapped = {_key(old): _key(new) for old, new in (instead or {}).items()}
+    reached, methods = _reach(package, [_key(address) for address in roots], swapped)
+    names = _flat_names(package, reached, swapped, methods)
+    imports = sorted({statement for module, statement in reached if not module})
+    out = []
+    for name in package.order():
+        for defined in package.modules[name].nodes:
+            if (name, defined) in reached:
+                rewriter = Rewriter(package, name, swapped, kept=reached, methods=methods, names=names)
+                out.append((name, rewriter.rewritten(defined)))
+    return Flat(tuple(_import_line(line, names) for line in imports), tuple(_once(out)), names)
+
+
+def _reach(package: Package, roots: list[Key], instead: Mapping[Key, Key]) -> tuple[set[Key], set[str]]:
+    """Definitions and mentioned names that the roots need; grown until nothing is added."""
+    kept: set[Key] = {instead.get(key, key) for key in roots}
+    methods: set[str] = set()
+    annotated: set[Key] = set()
+    waiting: dict[Key, set[Key | str]] = {}
+    while True:
+        # A definition is looked at again when a class or method that it waited for has turned up.
+        todo = [key for key in sorted(kept) if key[0] and waiting.get(key, kept) & (kept | methods)]
+        if not todo:
+            return kept | annotated, methods
+        for module, name in todo:
+            if name not in package.modules[module].nodes:
+                raise ValueError(f"{module} has no '{name}'.")
+            rewriter = Rewriter(package, module, instead, kept=kept, methods=methods)
+            rewriter.rewritten(name)
+            kept = kept | rewriter.refs
+            methods = methods | rewriter.mentioned
+            annotated |= rewriter.annotated
+            waiting[module, name] = rewriter.waits_for - rewriter.kept - rewriter.methods
+
+
+def _flat_names(package: Package, kept: set[Key], instead: Mapping[Key, Key], methods: set[str]) -> dict[Key, str]:
+    """A name of its own for everything, none of which a function that uses it hides by a local one."""
+    taken: dict[str, Key] = {name: ("builtins", name) for name in dir(builtins)}
+    names: dict[Key, str] = {}
+    for key in sorted(kept, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key)):
+        names[key] = wanted = _own_name(key)
+        if wanted in taken and taken[wanted] != key and not (not key[0] and wanted in names.values() and not _as(key)):
+            names[key] = _longer(key, taken)
+        taken[names[key]] = key
+    for _ in range(9):
+        hidden: set[Key] = set()
+        for module, name in sorted(kept):
+            if module:
+                rewriter = Rewriter(package, module, instead, kept=kept, methods=methods, names=names)
+                rewriter.rewritten(name)
+                hidden |= rewriter.shadowed
+        if not hidden:
+            return names
+        for key in hidden:
+            names[key] = _longer(key, taken)
+            taken[names[key]] = key
+    raise AssertionError("names keep hiding each other")
+
+
+def _own_name(key: Key) -> str:
+    """What a definition or an import binds by itself."""
+    if key[0]:
+        return key[1]
+    if " as " in key[1]:
+        return key[1].rpartition(" as ")[2]
+    last = key[1].rpartition(" ")[2]
+    return last.split(".")[0] if key[1].startswith("import ") else last
+
+
+def _as(key: Key) -> bool:
+    """Whether an import may be bound under another name; `import a.b` may not."""
+    return not key[1].startswith("import ") or "." not in key[1] or " as " in key[1]
+
+
+def _longer(key: Key, taken: Mapping[str, Key]) -> str:
+    """The definition's name with its module's in front, or the import's with its source's."""
+    if key[0]:
+        base = f"_{key[0].rpartition('.')[2]}_{key[1].lstrip('_')}"
+    else:
+        base = f"_{key[1].split()[1].replace('.', '_')}_{_own_name(key)}"
+    name, count = base, 2
+    while name in taken:
+        name, count = f"{base}{count}", count + 1
+    return name
+
+
+def _import_line(statement: str, names: Mapping[Key, str]) -> str:
+    """The import, binding its name of the one file."""
+    plain = statement.partition(" as ")[0]
+    name = names["", statement]
+    return plain if name == _own_name(("", plain)) else f"{plain} as {name}"
+
+
+def _once(definitions: Iterable[tuple[str, ast.stmt]]) -> Iterator[tuple[str, ast.stmt]]:
+    """Each statement once, though it may bind two names."""
+    seen: set[str] = set()
+    for module, node in definitions:
+        text = f"{module} {ast.dump(node)}"
+        if text not in seen:
+            seen.add(text)
+            yield module, node
+
+
+def _key(address: str) -> Key:
+    module, _, name = address.partition(":")
+    return module, name

@@ -1,0 +1,153 @@
+"""What may be left out of a program: what acts on nothing, and what has a value that is known.
+
+An expression is still when its evaluation calls nothing but what is known to be pure. One is harmless when no call in
+it acts: on what others hold, on a random stream, on the world outside. Functions of the program act when their bodies
+store into what they were given or call what acts; where several share a name, all act if one does.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from pargolf.ship.shrink.tree import walk
+
+KEPT_METHODS = {"forward", "backward", "setup_context", "step", "zero_grad"}
+"""Methods that torch calls."""
+_PURE_CALLS = {
+    *("len", "int", "str", "sorted", "min", "max", "set", "list", "dict", "tuple", "sum", "any", "all", "abs", "float"),
+    *("bool", "repr", "isinstance", "zip", "enumerate", "range", "type", "frozenset", "map"),
+}
+_PURE_METHODS = {"join", "get", "items", "keys", "values", "startswith", "endswith", "split", "dim", "max", "numel"}
+_ACTS = {
+    *("next", "pop", "append", "add", "update", "setdefault", "extend", "remove", "discard", "clear", "write", "read"),
+    *("manual_seed", "step", "backward", "wait", "send", "close", "all_reduce", "put", "fill", "sort", "popleft"),
+}
+_STILL = (
+    *(ast.Constant, ast.Name, ast.Attribute, ast.operator, ast.boolop, ast.unaryop, ast.cmpop, ast.expr_context),
+    *(ast.BinOp, ast.BoolOp, ast.UnaryOp, ast.Compare, ast.IfExp, ast.Tuple, ast.List, ast.Set, ast.Dict),
+    *(ast.Subscript, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Starred, ast.comprehension),
+    *(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda, ast.arguments, ast.arg),
+)
+
+
+def is_still(node: ast.AST) -> bool:
+    """Whether evaluating does nothing else: names, numbers, and calls that are known to be pure."""
+    for inner in walk(node):
+        if isinstance(inner, ast.Call):
+            func = inner.func
+            known = isinstance(func, ast.Name) and func.id in _PURE_CALLS
+            if not known and not (isinstance(func, ast.Attribute) and func.attr in _PURE_METHODS):
+                return False
+        elif not isinstance(inner, _STILL) and not isinstance(inner, ast.keyword):
+            return False
+    return True
+
+
+class Harmless:
+    """Says of an expression whether its value need not be worked out where nobody reads it."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        bodies: dict[str, list[ast.FunctionDef]] = defaultdict(list)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                bodies[node.name].append(node)
+            elif isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef):
+                        own = inner.name in ("__init__", "__post_init__")
+                        bodies[node.name if own else inner.name].append(inner)
+        self.acting = {name for name, held in bodies.items() if any(map(_stores, held))}
+        calls = {name: {_called(n) for f in held for n in walk(f) if isinstance(n, ast.Call)}
+                 for name, held in bodies.items()}  # fmt: skip
+        self.acting |= {name for name, called in calls.items() if any(map(_acts, called))}
+        while more := {name for name, called in calls.items() if called & self.acting} - self.acting:
+            self.acting |= more
+
+    def __call__(self, node: ast.AST) -> bool:
+        """Whether no call in an expression acts."""
+        for inner in walk(node):
+            if isinstance(inner, ast.Yield | ast.YieldFrom | ast.NamedExpr | ast.Await):
+                return False
+            if isinstance(inner, ast.Call) and (_acts(name := _called(inner)) or name in self.acting):
+                return False
+        return True
+
+
+def _called(call: ast.Call) -> str:
+    func = call.func
+    return func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
+
+
+def _acts(name: str) -> bool:
+    return name in _ACTS or (name.endswith("_") and not name.endswith("__"))
+
+
+def _stores(function: ast.FunctionDef) -> bool:
+    """Whether a function writes into what it did not make; a constructor may write into its own object."""
+    inner = walk(function)
+    made = {n.id for n in inner if isinstance(n, ast.Name) and is_store(n)}
+    made |= {"self"} if function.name in ("__init__", "__post_init__") else set()
+    for node in inner:
+        if isinstance(node, ast.Nonlocal | ast.Global):
+            return True
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            owner: ast.AST = node
+            while isinstance(owner, ast.Attribute | ast.Subscript):
+                owner = owner.value
+            if not (isinstance(owner, ast.Name) and owner.id in made):
+                return True
+    return False
+
+
+MISSING = object()
+
+
+def value_of(node: ast.expr | None) -> Any:
+    """The value of a constant, or of an empty tuple; else `MISSING`."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Tuple | ast.List) and not node.elts and isinstance(node.ctx, ast.Load):
+        return ()
+    return MISSING
+
+
+def truth_of(node: ast.expr) -> bool | None:
+    """Whether an expression is true, where that is certain."""
+    value = value_of(node)
+    return None if value is MISSING else bool(value)
+
+
+def is_pass(body: list[ast.stmt]) -> bool:
+    """Whether a block does nothing."""
+    return all(isinstance(s, ast.Pass) for s in body)
+
+
+def is_data(node: ast.ClassDef) -> bool:
+    """Whether a class is a dataclass."""
+    return any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+
+
+def fields_of(node: ast.ClassDef) -> dict[str, ast.expr | None]:
+    """Fields of a dataclass and their defaults."""
+    return {n.target.id: n.value for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+
+
+def is_store(node: ast.Name) -> bool:
+    """Whether a name is bound here, or unbound."""
+    return not isinstance(node.ctx, ast.Load)
+
+
+def target_names(targets: list[ast.expr]) -> list[str]:
+    """Names that an assignment binds; nothing for what is no plain name."""
+    return [t.id if isinstance(t, ast.Name) else "" for t in targets]
+
+
+def bound_by(node: ast.stmt) -> Iterator[str]:
+    """Names that a statement at the top of a file binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        yield from (n.id for n in walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))

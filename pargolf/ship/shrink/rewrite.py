@@ -1,0 +1,298 @@
+"""One definition's names followed: what it refers to, and the definition with other names in their place.
+
+On the way `isinstance` of a class that nothing makes becomes False, and the branch behind it goes; so do methods whose
+names nobody mentions.
+"""
+
+import ast
+from collections.abc import Mapping
+
+from pargolf.ship.shrink.modules import Key, Package
+from pargolf.ship.shrink.purity import KEPT_METHODS
+from pargolf.ship.shrink.tree import TreeTransformer, children, walk
+
+
+class Rewriter(TreeTransformer):
+    """Follows the names of one definition: collects what it refers to and, given `names`, writes theirs."""
+
+    def __init__(
+        self,
+        package: Package,
+        module: str,
+        instead: Mapping[Key, Key],
+        *,
+        kept: set[Key],
+        methods: set[str],
+        names: Mapping[Key, str] | None = None,
+    ) -> None:
+        self.package, self.module, self.instead = package, package.modules[module], instead
+        self.kept, self.methods, self.names = kept, methods, names
+        self.refs: set[Key] = set()
+        self.mentioned: set[str] = set()
+        self.shadowed: set[Key] = set()
+        self.annotated: set[Key] = set()
+        self.waits_for: set[Key | str] = set()
+        self._scopes: list[set[str]] = []
+        self._top = True
+
+    def rewritten(self, name: str) -> ast.stmt:
+        """A changed copy of a definition of this module."""
+        self._top = True
+        new = self.visit(self.package.fresh((self.module.name, name)))
+        assert isinstance(new, ast.stmt)
+        return new
+
+    def key_of(self, name: str) -> Key | str | None:
+        """What a name stands for here: a key, a module, or None for a local name and a builtin."""
+        if any(name in scope for scope in self._scopes):
+            return None
+        found = self.module.names.get(name)
+        return self._through(found) if isinstance(found, tuple) else found
+
+    def _through(self, key: Key) -> Key:
+        """The definition behind a key: through re-imports, and past what something else stands in for."""
+        while key[0] and key[1] not in self.package.modules[key[0]].nodes:
+            found = self.package.modules[key[0]].names.get(key[1])
+            if not isinstance(found, tuple):
+                raise ValueError(f"{key[0]} has no '{key[1]}'.")
+            key = found
+        return self.instead.get(key, key)
+
+    def _use(self, key: Key, node: ast.expr) -> ast.expr:
+        self.refs.add(key)
+        if self.names is None:
+            return node
+        name = self.names.get(key)
+        if name is None:  # another name of an assignment to several
+            return node
+        if any(name in scope for scope in self._scopes):
+            self.shadowed.add(key)
+        return ast.copy_location(ast.Name(name, getattr(node, "ctx", ast.Load())), node)
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """A global name."""
+        key = self.key_of(node.id)
+        return self._use(key, node) if isinstance(key, tuple) else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """`module.name`, or an attribute that mentions a method."""
+        if isinstance(node.value, ast.Name):
+            module = self.key_of(node.value.id)
+            if isinstance(module, str):
+                return self._use(self._through((module, node.attr)), node)
+        self.mentioned.add(node.attr)
+        return self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        """A string may name a method."""
+        if isinstance(node.value, str) and node.value.isidentifier():
+            self.mentioned.add(node.value)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`isinstance` of classes that nothing makes is False."""
+        if isinstance(node.func, ast.Name) and node.func.id == "isinstance" and len(node.args) == 2:
+            left = [kind for kind in _kinds(node.args[1]) if self._can_exist(kind)]
+            if not left:
+                return ast.Constant(False)
+            first = self.visit(node.args[0])
+            made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in left]
+            kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
+            return ast.Call(node.func, [first, kinds], [])
+        return self.generic_visit(node)
+
+    def _class_key(self, kind: ast.expr) -> Key | None:
+        key: Key | str | None = None
+        if isinstance(kind, ast.Name):
+            key = self.key_of(kind.id)
+        elif isinstance(kind, ast.Attribute) and isinstance(kind.value, ast.Name):
+            module = self.key_of(kind.value.id)
+            key = self._through((module, kind.attr)) if isinstance(module, str) else None
+        if isinstance(key, tuple) and key[0]:
+            return key if isinstance(self.package.modules[key[0]].nodes.get(key[1]), ast.ClassDef) else None
+        return None
+
+    def _is_class(self, kind: ast.expr) -> bool:
+        return self._class_key(kind) is not None
+
+    def _can_exist(self, kind: ast.expr) -> bool:
+        key = self._class_key(kind)
+        if key is None or key in self.kept:
+            return True
+        self.waits_for.add(key)
+        return False
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """`False and x` is False, `False or x` is x."""
+        stops = isinstance(node.op, ast.Or)
+        values: list[ast.expr] = []
+        for value in node.values:
+            seen = self.visit(value)
+            if isinstance(seen, ast.Constant) and seen.value is (not stops):
+                continue
+            values.append(seen)
+            if isinstance(seen, ast.Constant) and seen.value is stops:
+                break
+        if not values:
+            return ast.Constant(not stops)
+        return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        """`not False`."""
+        seen = self.generic_visit(node)
+        assert isinstance(seen, ast.UnaryOp)
+        if isinstance(seen.op, ast.Not) and isinstance(seen.operand, ast.Constant) and seen.operand.value is False:
+            return ast.Constant(True)
+        return seen
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        """A choice that is already made."""
+        test = self.visit(node.test)
+        if isinstance(test, ast.Constant) and isinstance(test.value, bool):
+            chosen: ast.AST = self.visit(node.body if test.value else node.orelse)
+            return chosen
+        return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """A branch that is already taken."""
+        test = self.visit(node.test)
+        if isinstance(test, ast.Constant) and isinstance(test.value, bool):
+            return self._block(node.body if test.value else node.orelse) or [ast.Pass()]
+        return ast.If(test, self._block(node.body), self._block(node.orelse))
+
+    def _block(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        out: list[ast.stmt] = []
+        for statement in body:
+            seen = self.visit(statement)
+            out += seen if isinstance(seen, list) else [seen] if seen is not None else []
+        return out
+
+    def _annotation(self, node: ast.expr | None) -> None:
+        """Write the names of an annotation; it reaches what comes from outside, and no definition."""
+        for name in [n for n in walk(node) if isinstance(n, ast.Name)] if node is not None else []:
+            key = self.key_of(name.id)
+            if isinstance(key, tuple):
+                self.annotated |= {key} if not key[0] else set()
+                name.id = (self.names or {}).get(key, name.id)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        """An annotation reaches no definition."""
+        self._annotation(node.annotation)
+        node.target = self.visit(node.target)
+        node.value = self.visit(node.value) if node.value is not None else None
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """An annotation reaches no definition."""
+        self._annotation(node.annotation)
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """Bases and body; methods that nobody mentions are left out."""
+        node.decorator_list = [self.visit(d) for d in node.decorator_list]
+        node.bases = [self.visit(base) for base in node.bases]
+        node.keywords = [self.visit(keyword) for keyword in node.keywords]
+        top, self._top = self._top, False
+        node.body = [self._member(inner) for inner in node.body if self._needed(node, inner)] or [ast.Pass()]
+        if top and self.names is not None:
+            node.name = self.names[self.module.name, node.name]
+        return node
+
+    def _member(self, inner: ast.stmt) -> ast.stmt:
+        """A statement of a class body; the names that it binds are the class's own."""
+        if isinstance(inner, ast.Assign | ast.AnnAssign):
+            self._annotation(getattr(inner, "annotation", None))
+            inner.value = None if inner.value is None else self.visit(inner.value)
+            return inner
+        seen = self.visit(inner)
+        assert isinstance(seen, ast.stmt)
+        return seen
+
+    def _needed(self, node: ast.ClassDef, inner: ast.stmt) -> bool:
+        if not isinstance(inner, ast.FunctionDef):
+            return True
+        name = inner.name
+        if f"{node.name}.{name}" in self.package.without:
+            return False
+        self.waits_for.add(name)
+        return name in self.methods or name in KEPT_METHODS or (name.startswith("__") and name.endswith("__"))
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """A function's own names hide global ones."""
+        node.decorator_list = [self.visit(d) for d in node.decorator_list]
+        self._defaults(node.args)
+        for argument in _arguments(node.args):
+            self._annotation(argument.annotation)
+        self._annotation(node.returns)
+        top, self._top = self._top, False
+        self._scopes.append(_bound(node))
+        node.body = self._block(node.body)
+        self._scopes.pop()
+        if top and self.names is not None:
+            node.name = self.names[self.module.name, node.name]
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        """A lambda's arguments hide global names."""
+        self._defaults(node.args)
+        self._scopes.append({a.arg for a in _arguments(node.args)})
+        node.body = self.visit(node.body)
+        self._scopes.pop()
+        return node
+
+    def _defaults(self, args: ast.arguments) -> None:
+        args.defaults = [self.visit(d) for d in args.defaults]
+        args.kw_defaults = [None if d is None else self.visit(d) for d in args.kw_defaults]
+
+    def _comprehension(self, node: ast.AST) -> ast.AST:
+        bound = {
+            n.id
+            for generator in node.generators  # type: ignore[attr-defined]
+            for n in walk(generator.target)
+            if isinstance(n, ast.Name)
+        }
+        self._scopes.append(bound)
+        seen = self.generic_visit(node)
+        self._scopes.pop()
+        return seen
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+
+
+def _kinds(node: ast.expr) -> list[ast.expr]:
+    """The classes of `isinstance`'s second argument."""
+    if isinstance(node, ast.Tuple):
+        return [kind for item in node.elts for kind in _kinds(item)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [*_kinds(node.left), *_kinds(node.right)]
+    return [node]
+
+
+def _arguments(args: ast.arguments) -> list[ast.arg]:
+    return [*args.posonlyargs, *args.args, *args.kwonlyargs, *(a for a in (args.vararg, args.kwarg) if a)]
+
+
+def _bound(function: ast.FunctionDef) -> set[str]:
+    """Names that are local to a function: arguments, and what its own body binds."""
+    names = {a.arg for a in _arguments(function.args)}
+    free: set[str] = set()
+    todo: list[ast.AST] = list(function.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            free |= set(node.names)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            continue
+        elif isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            walrus = [n.target.id for n in walk(node) if isinstance(n, ast.NamedExpr)]
+            names |= set(walrus)
+            continue
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            names.add(node.id)
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+        todo += children(node)
+    return names - free

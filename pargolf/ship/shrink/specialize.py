@@ -1,0 +1,141 @@
+"""The program without what a run of its recipe never needs: the form that is shipped, beside the one that is read.
+
+    guards -> constants of the recipe -> branches that are decided -> what nobody reads or reaches; until all stays
+
+A guard is an `if` that can only raise, or a `try` whose handlers can only raise: a run that ended has tripped none.
+`SystemExit` is no guard. A field that has one value of None, True, False or () all over the recipe, and that no call
+sets, is that value; so is an argument that no call gives, and an attribute that only ever holds one. Then conditions
+fold, branches go, and functions, methods and names that nobody uses any more go with them. Only syntax trees are read,
+so what is one thing is decided by its name, on the safe side: where another thing has the same name, both stay.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from pargolf.ship.shrink.arguments import Arguments
+from pargolf.ship.shrink.constants import ConstantFields, Folded, Settled, Values, held, settled
+from pargolf.ship.shrink.inline import inlined, untold
+from pargolf.ship.shrink.purity import KEPT_METHODS, Harmless, bound_by, is_pass
+from pargolf.ship.shrink.readers import Bare
+from pargolf.ship.shrink.tree import TreeTransformer, walk
+from pargolf.ship.shrink.unused import Tidied, Unasked
+
+
+def lean(
+    tree: ast.Module,
+    constants: Values | None = None,
+    *,
+    sure: Mapping[str, str] | None = None,
+    keep: Collection[str] = (),
+) -> ast.Module:
+    """Take out what is never needed; changes `tree` and returns it.
+
+    `constants` are those of the recipe's fields; `sure` ones, as source text, hold whatever the program sets; `keep`
+    names globals that must stay.
+    """
+    tree = _Unguarded().visit(Bare().visit(tree))
+    given = {name: ast.parse(text, mode="eval").body for name, text in (sure or {}).items()}
+    everywhere, of_specs = settled(tree, constants or {})
+    tree = ConstantFields(everywhere | given, of_specs).visit(tree)
+    size = 0
+    while size != (size := sum(1 for _ in walk(tree))):
+        tree = Folded().visit(_Unguarded().visit(tree))
+        tree = Arguments(tree).visit(tree)
+        tree = ConstantFields(held(tree), {}).visit(tree)
+        tree = Settled().visit(tree)
+        harmless = Harmless(tree)
+        tree = inlined(untold(tree), keep=keep, harmless=harmless)
+        tree = Tidied(tree, harmless).visit(Unasked(tree, harmless).visit(tree))
+        tree = _reached(tree, keep)
+    return tree
+
+
+def _raises(body: list[ast.stmt]) -> bool:
+    """Whether a block does nothing but raise: plain values for the message may come before."""
+    if not body or not isinstance(body[-1], ast.Raise) or body[-1].exc is None:
+        return False
+    raised = body[-1].exc
+    name = raised.func if isinstance(raised, ast.Call) else raised
+    if isinstance(name, ast.Name) and name.id == "SystemExit":
+        return False
+    return all(isinstance(s, ast.Assign | ast.AnnAssign) for s in body[:-1])
+
+
+class _Unguarded(TreeTransformer):
+    """Guards go."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """The branch that does not raise."""
+        self.generic_visit(node)
+        if any(isinstance(n, ast.NamedExpr) for n in walk(node.test)):
+            return node
+        if _raises(node.body):
+            return node.orelse or [ast.Pass()]
+        return node.body if _raises(node.orelse) else node
+
+    def visit_Try(self, node: ast.Try) -> ast.AST | list[ast.stmt]:
+        """What is tried."""
+        self.generic_visit(node)
+        if not node.handlers or not all(_raises(h.body) or _again(h.body) for h in node.handlers):
+            return node
+        if node.finalbody:
+            node.handlers, node.body, node.orelse = [], [*node.body, *node.orelse], []
+            return node
+        return [*node.body, *node.orelse]
+
+
+def _again(body: list[ast.stmt]) -> bool:
+    return len(body) == 1 and isinstance(body[0], ast.Raise) and body[0].exc is None
+
+
+def _reached(tree: ast.Module, kept: Collection[str]) -> ast.Module:
+    """The definitions, methods and imports that what runs at the top needs."""
+    defined: dict[str, list[ast.stmt]] = defaultdict(list)
+    roots: list[ast.AST] = []
+    for node in tree.body:
+        names = list(bound_by(node))
+        for name in names:
+            defined[name].append(node)
+        if not names:
+            roots.append(node)
+    seen: set[int] = set()
+    mentioned: set[str] = set()
+    waiting: list[ast.FunctionDef] = []
+    todo: list[ast.AST] = [*roots, *(node for name in kept for node in defined[name])]
+    while todo:
+        place = todo.pop()
+        if id(place) not in seen:
+            seen.add(id(place))
+            parts: list[ast.AST] = [place]
+            if isinstance(place, ast.ClassDef):
+                own = [n for n in place.body if isinstance(n, ast.FunctionDef) and not _special(n)]
+                parts = [*place.bases, *place.decorator_list, *(n for n in place.body if n not in own)]
+                waiting += own
+            for inner in (n for part in parts for n in walk(part)):
+                if isinstance(inner, ast.Name):
+                    todo += defined.get(inner.id, [])
+                elif isinstance(inner, ast.Attribute):
+                    mentioned.add(inner.attr)
+                elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    mentioned.add(inner.value)
+        if not todo:
+            todo += [method for method in waiting if method.name in mentioned and id(method) not in seen]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            node.body = [n for n in node.body if _stays(n, seen)] or [ast.Pass()]
+    tree.body = [node for node in tree.body if id(node) in seen]
+    return tree
+
+
+def _special(method: ast.FunctionDef) -> bool:
+    """Whether others than this program call it."""
+    return method.name in KEPT_METHODS or method.name.startswith("__")
+
+
+def _stays(node: ast.stmt, seen: set[int]) -> bool:
+    if not isinstance(node, ast.FunctionDef):
+        return True
+    if node.name == "__post_init__":
+        return not is_pass(node.body)
+    return id(node) in seen or _special(node)

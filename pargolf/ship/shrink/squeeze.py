@@ -1,0 +1,330 @@
+"""The same program in fewer bytes: nothing for the reader, short names, no spaces, and a file that unpacks itself.
+
+Docstrings, annotations and assertions go, errors keep their first words, names become one or two letters, brotli takes
+the text, and a string of 256 letters holds the result: under `coding: latin-1` every byte is a letter, so nothing is
+lost to base85's fifth (published wrappers pay it). Inside three quotes only the null byte, the carriage return and the
+backslash cannot stand as they are, and are escaped. The wrapper runs as any script does, and auditors can open it
+without running it.
+"""
+
+import ast
+import builtins
+import io
+import itertools
+import keyword
+import re
+import string
+import tokenize
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+import brotli
+
+from pargolf.ship.shrink.readers import Bare
+from pargolf.ship.shrink.reserved import outside
+from pargolf.ship.shrink.tree import TreeTransformer, children, walk
+
+_HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nexec(brotli.decompress('''", b"'''.encode('latin-1')))\n"
+_ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
+
+
+def squeezed(text: str) -> bytes:
+    """A self-extracting script of the program `text`. Raises `SyntaxError` when that is none."""
+    return self_extracting(minified(ast.parse(text))[0])
+
+
+def self_extracting(text: str) -> bytes:
+    """A script that runs `text`."""
+    return _HEAD + _letters(brotli.compress(text.encode(), mode=brotli.MODE_TEXT, quality=11, lgwin=22)) + _TAIL
+
+
+def minified(tree: ast.Module, *, kept: Collection[str] = ()) -> tuple[str, dict[str, str]]:
+    """The program as text with short names and nothing for the reader; and what its globals are called now.
+
+    `kept`: attributes and keywords that keep their names.
+    """
+    tree = Bare().visit(tree)
+    used = {n.id for n in walk(tree) if isinstance(n, ast.Name)}
+    tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom) or used & set(_binds(s))]
+    tree.body = [*_merged(tree.body), *(s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom))]
+    shorter = _Shorter(tree, kept)
+    tree = shorter.visit(tree)
+    ast.fix_missing_locations(tree)
+    return _joined(_tight(ast.unparse(tree))), shorter.names
+
+
+def _merged(body: list[ast.stmt]) -> list[ast.stmt]:
+    """One statement for all plain imports, and one for each module that names are taken from."""
+    plain = [alias for s in body if isinstance(s, ast.Import) for alias in s.names]
+    sources: dict[str, list[ast.alias]] = {}
+    for s in body:
+        if isinstance(s, ast.ImportFrom):
+            sources.setdefault(str(s.module), []).extend(s.names)
+    first: list[ast.stmt] = (
+        [ast.ImportFrom("__future__", sources.pop("__future__"), 0)] if "__future__" in sources else []
+    )
+    taken = [ast.ImportFrom(name, aliases, 0) for name, aliases in sources.items()]
+    return [*first, *([ast.Import(plain)] if plain else []), *taken]
+
+
+def _tight(text: str) -> str:
+    """The same tokens, with a space only where two would run together, and one for each level of a block."""
+    out: list[str] = []
+    depth, before = 0, ""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        kind, letters = token.type, token.string
+        if kind in (tokenize.INDENT, tokenize.DEDENT):
+            depth += 1 if kind == tokenize.INDENT else -1
+        elif kind == tokenize.NEWLINE:
+            out.append("\n")
+            before = ""
+        elif kind not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER):
+            if not before:
+                out.append(" " * depth)
+            elif _letter(before[-1]) and (_letter(letters[0]) or letters[0] in "\"'"):
+                out.append(" ")
+            out.append(letters)
+            before = letters
+    return "".join(out)
+
+
+def _letter(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _joined(text: str) -> str:
+    """Blocks of plain statements on the line that opens them."""
+    lines, out = text.split("\n"), []
+    at = 0
+    while at < len(lines):
+        line, body = lines[at], []
+        at += 1
+        if line.endswith(":"):
+            depth = _depth(line) + 1
+            end = at
+            while end < len(lines) and lines[end] and _depth(lines[end]) >= depth:
+                end += 1
+            body = lines[at:end]
+        if body and all(_depth(inner) == depth and not _BLOCK.match(inner) for inner in body):
+            line += ";".join(inner.strip(" ") for inner in body)
+            at = end
+        out.append(line)
+    return "\n".join(out)
+
+
+_BLOCK = re.compile(r" *(@|(if|for|while|def|class|with|try|else|elif|except|finally|case|match)\b.*:)")
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _letters(data: bytes) -> bytes:
+    """The bytes as they stand between three quotes."""
+    out = []
+    for i, byte in enumerate(data):
+        if byte == 0 and data[i + 1 : i + 2].isdigit():
+            out.append(b"\\x00")  # \0 before a digit would read on
+        elif byte == 39 and (data[max(i - 2, 0) : i + 1] == b"'''" or i == len(data) - 1):
+            out.append(b"\\'")
+        else:
+            out.append(_ESCAPES.get(byte) or bytes([byte]))
+    return b"".join(out)
+
+
+class _Shorter(TreeTransformer):
+    """Short names for what the file defines: globals, locals, arguments, attributes, fields.
+
+    Attributes and keywords are one namespace, in which a name keeps its length where anything else may mean it: a
+    string, a keyword of a call that is not ours, an attribute of what is imported, a parameter of the model, a field
+    of the recipe.
+    """
+
+    def __init__(self, tree: ast.Module, kept: Collection[str]) -> None:
+        nodes = list(walk(tree))
+        self._shared = _shared_names(tree, nodes, kept)
+        self._spelled = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
+        self._spelled |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        counts = Counter(n.id for n in nodes if isinstance(n, ast.Name))
+        self._top = {name for statement in tree.body for name in _binds(statement)} | set(dir(builtins))
+        ours = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        ours |= {name for n in tree.body if isinstance(n, ast.Assign) for name in _binds(n)}
+        taken = set(counts) | self._top | {n.arg for n in nodes if isinstance(n, ast.arg)} | set(self._shared.values())
+        free = (name for name in _short_names() if name not in taken)
+        self.names = {name: name for name in ours}
+        self.names |= {name: next(free) for name in sorted(ours, key=lambda n: (-counts[n], n)) if len(name) > 2}
+        self._maps = [self.names]
+
+    def _now(self, name: str) -> str:
+        return next((names[name] for names in reversed(self._maps) if name in names), name)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """By the innermost scope that has it."""
+        return ast.Name(self._now(node.id), node.ctx)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """By the one table of attributes and keywords."""
+        node.attr = self._shared.get(node.attr, node.attr)
+        return self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST:
+        """By the one table of attributes and keywords."""
+        node.arg = self._shared.get(node.arg or "", node.arg)
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """A function and, inside, what it binds; a method's name stays."""
+        method = self._in_class
+        node.decorator_list = [self.visit(d) for d in node.decorator_list]
+        self._enter(node, node.args)
+        node.body = [self.visit(s) for s in node.body]
+        self._maps.pop()
+        if node.name in self._maps[-1] and not method:
+            node.name = self._maps[-1][node.name]
+        if method:
+            node.name = self._shared.get(node.name, node.name)
+        return node
+
+    _in_class = False
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """The names of methods and fields are attributes."""
+        node.name = self._now(node.name)
+        node.bases = [self.visit(base) for base in node.bases]
+        node.decorator_list = [self.visit(d) for d in node.decorator_list]
+        for i, inner in enumerate(node.body):
+            if isinstance(inner, ast.Assign | ast.AnnAssign):
+                inner.value = self.visit(inner.value) if inner.value is not None else None
+                for target in inner.targets if isinstance(inner, ast.Assign) else [inner.target]:
+                    if isinstance(target, ast.Name):
+                        target.id = self._shared.get(target.id, target.id)
+            else:
+                self._in_class = True
+                node.body[i] = self.visit(inner)
+            self._in_class = False
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        """A lambda and its arguments."""
+        self._enter(node, node.args)
+        node.body = self.visit(node.body)
+        self._maps.pop()
+        return node
+
+    def _enter(self, node: ast.FunctionDef | ast.Lambda, args: ast.arguments) -> None:
+        args.defaults = [self.visit(d) for d in args.defaults]
+        args.kw_defaults = [None if d is None else self.visit(d) for d in args.kw_defaults]
+        self._in_class = False
+        arguments = [*args.posonlyargs, *args.args, *args.kwonlyargs, *(a for a in (args.vararg, args.kwarg) if a)]
+        fixed = {a.arg for a in arguments if a.arg in self._spelled} | {a.arg for a in args.kwonlyargs}
+        bound = dict.fromkeys([*(a.arg for a in arguments), *_locals(node)])
+        inside = {n.id for n in walk(node) if isinstance(n, ast.Name)}
+        inside |= {a.arg for a in walk(node) if isinstance(a, ast.arg) and a.arg not in bound}
+        changed = [name for name in bound if name not in fixed and name not in self._top]
+        taken = {self._now(name) for name in inside if name not in changed} | fixed | inside - set(changed)
+        taken |= {self._shared.get(name, name) for name in fixed | inside}
+        free = (name for name in _short_names() if name not in taken)
+        shared = {name: self._shared.get(name, name) for name in bound}
+        self._maps.append(shared | {name: next(free) for name in changed})
+        for a in arguments:
+            a.arg = self._maps[-1][a.arg]
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
+        """The error's name."""
+        node.name = node.name and self._now(node.name)
+        return self.generic_visit(node)
+
+    def visit_MatchAs(self, node: ast.MatchAs) -> ast.AST:
+        """A captured name."""
+        node.name = node.name and self._now(node.name)
+        return self.generic_visit(node)
+
+    def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.AST:
+        """Names of the function around."""
+        node.names = [self._now(name) for name in node.names]
+        return node
+
+
+def _shared_names(tree: ast.Module, nodes: list[ast.AST], kept: Collection[str]) -> dict[str, str]:
+    """Short names for attributes and keywords that nothing outside the file can mean."""
+    own: Counter[str] = Counter()
+    held = {*kept, *outside()}
+    globals_ = {name: node for node in tree.body for name in _binds(node)}
+    methods = {
+        m.name for n in tree.body if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef)
+    }
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            module = any("Module" in ast.unparse(base) or "Function" in ast.unparse(base) for base in node.bases)
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef):
+                    own[inner.name] += 1
+                elif isinstance(inner, ast.Assign | ast.AnnAssign):
+                    own.update(_binds(inner))
+            if module:  # names of its attributes are names of parameters
+                held |= {n.attr for n in walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
+        elif isinstance(node, ast.Attribute):
+            own[node.attr] += 1
+        elif isinstance(node, ast.arg):
+            own[node.arg] += 0
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            held |= {node.value, node.value.lstrip("-").replace("-", "_")}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            held |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call):
+            func = node.func
+            ours = isinstance(func, ast.Name) and isinstance(globals_.get(func.id), ast.FunctionDef | ast.ClassDef)
+            ours |= isinstance(func, ast.Name) and func.id == "replace"
+            ours |= isinstance(func, ast.Attribute) and func.attr in methods and func.attr not in held
+            names = {k.arg for k in node.keywords if k.arg}
+            own.update(names)
+            held |= set() if ours else names
+    defined = {n.attr for n in nodes if isinstance(n, ast.Attribute) and _stored(n)} | methods
+    defined |= {name for n in nodes if isinstance(n, ast.ClassDef) for s in n.body
+                if isinstance(s, ast.Assign | ast.AnnAssign) for name in _binds(s)}  # fmt: skip
+    defined |= {n.arg for n in nodes if isinstance(n, ast.arg)} & {n.arg for n in nodes if isinstance(n, ast.keyword)}
+    ours_ = [n for n in own if n in defined and n not in held and not n.startswith("__")]
+    ours_ = [n for n in ours_ if len(n) > 2 or n.startswith("_")]
+    taken = {n for n in own if n not in ours_} | held
+    free = (name for name in _short_names() if name not in taken)
+    return {name: next(free) for name in sorted(ours_, key=lambda n: (-own[n], n))}
+
+
+def _stored(node: ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Store)
+
+
+def _short_names() -> Iterator[str]:
+    for length in (1, 2):
+        for letters in itertools.product(string.ascii_letters, repeat=length):
+            if not keyword.iskeyword("".join(letters)):
+                yield "".join(letters)
+
+
+def _binds(node: ast.stmt) -> list[str]:
+    """Names that a statement at the top of a file binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    stored = [n for n in walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    return [n.id for n in stored] if isinstance(node, ast.Assign | ast.AnnAssign) else []
+
+
+def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
+    """Names that a function's own body binds, comprehensions included."""
+    outer = {name for n in walk(function) if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
+    todo: list[ast.AST] = [*function.body] if isinstance(function, ast.FunctionDef) else [function.body]
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+            todo += node.decorator_list
+            continue
+        if isinstance(node, ast.Lambda):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del) and node.id not in outer:
+            yield node.id
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
+            yield node.name
+        todo += children(node)

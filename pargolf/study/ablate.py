@@ -1,0 +1,245 @@
+"""What each part of a recipe is worth: run it without each in turn, or with something more, and compare.
+
+    worth = bits per byte without it - bits per byte with everything    of a part
+    worth = bits per byte of the recipe - bits per byte with it         of an addition: a label that begins "+ "
+
+so that what helps is above zero. The parts are variants of the recipe (`recipes/variants.py`): the edits that its
+module names as `ABLATIONS` beside `RECIPE`, or `--without` on the command line, or else what sets it apart from a base.
+All run the same steps or seconds, or the steps that the same seconds buy on a machine whose speed does not waver
+(`study/pace.py`), with the same seeds, so the test is paired by seed; every seed goes through all parts before the next
+one begins, so a run that is cut short has whole rows with fewer seeds.
+"""
+
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, Progress, Step, Weighed
+from pargolf.core.files import write_bytes, write_json, write_text
+from pargolf.core.spec import edit
+from pargolf.core.stats import Comparison, compare_scores
+from pargolf.data.folder import DataFolder
+from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.variants import ADDED
+from pargolf.report.plots.worth import worth_png, worth_svg
+from pargolf.run.folder import read_json
+from pargolf.study.compare import Finished
+from pargolf.study.jobs import Job, JobDone, run_jobs
+from pargolf.study.pace import pace
+from pargolf.study.seeds import check_seeds, seed_folder
+from pargolf.watch.runlog import read_events
+
+WHOLE = "everything"
+"""The folder of the whole recipe's runs."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run of a variant came to: bits per byte at the end and before packing, bytes, steps, seconds a step.
+
+    `weighs` are the model's bytes on the recipe's own grids late in training, where packing fills the cap.
+    """
+
+    bpb: float
+    before: float
+    bytes: int
+    weighs: int | None
+    steps: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Worth:
+    """One part, or everything (`part` empty): what ran by seed, and the test that the part gains; or why not.
+
+    `pace` is a step's time over one of the whole recipe, where that was measured.
+    """
+
+    part: str
+    runs: Mapping[int, Ran] = field(default_factory=dict)
+    test: Comparison | None = None
+    failed: str = ""
+    pace: float | None = None
+
+
+def run_ablations(
+    recipe: Recipe,
+    variants: Mapping[str, Recipe],
+    data: DataFolder,
+    out: str | Path,
+    *,
+    seeds: Sequence[int],
+    others: Sequence[DataFolder] = (),
+    paced: bool = False,
+    jobs: int = 1,
+    device: str | None = None,
+    command: str = "",
+) -> Iterator[Event | list[Worth]]:
+    """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; the events, and the worths so far, often.
+
+    `others` hold the same text in other vocabularies, for variants that have those. `paced` gives each variant the
+    steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. `out/ablation.json` and its plots
+    (`.svg`, `.png`) follow. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
+    """
+    check_seeds(seeds)
+    everything = {"": recipe, **variants}
+    places = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
+    if len(set(places.values())) < len(places):
+        raise UserError("Two labels of the ablation differ in marks only, and would share a folder. Rename one.")
+    texts: dict[str, DataFolder] = {}
+    failed: dict[str, str] = {}
+    for label, variant in everything.items():
+        try:
+            texts[label] = _text_of(variant, recipe, data, others)
+        except UserError as error:
+            failed[label] = str(error)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    paces: dict[str, float] = {}
+    if paced:
+        paces = yield from _paces(everything, texts, Path(out) / "paces.json", device)
+        assert recipe.train.steps is not None
+        for label, relative in paces.items():
+            steps = max(round(recipe.train.steps / relative), 1)
+            everything[label] = edit(everything[label], {"train.steps": steps})
+    wanted = [
+        Job(f"{label or WHOLE}, seed {seed}", everything[label], seed, seed_folder(places[label], seed), command, text)
+        for seed in seeds
+        for label, text in texts.items()
+    ]
+    labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
+    runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
+    for event in run_jobs(wanted, data, jobs=jobs, device=device):
+        if not isinstance(event, JobDone):
+            yield event
+            continue
+        label = labels[event.job.folder]
+        if event.run is not None:
+            runs[label][event.job.seed] = read_run(event.run)
+        elif label:
+            kind = "" if isinstance(event.error, UserError) else f"{type(event.error).__name__}: "
+            failed[label] = f"{kind}{event.error}"
+        elif event.error is not None:
+            raise event.error
+        worths = _worths(runs, failed, paces)
+        if not event.resumed:
+            write_json(Path(out) / "ablation.json", ablation_json(recipe, worths, paced=paced))
+        yield worths
+    found = ablation_json(recipe, _worths(runs, failed, paces), paced=paced)
+    write_json(Path(out) / "ablation.json", found)
+    write_text(Path(out) / "ablation.svg", worth_svg(found["rows"], page=False))
+    write_bytes(Path(out) / "ablation.png", worth_png(found["rows"]))
+
+
+def ablation_json(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False) -> dict[str, Any]:
+    """What `ablation.json` holds: the recipe, what bounded every run, and the rows."""
+    train, budget = recipe.train, recipe.budget
+    return {
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "steps": train.steps,
+        "paced": paced,
+        "seconds": train.seconds if train.seconds or train.steps else budget.train_seconds,
+        "counts": budget.counts,
+        "cap": budget.bytes,
+        "windows": str(recipe.windows),
+        "adapted": recipe.adapt is not None,
+        "rows": [worth_row(worth) for worth in worths],
+    }
+
+
+def worth_row(worth: Worth) -> dict[str, Any]:
+    """Plain JSON of a row: means over seeds, what the part is worth with its interval, one-sided p that it gains."""
+    test, runs = worth.test, list(worth.runs.values())
+    weighs = [run.weighs for run in runs if run.weighs is not None]
+    return {
+        "part": worth.part,
+        "bpb": _mean([run.bpb for run in runs]),
+        "before": _mean([run.before for run in runs]),
+        "worth": None if test is None else test.gain_bpb,
+        "low": None if test is None else test.low,
+        "high": None if test is None else test.high,
+        "p": None if test is None else test.p,
+        "bytes": _mean([run.bytes for run in runs]),
+        "weighs": _mean(weighs),
+        "steps": _mean([run.steps for run in runs]),
+        "pace": worth.pace,
+        "step_ms": _mean([1000 * run.step_seconds for run in runs]),
+        "scores": {str(seed): run.bpb for seed, run in sorted(worth.runs.items())},
+        "failed": worth.failed,
+    }
+
+
+def read_run(run: Finished) -> Ran:
+    """What an ablation wants to know of a run; the seconds of a step are the median over its steps."""
+    events = read_events(run.path / "events.jsonl")
+    ends = [event.seconds for event in events if isinstance(event, Step)]
+    times = [after - before for before, after in pairwise(ends)]
+    weighed = [event.model_bytes for event in events if isinstance(event, Weighed)]
+    result = run.result
+    steps = int(result["steps"])
+    pace = median(times) if times else float(result["train_seconds"]) / max(steps, 1)
+    before = float(result["scores"]["pre_quant"]["bpb"])
+    return Ran(run.bpb, before, int(result["bytes"]["model"]), weighed[-1] if weighed else None, steps, pace)
+
+
+def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence[DataFolder]) -> DataFolder:
+    """The data folder for a variant. Raises `UserError` where it has another vocabulary, and no folder has that."""
+    pieces = variant.model.vocab
+    if pieces == recipe.model.vocab:
+        return data
+    for other in (other for other in others if other.vocab == pieces):
+        ours, theirs = ([row.sha256 for row in folder.rows("val") or ()] for folder in (data, other))
+        if ours != theirs:
+            raise UserError(f"{other.path} holds other validation documents than {data.path}.")
+        return other
+    raise UserError(f"It needs the text in {pieces:,} pieces: pargolf data prepare --vocab {pieces}, and --data again.")
+
+
+def _paces(
+    everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
+) -> Generator[Event, None, dict[str, float]]:
+    """A step's time of everything over one of the whole recipe's; measured once, and kept."""
+    recipe, data = everything[""], texts[""]
+    if recipe.train.steps is None:
+        raise UserError("--paced shares out steps: say how many the whole recipe gets, as train.steps=240.")
+    paces: dict[str, float] = read_json(kept) if kept.is_file() else {}
+    missing = [label for label in texts if label not in paces]
+    for number, label in enumerate(missing):
+        yield Progress("pace", number, len(missing), label)
+        variant = everything[label]
+        trains_alike = (variant.model, variant.train) == (recipe.model, recipe.train)
+        paces[label] = 1.0 if trains_alike else pace(recipe, variant, data, texts[label], device=device)
+        write_json(kept, paces)
+    return {label: paces[label] for label in texts}
+
+
+def _worths(
+    runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str], paces: Mapping[str, float]
+) -> list[Worth]:
+    """The whole recipe first, then every part that ran or failed, in order; on the seeds that both have."""
+    whole = {seed: run.bpb for seed, run in runs[""].items()}
+    out = [Worth("", runs[""], pace=paces.get(""))]
+    for label in runs:
+        both = {seed: run.bpb for seed, run in runs[label].items() if seed in whole}
+        if not label or not (both or label in failed):
+            continue
+        same = {seed: whole[seed] for seed in both}
+        sides = (both, same) if label.startswith(ADDED) else (same, both)
+        test = compare_scores(*sides, bar=0.0, nats=1.0) if both else None
+        own = {seed: runs[label][seed] for seed in both}
+        out.append(Worth(label, own, test, failed.get(label, ""), paces.get(label)))
+    return out
+
+
+def _slug(label: str) -> str:
+    """A folder's name."""
+    return re.sub(r"[^\w.+=-]+", "-", label).strip("-")
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,215 @@
+"""What a quantizer and a codec cost, side by side: every published pair against the solver, on one model's weights.
+
+    bytes     of all matrices' codes and scales under the system's own codec, and of the rest as 16-bit numbers
+    error     sum over tensors of tr(E H E^T), in nats per token (`quant/gptq.py`); plain squares without Hessians
+    tax       bits per byte after unpacking minus before, on the same tokens, where the caller can grade
+
+A published system is its export grids (`quant/published.py`) for attention, MLP and embedding matrices with its codec:
+grids act on whatever magnitudes the model has, so their scale floors count here as they counted there. `sdclip` is the
+last published frontier (pull requests 1394 to 2135): int6 at 12.85 deviations, int7 tables at 14, GPTQ, brotli-11.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+from pargolf.core.roles import role
+from pargolf.core.spec import dump
+from pargolf.data.folder import DataFolder
+from pargolf.data.stream import TrainStream
+from pargolf.kernels.compiled import compiled_kernels
+from pargolf.model.transformer import Transformer
+from pargolf.packing import coder
+from pargolf.packing.artifact import Artifact, CodesTensor, from_bytes, to_bytes
+from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
+from pargolf.quant.allocate import Allocator, land
+from pargolf.quant.calibrate import calibrate
+from pargolf.quant.clip import StdDev
+from pargolf.quant.gptq import GPTQ, Hessians, weighted_error
+from pargolf.quant.grid import Grid, Int, Keep
+from pargolf.quant.plan import Quantize
+from pargolf.quant.published import INT5_861, INT8, INT8_SEARCHED_543, amax_295, lite_549, lite_1009
+from pargolf.quant.trellis import Trellis
+from pargolf.recipes.recipe import Recipe
+from pargolf.run.pack import pack, unpack
+
+_SMALL = 2048
+_LATER = 10_000  # a step that short runs do not reach
+Grade = Callable[[Transformer], float]
+_CODECS: tuple[tuple[str, Codec], ...] = (
+    ("zlib-9", Zlib()),
+    ("zstd-22", Zstd()),
+    ("xz-9e", Lzma()),
+    ("brotli-11", Brotli()),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A quantizer and a codec: grids for attention, MLP and embedding matrices."""
+
+    name: str
+    attn: Grid
+    mlp: Grid
+    embed: Grid
+    codec: Codec | None
+    solver: GPTQ | None = None
+
+    def plan(self, weights: dict[str, Tensor]) -> Quantize:
+        """The pair's table for a model, a row for each role of its matrices; small ones stay whole."""
+        rows: dict[str, Grid] = {}
+        for name, w in weights.items():
+            if w.ndim == 2 and w.numel() >= _SMALL:
+                kind = role(name)
+                rows[kind] = self.embed if kind.startswith("embed.") else self.mlp if "mlp" in kind else self.attn
+        return Quantize((*rows.items(), ("*", Keep())), solver=self.solver)
+
+
+def published() -> list[Pair]:
+    """Quantizer and codec of the seven published systems, and of the frontier after them."""
+    sdclip, table = Int(6, clip=StdDev(12.85)), Int(7, clip=StdDev(14.0))
+    return [
+        Pair("baseline", INT8, INT8, INT8, Zlib()),
+        Pair("pr549", lite_549(6), lite_549(6), INT8, Lzma(6, extreme=False)),
+        Pair("pr910", lite_549(6), lite_549(4), INT8, Lzma(6, extreme=False)),
+        Pair("pr1009", lite_1009(6), lite_1009(5), Keep(), Zstd()),
+        Pair("pr543", INT8_SEARCHED_543, INT8_SEARCHED_543, Keep(), Zstd()),
+        Pair("pr295", amax_295(6), amax_295(5), Keep(), Zstd()),
+        Pair("pr861", INT5_861, INT5_861, INT5_861, Zstd()),
+        Pair("sdclip", sdclip, sdclip, table, Brotli(), GPTQ()),
+    ]
+
+
+def ours(*, states: int | None = 8) -> Pair:
+    """The solver's starting point: a trellis of `states`, or the scalar grid, under GPTQ and the range coder."""
+    base = Int(6, clip=StdDev(12.85))
+    grid: Grid = base if states is None else Trellis(base, states)
+    return Pair("ours" if states else "ours, scalar", grid, grid, grid, None, GPTQ())
+
+
+def quantizer_rows(
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    hessians: Hessians | None,
+    pairs: Sequence[Pair],
+    *,
+    rooms: Sequence[int] = (),
+    grade: Grade | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row per pair: name, bytes, squared error, Hessian-weighted error, and BPB where `grade` is given.
+
+    With `rooms`, each pair is solved for each of these sizes instead of taken as it is.
+    """
+    for pair in pairs:
+        plan = replace(recipe, quant=pair.plan(weights), codec=pair.codec)
+
+        def packed(quant: Quantize, plan: Recipe = plan) -> bytes:
+            with compiled_kernels():
+                return pack(replace(plan, quant=quant), weights, tokenizer="bytes", hessians=hessians)
+
+        if not rooms:
+            yield _measured(pair.name, packed(plan.quant), weights, hessians, grade)
+            continue
+        allocator = Allocator(plan.quant, weights, hessians)
+        for room in rooms:
+            _, data = land(allocator, room, packed)
+            yield _measured(pair.name, data, weights, hessians, grade)
+
+
+def run_quantizer_rows(
+    recipe: Recipe, weights: dict[str, Tensor], hessians: Hessians | None, *, grade: Grade | None = None
+) -> Iterator[dict[str, Any]]:
+    """The weights as trained (`none`), every published pair, and ours solved for the bytes of the last of them."""
+    whole = replace(recipe, quant=Quantize((("*", Keep("float32")),)), codec=None)
+    yield _measured("none", pack(whole, weights, tokenizer="bytes"), weights, hessians, grade)
+    row: dict[str, Any] = {}
+    for row in quantizer_rows(recipe, weights, hessians, published(), grade=grade):
+        yield row
+    yield from quantizer_rows(recipe, weights, hessians, [ours()], rooms=[row["bytes"]], grade=grade)
+
+
+def hessians_of(recipe: Recipe, weights: dict[str, Tensor], data: DataFolder, *, batches: int) -> Hessians:
+    """Hessians of a trained model from so many training batches, none of which it was trained on in this order."""
+    model, spec = recipe.model.build(0), recipe.train
+    model.load_state_dict(weights, strict=False)
+    stream = TrainStream(data.train, batch_tokens=spec.batch_tokens, seq_len=spec.seq_len, seed=1, order=spec.order)
+    rows = max(spec.micro_tokens // spec.seq_len, 1)
+    parts = (zip(*(torch.split(t, rows) for t in stream.batch(_LATER + i))) for i in range(batches))
+    return calibrate(model, chain.from_iterable(parts))
+
+
+def codec_rows(codes: dict[str, list[CodesTensor]]) -> Iterator[dict[str, Any]]:
+    """Bytes of each role's codes under every codec.
+
+    The general codecs see a byte per code, as published systems store them. `ours` is the section that an artifact
+    would hold, with the parities of a trellis in it. `order0` is Shannon's bound for one table per tensor.
+    """
+    for name, tensors in codes.items():
+        flat = b"".join(np.ascontiguousarray(tensor.codes).tobytes() for tensor in tensors)
+        row: dict[str, Any] = {"role": name, "codes": sum(tensor.codes.size for tensor in tensors)}
+        row |= {codec_name: len(codec.encode(flat)) for codec_name, codec in _CODECS}
+        sections = from_bytes(to_bytes(None, tensors)).sections
+        row["ours"] = sum(section.size for section in sections if section.name.startswith("codes"))
+        row["order0"] = round(sum(coder.order0_bytes(tensor.codes) for tensor in tensors))
+        yield row
+
+
+def sum_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of all roles together."""
+    return {"role": "all"} | {key: sum(row[key] for row in rows) for key in rows[0] if key != "role"}
+
+
+def stored_codes(artifact: Artifact) -> dict[str, list[CodesTensor]]:
+    """The codes that an artifact holds, by role. Raises `UserError` where it holds none."""
+    out: dict[str, list[CodesTensor]] = {}
+    for tensor in artifact.tensors.values():
+        if isinstance(tensor, CodesTensor):
+            out.setdefault(tensor.role, []).append(tensor)
+    if not out:
+        raise UserError("The artifact holds no codes: all of its numbers are kept whole. Pack it on a grid.")
+    return out
+
+
+def int6_codes(weights: dict[str, Tensor]) -> dict[str, list[CodesTensor]]:
+    """Codes of all matrices on the last published grid, int6 at 12.85 deviations, by role; banks row by row.
+
+    Raises `UserError` where there are no matrices.
+    """
+    grid, out = Int(6, clip=StdDev(12.85)), dict[str, list[CodesTensor]]()
+    for name, w in weights.items():
+        if w.ndim >= 2 and w.numel():
+            codes = grid.encode(w.float().reshape(-1, w.shape[-1]))
+            tensor = CodesTensor(name, role(name), codes.codes.numpy(), codes.scales.numpy(), dump(grid))
+            out.setdefault(tensor.role, []).append(tensor)
+    if not out:
+        raise UserError("The file holds no matrices. Point at a model's weights.")
+    return out
+
+
+def at_equal(rows: Sequence[dict[str, Any]], *, given: str, value: float, wanted: str) -> float | None:
+    """Read `wanted` off a curve of rows where `given` is `value`, both as logarithms; None outside the curve."""
+    points = sorted((row[given], row[wanted]) for row in rows if row[given] > 0 and row[wanted] > 0)
+    x, y = np.log([p[0] for p in points]), np.log([p[1] for p in points])
+    inside = len(points) > 1 and value > 0 and x[0] <= np.log(value) <= x[-1]
+    return float(np.exp(np.interp(np.log(value), x, y))) if inside else None
+
+
+def _measured(
+    name: str, data: bytes, weights: dict[str, Tensor], hessians: Hessians | None, grade: Grade | None
+) -> dict[str, Any]:
+    unpacked = unpack(data)
+    errors = {n: p.detach() - weights[n].float() for n, p in unpacked.model.named_parameters() if n in weights}
+    row = {
+        "name": name,
+        "bytes": len(data),
+        "squared_error": sum(weighted_error(e, None) for e in errors.values()),
+    }
+    if hessians:
+        row["weighted_error"] = sum(weighted_error(errors[n], h) for n, h in hessians.items() if n in errors)
+    return row | ({"bpb": grade(unpacked.model)} if grade else {})

@@ -1,0 +1,110 @@
+"""Runs against runs, from what their folders say: `result.json` of each, or a bare number for a published score.
+
+A folder of run folders (what `pargolf seeds` leaves) stands for all of them. Runs can be compared when they graded the
+same bytes; with different tokenizers the gain is in bits per byte and the bar follows the new runs' tokenizer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pargolf.core.errors import UserError
+from pargolf.core.stats import Comparison, bar_in_bpb, compare_scores
+from pargolf.run.folder import RunFolder, read_json
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended: its folder and what `result.json` says."""
+
+    path: Path
+    result: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.result["seed"])
+
+    @property
+    def bpb(self) -> float:
+        """The run's final bits per byte."""
+        return float(self.result["val_bpb"])
+
+
+def finished(paths: Sequence[str | Path]) -> list[Finished]:
+    """Every finished run that the paths name, each a run folder or a folder of them.
+
+    Raises `UserError` on a path that is no run, and on a run that has not ended or did not grade everything.
+    """
+    runs = []
+    for path in map(Path, paths):
+        inner = sorted(p.parent for p in path.glob("*/recipe.json")) if path.is_dir() else []
+        here = [path] if (path / "recipe.json").is_file() or not inner else inner
+        runs += [read_finished(p) for p in here]
+    return runs
+
+
+def read_finished(path: str | Path) -> Finished:
+    """One finished run. Raises as `finished` does."""
+    folder = RunFolder.open(path)
+    if not folder["result.json"].is_file():
+        raise UserError(f"{path} has not ended: it has no result.json. Let it finish, or run it again.")
+    result = read_json(folder["result.json"])
+    lacking = [key for key in ("seed", "val_bpb", "val_tokens", "val_bytes") if key not in result]
+    if lacking:
+        raise UserError(f"{folder['result.json']} lacks {', '.join(lacking)}. Was it made by another version?")
+    if not result.get("complete", True) or not math.isfinite(result["val_bpb"]):
+        raise UserError(f"{path} did not grade every token: its number counts for nothing. Score it in more time.")
+    return Finished(folder.path, result)
+
+
+def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:
+    """The test, and all of it as plain JSON.
+
+    `old` may be one number, a published score. Raises `UserError` on runs that cannot be compared.
+    """
+    if not new or not old:
+        raise UserError("Name runs on both sides: pargolf compare runs/new --against runs/old.")
+    ours = finished(new)
+    published = [float(word) for word in map(str, old) if _is_number(word)]
+    theirs = finished([path for path in old if not _is_number(str(path))])
+    if published and (theirs or len(published) > 1):
+        raise UserError("Compare against runs, or against one published number; not both.")
+    sizes = {run.result["val_bytes"] for run in [*ours, *theirs]}
+    if len(sizes) > 1:
+        listed = " and ".join(f"{size:,}" for size in sorted(sizes))
+        raise UserError(f"The runs graded different text ({listed} bytes), so their numbers cannot be compared.")
+    tokens, size = int(ours[0].result["val_tokens"]), int(ours[0].result["val_bytes"])
+    if {run.result["val_tokens"] for run in ours} != {tokens}:
+        raise UserError("The runs before --against have different tokenizers. Compare one kind at a time.")
+    against = published or _by_seed(theirs)
+    test = compare_scores(_by_seed(ours), against, bar=bar_in_bpb(tokens, size), nats=math.log(2) * size / tokens)
+    rows = {
+        "new": [_row(run) for run in ours],
+        "old": [_row(run) for run in theirs] or [{"bpb": number} for number in published],
+        **asdict(test),
+        "bar_nats": test.bar_bpb * math.log(2) * size / tokens,
+        "p": test.p,
+        "met": test.met,
+        "words": test.words,
+    }
+    return test, rows
+
+
+def _by_seed(runs: Sequence[Finished]) -> dict[int, float] | list[float]:
+    """Scores by seed where each seed ran once, else just the scores."""
+    seeds = {run.seed: run.bpb for run in runs}
+    return seeds if len(seeds) == len(runs) else [run.bpb for run in runs]
+
+
+def _row(run: Finished) -> dict[str, Any]:
+    return {"run": str(run.path), "seed": run.seed, "bpb": run.bpb}
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False

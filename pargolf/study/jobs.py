@@ -1,0 +1,174 @@
+"""Many runs: what has ended stays, what is missing runs, in turn or side by side.
+
+A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off is. Side by side,
+each run is a process of its own and the threads are shared out among them: seconds of the wall then buy fewer steps
+than on a quiet machine, so let runs that are bounded by those take turns, or count seconds of the processor
+(`budget.counts=cpu`). One run that fails stops no other.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, Progress, Scored
+from pargolf.data.folder import DataFolder, open_data
+from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.run.folder import RunFolder
+from pargolf.run.pipeline import run_recipe
+from pargolf.run.score import tokenizer_file
+from pargolf.study.compare import Finished, read_finished
+
+_LOOK_SECONDS = 2.0
+_GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
+
+
+class Interrupted(UserError):
+    """Somebody pressed Ctrl-C; what has ended is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be had: a recipe with a seed, in a folder. `label` is what it is called while it runs.
+
+    `data` is where its text lies, where that is not the text of all: another tokenizer has another folder.
+    """
+
+    label: str
+    recipe: Recipe
+    seed: int
+    folder: Path
+    command: str = ""
+    data: DataFolder | None = None
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """A job has ended, now or before (`resumed`); `run` is None where it failed, with the `error`."""
+
+    job: Job
+    run: Finished | None
+    resumed: bool = False
+    error: Exception | None = None
+
+
+def run_jobs(
+    wanted: Sequence[Job], data: DataFolder, *, jobs: int = 1, device: str | None = None
+) -> Iterator[Event | JobDone]:
+    """Run what has not ended yet, in the order given; the events of runs in turn, and a `JobDone` for each job.
+
+    Raises `UserError` before anything runs where a folder holds another recipe or other data, and when it is
+    interrupted; the same call then goes on.
+    """
+    if jobs < 1:
+        raise UserError("--jobs is at least 1.")
+    held = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
+    missing = [job for job, run in zip(wanted, held, strict=True) if run is None]
+    for job, run in zip(wanted, held, strict=True):
+        if run is not None:
+            yield JobDone(job, run, resumed=True)
+    ended = _in_turn(missing, data, device) if jobs == 1 else _beside(missing, data, jobs, device)
+    already = len(wanted) - len(missing)
+    for event in ended:
+        yield event
+        if isinstance(event, JobDone):
+            already += 1
+            yield from [] if event.run is None else [_said(event.job, event.run)]
+            yield Progress("runs", already, len(wanted))
+
+
+def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
+    """The finished run in a folder; None where there is none, or one of ours that was cut off.
+
+    Raises `UserError` where the folder holds a run of another recipe or on other data.
+    """
+    if not (path / "recipe.json").is_file():
+        return None
+    folder = RunFolder.open(path)
+    if folder.read_recipe().digest != fit_to_data(recipe, data).digest:
+        raise UserError(f"{path} holds a run of another recipe. Choose another --out, or remove it.")
+    source, kept = tokenizer_file(data), folder["tokenizer.model"]
+    if source is not None and kept.is_file() and kept.read_bytes() != source.read_bytes():
+        raise UserError(f"{path} holds a run on other data than {data.path}. Choose another --out, or remove it.")
+    if not folder["result.json"].is_file():
+        return None
+    run = read_finished(path)
+    if int(run.result["val_tokens"]) != len(data.val) - 1:
+        raise UserError(f"{path} holds a run on other data than {data.path}. Choose another --out, or remove it.")
+    return None if run.result.get("interrupted") else run
+
+
+def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event | JobDone]:
+    """One after the other, in this process."""
+    for job in wanted:
+        events = _events(job, job.data or data, device)
+        try:
+            yield from events
+            done = _ended(job)
+        except Interrupted:
+            raise
+        except Exception as error:  # one recipe's fault is no reason to lose the others
+            done = JobDone(job, None, error=error)
+        yield done
+
+
+def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | None) -> Iterator[Event | JobDone]:
+    """`jobs` processes at a time; while nothing ends, what runs is said every two seconds."""
+    threads = max(1, torch.get_num_threads() // jobs)
+    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
+    with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), mp_context=spawn) as pool:
+        going: dict[Future[None], Job] = {
+            pool.submit(_run_one, *_sent(job, data), device, threads): job for job in wanted
+        }
+        try:
+            while going:
+                done, _ = wait(going, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = going.pop(future)
+                    error = future.exception()
+                    if error is not None and not isinstance(error, Exception):
+                        raise Interrupted(_GO_ON)
+                    yield _ended(job) if error is None else JobDone(job, None, error=error)
+                running = [job.label for future, job in going.items() if future.running()][:jobs]
+                yield Progress("runs", len(wanted) - len(going), len(wanted), ", ".join(running))
+        except KeyboardInterrupt:
+            raise Interrupted(_GO_ON) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _events(job: Job, data: DataFolder, device: str | None) -> Iterator[Event]:
+    return run_recipe(job.recipe, data, job.folder, seed=job.seed, force=True, device=device, command=job.command)
+
+
+def _sent(job: Job, data: DataFolder) -> tuple[Job, Path, Path | None]:
+    """What another process is told of a job: the paths of its data, and not what is open of it here."""
+    data = job.data or data
+    return replace(job, data=None), data.path, data.tokenizer_path
+
+
+def _run_one(job: Job, data: Path, tokenizer: Path | None, device: str | None, threads: int) -> None:
+    """The body of one process."""
+    torch.set_num_threads(threads)
+    for _ in _events(job, open_data(data, tokenizer=tokenizer), device):
+        pass
+
+
+def _ended(job: Job) -> JobDone:
+    """What a job's folder holds now. Raises `Interrupted` where somebody ended the run."""
+    run = read_finished(job.folder)
+    if run.result.get("interrupted"):
+        raise Interrupted(_GO_ON)
+    return JobDone(job, run)
+
+
+def _said(job: Job, run: Finished) -> Scored:
+    """The line that stays on the screen."""
+    result = run.result
+    tokens, size = int(result["val_tokens"]), int(result["val_bytes"])
+    windows = [score["windows"] for score in result["scores"].values()][-1]
+    return Scored(job.label, windows, result["val_loss"], run.bpb, tokens, size, result["eval_seconds"])

@@ -1,0 +1,53 @@
+"""How many steps of another recipe the same seconds buy: both train side by side, a step each in turn.
+
+    pace = mean over steps of (the other's seconds / the recipe's),   the fifths at both ends left out
+
+Seconds of a machine that others use as well are worth now more, now less, and by more than techniques are worth. Two
+steps that follow each other meet the same machine. Phases begin where they would, by their share of the steps.
+"""
+
+import time
+from collections.abc import Iterator
+
+from pargolf.core.budget import Clock
+from pargolf.core.events import Step
+from pargolf.core.spec import edit
+from pargolf.core.world import join_world
+from pargolf.data.folder import DataFolder
+from pargolf.kernels.compiled import compiled_kernels
+from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.training.loop import Training
+
+STEPS = 25
+
+
+def pace(recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *, device: str | None = None) -> float:
+    """Seconds of a step of `other`, trained on the text `others`, over those of `recipe`."""
+    ratios = [b / a for a, b in zip(_seconds(recipe, data, device), _seconds(other, others, device), strict=True)]
+    kept = sorted(ratios)[STEPS // 5 : -STEPS // 5]
+    return sum(kept) / len(kept)
+
+
+def _seconds(recipe: Recipe, data: DataFolder, device: str | None) -> Iterator[float]:
+    """What each of a few steps takes, the first left out; the next is taken when its seconds are asked for."""
+    recipe = edit(fit_to_data(recipe, data), {"train.steps": STEPS + 1, "train.seconds": None})
+    world = join_world(device)
+    clock = Clock(time.process_time if world.device.type == "cpu" else time.perf_counter)
+    model = recipe.model.build(1).to(world.device)
+    training = Training(
+        recipe.train,
+        model,
+        data.train,
+        seed=1,
+        clock=clock,
+        seconds=float("inf"),
+        world=world,
+        kernels=compiled_kernels,
+    )
+    training.warm_up()
+    events = (event for event in training.run() if isinstance(event, Step))
+    for number in range(STEPS + 1):
+        began = clock.seconds  # the other's step lies between
+        next(events)
+        if number:
+            yield clock.seconds - began

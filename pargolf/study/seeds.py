@@ -1,0 +1,78 @@
+"""One recipe, several seeds: run what is missing, then say the mean and how sure it is.
+
+OUT/seed-42  OUT/seed-314  OUT/seed-999        each a run folder like any other
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event
+from pargolf.data.folder import DataFolder
+from pargolf.recipes.recipe import Recipe
+from pargolf.study.compare import Finished
+from pargolf.study.jobs import Job, JobDone, run_jobs
+
+
+@dataclass(frozen=True)
+class SeedDone:
+    """One seed has ended, now or before."""
+
+    run: Finished
+    resumed: bool
+
+
+def seed_folder(out: str | Path, seed: int) -> Path:
+    """Where a seed's run goes."""
+    return Path(out) / f"seed-{seed}"
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise `UserError` on no, negative or repeated seeds."""
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UserError("Name each seed once, as --seeds 42,314,999.")
+
+
+def run_seeds(
+    recipe: Recipe,
+    data: DataFolder,
+    out: str | Path,
+    *,
+    seeds: Sequence[int],
+    jobs: int = 1,
+    device: str | None = None,
+    command: str = "",
+) -> Iterator[Event | SeedDone]:
+    """Run every seed that has not ended yet (`study/jobs.py`); the events of runs, and a `SeedDone` for each seed.
+
+    Raises `UserError` on no or repeated seeds, and where a folder holds a run of another recipe or other data.
+    """
+    check_seeds(seeds)
+    wanted = [Job(f"seed {seed}", recipe, seed, seed_folder(out, seed), command) for seed in seeds]
+    for event in run_jobs(wanted, data, jobs=jobs, device=device):
+        if not isinstance(event, JobDone):
+            yield event
+        elif event.run is None:
+            assert event.error is not None
+            raise event.error
+        else:
+            yield SeedDone(event.run, event.resumed)
+
+
+def seed_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
+    """A table's rows, by seed."""
+    return [
+        {
+            "seed": run.seed,
+            "bpb": run.bpb,
+            "loss": float(run.result["val_loss"]),
+            "steps": int(run.result["steps"]),
+            "bytes": int(run.result["bytes"]["total"]),
+            "train_seconds": float(run.result["train_seconds"]),
+            "eval_seconds": float(run.result["eval_seconds"]),
+            "run": str(run.path),
+        }
+        for run in sorted(runs, key=lambda run: run.seed)
+    ]

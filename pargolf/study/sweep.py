@@ -1,0 +1,256 @@
+"""Many values of a few rows of a recipe: Optuna proposes, each trial is a run folder, and poor ones end early.
+
+    train.optimizer[mlp.*].lr=log:0.005,0.05      one of the powers between; also float:0,1   int:2,8   int:128,512,64
+    model.blocks[:].mlp.act=choice:a,b            one of several values, each read as an override is
+    train.steps=200                               a plain change, alike for all
+
+What was tried stands in a study: a journal in OUT, or a database that many machines share, where each takes the next
+trial and keeps its own folders. A trial's value is the run's final BPB, from the bytes. While it trains, its BPB at
+each look at the validation text is held against the median of the others' at that look (`optuna.pruners.MedianPruner`).
+A sweep goes on where it stopped, and is refused where the study is of another recipe, other ranges or other data.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, Progress, Validated
+from pargolf.core.spec import edit, parse_value, show
+from pargolf.data.folder import DataFolder
+from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.run.pipeline import run_recipe
+from pargolf.run.score import tokenizer_digest
+from pargolf.study.compare import read_finished
+
+KINDS = ("log", "float", "int", "choice")
+JOURNAL = "sweep.journal"
+_AT_FIRST = 5  # trials that no other is measured by yet
+
+
+@dataclass(frozen=True)
+class Span:
+    """What one path may be: numbers from `low` to `high`, in steps where `step` says so, or one of `choices`."""
+
+    path: str
+    kind: str
+    low: float = 0
+    high: float = 0
+    step: float | None = None
+    choices: tuple[Any, ...] = ()
+
+    def proposed(self, trial: Any) -> Any:
+        """The value that a trial takes."""
+        if self.kind == "choice":
+            # By place: the study keeps plain values only, and a choice may be a list.
+            return self.choices[trial.suggest_categorical(self.path, list(range(len(self.choices))))]
+        if self.kind == "int":
+            return trial.suggest_int(self.path, int(self.low), int(self.high), step=int(self.step or 1))
+        return trial.suggest_float(self.path, self.low, self.high, log=self.kind == "log", step=self.step)
+
+    def ends(self) -> tuple[Any, ...]:
+        """Values that must be possible for all between to be."""
+        whole = (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+        return self.choices or whole
+
+    def word(self) -> str:
+        """As it was written."""
+        held = self.choices or tuple(x for x in (self.low, self.high, self.step) if x is not None)
+        return f"{self.path}={self.kind}:{','.join(map(show, held))}"
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """A trial has ended: `state` is complete, pruned or failed; `bpb` the final one, or the last look's."""
+
+    number: int
+    state: str
+    bpb: float | None
+    values: dict[str, Any]
+    run: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """All trials of the study so far, and the best of those that ran to their end."""
+
+    trials: tuple[TrialDone, ...]
+    best: TrialDone | None
+
+
+def read_span(word: str) -> Span | None:
+    """Read `path=log:0.01,0.1`; None for a word that gives a plain value. Raises `UserError`."""
+    path, _, said = word.partition("=")
+    kind, colon, numbers = said.partition(":")
+    if not colon or kind not in KINDS:
+        return None
+    values = [parse_value(text.strip()) for text in numbers.split(",")] if numbers else []
+    if kind == "choice":
+        if len(values) < 2:
+            raise UserError(f"'{word}' leaves nothing to choose. Write {path}=choice:A,B.")
+        return Span(path, kind, choices=tuple(values))
+    plain = all(isinstance(v, int if kind == "int" else int | float) and not isinstance(v, bool) for v in values)
+    if not plain or len(values) not in ((2,) if kind == "log" else (2, 3)) or not values[0] < values[1]:
+        raise UserError(f"'{word}' is no range. Write {path}={kind}:LOW,HIGH{'' if kind == 'log' else '[,STEP]'}.")
+    if kind == "log" and values[0] <= 0:
+        raise UserError(f"'{word}' has a logarithm of {values[0]}. Begin above 0, or write {path}=float:LOW,HIGH.")
+    if len(values) == 3 and values[2] <= 0:
+        raise UserError(f"'{word}' has steps of {values[2]}. Write a step above 0.")
+    return Span(path, kind, values[0], values[1], values[2] if len(values) == 3 else None)
+
+
+def run_sweep(
+    recipe: Recipe,
+    spans: Sequence[Span],
+    data: DataFolder,
+    out: str | Path,
+    *,
+    trials: int,
+    storage: str | None = None,
+    seed: int = 1337,
+    prune: bool = True,
+    device: str | None = None,
+    command: str = "",
+    pruner: Any = None,
+) -> Iterator[Event | TrialDone | Swept]:
+    """Run trials until the study has `trials` ended ones; the events of runs, a `TrialDone` each, and last `Swept`.
+
+    `seed` is that of every run. Raises `UserError` on paths that do not exist or do not take such values, on a study
+    of another recipe, other ranges or other data, and when it is interrupted; the same call then goes on.
+    """
+    if not spans:
+        raise UserError("Name at least one range, as 'train.optimizer[mlp.*].lr=log:0.005,0.05'.")
+    if len({span.path for span in spans}) < len(spans):
+        raise UserError("Two ranges have one path. Name each path once.")
+    for span in spans:
+        for value in span.ends():
+            fit_to_data(edit(recipe, {span.path: value}), data)
+    library = _library()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    study = _study(library, recipe, spans, data, out, storage, seed)
+    study.pruner = pruner or (library.pruners.MedianPruner(_AT_FIRST) if prune else library.pruners.NopPruner())
+    while (ended := len(_ended(study))) < trials:
+        yield Progress("trials", ended, trials)
+        yield from _one_trial(library, study, recipe, spans, data, out, seed, device, command)
+    done = tuple(_row(trial, spans) for trial in _ended(study))
+    whole = [row for row in done if row.state == "complete" and row.bpb is not None]
+    yield Progress("trials", len(done), max(trials, len(done)))
+    yield Swept(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
+
+
+def _one_trial(
+    library: Any,
+    study: Any,
+    recipe: Recipe,
+    spans: Sequence[Span],
+    data: DataFolder,
+    out: Path,
+    seed: int,
+    device: str | None,
+    command: str,
+) -> Iterator[Event | TrialDone]:
+    """Ask for values, run them, look in on the run, and tell the study what came of it."""
+    state = library.trial.TrialState
+    trial = study.ask()
+    values = {span.path: span.proposed(trial) for span in spans}
+    folder = out / f"trial-{trial.number:04d}"
+    if folder.exists():
+        trial.set_user_attr("cut off", True)
+        study.tell(trial, state=state.FAIL)
+        raise UserError(f"{folder} exists, and is of another sweep. Choose another --out, or move it away.")
+    trial.set_user_attr("run", str(folder))
+    looks = 0
+    try:
+        system = edit(recipe, values | {"name": f"{recipe.name}, trial {trial.number}"})
+        events: Any = run_recipe(system, data, folder, seed=seed, device=device, command=command)
+        for event in events:
+            yield event
+            if isinstance(event, Validated):
+                looks += 1
+                trial.report(event.bpb, looks)
+                if trial.should_prune():
+                    events.close()
+                    study.tell(trial, state=state.PRUNED)
+                    break
+        else:
+            run = read_finished(folder)
+            if run.result.get("interrupted"):
+                raise KeyboardInterrupt
+            study.tell(trial, run.bpb)
+    except (KeyboardInterrupt, GeneratorExit) as stopped:
+        trial.set_user_attr("cut off", True)
+        study.tell(trial, state=state.FAIL)
+        if isinstance(stopped, GeneratorExit):
+            raise
+        raise UserError("Interrupted. What has ended is kept: run the same command again to go on.") from None
+    except UserError as error:  # values that this recipe cannot be trained with are an answer too
+        trial.set_user_attr("error", " ".join(str(error).split()))
+        study.tell(trial, state=state.FAIL)
+    yield next(_row(row, spans) for row in study.get_trials(deepcopy=False) if row.number == trial.number)
+
+
+def _study(
+    library: Any, recipe: Recipe, spans: Sequence[Span], data: DataFolder, out: Path, storage: str | None, seed: int
+) -> Any:
+    """The study of this sweep, begun or gone on with. Raises `UserError` where it is another's, or is away."""
+    place: Any = storage
+    if storage is None:
+        journal = library.storages.journal
+        place = library.storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
+    facts = {
+        "recipe": fit_to_data(recipe, data).digest,
+        "ranges": sorted(span.word() for span in spans),
+        "data": [tokenizer_digest(data), len(data.val)],
+    }
+    try:
+        name = f"pargolf sweep of {recipe.name}" if storage else "pargolf sweep"
+        study = library.create_study(storage=place, study_name=name, direction="minimize", load_if_exists=True)
+        held = study.user_attrs
+        for name, value in facts.items():
+            if name not in held:
+                study.set_user_attr(name, value)
+    except Exception as error:
+        if isinstance(error, TypeError | AttributeError):
+            raise
+        said = str(error).strip().split("\n")[0][:160]
+        raise UserError(f"The study cannot be opened at {storage or out / JOURNAL}: {said}") from error
+    other = [name for name, value in facts.items() if held.get(name, value) != value]
+    if other:
+        where = storage or out / JOURNAL
+        raise UserError(f"{where} holds a sweep of {' and '.join(f'other {name}' for name in other)}. Choose another.")
+    # A sampler that began anew with each call would propose again what it proposed at first.
+    study.sampler = library.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)), multivariate=False)
+    return study
+
+
+def _ended(study: Any) -> list[Any]:
+    """Trials that count; one that somebody cut off does not."""
+    rows = study.get_trials(deepcopy=False)
+    return [row for row in rows if row.state.is_finished() and not row.user_attrs.get("cut off")]
+
+
+def _row(trial: Any, spans: Sequence[Span]) -> TrialDone:
+    """A trial as the study has it."""
+    values = {
+        span.path: span.choices[trial.params[span.path]] if span.choices else trial.params[span.path]
+        for span in spans
+        if span.path in trial.params
+    }
+    last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+    state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
+    bpb = trial.value if state == "complete" else last
+    attrs = trial.user_attrs
+    return TrialDone(trial.number, state, bpb, values, str(attrs.get("run", "")), str(attrs.get("error", "")))
+
+
+def _library() -> Any:
+    try:
+        library = importlib.import_module("optuna")
+    except ImportError as error:
+        raise UserError("Sweeps need the optuna package: pip install 'pargolf[sweep]'.") from error
+    library.logging.set_verbosity(library.logging.WARNING)
+    return library
