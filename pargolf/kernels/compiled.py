@@ -2,9 +2,9 @@
 
     with compiled_kernels(): ...      training or packing on this machine; everywhere else nothing here is used
 
-A kernel file holds a few dozen lines of C beside its reference twin. They are compiled when first used, with the
-machine's own `cc` for its own processor, in about a second, and kept in the user's cache folder under a hash of source,
-compiler and processor. Where there is no compiler, torch's own operations are used, and only speed differs.
+A kernel is a few dozen lines of C (`c/NAME.c`) beside its reference twin (`NAME.py`). It is compiled when first used,
+with the machine's own `cc` for its own processor, in about a second, and kept in the user's cache folder under a hash
+of source, compiler and processor. Where there is no compiler, torch's own operations are used, and only speed differs.
 
 Sums over rows are made in a fixed number of parts, so a result does not depend on the number of threads. Only float32
 tensors on a CPU come here, that take part in a backward pass or are quantized; scoring never does.
@@ -12,7 +12,6 @@ tensors on a CPU come here, that take part in a backward pass or are quantized; 
 
 import ctypes
 import hashlib
-import importlib
 import os
 import platform
 import shutil
@@ -23,38 +22,23 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pargolf.core.files import cache_folder
 
+
+def c_source(name: str) -> str:
+    """The C in `c/NAME.c`, without the comment that it opens with. A script of one file holds the text itself."""
+    text = (Path(__file__).parent / "c" / f"{name}.c").read_text(encoding="utf-8")
+    return text[text.index("*/") + 2 :]
+
+
 PARTS = 16
 """Parts that a sum over rows is made of."""
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
-_PRELUDE = """
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-#define PARTS 16
-static inline float fexp(float x) {  /* 2 ulp; NaN stays NaN */
-    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-    float n = rintf(x * 1.44269504f), f = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.98756915e-4f;
-    p = p * f + 1.39819995e-3f; p = p * f + 8.33345191e-3f; p = p * f + 4.16657959e-2f;
-    p = p * f + 1.66666655e-1f; p = p * f + 5.00000012e-1f;
-    p = p * f * f + f + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float scale; memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-static inline float ftanh(float x) {
-    float far = 1.0f - 2.0f / (fexp(2.0f * x) + 1.0f), s = x * x;
-    float near = x + x * s * (-0.333333333f + s * (0.133333333f - s * (0.0539682540f - s * 0.0218694885f)));
-    return s < 0.04f ? near : far;
-}
-"""
+_PRELUDE = c_source("prelude")
 _ACTIVE: ContextVar["Compiled | None"] = ContextVar("compiled", default=None)
 
 
@@ -125,24 +109,6 @@ def at_hand_to_pack(w: Tensor) -> Compiled | None:
     """The compiled kernels, where they are in use and can take these weights, which nobody differentiates."""
     active = _ACTIVE.get()
     return active if w.dtype == torch.float32 and w.device.type == "cpu" else None
-
-
-def fused_kernels(x: Tensor) -> Any:
-    """The module of Triton kernels where `x` trains on CUDA outside a compiled graph and Triton is there, else None.
-
-    In a compiled graph, torch's own compiler writes such kernels.
-    """
-    if torch.compiler.is_compiling() or not x.is_cuda or not x.requires_grad or not torch.is_grad_enabled():
-        return None
-    return _import_fused()
-
-
-@cache
-def _import_fused() -> Any:
-    try:
-        return importlib.import_module("pargolf.kernels.fused")
-    except ImportError:
-        return None
 
 
 @cache

@@ -14,18 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pargolf.kernels.compiled import Compiled, at_hand, fused_kernels
+from pargolf.kernels.compiled import Compiled, at_hand, c_source
 
-_C = """
-void relu2(const float *z, float *y, long n, float slope) {
-    #pragma omp parallel for simd
-    for (long i = 0; i < n; i++) { float a = z[i] > 0 ? z[i] : slope * z[i]; y[i] = a * a; }
-}
-void relu2_back(const float *g, const float *z, float *dz, long n, float slope) {
-    #pragma omp parallel for simd
-    for (long i = 0; i < n; i++) dz[i] = 2.0f * g[i] * (z[i] > 0 ? z[i] : slope * slope * z[i]);
-}
-"""
+_C = c_source("relu2_mlp")
 
 
 def reference(z: Tensor, slope: float) -> Tensor:
@@ -43,17 +34,6 @@ def squared_leaky_relu(z: Tensor, slope: float) -> Tensor:
         return quick
     y: Tensor = _SquaredLeakyReLU.apply(z, slope)  # type: ignore[no-untyped-call]
     return y
-
-
-def squared_up(x: Tensor, w_FD: Tensor, slope: float) -> Tensor | None:
-    """`squared_leaky_relu(x W^T)` by one Triton kernel, (..., F); None where there is none to take it."""
-    fused = fused_kernels(x)
-    if fused is None:
-        return None
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    y: Tensor = fused.SquareOfProduct.apply(x.flatten(0, -2), w_FD, slope)
-    return y.view(*x.shape[:-1], -1)
 
 
 class _SquaredLeakyReLU(torch.autograd.Function):

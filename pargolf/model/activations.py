@@ -7,7 +7,6 @@ Affine(act)   act(z) * scale + bias per unit    pull request 861; neutral at ini
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,6 @@ def relu2(z: Tensor) -> Tensor:
 def leaky_relu2(z: Tensor) -> Tensor:
     """Squared leaky ReLU with slope 1/2."""
     return squared_leaky_relu(z, 0.5)
-
-
-SLOPES: dict[Any, float] = {relu2: 0.0, leaky_relu2: 0.5}
-"""The activations that are squares, for the kernel that takes the product before them as well."""
 
 
 @dataclass(frozen=True)

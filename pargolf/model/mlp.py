@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pargolf.kernels.relu2_mlp import squared_up
-from pargolf.model.activations import SLOPES, Affine, relu2
+from pargolf.model.activations import Affine, relu2
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Place
 
@@ -35,15 +34,11 @@ class MLPModule(nn.Module):
         super().__init__()
         self.up = Linear(place.dim, spec.hidden)
         self.act = spec.act.build(place) if isinstance(spec.act, Affine) else spec.act
-        self.slope = SLOPES.get(spec.act)
         self.down = Linear(spec.hidden, place.dim)
 
     def forward(self, u_BTD: Tensor) -> Tensor:
         """Up, activate, down."""
-        # An adapter may stand in for the matrix, and then its product is not the weight's alone.
-        slope = self.slope if isinstance(self.up, Linear) else None
-        a_BTF = None if slope is None else squared_up(u_BTD, self.up.weight, slope)
-        out_BTD: Tensor = self.down(self.act(self.up(u_BTD)) if a_BTF is None else a_BTF)
+        out_BTD: Tensor = self.down(self.act(self.up(u_BTD)))
         return out_BTD
 
 

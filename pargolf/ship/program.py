@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any
 
 from pargolf.core import spec
+from pargolf.kernels.compiled import c_source
 from pargolf.recipes.recipe import Recipe
 from pargolf.ship.cache import ROOT, remembered
 from pargolf.ship.shrink.flatten import Flat, flatten
@@ -31,6 +32,7 @@ _INSTEAD = {
     "pargolf.core.spec:_address": f"{_SCRIPT}part_address",
     "pargolf.ship.size:count_code": f"{_SCRIPT}own_bytes",
 }
+_CONSTANTS = {"pargolf.kernels.compiled:c_source": c_source}
 _WITHOUT = ("Training.state", "Training.restore", "Validation.sample", "Validation.documents")
 _HEAD = '''"""{name}: train, pack and score in one file.
 
@@ -47,7 +49,6 @@ _SHORT = "pargolf.submit.short"
 _SHIPPED_INSTEAD = {
     "pargolf.ship.size:count_code": f"{_SHORT}:own_size",
     "pargolf.packing.artifact:_press": f"{_SHORT}_artifact:compressed",
-    "pargolf.kernels.compiled:fused_kernels": f"{_SHORT}:no_kernels",
     "pargolf.evaluate.windows:document_starts": f"{_SHORT}_grades:starts_of",
     "pargolf.evaluate.adapt_chunks:_sum_gradients": f"{_SHORT}_grades:alone",
 }
@@ -107,7 +108,7 @@ def _flat(form: Form, shipped: bool) -> Flat:
         without += _SHIPPED_WITHOUT
         instead |= _BY_CODEC if form.codec else {}
     main = f"{_SHORT}:shipped_main" if shipped else f"{_SCRIPT}main"
-    return flatten(ROOT, [main, *map(spec.home, form.parts)], instead=instead, without=without)
+    return flatten(ROOT, [main, *map(spec.home, form.parts)], instead=instead, without=without, constants=_CONSTANTS)
 
 
 def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> str:

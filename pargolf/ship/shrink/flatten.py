@@ -10,7 +10,7 @@ mean one thing each, so most stay as they are; the others get their module's nam
 
 import ast
 import builtins
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,20 @@ class Flat:
 
 
 def flatten(
-    root: Path, roots: Iterable[str], *, instead: Mapping[str, str] | None = None, without: Iterable[str] = ()
+    root: Path,
+    roots: Iterable[str],
+    *,
+    instead: Mapping[str, str] | None = None,
+    without: Iterable[str] = (),
+    constants: Mapping[str, Callable[..., str]] | None = None,
 ) -> Flat:
     """Gather what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
 
     `instead` maps addresses to others that take their place; `without` names methods, `Class.method`, that the caller
-    knows are never called. Raises `ValueError` on an address that is not there.
+    knows are never called. `constants` are functions, by address, whose calls at a module's top become the strings that
+    they return. Raises `ValueError` on an address that is not there.
     """
-    package = Package(root, frozenset(without))
+    package = Package(root, frozenset(without), constants)
     for address in [*roots, *(instead or {}).values()]:
         package.module(address.partition(":")[0])
     swapped = {_key(old): _key(new) for old, new in (instead or {}).items()}

@@ -1,6 +1,7 @@
 """The files of a package as syntax trees: what each defines, and what its global names stand for."""
 
 import ast
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -24,8 +25,10 @@ class Module:
 class Package:
     """Files of the package, parsed as they are asked for."""
 
-    def __init__(self, root: Path, without: frozenset[str]) -> None:
-        self.root, self.without = root, without
+    def __init__(
+        self, root: Path, without: frozenset[str], constants: Mapping[str, Callable[..., str]] | None = None
+    ) -> None:
+        self.root, self.without, self.constants = root, without, constants or {}
         self.modules: dict[str, Module] = {}
         self._needs: dict[str, set[str]] = {}
 
@@ -71,6 +74,8 @@ class Package:
             module.names[node.name] = (module.name, node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            node, lines = self._written_out(module, node, lines)
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             bound_names = [n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)]
             for name in bound_names:
                 module.nodes[name] = node
@@ -78,6 +83,22 @@ class Package:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         for name in [name for name, held in module.nodes.items() if held is node]:
             module.texts[name] = "\n".join(lines[first - 1 : node.end_lineno])
+
+    def _written_out(
+        self, module: Module, node: ast.Assign | ast.AnnAssign, lines: list[str]
+    ) -> tuple[ast.Assign | ast.AnnAssign, list[str]]:
+        """`NAME = f("text")` as the string that `f` returns, where the caller named `f` as a maker of constants."""
+        call = node.value
+        if not (isinstance(node, ast.Assign) and isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            return node, lines
+        make = self.constants.get(":".join(module.names.get(call.func.id, ("", ""))))
+        if make is None:
+            return node, lines
+        value = make(*map(ast.literal_eval, call.args))
+        line = f"{ast.unparse(node.targets[0])} = {value!r}"
+        written = ast.parse(line).body[0]
+        assert isinstance(written, ast.Assign)
+        return written, [line]
 
     def _take_from(self, module: Module, source: str, alias: ast.alias) -> None:
         bound, inner = alias.asname or alias.name, f"{source}.{alias.name}"
