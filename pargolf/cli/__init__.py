@@ -4,11 +4,13 @@ Bad input ends in one line on standard error and exit code 2; nothing imports to
 `recipes` answer at once. The commands stand in files by what they work on, and here in the order of `--help`.
 """
 
+import sys
+
 import typer
 
 from pargolf.cli import artifacts, data, recipes, results, runs
-from pargolf.cli.terminal import fail
-from pargolf.core.errors import UserError
+from pargolf.cli.streams import lost_output, settle_streams
+from pargolf.cli.terminal import fail, one_line, waits_for_first
 
 app = typer.Typer(
     name="pargolf",
@@ -49,13 +51,22 @@ data_app.command("check")(data.check)
 
 
 def main() -> None:
-    """Run the command line. Mendable errors become one line and exit code 2."""
+    """Run the command line. Whatever a person can mend becomes one line and exit code 2."""
+    settle_streams()
+    if waits_for_first(sys.argv[1:]):
+        return
+    ended: SystemExit | None = None
     try:
-        app()
-    except UserError as error:
-        fail(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{error.strerror or error}. Nothing that was there is lost; free the disk or mend the path.")
-    except KeyboardInterrupt:
-        fail("Interrupted before there was anything to keep. Run the command again.")
+        app(prog_name="pargolf")
+    except SystemExit as error:
+        ended = error
+    except (Exception, KeyboardInterrupt) as error:
+        line = one_line(error)
+        if line is None:
+            raise
+        fail(line)
+    reason = lost_output()
+    if reason:
+        fail(f"Standard output could not be written: {reason}.")
+    if ended is not None:
+        raise ended

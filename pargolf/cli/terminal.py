@@ -9,10 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pargolf.core.errors import UserError
+from pargolf.core.errors import UserError, out_of_memory
+
+TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep"})
+"""Commands that the processes of torchrun run together; any other one is the first process's."""
 
 # A pipe has no width of its own; 80 columns would fold the long paths of a recipe.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
 
 RecipeArg = Annotated[str, typer.Argument(help="A shipped recipe's name, or a .py file that defines RECIPE.")]
 DataOpt = Annotated[Path, typer.Option("--data", help="A folder of shards and a tokenizer.")]
@@ -31,6 +34,34 @@ def fail(line: str) -> None:
     """Say one line on standard error and leave with code 2."""
     print(f"pargolf: {' '.join(line.split())}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def one_line(error: BaseException) -> str | None:
+    """What to say of an error that somebody can mend; None for one that is a fault of this package."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted before there was anything to keep. Run the command again."
+    if out_of_memory(error):
+        return (
+            "Memory ran out, and nothing that was there is lost. Free some, or take less of it: a smaller "
+            "train.micro_tokens, a smaller model, fewer --jobs."
+        )
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}. Nothing that was there is lost; free the disk or mend the path."
+    if isinstance(error, UnicodeEncodeError):
+        return f"The system's encoding ({error.encoding}) has no {error.object[error.start]!a}. Set PYTHONUTF8=1."
+    if isinstance(error, ImportError) and not (error.name or "pargolf").startswith("pargolf"):
+        return f"{error.name} cannot be loaded ({error}). Install it again; under a limit of memory, raise the limit."
+    return None
+
+
+def waits_for_first(words: list[str]) -> bool:
+    """Whether this is one of several processes of torchrun, and the command is the first one's alone."""
+    if not all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
+        return False
+    return os.environ["RANK"] != "0" and not TOGETHER.intersection(words[:1])
 
 
 def set_threads(count: int) -> None:

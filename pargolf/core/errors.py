@@ -11,6 +11,14 @@ class UserError(ValueError):
     """Bad input that the person at the keyboard can mend; the message says how."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, numpy's, or torch's on a CPU or GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("t allocate memory", "not enough memory", "out of memory", "bad_alloc", "failed to map segment")
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(word in str(error) for word in words)
+
+
 def near(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """Return `" Did you mean ...?"` with the nearest known words, or a list of some of them."""
     close = get_close_matches(word, known, n=2, cutoff=0.5)

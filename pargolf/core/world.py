@@ -106,7 +106,7 @@ def join_world(device: str | None = None) -> World:
     """
     steady_heap()
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ.get("WORLD_SIZE") or "1")
     if size == 1:
         return World(device=torch.device(kind))
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.core.budget import Clock
+from pargolf.core.devices import find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_json, write_text
-from pargolf.core.world import World, join_world
+from pargolf.core.world import World
 from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
@@ -56,12 +57,12 @@ def run_recipe(
     torchrun every process calls this; the first one writes the files and yields the events, the others yield none.
     Raises `UserError` on whatever the caller can mend: data, folder, recipe, cap, numbers that do not fit.
     """
+    world = find_world(device)
     recipe = fit_to_data(recipe, data)
     validation = Validation(data)
     validation.holds(recipe.plain, recipe.windows)
     validation.prove()
     overlap = check_leak(data, allowed=allow_overlap)
-    world = join_world(device)
     keeping = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
     stages = _stages(recipe, validation, keeping, seed=seed, world=world)
     if not world.main:
@@ -223,6 +224,7 @@ def score_artifact(
     the first one yields. Raises `UserError` when the data's tokenizer is not the one that the artifact was trained
     with, and when it should adapt and its recipe names no adapter.
     """
+    world = find_world(device)
     if tokenizer_digest(data) != unpacked.tokenizer:
         raise UserError(
             f"{data.path} has another tokenizer than the artifact was trained with. Score on the data it was trained "
@@ -233,7 +235,6 @@ def score_artifact(
     windows, validation = windows or unpacked.windows, Validation(data)
     validation.holds(windows)
     validation.prove()
-    world = join_world(device)
     unpacked.model.to(world.device)
     stages = _scored(validation, unpacked, windows, unpacked.adapt if adapt else None, seconds=seconds, world=world)
     for event in stages:

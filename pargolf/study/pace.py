@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 
 from pargolf.core.budget import Clock
+from pargolf.core.devices import find_world
 from pargolf.core.events import Step
 from pargolf.core.spec import edit
-from pargolf.core.world import join_world
 from pargolf.data.folder import DataFolder
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, fit_to_data
@@ -31,7 +31,7 @@ def pace(recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *,
 def _seconds(recipe: Recipe, data: DataFolder, device: str | None) -> Iterator[float]:
     """What each of a few steps takes, the first left out; the next is taken when its seconds are asked for."""
     recipe = edit(fit_to_data(recipe, data), {"train.steps": STEPS + 1, "train.seconds": None})
-    world = join_world(device)
+    world = find_world(device)
     clock = Clock(time.process_time if world.device.type == "cpu" else time.perf_counter)
     model = recipe.model.build(1).to(world.device)
     training = Training(

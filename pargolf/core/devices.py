@@ -1,0 +1,74 @@
+"""Which device and which processes there are, checked before anything is computed; each fault is one line.
+
+`torchrun` describes its processes in the environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). Variables that a
+shell or a container left behind describe no world, and waiting for processes that nobody started would last minutes.
+"""
+
+import os
+import re
+
+import torch
+import torch.distributed as dist
+
+from pargolf.core.errors import UserError
+from pargolf.core.world import World, join_world
+
+_ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+
+
+def check_device(device: str | None) -> None:
+    """Raise `UserError` that says what there is, unless `device` is None or a device of this machine."""
+    if device is None or device == "cpu":
+        return
+    word = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if word and int(word[1] or 0) < count:
+        return
+    gpus = f" and cuda:0 to cuda:{count - 1}" if count > 1 else " and cuda" if count else " only"
+    raise UserError(f"There is no device '{device}' here: this machine has cpu{gpus}. Choose another --device.")
+
+
+def check_processes() -> None:
+    """Raise `UserError` where the environment describes several processes, and not where to find them."""
+    words = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
+    if words["WORLD_SIZE"] in ("", "1"):
+        return
+    said = " ".join(f"{name}={word}" for name, word in words.items() if word)
+    mend = "Start the processes with torchrun, or unset RANK and WORLD_SIZE."
+    if not all(word.isdecimal() and len(word) < 9 for word in words.values()):
+        raise UserError(f"{said} names no process of a group. {mend}")
+    if not int(words["RANK"]) < int(words["WORLD_SIZE"]):
+        raise UserError(f"{said}: there is no such process in a group of that size. {mend}")
+    missing = [name for name in _ADDRESS if not os.environ.get(name)]
+    if missing:
+        raise UserError(f"{said} without {' and '.join(missing)}: the other processes cannot be found. {mend}")
+
+
+def find_world(device: str | None = None) -> World:
+    """`join_world` after both checks; `device` may also be one of several GPUs, as `cuda:3`, for a world of one.
+
+    Raises `UserError` also where the other processes do not answer.
+    """
+    check_device(device)
+    check_processes()
+    size = int(os.environ.get("WORLD_SIZE") or "1")
+    if size > 1 and device is not None and ":" in device:
+        raise UserError(f"Each of {size} processes takes the GPU of its own rank. Say --device cuda, without a number.")
+    if size > 1 and device != "cpu" and torch.cuda.is_available() and _local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"This machine has {torch.cuda.device_count()} GPUs, and process {_local_rank()} has none. "
+            "Start as many processes as there are GPUs, or say --device cpu."
+        )
+    try:
+        world = join_world(device)
+    except (dist.DistError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"The other processes do not answer ({why}). Start all of them with torchrun.") from error
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    return world
+
+
+def _local_rank() -> int:
+    word = os.environ.get("LOCAL_RANK", "0")
+    return int(word) if word.isdecimal() else 0
