@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Step, Weighed
 from pargolf.core.files import write_bytes, write_json, write_text
@@ -86,6 +87,7 @@ def run_ablations(
     steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. `out/ablation.json` and its plots
     (`.svg`, `.png`) follow. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
     """
+    check_device(device)
     check_seeds(seeds)
     everything = {"": recipe, **variants}
     places = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Scored
 from pargolf.data.folder import DataFolder, open_data
@@ -64,6 +65,7 @@ def run_jobs(
     Raises `UserError` before anything runs where a folder holds another recipe or other data, and when it is
     interrupted; the same call then goes on.
     """
+    check_device(device)
     if jobs < 1:
         raise UserError("--jobs is at least 1.")
     held = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]

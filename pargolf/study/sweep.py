@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Validated
 from pargolf.core.spec import edit, parse_value, show
@@ -121,6 +122,7 @@ def run_sweep(
     `seed` is that of every run. Raises `UserError` on paths that do not exist or do not take such values, on a study
     of another recipe, other ranges or other data, and when it is interrupted; the same call then goes on.
     """
+    check_device(device)
     if not spans:
         raise UserError("Name at least one range, as 'train.optimizer[mlp.*].lr=log:0.005,0.05'.")
     if len({span.path for span in spans}) < len(spans):
