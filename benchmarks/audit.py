@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from pargolf.audit.batch import Range, audit_all, read_reports
-from pargolf.audit.verdict import ORDER
+from pargolf.audit.report import ORDER
 from pargolf.core.events import Progress
 
 # class: (parts of labels that belong to it, rules of which one must speak, the least status that counts as found)

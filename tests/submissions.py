@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from pargolf.audit import known
 from pargolf.audit.judge import audit
-from pargolf.audit.verdict import Report
+from pargolf.audit.read import validation_sets as known
+from pargolf.audit.report import Report
 
 RATIO = known.GOOD[0].ratio
 TRACK = "records/track_10min_16mb"

@@ -5,12 +5,12 @@ import subprocess
 
 import pytest
 
-from pargolf.audit.causal_rules import causality
-from pargolf.audit.code_rules import CODE_RULES
-from pargolf.audit.flow import Program
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.tree import Index
 from pargolf.audit.judge import audit
-from pargolf.audit.tree import Index
-from pargolf.audit.verdict import HOLD, SUSPECT
+from pargolf.audit.report import HOLD, SUSPECT
+from pargolf.audit.rules.causality import causality
+from pargolf.audit.rules.table import RULES
 
 HEAD = """
 import os, glob, torch
@@ -64,7 +64,7 @@ def program(body: str, restore: str = "pass") -> Program:
 
 
 def said(made: Program) -> set[tuple[str, str]]:
-    return {(hit.rule, hit.status) for rule in CODE_RULES for hit in rule.check(made)}
+    return {(hit.rule, hit.status) for rule in RULES if rule.code for hit in rule.code(made)}
 
 
 def test_training_and_scoring_alone_raise_nothing():

@@ -10,12 +10,12 @@ from scipy import stats as scipy_stats
 from submissions import RATIO, log_text, only_log, record, status, write
 from typer.testing import CliRunner
 
-from pargolf.audit import known
-from pargolf.audit.ground import Record
 from pargolf.audit.judge import audit, record_of
-from pargolf.audit.logs import read_log
+from pargolf.audit.read import validation_sets as known
+from pargolf.audit.read.logs import read_log
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
+from pargolf.audit.rules.rule import Record
 from pargolf.audit.stats import better_by, t_tail
-from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
 from pargolf.cli import app
 from pargolf.core.errors import UserError
 

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from submissions import CACHE, LEGAL, log_text, record, status
 
-from pargolf.audit.constants import UNKNOWN
-from pargolf.audit.flow import Program
+from pargolf.audit.code.newer_syntax import rewrite
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.script import read_code, text_of
+from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.judge import audit
-from pargolf.audit.logs import read_log
-from pargolf.audit.older import rewrite
-from pargolf.audit.unpack import read_code, text_of
-from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
+from pargolf.audit.read.logs import read_log
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
 
 # ---- reading
 

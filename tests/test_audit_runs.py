@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pargolf.audit.judge import audit
-from pargolf.audit.verdict import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
 from pargolf.core.errors import UserError
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pargolf.audit.facts import Facts, read_facts
-from pargolf.audit.foreign import _alarm
-from pargolf.audit.ground import Missing
+from pargolf.audit.code.script import read_code
 from pargolf.audit.judge import audit
-from pargolf.audit.sandbox import is_foreign, probe_script, smoke, try_script
-from pargolf.audit.source import open_target
-from pargolf.audit.unpack import read_code
-from pargolf.audit.verdict import FAIL, PASS
+from pargolf.audit.read.facts import Facts, read_facts
+from pargolf.audit.read.target import open_target
+from pargolf.audit.report import FAIL, PASS
+from pargolf.audit.rules.rule import Missing
+from pargolf.audit.sandbox.foreign import _alarm
+from pargolf.audit.sandbox.run import is_foreign, probe_script, smoke, try_script
 from pargolf.core.errors import UserError
 
 # A model in the field's habit: settings from the environment, CUDA everywhere, kernels that this machine lacks.
@@ -185,7 +185,7 @@ def test_the_alarm_ends_what_runs_too_long():
 
 def test_what_cannot_run_here_is_unchecked_not_blamed(tried, tmp_path, monkeypatch):
     """The hostile script's own answer: it raised at its top level, as a script that lacks something does."""
-    monkeypatch.setattr("pargolf.audit.sandbox.try_script", lambda *_, **__: tried["hostile"])
+    monkeypatch.setattr("pargolf.audit.sandbox.run.try_script", lambda *_, **__: tried["hostile"])
     missing = Missing()
     assert smoke(facts_of(tmp_path / "x", "import torch\nval = 1 / 0\n"), missing) == []
     assert any("could not be built" in text and "RuntimeError" in text for text in missing.unchecked), missing

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pargolf
+from pargolf.audit.code.script import read_code
 from pargolf.audit.judge import audit
-from pargolf.audit.unpack import read_code
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.evaluate.adapt_chunks import SGD

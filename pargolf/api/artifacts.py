@@ -6,7 +6,7 @@ from typing import Any
 
 from pargolf.api.events import last
 from pargolf.api.recipes import Found, recipe
-from pargolf.audit.sandbox import is_foreign, probe_script
+from pargolf.audit.sandbox.run import is_foreign, probe_script
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer

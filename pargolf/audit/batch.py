@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pargolf.audit.ground import Record
 from pargolf.audit.judge import judge
-from pargolf.audit.source import Repository
-from pargolf.audit.verdict import UNVERIFIABLE, Evidence, Report, RuleFinding
+from pargolf.audit.read.repository import Repository
+from pargolf.audit.report import UNVERIFIABLE, Evidence, Report, RuleFinding
+from pargolf.audit.rules.rule import Record
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.files import replacing

@@ -4,19 +4,20 @@ Each folder of the target is judged. A rule that raises is a bug of ours and mus
 so its name goes to `unchecked` with the error; nothing that was not checked counts as passed.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from pargolf.audit.code_rules import read_code_rules
-from pargolf.audit.consistency import contradictions
-from pargolf.audit.denominator import ratio_of
-from pargolf.audit.facts import Facts, read_facts
-from pargolf.audit.ground import Missing, Record, Surroundings
-from pargolf.audit.own_runs import is_run, judge_run
-from pargolf.audit.package_rules import scores_of
-from pargolf.audit.rules import RULES
-from pargolf.audit.sandbox import smoke
-from pargolf.audit.source import Folder, Submission, open_target
-from pargolf.audit.verdict import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
+from pargolf.audit.judge_code import judge_code
+from pargolf.audit.read.facts import Facts, read_facts
+from pargolf.audit.read.submission import Folder, Submission
+from pargolf.audit.read.target import open_target
+from pargolf.audit.report import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
+from pargolf.audit.rules.byte_denominator import ratio_of
+from pargolf.audit.rules.evidence import scores_of
+from pargolf.audit.rules.rule import Missing, Record, Rule, Surroundings
+from pargolf.audit.rules.table import BY_NAME, RULES
+from pargolf.audit.runs.checks import is_run, judge_run
+from pargolf.audit.sandbox.run import smoke
 from pargolf.core.errors import UserError
 
 
@@ -75,7 +76,8 @@ def judge(submission: Submission, *, record: Record | None = None, run: bool = F
     for name in submission.unjudged:
         missing.add(f"{name} was not judged: the head touches too many folders")
     track = submission.folders[0].track if submission.folders else None
-    return Report(submission.target, submission.head, track, tuple(findings), tuple(missing.unchecked))
+    said = tuple(_with_words(finding) for finding in findings)
+    return Report(submission.target, submission.head, track, said, tuple(missing.unchecked))
 
 
 def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, run: bool) -> list[RuleFinding]:
@@ -84,45 +86,44 @@ def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, ru
     facts = read_facts(folder)
     for note in facts.notes:
         missing.add(note)
-    found: list[RuleFinding] = []
+    findings: list[RuleFinding] = []
     for rule in RULES:
-        if folder.script_only and rule.name != "syntax":
-            missing.add(f"{rule.name}: a script alone has no {'logs or declared numbers'}")
-            continue
-        try:
-            found += rule.check(facts, context, missing)
-        except Exception as error:  # a bug of ours must not end the audit, nor pass for a verdict
-            missing.add(f"{rule.name}: the check failed ({type(error).__name__}: {error})")
-    found += _contradictions(facts, missing)
-    found += _read_code(facts, missing)
-    found += smoke(facts, missing) if run else []
+        if rule.facts is not None:
+            findings += _ask(rule, facts, context, missing)
+    findings += _judge_code(facts, missing)
+    findings += smoke(facts, missing) if run else []
     # What a log proves outweighs that the code was not caught at it.
-    spoken = {f.rule for f in found if f.status != PASS}
-    return [f for f in found if f.status != PASS or f.rule not in spoken]
+    spoken = {f.rule for f in findings if f.status != PASS}
+    return [f for f in findings if f.status != PASS or f.rule not in spoken]
 
 
-def _contradictions(facts: Facts, missing: Missing) -> list[RuleFinding]:
-    if facts.folder.script_only:
-        missing.add("consistency: a script alone has nothing to compare")
+def _ask(rule: Rule, facts: Facts, context: Surroundings, missing: Missing) -> list[RuleFinding]:
+    """What one rule finds in what the folder says."""
+    assert rule.facts is not None
+    if facts.folder.script_only and not rule.script_alone:
+        missing.add(f"{rule.name}: a script alone has no logs or declared numbers")
         return []
     try:
-        found = list(contradictions(facts))
-    except Exception as error:
-        missing.add(f"consistency: the check failed ({type(error).__name__}: {error})")
+        return list(rule.facts(facts, context, missing))
+    except Exception as error:  # a bug of ours must not end the audit, nor pass for a verdict
+        missing.add(f"{rule.name}: the check failed ({type(error).__name__}: {error})")
         return []
-    if not found and (facts.bpb is not None or facts.logs):
-        found.append(RuleFinding("consistency", PASS, "Every number that appears twice agrees."))
-    return found
 
 
-def _read_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
+def _judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
     try:
-        return read_code_rules(facts, missing)
+        return judge_code(facts, missing)
     except RecursionError:
         missing.add("the code rules: the script is nested too deeply to follow")
     except Exception as error:
         missing.add(f"the code rules: the check failed ({type(error).__name__}: {error})")
     return []
+
+
+def _with_words(finding: RuleFinding) -> RuleFinding:
+    """The same finding with its rule's words and source."""
+    rule = BY_NAME[finding.rule]
+    return replace(finding, words=rule.words, source=rule.source)
 
 
 def _placed(finding: RuleFinding, folder: str) -> RuleFinding:
@@ -133,4 +134,4 @@ def _placed(finding: RuleFinding, folder: str) -> RuleFinding:
         Evidence(e.file if e.file.startswith("records/") else f"{folder}/{e.file}", e.line, e.text)
         for e in finding.evidence
     )
-    return RuleFinding(finding.rule, finding.status, finding.summary, evidence, finding.numbers)
+    return replace(finding, evidence=evidence)

@@ -12,18 +12,15 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pargolf.audit.site_look import FILTER_SCRIPT, INDEX_CSS, VERDICT_CSS
-from pargolf.audit.verdict import FAIL, HOLD, ORDER, PASS, SUSPECT, UNVERIFIABLE
+from pargolf.audit.report import FAIL, MEANINGS, ORDER, PASS, SUSPECT
 from pargolf.core.files import write_text
 
 _WORSE_FIRST = tuple(reversed(ORDER))
-_MEANS = {
-    FAIL: "proven, by arithmetic or by the submission's own words",
-    SUSPECT: "read from code or log; a probe would prove it",
-    UNVERIFIABLE: "something is missing",
-    HOLD: "a person has to decide",
-    PASS: "every check that ran found nothing wrong",
-}
+
+
+def _asset(name: str) -> str:
+    """A file of style or script beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def write_site(
@@ -39,17 +36,17 @@ def write_site(
     """
     folder = Path(folder)
     (folder / "heads").mkdir(parents=True, exist_ok=True)
-    names = _names(reports)
+    names, style = _names(reports), _asset("site.css")
     order = sorted(range(len(reports)), key=lambda i: (len(names[i]), names[i]))
     for at, i in enumerate(order):
         before = names[order[at - 1]] if at else ""
         after = names[order[at + 1]] if at + 1 < len(order) else ""
         body = _trail(before, after) + _report(reports[i])
         heading = f"{_short(reports[i])}: {reports[i]['verdict']}"
-        write_text(folder / "heads" / f"{names[i]}.html", shell(body, title=heading, style=VERDICT_CSS))
+        write_text(folder / "heads" / f"{names[i]}.html", shell(body, title=heading, style=style))
     index = folder / "index.html"
     body = _index([reports[i] for i in order], [names[i] for i in order], title)
-    write_text(index, shell(body, title=title, style=VERDICT_CSS + INDEX_CSS))
+    write_text(index, shell(body, title=title, style=style + _asset("index.css")))
     return index
 
 
@@ -85,20 +82,19 @@ def _index(reports: Sequence[Mapping[str, Any]], names: Sequence[str], title: st
         if verdicts[v]
     )
     boxes = "".join(
-        f'<label class="{v}" title="{escape(_MEANS[v])}; double-click for these alone">'
+        f'<label class="{v}" title="{escape(MEANINGS[v])}; double-click for these alone">'
         f'<input type="checkbox" data-verdict="{v}" checked>'
         f'<span class="badge">{v}</span><span class="n">{verdicts[v]:,}</span></label>'
         for v in _WORSE_FIRST
     )
     rows = "\n".join(_row(report, name) for report, name in zip(reports, names))
     said = ", ".join(f"{v} {verdicts[v]:,}" for v in _WORSE_FIRST)
+    means = " ".join(f"{v}: {escape(MEANINGS[v])}." for v in _WORSE_FIRST)
     return f"""<header><h1>{escape(title)}</h1>
 <p>{len(reports):,} submissions, each judged without running any of it</p></header>
 <div class="share" role="img" aria-label="{said}">{share}</div>
 <fieldset class="kinds" aria-label="Verdicts">{boxes}</fieldset>
-<p class="means">FAIL is proven by arithmetic or by the submission's own words. SUSPECT is read from code or log and
-names the probe that would prove it. UNVERIFIABLE says what is missing. HOLD waits for a person. PASS means that every
-check that ran found nothing; what did not run is listed on each page.</p>
+<p class="means">{means} What did not run is listed on each page.</p>
 <div class="tools"><input id="word" type="search" placeholder="Search: #861, a folder, a word" aria-label="Search">
 <select id="rule" aria-label="Rule"><option value="">Any rule</option>{_options(rules)}</select>
 <select id="track" aria-label="Track"><option value="">Any track</option>{_options(tracks)}</select>
@@ -111,7 +107,7 @@ check that ran found nothing; what did not run is listed on each page.</p>
 {rows}
 </tbody></table>
 <p id="none" hidden>No submission fits. Take a filter away.</p>
-<script>{FILTER_SCRIPT}</script>"""
+<script>{_asset("filter.js")}</script>"""
 
 
 def _options(counts: Mapping[str, int]) -> str:
@@ -178,7 +174,7 @@ def _report(report: Mapping[str, Any]) -> str:
     folders = "".join(f"<li>{escape(path)}</li>" for path in _folders(report))
     return f"""<header><h1>{escape(_short(report))}</h1>
 <p>{escape(str(report["track"] or "no track"))}{head}</p></header>
-<p class="verdict {verdict}">{verdict}</p><p>{escape(_MEANS[verdict])}</p>
+<p class="verdict {verdict}">{verdict}</p><p>{escape(MEANINGS[verdict])}</p>
 {f'<ul class="plain mono">{folders}</ul>' if folders else ""}
 {_section("What is wrong" if verdict in (FAIL, SUSPECT) else "What to look at", "".join(_finding(f) for f in bad))}
 {_section("What passed", _plain([f"<b>{escape(f['rule'])}</b>{escape(f['summary'])}" for f in good]))}
@@ -203,10 +199,11 @@ def _finding(finding: Mapping[str, Any]) -> str:
         for name, value in finding["numbers"].items()
         if value is not None
     )
-    status = finding["status"]
+    status, words = finding["status"], finding.get("words", "")
     return (
         f'<div class="finding {status}"><h3><span class="badge">{status}</span>{escape(finding["rule"])}</h3>'
         f"<p>{_prose(finding['summary'])}</p>"
+        + (f'<p class="rule">{escape(words)} <span>{escape(finding.get("source", ""))}</span></p>' if words else "")
         + (f'<ul class="lines">{lines}</ul>' if lines else "")
         + (f'<dl class="numbers">{numbers}</dl>' if numbers else "")
         + "</div>"

@@ -8,6 +8,8 @@ the regularised incomplete beta function `I_x(v/2, 1/2)` at `x = v / (v + t^2)`,
 import math
 from collections.abc import Sequence
 
+NATS = 0.005
+
 
 def better_by(new: Sequence[float], old: Sequence[float], bar: float) -> float | None:
     """p that `old - new > bar` is chance; None with fewer than two new values, or no spread at all."""

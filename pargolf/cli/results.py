@@ -95,8 +95,9 @@ def audit(
     as_json: JsonOpt = False,
 ) -> None:
     """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes."""
-    from pargolf.audit import batch, judge, verdict
-    from pargolf.audit.show import render
+    from pargolf.audit import batch, judge
+    from pargolf.audit.report import ORDER, PASS
+    from pargolf.audit.terminal import render
 
     beaten = None if record is None else judge.record_of(record)
     if not every:
@@ -105,13 +106,13 @@ def audit(
             print(json.dumps(report.to_json(), ensure_ascii=False))
         else:
             console.print(render(report))
-        raise typer.Exit(0 if report.verdict == verdict.PASS else 2)
+        raise typer.Exit(0 if report.verdict == PASS else 2)
     if run:
         fail("--run executes one target's script at a time. Leave out --all.")
     wanted = None if prs is None else batch.Range.parse(prs)
     watch_run(batch.audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten))
     reports = batch.read_reports(out)
-    counts = {word: sum(line["verdict"] == word for line in reports) for word in reversed(verdict.ORDER)}
+    counts = {word: sum(line["verdict"] == word for line in reports) for word in reversed(ORDER)}
     console.print(
         f"{len(reports):,} judged: " + ", ".join(f"{n:,} {word}" for word, n in counts.items()) + f"  -> {out}"
     )

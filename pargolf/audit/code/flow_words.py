@@ -1,0 +1,51 @@
+"""The words by which scripts give away what flows: file names of the splits, losses, lookups, ways to bytes and back.
+
+Flow follows values and not names; where a value enters or changes its nature, a word of the library or of the published
+data says so, and these are the words.
+"""
+
+import builtins
+
+from pargolf.audit.code.tree import NONE, Labels
+
+LOSSES = frozenset({"cross_entropy", "nll_loss", "log_softmax", "linear_cross_entropy", "logsumexp"})
+GATHERS = frozenset({"append", "extend", "add_", "copy_", "put", "update"})
+LOOKUPS = frozenset({"gather", "index_select", "take", "get", "take_along_axis"})
+BYTES = frozenset({"frombuffer", "decompress", "read_bytes", "fromfile"})
+EXPONENTIALS = frozenset({"exp", "exp_", "exp2", "expm1"})
+_NAMED = {
+    **dict.fromkeys(("val_tokens", "val_files", "val_data", "all_val_tokens", "val_tokens_np"), frozenset({"VAL"})),
+    **dict.fromkeys(("train_files", "train_loader", "train_tokens"), frozenset({"TRAIN"})),
+}
+SILENT = frozenset({"len", "print", "log0", "log", "isinstance", "range"})
+BUILTINS = frozenset(dir(builtins)) | {"print", "log0", "log", "tqdm", "cdiv"}
+PLAIN_METHODS = GATHERS | {
+    *("to", "get", "pop", "index", "insert", "step", "zero_grad", "view", "reshape", "item", "write", "format", "join"),
+    *(
+        "fill_",
+        "load_state_dict",
+        "setdefault",
+        "remove",
+        "count",
+        "all_reduce",
+        "broadcast",
+        "add",
+        "discard",
+        "submit",
+    ),
+}
+
+
+def named_split(value: object) -> Labels:
+    """The split that a string names, by the file names of the published data."""
+    if isinstance(value, str) and len(value) < 200:
+        if "fineweb_val" in value or "val_*" in value or "_val_0" in value:
+            return frozenset({"VAL"})
+        if "fineweb_train" in value or "train_*" in value:
+            return frozenset({"TRAIN"})
+    return NONE
+
+
+def split_by_name(name: str) -> Labels:
+    """The names that every lineage keeps for its tokens, for scripts whose loader cannot be followed."""
+    return _NAMED.get(name, NONE)

@@ -1,0 +1,110 @@
+"""What a script would do, from its syntax tree alone: one reading of it under given settings.
+
+Three questions, each answered in a file of its own and without running a line: which value an expression has
+(`constants`), which statements can run (`reach`), and where validation tokens flow (`tables`, `labels`). The tree
+itself is indexed once (`tree`) and may be read under other settings again.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from pargolf.audit.code.count_tables import find_tables
+from pargolf.audit.code.flow import Flow
+from pargolf.audit.code.reach import Reach
+from pargolf.audit.code.tree import Function, Index, Labels
+from pargolf.audit.code.values import Constants
+
+
+class Program:
+    """A script under one environment.
+
+    Args:
+        index: the module's syntax tree, indexed, or the bare tree.
+        env: environment variables that are set; everything else takes the script's own default.
+        any_word: whether a variable that holds a word, such as a mode, may hold any.
+        also: functions that are known to have run although nothing calls them.
+    """
+
+    def __init__(
+        self,
+        index: Index | ast.Module,
+        env: dict[str, str],
+        *,
+        any_word: bool = False,
+        also: frozenset[str] = frozenset(),
+    ) -> None:
+        self.index = index = Index(index) if isinstance(index, ast.Module) else index
+        self.parents, self.children, self.classes = index.parents, index.children, index.classes
+        scopes = _copied(index.definitions)
+        self._scopes = scopes
+        self.module, self.functions = scopes[0], scopes[1:]
+        self.by_name: dict[str, list[Function]] = defaultdict(list)
+        for function in self.functions:
+            self.by_name[function.name].append(function)
+        self.attribute_sources = {
+            name: [(scopes[place], value) for place, value in found] for name, found in index.attributes.items()
+        }
+        constants = Constants(self.module, self.by_name, self.attribute_sources, index.shared, env, any_word=any_word)
+        reach = Reach(index, scopes, self.by_name, constants, also)
+        self.live = reach.live
+        self.tables = find_tables(index, scopes, self.live)
+        self._flow = Flow(index, scopes, reach, self.attribute_sources, self.tables)
+        self.value, self.callees = constants.value, reach.callees
+        self.labels, self.known, self.own_labels = self._flow.labels, self._flow.known, self._flow.own
+        self.below = index.below
+        self.near: dict[tuple[int, int], Labels] = {}
+        self.binds: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.AST]]]] = {}
+
+    def of(self, node: ast.expr, function: Function | None = None) -> Labels:
+        """What an expression holds, parameters resolved."""
+        function = function or self.function_of(node)
+        return self.known(self.labels(node, function), function)
+
+    def function_of(self, node: ast.AST) -> Function:
+        """The function whose body holds `node`."""
+        return self._scopes[self.index.place.get(node, 0)]
+
+    def own_nodes(self, function: Function) -> list[ast.AST]:
+        """Nodes of a function's body, without those of functions inside it."""
+        return self.index.own_nodes(function.node)
+
+    def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
+        """Nodes that enclose `node`, nearest first."""
+        parents = self.parents
+        while node in parents:
+            node = parents[node]
+            yield node
+
+    def live_of(self, *kinds: type[ast.AST]) -> list[Any]:
+        """Live nodes of some kinds: kind by kind, each in the order of the text."""
+        return [node for kind in kinds for node in self._by_kind.get(kind, ())]
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[ast.AST]]:
+        found: dict[type, list[ast.AST]] = defaultdict(list)
+        for node in self.live:
+            found[type(node)].append(node)
+        return found
+
+    @cached_property
+    def watchers(self) -> set[Function]:
+        """Functions that watch layers through forward hooks."""
+        hooks = [n for n in self.index.order if isinstance(n, ast.Attribute) and n.attr.startswith("register_forward")]
+        return {self.function_of(n) for n in hooks}
+
+    @cached_property
+    def live_text(self) -> str:
+        """All strings of live code."""
+        return "\n".join(n.value for n in self.live_of(ast.Constant) if isinstance(n.value, str))
+
+
+def _copied(definitions: list[Function]) -> list[Function]:
+    """The index's functions, fresh, so that what one reading learns of them is not seen by another."""
+    made: dict[int, Function] = {}
+    for old in definitions:
+        parent = made[id(old.parent)] if old.parent is not None else None
+        made[id(old)] = Function(old.node, old.name, old.owner, parent, old.params, old.defaults, old.assigned)
+    return list(made.values())

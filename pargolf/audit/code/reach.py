@@ -1,0 +1,241 @@
+"""Which statements can run: from the module's top level, along calls and references, past tests whose value is known.
+
+What follows an unconditional `return` or `raise` is dead, and so is the arm of `if` or `x if t else y` that the
+settings rule out. A function wakes when live code mentions its name, in whatever way, since it may be passed on as a
+value; a class wakes its special methods. Calls are bound to the functions they may mean, and only live ones count.
+"""
+
+import ast
+
+from pargolf.audit.code.tree import Function, Index, Site, argument_for, dotted, note_assignment
+from pargolf.audit.code.values import UNKNOWN, Constants
+
+_ROUNDS = 3
+_ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_CLASS_WAKES = ("forward", "step", "backward", "setup_context")
+
+
+class Reach:
+    """Live nodes and live calls of a script under its settings.
+
+    Args:
+        index: the script's tree.
+        scopes: its functions in the index's order, the module first.
+        by_name: those functions by name.
+        constants: the values that decide tests.
+        also: functions that are known to have run although nothing calls them.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        scopes: list[Function],
+        by_name: dict[str, list[Function]],
+        constants: Constants,
+        also: frozenset[str],
+    ) -> None:
+        self.index, self.scopes, self.by_name, self.constants, self.also = index, scopes, by_name, constants, also
+        self.live: dict[ast.AST, None] = {}
+        self._called: dict[ast.Call, list[Function]] = {}
+        # What a call passes decides tests inside the called function, which decide what is called.
+        for _ in range(_ROUNDS - 1):
+            before = self.live
+            self._reach()
+            if not self._bind_parameters() and before.keys() == self.live.keys():
+                break
+        else:
+            self._reach()
+
+    def callees(self, call: ast.Call) -> list[Function]:
+        """User functions that a call may mean: by name, as a method, or through a wrapper such as torch.compile."""
+        found = self._called.get(call)
+        if found is None:
+            found = self._called[call] = self._find_callees(call.func)
+        return found
+
+    def _find_callees(self, function: ast.expr) -> list[Function]:
+        if isinstance(function, ast.Name):
+            if function.id in self.index.classes:
+                return [f for f in self.by_name.get("__init__", ()) if f.owner == function.id]
+            return [f for f in self.by_name.get(function.id, ()) if f.owner is None]
+        if isinstance(function, ast.Attribute):
+            methods = [f for f in self.by_name.get(function.attr, ()) if f.owner is not None]
+            return methods if len(methods) <= 6 and function.attr not in ("forward", "step", "backward") else []
+        return []
+
+    def _reach(self) -> None:
+        self.live = {}
+        for function in self.scopes:
+            function.live = False
+            function.calls = []
+        self.constants.forget()
+        self._names: set[str] = set(self.also)
+        self._enter(self.scopes[0])
+        for function in self.scopes:
+            if isinstance(function.node, ast.Lambda):
+                function.live = True
+        waiting = True
+        while waiting:
+            waiting = False
+            for name in sorted(self._names & self.by_name.keys()):
+                for function in self.by_name[name]:
+                    if not function.live:
+                        self._enter(function)
+                        waiting = True
+        self._find_calls()
+
+    def _enter(self, function: Function) -> None:
+        function.live = True
+        body = function.node.body
+        if isinstance(body, list):
+            self._block(body, function)
+        else:
+            self._mark(body, function)
+
+    def _block(self, body: list[ast.stmt], function: Function) -> bool:
+        """Walk live statements; True when the block never falls through."""
+        return any(self._statement(statement, function) for statement in body)
+
+    def _statement(self, statement: ast.stmt, function: Function) -> bool:
+        self.live[statement] = None
+        if isinstance(statement, ast.If):
+            return self._if(statement, function)
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for expression in (*statement.decorator_list, *statement.args.defaults):
+                self._mark(expression, function)
+        elif isinstance(statement, ast.ClassDef):
+            for expression in statement.bases:
+                self._mark(expression, function)
+            self._block(statement.body, function)
+        elif isinstance(statement, (ast.For, ast.AsyncFor)):
+            self._mark(statement.iter, function)
+            if not self._empty(statement.iter, function):
+                self._block(statement.body, function)
+                self._block(statement.orelse, function)
+        elif isinstance(statement, ast.While):
+            self._mark(statement.test, function)
+            test = self.constants.value(statement.test, function)
+            if test is UNKNOWN or test:
+                self._block(statement.body, function)
+                self._block(statement.orelse, function)
+        elif isinstance(statement, (ast.With, ast.AsyncWith)):
+            for item in statement.items:
+                self._mark(item.context_expr, function)
+            return self._block(statement.body, function)
+        elif isinstance(statement, (ast.Try, ast.TryStar)):
+            return self._try(statement, function)
+        else:
+            self._mark(statement, function)
+        return isinstance(statement, _ENDS)
+
+    def _try(self, statement: ast.Try | ast.TryStar, function: Function) -> bool:
+        ended = self._block(statement.body, function)
+        for handler in statement.handlers:
+            self.live[handler] = None
+            self._block(handler.body, function)
+        self._block(statement.orelse, function)
+        return self._block(statement.finalbody, function) or (ended and not statement.handlers)
+
+    def _if(self, statement: ast.If, function: Function) -> bool:
+        self._mark(statement.test, function)
+        test = self.constants.value(statement.test, function)
+        if test is UNKNOWN:
+            ended = self._block(statement.body, function)
+            return self._block(statement.orelse, function) and ended and bool(statement.orelse)
+        return self._block(statement.body if test else statement.orelse, function)
+
+    def _empty(self, iterable: ast.expr, function: Function) -> bool:
+        """Whether a loop over `range(0)` never runs."""
+        if isinstance(iterable, ast.Call) and dotted(iterable.func) == "range" and len(iterable.args) == 1:
+            count = self.constants.value(iterable.args[0], function)
+            return isinstance(count, (int, float)) and count <= 0
+        return False
+
+    def _mark(self, node: ast.AST, scope: Function) -> None:
+        """Everything in a live expression or simple statement is live, but the arms of a decided `x if t else y`."""
+        index = self.index
+        if not index.branches(node):
+            self.live.update(dict.fromkeys(index.below(node)))
+            names, classes = index.mentioned(node)
+            self._names |= names
+            for name in classes:
+                self._want_class(name)
+            return
+        self.live[node] = None
+        if isinstance(node, ast.Lambda):
+            self._mark(node.body, self.scopes[index.place[node.body]])
+            return
+        if isinstance(node, ast.Attribute):
+            self._names.add(node.attr)
+        elif isinstance(node, ast.IfExp):
+            test = self.constants.value(node.test, scope)
+            if test is not UNKNOWN:
+                self._mark(node.test, scope)
+                self._mark(node.body if test else node.orelse, scope)
+                return
+        elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+            for i, value in enumerate(node.values):
+                self._mark(value, scope)
+                known = self.constants.value(value, scope)
+                if known is not UNKNOWN and not known and i + 1 < len(node.values):
+                    break
+            return
+        for child in index.children[node]:
+            self._mark(child, scope)
+
+    def _want_class(self, name: str) -> None:
+        for statement in self.index.classes[name].body:
+            if isinstance(statement, ast.FunctionDef) and (
+                statement.name.startswith("__") or statement.name in _CLASS_WAKES
+            ):
+                self._names.add(statement.name)
+
+    def _find_calls(self) -> None:
+        """Bind live calls, and keep of the assignments those that can run."""
+        self.constants.forget()
+        index, live = self.index, self.live
+        self.live = live = {node: None for node in index.order if node in live}
+        for function in self.scopes:
+            if function.live:
+                function.assigned = {k: v for k, v in function.assigned.items() if "." in k}
+        for call in index.calls:
+            if call in live:
+                caller = self.scopes[index.place[call]]
+                for callee in self.callees(call):
+                    callee.calls.append(Site(caller, call, callee))
+        for node in index.binders:
+            if node in live:
+                note_assignment(node, self.scopes[index.place[node]].assigned)
+        for node in index.bound_later:
+            if (scope := self.scopes[index.place[node]]).live:
+                note_assignment(node, scope.assigned)
+
+    def _bind_parameters(self) -> bool:
+        """Give each parameter its value when every live call agrees on one; True when any of them is new."""
+        bound: dict[Function, dict[str, object]] = {}
+        for function in self.scopes[1:]:
+            values: dict[str, object] = {}
+            for name in function.params if function.calls else ():
+                if name == "self":
+                    continue
+                first = self._passed(function.calls[0], name)
+                if first is UNKNOWN:
+                    continue
+                others = (self._passed(site, name) for site in function.calls[1:])
+                if all(type(v) is type(first) and v == first for v in others):
+                    values[name] = first
+            bound[function] = values
+        changed = False
+        for function, values in bound.items():
+            kept = {k: v for k, v in values.items() if k not in function.assigned}
+            changed = changed or kept != function.values
+            function.values = kept
+        return changed
+
+    def _passed(self, site: Site, name: str) -> object:
+        expression = argument_for(site.call, site.callee, name)
+        if expression is not None:
+            return self.constants.value(expression, site.caller)
+        if any(isinstance(a, ast.Starred) for a in site.call.args) or any(k.arg is None for k in site.call.keywords):
+            return UNKNOWN
+        return self.constants.value(site.callee.defaults.get(name), self.scopes[0])

@@ -1,0 +1,121 @@
+"""Read code without running it: bytes to text and a syntax tree, self-extracting scripts to what they hold.
+
+Source is parsed as bytes, so that a byte-order mark or a coding line means what Python would make of it. Syntax newer
+than the running Python (PEP 701 f-strings, PEP 695 type parameters) is rewritten line for line into what `ast` can
+hold. The packed file is what counts as bytes of code, the unpacked text is what the rules read.
+"""
+
+import ast
+import io
+import tokenize
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from pargolf.audit.code.newer_syntax import Unreadable, rewrite
+from pargolf.audit.code.tree import Index
+from pargolf.audit.code.unpack import inner_script
+
+MOST_CODE = 4_000_000
+MOST_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Code:
+    """One script as the rules see it.
+
+    `text` is what is inside, `tree` its syntax or None with `error` and `error_line`; `proven` says that the error
+    holds in every Python; `packed` how many times it was unpacked; `note` what could not be done.
+    """
+
+    path: str
+    text: str
+    tree: ast.Module | None
+    size: int
+    packed: int = 0
+    error: str = ""
+    error_line: int = 0
+    proven: bool = False
+    note: str = ""
+
+    def line(self, number: int) -> str:
+        """The text of one line, counted from 1."""
+        lines = self.lines
+        return lines[number - 1].strip()[:240] if 0 < number <= len(lines) else ""
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """All lines."""
+        return self.text.splitlines()
+
+    @cached_property
+    def index(self) -> Index:
+        """The syntax tree, indexed once for every reading. Raises `RecursionError` on what nests too deeply."""
+        assert self.tree is not None
+        return Index(self.tree)
+
+    @cached_property
+    def strings(self) -> str:
+        """Every string of the script, a line each."""
+        nodes = self.index.order if self.tree is not None else ()
+        return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
+
+
+def read_code(path: str, data: bytes) -> Code:
+    """Parse a script's bytes, and unpack it as long as it is only a wrapper around another script."""
+    if len(data) > MOST_CODE:
+        return Code(path, "", None, len(data), error=f"{len(data):,} bytes is more code than is read ({MOST_CODE:,})")
+    code = _parse(path, data, len(data), 0)
+    for depth in range(1, MOST_DEPTH + 1):
+        if code.tree is None:
+            return code
+        inner, note = inner_script(code.text, code.tree)
+        if inner is None:
+            return replace(code, note=note) if note else code
+        code = _parse(path, inner, len(data), depth)
+    return code
+
+
+def text_of(data: bytes) -> str:
+    """Text of bytes in whatever encoding: by a byte-order mark, as UTF-16 if every second is 0, else as UTF-8."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    if data.startswith(b"\xef\xbb\xbf"):
+        return data.decode("utf-8-sig", "replace")
+    if data[1:400:2].count(0) > len(data[1:400:2]) // 2:
+        return data.decode("utf-16-le", "replace")
+    return data.decode("utf-8", "replace")
+
+
+def _parse(path: str, data: bytes, size: int, packed: int) -> Code:
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        return Code(path, text_of(data), None, size, packed, error=f"not Python source: {error}", proven=True)
+    text = text.removeprefix("\ufeff")
+    if "\0" in text:
+        return Code(path, text, None, size, packed, error="source holds null bytes", proven=True)
+    first = _tree(text)
+    if isinstance(first, ast.Module):
+        return Code(path, text, first, size, packed)
+    error_text, line = first
+    try:
+        second = _tree(rewrite(text))
+    except (Unreadable, RecursionError):
+        second = first
+    if isinstance(second, ast.Module):
+        return Code(path, text, second, size, packed, note="uses syntax of Python 3.12 or later")
+    proven = not error_text.startswith("could not be parsed")
+    return Code(path, text, None, size, packed, error=error_text, error_line=line, proven=proven)
+
+
+def _tree(text: str) -> ast.Module | tuple[str, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text)
+        except SyntaxError as error:
+            return error.msg, error.lineno or 0
+        except (RecursionError, ValueError, MemoryError) as error:
+            return f"could not be parsed ({type(error).__name__})", 0

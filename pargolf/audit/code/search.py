@@ -1,0 +1,194 @@
+"""How the rules on code look around in a program: updates, losses, what is reported, what was assigned last."""
+
+import ast
+from collections.abc import Iterator
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.tree import Function, dotted
+
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
+STORES = ("add_", "append", "extend", "copy_", "index_add_", "scatter_add_", "index_copy_", "masked_scatter_", "put_")
+
+
+def updates(program: Program) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """Live calls that compute gradients, with the loss they differentiate."""
+    for node in program.live_of(ast.Call):
+        if isinstance(node.func, ast.Attribute):
+            if node.func.attr == "backward" and node.func.attr not in program.by_name:
+                yield node, node.func.value
+            elif (
+                node.func.attr == "grad"
+                and node.args
+                and len(node.args) > 1
+                and dotted(node.func).endswith("autograd.grad")
+            ):
+                yield node, node.args[0]
+
+
+def is_loss(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression holds a loss of validation tokens."""
+    labels = program.of(node, function)
+    return "VAL" in labels and "LOSS" in labels
+
+
+def is_reported(program: Program, root: str, function: Function) -> bool:
+    """Whether what a name gathers leaves the function: returned, kept on an object, or gathered at the top."""
+    if root in function.params or root not in function.assigned or function.name in ("main", "<module>"):
+        return True
+    if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in program.own_nodes(function)):
+        return True
+    names: set[str] = set()
+    feeds: dict[str, set[str]] = {}
+    for node in program.own_nodes(function):
+        if node not in program.live:
+            continue
+        if isinstance(node, ast.Return) and node.value is not None:
+            names |= names_in(node.value)
+        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Attribute):
+                    names |= names_in(node.value)
+                for name in names_in(target):
+                    feeds.setdefault(name, set()).update(names_in(node.value))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
+            name = root_of(node.func.value)
+            feeds.setdefault(name, set()).update(*(names_in(a) for a in node.args))
+    waiting = list(names)
+    while waiting:
+        for name in feeds.get(waiting.pop(), set()) - names:
+            names.add(name)
+            waiting.append(name)
+    return root in names
+
+
+def live_below(program: Program, node: ast.AST) -> Iterator[ast.AST]:
+    """Live nodes below a node, without the bodies of functions."""
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        if at in program.live or isinstance(at, (ast.comprehension, ast.keyword, ast.withitem)):
+            yield at
+        if not isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            stack.extend(program.children.get(at, ()))
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """Plain names that a tree mentions."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def root_of(node: ast.AST) -> str:
+    """The name that a target goes back to, `self.x` kept whole; empty when there is none."""
+    while isinstance(node, (ast.Subscript, ast.Attribute, ast.Starred)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            return f"self.{node.attr}"
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> frozenset[str]:
+    """`VAL` and `TRAIN` labels of an expression by the assignments nearest before `at`, not by all of the function's.
+
+    Scripts reuse `x`, `y` and `loss` for both splits within one long function; here each use sees only what was
+    assigned last on the way to it.
+    """
+    key = (id(node), id(at))
+    if key in program.near:
+        return program.near[key]
+    program.near[key] = frozenset()  # what depends on itself adds nothing
+    function = program.function_of(at)
+    out: frozenset[str] = frozenset()
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, ast.Name):
+            found = last_binding(program, part.id, at, function) if depth < 8 else None
+            if found is None:
+                out |= program.of(part, function)
+            for value, place in found or ():
+                out |= nearby(program, value, place, depth + 1)
+        else:
+            if isinstance(part, (ast.Attribute, ast.Constant)):
+                out |= program.own_labels(part)
+            stack.extend(c for c in program.children.get(part, ()) if not isinstance(part, ast.Lambda))
+    program.near[key] = out & {"VAL", "TRAIN"}
+    return program.near[key]
+
+
+def last_binding(program: Program, name: str, at: ast.AST, function: Function) -> list[tuple[ast.expr, ast.AST]] | None:
+    """The values that the nearest statement before `at` gives a name, or None when the function's start is reached."""
+    below = at
+    for above in program.ancestors(at):
+        for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
+            if isinstance(block, list) and below in block:
+                for statement in reversed(block[: block.index(below)]):
+                    held = _bound(program, statement).get(name)
+                    if held:
+                        return held
+        if isinstance(above, (ast.For, ast.AsyncFor)) and name in names_in(above.target):
+            return [(above.iter, above)]
+        if above is function.node:
+            return None
+        below = above
+    return None
+
+
+def _bound(program: Program, statement: ast.stmt) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
+    """Names that a live statement gives a value, with the values; remembered, since every later use asks."""
+    found = program.binds.get(statement)
+    if found is not None:
+        return found
+    found = program.binds[statement] = {}
+    for node in live_below(program, statement):
+        pairs: list[tuple[ast.expr, ast.expr]] = []
+        if isinstance(node, ast.Assign):
+            pairs = [pair for target in node.targets for pair in _paired(target, node.value)]
+        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and node.value is not None:
+            pairs = [(node.target, node.value)]
+        elif isinstance(node, (ast.For, ast.AsyncFor)):
+            pairs = [(node.target, node.iter)]
+        for target, value in pairs:
+            for name in names_in(target):
+                found.setdefault(name, []).append((value, node))
+    return found
+
+
+def _paired(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """`a, b = x, y` as two assignments."""
+    several = isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))
+    elements, values = getattr(target, "elts", []), getattr(value, "elts", [])
+    if several and len(elements) == len(values):
+        return [pair for t, v in zip(elements, values) for pair in _paired(t, v)]
+    return [(target, value)]
+
+
+def is_validation(program: Program, call: ast.Call, loss: ast.expr) -> bool:
+    """Whether an update learns from validation tokens and not, by what was assigned last, from training ones."""
+    labels = program.of(loss, program.function_of(call))
+    if "VAL" in labels and "TRAIN" in labels:
+        labels = nearby(program, loss, call)
+    return "VAL" in labels and "TRAIN" not in labels
+
+
+def library_module(value: ast.expr) -> bool:
+    """Whether a value is a fresh module of the library, such as `nn.Linear(8, 8).to(device)`."""
+    while (
+        isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Call)
+    ):
+        value = value.func.value
+    return isinstance(value, ast.Call) and dotted(value.func).removeprefix("torch.").startswith("nn.")
+
+
+def calibrates(program: Program, call: ast.Call, split: str) -> bool:
+    """Whether a call hands data of one split, and not of the other, to a function that watches layers through hooks."""
+    # A scorer may watch layers too; what it returns is a loss, a calibrator's statistics are none.
+    watches = any(
+        callee in program.watchers and "LOSS" not in program.known(callee.returns, callee)
+        for callee in program.callees(call)
+    )
+    if not watches:
+        return False
+    held = [*call.args, *(k.value for k in call.keywords)]
+    labels = frozenset().union(*(nearby(program, a, call) for a in held)) if held else frozenset()
+    return split in labels and len(labels & {"TRAIN", "VAL"}) == 1

@@ -1,0 +1,184 @@
+"""Judge what a script does: dataflow and reachability, never names alone.
+
+The script is read three times: as it ran, on eight processes, and with every switch open. What the first reading finds
+is SUSPECT and names the probe that would prove it. A place that only the later readings give is `latent` and names the
+settings that reach it, unless the log shows a line that only that code prints.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.script import Code
+from pargolf.audit.code.switches import guards, sleeping, switches
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.read.facts import EIGHT, Facts
+from pargolf.audit.read.logs import Line
+from pargolf.audit.report import PASS, SUSPECT, Evidence, RuleFinding
+from pargolf.audit.rules.rule import Hit, Missing
+from pargolf.audit.rules.table import RULES
+
+_LOGGERS = ("print", "log", "log0", "log_fn", "info", "logger", "_log", "log_func", "logf")
+
+
+def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
+    """Run every check of code on the main script as it ran, on eight processes, and with every switch open."""
+    reads = sorted((rule for rule in RULES if rule.reads_code), key=lambda rule: rule.name)
+    why, code = _unread(facts), facts.main
+    if why or code is None:
+        for rule in reads:
+            missing.add(f"{rule.name}: {why}")
+        return []
+    here = Program(code.index, facts.environment)
+    hits = {hit.key: hit for hit in _hits(here)}
+    if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
+        hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
+    findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
+    findings += _latent(code, facts.environment, hits, here, facts)
+    spoken = {f.rule for f in findings}
+    return findings + [RuleFinding(rule.name, PASS, rule.passes) for rule in reads if rule.name not in spoken]
+
+
+def _unread(facts: Facts) -> str:
+    """Why the script cannot be judged by its code, or nothing."""
+    code = facts.main
+    if code is None or code.tree is None:
+        return "there is no script that could be read"
+    if code.note.startswith(("a long", "a packed")):
+        return f"{code.path} holds code that could not be unpacked"
+    if "val" not in code.text:
+        return f"{code.path} does not mention validation data; another file may score"
+    return ""
+
+
+def _hits(program: Program) -> list[Hit]:
+    return [hit for rule in RULES if rule.code is not None for hit in rule.code(program)]
+
+
+def _finding(code: Code, hit: Hit, facts: Facts) -> RuleFinding:
+    line = getattr(hit.node, "lineno", 0)
+    evidence = [Evidence(code.path, line, code.line(line))]
+    where = " (line numbers are those of the unpacked script)" if code.packed else ""
+    logged = next((log.prequant for log in facts.own_logs or facts.logs if log.prequant), None)
+    if logged is not None and hit.rule == "ttt_order":
+        evidence.append(Evidence(logged.file, logged.number, logged.text))
+    return RuleFinding(hit.rule, hit.status, f"{hit.summary} {hit.probe}{where}", tuple(evidence))
+
+
+# ---- other settings
+
+
+def _latent(
+    code: Code, own: dict[str, str], hits: dict[tuple[str, int], Hit], here: Program, facts: Facts
+) -> Iterator[RuleFinding]:
+    """What is off in the reported run but on elsewhere: on eight processes, or when a switch is turned."""
+    assert code.tree is not None
+    seen = set(hits)
+    if own.get("WORLD_SIZE") != "8":
+        eight = Program(code.index, EIGHT)
+        for hit in _hits(eight):
+            if hit.key not in seen and hit.status == SUSPECT:
+                seen.add(hit.key)
+                yield _latent_finding(code, hit, SUSPECT, f"on 8 processes (the log shows {own.get('WORLD_SIZE')})")
+    if not sleeping(here):
+        return
+    turned = {name: "1" for name in switches(code.tree) if own.get(name, "0") in ("0", "", "false")}
+    opened = Program(code.index, {**own, **turned}, any_word=True)
+    for hit in _hits(opened):
+        if hit.key not in seen and hit.status == SUSPECT:
+            seen.add(hit.key)
+            ran = _printed(here, opened, hit.node, facts)
+            if ran is not None:
+                line = getattr(hit.node, "lineno", 0)
+                places = (Evidence(code.path, line, code.line(line)), Evidence(ran.file, ran.number, ran.text))
+                text = f"{hit.summary} It is off by default, but the log shows that it ran. {hit.probe}"
+                yield RuleFinding(hit.rule, hit.status, text, places)
+                continue
+            names = guards(opened, hit.node)
+            yield _latent_finding(
+                code, hit, PASS, f"with {' or '.join(sorted(names)[:3])} set" if names else "with other settings"
+            )
+    yield from _uncalled(code, {**own, **turned}, seen, opened, facts)
+
+
+def _uncalled(
+    code: Code, env: dict[str, str], seen: set[tuple[str, int]], opened: Program, facts: Facts
+) -> Iterator[RuleFinding]:
+    """Hits in functions that nothing in the script calls, but whose lines stand in the log: it ran another version."""
+    assert code.tree is not None
+    ran: dict[str, Line] = {}
+    for function in opened.functions:
+        if not function.live and function.owner is None:
+            said = _logged(opened, list(_log_words(function.node)), facts)
+            if said is not None:
+                ran[function.name] = said
+    if not ran:
+        return
+    program = Program(code.index, env, any_word=True, also=frozenset(ran))
+    for hit in _hits(program):
+        name = program.function_of(hit.node).name
+        if hit.key not in seen and hit.status == SUSPECT and name in ran:
+            line = getattr(hit.node, "lineno", 0)
+            shown = Evidence(ran[name].file, ran[name].number, ran[name].text)
+            text = f"{hit.summary} The committed script never calls it, but the log shows that it ran. {hit.probe}"
+            yield RuleFinding(hit.rule, hit.status, text, (Evidence(code.path, line, code.line(line)), shown))
+
+
+def _latent_finding(code: Code, hit: Hit, status: str, when: str) -> RuleFinding:
+    line = getattr(hit.node, "lineno", 0)
+    text = (
+        f"Off in the reported run; it fires {when}: {hit.rule}: {hit.summary[:1].lower()}{hit.summary[1:]} {hit.probe}"
+    )
+    return RuleFinding("latent", status, text, (Evidence(code.path, line, code.line(line)),))
+
+
+def _printed(here: Program, opened: Program, node: ast.AST, facts: Facts) -> Line | None:
+    """A log line that only code around `node`, dead under the settings we know, can have printed."""
+    words: list[str] = []
+    seen: set[Function] = set()
+
+    def climb(at: ast.AST, function: Function) -> None:
+        dead = at
+        for above in opened.ancestors(at):
+            if above in here.live or above is function.node or isinstance(above, ast.Module):
+                break
+            dead = above
+        region = function.node if _is_dead(here, function) else dead
+        words.extend(_log_words(region))
+        if _is_dead(here, function) and function not in seen and len(seen) < 12:
+            seen.add(function)
+            for site in function.calls:
+                climb(site.call, site.caller)
+
+    climb(node, opened.function_of(node))
+    return _logged(here, words, facts)
+
+
+def _logged(here: Program, words: Sequence[str], facts: Facts) -> Line | None:
+    """The first log line that begins with one of the words, if no live code holds that word."""
+    if not words:
+        return None
+    live = here.live_text
+    wanted = [w for w in dict.fromkeys(words) if w not in live]
+    for log in facts.own_logs:
+        for line in log.lines:
+            if any(line.text.startswith(w) for w in wanted):
+                return line
+    return None
+
+
+def _is_dead(here: Program, function: Function) -> bool:
+    return next((not f.live for f in here.functions if f.node is function.node), False)
+
+
+def _log_words(region: ast.AST) -> Iterator[str]:
+    """What the log calls of a piece of code begin their lines with."""
+    for node in ast.walk(region):
+        if isinstance(node, ast.Call) and node.args and dotted(node.func).split(".")[-1] in _LOGGERS:
+            first = node.args[0]
+            part = first.values[0] if isinstance(first, ast.JoinedStr) and first.values else first
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                word = part.value.strip()
+                if len(word) >= 8 and re.search(r"[a-z]{4}", word):
+                    yield word

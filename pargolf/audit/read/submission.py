@@ -1,0 +1,84 @@
+"""What a submission is made of: folders of files, each with its size and a way to read it.
+
+Nothing is executed and nothing is checked out. Reading is bounded: a file above `MOST_BYTES` has a size but no content.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+MOST_BYTES = 24_000_000
+MOST_FILES = 5_000
+MOST_FOLDERS = 8
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: its path inside the folder, its size in bytes, and how to read it (None when it cannot be read)."""
+
+    path: str
+    size: int
+    fetch: Callable[[], bytes | None] = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def suffix(self) -> str:
+        """Lower-case extension with its dot."""
+        return PurePosixPath(self.path).suffix.lower()
+
+    @property
+    def readable(self) -> bool:
+        """Whether its size lets it be read."""
+        return self.size <= MOST_BYTES
+
+    def read(self) -> bytes | None:
+        """Its bytes, or None when it is too large or absent from the snapshot."""
+        return self.fetch() if self.readable else None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One submission: the folder's path as shown to people, its track (None when unknown) and its files.
+
+    `elsewhere` holds scripts and logs that the same head puts outside every folder: read only for what a folder lacks.
+    """
+
+    path: str
+    track: str | None
+    files: tuple[File, ...]
+    script_only: bool = False
+    elsewhere: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a target holds: the head's hash for a git ref, the folders to judge, the files outside any folder."""
+
+    target: str
+    head: str | None
+    folders: tuple[Folder, ...]
+    outside: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
+
+
+def track_of(path: str) -> str | None:
+    """The track that a path names: `10min_16mb`, `non_record_16mb`, another `track_*`, or None."""
+    return next((p.removeprefix("track_") for p in PurePosixPath(path).parts if p.startswith("track_")), None)
+
+
+def is_text(file: File) -> bool:
+    """Whether a rule may want to read it: code, logs, notes, settings."""
+    names = {".py", ".json", ".jsonl", ".md", ".log", ".txt", ".out", ".err", ".sh", ".yaml", ".yml", ".toml", ".cfg"}
+    return file.readable and (file.suffix in names or file.suffix == "")
+
+
+def logs_among(files: Iterable[File]) -> list[File]:
+    """Files that may be logs: .log, .out, .err, and .txt that is not a list of requirements."""
+    kinds = {".log", ".out", ".err", ".txt"}
+    return [
+        f for f in files if f.suffix in kinds and not f.name.lower().startswith(("requirement", "readme", "license"))
+    ]

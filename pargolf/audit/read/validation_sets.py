@@ -1,0 +1,72 @@
+"""What is published about validation sets: how many nats one bit per byte is worth, for every known tokenizer.
+
+`val_loss / val_bpb = ln 2 x bytes / tokens` is a constant of tokenizer and validation set, whatever the model. So a
+quotient that is off proves a wrong byte count without any GPU. The numbers, with what is known of single pull requests,
+stand in `known.toml`.
+"""
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_KNOWN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("known.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Denominator:
+    """A quotient of loss and bits per byte, the tokenizer it belongs to, and whether it is right.
+
+    `true` is the quotient that should stand there; `why` says what went wrong.
+    """
+
+    ratio: float
+    name: str
+    vocab: int
+    true: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Validation tokens, with training shards where they matter, that give away a split other than the standard one."""
+
+    tokens: int
+    train_shards: tuple[int, ...]
+    says: str
+
+
+BYTES: int = _KNOWN["bytes"]["text"]
+CASEOPS_BYTES: int = _KNOWN["bytes"]["caseops"]
+
+
+def _ratio(row: dict[str, Any]) -> float:
+    return float(row["ratio"] if "ratio" in row else math.log(2) * row.get("bytes", BYTES) / row["tokens"])
+
+
+def _right(name: str) -> float:
+    return _ratio(next(row for row in _KNOWN["tokenizer"] if row["name"] == name))
+
+
+GOOD = tuple(Denominator(_ratio(row), row["name"], row["vocab"]) for row in _KNOWN["tokenizer"])
+BAD = tuple(
+    Denominator(_ratio(row), row["name"], row["vocab"], _right(row["right"]), row["why"]) for row in _KNOWN["wrong"]
+)
+NON_CANONICAL = Denominator(_KNOWN["partial"]["ratio"], _KNOWN["partial"]["name"], _KNOWN["partial"]["vocab"])
+CANONICAL_TOKENS = frozenset(
+    [row["tokens"] for row in _KNOWN["tokenizer"] if "tokens" in row] + [row["count"] for row in _KNOWN["tokens"]]
+)
+OTHER_TEXTS = frozenset(row["tokens"] for row in _KNOWN["tokenizer"] if row.get("other_text"))
+SPLITS = tuple(Split(row["tokens"], tuple(row.get("train_shards", ())), row["says"]) for row in _KNOWN["split"])
+
+
+def rounding(value: float, digits: int) -> float:
+    """The relative error that printing `value` with so many decimals leaves."""
+    return 0.5 * 10.0**-digits / value
+
+
+def match(ratio: float, slack: float) -> Denominator | None:
+    """The known denominator nearest to `ratio`, within 0.0016 and what rounding adds."""
+    near = min((*GOOD, *BAD, NON_CANONICAL), key=lambda d: abs(d.ratio - ratio))
+    return near if abs(near.ratio - ratio) <= 0.0016 + slack * ratio else None

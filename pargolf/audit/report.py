@@ -1,0 +1,88 @@
+"""What an audit says: findings with evidence, and one verdict that is never better than the weakest of them.
+
+A check that could not run at all stands in `unchecked` and never counts as passed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL = "PASS", "HOLD", "UNVERIFIABLE", "SUSPECT", "FAIL"
+ORDER = (PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL)
+MEANINGS = {
+    PASS: "every check that ran found nothing wrong",
+    HOLD: "no ruling exists, or a person has to decide",
+    UNVERIFIABLE: "something is missing; the finding names it",
+    SUSPECT: "code or log looks like a violation; the finding names the probe that would prove it",
+    FAIL: "proven, by arithmetic or by the submission's own words",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A line of a file, counted from 1; line 0 speaks of the whole file."""
+
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class RuleFinding:
+    """What one rule says: where, why, and the numbers it stands on, with the rule's own words and source."""
+
+    rule: str
+    status: str
+    summary: str
+    evidence: tuple[Evidence, ...] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
+    words: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.status in ORDER, self.status
+        assert self.summary, self.rule
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine's form, in the order that is documented."""
+        return {
+            "rule": self.rule,
+            "status": self.status,
+            "summary": self.summary,
+            "evidence": [{"file": e.file, "line": e.line, "text": e.text} for e in self.evidence],
+            "numbers": self.numbers,
+            "words": self.words,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole audit of one target."""
+
+    target: str
+    head: str | None
+    track: str | None
+    findings: tuple[RuleFinding, ...]
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The weakest status of all findings; UNVERIFIABLE when nothing ran."""
+        return weakest(finding.status for finding in self.findings) if self.findings else UNVERIFIABLE
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine's form, in the order that is documented."""
+        return {
+            "target": self.target,
+            "head": self.head,
+            "track": self.track,
+            "verdict": self.verdict,
+            "findings": [finding.to_json() for finding in self.findings],
+            "unchecked": list(self.unchecked),
+        }
+
+
+def weakest(statuses: Iterable[str]) -> str:
+    """The worst of some statuses."""
+    return max(statuses, key=ORDER.index)

@@ -1,0 +1,1 @@
+"""The rules of the game, one idea a file; `table` lists them all."""

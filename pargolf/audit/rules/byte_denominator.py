@@ -1,0 +1,241 @@
+"""Which bytes a score divides by: loss over bits per byte is ln 2 times bytes per token, whatever the model.
+
+The quotient is a constant of tokenizer and validation set (`known`), so a wrong byte count shows without any GPU, and
+the right score follows from it. It is taken from the pair of loss and score that stands nearest to the declared one.
+Sources: #1545 #1687 (a leading space counted twice), #2071 #2138 (transformed bytes), #2076 (tokens called bytes).
+"""
+
+import ast
+import math
+import re
+from collections.abc import Callable, Iterator
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.fields import Leaf
+from pargolf.audit.read.logs import Line, Log, LoggedScore
+from pargolf.audit.read.validation_sets import (
+    BAD,
+    BYTES,
+    CANONICAL_TOKENS,
+    CASEOPS_BYTES,
+    GOOD,
+    NON_CANONICAL,
+    OTHER_TEXTS,
+    match,
+    rounding,
+)
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, RuleFinding
+from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+
+
+def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Loss over bits per byte is ln 2 times bytes per token: a constant of tokenizer and validation set."""
+    told = _told_bytes(facts)
+    if told is not None and facts.bpb is not None and facts.bpb.number:
+        fixed = facts.bpb.number * CASEOPS_BYTES / BYTES
+        yield RuleFinding(
+            "byte_denominator",
+            FAIL,
+            f"The log divides by 164,594,398 bytes, those of the transformed text; the raw one has 151,074,309. "
+            f"True score: {fixed:.4f}, not {facts.bpb.number:.4f}.",
+            quoted([told]),
+            {"bytes": CASEOPS_BYTES, "true_bytes": BYTES, "corrected_bpb": round(fixed, 6)},
+        )
+        return
+    other = _other_bytes(facts)
+    if other is not None:
+        yield other
+        return
+    pairs = list(_pairs(facts))
+    if not pairs:
+        missing.add("byte_denominator: no loss stands beside the score, so the byte count cannot be recomputed")
+        return
+    score = pairs[0]
+    ratio = score.loss / score.bpb
+    slack = rounding(score.loss, score.digits) + rounding(score.bpb, score.digits)
+    known = match(ratio, slack)
+    numbers: dict[str, object] = {"loss": score.loss, "bpb": score.bpb, "ratio": round(ratio, 5)}
+    lines = quoted([score.line])
+    if known in BAD and known is not None and known.true is not None:
+        fixed = score.loss / known.true
+        yield RuleFinding(
+            "byte_denominator",
+            FAIL,
+            f"Loss / bpb is {ratio:.4f}, the quotient of {known.name}: {known.why}. True score: {fixed:.4f}, "
+            f"not {score.bpb:.4f}.",
+            lines,
+            {**numbers, "true_ratio": round(known.true, 5), "corrected_bpb": round(fixed, 6)},
+        )
+        return
+    if known is NON_CANONICAL:
+        yield RuleFinding(
+            "byte_denominator",
+            SUSPECT,
+            f"Loss / bpb is {ratio:.4f}, that of {known.name}: the score is not over the whole validation set.",
+            lines,
+            numbers,
+        )
+        return
+    own = None if known or facts.record_track else _own_ratio(facts)
+    if own is not None and abs(own / ratio - 1) <= slack + 1e-5:
+        text = f"Loss / bpb is {ratio:.4f}, as the declared tokens and bytes of another validation set give."
+        yield RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
+        return
+    rows = _ratio_of_rows(facts) if known is None else None
+    if rows is not None and abs(rows / ratio - 1) > slack + 0.003:
+        yield RuleFinding(
+            "byte_denominator",
+            SUSPECT,
+            f"Loss / bpb is {ratio:.4f} for the reported score and {rows:.4f} for the validation rows of the same log: "
+            f"one validation set has one quotient. By the rows' own, the loss is worth {score.loss / rows:.4f}, not "
+            f"{score.bpb:.4f}. Probe: decode all validation tokens and count their bytes.",
+            lines,
+            {**numbers, "row_ratio": round(rows, 5), "corrected_bpb": round(score.loss / rows, 6)},
+        )
+        return
+    if known is None:
+        yield RuleFinding(
+            "byte_denominator",
+            HOLD,
+            f"Loss / bpb is {ratio:.4f}, of no known tokenizer. Decode all validation tokens: they must give "
+            "151,074,309 bytes.",
+            lines,
+            numbers,
+        )
+        return
+    yield RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {known.name}.", lines, numbers)
+
+
+def _own_ratio(facts: Facts) -> float | None:
+    """ln 2 times bytes per token, by what `submission.json` says of its own validation set."""
+    tokens = next((x.number for x in facts.leaves if x.path == ("val_tokens",) and x.number), None)
+    held = next((x.number for x in facts.leaves if x.path == ("val_bytes",) and x.number), None)
+    return math.log(2) * held / tokens if tokens and held else None
+
+
+def _told_bytes(facts: Facts) -> Line | None:
+    """A log line that gives the transformed text's bytes as the denominator of the declared score."""
+    claim = facts.bpb.number if facts.bpb is not None else None
+    for log in facts.own_logs:
+        line = next((x for x in log.lines if re.search(r"\bbytes[=:]\s*164,?594,?398\b", x.text)), None)
+        if line is not None and claim and any(abs(claim - s.bpb) < 0.0015 for s in (*log.scores, *log.mixes)):
+            return line
+    return None
+
+
+def _other_bytes(facts: Facts) -> RuleFinding | None:
+    """The declared score's own log line names the bytes it divides by, and they are not the standard set's."""
+    claims = [c for c in (facts.bpb.number if facts.bpb else None, *(run.score for run in facts.runs.values())) if c]
+    for log in facts.own_logs:
+        tokens = int(log.val_tokens.value) if log.val_tokens else 0
+        if tokens not in CANONICAL_TOKENS or tokens in OTHER_TEXTS:
+            continue
+        for score in (*log.scores, *log.mixes):
+            told = re.search(r"\b(?:n_?)?bytes[=:]\s*([\d,]{7,})\b", score.line.text, re.I)
+            if told is None or not any(abs(c - score.bpb) < 0.0015 for c in claims):
+                continue
+            size = int(told[1].replace(",", ""))
+            if abs(size / BYTES - 1) > 0.005:
+                same = ", the number of its tokens" if size == tokens else ""
+                return RuleFinding(
+                    "byte_denominator",
+                    SUSPECT,
+                    f"The line of the declared score counts {size:,} bytes{same}; the standard validation set has "
+                    f"{BYTES:,}. Probe: decode all validation tokens and count their bytes.",
+                    quoted([score.line]),
+                    {"bytes": size, "true_bytes": BYTES},
+                )
+    return None
+
+
+def _ratio_of_rows(facts: Facts) -> float | None:
+    """The quotient of the validation rows while training, when they agree on one.
+
+    A row that says how many positions it looked at is over a sample, whose quotient is another.
+    """
+    for log in facts.own_logs:
+        whole = [r for r in log.rows if "positions:" not in r.line.text]
+        ratios = [r.loss / r.bpb for r in whole if r.bpb > 0 and r.digits >= 4]
+        if len(ratios) >= 2 and max(ratios) < min(ratios) * 1.001:
+            return sum(ratios) / len(ratios)
+    return None
+
+
+def _pairs(facts: Facts) -> Iterator[LoggedScore]:
+    """Loss and score that belong together, best witness first: declared, then logged beside the declared score."""
+    claim = facts.bpb.number if facts.bpb is not None else None
+    logged = [
+        s for log in facts.own_logs for s in (*reversed(log.scores), *_as_scores(log)) if s.bpb > 0 and s.loss > 0
+    ]
+    if claim:
+        near = [s for s in logged if abs(s.bpb - claim) < 6e-5 * (1 if s.digits > 3 else 10)]
+        yield from sorted(near, key=lambda s: -s.digits)
+        if facts.loss is not None and facts.loss.number and facts.bpb is not None:
+            digits = min(_decimals(facts.bpb), _decimals(facts.loss))
+            if digits >= 3:
+                yield LoggedScore("declared", facts.loss.number, claim, digits, None, facts.loss.line)
+        for run in facts.runs.values():
+            value = run.score
+            if value:
+                yield from (s for s in logged if abs(s.bpb - value) < 6e-5)
+        return
+    yield from (s for log in facts.own_logs if (s := log.final) is not None and s.bpb > 0 and s.digits >= 3)
+
+
+def _as_scores(log: Log) -> list[LoggedScore]:
+    return [LoggedScore("row", r.loss, r.bpb, r.digits, None, r.line) for r in log.rows[-1:]]
+
+
+def _decimals(leaf: Leaf) -> int:
+    return len(str(leaf.value).partition(".")[2])
+
+
+def ratio_of(facts: Facts) -> float:
+    """Nats per bit per byte of a submission: its own quotient, or sp1024's where it gives none."""
+    score = next(_pairs(facts), None)
+    return score.loss / score.bpb if score is not None else GOOD[0].ratio
+
+
+def byte_table(program: Program) -> Iterator[Hit]:
+    """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
+    again = [
+        node
+        for node in program.live_of(ast.AugAssign)
+        if any(
+            isinstance(n, ast.BinOp)
+            and isinstance(n.op, ast.BitAnd)
+            and isinstance(n.right, ast.UnaryOp)
+            and isinstance(n.right.op, ast.Invert)
+            for n in program.below(node.value)
+        )
+    ]
+    if not again:
+        return
+    for node in program.live_of(ast.If):
+        if "startswith" in ast.unparse(node.test) and "\u2581" in _strings(node.test):
+            marks = any(_sets(n, lambda v: isinstance(v, ast.Constant) and v.value is True) for n in node.body)
+            counted = next((n for n in node.body if _sets(n, _one_more_than_encoded)), None)
+            if marks and counted is not None:
+                yield Hit(
+                    "byte_denominator",
+                    SUSPECT,
+                    counted,
+                    f"The byte of a leading space is counted here and again on line {again[0].lineno}: the "
+                    "score comes out some 15 % too low (#1545, #1687).",
+                    "Probe: decode all validation tokens; they must give 151,074,309 bytes.",
+                )
+                return
+
+
+def _sets(node: ast.stmt, fits: Callable[[ast.expr], bool]) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript) and fits(node.value)
+
+
+def _one_more_than_encoded(value: ast.expr) -> bool:
+    plus = isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add)
+    return plus and "encode" in ast.unparse(value) and ast.unparse(value).endswith("+ 1")
+
+
+def _strings(node: ast.AST) -> str:
+    return "".join(n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))

@@ -1,0 +1,178 @@
+"""Rules of evidence: how many runs stand behind a number, whether they beat the record, what the folder must hold.
+
+A number without runs is a claim: a record needs enough of them for p < 0.01, each with its log, and the folder a
+README, submission.json, log and script that parses. Source: README, submission process; #1031 #1120 #1143.
+"""
+
+from collections.abc import Iterator
+
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, Evidence, RuleFinding
+from pargolf.audit.rules.byte_denominator import ratio_of
+from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
+from pargolf.audit.stats import NATS, better_by
+
+
+def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """How many independent runs stand behind the number; a record needs enough for p < 0.01."""
+    if not facts.record_track:
+        return
+    logged = _seeds_logged(facts)
+    declared = len(facts.runs)
+    count = max(declared, logged)
+    claim = next((x for x in facts.leaves if x.key == "three_seeds" and x.value is True), None)
+    numbers = {"declared": declared, "logged": logged}
+    lines = quoted(run.bpb.line for run in list(facts.runs.values())[:4] if run.bpb is not None)
+    if claim is not None and count < 3:
+        numbers["three_seeds"] = 1
+        lines = (*lines, *quoted([claim.line]))
+    if count == 0:
+        text = "One number and no run behind it can be told apart." if facts.bpb else "No result of any run is given."
+        yield RuleFinding(
+            "seeds",
+            UNVERIFIABLE,
+            text + " Give three seeds with their logs.",
+            lines or null_fields(facts, "bpb"),
+            numbers,
+        )
+    elif count == 1:
+        yield RuleFinding(
+            "seeds",
+            FAIL,
+            "One run only: no p-value can be computed. A record needs p < 0.01, usually three seeds with their logs.",
+            lines or quoted(log.final.line for log in facts.own_logs[:1] if log.final),
+            numbers,
+        )
+    elif count == 2:
+        yield RuleFinding("seeds", HOLD, "Two runs; three are usual for p < 0.01.", lines, numbers)
+    elif logged < min(declared, 3):
+        yield RuleFinding(
+            "seeds",
+            UNVERIFIABLE,
+            f"{declared} seeds are declared and {logged} of them have a log with a final score. Add the other logs.",
+            lines,
+            numbers,
+        )
+    else:
+        yield RuleFinding("seeds", PASS, f"{declared} seeds declared, {logged} logged.", lines, numbers)
+
+
+def _seeds_logged(facts: Facts) -> int:
+    """Distinct runs among the logs, by final score."""
+    return len({round(log.final.bpb, 6) for log in facts.own_logs if log.final is not None})
+
+
+def significance(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """One-sided test that the runs beat the given record by 0.005 nats; the bar in bits follows the tokenizer."""
+    if not facts.record_track:
+        return
+    if context.record is None:
+        missing.add("significance: no record to compare with was given (0.005 nats, p < 0.01)")
+        return
+    ratio = ratio_of(facts)
+    values = scores_of(facts)
+    p = better_by([v * ratio for v in values], [v * context.record.ratio for v in context.record.bpb], NATS)
+    if p is None:
+        yield RuleFinding(
+            "significance", UNVERIFIABLE, "A test needs two runs with different scores.", (), {"runs": len(values)}
+        )
+        return
+    mean = sum(values) / len(values)
+    numbers = {
+        "p": p,
+        "mean_bpb": mean,
+        "bar_bpb": NATS / ratio,
+        "record_bpb": sum(context.record.bpb) / len(context.record.bpb),
+    }
+    better = p < 0.01
+    yield RuleFinding(
+        "significance",
+        PASS if better else FAIL,
+        f"p = {p:.2g} that the gain over {context.record.name} exceeds {NATS} nats ({NATS / ratio:.5f} bits per byte) "
+        f"by chance; {'below' if better else 'not below'} 0.01.",
+        (),
+        numbers,
+    )
+
+
+def scores_of(facts: Facts) -> list[float]:
+    """Bits per byte of each run: as declared, else as logged."""
+    declared = [run.score for run in facts.runs.values() if run.score]
+    return declared or [log.final.bpb for log in facts.own_logs if log.final is not None]
+
+
+def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """README, submission.json, log and script, and a score that is a number."""
+    lacking = []
+    where = Evidence(facts.folder.path, 0, ", ".join(f.path for f in facts.folder.files[:12]))
+    if facts.json_file is None:
+        lacking.append("submission.json")
+    if facts.readme_file is None:
+        lacking.append("README.md")
+    if not facts.codes:
+        lacking.append("a script")
+    if lacking:
+        yield RuleFinding("package", FAIL, f"The folder lacks {' and '.join(lacking)}. Add what is missing.", (where,))
+    if facts.json_error:
+        assert facts.json_file is not None
+        yield RuleFinding(
+            "package", FAIL, facts.json_error + ". Mend the file.", (Evidence(facts.json_file.path, 0, ""),)
+        )
+    elif facts.json_file is not None and facts.bpb is None and not facts.runs:
+        yield RuleFinding(
+            "package",
+            UNVERIFIABLE,
+            "submission.json gives no score: val_bpb is absent or not a number. Fill it in from the log.",
+            null_fields(facts, "bpb") or (Evidence(facts.json_file.path, 0, ""),),
+        )
+    if not any(log.final for log in facts.logs):
+        held = "No log in the folder prints a score" if facts.logs else "There is no training log"
+        yield RuleFinding(
+            "package", UNVERIFIABLE, held + ": nothing behind the number can be checked. Add the log.", (where,)
+        )
+    elif not lacking and not facts.json_error:
+        text = "README, submission.json, log and script are there."
+        yield RuleFinding("package", PASS, text, (Evidence(facts.folder.path, 0, ""),))
+
+
+def outside_folder(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """A pull request touches one new folder and nothing else."""
+    if not context.from_git:
+        return
+    others = [f for f in context.folders if f != facts.folder.path]
+    if not context.outside and not others:
+        yield RuleFinding("outside_folder", PASS, "Only this folder is touched.")
+        return
+    said = []
+    if context.outside:
+        said.append(f"{len(context.outside)} file(s) outside a submission's folder")
+    if others:
+        said.append(f"{len(others)} other folder(s)")
+    paths = [*context.outside[:6], *others[:3]]
+    yield RuleFinding(
+        "outside_folder",
+        HOLD,
+        f"The pull request also touches {' and '.join(said)}. Move what belongs to the submission into its folder.",
+        tuple(Evidence(path, 0, "") for path in paths),
+        {"outside": len(context.outside), "folders": len(others) + 1},
+    )
+
+
+def syntax(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Every script must be Python; a byte-order mark and the newest syntax are."""
+    bad = False
+    for code in facts.codes:
+        if code.tree is not None:
+            if code.note.startswith(("a long", "a packed")):
+                bad = True
+                yield RuleFinding("syntax", UNVERIFIABLE, f"{code.path}: {code.note}.", (Evidence(code.path, 0, ""),))
+            continue
+        bad = True
+        where = (Evidence(code.path, code.error_line, code.line(code.error_line)),)
+        if code.proven:
+            yield RuleFinding("syntax", FAIL, f"{code.path} is not valid Python: {code.error}.", where)
+        else:
+            yield RuleFinding("syntax", UNVERIFIABLE, f"{code.path} could not be read as code: {code.error}.", where)
+    if facts.codes and not bad:
+        packed = facts.main is not None and facts.main.packed
+        yield RuleFinding("syntax", PASS, "Every script parses" + ("; the packed one was unpacked." if packed else "."))

@@ -1,0 +1,115 @@
+"""Caches of counts that give only the true token a probability (C1, C2).
+
+In code, a hashed cache shows as a quotient of two different counts, both read at keys made from validation tokens: the
+counts of one continuation over those of its context, which need not sum to one (#779, #677). In logs it shows by the
+tag of the reported score, by a gain that honest mixing cannot have (#886, #978), and by gates that opened (#2041).
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.tree import dotted
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.logs import Log
+from pargolf.audit.report import SUSPECT, RuleFinding
+from pargolf.audit.rules.rule import SUM, Hit, Missing, Surroundings, quoted
+from pargolf.audit.rules.validation_data import until_told
+
+
+def logged_caches(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """What the log says of counts behind the reported score, each kind once: a tag is evidence, not proof."""
+    told: set[str] = set()
+    for log in until_told(facts):
+        for tag, finding in _tagged(facts, log):
+            if tag not in told:
+                told.add(tag)
+                yield finding
+    yield from _gates(facts)
+
+
+def _tagged(facts: Facts, log: Log) -> Iterator[tuple[str, RuleFinding]]:
+    claim = facts.bpb.number if facts.bpb is not None else None
+    mixes = [m for m in log.mixes if re.search(r"mix|ppm|n_?gram|cache", m.tag)]
+    mixed = next((m for m in mixes if claim and abs(m.bpb - claim) < 0.002), None)
+    if mixed is not None:
+        text = (
+            f"The declared score is the log's `{mixed.tag}`: a mixture with counts, which has to be a normalised "
+            "distribution before the token is seen (#1835, #677). Probe: sum p over the vocabulary."
+        )
+        yield mixed.tag, RuleFinding("ngram_target_key", SUSPECT, text, quoted([mixed.line]))
+    final = log.final
+    if final is None:
+        return
+    plain = [s.bpb for s in log.scores if re.search(r"roundtrip|sliding", s.tag) and "ngram" not in s.tag]
+    if re.search(r"n_?gram|cache|ppm|mixer", final.tag) and plain and final.bpb < min(plain) - 0.03:
+        text = (
+            f"`{final.tag}` is {min(plain) - final.bpb:.3f} bits per byte below the network's own score; honest "
+            "n-gram mixing is worth about 0.003 (#886, #978). Probe: sum p over the vocabulary."
+        )
+        numbers = {"network": min(plain), "reported": final.bpb}
+        yield final.tag, RuleFinding("ngram_target_key", SUSPECT, text, quoted([final.line]), numbers)
+
+
+def _gates(facts: Facts) -> Iterator[RuleFinding]:
+    """Gates that open by the class of the token being scored: the log says how often they did."""
+    gates = [g for log in facts.own_logs or facts.logs for g in log.gates if g.value > 0]
+    if gates:
+        yield RuleFinding(
+            "ngram_target_key",
+            SUSPECT,
+            f"The log shows within-word or word gates that opened {max(g.value for g in gates):g} times: they follow "
+            "the class of the token being scored (ruled out on #2041 and #2118). Probe: sum p over the vocabulary.",
+            quoted(g.line for g in gates[:3]),
+            {"opened": max(g.value for g in gates)},
+        )
+
+
+def ngram_target_key(program: Program) -> Iterator[Hit]:
+    """A count at a key that holds the scored token over a count at its context's key."""
+    for node in program.live_of(ast.BinOp, ast.Call):
+        pair = _quotient(node)
+        if pair is not None:
+            function = program.function_of(node)
+            above, under = (_counts(program.of(side, function)) for side in pair)
+            if above - under and under and "VAL" in program.of(pair[0], function):
+                yield Hit(
+                    "ngram_target_key",
+                    SUSPECT,
+                    node,
+                    f"`{function.name}` divides a count at a key made with the scored token by its context's: only "
+                    "the true token's probability is ever formed (#779, #677).",
+                    SUM,
+                )
+                return
+    for node in program.live_of(ast.BinOp):
+        if isinstance(node.op, ast.Add):
+            function = program.function_of(node)
+            left, right = program.of(node.left, function), program.of(node.right, function)
+            for model, counts in ((left, right), (right, left)):
+                if "GOLD" in model and _counts(counts) and not _counts(model) and "VAL" in counts:
+                    yield Hit(
+                        "ngram_target_key",
+                        SUSPECT,
+                        node,
+                        f"`{function.name}` mixes the true token's probability with one from counts: "
+                        "no distribution over the vocabulary is formed before the token is seen (#1835, #677).",
+                        SUM,
+                    )
+                    return
+
+
+def _quotient(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return node.left, node.right
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr == "div" and len(node.args) == 1:
+            return node.func.value, node.args[0]
+        if dotted(node.func) in ("np.divide", "torch.div", "numpy.divide", "np.true_divide") and len(node.args) >= 2:
+            return node.args[0], node.args[1]
+    return None
+
+
+def _counts(labels: frozenset[str]) -> frozenset[str]:
+    return frozenset(x for x in labels if x.startswith("COUNT"))

@@ -1,0 +1,365 @@
+"""Tokens that are scored twice (C4).
+
+Two passes show as counts complete before the loop that reads them, as the least loss over several rounds (#846, #573),
+or as a later score by the very weights that a score-first pass has changed (#991): each update of that pass may be
+legal and the whole still is not. For the last, the names whose parameters an optimizer holds are followed up through
+the callers; weights that are put back in between end the trail.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import (
+    LOOPS,
+    is_loss,
+    is_reported,
+    library_module,
+    live_below,
+    names_in,
+    root_of,
+    updates,
+)
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.values import UNKNOWN
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.report import SUSPECT, RuleFinding
+from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+from pargolf.audit.rules.validation_data import until_told
+
+# What can count into a table or read one.
+_TOUCHING = (ast.AugAssign, ast.Call, ast.Subscript)
+
+
+def logged_passes(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """A reported score whose tag in the log tells of a second pass; each tag once."""
+    told: set[str] = set()
+    for log in until_told(facts):
+        final = log.final
+        if final is not None and final.tag not in told and re.search(r"two_?pass|pass_?2|rescore", final.tag):
+            told.add(final.tag)
+            yield RuleFinding(
+                "two_pass",
+                SUSPECT,
+                f"The reported score is the log's `{final.tag}`: a second pass (#846, C4). Probe: count the scored "
+                "contributions of each token; each must be one.",
+                quoted([final.line]),
+            )
+
+
+def two_pass(program: Program) -> Iterator[Hit]:
+    """No token is scored twice: no minimum over rounds, no second reading of counts that are already complete."""
+    for node in program.live_of(ast.Call):
+        if dotted(node.func).split(".")[-1] in ("minimum", "min", "fmin"):
+            hit = _minimum(program, node)
+            if hit is not None:
+                yield hit
+    yield from _filled_first(program)
+
+
+def _minimum(program: Program, call: ast.Call) -> Hit | None:
+    function = program.function_of(call)
+    if len(call.args) < 2 or not any(is_loss(program, a, function) for a in call.args):
+        return None
+    parent = program.parents.get(call)
+    if not isinstance(parent, ast.Assign) or len(parent.targets) != 1:
+        return None
+    kept = root_of(parent.targets[0])
+    loops = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
+    if not any(kept in names_in(a) for a in call.args) or not loops or not is_reported(program, kept, function):
+        return None
+    trains = any(update in set(live_below(program, loop)) for loop in loops for update, _ in updates(program))
+    if not trains:
+        return None
+    return Hit(
+        "two_pass",
+        SUSPECT,
+        call,
+        f"`{function.name}` reports the least loss over several rounds on the same tokens (#573, #685, #1017 C4).",
+        "Probe: count the scored contributions of each token; each must be one.",
+    )
+
+
+def _filled_first(program: Program) -> Iterator[Hit]:
+    """Counts that one statement completes over validation tokens and a later one, in no common loop, scores with."""
+    adds, reads = _closure(program, _adds_counts), _closure(program, _reads_counts)
+    if not adds or not reads:
+        return
+    for function in (program.module, *program.functions):
+        if not function.live or any(_looped(program, site.call, site.caller) for site in function.calls):
+            continue
+        held = _count_holders(program, function, adds)
+        if not held:
+            continue
+        for block in _open_blocks(program, function):
+            for i, later in enumerate(block):
+                read = _touched(program, later, function, reads, _reads_counts) & held
+                if not read or later not in program.live:
+                    continue
+                for earlier in block[:i]:
+                    if (
+                        earlier in program.live
+                        and isinstance(earlier, (*LOOPS, ast.Expr, ast.Assign, ast.If, ast.With))
+                        and _touched(program, earlier, function, adds, _adds_counts) & read
+                        and not _is_prefix(function, earlier, later)
+                    ):
+                        yield Hit(
+                            "two_pass",
+                            SUSPECT,
+                            later,
+                            f"`{function.name}` scores here with counts that line {earlier.lineno} has filled "
+                            "from the validation tokens (#846, #888, #1017 C4).",
+                            "Probe: count the scored contributions of each token, in order; each must be one.",
+                        )
+                        return
+
+
+def _is_prefix(function: Function, earlier: ast.stmt, later: ast.stmt) -> bool:
+    """Whether counts are filled up to where scoring begins (#796): `range(0, mine[0])`, then a loop over `mine`."""
+    scored = names_in(later)
+    for name in _ends(earlier):
+        for source in function.assigned.get(name, ()):
+            if isinstance(source, ast.Subscript) and getattr(source.slice, "value", None) == 0:
+                return bool(names_in(source.value) & scored)
+        for source in (s for n in scored for s in function.assigned.get(n, ())):
+            cut = source.slice if isinstance(source, ast.Subscript) else None
+            if isinstance(cut, ast.Slice) and isinstance(cut.lower, ast.Name) and cut.lower.id == name:
+                return True
+    return False
+
+
+def _ends(statement: ast.stmt) -> set[str]:
+    """Names that a statement's ranges and slices end at, and none of them begins at."""
+    ends: set[str] = set()
+    starts: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Call) and dotted(node.func) == "range":
+            ends |= names_in(node.args[min(1, len(node.args) - 1)]) if node.args else set()
+            starts |= names_in(node.args[0]) if len(node.args) > 1 else set()
+        elif isinstance(node, ast.Slice):
+            ends |= names_in(node.upper) if node.upper is not None else set()
+            starts |= names_in(node.lower) if node.lower is not None else set()
+    return ends - starts
+
+
+def _looped(program: Program, node: ast.AST, function: Function) -> bool:
+    """Whether a node stands in a loop of its own function."""
+    for above in program.ancestors(node):
+        if above is function.node:
+            return False
+        if isinstance(above, LOOPS):
+            return True
+    return False
+
+
+def _adds_counts(program: Program, node: ast.AST) -> set[str]:
+    """Roots of tables that a node counts validation tokens into."""
+    if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+        return _last(node.target) & program.tables
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if dotted(node.func).endswith("add.at") and node.args:
+            return _last(node.args[0]) & program.tables
+        if node.func.attr in ("scatter_add_", "index_add_", "index_put_"):
+            return _last(node.func.value) & program.tables
+    return set()
+
+
+def _reads_counts(program: Program, node: ast.AST) -> set[str]:
+    """Roots of tables that a node reads at a key made from validation tokens."""
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _last(node) & program.tables:
+        parent = program.parents.get(node)
+        if not isinstance(parent, ast.AugAssign) and "VAL" in program.of(node.slice, program.function_of(node)):
+            return _last(node) & program.tables
+    return set()
+
+
+def _closure(program: Program, direct: Callable[[Program, ast.AST], set[str]]) -> set[Function]:
+    """Functions that do something themselves or through the script's functions they call."""
+    found = {program.function_of(node) for node in program.live_of(*_TOUCHING) if direct(program, node)}
+    waiting = list(found)
+    while waiting:
+        for site in waiting.pop().calls:
+            if site.caller not in found and site.caller is not program.module:
+                found.add(site.caller)
+                waiting.append(site.caller)
+    return found
+
+
+def _count_holders(program: Program, function: Function, adds: set[Function]) -> set[str]:
+    """Names of a function that hold tables: tables themselves, objects that count, and what a counting call returns."""
+    owners = {f.owner for f in adds if f.owner}
+    held = {name for name in (*function.assigned, *function.params) if name in program.tables}
+    for name, sources in function.assigned.items():
+        for source in sources:
+            if isinstance(source, ast.Call):
+                made = source.func.id if isinstance(source.func, ast.Name) else ""
+                if made in owners or any(c in adds and c.owner is None for c in program.callees(source)):
+                    held.add(name)
+    return held
+
+
+def _open_blocks(program: Program, function: Function) -> Iterator[list[ast.stmt]]:
+    """Blocks of a function that stand in none of its loops."""
+    waiting = [function.node.body] if isinstance(function.node.body, list) else []
+    while waiting:
+        block = waiting.pop()
+        yield block
+        for statement in block:
+            if isinstance(statement, (ast.If, ast.With, ast.Try)):
+                waiting += [b for n in ("body", "orelse", "finalbody") if (b := getattr(statement, n, None))]
+
+
+def _touched(
+    program: Program,
+    statement: ast.stmt,
+    function: Function,
+    through: set[Function],
+    direct: Callable[[Program, ast.AST], set[str]],
+) -> set[str]:
+    """Names whose tables a statement touches: itself, as a method's object, an argument or a closure's name."""
+    found: set[str] = set()
+    for node in live_below(program, statement):
+        found |= direct(program, node)
+        if isinstance(node, ast.Call):
+            for callee in program.callees(node):
+                if callee in through:
+                    if isinstance(node.func, ast.Attribute):
+                        found.add(root_of(node.func.value))
+                    for argument in (*node.args, *(k.value for k in node.keywords)):
+                        found |= {argument.id} if isinstance(argument, ast.Name) else set()
+                    if callee.parent is function and function is not program.module:
+                        found |= names_in(callee.node)
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and any(c in through and c.owner is None for c in program.callees(node.value))
+        ):
+            found |= {n for t in node.targets for n in names_in(t)}
+    return found
+
+
+def _last(node: ast.AST) -> set[str]:
+    """The name or attribute that a table expression goes back to."""
+    while isinstance(node, (ast.Subscript, ast.Starred)):
+        node = node.value
+    return {node.id} if isinstance(node, ast.Name) else {node.attr} if isinstance(node, ast.Attribute) else set()
+
+
+# ---- an adapted model, scored again
+
+
+def graded_again(program: Program, update: ast.Call, function: Function) -> Hit | None:
+    """A later score of validation tokens by the very model that a score-first pass over them has changed (C4, #991)."""
+    waiting = [(function, name) for name in _learned(program, function) & set(function.params)]
+    seen = set(waiting)
+    if _restored(program, function, update):
+        return None
+    while waiting:
+        callee, name = waiting.pop()
+        for site in callee.calls:
+            given = _passed_name(site.call, callee, name)
+            if not given or _restored(program, site.caller, site.call, given):
+                continue
+            if given in site.caller.params:
+                if (site.caller, given) not in seen:
+                    seen.add((site.caller, given))
+                    waiting.append((site.caller, given))
+            elif (later := _later_score(program, site.call, site.caller, given)) is not None:
+                return Hit(
+                    "two_pass",
+                    SUSPECT,
+                    later,
+                    f"`{site.caller.name}` scores validation tokens here with a model that line {site.call.lineno} "
+                    "has adapted to them (#991, #1017 C4).",
+                    "Probe: count the scored contributions of each token; each must be one.",
+                )
+    return None
+
+
+def _passed_name(call: ast.Call, callee: Function, name: str) -> str:
+    """The plain name that a call passes for a parameter."""
+    at = callee.params.index(name) - (1 if callee.owner is not None else 0)
+    given = next((k.value for k in call.keywords if k.arg == name), None)
+    if given is None and 0 <= at < len(call.args):
+        given = call.args[at]
+    return given.id if isinstance(given, ast.Name) else ""
+
+
+def _learned(program: Program, function: Function) -> set[str]:
+    """Names of a function whose parameters its optimizers hold: followed through lists, never through a constructor."""
+    feeds: dict[str, set[str]] = {}
+    held: set[str] = set()
+    for node in program.own_nodes(function):
+        if isinstance(node, ast.Assign):
+            built = isinstance(node.value, ast.Call) and dotted(node.value.func) in program.classes
+            built = built or library_module(node.value)
+            for target in node.targets:
+                for name in names_in(target):
+                    feeds.setdefault(name, set()).update(set() if built else _followed(program, node.value))
+        elif isinstance(node, (ast.For, ast.AsyncFor)):
+            for name in names_in(node.target):
+                feeds.setdefault(name, set()).update(_followed(program, node.iter))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("append", "extend") and isinstance(node.func.value, ast.Name):
+                feeds.setdefault(node.func.value.id, set()).update(*(_followed(program, a) for a in node.args))
+            elif node.func.attr == "step" and isinstance(node.func.value, ast.Name):
+                held.add(node.func.value.id)
+    waiting = list(held)
+    while waiting:
+        for name in feeds.get(waiting.pop(), set()) - held:
+            held.add(name)
+            waiting.append(name)
+    return held
+
+
+def _followed(program: Program, value: ast.expr) -> set[str]:
+    """Names in a value, without those of which only a setting is read, such as `args` of `args.lr`."""
+    found = set()
+    for node in program.below(value):
+        if isinstance(node, ast.Name):
+            above = program.parents.get(node)
+            setting = (
+                isinstance(above, ast.Attribute) and program.value(above, program.function_of(node)) is not UNKNOWN
+            )
+            if not setting:
+                found.add(node.id)
+    return found
+
+
+def _restored(program: Program, function: Function, after: ast.AST, name: str = "") -> bool:
+    """Whether weights are put back after a line of a function: `load_state_dict`, or `copy_` outside an optimizer."""
+    line = getattr(after, "lineno", 0)
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("load_state_dict", "copy_")
+        and node.lineno > line
+        and (not name or name in names_in(node))
+        for node in program.below(function.node)
+    )
+
+
+def _later_score(program: Program, call: ast.Call, function: Function, name: str) -> ast.Call | None:
+    """A call after this one, in no common loop, that scores validation tokens with the model of that name."""
+    if any(isinstance(a, LOOPS) for a in program.ancestors(call) if program.function_of(a) is function):
+        return None
+    below: ast.AST = call
+    for above in program.ancestors(call):
+        for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
+            if isinstance(block, list) and below in block:
+                for statement in block[block.index(below) + 1 :]:
+                    for node in live_below(program, statement):
+                        if isinstance(node, ast.Call) and _scores_with(program, node, function, name):
+                            return node
+        if above is function.node:
+            return None
+        below = above
+    return None
+
+
+def _scores_with(program: Program, call: ast.Call, function: Function, name: str) -> bool:
+    held = [*call.args, *(k.value for k in call.keywords)]
+    if not any(isinstance(a, ast.Name) and a.id == name for a in held):
+        return False
+    return any({"VAL", "LOSS"} <= program.known(c.returns, c) for c in program.callees(call))

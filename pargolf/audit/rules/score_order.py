@@ -1,0 +1,324 @@
+"""Score before update (C3): validation tokens are graded before anything learns from them.
+
+Every `backward()` on a loss of validation tokens needs, earlier in the same iteration of a loop that holds both, a
+score of them that the function reports. One level up the callers are asked the same. A loop that scores and trains but
+whose counter does not choose the data repeats itself: from its second round on it scores tokens it has trained on. SLOT
+is the same shape on tensors of the function's own (#1336); nobody has ruled on it. Sources: README FAQ; #402, #1017.
+"""
+
+import ast
+from collections.abc import Iterator
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import (
+    LOOPS,
+    STORES,
+    is_loss,
+    is_reported,
+    is_validation,
+    last_binding,
+    library_module,
+    live_below,
+    names_in,
+    root_of,
+    updates,
+)
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.report import HOLD, SUSPECT, RuleFinding
+from pargolf.audit.rules.rescoring import graded_again
+from pargolf.audit.rules.rule import FLIP, Hit, Missing, Surroundings, quoted
+from pargolf.audit.rules.validation_data import until_told
+
+_OPTIMIZERS = ("AdamW", "Adam", "SGD", "LBFGS", "RMSprop", "Muon", "NAdam", "Adagrad")
+
+
+def logged_order(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """A log that tells of adaptation on validation data before the final score."""
+    for log in until_told(facts):
+        if log.prequant is not None:
+            yield RuleFinding(
+                "ttt_order",
+                SUSPECT,
+                "The log tells of adaptation on validation data before quantization, and so before the final score "
+                f"(#1376, #1972, C3). {FLIP}",
+                quoted([log.prequant]),
+            )
+
+
+def ttt_order(program: Program) -> Iterator[Hit]:
+    """Every update from validation tokens comes after those tokens were scored; SLOT's own tensors are told apart."""
+    for call, loss in updates(program):
+        if not is_validation(program, call, loss):
+            continue
+        function = program.function_of(call)
+        if _thrown_away(program, call, function):
+            continue
+        reason = _unscored(program, call, function, frozenset())
+        if not reason:
+            again = graded_again(program, call, function)
+            if again is not None:
+                yield again
+            continue
+        if _context_only(program, call, loss, function):
+            yield Hit(
+                "ttt_order",
+                HOLD,
+                call,
+                f"`{function.name}` updates the model on the part of a window before the one it then scores; that is "
+                "legal where earlier windows have scored it, in order (#1350, #1017 C3).",
+                FLIP,
+            )
+        elif _own_tensors(program, call, function):
+            yield Hit(
+                "slot",
+                HOLD,
+                call,
+                f"`{function.name}` optimises tensors of its own on the tokens it then scores; no ruling exists "
+                "(#1336), #1240 shows that it looks ahead.",
+                FLIP,
+            )
+        else:
+            yield Hit(
+                "ttt_order",
+                SUSPECT,
+                call,
+                f"`{function.name}` updates the model on validation tokens {reason} (#1017 C3).",
+                FLIP,
+            )
+
+
+def _unscored(program: Program, node: ast.AST, function: Function, seen: frozenset[Function]) -> str:
+    """Why an update at `node` is not preceded by a reported score, or nothing."""
+    found = _scored_in(program, node, function)
+    if found is not None:
+        return found
+    if function is program.module or function in seen or len(seen) > 6:
+        return "before any reported score of them"
+    sites = [s for s in function.calls if s.call in program.live]
+    if not sites:
+        # Passed as a value, or a method found by no call: the definition's own place stands for the call.
+        if function.parent is not None and function.parent is not program.module:
+            return _unscored(program, function.node, function.parent, seen | {function})
+        return "before any reported score of them"
+    reasons = [
+        _unscored(program, s.call, s.caller, seen | {function})
+        for s in sites
+        if function.owner is not None or _brings_validation(program, s.call, function)
+    ]
+    return next((r for r in reasons if r), "")
+
+
+def _brings_validation(program: Program, call: ast.Call, function: Function) -> bool:
+    held = [*call.args, *(k.value for k in call.keywords)]
+    labels = frozenset().union(*(program.of(a, program.function_of(call)) for a in held)) if held else frozenset()
+    return "VAL" in labels or "TRAIN" not in labels
+
+
+def _scored_in(program: Program, node: ast.AST, function: Function) -> str | None:
+    """'' when scored before, a reason when scored wrongly, None when this function does not score it at all."""
+    chain = [node]
+    for above in program.ancestors(node):
+        chain.append(above)
+        if above is function.node:
+            break
+    repeats: list[ast.AST] = [x for x in chain[1:] if isinstance(x, LOOPS) and _repeats(program, x, function)]
+    loops = [i for i, x in enumerate(chain) if isinstance(x, LOOPS)]
+    called_in_loop = any(
+        isinstance(a, LOOPS) for s in function.calls for a in program.ancestors(s.call) if a in program.live
+    )
+    for i in range(1, len(chain)):
+        above, below = chain[i], chain[i - 1]
+        inside = any(j >= i for j in loops) or called_in_loop
+        if not inside or (above is function.node and not called_in_loop and function is program.module):
+            continue
+        for statement in _before(above, below):
+            if statement not in program.live:
+                continue
+            if not any(is_reported(program, name, function) for name in _gathered(program, statement, function)):
+                continue
+            wrong = next((r for r in repeats if any(a is r for a in program.ancestors(statement))), None)
+            if wrong is not None:
+                return "that an earlier round of the same loop has trained on: only the last round's score counts"
+            return ""
+    return None
+
+
+def _before(above: ast.AST, below: ast.AST) -> list[ast.stmt]:
+    """Statements of the block that holds `below` which come before it, last first."""
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(above, name, None)
+        if isinstance(block, list) and below in block:
+            return list(reversed(block[: block.index(below)]))
+    return []
+
+
+def _gathered(program: Program, statement: ast.stmt, function: Function) -> Iterator[str]:
+    """Names that a statement adds losses of validation tokens to: the reported sum, and others beside it."""
+    for node in live_below(program, statement):
+        if isinstance(node, ast.AugAssign) and is_loss(program, node.value, function):
+            yield root_of(node.target)
+        elif isinstance(node, ast.Assign) and is_loss(program, node.value, function):
+            target = node.targets[0]
+            if isinstance(target, ast.Subscript) or (
+                isinstance(node.value, ast.BinOp) and root_of(target) in names_in(node.value)
+            ):
+                yield root_of(target)
+        elif isinstance(node, ast.Call):
+            if (
+                isinstance(node.func, ast.Attribute)
+                and node.func.attr in STORES
+                and any(is_loss(program, a, function) for a in node.args)
+            ):
+                yield root_of(node.func.value)
+            held = _held_loss(program, node, function)
+            if held is not None:
+                yield held
+
+
+def _held_loss(program: Program, call: ast.Call, function: Function) -> str | None:
+    """The name that a call of the script's own function adds a loss to, such as `accumulate(loss, ..., loss_sum)`."""
+    if not any(is_loss(program, a, function) for a in call.args):
+        return None
+    for callee in program.callees(call):
+        for node in program.below(callee.node):
+            name = None
+            if isinstance(node, ast.AugAssign):
+                name = root_of(node.target)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
+                name = root_of(node.func.value)
+            if name in callee.params:
+                at = callee.params.index(name)
+                passed = [k.value for k in call.keywords if k.arg == name] or call.args[at : at + 1]
+                if passed:
+                    return root_of(passed[0])
+    return None
+
+
+def _repeats(program: Program, loop: ast.AST, function: Function) -> bool:
+    """Whether a loop goes over the same data again: a count above one that chooses no data."""
+    if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Call) or dotted(loop.iter.func) != "range":
+        return False
+    if len(loop.iter.args) == 1:
+        count = program.value(loop.iter.args[0], function)
+        if isinstance(count, (int, float)) and count <= 1:
+            return False
+    if any("VAL" in program.of(a, function) for a in loop.iter.args):
+        return False
+    names = names_in(loop.target)
+    nodes = list(live_below(program, loop))
+    for _ in range(4):
+        for node in nodes:
+            if (
+                isinstance(node, (ast.Assign, ast.AugAssign))
+                and node.value is not None
+                and names_in(node.value) & names
+            ):
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    names |= names_in(target)
+            elif isinstance(node, (ast.For, ast.comprehension)) and names_in(node.iter) & names:
+                names |= names_in(node.target)
+    for node in nodes:
+        if (
+            isinstance(node, ast.Subscript)
+            and names_in(node.slice) & names
+            and "VAL" in program.of(node.value, function)
+        ):
+            return False
+        if isinstance(node, ast.Call) and node is not loop.iter and not isinstance(node.func, ast.Attribute):
+            held = [*node.args, *(k.value for k in node.keywords)]
+            if any(names_in(a) & names for a in held) and any("VAL" in program.of(a, function) for a in held):
+                return False
+    return True
+
+
+def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
+    """Whether what is trained is made inside the loop around it, and neither scored with nor used after it."""
+    outer = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
+    if not outer:
+        return False
+    loop = outer[-1]
+    made = {}
+    for node in live_below(program, loop):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
+            made[node.targets[0].id] = node.value
+    stepped = {
+        root_of(n.func.value)
+        for n in live_below(program, loop)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "step"
+    }
+    if not stepped or not all(name in made for name in stepped):
+        return False
+    parts = {n for name in stepped for n in names_in(made[name]) if n in made}
+    end = getattr(loop, "end_lineno", 0) or 0
+    used_after = any(isinstance(n, ast.Name) and n.id in parts and n.lineno > end for n in program.own_nodes(function))
+    scores = any(True for s in getattr(loop, "body", []) for _ in _gathered(program, s, function))
+    return bool(parts) and not used_after and not scores
+
+
+def _context_only(program: Program, update: ast.AST, loss: ast.expr, function: Function) -> bool:
+    """Whether a loss is of `x[:, :s]` and `y[:, :s]`, and the same function scores from `s` on."""
+    bound = last_binding(program, loss.id, update, function) if isinstance(loss, ast.Name) else [(loss, update)]
+    sources = [value for value, _ in bound or ()]
+    bounds: set[str] = set()
+    for source in sources:
+        for argument in source.args if isinstance(source, ast.Call) else ():
+            cut = _cut(argument)
+            if cut is None or cut.lower is not None or not isinstance(cut.upper, ast.Name):
+                return False
+            bounds.add(cut.upper.id)
+    if len(bounds) != 1:
+        return False
+    cuts = (_cut(n) for n in program.own_nodes(function) if n in program.live)
+    return any(cut is not None and isinstance(cut.lower, ast.Name) and cut.lower.id in bounds for cut in cuts)
+
+
+def _cut(node: ast.AST) -> ast.Slice | None:
+    """The slice of the last axis, `:s` of `x[:, :s]`."""
+    if not isinstance(node, ast.Subscript):
+        return None
+    last = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
+    return last if isinstance(last, ast.Slice) else None
+
+
+def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
+    """Whether the optimizer beside an update holds fresh tensors of this function rather than the model's weights.
+
+    A closure that an optimizer calls, as LBFGS does, is judged by the function around it.
+    """
+    fresh = _fresh_tensors(program, function)
+    if fresh:
+        for node in program.own_nodes(function):
+            if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in _OPTIMIZERS:
+                names = {n for a in node.args[:1] for n in names_in(a)}
+                held = [e for name in names for e in function.assigned.get(name, ()) if e is not None]
+                if (names | {n for e in held for n in names_in(e)}) & fresh:
+                    return True
+        if isinstance(call, ast.Call) and len(call.args) > 1 and names_in(call.args[1]) & fresh:
+            return True
+    above = function.parent
+    return above is not None and above is not program.module and _own_tensors(program, call, above)
+
+
+def _fresh_tensors(program: Program, function: Function) -> set[str]:
+    """Names that a function gives new tensors, or modules of the library, that ask for gradients."""
+    made, asked = set(), set()
+    for node in program.own_nodes(function):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
+            name = node.targets[0].id
+            if library_module(node.value):
+                made.add(name)
+                asked.add(name)
+                continue
+            text = ast.unparse(node.value)
+            if any(k in text for k in ("zeros", "randn", "empty", "ones", "clone()", "Parameter(")):
+                made.add(name)
+                asked |= {name} if "requires_grad" in text or "Parameter(" in text else set()
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "requires_grad_"
+            and isinstance(node.func.value, ast.Name)
+        ):
+            asked.add(node.func.value.id)
+    return made & asked

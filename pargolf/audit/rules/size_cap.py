@@ -1,0 +1,144 @@
+"""The cap on bytes: code plus compressed model, declared, logged and recomputed.
+
+Each number is compared with the cap by itself, so each may FAIL: a number over the cap is over it, whoever merged it.
+Logs of other experiments in the folder, told by a final score that nobody declares, only raise a HOLD.
+"""
+
+from collections.abc import Iterator
+
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.logs import Line, Log, Seen
+from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, RuleFinding
+from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
+from pargolf.core.budget import Budget
+
+CAP = Budget().bytes
+MIB = 16 * 2**20
+_ALONE = "declared for the model alone"
+
+
+def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Code bytes plus compressed model: declared, in the README's table, logged, recomputed with the code at hand."""
+    sizes = _declared_sizes(facts)
+    logged = [(log, seen) for log in facts.own_logs if (seen := log.total_bytes) is not None]
+    declared_over = [s for s in sizes if s[0] > CAP]
+    if declared_over:
+        yield _over(facts, declared_over)
+        return
+    over = [(log, seen) for log, seen in logged if seen.value > CAP]
+    if over:
+        yield _logged_over(facts, over, logged)
+        return
+    stray = [s for log in facts.logs if log not in facts.own_logs and (s := log.total_bytes) and s.value > CAP]
+    if stray and (sizes or logged):
+        yield _others_over(stray)
+    yield from _under(facts, sizes, logged)
+
+
+def _declared_sizes(facts: Facts) -> list[tuple[float, Line, str]]:
+    """Bytes that the submission gives for the whole, for the model alone and for each seed."""
+    sizes: list[tuple[float, Line, str]] = [(x.number or 0.0, x.line, "declared") for x in facts.totals]
+    sizes += [((leaf.number or 0.0), leaf.line, _ALONE) for leaf in facts.models]
+    for run in facts.runs.values():
+        if run.total is not None and all(run.total.line != line for _, line, _ in sizes):
+            sizes.append((run.total.value, run.total.line, f"declared for seed {run.seed}"))
+    return sizes
+
+
+def _logged_over(facts: Facts, over: list[tuple[Log, Seen]], logged: list[tuple[Log, Seen]]) -> RuleFinding:
+    """Logs over the cap: recomputed with the committed script, and told from logs of other runs."""
+    code = facts.main.size if facts.main is not None else 0
+    again = [log.model.value + code for log, _ in over if log.model is not None and code]
+    if len(again) == len(over) and max(again) <= CAP:
+        return RuleFinding(
+            "size_cap",
+            PASS,
+            f"The log prints {max(s.value for _, s in over):,.0f} bytes with the script it ran; with the committed "
+            f"script the artifact is {max(again):,.0f} bytes, under the cap.",
+            quoted(s.line for _, s in over[:3]),
+            {"cap": CAP, "recomputed": max(again)},
+        )
+    under = [(log, seen) for log, seen in logged if seen.value <= CAP]
+    if under and _are_others(facts, [log for log, _ in over], under):
+        return _others_over([seen for _, seen in over])
+    return _over(facts, [(s.value, s.line, "logged") for _, s in over])
+
+
+def _are_others(facts: Facts, over: list[Log], under: list[tuple[Log, Seen]]) -> bool:
+    """Whether logs over the cap are of other runs than the submission's.
+
+    They are when nothing says which run is submitted, or when, outside the record track, the declared score and size
+    are those of a log under the cap and no score over it is declared.
+    """
+    claims = [c for c in (facts.bpb.number if facts.bpb else None, *(r.score for r in facts.runs.values())) if c]
+    if not claims:
+        return True
+    totals = {int(x.number or 0) for x in facts.totals}
+    submitted = any(int(seen.value) in totals and _scores(log, claims) for log, seen in under)
+    return not facts.record_track and submitted and not any(_scores(log, claims) for log in over)
+
+
+def _scores(log: Log, claims: list[float]) -> bool:
+    return log.final is not None and any(abs(log.final.bpb - c) < 6e-5 for c in claims)
+
+
+def _others_over(seen: list[Seen]) -> RuleFinding:
+    return RuleFinding(
+        "size_cap",
+        HOLD,
+        f"{len(seen)} log(s) of other runs in the folder are over the cap; nothing says that they are the submission.",
+        quoted(s.line for s in seen[:3]),
+        {"cap": CAP, "largest": max(s.value for s in seen)},
+    )
+
+
+def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tuple[Log, Seen]]) -> Iterator[RuleFinding]:
+    """No size is over the cap: whether there is one at all, and a log that bears it out."""
+    code = facts.main.size if facts.main is not None else 0
+    totals = [s for s in sizes if s[2] != _ALONE]
+    if not totals and not logged and facts.models and code:
+        totals = [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models]
+    if not totals and not logged:
+        yield RuleFinding(
+            "size_cap",
+            UNVERIFIABLE,
+            "No size of the artifact is declared and no log prints one. Add bytes_total and the training log.",
+            null_fields(facts, r"bytes|size"),
+        )
+        return
+    largest = max([s[0] for s in totals] + [s.value for _, s in logged])
+    numbers = {"cap": CAP, "bytes": largest}
+    if largest > CAP:
+        yield _over(facts, [s for s in totals if s[0] > CAP])
+    elif not facts.logs:
+        text = f"{largest:,.0f} bytes are declared and no log bears them out. Add the log."
+        yield RuleFinding("size_cap", UNVERIFIABLE, text, quoted(line for _, line, _ in totals[:3]), numbers)
+    else:
+        shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
+        lines = quoted([shown, *(s.line for _, s in logged[:3])])
+        yield RuleFinding("size_cap", PASS, f"{largest:,.0f} bytes of {CAP:,}.", lines, numbers)
+
+
+def _over(facts: Facts, over: list[tuple[float, Line, str]]) -> RuleFinding:
+    code = facts.main.size if facts.main is not None else 0
+    values = sorted({int(v) for v, _, _ in over})
+    said = " / ".join(f"{v:,}" for v in values[:6])
+    worst = values[-1]
+    blob = _model_alone(facts, worst)
+    extra = f" That is the model alone: with {code:,} bytes of code it is {worst + code:,}." if blob and code else ""
+    if CAP < worst <= MIB:
+        extra += f" {worst / 2**20:.2f} MiB fits 16 MiB, but the cap is 16,000,000 bytes, decimal."
+    return RuleFinding(
+        "size_cap",
+        FAIL,
+        f"{said} bytes {over[0][2]}, over the cap of {CAP:,} by {worst - CAP:,}.{extra}",
+        quoted(line for _, line, _ in over[:6]),
+        {"cap": CAP, "bytes": values, "over_by": worst - CAP, **({"with_code": worst + code} if blob else {})},
+    )
+
+
+def _model_alone(facts: Facts, value: int) -> bool:
+    """Whether a log prints exactly this size for the model, before the code is added."""
+    return any(log.model is not None and int(log.model.value) == value for log in facts.logs) or any(
+        int(x.number or 0) == value for x in facts.models
+    )

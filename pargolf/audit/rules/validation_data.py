@@ -1,0 +1,169 @@
+"""Validation data where it must not be: in training, in calibration, in the artifact; or another set than the standard.
+
+A fingerprint in a log and a submission's own words are evidence, no proof: SUSPECT at most, each with the probe that
+would prove it. Sources: README FAQ; #1854 #2109 #2130 (splits), #44 #262 (trained on), #168 (paid prefix), #728.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import calibrates
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.logs import Line, Log
+from pargolf.audit.read.validation_sets import CANONICAL_TOKENS, SPLITS
+from pargolf.audit.report import HOLD, PASS, SUSPECT, RuleFinding
+from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+
+_TRAINS_ON_VALIDATION = re.compile(
+    r"\bval[- _]only\b|\bvalidation-only\b|train(?:ed|ing|s)? (?:only )?on (?:the )?val(?:idation)?\b(?! loss)"
+    r"|calibrat\w+ (?:on|with|using|from) (?:the )?val(?:idation)?\b",
+    re.I,
+)
+_DENIAL = re.compile(
+    r"\b(?:no|not|never|without|(?:do|does|is|are|ca|must|wo)n['\u2019]t|illegal|violat|avoid|instead|cannot|ban)"
+    r"|score[- ]first|scored|test[- ]time|\bTTT\b",  # what adapts while scoring is `ttt_order`'s to judge
+    re.I,
+)
+
+
+def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """Fingerprints in logs of a validation set that is not the standard one, or that training has seen."""
+    for log in (*facts.own_logs, *facts.stray_logs):
+        other = _other_split(log)
+        if other is not None:
+            yield other
+            return
+    prepared = _validation_documents(facts)
+    if prepared is not None and any(log.val_tokens and log.val_tokens.value == 47_851_520 for log in facts.own_logs):
+        yield RuleFinding(
+            "split_overlap",
+            HOLD,
+            "The data script ends validation at 10,000 documents and the log scores all 50,000: 40,000 of them lie on "
+            "the training side. Probe: hash documents of both sides.",
+            quoted([prepared]),
+        )
+        return
+    counts = [int(log.val_tokens.value) for log in facts.own_logs if log.val_tokens]
+    if not counts:
+        missing.add("split_overlap: no log prints the number of validation tokens")
+    elif all(count in CANONICAL_TOKENS for count in counts):
+        yield RuleFinding("split_overlap", PASS, "The number of validation tokens is that of the standard set.")
+    else:
+        missing.add("split_overlap: the number of validation tokens belongs to no known tokenizer")
+
+
+def _other_split(log: Log) -> RuleFinding | None:
+    """A log that shows the validation tokens, and where they matter the training shards, of another split."""
+    if log.val_tokens is None:
+        return None
+    tokens = int(log.val_tokens.value)
+    shards = log.settings.get("train_shards")
+    count = int(shards[0]) if shards and shards[0].isdigit() else None
+    for split in SPLITS:
+        if split.tokens != tokens or (split.train_shards and count not in split.train_shards):
+            continue
+        if not split.train_shards or shards is None:
+            text, numbers = f"{tokens:,} validation tokens: {split.says}", {"val_tokens": tokens}
+            return RuleFinding("split_overlap", SUSPECT, text, quoted([log.val_tokens.line]), numbers)
+        return RuleFinding(
+            "split_overlap",
+            SUSPECT,
+            f"{count} training shards beside the full {tokens:,} validation tokens: {split.says}",
+            quoted([shards[1], log.val_tokens.line]),
+            {"train_shards": count, "val_tokens": tokens},
+        )
+    return None
+
+
+def _validation_documents(facts: Facts) -> Line | None:
+    """A data-preparation script in the folder whose default number of validation documents is 10,000."""
+    for code in facts.codes:
+        if "prepare" not in code.path and "tokenize" not in code.path:
+            continue
+        for number, text in enumerate(code.lines, 1):
+            if (
+                re.search(r"val[_-]docs.*\b10[_,]?000\b|\b10[_,]?000\b.*val[_-]docs", text, re.I)
+                and "#" not in text[:2]
+            ):
+                return Line(code.path, number, text.strip()[:240])
+    return None
+
+
+def val_in_training(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
+    """A log that loads stored validation tokens, and own words that tell of training on them."""
+    for log in until_told(facts):
+        prefix = paid_prefix(log)
+        if prefix is not None:
+            yield RuleFinding(
+                "val_in_training",
+                SUSPECT,
+                "The log loads a paid prefix: stored validation tokens (#168). Probe: score with the file removed.",
+                quoted([prefix]),
+            )
+    yield from _own_words(facts)
+
+
+def paid_prefix(log: Log) -> Line | None:
+    """The log line that loads a paid prefix from a file."""
+    line = next((x for x in log.lines if re.match(r"paid_prefix\w*[:=]", x.text)), None)
+    return None if line is None or re.match(r"paid_prefix_file[:=]\s*$", line.text) else line
+
+
+def until_told(facts: Facts) -> Iterator[Log]:
+    """Logs up to the first that tells of training on validation data: what the others repeat is said once."""
+    for log in facts.own_logs or facts.logs:
+        yield log
+        if log.prequant is not None or any(re.match(r"paid_prefix\w*[:=]", x.text) for x in log.lines):
+            return
+
+
+def _own_words(facts: Facts) -> Iterator[RuleFinding]:
+    """A submission that says itself that it trains on the validation set is believed."""
+    named = [Line(facts.folder.path, 0, facts.folder.path.replace("_", " ")), *facts.readme]
+    named += [x.line for x in facts.leaves if isinstance(x.value, str)]
+    for line in named:
+        text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", line.text)
+        if _TRAINS_ON_VALIDATION.search(text) and not _DENIAL.search(text):
+            yield RuleFinding(
+                "val_in_training",
+                SUSPECT,
+                "The submission's own words say that it trains or calibrates on the validation set (README FAQ, #44, "
+                "#728). Probe: hash the training stream against the validation tokens.",
+                quoted([line]),
+            )
+            return
+
+
+def validation_in_artifact(program: Program) -> Iterator[Hit]:
+    """Validation tokens reach neither the training loader, nor the artifact, nor a table of known answers."""
+    for node in program.live_of(ast.Compare):
+        if len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+            yield from _answers(program, node)
+    for node in program.live_of(ast.Call):
+        if calibrates(program, node, "VAL"):
+            yield Hit(
+                "val_in_training",
+                SUSPECT,
+                node,
+                f"`{program.function_of(node).name}` gathers statistics for quantization from validation tokens "
+                "before they are scored (#728).",
+                "Probe: quantize with other tokens there; the artifact must not change.",
+            )
+
+
+def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:
+    """Targets compared with tokens that came in a file of the artifact: a paid prefix."""
+    function = program.function_of(node)
+    left, right = program.of(node.left, function), program.of(node.comparators[0], function)
+    for tokens, other in ((left, right), (right, left)):
+        if "VAL" in tokens and "HASH" not in tokens and "BLOB" in other and "VAL" not in other:
+            yield Hit(
+                "val_in_training",
+                SUSPECT,
+                node,
+                f"`{function.name}` compares the targets with tokens read from a file: a stored prefix of the "
+                "validation set (#168, #262).",
+                "Probe: score with the file removed; the score must not change.",
+            )

@@ -1,0 +1,171 @@
+"""Run a foreign script in a process that the system has locked down, and turn what it shows into findings.
+
+`audit --run` and `probe SCRIPT` come here. The child gets the script's text and its siblings in a scratch folder that
+is also its home, no environment but the run's own settings, no network, no other processes, and bounds on memory,
+seconds and files (see `jail`). It answers one JSON object; whatever else it does is cut off when the time is up. The
+laws are those of `pargolf probe`. A script that cannot be imported or built here has broken no rule: it stands in
+`unchecked`.
+"""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pargolf.audit.code.script import Code, read_code
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.report import FAIL, HOLD, PASS, Evidence, RuleFinding
+from pargolf.audit.rules.rule import Missing
+from pargolf.audit.rules.table import RULES
+from pargolf.core.errors import UserError
+
+SECONDS = 180
+_PACKAGE = Path(__file__).resolve().parents[2]
+_BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from pargolf.audit.sandbox.foreign import serve; serve()"
+_MOST_ANSWER = 1 << 20
+
+
+def try_script(
+    code: Code, *, siblings: dict[str, str] | None = None, env: dict[str, str] | None = None, seconds: int = SECONDS
+) -> dict[str, Any]:
+    """Import a script, build its model small and probe it, all in the sandbox.
+
+    Returns what the child says: `sandbox` (what holds, in words), `stage` it reached (import, build, probe, done),
+    `error` if any, `import_seconds`, `replaced` modules, `model` (class, dim, layers, vocab, parameters), `laws`.
+    """
+    settings = {k: v for k, v in (env or {}).items() if k.isupper() and not k.startswith(("LD_", "PYTHON", "PATH"))}
+    settings |= {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+    with tempfile.TemporaryDirectory(prefix="pargolf-") as folder:
+        scratch = Path(folder)
+        name = Path(code.path).name or "train_gpt.py"
+        for path, text in {**(siblings or {}), name: code.text}.items():
+            (scratch / Path(path).name).write_text(text, encoding="utf-8", errors="replace")
+        request = {"text": code.text, "name": name, "env": settings, "seconds": seconds, "readable": [str(_PACKAGE)]}
+        names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+        clean = {
+            **dict.fromkeys(names, folder),
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        with tempfile.TemporaryFile() as answer:
+            child = subprocess.Popen(
+                [sys.executable, "-s", "-c", _BOOT, str(_PACKAGE.parent)],
+                stdin=subprocess.PIPE,
+                stdout=answer,
+                stderr=subprocess.DEVNULL,
+                cwd=folder,
+                env=clean,
+                start_new_session=True,
+            )
+            late = _wait(child, json.dumps(request).encode(), seconds)
+            answer.seek(0)
+            return _read(answer.read(_MOST_ANSWER), child.returncode, seconds if late else None)
+
+
+def _wait(child: "subprocess.Popen[bytes]", request: bytes, seconds: int) -> bool:
+    """Feed the child and wait; True when its time ran out and it was ended."""
+    try:
+        child.communicate(request, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        return True
+    return False
+
+
+def _read(answer: bytes, status: int, late: int | None) -> dict[str, Any]:
+    try:
+        held = json.loads(answer)
+        assert isinstance(held, dict)
+        return held
+    except (ValueError, AssertionError):
+        why = f"stopped after {late} s" if late else f"the process ended with status {status} and no answer"
+        return {"stage": "import", "error": why, "sandbox": {}, "replaced": []}
+
+
+def smoke(facts: Facts, missing: Missing) -> list[RuleFinding]:
+    """Findings of a run in the sandbox: that it imports and builds, what it builds, and the laws it keeps or breaks."""
+    code = facts.main
+    if code is None or code.tree is None or not code.text:
+        missing.add("run: there is no script that could be run")
+        return []
+    others = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
+    result = try_script(code, siblings=others, env=facts.environment)
+    where = (Evidence(code.path, 0, ""),)
+    found = [_built(code, result, where, missing)] if "model" in result else []
+    for law in result.get("laws", ()):
+        rule = next(rule.name for rule in RULES if rule.law == law["law"])
+        if law["holds"]:
+            found.append(RuleFinding(rule, PASS, f"Probed: {law['evidence']}.", where, {"worst": law["worst"]}))
+        else:
+            text = f"Probed on the script's own model, cut to {result['small']['parameters']:,} parameters: "
+            found.append(RuleFinding(rule, FAIL, text + law["evidence"] + ".", where, {"worst": law["worst"]}))
+    if result["stage"] != "done":
+        missing.add(f"run: {what_failed(result)}")
+    return found
+
+
+def what_failed(result: dict[str, Any]) -> str:
+    """One line: how far a script came and what stopped it."""
+    doing = {
+        "import": "the script could not be imported",
+        "build": "its model could not be built",
+        "probe": "its model could not be probed",
+    }
+    replaced = f" (replaced here: {', '.join(result['replaced'])})" if result.get("replaced") else ""
+    return f"{doing.get(result['stage'], result['stage'])}: {result.get('error', 'no reason given')}{replaced}"
+
+
+def _built(code: Code, result: dict[str, Any], where: tuple[Evidence, ...], missing: Missing) -> RuleFinding:
+    model = result["model"]
+    numbers = {**model, "import_seconds": result.get("import_seconds"), "code_bytes": code.size}
+    numbers["replaced"] = result["replaced"]
+    numbers["document_isolated"] = result.get("isolated")
+    held = result["sandbox"]
+    for name in ("network", "files", "processes"):
+        if "kernel" not in held.get(name, ""):
+            missing.add(f"run: the sandbox's {name}: {held.get(name, 'unknown')}")
+    text = (
+        f"Imports in {result.get('import_seconds', 0):.1f} s and builds {model['class']}: {model['layers']} layers of "
+        f"width {model['dim']}, a vocabulary of {model['vocab']}, {model['parameters']:,} parameters; "
+        f"{code.size:,} bytes of code."
+    )
+    if result.get("loss_is_mean") is False:
+        return RuleFinding("run", HOLD, text + " Its loss is not the mean cross-entropy of its logits.", where, numbers)
+    return RuleFinding("run", PASS, text, where, numbers)
+
+
+def is_foreign(target: object) -> bool:
+    """Whether a target is a Python file that is no recipe: one that assigns no `RECIPE` at its top level."""
+    path = Path(str(target))
+    if path.suffix != ".py" or not path.is_file():
+        return False
+    tree = read_code(path.name, path.read_bytes()).tree
+    names = {n.id for s in (tree.body if tree is not None else ()) for n in ast.walk(s) if isinstance(n, ast.Name)}
+    return "RECIPE" not in names
+
+
+def probe_script(path: str | Path) -> list[dict[str, Any]]:
+    """The laws of a foreign script's own model as rows, like those of our recipes.
+
+    Raises `UserError` when the script cannot be read, imported, built or run here.
+    """
+    path = Path(path)
+    try:
+        code = read_code(path.name, path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    if code.tree is None:
+        raise UserError(f"{path} is not Python that can be read: {code.error}.")
+    siblings = {p.name: p.read_text(encoding="utf-8", errors="replace") for p in path.parent.glob("*.py") if p != path}
+    result = try_script(code, siblings=siblings)
+    if "laws" not in result:
+        raise UserError(f"{path}: {what_failed(result)}.")
+    return list(result["laws"])

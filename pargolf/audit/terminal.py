@@ -1,0 +1,47 @@
+"""A report for people: what, where, why, what to do; the weakest finding first."""
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from pargolf.audit.report import FAIL, HOLD, MEANINGS, ORDER, PASS, SUSPECT, UNVERIFIABLE, Report, RuleFinding
+
+_COLOURS = {PASS: "green", HOLD: "cyan", UNVERIFIABLE: "yellow", SUSPECT: "magenta", FAIL: "bold red"}
+
+
+def render(report: Report) -> RenderableType:
+    """The report as rich text; every text of the submission is shown literally."""
+    parts: list[RenderableType] = []
+    head = Text.assemble((report.verdict, _COLOURS[report.verdict]), f"  {MEANINGS[report.verdict]}  ")
+    head.append(report.target, "bold")
+    if report.head:
+        head.append(f" ({report.head[:10]})")
+    if report.track:
+        head.append(f"  track {report.track}")
+    parts.append(head)
+    passed: dict[str, int] = {}
+    for finding in report.findings:
+        if finding.status == PASS:
+            passed[finding.rule] = passed.get(finding.rule, 0) + 1
+    for finding in sorted(report.findings, key=lambda f: -ORDER.index(f.status)):
+        if finding.status != PASS:
+            parts.append(_finding(finding))
+        elif times := passed.pop(finding.rule, 0):
+            parts.append(_finding(finding, f" (and in {times - 1} other folders)" if times > 1 else ""))
+    if report.unchecked:
+        parts.append(Text("\nNot checked, and so not passed:", "bold"))
+        parts += [Text(f"  {item}") for item in report.unchecked]
+    return Group(*parts)
+
+
+def _finding(finding: RuleFinding, more: str = "") -> RenderableType:
+    line = Text.assemble((f"{finding.status:12}", _COLOURS[finding.status]), (f" {finding.rule}: ", "bold"))
+    line.append(finding.summary + more)
+    rows: list[RenderableType] = [line]
+    if finding.status != PASS:
+        for e in finding.evidence[:5]:
+            place = f"{e.file}:{e.line}" if e.line else e.file
+            rows.append(Padding(Text(f"{place}  {e.text[:140]}", "dim"), (0, 0, 0, 13)))
+        if finding.words:
+            rows.append(Padding(Text(f"rule: {finding.words} [{finding.source}]", "italic dim"), (0, 0, 0, 13)))
+    return Group(*rows)
