@@ -15,8 +15,8 @@ from pargolf.audit.read.logs import Line, Log, LoggedRow
 from pargolf.audit.read.validation_sets import GOOD, match, rounding
 from pargolf.audit.report import HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing, Surroundings
-from pargolf.audit.rules.size_cap import CAP
 from pargolf.audit.rules.time_limits import SECONDS, told_training_seconds
+from pargolf.core.units import CAP
 
 _OURS = re.compile(
     r"^(quant|final|legal_ttt|ttt|gptq|ema|swa|serialized|total submission|stopping_early|step)\b|^\w+_exact"

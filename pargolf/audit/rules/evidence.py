@@ -10,7 +10,7 @@ from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, Evidence, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
-from pargolf.audit.stats import NATS, better_by
+from pargolf.core.stats import BAR_NATS, LEVEL, compare_scores
 
 
 def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
@@ -69,9 +69,10 @@ def significance(facts: Facts, context: Surroundings, missing: Missing) -> Itera
     if context.record is None:
         missing.add("significance: no record to compare with was given (0.005 nats, p < 0.01)")
         return
-    ratio = ratio_of(facts)
-    values = scores_of(facts)
-    p = better_by([v * ratio for v in values], [v * context.record.ratio for v in context.record.bpb], NATS)
+    ratio, values = ratio_of(facts), scores_of(facts)
+    record = context.record
+    new, old = [v * ratio for v in values], [v * record.ratio for v in record.bpb]  # nats per token
+    p = compare_scores(new, old, bar=BAR_NATS, nats=1.0).p if len(new) > 1 else None
     if p is None:
         yield RuleFinding(
             "significance", UNVERIFIABLE, "A test needs two runs with different scores.", (), {"runs": len(values)}
@@ -81,15 +82,15 @@ def significance(facts: Facts, context: Surroundings, missing: Missing) -> Itera
     numbers = {
         "p": p,
         "mean_bpb": mean,
-        "bar_bpb": NATS / ratio,
-        "record_bpb": sum(context.record.bpb) / len(context.record.bpb),
+        "bar_bpb": BAR_NATS / ratio,
+        "record_bpb": sum(record.bpb) / len(record.bpb),
     }
-    better = p < 0.01
+    better = p < LEVEL
     yield RuleFinding(
         "significance",
         PASS if better else FAIL,
-        f"p = {p:.2g} that the gain over {context.record.name} exceeds {NATS} nats ({NATS / ratio:.5f} bits per byte) "
-        f"by chance; {'below' if better else 'not below'} 0.01.",
+        f"p = {p:.2g} that the gain over {record.name} exceeds {BAR_NATS} nats ({BAR_NATS / ratio:.5f} bits per byte) "
+        f"by chance; {'below' if better else 'not below'} {LEVEL}.",
         (),
         numbers,
     )

@@ -10,9 +10,8 @@ from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line, Log, Seen
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, RuleFinding
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
-from pargolf.core.budget import Budget
+from pargolf.core.units import CAP
 
-CAP = Budget().bytes
 MIB = 16 * 2**20
 _ALONE = "declared for the model alone"
 
