@@ -19,8 +19,9 @@ from pargolf.core.errors import UserError, near
 from pargolf.core.roles import matches, resolve, role
 from pargolf.core.spec import diff, digest, dump, edit, load, overrides, parse_value, rows, show
 from pargolf.core.world import World, join_world
-from pargolf.model.activations import leaky_relu2, relu2
+from pargolf.model.activations import leaky_relu2
 from pargolf.model.attention import Attention
+from pargolf.model.init import FanIn, Zeros
 from pargolf.model.mlp import MLP
 from pargolf.model.norm import depth_rsqrt
 from pargolf.model.transformer import Block, Model
@@ -75,17 +76,18 @@ class Tree:
 
 
 texts = st.text(alphabet="abcdef.*", max_size=4)
+whole = st.integers(-(1 << 63), (1 << 63) - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False).map(lambda x: x + 0.0)
-twigs = st.none() | st.builds(Twig, st.integers()) | st.builds(Stub, st.integers(), st.booleans())
+twigs = st.none() | st.builds(Twig, whole) | st.builds(Stub, whole, st.booleans())
 leaves = st.builds(
     Leaf,
-    st.integers(),
+    whole,
     floats,
     texts,
     st.booleans(),
-    st.none() | st.integers(),
+    st.none() | whole,
     st.sampled_from([act_one, act_two]),
-    st.lists(st.integers(), max_size=3).map(tuple),
+    st.lists(whole, max_size=3).map(tuple),
     twigs,
 )
 trees = st.builds(Tree, leaves, st.lists(leaves, min_size=5, max_size=5).map(tuple))
@@ -93,7 +95,7 @@ kinds = st.sampled_from([Leaf(), Leaf(width=9), Leaf(twig=Twig()), Leaf(twig=Stu
 small_trees = st.builds(Tree, kinds, st.lists(kinds, min_size=5, max_size=5).map(tuple))
 
 MODEL = Model(
-    vocab=64, dim=32, blocks=(Block(Attention(4, 2), MLP(64), norm_scale=depth_rsqrt),) * 3, init=(("*", relu2),)
+    vocab=64, dim=32, blocks=(Block(Attention(4, 2), MLP(64), norm_scale=depth_rsqrt),) * 3, init=(("*", FanIn()),)
 )
 
 
@@ -171,7 +173,7 @@ def test_a_digest_is_the_same_in_every_process() -> None:
 
 
 def test_a_model_is_data() -> None:
-    model = edit(MODEL, {"init": (("*", depth_rsqrt),), "blocks[1].mlp.act": leaky_relu2})
+    model = edit(MODEL, {"init": (("*", Zeros()),), "blocks[1].mlp.act": leaky_relu2})
     assert load(json.loads(json.dumps(dump(model)))) == model
     assert list(diff(MODEL, model)) == ["blocks[1].mlp.act", "init[*]"]
 

@@ -6,25 +6,25 @@
     })
 
 A path is dotted field names with `[3]`, `[-4:]` or `[:]` over tuples, and `[mlp.*]` for the row of a table whose glob
-reads so: `train.optimizer[mlp.*].lr`. An unknown path raises with the nearest known one, and a value of another kind
-than the field's raises too. `rows` flattens a spec to `path -> value` with equal
-neighbours folded into ranges; `diff` compares two specs row by row; `digest` names one; `dump` and `load` turn it
-into plain JSON and back without running anything but the dataclasses' own constructors.
+reads so: `train.optimizer[mlp.*].lr`. An unknown path raises with the nearest known one, and a value that the field's
+annotation does not take (`strict.py`) raises with the path and the range. `rows` flattens a spec to `path -> value`
+with equal neighbours folded into ranges; `diff` compares two specs row by row; `digest` names one; `dump` and `load`
+turn it into plain JSON and back without running anything but the dataclasses' own constructors. `check` holds a spec of
+Python against its annotations, and `build` makes any dataclass of plain JSON.
 """
 
 import dataclasses
-import functools
 import hashlib
 import importlib
 import inspect
 import json
 import re
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast
 
 from pargolf.core.errors import UserError, near
+from pargolf.core.strict import Strict, hints_of, item_kind
 
 S = TypeVar("S")
 Path = tuple[str | int, ...]
@@ -45,7 +45,7 @@ def edit(spec: S, changes: Mapping[str, Any]) -> S:
     Raises `UserError` on a path that does not exist (with a near match) and on a value of the wrong type.
     """
     for path, value in changes.items():
-        spec = _set(spec, _parse(path), value, path)
+        spec = _set(spec, _parse(path), value, path, type(spec))
     return spec
 
 
@@ -105,28 +105,30 @@ def dump(value: Any) -> Any:
     return value
 
 
-def load(value: Any, *, within: tuple[str, ...] = ("pargolf.",)) -> Any:
-    """Rebuild what `dump` wrote. Only dataclasses and plain functions of modules under `within` are looked up.
+def load(value: Any, kind: Any = Any, *, within: tuple[str, ...] = ("pargolf.",), at: str = "") -> Any:
+    """Rebuild what `dump` wrote, as `kind` has it. Only dataclasses and functions of modules under `within` are found.
 
-    Raises `UserError` on an address outside `within`, an unknown name or fields that do not fit.
+    Types and ranges are those of the annotations. Raises `UserError` with the path under `at` of what does not fit, on
+    an address outside `within`, and on an unknown name.
     """
-    if isinstance(value, list):
-        return tuple(load(item, within=within) for item in value)
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {"fn"}:
-        found = _find(value["fn"], within)
-        if not inspect.isfunction(found):
-            raise UserError(f"{value['fn']!r} is not a function of this package. Was it made by another version?")
-        return found
-    kind = _find(value.get("is"), within)
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise UserError(f"{value.get('is')!r} is not a part of this package. Was it made by another version?")
-    fields = {k: load(v, within=within) for k, v in value.items() if k != "is"}
+    return Strict(find=lambda address: _find(address, within)).fit(value, kind, at)
+
+
+def build(kind: type[S], value: Any, *, where: str = "") -> S:
+    """The dataclass `kind` of plain JSON, whose classes the annotations say: what a result, an event or a header is.
+
+    Raises `UserError` that begins with `where` (a file) and names the field: unknown, missing, of another type, or out
+    of range.
+    """
     try:
-        return kind(**fields)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{kind.__name__} cannot be rebuilt ({error}). Was it made by another version?") from error
+        return cast(S, Strict().fit(value, kind))
+    except UserError as error:
+        raise UserError(f"{where}: {error}" if where else str(error)) from error
+
+
+def check(spec: S, *, at: str = "") -> S:
+    """`spec` with every field held against its annotation, and lists made tuples. Raises `UserError` with the path."""
+    return cast(S, Strict().fit(spec, type(spec), at))
 
 
 def show(value: Any) -> str:
@@ -201,20 +203,23 @@ def _index(text: str, path: str) -> int | slice | RowGlob:
     raise UserError(f"'[{text}]' in '{path}' is no index. Write [3], [-4:] or [:].")
 
 
-def _set(node: Any, steps: tuple[Step, ...], value: Any, path: str) -> Any:
-    """Rebuild `node` with `value` put at `steps`."""
+def _set(node: Any, steps: tuple[Step, ...], value: Any, path: str, kind: Any = Any) -> Any:
+    """Rebuild `node`, annotated as `kind`, with `value` put at `steps`."""
+    if not steps:
+        return Strict(convert=True, whole=False).fit(value, kind, path)
     step, rest = steps[0], steps[1:]
     if isinstance(step, RowGlob):
         globs = [glob for glob, _ in node] if _is_table(node) else []
         if step not in globs:
             raise UserError(f"No row '[{step}]' in '{path}'.{near(step, globs)}")
-        return tuple((g, _set(v, rest, value, path) if rest else value) if g == step else (g, v) for g, v in node)
+        inner = item_kind(item_kind(kind, 0), 1)
+        return tuple((g, _set(v, rest, value, path, inner)) if g == step else (g, v) for g, v in node)
     if isinstance(step, str):
         names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
         if step not in names:
-            raise UserError(f"No '{step}' in '{path}' ({type(node).__name__}).{near(step, names)}")
-        new = _set(getattr(node, step), rest, value, path) if rest else _fit(node, step, value, path)
-        return dataclasses.replace(node, **{step: new})
+            raise UserError(f"No '{step}' in '{path}' ({type(node).__name__}).{_near(node, names, steps, path)}")
+        inner = hints_of(type(node)).get(step, Any)
+        return dataclasses.replace(node, **{step: _set(getattr(node, step), rest, value, path, inner)})
     if not isinstance(node, tuple):
         raise UserError(f"'{path}' puts an index on {type(node).__name__}, which is no list.")
     picked = list(range(len(node)))[step] if isinstance(step, slice) else [step]
@@ -222,44 +227,47 @@ def _set(node: Any, steps: tuple[Step, ...], value: Any, path: str) -> Any:
         raise UserError(f"'{path}' is past the end: there are {len(node)} items, 0 to {len(node) - 1}.")
     items = list(node)
     for i in picked:
-        items[i] = _set(items[i], rest, value, path) if rest else value
+        items[i] = _set(items[i], rest, value, path, item_kind(kind, i))
     return tuple(items)
 
 
-def _fit(node: Any, field: str, value: Any, path: str) -> Any:
-    """Check `value` against the field's annotation; whole numbers become floats where a float is asked."""
-    kind: Any = type(node)
-    wanted = _hints(kind)[field]
-    kinds = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    plain = [k for k in kinds if k in (int, float, str, bool, type(None))]
-    if isinstance(value, int) and not isinstance(value, bool) and float in plain and int not in plain:
-        return float(value)
-    if isinstance(value, float) and value.is_integer() and int in plain and float not in plain:
-        return int(value)
-    if not any(_matches(value, kind) for kind in kinds):
-        shown = " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
-        raise UserError(f"'{path}' takes {shown}, not {show(value)}.")
-    return value
+def _near(node: Any, names: list[str], steps: tuple[Step, ...], path: str) -> str:
+    """What may have been meant by a name that is not there; over a list, the path with `[:]` or a row's glob."""
+    if not isinstance(node, tuple):
+        return near(str(steps[0]), names)
+    before = path[: len(path) - len(_spelled(steps))].rstrip(".")
+    if _is_table(node):
+        return near("", [f"{before}[{glob}].{_spelled(steps)}" for glob, _ in node])
+    meant = _meant(node, steps)
+    return f" Did you mean {before}{meant}?" if meant else ""
 
 
-def _matches(value: Any, kind: Any) -> bool:
-    """Whether `value` may stand where `kind` is annotated; protocols and callables are taken on trust."""
-    if kind is Any:
-        return True
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    origin = typing.get_origin(kind) or kind
-    if origin is Callable or not isinstance(origin, type):
-        return callable(value) if origin is Callable else True
-    if getattr(origin, "_is_protocol", False):
-        return dataclasses.is_dataclass(value) or inspect.isfunction(value)
-    return isinstance(value, origin) or value is origin
+def _meant(node: Any, steps: tuple[Step, ...]) -> str:
+    """The nearest path under `node`, `[:]` put in over lists; "" where nothing is near."""
+    if not steps:
+        return ""
+    step, rest = steps[0], steps[1:]
+    if isinstance(node, tuple) and isinstance(step, str):
+        inner = _meant(node[0], steps) if node else ""
+        return f"[:]{inner}" if inner else ""
+    if isinstance(step, str) and dataclasses.is_dataclass(node):
+        known = [f.name for f in dataclasses.fields(node)]
+        close = [step] if step in known else get_close_matches(step, known, n=1, cutoff=0.5)
+        inner = _meant(getattr(node, close[0]), rest) if close else ""
+        return f".{close[0]}{inner}" if close and (inner or not rest) else ""
+    return "" if isinstance(step, str) else _spelled(steps)
 
 
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """Resolved annotations of a dataclass."""
-    return typing.get_type_hints(kind)
+def _spelled(steps: tuple[Step, ...]) -> str:
+    """Steps as a path writes them."""
+    out = ""
+    for step in steps:
+        if isinstance(step, slice):
+            parts = [step.start, step.stop] + ([step.step] if step.step is not None else [])
+            out += "[" + ":".join("" if part is None else str(part) for part in parts) + "]"
+        else:
+            out += f"[{step}]" if isinstance(step, int | RowGlob) else f".{step}" if out else step
+    return out
 
 
 def _leaves(node: Any, at: Path = ()) -> dict[Path, str]:

@@ -1,0 +1,55 @@
+"""What a number may be, said beside its type, so that one checker can refuse the rest: `lr: Rate`.
+
+    Count = Annotated[int, Within(1, 2**31)]        heads: Count = 8        decay: Annotated[float, Within(0, 1)]
+
+To a type checker `Count` is `int`. `core/strict.py` reads the marker whenever a value comes from a file, from an edit,
+or is about to run. A number without a marker is any finite one; a whole number without one fits 64 bits.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number from `low` to `high`, or a list of so many items.
+
+    `over` leaves `low` itself out and `under` leaves `high` out. `endless` takes infinity as well, for limits that a
+    run may do without; NaN is within nothing.
+    """
+
+    low: float
+    high: float = math.inf
+    over: bool = False
+    under: bool = False
+    endless: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.over else value >= self.low
+        below = value < self.high if self.under else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"over {_written(self.low)}" if self.over else f"from {_written(self.low)} up"
+        high = f"{'below ' if self.under else ''}{_written(self.high)}"
+        return f"over {_written(self.low)} and up to {high}" if self.over else f"from {_written(self.low)} to {high}"
+
+
+def _written(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
+Count = Annotated[int, Within(1, 1 << 31)]
+"""How many there are, at least one."""
+Index = Annotated[int, Within(0, 1 << 31)]
+"""A place in a row, or how many there are where none will do."""
+Rate = Annotated[float, Within(0)]
+"""A learning rate, a decay, a weight of a loss: zero or more."""
+Positive = Annotated[float, Within(0, over=True)]
+"""More than zero."""
+Share = Annotated[float, Within(0, 1)]
+"""A part of a whole, all of it included."""
+Decay = Annotated[float, Within(0, 1, under=True)]
+"""What is kept of the past at each step: momentum, a beta, an average."""
