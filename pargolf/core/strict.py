@@ -190,9 +190,10 @@ class Strict:
 
     def _held(self, value: Any, kind: Any, at: str) -> Any:
         """A dataclass of Python, every field of it checked; another object only where a field had to change."""
-        if not _answers(type(value), kind):
+        own: Any = type(value)
+        if not _answers(own, kind):
             _refuse(at, kind, value)
-        hints = hints_of(type(value))
+        hints = hints_of(own)
         changed = {}
         for field in dataclasses.fields(value):
             old = getattr(value, field.name)

@@ -28,7 +28,7 @@ _NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
 """Where the parts live that an artifact may name."""
 _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
-    "pargolf.core.spec:_find": f"{_SCRIPT}find_part",
+    "pargolf.core.spec:load": f"{_SCRIPT}load_part",
     "pargolf.core.spec:_address": f"{_SCRIPT}part_address",
     "pargolf.ship.size:count_code": f"{_SCRIPT}own_bytes",
 }

@@ -192,13 +192,19 @@ def own_bytes(recipe: Recipe, *, fitted: bool = False) -> int:
     return OWN_SIZE or Path(__file__).stat().st_size
 
 
-def find_part(address: Any, within: tuple[str, ...]) -> Any:
-    """The part of this name; only those of the recipe are here."""
+def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at: str = "") -> Any:
+    """What `dump` wrote, of the parts that this recipe names; only those are here."""
+    if isinstance(value, list):
+        return tuple(load_part(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    address = value.get("is", value.get("fn"))
     if address not in OWN_PARTS:
         raise UserError(f"{address!r} is no part of this recipe. Was the artifact made by another one?")
-    return OWN_PARTS[address]
+    part = OWN_PARTS[address]
+    return part if "fn" in value else part(**{key: load_part(x) for key, x in value.items() if key != "is"})
 
 
 def part_address(thing: Any) -> str:
-    """The name of a part, as `find_part` takes it."""
+    """The name of a part, as `load_part` takes it."""
     return next(address for address, part in OWN_PARTS.items() if part is thing)
