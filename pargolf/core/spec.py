@@ -9,8 +9,8 @@ A path is dotted field names with `[3]`, `[-4:]` or `[:]` over tuples, and `[mlp
 reads so: `train.optimizer[mlp.*].lr`. An unknown path raises with the nearest known one, and a value that the field's
 annotation does not take (`strict.py`) raises with the path and the range. `rows` flattens a spec to `path -> value`
 with equal neighbours folded into ranges; `diff` compares two specs row by row; `digest` names one; `dump` and `load`
-turn it into plain JSON and back without running anything but the dataclasses' own constructors. `check` holds a spec of
-Python against its annotations, and `build` makes any dataclass of plain JSON.
+turn it into plain JSON and back without running anything but the dataclasses' own constructors. `checked` holds a spec
+of Python against its annotations, and `build` makes any dataclass of plain JSON.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def build(kind: type[S], value: Any, *, where: str = "") -> S:
         raise UserError(f"{where}: {error}" if where else str(error)) from error
 
 
-def check(spec: S, *, at: str = "") -> S:
+def checked(spec: S, *, at: str = "") -> S:
     """`spec` with every field held against its annotation, and lists made tuples. Raises `UserError` with the path."""
     return cast(S, Strict().fit(spec, type(spec), at))
 

@@ -126,7 +126,8 @@ class Strict:
         if apart and len(args) != len(value):
             _refuse(at, kind, value)
         kinds = args if apart else [args[0] if args else Any] * len(value)
-        items = [self.fit(x, k, f"{at}[{_name(x, k, i)}]") for i, (x, k) in enumerate(zip(value, kinds))]
+        paths = [at if _is_row(base) else f"{at}[{_name(x, k, i)}]" for i, (x, k) in enumerate(zip(value, kinds))]
+        items = [self.fit(*item) for item in zip(value, kinds, paths)]
         if base is list or typing.get_origin(base) is list:
             return items
         same = isinstance(value, tuple) and all(a is b for a, b in zip(items, value))
@@ -291,7 +292,7 @@ def _answers(own: type, kind: Any) -> bool:
     if origin in (Any, object):
         return True
     if origin is Callable:
-        call = inspect.getattr_static(own, "__call__", None)
+        call = _own_member(own, "__call__")
         return call is not None and _takes(call, [None, *_arguments(kind)], {})
     if _is_protocol(origin):
         return all(_has_member(own, origin, name) for name in _members(origin))
@@ -300,13 +301,18 @@ def _answers(own: type, kind: Any) -> bool:
 
 def _has_member(own: type, protocol: Any, name: str) -> bool:
     """Whether a dataclass has a protocol's member: a method that is called alike, or a field or value."""
-    method = inspect.isfunction(inspect.getattr_static(protocol, name, None))
-    member = inspect.getattr_static(own, name, None)
+    method = inspect.isfunction(_own_member(protocol, name))
+    member = _own_member(own, name)
     if isinstance(member, staticmethod | classmethod):
         return method and _called_alike(member.__func__, protocol, name, int(isinstance(member, classmethod)))
     if inspect.isfunction(member):
         return method and _called_alike(member, protocol, name, 1)
     return not method and (member is not None or name in {field.name for field in dataclasses.fields(own)})
+
+
+def _own_member(own: type, name: str) -> Any:
+    """What a class or its bases define under a name, not what every class has of `type`."""
+    return next((vars(base)[name] for base in own.__mro__[:-1] if name in vars(base)), None)
 
 
 def _called_alike(function: Any, protocol: Any, name: str, own: int) -> bool:
@@ -387,11 +393,15 @@ def _line(error: Exception) -> str:
     return _cut(str(error).replace("\n", " ")) if str(error) else type(error).__name__
 
 
+def _is_row(kind: Any) -> bool:
+    """Whether a kind is a row of a table: (glob, value)."""
+    args = typing.get_args(kind)
+    return typing.get_origin(kind) is tuple and len(args) == 2 and args[0] is str
+
+
 def _name(item: Any, kind: Any, number: int) -> str | int:
     """How the item of a list is called in a path: its number, or the glob where the list is a table."""
-    args = typing.get_args(kind)
-    table = typing.get_origin(kind) is tuple and len(args) == 2 and args[0] is str
-    return _cut(item[0]) if table and isinstance(item, list | tuple) and len(item) == 2 else number
+    return _cut(item[0]) if _is_row(kind) and isinstance(item, list | tuple) and len(item) == 2 else number
 
 
 def _under(at: str, name: str) -> str:
