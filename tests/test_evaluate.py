@@ -201,8 +201,8 @@ def test_scores_equal_a_position_by_position_reference(spec, n, seed):
     assert found.nats == pytest.approx(sum(all_nats), rel=1e-5)
     graded = np.array(sorted(grades))
     np.testing.assert_allclose(found.nats_N[graded], [grades[i] for i in graded], rtol=1e-4, atol=1e-5)
-    assert found.legal == (not isinstance(spec, Published))
-    if found.legal:
+    assert found.in_turn == (not isinstance(spec, Published))
+    if found.in_turn:
         assert (found.complete, found.grades_min, found.grades_max) == (True, 1, 1)
         assert (found.tokens, found.bytes) == (n, lengths(tokens).sum())
         assert found.positions == n
@@ -231,14 +231,14 @@ def test_the_batch_size_moves_no_bit(spec):
 def test_published_counts_the_repeated_grades_in_its_denominators():
     tokens = stream(48, documents=False)
     found = run(Bigram(), tokens, Published(16, 4))
-    assert not found.legal
+    assert not found.in_turn
     assert (found.positions, found.tokens) == (48, 48 + 3 * 4)
     assert (found.grades_min, found.grades_max) == (1, 4)
     counts = lengths(tokens)
     assert found.bytes == counts.sum() + 3 * counts[-4:].sum()
-    legal = run(Bigram(), tokens, Sliding(16, 4))
-    extra = legal.nats_N[-4:].sum(dtype=np.float64)
-    assert found.nats == pytest.approx(legal.nats + 3 * extra, rel=1e-12)
+    once = run(Bigram(), tokens, Sliding(16, 4))
+    extra = once.nats_N[-4:].sum(dtype=np.float64)
+    assert found.nats == pytest.approx(once.nats + 3 * extra, rel=1e-12)
 
 
 @given(st.floats(-1000, 1000), st.integers(0, 3))
@@ -351,7 +351,7 @@ def test_the_predictor_sees_windows_and_is_asked_only_for_graded_positions():
         assert ids.dtype == torch.int64
         return Bigram()(ids, first=first)
 
-    run(counting, stream(100), Sliding(16, 4))
+    run(counting, stream(100), Sliding(16, 4), probe=False)
     assert asked == 100
 
 
@@ -436,12 +436,10 @@ def test_processes_agree_with_one(spec, n, world):
     joined = merge(shares[::-1])
     assert joined.nats == pytest.approx(whole.nats, rel=1e-7)
     assert np.array_equal(joined.nats_N, whole.nats_N)
-    assert joined.row() | {"nats": 0, "loss": 0, "bpb": 0, "seconds": 0} == whole.row() | {
-        "nats": 0,
-        "loss": 0,
-        "bpb": 0,
-        "seconds": 0,
-    }
+    besides = dict.fromkeys(("nats", "loss", "bpb", "seconds", "probed", "look"))
+    assert joined.row() | besides == whole.row() | besides
+    assert joined.look.windows == sum(share.look.windows for share in shares)
+    assert joined.probed is not False
     assert not any(share.complete for share in shares)
     assert not merge(shares[:-1]).complete
 
@@ -507,7 +505,7 @@ def test_scoring_stops_inside_its_budget_and_says_that_it_is_incomplete(limit, c
         return Bigram()(ids, first=first)
 
     tokens = stream(100, documents=False)
-    found = run(slow, tokens, Plain(5), batch_windows=1, seconds=limit, clock=Clock(lambda: now))
+    found = run(slow, tokens, Plain(5), batch_windows=1, seconds=limit, clock=Clock(lambda: now), probe=False)
     assert now <= max(limit, cost) * (1 + 1e-9)
     assert found.seconds == pytest.approx(now)
     assert found.complete == (found.tokens == 100)
@@ -520,10 +518,29 @@ def test_scoring_stops_inside_its_budget_and_says_that_it_is_incomplete(limit, c
         assert found.nats == pytest.approx(whole.nats_N[: found.tokens].sum(dtype=np.float64))
 
 
+@settings(max_examples=30)
+@given(limit=st.floats(0.5, 60), cost=st.floats(0.1, 3))
+def test_a_probed_scoring_stops_inside_its_budget_too(limit, cost):
+    now = 0.0
+
+    def slow(ids, *, first):
+        nonlocal now
+        now += cost
+        return Bigram()(ids, first=first)
+
+    tokens = stream(100, documents=False)
+    found = run(slow, tokens, Plain(5), batch_windows=1, seconds=limit, clock=Clock(lambda: now))
+    assert now <= max(limit, cost) * (1 + 1e-9)
+    assert found.complete == (found.tokens == 100)
+    if limit > 24 * cost:
+        assert found.complete and found.probed and found.look.windows == 3
+
+
 def test_a_score_is_a_row_of_plain_numbers():
     row = run(Bigram(), stream(50), Sliding(8, 4)).row()
     assert row["windows"] == "sliding:8,4"
     assert all(isinstance(value, bool | int | float | str) for value in row.values())
+    assert row["in_turn"] and row["probed"]
     assert row["bpb"] == pytest.approx(row["nats"] / math.log(2) / row["bytes"])
 
 

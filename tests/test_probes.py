@@ -221,7 +221,7 @@ class Twice(SGD):
 class Anyhow(Plain):
     """Windows that claim to be illegal, for which the ledger lets a position be graded again."""
 
-    legal = False
+    in_turn = False
 
 
 def test_two_passes_are_caught():

@@ -249,7 +249,7 @@ def test_repaired_systems_train_on_the_grid_that_they_ship(name):
 @pytest.mark.parametrize("name", REPAIRED)
 def test_repaired_systems_keep_the_rules(name):
     recipe = found(name)
-    assert recipe.budget == Budget() and recipe.windows.legal and recipe.model.bos == 1
+    assert recipe.budget == Budget() and recipe.windows.in_turn and recipe.model.bos == 1
     assert forecast(recipe).model * 1.02 + 100_000 < 16_000_000
     assert not any(type(row).__name__ == "Frozen" for _, row in recipe.train.optimizer)
 

@@ -24,6 +24,7 @@ from pargolf.data.prepare import prepare
 from pargolf.data.shards import write_shard
 from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.evaluate.windows import Sliding
+from pargolf.model.transformer import Transformer
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.run.folder import RunFolder
@@ -301,6 +302,22 @@ def test_the_terminal_scores_generates_and_prices(run, data):
     assert said("generate", "--prompt", "the state", "--documents", 2, "--tokens", 3).count("the state") == 2
     priced = said("generate", "--score", "the union")
     assert priced.startswith("the union") and "bits over 9 bytes" in priced
+
+
+def test_the_score_of_a_model_that_looks_ahead_is_shown_and_refused(run, data, monkeypatch):
+    artifact = str(run[0] / "model.pargolf")
+
+    def peek(self, ids, first=0, ctx=None):
+        ahead = torch.nn.functional.pad(ids, (0, 1))[:, 1:]
+        return honest(self, ids, first, ctx) + 9.0 * torch.nn.functional.one_hot(ahead[:, first:], self.spec.vocab)
+
+    honest = Transformer.forward
+    assert "no distribution before them moved" in CliRunner().invoke(app, ["score", artifact, "--data", data]).stdout
+    monkeypatch.setattr(Transformer, "forward", peek)
+    for words in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["score", artifact, "--data", data, *words])
+        assert done.exit_code == 2 and "looked 1 token ahead" in done.stdout
+        assert "not legal" in done.stderr
 
 
 def test_a_damaged_artifact_names_its_section(run, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -43,12 +43,19 @@ def score(
         return
     if as_json:
         print(json.dumps(result))
-        return
+    else:
+        _print_score(result)
+    if False in (result["probed"], result.get("without", result)["probed"]):
+        fail("The predictor looked ahead, so its score is not legal. Find out where with: pargolf probe.")
+
+
+def _print_score(result: dict[str, Any]) -> None:
     console.print(
         f"[bold cyan]{result['bpb']:.6f}[/] bits per byte   {result['loss']:.6f} nats per token   {result['windows']}\n"
         f"{result['tokens']:,} of {result['positions']:,} tokens graded, each once, over {result['bytes']:,} bytes "
         f"in {result['seconds']:.1f} s"
     )
+    console.print(Text(result["look"], style="" if result["probed"] else "bold yellow"))
     if not result["complete"]:
         console.print("[bold yellow]incomplete[/]: stopped in time; this is the score of what was graded")
     if "verdict" in result:

@@ -30,7 +30,8 @@ from pargolf.core.roles import matches, role
 from pargolf.core.spec import show
 from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte
-from pargolf.evaluate.score import Ledger, Predictor, Score, batches, progress, score, suits
+from pargolf.evaluate.lookahead import Predictor
+from pargolf.evaluate.score import Ledger, Score, batches, progress, score, suits
 from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts
 
 Work = Literal["grade", "train"]
@@ -179,7 +180,7 @@ def score_adapted(
         tokens,
         byte_counts=byte_counts,
         vocab=vocab,
-        once=windows.legal,
+        once=windows.in_turn,
         documents=starts if adapter.by_document else (),
         world=world,
     )

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.evaluate.bpb import bits
-from pargolf.evaluate.score import Ledger, LogitsError, Predictor, batches
+from pargolf.evaluate.lookahead import Predictor
+from pargolf.evaluate.score import Ledger, LogitsError, batches
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.cache import Cache
 from pargolf.model.transformer import Transformer

@@ -24,7 +24,8 @@ from torch import nn
 
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapt import Adapter
-from pargolf.evaluate.score import Ledger, LogitsError, OrderError, Predictor, UngradedError, batches
+from pargolf.evaluate.lookahead import Predictor
+from pargolf.evaluate.score import Ledger, LogitsError, OrderError, UngradedError, batches
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
 
 Grades = NDArray[np.floating[Any]]
@@ -112,7 +113,7 @@ class LedgerGrader:
             tokens,
             byte_counts=np.ones(len(tokens) - 1, dtype=np.int64),
             vocab=self.vocab,
-            once=self.windows.legal,
+            once=self.windows.in_turn,
             documents=starts if apart else (),
         )
         predictor = copy.deepcopy(self.predictor)

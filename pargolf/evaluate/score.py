@@ -2,7 +2,7 @@
 
 The four conditions of Parameter Golf issue 1017, and who keeps each of them here:
 
-    C1  grades depend on artifact and prefix only   the predictor's duty; flipping tokens tests it
+    C1  grades depend on artifact and prefix only   the predictor's duty; flipped tokens test it (`lookahead.py`)
     C2  a full normalized distribution, fixed       the ledger: it takes logits and normalizes them itself
         before the target is seen
     C3  scored before anything adapts to it         the ledger: `graded` refuses tokens that have no grade yet
@@ -18,8 +18,9 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain, islice, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
+from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor
 from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts, pieces
 
 _BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
@@ -51,29 +53,18 @@ class UngradedError(RuntimeError):
     """Somebody asked for a token before its grade was written down."""
 
 
-class Predictor(Protocol):
-    """Anything that predicts: a module, a function, an ensemble, somebody else's script.
-
-    `ids_BT` (int64) holds the positions' input tokens. Return logits (B, T - first, vocab) of a floating type
-    for the positions from `first` on, each from ids[:, :t+1] only. Evaluation mode is the predictor's part.
-    """
-
-    def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
-        """Logits of the positions first..T-1."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Score:
     """What a scoring found: `loss` in nats per token and `bpb` in bits per byte, over the graded `tokens`.
 
-    `positions` is how many there are to grade. A complete and legal score has tokens == positions and
-    grades_min == grades_max == 1. `nats_N` (float32) is each position's grade, NaN where there is none; it is
-    empty when grades were not kept. `first` is where the share of one process of several begins.
+    `positions` is how many there are to grade. `in_turn` says that they were graded from left to right, each at most
+    once; a complete score in turn has tokens == positions and grades_min == grades_max == 1. `look` is what changing
+    tokens to the right of positions showed. `nats_N` (float32) is each position's grade, NaN where there is none; it
+    is empty when grades were not kept. `first` is where the share of one process of several begins.
     """
 
     windows: str
-    legal: bool
+    in_turn: bool
     complete: bool
     positions: int
     tokens: int
@@ -84,6 +75,7 @@ class Score:
     seconds: float
     nats_N: NDArray[np.float32]
     first: int = 0
+    look: LookAhead = LookAhead()
 
     @property
     def loss(self) -> float:
@@ -95,17 +87,23 @@ class Score:
         """Bits per graded byte."""
         return bits_per_byte(self.nats, self.bytes)
 
+    @property
+    def probed(self) -> bool | None:
+        """Whether changed tokens moved no distribution before them; None where none were changed."""
+        return self.look.probed
+
     def row(self) -> dict[str, Any]:
-        """Everything but the array, for a JSON file."""
-        names = ("windows", "legal", "complete", "loss", "bpb", "nats", "positions", "tokens", "bytes")
-        return {name: getattr(self, name) for name in (*names, "grades_min", "grades_max", "seconds")}
+        """Everything but the array, for a JSON file; `look` in words."""
+        names = ("windows", "in_turn", "probed", "complete", "loss", "bpb", "nats", "positions", "tokens", "bytes")
+        row = {name: getattr(self, name) for name in (*names, "grades_min", "grades_max", "seconds")}
+        return {**row, "look": str(self.look)}
 
 
 class Ledger:
     """Owns the tokens, grades them, and only then hands them out.
 
     `tokens` is the stream of N+1 ids, `byte_counts` the bytes that each of its N targets stands for. With
-    `once` (every legal scoring) positions must be graded from left to right, each exactly one time.
+    `once` (every scoring in turn) positions must be graded from left to right, each exactly one time.
     `documents` (rising positions) makes each document a pass of its own: documents may take turns, and no window
     may show a token of another one. `first` is where grading begins, for a process that grades a part by itself; the
     processes of a `world` grade each batch together, and each writes down all. Without
@@ -192,7 +190,7 @@ class Ledger:
         grades_min, grades_max = (whole, 1) if self._once else (int(self.grades_N.min()), int(self.grades_N.max()))
         return Score(
             windows=str(windows),
-            legal=self._once,
+            in_turn=self._once,
             complete=grades_min > 0,
             positions=self.positions,
             tokens=self.tokens,
@@ -285,6 +283,7 @@ def score(
     rank: int = 0,
     world: int = 1,
     keep: bool = True,
+    probe: bool = True,
 ) -> Iterator[Progress | Score]:
     """Grade every position of `tokens` (N+1 ids), yielding progress and at the end the `Score`.
 
@@ -293,7 +292,8 @@ def score(
     before the limit, as soon as another batch might not fit, and the score is marked incomplete; one batch is
     always graded. A `clock` already running counts what came before against the limit. Process `rank` of `world`
     grades its share of the windows; `merge` joins the scores. Without `keep` the score has no grades per position,
-    and memory does not depend on the stream's length.
+    and memory does not depend on the stream's length. With `probe`, a few windows are shown with changed tokens too,
+    to see whether the predictor looks ahead (`Flips`); the score says what came of it, and its seconds include that.
     Raises `UserError` (see `Ledger`), `LogitsError`.
     """
     clock = clock or Clock()
@@ -307,20 +307,25 @@ def score(
         tokens,
         byte_counts=byte_counts,
         vocab=vocab,
-        once=windows.legal,
+        once=windows.in_turn,
         first=opening.first if opening else 0,
         keep=keep,
     )
+    rows = batch_windows or suits(windows, device)
+    count = sum(1 for _ in share(windows, len(tokens) - 1, starts=starts, rank=rank, world=world)) if probe else 0
+    flips = Flips(predictor, batches=-(-count // rows), rows=rows, vocab=vocab, bos=bos, seed=rank)
     # The slowest of the last few batches predicts the next; a first one that compiled is soon forgotten.
     recent: deque[float] = deque(maxlen=8)
-    for batch in batches(chain([opening] if opening else [], cut), batch_windows or suits(windows, device)):
+    for batch in batches(chain([opening] if opening else [], cut), rows):
         elapsed = clock.seconds
         if seconds is not None and ledger.bytes and elapsed + max(recent) > seconds:
             break
-        ledger.grade(predictor, batch, device=device)
-        recent.append(clock.seconds - elapsed)
+        spare = seconds is None or (len(recent) > 0 and elapsed + 2 * max(recent) <= seconds)
+        shown = flips.around(batch) if spare else predictor
+        ledger.grade(shown, batch, device=device)
+        recent.append((clock.seconds - elapsed) / (1 if shown is predictor else 2))
         yield progress(ledger, f"score {windows}", elapsed=clock.seconds - began)
-    yield ledger.score(windows, seconds=clock.seconds - began)
+    yield replace(ledger.score(windows, seconds=clock.seconds - began), look=flips.look)
 
 
 def suits(windows: Windows, device: torch.device | str) -> int:
@@ -335,7 +340,7 @@ def share(
     cut = windows.over(positions, starts=starts)
     if world == 1:
         return cut
-    if not windows.legal:
+    if not windows.in_turn:
         raise UserError(f"{windows} grades positions several times, which only one process can count")
     total = sum(1 for _ in windows.over(positions, starts=starts))
     return islice(cut, total * rank // world, total * (rank + 1) // world)
@@ -345,7 +350,7 @@ def merge(scores: Sequence[Score]) -> Score:
     """Join the shares of all processes, in any order, into the score of the whole stream."""
     parts = sorted(scores, key=lambda part: part.first)
     edges = [*(part.first for part in parts), parts[0].positions]
-    assert edges[0] == 0 and all(part.windows == parts[0].windows and part.legal for part in parts), "other shares"
+    assert edges[0] == 0 and all(part.windows == parts[0].windows and part.in_turn for part in parts), "other shares"
     assert all(part.tokens <= stop - begin for part, (begin, stop) in zip(parts, pairwise(edges))), "shares overlap"
     nats_N = parts[0].nats_N.copy()
     for part in parts[1:]:
@@ -360,6 +365,7 @@ def merge(scores: Sequence[Score]) -> Score:
         grades_min=int(tokens == parts[0].positions),
         seconds=max(part.seconds for part in parts),
         nats_N=nats_N,
+        look=reduce(LookAhead.joined, (part.look for part in parts)),
     )
 
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapt import Adapter, Book, Unadapted, Work
-from pargolf.evaluate.score import Predictor
+from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
 
 _COUNTS, _SHARES = 6, (0.04, 0.15, 0.4, 0.8)
@@ -194,7 +194,7 @@ class _TiltedAlong(_Tilted):
         *,
         lr: float,
     ) -> None:
-        if not windows.legal:
+        if not windows.in_turn:
             raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
         super().__init__(ledger, orders, pushes, weights)
         self._lr = lr

@@ -8,9 +8,9 @@ context.
     sliding    |====|                        the first window whole, then the last `stride` positions of each
                  ..|==|                      (Press, Smith, Lewis 2021, "Shortformer", section 3)
     document   sliding, begun anew at every document's first token
-    published  sliding as the published scripts loop it, which grades the last stride several times: not legal
+    published  sliding as the published scripts loop it, which grades the last stride several times: not in turn
 
-Every legal kind grades each position exactly once, in order, the tail included.
+Every kind that is `in_turn` grades each position exactly once, in order, the tail included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ class Window(NamedTuple):
 class Windows(Protocol):
     """The slot: how N positions are cut into windows. `str()` of it is the command line's word."""
 
-    legal: ClassVar[bool]
+    in_turn: ClassVar[bool]
 
     @property
     def length(self) -> int:
@@ -64,7 +64,7 @@ class Plain:
 
     length: int
     word: ClassVar[str] = "plain"
-    legal: ClassVar[bool] = True
+    in_turn: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self)
@@ -88,7 +88,7 @@ class Sliding:
     length: int
     stride: int
     word: ClassVar[str] = "sliding"
-    legal: ClassVar[bool] = True
+    in_turn: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self)
@@ -111,7 +111,7 @@ class PerDocument:
     length: int
     stride: int
     word: ClassVar[str] = "document"
-    legal: ClassVar[bool] = True
+    in_turn: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self)
@@ -142,7 +142,7 @@ class Published:
     length: int
     stride: int
     word: ClassVar[str] = "published"
-    legal: ClassVar[bool] = False
+    in_turn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(self)

@@ -7,8 +7,9 @@ result  = score(model), every token once     with its bytes proved against the d
 """
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
 from pargolf.evaluate.adapt import Adapted, Adapter
+from pargolf.evaluate.lookahead import LookAhead
 from pargolf.evaluate.score import Score
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, Windows, fit_to_data
@@ -173,7 +175,9 @@ def _stages(
         "val_tokens": final.tokens,
         "val_bytes": final.bytes,
         "complete": final.complete,
-        "legal": final.legal,
+        "in_turn": final.in_turn,
+        "probed": _probed(scores.values()),
+        "legal": final.in_turn and _probed(scores.values()) is not False,
         "grades_per_position": [final.grades_min, final.grades_max],
         "scores": {name: _score_row(s) for name, s in scores.items()},
         "bytes": _bytes(recipe, data, fitted=narrowed),
@@ -185,6 +189,11 @@ def _stages(
         "machine": machine(world),
     }
     return result, unpacked, validation.documents(final, without=without)
+
+
+def _probed(scores: Iterable[Score]) -> bool | None:
+    """Whether changed tokens moved no distribution before them, in any of the scorings."""
+    return reduce(LookAhead.joined, (graded.look for graded in scores)).probed
 
 
 def _scorings(recipe: Recipe) -> list[tuple[str, Windows]]:

@@ -1,7 +1,7 @@
 """Scoring as a run does it: the validation stream of a data folder through the ledger, with its bytes proved first."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,8 @@ from pargolf.data.meta import file_sha256
 from pargolf.data.shards import Shards
 from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
 from pargolf.evaluate.bpb import DocumentRow, by_document
-from pargolf.evaluate.score import Predictor, Score, final, merge, score
+from pargolf.evaluate.lookahead import LookAhead, Predictor
+from pargolf.evaluate.score import Score, final, merge, score
 from pargolf.evaluate.windows import Stream, pieces
 from pargolf.recipes.recipe import Windows
 from pargolf.run.pack import Unpacked
@@ -82,7 +83,7 @@ class Validation:
         """
         world = world or World()
         # Windows that grade positions repeatedly, or too few to share, are scored by every process alike.
-        shared = windows.legal and len(self.tokens) > world.size * windows.length
+        shared = windows.in_turn and len(self.tokens) > world.size * windows.length
         for event in score(
             predictor,
             self.tokens,
@@ -137,7 +138,16 @@ class Validation:
         tokens = np.concatenate([self.tokens[a:b] for a, b in spans])
         ones = np.ones(len(tokens) - 1, dtype=np.int64)
         found = final(
-            score(predictor, tokens, windows, byte_counts=ones, vocab=vocab, bos=self.data.bos, device=device)
+            score(
+                predictor,
+                tokens,
+                windows,
+                byte_counts=ones,
+                vocab=vocab,
+                bos=self.data.bos,
+                device=device,
+                probe=False,
+            )
         )
         return replace(found, bytes=max(1, round(found.tokens * self.bytes / (len(self.tokens) - 1))))
 
@@ -180,20 +190,25 @@ def gathered(part: Score, world: World) -> Score:
     """The whole score of which each process holds a part."""
     if world.size == 1:
         return part
-    numbers = torch.tensor([[part.first, part.tokens, part.bytes, part.nats, part.seconds]], dtype=torch.float64)
+    look = astuple(part.look)
+    numbers = torch.tensor([[part.first, part.tokens, part.bytes, part.nats, part.seconds, *look]], dtype=torch.float64)
     rows = world.all_gather(numbers.to(world.device)).wait().tolist()
     nats_N = part.nats_N
     for at in range(0, len(nats_N), _SENT):
         block = torch.from_numpy(np.nan_to_num(nats_N[at : at + _SENT])).to(world.device)
         nats_N[at : at + _SENT] = world.sum(block).cpu().numpy()
     parts = [
-        replace(part, first=int(a), tokens=int(b), bytes=int(c), nats=d, seconds=e, nats_N=nats_N[:0])
-        for a, b, c, d, e in rows
+        replace(part, first=int(a), tokens=int(b), bytes=int(c), nats=d, seconds=e, nats_N=nats_N[:0], look=_look(*f))
+        for a, b, c, d, e, *f in rows
     ]
     ends = [*(each.first for each in parts[1:]), len(nats_N)]
     for each, end in zip(parts, ends):
         nats_N[each.first + each.tokens : end] = np.nan  # where nobody was in time
     return replace(merge(parts), nats_N=nats_N)
+
+
+def _look(windows: float, ahead: float, position: float, nats: float) -> LookAhead:
+    return LookAhead(int(windows), int(ahead), int(position), nats)
 
 
 def scored(name: str, graded: Score) -> Scored:

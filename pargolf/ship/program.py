@@ -72,7 +72,7 @@ class Form:
     adapts: bool
     solves: bool
     fitted: bool
-    legal: bool
+    in_turn: bool
     codec: bool
     constants: tuple[tuple[str, Any], ...]
 
@@ -84,7 +84,7 @@ class Form:
             adapts=recipe.adapt is not None,
             solves=recipe.quant.solver is not None,
             fitted=fitted or recipe.quant.fill,
-            legal=recipe.windows.legal and recipe.plain.legal,
+            in_turn=recipe.windows.in_turn and recipe.plain.in_turn,
             codec=recipe.codec is not None,
             constants=tuple(sorted(_constants(recipe).items())),
         )
@@ -163,7 +163,7 @@ def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
     tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    shipped_main()"]
     tree = ast.parse("\n".join(flat.imports))
     tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
-    sure = {"digest": "'OWN_DIGEST'", "legal": repr(form.legal)}
+    sure = {"digest": "'OWN_DIGEST'", "in_turn": repr(form.in_turn)}
     if not any(part.endswith(":Trellis") for part in form.parts):
         sure["states"] = "0"
     tree = lean(tree, dict(form.constants), sure=sure, keep=[flat.name(spec.home(part)) for part in form.parts])

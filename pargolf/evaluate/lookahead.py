@@ -1,0 +1,164 @@
+"""Does a predictor read tokens to the right of a position? Change some there, and see whether the position moves.
+
+    p(. | tokens[..t])   must be the same whatever tokens[t+1..] are         issue 1017, C1
+
+The whole distribution is compared, not the grade of the true token alone: so a look at the very next token, which is
+the target itself, shows as plainly as one further ahead. `Flips` does so while a text is scored. In a few windows,
+spread over the text, it changes one token at a random place, or the last one of the window, or all from a random place
+on, and shows the predictor the batch in its true form and in the changed one. A changed token at place p tests every
+graded position before it at once: a look of one ahead moves position p - 1, a look of two p - 2, a look to the
+window's end the first.
+
+What this proves is about the places that were tried. It says nothing of what a predictor has in its weights.
+"""
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pargolf.evaluate.windows import IntArray, Window
+
+TOLERANCE = 1e-4
+"""Nats that a log-probability may move by rounding. What looks ahead for less cannot gain more for each token."""
+_ONE_IN = 64  # of the batches are shown twice
+_ROWS = 8  # windows of a batch that are changed, at most: their logits are kept beside the batch's own
+_KINDS = 3
+
+
+class Predictor(Protocol):
+    """Anything that predicts: a module, a function, an ensemble, somebody else's script.
+
+    `ids_BT` (int64) holds the positions' input tokens. Return logits (B, T - first, vocab) of a floating type
+    for the positions from `first` on, each from ids[:, :t+1] only, and the same for the same ids. Evaluation mode is
+    the predictor's part.
+    """
+
+    def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
+        """Logits of the positions first..T-1."""
+        ...
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """What changing tokens in `windows` windows showed: how far ahead a predictor looked at the worst place.
+
+    `ahead` is the distance in tokens from a position to the changed token that moved its distribution, `position` that
+    position's index in the stream, `nats` by how much the log-probability of some token moved. Where all moves were
+    within rounding, `ahead` is 0 and `nats` the largest of them.
+    """
+
+    windows: int = 0
+    ahead: int = 0
+    position: int = 0
+    nats: float = 0.0
+
+    @property
+    def probed(self) -> bool | None:
+        """Whether the tokens to the right went unread; None where none were changed."""
+        return self.ahead == 0 if self.windows else None
+
+    def joined(self, other: "LookAhead") -> "LookAhead":
+        """Both together: the farther look, over the windows of both."""
+        worst = max(self, other, key=lambda look: (look.ahead, look.nats))
+        return replace(worst, windows=self.windows + other.windows)
+
+    def __str__(self) -> str:
+        if not self.windows:
+            return "No token was changed to see whether the predictor looks ahead."
+        if not self.ahead:
+            return f"Tokens were changed in {self.windows:,} windows, and no distribution before them moved."
+        return (
+            f"Not causal: position {self.position:,} looked {self.ahead:,} token{'s' * (self.ahead > 1)} ahead; "
+            f"a change there moved its log-probabilities by up to {self.nats:.2g} nats."
+        )
+
+
+def moved(before_SV: Tensor, after_SV: Tensor, *, start: int, place: int) -> LookAhead:
+    """How far ahead the positions start..start+S-1 looked, of which `place` is the first changed token.
+
+    Both are log-probabilities or anything else that must not move; positions from `place` on are not looked at.
+    """
+    count = min(place - start, len(before_SV))
+    if count <= 0:
+        return LookAhead()
+    moved_S = (after_SV[:count].double() - before_SV[:count].double()).abs().flatten(1).amax(1)
+    far = torch.nonzero(~(moved_S <= TOLERANCE)).flatten()  # a NaN has moved, too
+    if not len(far):
+        return LookAhead(1, nats=float(moved_S.max()))
+    first = int(far[0])
+    return LookAhead(1, ahead=place - start - first, position=start + first, nats=float(moved_S[first]))
+
+
+def changed(
+    tokens: IntArray, places: IntArray, *, vocab: int, bos: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """A copy with another token, never `bos`, at each of `places`, none of which holds `bos`."""
+    out = np.array(tokens, dtype=np.int64)
+    rank = out[places] - (out[places] > bos)  # among the vocab - 1 tokens that are not bos
+    rank = (rank + random.integers(1, vocab - 1, len(places))) % (vocab - 1)
+    out[places] = rank + (rank >= bos)
+    return out
+
+
+class Flips:
+    """Finds out, while a text is scored in `batches` of up to `rows` windows, whether the predictor looks ahead.
+
+    About one batch in 64 is shown a second time, in the same shape, with other tokens in up to eight of its windows;
+    documents keep their beginnings. `look` is what was seen so far.
+    """
+
+    def __init__(self, predictor: Predictor, *, batches: int, rows: int, vocab: int, bos: int, seed: int = 0) -> None:
+        self.look = LookAhead()
+        self._predictor = predictor
+        self._vocab, self._bos = vocab, bos
+        self._random = np.random.default_rng(seed)
+        count = min(batches, max(-(-_KINDS // rows), batches // _ONE_IN)) if vocab > 2 else 0
+        edges = np.linspace(0, batches, count + 1).astype(np.int64)
+        self._due = deque(self._random.integers(edges[:-1], edges[1:]).tolist())
+        self._shown = 0
+        self._turn = 0
+
+    def around(self, batch: list[Window]) -> Predictor:
+        """The predictor for this batch: the very same, or one that is shown changed tokens before the true ones."""
+        self._shown += 1
+        if not self._due or self._shown <= self._due[0]:
+            return self._predictor
+        self._due.popleft()
+
+        def watched(ids_BT: Tensor, *, first: int) -> Tensor:
+            places = self._changes(ids_BT, first)
+            flipped_BT = ids_BT.clone()
+            for row, (_, ids_T) in places.items():
+                flipped_BT[row] = torch.from_numpy(ids_T).to(ids_BT.device)
+            after = self._predictor(flipped_BT, first=first)[list(places)].clone() if places else None
+            logits_BSV = self._predictor(ids_BT, first=first)
+            for at, (row, (place, _)) in enumerate(places.items()):
+                if after is None or after[at].shape != logits_BSV[row].shape or logits_BSV.ndim != 3:
+                    break  # the ledger says what is wrong with them
+                before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[at]))
+                start = batch[row].start
+                self.look = self.look.joined(moved(before_SV, after_SV, start=start + first, place=start + place))
+            return logits_BSV
+
+        return watched
+
+    def _changes(self, ids_BT: Tensor, first: int) -> dict[int, tuple[int, NDArray[np.int64]]]:
+        """For some rows, the first changed place and the ids with the change; kinds of change take turns."""
+        out = {}
+        rows = self._random.permutation(len(ids_BT))[:_ROWS]
+        for row in map(int, rows):
+            ids_T = ids_BT[row].cpu().numpy()
+            free = np.flatnonzero(ids_T != self._bos)
+            free = free[free > first]
+            if len(free):
+                at = (int(self._random.integers(len(free))), len(free) - 1)[self._turn % _KINDS == 1]
+                places = free[at:] if self._turn % _KINDS == 2 else free[at : at + 1]
+                other_T = changed(ids_T, places, vocab=self._vocab, bos=self._bos, random=self._random)
+                out[row] = int(places[0]), other_T
+                self._turn += 1
+        return out

@@ -1,0 +1,203 @@
+"""A score finds out by itself whether its predictor read tokens to the right, and says how far ahead."""
+
+import numpy as np
+import pytest
+import torch
+from small import model as small_model
+from torch import nn
+
+from pargolf.evaluate.lookahead import Flips, LookAhead, changed, moved
+from pargolf.evaluate.score import final, merge, score
+from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, Window
+
+VOCAB, BOS = 32, 1
+T = 16
+PLAIN = Plain(T)
+
+
+def text(length=400, seed=0):
+    tokens = np.random.default_rng(seed).integers(2, VOCAB, length + 1)
+    tokens[::37] = BOS
+    return tokens
+
+
+def run(predictor, windows=PLAIN, tokens=None, **options):
+    tokens = text() if tokens is None else tokens
+    ones = np.ones(len(tokens) - 1, dtype=np.int64)
+    return final(score(predictor, tokens, windows, byte_counts=ones, vocab=VOCAB, bos=BOS, **options))
+
+
+def sound(**fields):
+    """A model with every weight away from its start."""
+    model = small_model(vocab=VOCAB, **fields).build(0).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += torch.randn(weight.shape, generator=generator) * 0.2
+    return model
+
+
+class Shifted(nn.Module):
+    """Position t is told the id at t + by, none beyond the window: an embedding shifted the wrong way."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by, self.inner = by, sound()
+
+    def forward(self, ids, first=0):
+        ahead = nn.functional.pad(ids, (0, self.by))[:, self.by :]
+        return self.inner(ids, first=first) + 0.1 * nn.functional.one_hot(ahead[:, first:], VOCAB)
+
+
+class Attending(nn.Module):
+    """One layer of attention whose mask lets a position see `by` later ones; None: all of its window."""
+
+    def __init__(self, by):
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.by, self.table = by, torch.randn(VOCAB, VOCAB, generator=generator)
+
+    def forward(self, ids, first=0):
+        x = self.table[ids]
+        T = ids.shape[1]
+        mask = torch.ones(T, T, dtype=torch.bool).tril(T if self.by is None else self.by)
+        weights = (x @ x.mT / VOCAB).masked_fill(~mask, -torch.inf).softmax(-1)
+        return (weights @ x)[:, first:]
+
+
+class OverTime(nn.Module):
+    """A normalization over the positions of a window instead of its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = sound()
+
+    def forward(self, ids, first=0):
+        logits = self.inner(ids)
+        return (logits / logits.std((1, 2), keepdim=True))[:, first:]
+
+
+class LastOne(nn.Module):
+    """Reads the last id of the window, and nothing else ahead."""
+
+    def forward(self, ids, first=0):
+        hint = 0.01 * nn.functional.one_hot(ids[:, -1], VOCAB)
+        return nn.functional.one_hot(ids, VOCAB)[:, first:] + hint[:, None]
+
+
+@pytest.mark.parametrize(
+    ("predictor", "ahead"),
+    [
+        (Shifted(1), 1),
+        (Shifted(2), 2),
+        (Shifted(7), 7),
+        (Attending(1), 1),
+        (Attending(2), 2),
+        (Attending(None), T - 1),
+        (OverTime(), T - 1),
+        (LastOne(), T - 1),
+    ],
+    ids=lambda x: str(getattr(x, "by", "")) + type(x).__name__,
+)
+def test_a_score_names_the_position_that_looked_and_how_far(predictor, ahead):
+    found = run(predictor)
+    assert found.probed is False and found.in_turn and found.complete
+    assert found.look.ahead == ahead
+    row = found.row()
+    assert row["probed"] is False and f"looked {ahead} token" in row["look"]
+    assert f"position {found.look.position:,}" in row["look"] and "Not causal" in row["look"]
+
+
+@pytest.mark.parametrize("windows", [Plain(T), Sliding(T, 8), PerDocument(T, 4), Published(T, 8)], ids=str)
+@pytest.mark.parametrize("fields", [{}, {"bos": BOS}], ids=str)
+def test_a_sound_model_is_probed_and_its_score_is_the_same(windows, fields):
+    found, bare = run(sound(**fields), windows), run(sound(**fields), windows, probe=False)
+    assert found.probed and found.look.ahead == 0 and found.look.nats == 0.0
+    assert found.nats == bare.nats and np.array_equal(found.nats_N, bare.nats_N)
+    assert bare.probed is None and "No token was changed" in str(bare.look)
+    assert "no distribution before them moved" in str(found.look)
+
+
+@pytest.mark.parametrize("by", [1, 2])
+def test_a_look_ahead_shows_in_every_kind_of_window(by):
+    for windows in (Sliding(T, 8), PerDocument(T, 8), Published(T, 8)):
+        assert run(Shifted(by), windows).look.ahead == by
+
+
+def test_windows_that_show_nothing_to_the_right_prove_nothing():
+    assert run(sound(), Plain(1)).probed is None
+
+
+def test_each_process_probes_its_share_and_the_worst_stands():
+    tokens = text(4000)
+
+    def cheats_late(ids, *, first):
+        return Shifted(2)(ids, first=first) if ids[0, 0] >= 1 and late[0] else sound()(ids, first=first)
+
+    late, parts = [False], []
+    for rank in range(2):
+        late[0] = rank == 1
+        parts.append(run(cheats_late, Sliding(T, 8), tokens, rank=rank, world=2))
+    assert [part.probed for part in parts] == [True, False]
+    whole = merge(parts)
+    assert whole.probed is False and whole.look.ahead == 2 and whole.look.position >= 2000
+    assert whole.look.windows == sum(part.look.windows for part in parts)
+
+
+def test_probing_costs_a_percent_or_two():
+    calls = 0
+    model = sound()
+
+    def counting(ids, *, first):
+        nonlocal calls
+        calls += 1
+        return model(ids, first=first)
+
+    tokens = text(T * 8 * 200)
+    run(counting, Plain(T), tokens, probe=False, batch_windows=8)
+    bare, calls = calls, 0
+    assert run(counting, Plain(T), tokens, batch_windows=8).probed
+    assert bare < calls <= 1.02 * bare
+
+
+def test_flips_are_spread_over_the_text_and_keep_documents():
+    shown = []
+
+    def model(ids, *, first):
+        shown.append(ids)
+        return torch.zeros(*ids[:, first:].shape, VOCAB)
+
+    flips = Flips(model, batches=640, rows=4, vocab=VOCAB, bos=BOS)
+    probed = []
+    for number in range(640):
+        ids = torch.randint(0, VOCAB, (4, T), generator=torch.Generator().manual_seed(number))
+        shown.clear()
+        windows = [Window(number * T, (number + 1) * T, number * T)] * 4
+        flips.around(windows)(ids, first=3)
+        if len(shown) == 2:
+            probed.append(number)
+            assert torch.equal(shown[1], ids)
+            differs = shown[0] != ids
+            assert differs.any(1).sum() == 4 and not differs[:, :4].any()
+            assert torch.equal(shown[0] == BOS, ids == BOS)
+    assert len(probed) == 10
+    assert [number // 64 for number in probed] == list(range(10))
+
+
+@pytest.mark.parametrize("vocab", [3, 4, 300])
+@pytest.mark.parametrize("bos", [0, 1, 2])
+def test_changed_tokens_differ_and_are_no_beginnings(vocab, bos):
+    random = np.random.default_rng(0)
+    tokens = np.array([t for t in range(vocab) if t != bos] * 5)
+    other = changed(tokens, np.arange(len(tokens)), vocab=vocab, bos=bos, random=random)
+    assert (other != tokens).all() and (other != bos).all() and other.min() >= 0 and other.max() < vocab
+
+
+def test_moves_within_rounding_are_none_and_a_nan_is_one():
+    before = torch.zeros(5, 3)
+    assert moved(before, before + 1e-6, start=10, place=14) == LookAhead(1, nats=pytest.approx(1e-6))
+    after = before.clone()
+    after[1, 2] = torch.nan
+    assert moved(before, after, start=10, place=14).ahead == 3
+    assert moved(before, after, start=10, place=11).ahead == 0
+    assert moved(before, after, start=10, place=10) == LookAhead()
