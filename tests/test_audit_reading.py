@@ -5,6 +5,7 @@ import base64
 import bz2
 import json
 import lzma
+import time
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import brotli
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from submissions import CACHE, LEGAL, log_text, record, status
+from submissions import CACHE, LEGAL, RATIO, log_text, record, status
+from typer.testing import CliRunner
 
 from pargolf.audit.code.newer_syntax import rewrite
 from pargolf.audit.code.program import Program
@@ -21,6 +23,7 @@ from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.judge import audit
 from pargolf.audit.read.logs import read_log
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
+from pargolf.cli import app
 
 # ---- reading
 
@@ -301,3 +304,124 @@ def test_counts_filled_up_to_where_scoring_begins_are_one_pass(tmp_path):
     assert code_status(tmp_path, split, "two_pass") == {PASS}
     whole = split.replace("range(3, until)", "range(3, len(t) - 1)")
     assert code_status(tmp_path / "b", whole, "two_pass") == {SUSPECT}
+
+
+# ---- nothing to judge, too much to read
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("\n\n   \n", "is empty"),
+        ("# a comment\n", "neither trains nor scores"),
+        ("print('hello world')\n", "neither trains nor scores"),
+        ("import torch\nval_bpb = 1.0\nprint('val_bpb', val_bpb)\n", "neither trains nor scores"),
+        ("from pargolf.recipes.house import RECIPE\nRECIPE = RECIPE\n", "is a recipe"),
+    ],
+)
+def test_a_script_that_does_nothing_is_not_passed(tmp_path, text, said):
+    (tmp_path / "train_gpt.py").write_text(text)
+    report = audit(tmp_path / "train_gpt.py")
+    assert report.verdict == UNVERIFIABLE
+    assert any("nothing to judge" in f.summary and said in f.summary for f in report.findings)
+    assert CliRunner().invoke(app, ["audit", str(tmp_path / "train_gpt.py")]).exit_code == 2
+
+
+def test_a_folder_whose_script_does_nothing_is_not_passed(tmp_path):
+    report = audit(record(tmp_path, script="print('hello')\n"))
+    assert report.verdict == UNVERIFIABLE and status(report, "package") == {UNVERIFIABLE}
+
+
+def test_a_file_that_is_no_script_is_not_passed(tmp_path):
+    (tmp_path / "notes.txt").write_text("val_bpb: 1.0\n")
+    report = audit(tmp_path / "notes.txt")
+    assert report.verdict == UNVERIFIABLE and "no script" in report.findings[0].summary
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a=1\n" * 1_000_000,
+        "a;" * 400_000 + "\n",
+        "(" * 3_000_000,
+        "f(a, b)\n" * 30_000,
+        "x = '" + "\\'" * 500_000,
+        "'''\\" * 200_000,
+    ],
+)
+def test_a_script_without_end_is_bounded_and_says_so(tmp_path, text):
+    (tmp_path / "train_gpt.py").write_text(text)
+    began = time.process_time()
+    report = audit(tmp_path / "train_gpt.py")
+    assert time.process_time() - began < 20
+    assert report.verdict in (UNVERIFIABLE, FAIL)
+    said = next(f for f in report.findings if f.rule == "syntax")
+    assert said.status == FAIL or "than is read" in said.summary
+
+
+def test_long_strings_and_comments_are_no_code(tmp_path):
+    """What a packed script holds in literals does not count toward the bound."""
+    code = LEGAL + f"\nTABLE = '{'q' * 2_000_000}'\n# {'x' * 1_000_000}\n"
+    report = audit(record(tmp_path, script=code))
+    assert status(report, "syntax") == {PASS} and status(report, "ttt_order") == {PASS}
+
+
+# ---- logs in JSON
+
+
+def _records() -> list[dict[str, object]]:
+    rows = [(500, 1.5), (1000, 1.4), (1500, 1.3)]
+    steps = [{"step": s, "steps": 2000, "val_loss": RATIO * b, "val_bpb": b, "train_time_ms": 300 * s} for s, b in rows]
+    sizes = {"bytes_total": 15_900_000, "code_bytes": 50_000, "world_size": 8, "seed": 7}
+    return [*steps, {"event": "final", "val_loss": round(RATIO * 1.2, 8), "val_bpb": 1.2, **sizes}]
+
+
+LOGS = {
+    "a string": lambda: json.dumps(log_text()),
+    "a field": lambda: json.dumps({"log": log_text()}, indent=2),
+    "a notebook": lambda: json.dumps({"cells": [{"outputs": [{"text": log_text().splitlines(keepends=True)}]}]}),
+    "a stream": lambda: json.dumps([{"stream_name": "stdout", "data": x + "\n"} for x in log_text().splitlines()]),
+    "strings": lambda: "\n".join(json.dumps(x) for x in log_text().splitlines()),
+    "messages": lambda: "\n".join(json.dumps({"level": "INFO", "message": x}) for x in log_text().splitlines()),
+    "records": lambda: "\n".join(map(json.dumps, _records())),
+    "records of Python": lambda: "\n".join(map(repr, _records())),
+    "one document": lambda: json.dumps(_records(), indent=2),
+    "records among lines": lambda: "starting\n" + "\n".join(map(json.dumps, _records())) + "\ndone\n",
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_a_log_in_json_is_read(kind):
+    log = read_log("train.log", LOGS[kind]())
+    assert log.final is not None and log.final.bpb == pytest.approx(1.2)
+    assert log.final.loss == pytest.approx(1.2 * RATIO, rel=1e-6)
+    assert [row.bpb for row in log.rows] == [1.5, 1.4, 1.3]
+    assert log.total_bytes is not None and log.total_bytes.value == 15_900_000
+    assert log.seeds and log.world_size == 8
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train_log.json"])
+def test_a_submission_whose_log_is_json_has_a_log(tmp_path, name):
+    others = {f"train_seed{s}.log": None for s in (1, 2, 3)}
+    folder = record(tmp_path, **others, **{name: "\n".join(map(json.dumps, _records()))}, json={"val_bpb": 1.2})
+    assert status(audit(folder), "package") == {PASS}
+
+
+@pytest.mark.parametrize(
+    "line", ["    val_bpb = 1.2345", "val_bpb: 1.2345", "\tval_loss = 2.1 val_bpb = 1.2345", "final  val_bpb=1.2345"]
+)
+def test_a_score_is_read_however_it_is_set(line):
+    log = read_log("x.log", f"results\n{line}\n")
+    assert log.final is not None and log.final.bpb == 1.2345
+
+
+def test_another_s_score_in_a_record_is_no_score():
+    log = read_log("x.log", json.dumps({"baseline": {"val_bpb": 1.1, "val_loss": 2.0}, "target_val_bpb": 1.0}))
+    assert log.final is None
+    assert read_log("x.log", "baseline val_bpb: 1.2\n").final is None
+
+
+def test_the_end_of_a_long_log_is_read_and_the_middle_is_named():
+    log = read_log("x.log", "step:1/9 train_loss:3.0\n" * 5000 + "final val_loss:2.0 val_bpb:1.2\n", most_lines=1000)
+    assert log.final is not None and log.skipped == 4001

@@ -7,17 +7,26 @@ hold. The packed file is what counts as bytes of code, the unpacked text is what
 
 import ast
 import io
+import re
 import tokenize
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pargolf.audit.code.flow_words import LOSSES, named_split
 from pargolf.audit.code.newer_syntax import Unreadable, rewrite
-from pargolf.audit.code.tree import Index
+from pargolf.audit.code.tree import Index, dotted
 from pargolf.audit.code.unpack import inner_script
 
+# What is read of one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree.
 MOST_CODE = 4_000_000
+MOST_BARE = 500_000
+MOST_NODES = 200_000
 MOST_DEPTH = 3
+# Strings, also ones that never close, so that a match never has to be tried again from its next quote.
+_LONG = r"'{3}(?:[^\\]|\\.)*?(?:'{3}|\Z)|\"{3}(?:[^\\]|\\.)*?(?:\"{3}|\Z)"
+_SHORT = r"'(?:[^'\\\n]|\\.)*'?|\"(?:[^\"\\\n]|\\.)*\"?"
+_NO_CODE = re.compile(rf"{_LONG}|{_SHORT}|#[^\n]*|\s+", re.S)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,18 @@ class Code:
         return Index(self.tree)
 
     @cached_property
+    def works(self) -> bool:
+        """Whether the script trains or scores: it computes a loss or gradients, or names one of the splits."""
+        for node in self.index.order if self.tree is not None else ():
+            if isinstance(node, ast.Call):
+                name = dotted(node.func).rsplit(".", 1)[-1].lower()
+                if name in LOSSES or name in ("backward", "grad", "value_and_grad") or "entropy" in name:
+                    return True
+            elif isinstance(node, ast.Constant) and named_split(node.value):
+                return True
+        return False
+
+    @cached_property
     def strings(self) -> str:
         """Every string of the script, a line each."""
         nodes = self.index.order if self.tree is not None else ()
@@ -74,6 +95,13 @@ def read_code(path: str, data: bytes) -> Code:
             return replace(code, note=note) if note else code
         code = _parse(path, inner, len(data), depth)
     return code
+
+
+def assigns(tree: ast.Module | None, name: str) -> bool:
+    """Whether a script's top level mentions a name that only an assignment there can give it."""
+    return tree is not None and any(
+        isinstance(node, ast.Name) and node.id == name for statement in tree.body for node in ast.walk(statement)
+    )
 
 
 def text_of(data: bytes) -> str:
@@ -96,18 +124,31 @@ def _parse(path: str, data: bytes, size: int, packed: int) -> Code:
     text = text.removeprefix("\ufeff")
     if "\0" in text:
         return Code(path, text, None, size, packed, error="source holds null bytes", proven=True)
+    bare = len(_NO_CODE.sub("", text))
+    if bare > MOST_BARE:
+        bound = f"{bare:,} bytes of code outside strings and comments are more than is read ({MOST_BARE:,})"
+        return Code(path, text, None, size, packed, error=bound)
     first = _tree(text)
     if isinstance(first, ast.Module):
-        return Code(path, text, first, size, packed)
+        return _bounded(Code(path, text, first, size, packed))
     error_text, line = first
     try:
         second = _tree(rewrite(text))
     except (Unreadable, RecursionError):
         second = first
     if isinstance(second, ast.Module):
-        return Code(path, text, second, size, packed, note="uses syntax of Python 3.12 or later")
+        return _bounded(Code(path, text, second, size, packed, note="uses syntax of Python 3.12 or later"))
     proven = not error_text.startswith("could not be parsed")
     return Code(path, text, None, size, packed, error=error_text, error_line=line, proven=proven)
+
+
+def _bounded(code: Code) -> Code:
+    """The same code, without its tree where that is too large to be followed."""
+    assert code.tree is not None
+    nodes = sum(1 for _ in ast.walk(code.tree))
+    if nodes <= MOST_NODES:
+        return code
+    return replace(code, tree=None, error=f"{nodes:,} nodes of syntax are more than is read ({MOST_NODES:,})")
 
 
 def _tree(text: str) -> ast.Module | tuple[str, int]:

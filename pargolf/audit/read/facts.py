@@ -247,7 +247,9 @@ def read_facts(folder: Folder) -> Facts:
         if data is None:
             facts.notes.append(f"{file.path} ({file.size:,} bytes) could not be read")
         else:
-            facts.logs.append(read_log(file.path, text_of(data)))
+            facts.logs.append(log := read_log(file.path, text_of(data)))
+            if log.skipped:
+                facts.notes.append(f"{file.path}: {log.skipped:,} lines in the middle were not read")
     for file in folder.elsewhere:
         data = file.read()
         if data is not None and file.suffix == ".py":

@@ -13,21 +13,23 @@ float model plus code, and it is used only when nothing better exists and the su
 import re
 from dataclasses import dataclass, field
 
+from pargolf.audit.read.log_records import OTHERS, log_lines
+
 _PREFIX = re.compile(
     r"^(?:\x1b\[[\d;]*m|\s|\[?(?:default|rank)?\d+\]?:(?=\D)|\[rank\d+\]:?|\d{4}-\d\d-\d\d[ T][\d:.,]+Z?[ |:-]*"
     r"|\[\d{4}-\d\d-\d\d[^\]]*\]|\[?\d\d:\d\d:\d\d[.,\d]*\]?[ |:-]*|\[?\d+(?:\.\d+)?s\])+"
 )
 _SOURCE = re.compile(r"[{}]|log0?\(|\bf\"|\bf'|print\(")
 _STEP_VAL = re.compile(
-    r"^(?:step[: ]+)?(\d+)/(\d+)[ :|]+val_loss[:=]\s*([\d.]+)[ ,|]+val_bpb[:=]\s*([\d.]+)"
+    r"^(?:step[: ]+)?(\d+)/(\d+)[ :|,]+val_loss\s*[:=]\s*([\d.]+)[ ,|]+val_bpb\s*[:=]\s*([\d.]+)"
     r"(?:.*?train_time[:=]\s*([\d.]+)(ms|m|s))?"
 )
 _STEP_TRAIN = re.compile(
     r"^(?:step[: ]+)?(\d+)/(\d+)[ :|]+(?:train_)?loss[:=]\s*([\d.]+)(?:.*?train_time[:=]\s*([\d.]+)(ms|m|s))?"
 )
 _STOP = re.compile(r"^stopping_early: \w+ train_time:\s*([\d.]+)ms step:\s*(\d+)/(\d+)")
-_SCORE = re.compile(r"^(.*?)[\s:|]*\bval_loss[:=]\s*([\d.]+)[\s,|]+val_bpb[:=]\s*([\d.]+)(.*)$")
-_ALONE = re.compile(r"^(.{0,60}?)\bval_bpb[:=]\s*([\d.]+)")
+_SCORE = re.compile(r"^(.*?)[\s:|]*\bval_loss\s*[:=]\s*([\d.]+)[\s,|]+val_bpb\s*[:=]\s*([\d.]+)(.*)$")
+_ALONE = re.compile(r"^(.{0,60}?)\bval_bpb\s*[:=]\s*([\d.]+)")
 _SECONDS = re.compile(r"(?:eval_time|elapsed|time)[:=]\s*([\d.]+)\s*(ms|s)\b")
 _TOTAL = re.compile(r"^Total submission size\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
 _MODEL = re.compile(r"^Serialized model\s*([^:]*):\s*([\d,]+)\s*bytes", re.I)
@@ -102,7 +104,8 @@ class Seen:
 class Log:
     """What one log says. Absent things are None or empty; where a line repeats, the last one counts.
 
-    `mixes` are scores that stand alone, without a loss, as mixtures with counts print theirs.
+    `mixes` are scores that stand alone, without a loss, as mixtures with counts print theirs. `skipped` lines in the
+    middle were not read.
     """
 
     path: str
@@ -126,12 +129,14 @@ class Log:
     val_tokens: Seen | None = None
     prequant: Line | None = None
     lines: list[Line] = field(default_factory=list)
+    skipped: int = 0
 
     @property
     def final(self) -> LoggedScore | None:
-        """The score the run reports: the last named one, or the last row while training."""
+        """The score the run reports: the last with a name and a loss, else the last that stands alone."""
         plain = [s for s in self.scores if "diagnostic" not in s.tag and "pre-quant" not in s.tag]
-        named = plain or self.scores
+        alone = [s for s in self.mixes if s.tag.endswith("val_bpb") and 0 < s.bpb < 20 and not OTHERS.search(s.tag)]
+        named = plain or self.scores or alone
         return named[-1] if named else None
 
     @property
@@ -157,9 +162,13 @@ class Log:
 
 
 def read_log(path: str, text: str, *, most_lines: int = 200_000) -> Log:
-    """Parse one log. Never raises; a file that is no log comes back empty."""
+    """Parse one log: of a longer one the first and the last lines. Never raises; what is no log comes back empty."""
     log = Log(path)
-    for number, raw in enumerate(text.splitlines()[:most_lines], 1):
+    lines = list(log_lines(text))
+    log.skipped = max(0, len(lines) - most_lines)
+    if log.skipped:
+        lines[most_lines // 2 : most_lines // 2 + log.skipped] = []
+    for number, raw in lines:
         if not raw or len(raw) > 2000:
             continue
         found = _PREFIX.match(raw)

@@ -77,8 +77,12 @@ def is_text(file: File) -> bool:
 
 
 def logs_among(files: Iterable[File]) -> list[File]:
-    """Files that may be logs: .log, .out, .err, and .txt that is not a list of requirements."""
-    kinds = {".log", ".out", ".err", ".txt"}
+    """Files that may be logs: .log, .out, .err, .jsonl, .json named a log, .txt that is no list of requirements."""
+    kinds = {".log", ".out", ".err", ".txt", ".jsonl"}
+    others = ("requirement", "readme", "license")
     return [
-        f for f in files if f.suffix in kinds and not f.name.lower().startswith(("requirement", "readme", "license"))
+        file
+        for file in files
+        if (file.suffix in kinds or (file.suffix == ".json" and "log" in file.name.lower()))
+        and not file.name.lower().startswith(others)
     ]

@@ -180,7 +180,8 @@ def _pairs(facts: Facts) -> Iterator[LoggedScore]:
             if value:
                 yield from (s for s in logged if abs(s.bpb - value) < 6e-5)
         return
-    yield from (s for log in facts.own_logs if (s := log.final) is not None and s.bpb > 0 and s.digits >= 3)
+    finals = [log.final for log in facts.own_logs if log.final is not None]
+    yield from (s for s in finals if s.bpb > 0 and s.loss > 0 and s.digits >= 3)
 
 
 def _as_scores(log: Log) -> list[LoggedScore]:

@@ -148,7 +148,8 @@ def _vocabulary(facts: Facts) -> Iterator[RuleFinding]:
         return
     vocab = int(leaf.number)
     expected = next((g for g in GOOD if g.vocab == vocab), None)
-    pairs = [(s.loss, s.bpb, s.digits, s.line) for log in facts.own_logs if (s := log.final) and s.bpb and s.digits > 2]
+    finals = [log.final for log in facts.own_logs if log.final is not None]
+    pairs = [(s.loss, s.bpb, s.digits, s.line) for s in finals if s.bpb and s.loss and s.digits > 2]
     if facts.bpb is not None and facts.loss is not None and facts.bpb.number and facts.loss.number:
         pairs.append((facts.loss.number, facts.bpb.number, 4, facts.bpb.line))
     if expected is None or not pairs:

@@ -6,6 +6,7 @@ README, submission.json, log and script that parses. Source: README, submission 
 
 from collections.abc import Iterator
 
+from pargolf.audit.code.script import assigns
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, Evidence, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
@@ -104,6 +105,12 @@ def scores_of(facts: Facts) -> list[float]:
 
 def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """README, submission.json, log and script, and a score that is a number."""
+    idle = _nothing_to_judge(facts)
+    if idle:
+        yield RuleFinding("package", UNVERIFIABLE, idle, tuple(Evidence(c.path, 0, "") for c in facts.codes[:6]))
+    if facts.folder.script_only:
+        missing.add("package: a script alone has no logs or declared numbers")
+        return
     lacking = []
     where = Evidence(facts.folder.path, 0, ", ".join(f.path for f in facts.folder.files[:12]))
     if facts.json_file is None:
@@ -131,9 +138,25 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
         yield RuleFinding(
             "package", UNVERIFIABLE, held + ": nothing behind the number can be checked. Add the log.", (where,)
         )
-    elif not lacking and not facts.json_error:
+    elif not lacking and not facts.json_error and not idle:
         text = "README, submission.json, log and script are there."
         yield RuleFinding("package", PASS, text, (Evidence(facts.folder.path, 0, ""),))
+
+
+def _nothing_to_judge(facts: Facts) -> str:
+    """Why no script of a folder can be judged by what it does, or nothing; what cannot be read is `syntax`'s to say."""
+    codes = facts.codes or facts.borrowed
+    if not codes:
+        names = ", ".join(f.path for f in facts.folder.files[:3])
+        return f"There is nothing to judge: {names} is no script." if facts.folder.script_only else ""
+    if any(code.tree is None or code.note.startswith(("a long", "a packed")) or code.works for code in codes):
+        return ""
+    code = facts.main or codes[0]
+    if not code.text.strip():
+        return f"There is nothing to judge: {code.path} is empty."
+    if assigns(code.tree, "RECIPE"):
+        return f"There is nothing to judge: {code.path} is a recipe. Train it, then audit its run."
+    return f"There is nothing to judge: {code.path} neither trains nor scores anything."
 
 
 def outside_folder(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:

@@ -76,6 +76,7 @@ RULES: tuple[Rule, ...] = (
         source=_PROCESS,
         passes="README, submission.json, log and script are there.",
         facts=package,
+        script_alone=True,
     ),
     Rule(
         name="outside_folder",

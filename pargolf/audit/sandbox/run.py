@@ -7,7 +7,6 @@ laws are those of `pargolf probe`. A script that cannot be imported or built her
 `unchecked`.
 """
 
-import ast
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pargolf.audit.code.script import Code, read_code
+from pargolf.audit.code.script import Code, assigns, read_code
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import FAIL, HOLD, PASS, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing
@@ -147,9 +146,7 @@ def is_foreign(target: object) -> bool:
     path = Path(str(target))
     if path.suffix != ".py" or not path.is_file():
         return False
-    tree = read_code(path.name, path.read_bytes()).tree
-    names = {n.id for s in (tree.body if tree is not None else ()) for n in ast.walk(s) if isinstance(n, ast.Name)}
-    return "RECIPE" not in names
+    return not assigns(read_code(path.name, path.read_bytes()).tree, "RECIPE")
 
 
 def probe_script(path: str | Path) -> list[dict[str, Any]]:

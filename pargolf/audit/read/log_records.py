@@ -1,0 +1,131 @@
+"""Logs that stand in JSON, as plain log lines: a log inside a string, one record a line, a whole document of records.
+
+Notebooks and job services keep what a script printed in strings of JSON; loggers write one record a line. Text in a
+string is split into its lines. A record of numbers becomes the line that the published scripts print, such as
+`step:500/2000 val_loss:2.0 val_bpb:1.2 train_time:60000ms`, so that one reader serves all. Other settings in records
+are left alone: a dump of them says nothing of what ran.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+MOST_DEPTH = 6
+MOST_PARTS = 200_000
+_LOSS = ("val_loss", "valid_loss", "validation_loss", "eval_loss")
+_BPB = ("val_bpb", "valid_bpb", "validation_bpb", "eval_bpb", "bpb")
+_STEP = ("step", "iter", "iteration", "global_step")
+_STEPS = ("steps", "max_steps", "total_steps", "num_steps", "iterations", "num_iterations")
+_TAG = ("tag", "event", "name", "phase", "kind", "type", "metric", "split")
+_SECONDS = {"ms": ("train_time_ms", "training_time_ms"), "s": ("train_seconds", "train_time_s", "train_time")}
+_EVAL = {"ms": ("eval_time_ms",), "s": ("eval_seconds", "eval_time_s", "eval_time")}
+_SIZES = {
+    "Total submission size json": ("bytes_total", "total_bytes", "artifact_bytes", "total_submission_size"),
+    "Serialized model json": ("bytes_model", "model_bytes"),
+    "Code size": ("bytes_code", "code_bytes"),
+}
+# Another's result, a goal or a difference: no score of this run.
+OTHERS = re.compile(r"baseline|target|previous|prior|sota|parent|delta|margin|limit|budget|before|best|record|leader")
+_SETTINGS = ("world_size", "seed", "val_tokens", "train_shards")
+
+
+def log_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a log, counted from 1; what stands in JSON keeps the number of the line that it begins on."""
+    head = text.lstrip()[:1]
+    if head in ("{", "[", '"'):
+        value = _parsed(text)
+        if value is not None:
+            yield from ((_line_of(text, line), line) for line in _unfolded(value))
+            return
+    for number, line in enumerate(text.splitlines(), 1):
+        body = line.strip()
+        value = _parsed(body) if body[:1] in ("{", "[", '"') and body[-1:] in ("}", "]", '"') else None
+        if value is None:
+            yield number, line
+        else:
+            yield from ((number, inner) for inner in _unfolded(value))
+
+
+def _parsed(text: str) -> Any:
+    """A value that may hold log lines: a string, a list or an object; None for all else. Also as Python prints it."""
+    try:
+        value = ast.literal_eval(text) if text.startswith("{'") and len(text) < 4000 else json.loads(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, (str, list, dict)) else None
+
+
+def _unfolded(value: Any) -> Iterator[str]:
+    """Lines of every text and every record below a value, in their order."""
+    waiting: list[tuple[Any, int, str]] = [(value, 0, "")]
+    parts = 0
+    while waiting and parts < MOST_PARTS:
+        held, depth, name = waiting.pop()
+        parts += 1
+        if isinstance(held, str):
+            yield from held.splitlines()
+        elif isinstance(held, list) and depth < MOST_DEPTH:
+            if held and all(isinstance(part, str) for part in held):
+                yield from "".join(part if part.endswith("\n") else f"{part}\n" for part in held).splitlines()
+            else:
+                waiting += [(part, depth + 1, name) for part in reversed(held)]
+        elif isinstance(held, dict) and depth < MOST_DEPTH:
+            if not OTHERS.search(name.lower()):
+                yield from _record(held, name)
+            waiting += [
+                (part, depth + 1, str(key))
+                for key, part in reversed(held.items())
+                if isinstance(part, (list, dict)) or (isinstance(part, str) and _is_log(part))
+            ]
+
+
+def _is_log(text: str) -> bool:
+    """Whether a field's text may be log lines rather than a name or a setting."""
+    return "\n" in text or ":" in text or "val_bpb" in text
+
+
+def _record(record: dict[str, Any], parent: str) -> Iterator[str]:
+    """The lines that the published scripts would print for what a record says; `parent` is the key it stands under."""
+    fields = {re.sub(r"[^a-z0-9]+", "_", str(key).lower()): value for key, value in record.items()}
+
+    def number(names: tuple[str, ...]) -> str | None:
+        value = next((fields[name] for name in names if name in fields), None)
+        if isinstance(value, str) and re.fullmatch(r"\d{1,18}(\.\d{1,18})?", value):
+            return value
+        plain = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e18
+        return (str(value) if isinstance(value, int) else f"{value:.9g}") if plain else None
+
+    loss, bpb, step, steps = number(_LOSS), number(_BPB), number(_STEP), number(_STEPS)
+    for name in _SETTINGS:
+        if (setting := number((name,))) is not None:
+            yield f"{name}: {setting}"
+    trained = _time(number, _SECONDS, "train_time")
+    if bpb is not None:
+        values = f"val_loss:{loss} val_bpb:{bpb}" if loss is not None else f"val_bpb:{bpb}"
+        if step is not None and step.isdigit() and loss is not None:
+            yield f"step:{step}/{steps if steps and steps.isdigit() else step} {values}{trained}"
+        else:
+            tag = next((v for name in _TAG if isinstance(v := fields.get(name), str)), parent or "final")
+            yield f"{re.sub(r'[^A-Za-z0-9_ -]', '_', tag)[:40]} {values}{_time(number, _EVAL, 'eval_time')}"
+    elif step is not None and trained and (loss := number(("train_loss", "loss"))) is not None:
+        yield f"step:{step}/{steps or step} train_loss:{loss}{trained}"
+    for words, names in _SIZES.items():
+        if (size := number(names)) is not None:
+            yield f"{words}: {size} bytes"
+
+
+def _time(number: Any, units: dict[str, tuple[str, ...]], name: str) -> str:
+    """` train_time:60000ms` of the first field that gives the time; nothing where none does."""
+    for unit, names in units.items():
+        value = number(names)
+        if value is not None:
+            return f" {name}:{value}{unit}"
+    return ""
+
+
+def _line_of(text: str, line: str) -> int:
+    """The line of a document where a text stands, by its first words; 1 where it cannot be found."""
+    at = text.find(json.dumps(line)[1:40].rstrip('"'))
+    return text.count("\n", 0, at) + 1 if at > 0 else 1
