@@ -1,7 +1,9 @@
 """Runs that are killed, terminated, shared or starved keep their promises; every process here is a fork of this one."""
 
+import itertools
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -19,7 +21,7 @@ import torch
 import pargolf
 from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
-from pargolf.core.events import Resumed, Started, Step
+from pargolf.core.events import Packed, PhaseBegan, Resumed, Scored, Started, Step, Stopped, Unsaved
 from pargolf.core.spec import edit
 from pargolf.core.world import World, join_world
 from pargolf.data.folder import open_data
@@ -34,6 +36,7 @@ from pargolf.evaluate.windows import PerDocument, Plain, Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import QAT, Quantize
 from pargolf.recipes.recipe import Recipe
+from pargolf.run import pipeline as run_pipeline
 from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
@@ -41,6 +44,7 @@ from pargolf.run.score import Validation
 from pargolf.run.training import Keeping, train_weights
 from pargolf.training.average import EMA
 from pargolf.training.checkpoint import Checkpoints
+from pargolf.training.optimizer import Optimizer
 from pargolf.training.phases import AtStep, Phase
 from pargolf.training.schedule import Warmdown
 from pargolf.watch.runlog import read_events
@@ -96,6 +100,9 @@ def forked(work):
     except UserError as error:
         print(f"pargolf: {error}", flush=True)
         code = 2
+    except OSError as error:
+        print(f"pargolf: {error.strerror}", flush=True)
+        code = 4
     except BaseException:
         traceback.print_exc()
         code = 3
@@ -421,3 +428,223 @@ def test_seconds_too_few_for_one_step_and_packing_are_refused(data, tmp_path, mo
     recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 1.2})
     with pytest.raises(UserError, match=r"too few.*train\.seconds="):
         list(run_recipe(recipe, data, tmp_path / "run"))
+
+
+def sent(number, to, twice_after=0.02):
+    """Send a signal to this process, and another 20 ms later."""
+    os.kill(os.getpid(), number)
+    time.sleep(twice_after)
+    os.kill(os.getpid(), to)
+    time.sleep(twice_after)
+
+
+def steps_of(folder):
+    return [(e.step, e.loss, e.tokens) for e in read_events(folder["events.jsonl"]) if isinstance(e, Step)]
+
+
+def logged_steps(folder):
+    words = (folder["train.log"]).read_text().split()
+    return [int(word[5:].split("/")[0]) for word, after in itertools.pairwise(words) if after.startswith("train_loss")]
+
+
+def goes_on(out, data, whole, *, from_step):
+    """`--resume` ends as the run that nothing disturbed; returns its events."""
+    events = list(run_recipe(RECIPE, data, out, resume=True))
+    again = RunFolder.open(out)
+    for name in ("weights.safetensors", "model.pargolf"):
+        assert again[name].read_bytes() == whole[name].read_bytes()
+    assert steps_of(again) == steps_of(whole) and logged_steps(again) == logged_steps(whole) == list(range(1, 9))
+    kinds = [[type(e) for e in read_events(f["events.jsonl"])] for f in (again, whole)]
+    for kind in (Started, PhaseBegan, Stopped, Packed, Scored):
+        assert kinds[0].count(kind) == kinds[1].count(kind), kind
+    resumed = [e.step for e in events if isinstance(e, Resumed)]
+    assert resumed == ([from_step] if from_step else [])
+    assert [e.step for e in events if isinstance(e, Step)] == list(range(from_step + 1, 9))
+    results = [json.loads(f["result.json"].read_text()) for f in (again, whole)]
+    assert results[0]["val_bpb"] == results[1]["val_bpb"] and not results[0]["interrupted"]
+    assert results[0]["steps"] == 8 and not again.checkpoints.exists()
+    return events
+
+
+def disturbed(owner, name, disturb, data, out, *, at=1, **options):
+    """A run in a fork in which the `at`-th call of a function is preceded by `disturb()`; its exit code."""
+
+    def work():
+        real, calls = getattr(owner, name), []
+
+        def wrapped(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == at:
+                disturb()
+            return real(*args, **kwargs)
+
+        setattr(owner, name, wrapped)
+        for _ in run_recipe(RECIPE, data, out, **options):
+            pass
+
+    return ended(forked(work))
+
+
+SIGNALS = [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("pair", SIGNALS)
+def test_two_signals_20_ms_apart_end_the_run_at_once_with_its_state(pair, data, whole, tmp_path, capfd):
+    out = tmp_path / "run"
+    owner, name = run_training.Training, "_gradients"
+    assert disturbed(owner, name, lambda: sent(*pair), data, out, at=4) == 2
+    assert "Ended at once, after step 3" in (said := capfd.readouterr().out) and "--resume" in said
+    assert Checkpoints(out / "checkpoints").newest().facts["step"] == 3
+    goes_on(out, data, whole, from_step=3)
+
+
+def test_signals_in_the_middle_of_an_update_go_back_to_the_checkpoint(data, whole, tmp_path):
+    out = tmp_path / "run"
+    assert disturbed(Optimizer, "step", lambda: sent(*SIGNALS[0]), data, out, at=4, checkpoint_every=0) == 2
+    assert Checkpoints(out / "checkpoints").newest().facts["step"] == 3
+    goes_on(out, data, whole, from_step=3)
+
+
+def test_signals_while_a_checkpoint_is_written_wait_for_it(data, whole, tmp_path):
+    out = tmp_path / "run"
+    assert disturbed(Checkpoints, "write", lambda: sent(*SIGNALS[0]), data, out, at=4, checkpoint_every=0) == 2
+    assert Checkpoints(out / "checkpoints").newest().facts["step"] == 4
+    goes_on(out, data, whole, from_step=4)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number", "from_step"),
+    [
+        (run_training, "fit", signal.SIGINT, 0),  # rehearsing
+        (run_pipeline, "fit", signal.SIGINT, 8),
+        (run_pipeline, "packed_event", signal.SIGINT, 8),
+        (Validation, "grade", signal.SIGINT, 8),
+        (Validation, "grade", signal.SIGTERM, 8),
+        (Validation, "grade", signal.SIGHUP, 8),
+        (Validation, "documents", signal.SIGINT, 8),
+    ],
+)
+def test_a_signal_outside_training_ends_the_run_and_resume_goes_on_there(
+    owner, name, number, from_step, data, whole, tmp_path, capfd
+):
+    out = tmp_path / "run"
+    assert disturbed(owner, name, lambda: os.kill(os.getpid(), number), data, out) == 2
+    assert "--resume" in capfd.readouterr().out and not (out / "result.json").exists()
+    goes_on(out, data, whole, from_step=from_step)
+
+
+def test_what_is_packed_is_not_packed_again(data, whole, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    disturbed(Validation, "grade", die, data, out)
+    monkeypatch.setattr(run_pipeline, "fit", None)
+    goes_on(out, data, whole, from_step=8)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "model.pargolf", "checkpoints/stage.json"])
+def test_a_stage_that_does_not_fit_its_files_is_not_believed(file, data, whole, tmp_path):
+    out = tmp_path / "run"
+    disturbed(Validation, "grade", die, data, out, checkpoint_every=0)
+    path = out / file
+    path.write_bytes(path.read_bytes()[:-9])
+    goes_on(out, data, whole, from_step=8)
+
+
+def test_ctrl_c_while_somebody_reads_the_events_waits_for_the_next(data, whole, tmp_path):
+    out = tmp_path / "run"
+
+    def work():
+        for event in run_recipe(RECIPE, data, out):
+            if isinstance(event, Packed):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
+                (out / "reader").touch()
+
+    assert ended(forked(work)) == 2 and (out / "reader").exists()
+    goes_on(out, data, whole, from_step=8)
+
+
+def test_a_run_ended_by_one_ctrl_c_is_scored_and_still_goes_on(data, whole, tmp_path):
+    out = tmp_path / "run"
+    owner, name = run_training.Training, "_gradients"
+    assert disturbed(owner, name, lambda: os.kill(os.getpid(), signal.SIGINT), data, out, at=3) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["interrupted"] and result["steps"] == 3
+    goes_on(out, data, whole, from_step=3)
+    with pytest.raises(UserError, match="finished run"):
+        next(run_recipe(RECIPE, data, out, resume=True))
+
+
+def test_nohup_keeps_a_run_from_sighup(data, tmp_path):
+    out = tmp_path / "run"
+
+    def work():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for event in run_recipe(RECIPE, data, out):
+            if isinstance(event, Step):
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    assert ended(forked(work)) == 0 and (out / "result.json").exists()
+
+
+def limited(size):
+    """No file may grow past `size` bytes, as on a disk that is full; half a line is still written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("until", [6, 99])
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(until, data, whole, tmp_path, capfd):
+    out = tmp_path / "run"
+
+    def work():
+        for event in run_recipe(RECIPE, data, out, checkpoint_every=0):
+            if isinstance(event, Step) and event.step in (3, until):
+                limited((out / "events.jsonl").stat().st_size + 40 if event.step == 3 else resource.RLIM_INFINITY)
+
+    code = ended(forked(work))
+    if until == 6:
+        assert code == 0
+        folder = RunFolder.open(out)
+        assert steps_of(folder) == steps_of(whole) and logged_steps(folder) == list(range(1, 9))
+        assert [e.step for e in read_events(folder["events.jsonl"]) if isinstance(e, Unsaved)] == [3, 4, 5]
+        assert folder["model.pargolf"].read_bytes() == whole["model.pargolf"].read_bytes()
+    else:
+        assert code == 4 and "File too large" in capfd.readouterr().out
+        assert Checkpoints(out / "checkpoints").newest().facts["step"] == 2
+        goes_on(out, data, whole, from_step=2)
+
+
+def test_a_disk_that_is_full_again_at_resume_loses_nothing(data, whole, tmp_path):
+    out = tmp_path / "run"
+    killed_at(5, data, out)
+    before = (out / "events.jsonl").read_bytes()
+
+    def work():
+        limited(100)
+        for _ in run_recipe(RECIPE, data, out, resume=True):
+            pass
+
+    assert ended(forked(work)) == 4
+    assert (out / "events.jsonl").read_bytes() == before
+    goes_on(out, data, whole, from_step=4)
+
+
+def test_passes_shrink_where_memory_runs_out(data, tmp_path, monkeypatch):
+    """Too little for more than two rows at a time: the run's numbers are those of two rows, and all steps are there."""
+    sizes, room = [], [32]
+    real = run_training.Training._gradients
+
+    def gradients(self, step):
+        sizes.append(self.spec.micro_tokens)
+        if self.spec.micro_tokens > room[0]:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return real(self, step)
+
+    monkeypatch.setattr(run_training.Training, "_gradients", gradients)
+    small_passes = list(run_recipe(edit(RECIPE, {"train.micro_tokens": 32}), data, tmp_path / "a"))
+    sizes.clear()
+    events = list(run_recipe(RECIPE, data, tmp_path / "b"))
+    assert sizes[0] == 32_768 and sizes[-1] == 32
+    assert [e.loss for e in events if isinstance(e, Step)] == [e.loss for e in small_passes if isinstance(e, Step)]
+    room[0] = 0
+    with pytest.raises(UserError, match=r"Memory ran out .*train\.micro_tokens.*--resume"):
+        list(run_recipe(RECIPE, data, tmp_path / "c"))

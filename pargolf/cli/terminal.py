@@ -118,4 +118,4 @@ def finish_run(events: Iterable[Any], out: Path) -> None:
     console.print(result_table(result))
     console.print(f"report  {(out / 'report.html').resolve()}")
     if result["interrupted"]:
-        fail("Interrupted: what was trained so far is packed and scored. Add --force to run it again in full.")
+        fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")

@@ -78,6 +78,15 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Unsaved:
+    """A checkpoint after `step` steps could not be written, for `reason`; training went on, and tries again."""
+
+    step: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Training ended: `reason` is one of `seconds`, `steps`, `interrupted`, `terminated`."""
 
@@ -120,7 +129,7 @@ class Progress:
     note: str = ""
 
 
-Event = Started | Resumed | Step | Validated | Weighed | PhaseBegan | Stopped | Packed | Scored | Progress
+Event = Started | Resumed | Step | Validated | Weighed | PhaseBegan | Unsaved | Stopped | Packed | Scored | Progress
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
 
 

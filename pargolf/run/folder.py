@@ -62,10 +62,16 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path, recipe: Recipe) -> "RunFolder":
-        """Open a run that has not ended. Raises `UserError` when it has, or was begun under another recipe."""
+        """Open a run that has not ended. Raises `UserError` when it has, or was begun under another recipe.
+
+        A run that was interrupted has not ended, although it was packed and scored, while it has a checkpoint.
+        """
         folder = cls.open(path)
         if folder["result.json"].exists():
-            raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
+            result = read_json(folder["result.json"])
+            interrupted = isinstance(result, dict) and result.get("interrupted") is True
+            if not interrupted or not any(folder.checkpoints.glob("step-*")):
+                raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
         begun = folder.read_recipe()
         if begun.digest != recipe.digest:
             rows = spec.diff(begun, recipe)

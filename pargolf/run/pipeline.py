@@ -8,6 +8,7 @@ result  = score(model), every token once     with its bytes proved against the d
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from pargolf.core.budget import Clock
 from pargolf.core.devices import find_world
-from pargolf.core.errors import UserError
+from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.core.world import World
@@ -32,7 +33,9 @@ from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack
 from pargolf.run.resume import earlier_events, open_run
 from pargolf.run.score import Validation, scored, tokenizer_digest, watched
-from pargolf.run.training import Keeping, machine, train_weights
+from pargolf.run.signals import Interrupted, Signals, Stop
+from pargolf.run.stage import Packing, packed_bytes
+from pargolf.run.training import Keeping, Trained, machine, train_weights
 from pargolf.ship.size import count_code
 from pargolf.watch.runlog import EventFile, LogFile
 
@@ -65,20 +68,52 @@ def run_recipe(
     validation.holds(recipe.plain, recipe.windows)
     validation.prove()
     overlap = check_leak(data, allowed=allow_overlap)
-    keeping = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
-    stages = _stages(recipe, validation, keeping, seed=seed, world=world)
+    with Signals() as signals:
+        begun = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
+        keeping = replace(begun, signals=signals)
+        facts = {"overlap": overlap, "command": command}
+        try:
+            yield from _logged(recipe, validation, keeping, facts, seed=seed, world=world)
+        except Stop:
+            raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            why = " ".join(str(error).split())[:120] or "no more could be had"
+            raise UserError(
+                f"Memory ran out ({why}). Lower train.micro_tokens, now {recipe.train.micro_tokens}, or take a smaller "
+                f"model; what was kept in {out} goes on with --resume."
+            ) from error
+
+
+def _logged(
+    recipe: Recipe, validation: Validation, keeping: Keeping, facts: dict[str, Any], *, seed: int, world: World
+) -> Iterator[Event]:
+    """The stages with their events logged, and at the end the files that say what came of it; of the first process.
+
+    `facts` go into the result as they are.
+    """
+    folder, signals = keeping.folder, keeping.signals
     if not world.main:
-        for _ in stages:
-            pass
+        stages = _stages(recipe, validation, keeping, seed=seed, world=world)
+        with suppress(StopIteration):
+            while True:
+                signals.advance(stages)
         return
-    folder, kept = keeping.folder, earlier_events(keeping)
-    with EventFile(folder["events.jsonl"]) as events, LogFile(folder["train.log"]) as log:
-        for event in kept:
-            events.write(event)
-            log.write(event)
+    kept = earlier_events(keeping)
+    with (
+        EventFile(folder["events.jsonl"], earlier=kept) as events,
+        LogFile(folder["train.log"], earlier=kept) as log,
+    ):
+
+        def ready() -> None:
+            events.drain()
+            log.drain()
+
+        stages = _stages(recipe, validation, replace(keeping, ready=ready), seed=seed, world=world)
         while True:
             try:
-                event = next(stages)
+                event = signals.advance(stages)
             except StopIteration as end:
                 result, unpacked, documents = end.value
                 break
@@ -86,11 +121,13 @@ def run_recipe(
                 events.write(event)
                 log.write(event)
             yield event
-    result |= {"overlap": overlap, "command": command}
-    write_json(folder["documents.json"], documents)
-    write_text(folder["report.html"], page_of(folder, result, by_role=unpacked.artifact.by_role()))
-    write_json(folder["result.json"], result)
-    folder.drop_checkpoints()
+    with signals.shielded():
+        result |= facts
+        write_json(folder["documents.json"], documents)
+        write_text(folder["report.html"], page_of(folder, result, by_role=unpacked.artifact.by_role()))
+        write_json(folder["result.json"], result)
+        if not result["interrupted"]:  # which may still go on
+            folder.drop_checkpoints()
 
 
 def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
@@ -119,20 +156,14 @@ def _stages(
     """
     if world.main:
         count_code(recipe)  # once, before the clock runs
-    clock = recipe.budget.clock(already=keeping.resumed.facts["seconds"] if keeping.resumed else 0.0)
+    clock = recipe.budget.clock(already=keeping.seconds)
     trained = yield from train_weights(recipe, validation, seed=seed, world=world, clock=clock, keep=keeping)
     weights = trained.weights
-    fitted, data = recipe, b""
+    packing, data = Packing("", 0.0, False), b""
     if world.main:
-        keeping.folder.write_weights(weights)
-        tokenizer = tokenizer_digest(validation.data)
-        cap = recipe.budget.bytes
-        with compiled_kernels():
-            fitted, data = fit(recipe, weights, tokenizer=tokenizer, cap=cap, hessians=trained.hessians)
-        write_bytes(keeping.folder["model.pargolf"], data)
+        packing, data = _packed(recipe, validation, trained, keeping, clock)
     data = world.broadcast(data)
-    train_seconds = clock.seconds
-    narrowed = fitted.quant != recipe.quant
+    train_seconds, narrowed = packing.seconds, packing.solved
     yield packed_event(recipe, data, train_seconds, fitted=narrowed)
     if world.main and trained.hessians is not None:
         keeping.folder.write_hessians(trained.hessians)
@@ -144,7 +175,7 @@ def _stages(
         "train_tokens": trained.tokens,
         "parameters": sum(w.numel() for w in weights.values()),
         "interrupted": trained.reason == "interrupted",
-        "grids": "as the recipe says" if fitted.quant == recipe.quant else "solved for the cap",
+        "grids": "solved for the cap" if narrowed else "as the recipe says",
     }
     del trained, weights
     scoring = Clock()
@@ -189,6 +220,29 @@ def _stages(
         "machine": machine(world),
     }
     return result, unpacked, validation.documents(final, without=without)
+
+
+def _packed(
+    recipe: Recipe, validation: Validation, trained: Trained, keeping: Keeping, clock: Clock
+) -> tuple[Packing, bytes]:
+    """The artifact, packed now, or before the run was ended; kept in the folder."""
+    folder = keeping.folder
+    held = packed_bytes(folder, trained.stage) if trained.stage else None
+    if held is not None and trained.stage and trained.stage.packing:
+        return trained.stage.packing, held
+    with compiled_kernels():
+        fitted, data = fit(
+            recipe,
+            trained.weights,
+            tokenizer=tokenizer_digest(validation.data),
+            cap=recipe.budget.bytes,
+            hessians=trained.hessians,
+        )
+    write_bytes(folder["model.pargolf"], data)
+    packing = Packing(hashlib.sha256(data).hexdigest(), clock.seconds, fitted.quant != recipe.quant)
+    if trained.stage is not None:
+        replace(trained.stage, packing=packing).write(folder)
+    return packing, data
 
 
 def _probed(scores: Iterable[Score]) -> bool | None:

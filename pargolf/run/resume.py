@@ -1,17 +1,20 @@
 """Going on with a run: same recipe, seed and data, from the newest sound checkpoint, its events trimmed to it.
 
-Where there is no checkpoint yet, the run begins again in its folder.
+A run whose training has ended goes on with packing or scoring. One that was interrupted, packed and scored goes on with
+training. Where there is no checkpoint yet, the run begins again in its folder.
 """
 
+import json
 from pathlib import Path
 
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, PhaseBegan, Resumed, Started, Step, Validated, Weighed
+from pargolf.core.events import Event, PhaseBegan, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
 from pargolf.core.world import World
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import tokenizer_file
+from pargolf.run.stage import read_stage
 from pargolf.run.training import Keeping
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.watch.runlog import read_events
@@ -39,24 +42,29 @@ def open_run(
             folder.keep_tokenizer(tokenizer_file(data))
         return Keeping(folder, Checkpoints(folder.checkpoints, every))
     folder = RunFolder.resume(out, recipe)
-    checkpoints = Checkpoints(folder.checkpoints, every)
-    found = checkpoints.newest()
-    for key, value in (("seed", seed), ("train_tokens", len(data.train))) if found else ():
-        if found and found.facts[key] != value:
-            raise UserError(f"{out} was begun with {key} {found.facts[key]}, not {value}. Resume it with what it had.")
-    return Keeping(folder, checkpoints, found)
+    checkpoints, stage = Checkpoints(folder.checkpoints, every), read_stage(folder)
+    newest = None if stage else checkpoints.newest()
+    facts = json.loads(stage.begun_with) if stage else newest.facts if newest else {}
+    for key, value in (("seed", seed), ("train_tokens", len(data.train))) if facts else ():
+        if facts[key] != value:
+            raise UserError(f"{out} was begun with {key} {facts[key]}, not {value}. Resume it with what it had.")
+    if world.main:
+        folder["result.json"].unlink(missing_ok=True)  # of a run that was interrupted, and now goes on
+    return Keeping(folder, checkpoints, newest, stage)
 
 
 def earlier_events(keeping: Keeping) -> list[Event]:
-    """What happened before the checkpoint that the run goes on from; the files of events are then begun anew."""
-    folder, found = keeping.folder, keeping.resumed
+    """What happened before the state that the run goes on from, each step once."""
+    events = [] if keeping.stage is None and keeping.resumed is None else read_events(keeping.folder["events.jsonl"])
+    if keeping.stage is not None:
+        last = max((i for i, event in enumerate(events) if isinstance(event, Stopped)), default=len(events) - 1)
+        return events[: last + 1]
     kept: list[Event] = []
-    for event in read_events(folder["events.jsonl"]) if found else ():
-        step = found.facts["step"] if found else 0
-        before = isinstance(event, Step | Validated | Weighed | Resumed) and event.step <= step
-        # A phase begins before the step it names, which the checkpoint after as many steps has not seen.
-        if before or isinstance(event, Started) or (isinstance(event, PhaseBegan) and event.step < step):
+    step, phases = (keeping.resumed.facts["step"], len(keeping.resumed.facts["begun"])) if keeping.resumed else (0, 0)
+    for event in events:
+        before = isinstance(event, Step | Validated | Weighed | Unsaved | Resumed) and event.step <= step
+        begun = isinstance(event, PhaseBegan) and event.step <= step and phases > 0
+        phases -= begun
+        if before or begun or isinstance(event, Started):
             kept.append(event)
-    for name in ("events.jsonl", "train.log"):
-        folder[name].unlink(missing_ok=True)
     return kept

@@ -4,18 +4,17 @@ Packing is rehearsed on the first weights, calibration with it, and writing them
 all at the end, and says before anything is spent whether the model can meet the cap at all. Calibration reads training
 batches that come after the last step. Looks and checkpoints that would not fit are
 left out. Ctrl-C ends training after the step at hand, and what was trained is packed and scored; SIGTERM (a scheduler
-that wants its machine back) ends the run, for `--resume`. Either leaves a checkpoint, and so does a loss that is
-no number.
+that wants its machine back) ends the run, for `--resume`. Either leaves a checkpoint, and so do a second signal, which
+ends the run at once (`run/signals.py`), and a loss that is no number. A checkpoint that cannot be written ends nothing.
 """
 
+import json
 import math
 import os
 import platform
-import signal
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,9 +22,10 @@ from torch import Tensor
 from torch.distributed import DistError
 
 from pargolf.core.budget import Clock
-from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Validated, Weighed
+from pargolf.core.errors import UserError, out_of_memory
+from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
 from pargolf.core.world import World
+from pargolf.data.meta import file_sha256
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.calibrate import calibrate, own_text
@@ -36,6 +36,8 @@ from pargolf.run.forecast import weigh
 from pargolf.run.pack import fit
 from pargolf.run.reserve import Reserve
 from pargolf.run.score import Validation
+from pargolf.run.signals import Interrupted, Signals, Stop
+from pargolf.run.stage import Stage
 from pargolf.ship.size import count_code
 from pargolf.training.checkpoint import Checkpoint, Checkpoints
 from pargolf.training.loop import NotFinite, Training
@@ -46,13 +48,17 @@ SAMPLE_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to: the model, how many steps and tokens it took, why it ended, Hessians where asked for."""
+    """What training came to: the model, how many steps and tokens it took, why it ended, Hessians where asked for.
+
+    `stage` is what stands beside the weights in the run's folder, where they are kept.
+    """
 
     model: Transformer
     steps: int
     tokens: int
     reason: str
     hessians: Hessians | None = None
+    stage: Stage | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -62,11 +68,64 @@ class Trained:
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where a run's state goes: a folder for weights, one for checkpoints; and the checkpoint that it goes on from."""
+    """Where a run's state goes, and what it goes on from: a checkpoint, or the stage where training has ended.
+
+    `ready` writes out all that was logged, before a state that comes after it is kept; it raises `OSError` where it
+    cannot.
+    """
 
     folder: RunFolder
     checkpoints: Checkpoints
     resumed: Checkpoint | None = None
+    stage: Stage | None = None
+    signals: Signals = field(default_factory=Signals)
+    ready: Callable[[], None] = lambda: None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training that were used before."""
+        return self.stage.seconds if self.stage else float(self.resumed.facts["seconds"]) if self.resumed else 0.0
+
+
+class RunTraining(Training):
+    """Training that knows when it is `whole`, between two steps, and takes smaller passes where memory runs out."""
+
+    whole = True
+
+    def ended(self, stage: Stage, weights: dict[str, Tensor]) -> None:
+        """Take the place of the training that came to `weights`, to calibrate on the batches after its last."""
+        with torch.no_grad():
+            for name, p in self.params.items():
+                p.copy_(weights[name])
+        for i in stage.begun:
+            self._begin(i)
+        self.model.graph.recur(True)
+        self.step, self.tokens = stage.step, stage.tokens
+
+    def _begin(self, i: int) -> None:
+        self.whole = False
+        super()._begin(i)
+
+    def _gradients(self, step: int) -> float:
+        """Gradients change no state, so a run may end here, and a pass may be tried again."""
+        self.whole = True
+        loss = None
+        while loss is None:
+            try:
+                loss = super()._gradients(step)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or not self._fewer_rows():
+                    raise
+        self.whole = False
+        return loss
+
+    def _fewer_rows(self) -> bool:
+        """Halve what a pass holds; whether it could be halved."""
+        rows = min(self.spec.micro_tokens, self.stream.batch_tokens // self.world.size) // self.stream.seq_len
+        self.spec = replace(self.spec, micro_tokens=max(rows // 2, 1) * self.stream.seq_len)
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return rows > 1
 
 
 def train_weights(
@@ -78,20 +137,13 @@ def train_weights(
     """
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
+    if keep is not None and keep.stage is not None:
+        return (yield from _ended(recipe, model, validation, keep.stage, keep, seed=seed, world=world, clock=clock))
     with uncounted(recipe, clock):
         packing, writing = _rehearse(recipe, model, world, keep, Clock(clock.now))
     reserve = Reserve(_limit(recipe), packing + writing)
     limit = reserve.limit
-    training = Training(
-        recipe.train,
-        model,
-        validation.data.train,
-        seed=seed,
-        clock=clock,
-        seconds=limit,
-        world=world,
-        kernels=compiled_kernels,
-    )
+    training = _begun(recipe, model, validation, seed=seed, world=world, clock=clock, seconds=limit)
     if keep is not None and keep.resumed is not None:
         training.restore(keep.resumed.tensors, keep.resumed.facts)
     if training.compiled or math.isfinite(limit):
@@ -106,12 +158,71 @@ def train_weights(
     yield _started(recipe, training, validation)
     if keep is not None and keep.resumed is not None:
         yield Resumed(training.step, keep.resumed.path.name, list(keep.resumed.refused), clock.seconds)
-    saver = Saver(training, keep.checkpoints if keep else None, cost=writing)
+    saver = Saver(training, keep, cost=writing)
     reason = yield from _watched(recipe, training, validation, saver, reserve)
     if reason == "terminated":
-        raise UserError(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
+        raise Interrupted(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
+    stage = _keep_weights(training, reason, keep) if keep is not None and world.main else None
     hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
-    return Trained(model, training.step, training.tokens, reason, hessians)
+    return Trained(model, training.step, training.tokens, reason, hessians, stage)
+
+
+def _begun(
+    recipe: Recipe, model: Transformer, validation: Validation, *, seed: int, world: World, clock: Clock, seconds: float
+) -> RunTraining:
+    return RunTraining(
+        recipe.train,
+        model,
+        validation.data.train,
+        seed=seed,
+        clock=clock,
+        seconds=seconds,
+        world=world,
+        kernels=compiled_kernels,
+    )
+
+
+def _ended(
+    recipe: Recipe,
+    model: Transformer,
+    validation: Validation,
+    stage: Stage,
+    keep: Keeping,
+    *,
+    seed: int,
+    world: World,
+    clock: Clock,
+) -> Generator[Event, None, Trained]:
+    """Training as it ended, from the weights that it left behind."""
+    training = _begun(recipe, model, validation, seed=seed, world=world, clock=clock, seconds=math.inf)
+    training.ended(stage, keep.folder.read_weights())
+    yield Resumed(stage.step, keep.folder["weights.safetensors"].name, [], stage.seconds)
+    hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
+    return Trained(model, stage.step, stage.tokens, stage.reason, hessians, stage)
+
+
+def _keep_weights(training: Training, reason: str, keep: Keeping) -> Stage | None:
+    """Write the weights, and beside them that training has ended with these; a run that was interrupted has not."""
+    keep.folder.write_weights(on_cpu(training.model))
+    if reason == "interrupted":
+        return None
+    keep.ready()
+    stage = Stage(
+        training.step,
+        training.tokens,
+        training.clock.seconds,
+        tuple(training.begun),
+        reason,
+        file_sha256(keep.folder["weights.safetensors"]),
+        json.dumps(run_facts(training), sort_keys=True),
+    )
+    stage.write(keep.folder)
+    return stage
+
+
+def run_facts(training: Training) -> dict[str, Any]:
+    """What a run must be gone on with."""
+    return {"seed": training.seed, "train_tokens": len(training.shards)}
 
 
 def _hessians(solver: GPTQ, training: Training) -> Hessians:
@@ -133,7 +244,7 @@ def _hessians(solver: GPTQ, training: Training) -> Hessians:
 
 
 def _watched(
-    recipe: Recipe, training: Training, validation: Validation, saver: "Saver", reserve: Reserve
+    recipe: Recipe, training: RunTraining, validation: Validation, saver: "Saver", reserve: Reserve
 ) -> Generator[Event, None, str]:
     """Train, look and save, and keep what the end needs; returns why it ended."""
     reason, every = "", recipe.train.validate_every
@@ -145,27 +256,34 @@ def _watched(
         _weighed(recipe, training)
         (cost,) = world.max(clock.now() - began)
     (before,) = world.max(clock.seconds)
-    with ended_by_signals(training):
+    training.whole = True
+    with saver.signals.ending(training):
         try:
             for event in training.run():
+                training.whole = True
                 if isinstance(event, Stopped):
                     reason = event.reason
                     if reason in ("interrupted", "terminated"):
-                        saver.save()
+                        yield from saver.save()
                 yield event
                 if not isinstance(event, Step):
                     continue
                 (now,) = world.max(clock.seconds)
                 training.seconds = reserve.saw(now - before, slower=sum(training.slower[i] for i in training.begun))
                 before = now
-                saver.maybe(now)
+                yield from saver.maybe(now)
                 if training.progress.fraction >= look and now + cost <= training.seconds:
                     look += every
                     yield _look(recipe, training, validation)
                     yield _weighed(recipe, training)
         except NotFinite as error:
-            saver.save()
+            yield from saver.save()
             raise UserError(f"{error} {saver.left()}") from None
+        except Stop:
+            if training.whole and world.size == 1:  # else the other processes would have to save with this one
+                yield from saver.save()
+            line = f"Ended at once, after step {training.step}. {saver.left()} Go on with --resume."
+            raise Interrupted(line) from None
         except RuntimeError as error:
             if world.size > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
                 why = " ".join(str(error).split())[:200]
@@ -177,33 +295,45 @@ def _watched(
 class Saver:
     """Writes a run's checkpoints on the first process, when it is time and the time allows."""
 
-    def __init__(self, training: Training, checkpoints: Checkpoints | None, *, cost: float) -> None:
-        self.training, self.checkpoints = training, checkpoints
-        self.path = ""
-        if checkpoints is not None:
-            checkpoints.last, checkpoints.cost = training.clock.seconds, cost
+    def __init__(self, training: Training, keep: Keeping | None, *, cost: float) -> None:
+        self.training, self.keep = training, keep
+        self.signals = keep.signals if keep else Signals()
+        self.path = keep.resumed.path if keep and keep.resumed else None
+        self.failed = ""
+        if keep is not None:
+            keep.checkpoints.last, keep.checkpoints.cost = training.clock.seconds, cost
 
-    def maybe(self, now: float) -> None:
+    def maybe(self, now: float) -> Iterator[Unsaved]:
         """Save when one is due and fits, `now` by the clock of all processes."""
-        kept = self.checkpoints
+        kept = self.keep.checkpoints if self.keep else None
         if kept is not None and kept.due(now) and now + kept.cost <= self.training.seconds:
-            self.save()
+            yield from self.save()
 
-    def save(self) -> None:
-        """Write the state as it is; a call of all processes."""
-        if self.checkpoints is None:
+    def save(self) -> Iterator[Unsaved]:
+        """Write the state as it is, or say why not; a call of all processes, in which no signal ends anything."""
+        if self.keep is None:
             return
-        training = self.training
-        tensors, facts = training.state()
-        if training.world.main:
-            facts |= {"seed": training.seed, "train_tokens": len(training.shards)}
-            self.path = str(self.checkpoints.write(tensors, facts))
-        cost, now = training.world.max(training.clock.seconds - facts["seconds"], training.clock.seconds)
-        self.checkpoints.cost, self.checkpoints.last = cost, now
+        training, checkpoints = self.training, self.keep.checkpoints
+        with self.signals.shielded():
+            tensors, facts = training.state()
+            self.failed = ""
+            if training.world.main:
+                try:
+                    self.keep.ready()
+                    self.path = checkpoints.write(tensors, facts | run_facts(training))
+                except OSError as error:  # training is worth more than a checkpoint
+                    self.failed = error.strerror or str(error)
+            cost, now = training.world.max(training.clock.seconds - facts["seconds"], training.clock.seconds)
+            checkpoints.cost, checkpoints.last = cost, now
+        if self.failed:
+            yield Unsaved(training.step, self.failed, now)
 
     def left(self) -> str:
         """One sentence about what can be gone on from."""
-        return f"Its state is kept in {self.path}." if self.path else "Nothing is kept of it."
+        failed = f"Its state could not be written ({self.failed}). " if self.failed else ""
+        if self.path is None:
+            return f"{failed}Nothing is kept of it."
+        return f"{failed}{'What was kept before is in' if failed else 'Its state is kept in'} {self.path}."
 
 
 def _limit(recipe: Recipe) -> float:
@@ -298,28 +428,6 @@ def uncounted(recipe: Recipe, clock: Clock) -> Iterator[None]:
         yield
     finally:
         clock.resume()
-
-
-@contextmanager
-def ended_by_signals(training: Training) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends training after the step at hand; a second one acts as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    reasons = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-    previous = {number: signal.getsignal(number) for number in reasons}
-
-    def stop(number: int, frame: Any) -> None:
-        training.stop = reasons[signal.Signals(number)]
-        signal.signal(number, previous[signal.Signals(number)])
-
-    for number in reasons:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def on_cpu(model: Transformer) -> dict[str, Tensor]:

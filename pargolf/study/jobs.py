@@ -22,14 +22,11 @@ from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
 from pargolf.run.score import tokenizer_file
+from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished, read_finished
 
 _LOOK_SECONDS = 2.0
 _GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
-
-
-class Interrupted(UserError):
-    """Somebody pressed Ctrl-C; what has ended is kept."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Ite
             yield from events
             done = _ended(job)
         except Interrupted:
-            raise
+            raise Interrupted(_GO_ON) from None
         except Exception as error:  # one recipe's fault is no reason to lose the others
             done = JobDone(job, None, error=error)
         yield done

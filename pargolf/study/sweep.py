@@ -24,6 +24,7 @@ from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.pipeline import run_recipe
 from pargolf.run.score import tokenizer_digest
+from pargolf.run.signals import Interrupted
 from pargolf.study.compare import read_finished
 
 KINDS = ("log", "float", "int", "choice")
@@ -183,7 +184,7 @@ def _one_trial(
             if run.result.get("interrupted"):
                 raise KeyboardInterrupt
             study.tell(trial, run.bpb)
-    except (KeyboardInterrupt, GeneratorExit) as stopped:
+    except (KeyboardInterrupt, Interrupted, GeneratorExit) as stopped:
         trial.set_user_attr("cut off", True)
         study.tell(trial, state=state.FAIL)
         if isinstance(stopped, GeneratorExit):

@@ -51,7 +51,7 @@ class Checkpoints:
 
     def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
         """Add the state after `facts["step"]` steps; only the newest two files stay."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob(".*.part"):
             stale.unlink()
         path = self.folder / f"step-{facts['step']:08}.safetensors"

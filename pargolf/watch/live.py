@@ -26,6 +26,7 @@ from pargolf.core.events import (
     Started,
     Step,
     Stopped,
+    Unsaved,
     Validated,
     Weighed,
 )
@@ -64,6 +65,8 @@ def milestone(event: Event) -> str | None:
         case Resumed():
             refused = "".join(f" {line}" for line in event.refused)
             return f"{_clock(event.seconds)}  resumed after step {event.step:,} from {event.file}.{refused}"
+        case Unsaved():
+            return f"{_clock(event.seconds)}  no checkpoint after step {event.step:,}: {event.reason}; training goes on"
         case Stopped():
             why = {"seconds": "the time is spent", "steps": "all steps are done", "interrupted": "interrupted"}
             reason = why.get(event.reason, event.reason)

@@ -10,12 +10,14 @@ ITER is the step limit. A run that only seconds bound has none, and then the lar
 Source of the shapes: openai/parameter-golf `train_gpt.py` and the logs under its `records/`.
 """
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import (
@@ -28,11 +30,13 @@ from pargolf.core.events import (
     Started,
     Step,
     Stopped,
+    Unsaved,
     Validated,
     Weighed,
     from_json,
     to_json,
 )
+from pargolf.core.files import write_text
 
 NAME = "pargolf"
 _FIRST_STEPS = 10
@@ -55,6 +59,8 @@ def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
             return [f"phase:{_plain(phase)} {_of(step, limit)} train_time:{_ms(seconds)}ms"]
         case Resumed(step=step, file=file, refused=refused, seconds=seconds):
             return [f"resumed:{_plain(file)} {_of(step, limit)} train_time:{_ms(seconds)}ms", *map(_plain, refused)]
+        case Unsaved(step=step, reason=reason, seconds=seconds):
+            return [f"no_checkpoint: {_plain(reason)} {_of(step, limit)} train_time:{_ms(seconds)}ms"]
         case Stopped(step=step, reason=reason, seconds=seconds):
             tag = {"seconds": "stopping_early: wallclock_cap", "steps": "stopping: step_limit"}
             why = tag.get(reason, f"stopping_early: {_plain(reason)}")
@@ -96,26 +102,43 @@ class RunLog:
 
 
 class _Appender:
-    """A text file that grows by whole lines; a line cut by an earlier crash is removed when it is opened."""
+    """A text file that grows by whole lines. It begins with the `earlier` text, or else with what the file holds.
 
-    def __init__(self, path: str | Path) -> None:
+    Lines that a full disk does not take wait in memory for the next one; `drain` says whether any are left. A line cut
+    by an earlier crash is removed when the file is opened.
+    """
+
+    def __init__(self, path: str | Path, earlier: str | None) -> None:
         self.path = Path(path)
+        if earlier is not None:
+            write_text(self.path, earlier)
         _drop_cut_line(self.path)
-        self._file: IO[str] = self.path.open("a", encoding="utf-8", newline="\n", buffering=1)
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting = bytearray()
 
     def line(self, text: str, *, sync: bool) -> None:
-        """Append one line; with `sync` it is on the disk before this returns."""
-        self._file.write(text + "\n")
+        """Append one line; with `sync` it is on the disk before this returns, if the disk takes it."""
+        self._waiting += (text + "\n").encode(errors="backslashreplace")
+        with suppress(OSError):
+            self.drain(sync=sync)
+
+    def drain(self, *, sync: bool = True) -> None:
+        """Write what waits. Raises `OSError` where that cannot be."""
+        while self._waiting:
+            count = self._file.write(self._waiting)
+            if not count:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            del self._waiting[:count]
         if sync:
-            self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush to the disk and close; closing twice is fine."""
+        """Write what waits, to the disk, and close; closing twice is fine."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self.drain()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +146,11 @@ class _Appender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:  # whose error says more than a full disk's
+            with suppress(OSError):
+                self.close()
 
 
 class EventFile(_Appender):
@@ -132,6 +159,10 @@ class EventFile(_Appender):
     Appending cannot go through `core.files` (that replaces whole files). Steps reach the system at once and the disk
     with the next rarer event, so a crash of the machine costs some steps of the curve, a kill of the process none.
     """
+
+    def __init__(self, path: str | Path, *, earlier: Sequence[Event] | None = None) -> None:
+        lines = None if earlier is None else [to_json(event) for event in earlier if not isinstance(event, Progress)]
+        super().__init__(path, None if lines is None else "".join(f"{line}\n" for line in lines))
 
     def write(self, event: Event) -> None:
         """Append `event`."""
@@ -142,9 +173,10 @@ class EventFile(_Appender):
 class LogFile(_Appender):
     """`train.log`: the lines that `RunLog` chooses, appended as they happen."""
 
-    def __init__(self, path: str | Path, *, every: int = 50) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | Path, *, every: int = 50, earlier: Sequence[Event] | None = None) -> None:
         self._log = RunLog(every=every)
+        lines = None if earlier is None else [line for event in earlier for line in self._log.lines(event)]
+        super().__init__(path, None if lines is None else "".join(f"{line}\n" for line in lines))
 
     def write(self, event: Event) -> None:
         """Append the lines of `event`."""

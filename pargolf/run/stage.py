@@ -1,0 +1,71 @@
+"""How far a run has come whose training has ended: a small file beside its weights, so that it goes on from there.
+
+    checkpoints/stage.json     written once the weights are, and again once the artifact is; gone when the run has ended
+
+The weights and the artifact it speaks of are named by their SHA-256. Where anything does not fit, the run goes on from
+its newest checkpoint, as if the file were not there.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pargolf.core import spec
+from pargolf.core.errors import UserError
+from pargolf.core.files import write_json
+from pargolf.data.meta import file_sha256
+from pargolf.run.folder import RunFolder, read_json
+
+NAME = "stage.json"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A packing that is done: the artifact's digest, seconds of training and packing, whether grids were solved for."""
+
+    sha256: str
+    seconds: float
+    solved: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Training that is done: steps, tokens, seconds, phases begun, why it ended, and the digest of its weights.
+
+    `begun_with` is JSON of what a run must be resumed with: its seed and its data.
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    begun: tuple[int, ...]
+    reason: str
+    weights: str
+    begun_with: str
+    packing: Packing | None = None
+
+    def write(self, folder: RunFolder) -> None:
+        """Store it."""
+        folder.checkpoints.mkdir(exist_ok=True)
+        write_json(folder.checkpoints / NAME, spec.dump(self))
+
+
+def read_stage(folder: RunFolder) -> Stage | None:
+    """The stage of a run; None where it is still training, or the file does not fit what the folder holds."""
+    try:
+        stage = spec.load(read_json(folder.checkpoints / NAME), within=("pargolf.run.stage",))
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    fits = isinstance(stage, Stage) and _digest(folder["weights.safetensors"]) == stage.weights
+    return stage if fits else None
+
+
+def packed_bytes(folder: RunFolder, stage: Stage) -> bytes | None:
+    """The artifact that is already packed; None where there is none."""
+    path = folder["model.pargolf"]
+    data = path.read_bytes() if stage.packing is not None and path.is_file() else b""
+    return data if stage.packing and hashlib.sha256(data).hexdigest() == stage.packing.sha256 else None
+
+
+def _digest(path: Path) -> str:
+    return file_sha256(path) if path.is_file() else ""
