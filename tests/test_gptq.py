@@ -1,10 +1,14 @@
 """Error feedback: never worse than rounding, plain where nothing can be gained; Hessians that say what errors cost."""
 
+import math
+import shutil
+
 import pytest
 import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import pargolf
 from pargolf.core.errors import UserError
@@ -16,6 +20,7 @@ from pargolf.quant.gptq import GPTQ, OwnText, weighted_error
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
+from pargolf.run.pack import read_artifact
 
 
 def inputs(columns, *, seed, rank=None):
@@ -186,3 +191,88 @@ def test_own_text_is_a_row_of_a_recipe(data, tmp_path, quick_code):
     result = pargolf.train(recipe, data=data, out=tmp_path / "own")
     other = pargolf.train(edit(recipe, {"quant.solver": GPTQ(batches=1)}), data=data, out=tmp_path / "data")
     assert result["scores"]["pre_quant"] != {} and result["artifact_sha256"] != other["artifact_sha256"]
+
+
+@pytest.fixture(scope="module")
+def solved_run(data, tmp_path_factory):
+    """A run whose folder keeps Hessians, which `pargolf pack` reads again."""
+    out = tmp_path_factory.mktemp("solved") / "run"
+    recipe = edit(small.RECIPE, {"quant.solver": GPTQ(batches=1), "train.steps": 2})
+    pargolf.train(recipe, data=data, out=out)
+    return out
+
+
+def with_hessians(run, change):
+    """Change one Hessian in a run's folder; returns its name."""
+    path = run / "hessians.safetensors"
+    hessians = load_file(path)
+    name = "blocks.0.mlp.up.weight"
+    hessians[name] = change(hessians[name].clone())
+    save_file(hessians, path)
+    return name
+
+
+def put(value, *at):
+    def change(hessian):
+        hessian[at] = value
+        return hessian
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put(math.inf, 0, 0),
+        put(-math.inf, 1, 2),
+        put(math.nan, 2, 2),
+        lambda h: h * math.nan,
+        lambda h: h[:-1],
+        lambda h: h.reshape(-1),
+        lambda h: h[:0, :0],
+    ],
+)
+def test_a_hessian_that_is_none_is_refused_by_its_name(change, solved_run, tmp_path):
+    shutil.copytree(solved_run, tmp_path / "run")
+    name = with_hessians(tmp_path / "run", change)
+    with pytest.raises(UserError, match=f"'{name}' in .*hessians.safetensors"):
+        pargolf.pack(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.zeros_like,
+        torch.neg,
+        lambda h: h - 3 * h.diagonal().mean() * torch.eye(len(h)),
+        lambda h: h + 100 * h.diagonal().mean() * (1 - torch.eye(len(h))),
+        lambda h: h * 1e-38,
+        lambda h: h * 1e30,
+        lambda h: h + h.triu(1),
+        put(-1e30, 0, 0),
+        put(1e30, 3, 4),
+    ],
+)
+@pytest.mark.parametrize("cap", [None, 14_000])
+def test_a_hessian_that_is_not_positive_is_packed_with_all_the_same(change, cap, solved_run, tmp_path, quick_code):
+    """Zero, indefinite, huge, asymmetric: damped so far, or rounded without feedback."""
+    shutil.copytree(solved_run, tmp_path / "run")
+    with_hessians(tmp_path / "run", change)
+    packed = pargolf.pack(tmp_path / "run", cap=None if cap is None else 20_000 + cap)
+    assert packed["total"] <= packed["cap"]
+    model = read_artifact(tmp_path / "run" / "model.pargolf").model
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_weights_that_are_none_are_refused_by_their_name(solved_run, tmp_path):
+    shutil.copytree(solved_run, tmp_path / "run")
+    path, name = tmp_path / "run" / "weights.safetensors", "blocks.1.attn.q.weight"
+    weights = load_file(path)
+    for value, line in (
+        (weights[name] * math.inf, "holds NaN"),
+        (weights[name][:1], r"is \(1, 16\), where"),
+        (None, "nothing"),
+    ):
+        save_file({n: w for n, w in (weights | {name: value}).items() if w is not None}, path)
+        with pytest.raises(UserError, match=f"'{name}' in .*weights.safetensors.*{line}"):
+            pargolf.pack(tmp_path / "run")

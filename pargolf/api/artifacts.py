@@ -153,7 +153,7 @@ def bench_codec_events(
     if run is None:
         yield {"codecs": rows}
         return
-    system, weights, hessians = run.read_recipe(), run.read_weights(), run.read_hessians()
+    system, weights, hessians = run.read_packable()
     where = Path(data) if data else path / "data"
     found = open_data(where) if data or where.is_dir() else None
     if hessians is None and found is not None:

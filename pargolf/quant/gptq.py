@@ -9,6 +9,7 @@ of the final hidden state). Where H comes from: `quant/calibrate.py`. Rows are i
 better than plain rounding, it is rounded. Which code is nearest, and what a code means, the grid alone says.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from pargolf.quant.awq import FineGroup
 from pargolf.quant.grid import Codes, Grid, Int, Keep, check_finite
 from pargolf.quant.trellis import Trellis, rows_of, spread_scales, weight_classes, woven
 
+_DAMPED = 8  # times ten, until a matrix is far more its own damping than itself
 Hessians = dict[str, Tensor]
 """Parameter name -> (columns, columns), in nats: tr(E H E^T) is the loss that an error E of the weights costs."""
 
@@ -107,18 +109,21 @@ class GPTQ:
             yield begin, min(begin + self.block, columns)
 
     def _factor(self, hessian: Tensor) -> Tensor:
-        """The upper Cholesky factor of the damped inverse; damped more where rounding left it indefinite."""
-        eye, damp = torch.eye(len(hessian), device=hessian.device), self.damp
+        """The upper Cholesky factor of the damped inverse, damped more where it is indefinite; else the identity.
+
+        Raises `UserError` on NaN and infinite numbers.
+        """
+        eye = torch.eye(len(hessian), device=hessian.device)
         mean = float(hessian.diagonal().mean())
-        if not mean > 0:
-            return eye
-        while True:
+        if not math.isfinite(mean + float(hessian.abs().max())):
+            raise UserError("A Hessian holds NaN or infinite numbers.")
+        for damp in (self.damp * 10**k for k in range(_DAMPED if mean > 0 else 0)):
             lower, failed = torch.linalg.cholesky_ex(hessian / mean + damp * eye)
             upper: Tensor
             upper, failed_too = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not int(failed) and not int(failed_too):
                 return upper
-            damp *= 10
+        return eye  # it says nothing of what to feed where
 
 
 def weighted_error(error: Tensor, hessian: Tensor | None) -> float:

@@ -6,6 +6,7 @@ report.html  checkpoints/ while it trains
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from torch import Tensor
 from pargolf.core import spec
 from pargolf.core.errors import UserError
 from pargolf.core.files import write_bytes, write_json
+from pargolf.model.transformer import shapes
+from pargolf.quant.trellis import rows_of
 from pargolf.recipes.recipe import Recipe
 
 FILES = (
@@ -129,6 +132,16 @@ class RunFolder:
         path = self["hessians.safetensors"]
         return load_tensors(path) if path.is_file() else None
 
+    def read_packable(self) -> tuple[Recipe, dict[str, Tensor], dict[str, Tensor] | None]:
+        """Recipe, weights and Hessians of a run. Raises `UserError` that names the tensor where one fits no other."""
+        recipe, weights, hessians = self.read_recipe(), self.read_weights(), self.read_hessians()
+        wanted = {name: tuple(shape) for name, shape in shapes(recipe.model).items()}
+        given = {name: tuple(w.shape) for name, w in weights.items()}
+        _check_shapes(self["weights.safetensors"], given, wanted)
+        squares = {name: (rows_of(w).shape[1],) * 2 for name, w in weights.items() if name in (hessians or {})}
+        _check_shapes(self["hessians.safetensors"], {n: tuple(h.shape) for n, h in (hessians or {}).items()}, squares)
+        return recipe, weights, hessians
+
     def keep_tokenizer(self, source: Path | None) -> None:
         """Copy the tokenizer beside the artifact, where scoring and generation look for it."""
         if source is not None:
@@ -142,11 +155,25 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         found = read_tensors(path.read_bytes())
-        return {name: found[name].to(torch.float32) for name in sorted(found, key=_by_layer)}
+        tensors = {name: found[name].to(torch.float32) for name in sorted(found, key=_by_layer)}
     except FileNotFoundError:
         raise UserError(f"There is no {path}.") from None
     except Exception as error:  # safetensors raises a type of its own for every kind of damage
         raise UserError(f"{path} cannot be read ({error}). Train again, or fetch it again.") from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"'{name}' in {path} holds NaN or infinite numbers. Train again, or fetch it again.")
+    return tensors
+
+
+def _check_shapes(path: Path, given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `UserError` on the first name that is only on one side, or has another shape there."""
+    for name in [*given, *wanted]:
+        if given.get(name) != wanted.get(name):
+            shape = given.get(name, "nothing")
+            raise UserError(
+                f"'{name}' in {path} is {shape}, where the run has {wanted.get(name, 'nothing')}. Train again."
+            )
 
 
 def _by_layer(name: str) -> list[tuple[bool, int, str]]:

@@ -326,7 +326,7 @@ def _scored(
 
 def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
     """Pack a run's weights again, into `cap` bytes, or as the recipe says under its own cap; replaces its artifact."""
-    recipe = folder.read_recipe()
+    recipe, weights, hessians = folder.read_packable()
     if cap is not None:
         recipe = replace(recipe, budget=replace(recipe.budget, bytes=cap))
     held = folder["tokenizer.model"]
@@ -335,10 +335,10 @@ def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
     with compiled_kernels():
         fitted, data = fit(
             recipe,
-            folder.read_weights(),
+            weights,
             tokenizer=tokenizer,
             cap=recipe.budget.bytes,
-            hessians=folder.read_hessians(),
+            hessians=hessians,
             fill=None if cap is None else True,
         )
     write_bytes(folder["model.pargolf"], data)
