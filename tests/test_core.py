@@ -460,6 +460,8 @@ EVENTS = [
     events.Resumed(3, "step-00000003.safetensors", ["one line"], 1.0),
     events.Stopped(4, "seconds", 60.0),
     events.Packed(1, 2, 3, {"attn.q": 4}, 0.5),
+    events.Unsaved(1, "No space left on device", 0.5),
+    events.Proved("round trip", 1, 2, {"a_val_000000.bin": "ab"}, "bytes", "of"),
     events.Scored("post_quant", "plain:256 — é\n", 1.0, 2.0, 3, 4, 5.0),
     events.Progress("score", 3, 4, "half"),
 ]

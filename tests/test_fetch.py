@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -18,7 +19,8 @@ from pargolf.core.errors import UserError
 from pargolf.data import fetch as fetching
 from pargolf.data.check import bpb_constant
 from pargolf.data.folder import open_data
-from pargolf.data.shards import read_shard, write_shard
+from pargolf.data.official import SP1024
+from pargolf.data.shards import ShardFile, write_shard
 
 hub_library = pytest.importorskip("huggingface_hub")
 SHA = "a" * 40
@@ -157,7 +159,7 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped(hub, monkeypatch, 
     pargolf.fetch_data("sp300", out=tmp_path, shards=1)
     starts = [start for name, start in asked if name == path]
     assert len(starts) == len(cut) + 1 and starts[0] == 0 < starts[-1] == starts[1]
-    shard = read_shard(tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_train_000000.bin")
+    shard = ShardFile(tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_train_000000.bin")
     assert len(shard) == 3000
 
 
@@ -181,8 +183,7 @@ def test_a_file_of_other_bytes_is_refused(hub, tmp_path):
 
 def test_a_split_that_is_not_what_was_published_is_refused(hub, monkeypatch, tmp_path):
     tokens = np.frombuffer(hub[0]["datasets/datasets/fineweb10B_sp300/fineweb_val_000000.bin"][1024:], "<u2")
-    monkeypatch.setattr(fetching, "OFFICIAL_TOKENS", len(tokens) - 1)
-    monkeypatch.setattr(pargolf.data.folder.DataFolder, "vocab", 1024)
+    monkeypatch.setattr(fetching, "SP1024", replace(SP1024, tokens=len(tokens), vocab=300))
     with pytest.raises(UserError, match="official split has 151,080,363 bytes"):
         pargolf.fetch_data("sp300", out=tmp_path, shards=0)
 

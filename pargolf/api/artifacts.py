@@ -8,7 +8,8 @@ from pargolf.api.events import last
 from pargolf.api.recipes import Found, recipe
 from pargolf.audit.sandbox.run import is_foreign, probe_script
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Progress
+from pargolf.core.events import Event, Progress, Proved
+from pargolf.core.result import Rests
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate import windows as window_specs
@@ -51,8 +52,20 @@ def score_events(
     """
     spec = None if windows is None else window_specs.parse(windows)
     unpacked, folder = read_artifact(artifact), open_data(data)
+    proof: Proved | None = None
     for event in score_artifact(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device):
-        yield event.row() if isinstance(event, Score | Adapted) else event
+        if isinstance(event, Proved):
+            proof = event
+        yield {**event.row(), **_proof_row(event, proof)} if isinstance(event, Score | Adapted) else event
+
+
+def _proof_row(graded: Score | Adapted, proof: Proved | None) -> dict[str, Any]:
+    """What the bytes of a score rest on, and whether the score is legal: whole, in turn, and over proved bytes."""
+    assert proof is not None
+    row = graded.row()
+    names = ("rests", "note", "shards_sha256", "tokenizer_sha256")
+    legal = row["complete"] and row["in_turn"] and row["probed"] is not False and Rests(proof.rests).proved
+    return {"legal": legal, "proof": {name: getattr(proof, name) for name in names}}
 
 
 def score(artifact: str | Path, *, data: str | Path, **options: Any) -> dict[str, Any]:

@@ -107,6 +107,18 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Proved:
+    """What validation's `bytes` rest on (`result.Rests`), before anything is scored; SHA-256 of shards by name."""
+
+    rests: str
+    tokens: int
+    bytes: int
+    shards_sha256: dict[str, str]
+    tokenizer_sha256: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Scored:
     """One finished scoring: `name` is `pre_quant`, `post_quant`, ...; `windows` as on the command line."""
 
@@ -129,7 +141,20 @@ class Progress:
     note: str = ""
 
 
-Event = Started | Resumed | Step | Validated | Weighed | PhaseBegan | Unsaved | Stopped | Packed | Scored | Progress
+Event = (
+    Started
+    | Resumed
+    | Step
+    | Validated
+    | Weighed
+    | PhaseBegan
+    | Unsaved
+    | Stopped
+    | Packed
+    | Proved
+    | Scored
+    | Progress
+)
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
 
 

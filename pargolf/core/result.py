@@ -45,12 +45,14 @@ class Rests(StrEnum):
 class Proof:
     """What the byte count rests on, and the SHA-256 of the files that were scored.
 
-    `shards_sha256` names the validation shards; `tokenizer_sha256` is `bytes` for the vocabulary of plain bytes.
+    `shards_sha256` names the validation shards; `tokenizer_sha256` is `bytes` for the vocabulary of plain bytes. `note`
+    says what a reader should know: why bytes are unproved, or that a split is not the one that its name claims.
     """
 
     rests: Rests
     shards_sha256: dict[str, str]
     tokenizer_sha256: str
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Everything `pargolf data check DIR` says about a data folder, as a list of findings.
 
-Shards (format, ids within the vocabulary, recorded hashes, a BOS first), bytes (the graded bytes of validation are
-its documents'), round trip (decoding and encoding again gives the same tokens), overlap of the splits, and the
-constant that turns nats per token into bits per byte, which is a fingerprint of tokenizer and split:
+Shards (format, ids within the vocabulary, recorded hashes, a BOS first, none twice), bytes (what those of validation
+rest on, by the same proof as before each run, `proof.py`), round trip (decoding and encoding again gives the same
+tokens), overlap of the splits, and the constant that turns nats per token into bits per byte, which is a fingerprint
+of tokenizer and split:
 
     val_loss / val_bpb = ln 2 * bytes / tokens
 
-(sp1024 on the official split: 62,021,632 tokens, 151,080,363 bytes, 1.6884581; plain bytes: ln 2.)
+(sp1024 on the official split: 1.6884581, `official.py`; plain bytes: ln 2.)
 """
 
 import math
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from pargolf.core.errors import UserError
+from pargolf.data.content import refuse_repeats
 from pargolf.data.documents import SPLITS
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.meta import file_sha256
@@ -25,7 +27,6 @@ from pargolf.data.overlap import check_overlap
 from pargolf.data.shards import split_paths
 
 ROUND_TRIP_TOKENS = 16 << 20
-OFFICIAL_TOKENS, OFFICIAL_BYTES = 62_021_632, 151_080_363  # sp1024, validation, by the published scripts' logs
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def _shards(data: DataFolder, split: str) -> Finding:
     documents = sum(int(np.count_nonzero(block == data.bos)) for block in shards.blocks())
     numbers = {"shards": len(shards.parts), "tokens": len(shards), "documents": documents}
     said = f"{len(shards.parts)} shards, {len(shards):,} tokens, {documents:,} documents"
+    refuse_repeats(*((data.train, data.val) if split == "train" else (data.val,)))
     if int(shards.take(0, 1)[0]) != data.bos:
         return Finding(name, False, f"{said}; the first token is not BOS ({data.bos}). Is this its tokenizer?", numbers)
     return Finding(name, True, f"{said}, ids below {data.vocab}", numbers)
@@ -91,7 +93,7 @@ def _hashes(data: DataFolder) -> Finding:
 
 def _bytes(data: DataFolder) -> Finding:
     proof = data.prove("val")
-    constant = bpb_constant(proof.tokens, proof.bytes) if proof.tokens else 0.0
+    constant = bpb_constant(proof.tokens, proof.bytes)
     numbers = {
         "documents": proof.documents,
         "tokens": proof.tokens,
@@ -99,23 +101,18 @@ def _bytes(data: DataFolder) -> Finding:
         "free": proof.free,
         "constant": constant,
     }
-    if proof.tokens == OFFICIAL_TOKENS and data.vocab == 1024 and proof.bytes != OFFICIAL_BYTES:
-        return Finding(
-            "bytes",
-            False,
-            f"the official validation split of sp1024 has {OFFICIAL_BYTES:,} bytes, and {proof.bytes:,} were counted",
-            numbers,
-        )
-    return Finding(
-        "bytes",
-        True,
-        f"{proof.tokens:,} graded tokens of validation are {proof.bytes:,} bytes, the documents' own "
-        f"({proof.free} first spaces free); nats per token / bits per byte = {constant:.7f}",
-        numbers,
+    counted = f"{proof.tokens:,} graded tokens of validation are {proof.bytes:,} bytes"
+    if not proof.rests.proved:
+        return Finding("bytes", False, f"{counted} by the tokenizer's table alone: {proof.note}", numbers)
+    summary = (
+        f"{counted}, the documents' own ({proof.free} first spaces free), by {proof.rests}; "
+        f"nats per token / bits per byte = {constant:.7f}"
     )
+    return Finding("bytes", not proof.note, f"{summary}. {proof.note}" if proof.note else summary, numbers)
 
 
 def _round_trip(data: DataFolder) -> Finding:
+    """Of a folder that was prepared here, too, whose bytes rest on its record."""
     seen = documents = 0
     whole_end = data.rows("val") is not None
     for number, (span, following) in enumerate(pairwise(chain(data.val.documents(data.bos), (None,)))):

@@ -27,9 +27,10 @@ from urllib.parse import urlsplit
 from pargolf.core.errors import UserError, near
 from pargolf.core.events import Progress
 from pargolf.core.files import write_json
-from pargolf.data.check import OFFICIAL_BYTES, OFFICIAL_TOKENS, bpb_constant
+from pargolf.data.check import bpb_constant
 from pargolf.data.folder import open_data
 from pargolf.data.meta import file_sha256
+from pargolf.data.official import SP1024
 from pargolf.data.tokens import count_bytes
 
 REPO, ROOT = "willdepueoai/parameter-golf", "datasets"
@@ -118,9 +119,12 @@ def _prove(folder: Path, revision: str, counts: tuple[int, int], manifest: Any, 
     stated = next(row for row in manifest["datasets"] if row["name"] == _folder_of(name)).get("stats", {})
     if stated.get("tokens_val") not in (None, len(tokens)):
         raise UserError(f"{folder} holds {len(tokens):,} validation tokens, and its manifest {stated['tokens_val']:,}.")
-    graded = int(count_bytes(data.byte_table, tokens[:-1], tokens[1:]).sum())
-    if len(tokens) - 1 == OFFICIAL_TOKENS and data.vocab == 1024 and graded != OFFICIAL_BYTES:
-        raise UserError(f"The official split has {OFFICIAL_BYTES:,} bytes, and {folder} counts {graded:,}.")
+    byte_counts = count_bytes(data.byte_table, tokens[:-1], tokens[1:])
+    graded, scored = int(byte_counts.sum()), int(byte_counts[: SP1024.scored].sum())
+    if data.vocab == SP1024.vocab and len(tokens) == SP1024.tokens and scored != SP1024.bytes:
+        raise UserError(
+            f"The official split has {SP1024.bytes:,} bytes in {SP1024.scored:,} tokens; {folder} counts {scored:,}."
+        )
     constant = bpb_constant(len(tokens) - 1, graded)
     return Fetched(folder, revision, counts[1], counts[0], len(tokens) - 1, graded, constant)
 

@@ -7,27 +7,30 @@ name holds the size in the folder's name (`sp1024`). Scoring touches no training
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
+from pargolf.data.content import refuse_repeats, sampled_sha256, shard_hashes, shard_kind
 from pargolf.data.documents import Row, read_rows
 from pargolf.data.huggingface import HuggingFaceTokenizer
-from pargolf.data.meta import read_meta
-from pargolf.data.shards import Shards, open_split
-from pargolf.data.sidecar import Sidecar, open_sidecar, prove_sidecar
+from pargolf.data.listing import refuse_strays
+from pargolf.data.meta import file_sha256, read_meta
+from pargolf.data.official import doubt_of_length, known_split
+from pargolf.data.proof import Proving, SplitProof, finish, proved_by_name, proving, remembered
+from pargolf.data.shards import Shards, open_split, split_paths
+from pargolf.data.sidecar import Sidecar, open_sidecar, proving_sidecar
 from pargolf.data.tokens import (
     MODEL_LIMIT,
     ByteCounts,
     ByteTable,
     ByteTokenizer,
     LearnedTokenizer,
-    SplitBytes,
     Tokenizer,
     load_tokenizer,
-    prove,
 )
 
 
@@ -59,13 +62,16 @@ class DataFolder:
 
     @cached_property
     def train(self) -> Shards:
-        """The training split."""
+        """The training split, on disk. Raises `UserError` for shards that are not one whole set."""
+        refuse_strays(split_paths(self.path, "train"), "train")
         return open_split(self.path, "train", vocab=self.vocab)
 
     @cached_property
     def val(self) -> Shards:
-        """The validation split."""
-        return open_split(self.path, "val", vocab=self.vocab)
+        """The validation split, read once where it fits in memory, so that what is proved is what is scored."""
+        paths = split_paths(self.path, "val")
+        refuse_strays(paths, "val")
+        return open_split(self.path, "val", vocab=self.vocab, kind=shard_kind(paths))
 
     @cached_property
     def val_bytes(self) -> Sidecar | ByteCounts:
@@ -87,11 +93,70 @@ class DataFolder:
         path = self.path / "documents.jsonl"
         return [row for row in read_rows(path) if row.split == split] if path.is_file() else None
 
-    def prove(self, split: str = "val") -> SplitBytes:
-        """Prove that a split's graded bytes are its documents' own (`tokens.prove`, `sidecar.prove_sidecar`)."""
-        if split == "val" and isinstance(self.val_bytes, Sidecar):
-            return prove_sidecar(self.tokenizer, self.val, self.val_bytes, rows=self.rows(split))
-        return prove(self.tokenizer, self.val if split == "val" else self.train, rows=self.rows(split))
+    def prove(self, split: str = "val") -> SplitProof:
+        """`proving` to its end."""
+        return finish(self.proving(split))
+
+    def proving(self, split: str = "val") -> Proving[SplitProof]:
+        """Prove the bytes of a split, as `proof.py` says, with progress. What took long is kept for the next time.
+
+        Raises `UserError` where the bytes cannot be proved or are not these shards', and for validation shards that
+        are not one whole split from its first document on.
+        """
+        shards, rows = self.val if split == "val" else self.train, self.rows(split)
+        if split == "val":
+            self._check_whole()
+        hashes = self.val_hashes if split == "val" else shard_hashes(shards)
+        known = known_split(hashes, self.tokenizer.digest) if split == "val" else None
+        if known is not None:
+            return proved_by_name(known, self.val_bytes, shards, self.bos)
+        sidecar = self.val_bytes if split == "val" else None
+        work = (
+            proving_sidecar(self.tokenizer, shards, sidecar, rows=rows)
+            if isinstance(sidecar, Sidecar)
+            else proving(self.tokenizer, shards, rows=rows)
+        )
+        record = "" if rows is None else file_sha256(self.path / "documents.jsonl")
+        proof = yield from remembered([self.tokenizer.digest, record, *hashes.values()], work)
+        if split == "val":
+            self._check_recorded(hashes)
+            doubt = doubt_of_length(self.path.name, self.vocab, proof.tokens + 1)
+            proof = replace(proof, note="; ".join(filter(None, (proof.note, doubt))))
+        return proof
+
+    @cached_property
+    def val_hashes(self) -> dict[str, str]:
+        """SHA-256 of validation's files by name, byte counts beside them included."""
+        counts = shard_hashes(self.val_bytes.counts) if isinstance(self.val_bytes, Sidecar) else {}
+        return shard_hashes(self.val) | counts
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """What a run must find again to go on: one hash of each split (of large shards, by samples).
+
+        Raises `UserError` where a training shard stands twice.
+        """
+        refuse_repeats(self.train)
+        return {"train_sha256": sampled_sha256(self.train), "val_sha256": sampled_sha256(self.val)}
+
+    def _check_whole(self) -> None:
+        """Raise `UserError` where validation does not begin with a document, or has nothing to score."""
+        refuse_repeats(self.val)
+        if len(self.val) < 2:
+            raise UserError(f"Validation of {self.path} has {len(self.val)} token and nothing to score. Add text.")
+        first = int(self.val.take(0, 1)[0])
+        if first != self.bos:
+            raise UserError(
+                f"Validation of {self.path} begins with token {first}, not with BOS ({self.bos}): where its documents "
+                "begin is not known. Is this its tokenizer? If it is, write BOS before each document."
+            )
+
+    def _check_recorded(self, hashes: Mapping[str, str]) -> None:
+        """Raise `UserError` where validation is not what `prepare` recorded."""
+        recorded = self.meta.get("sha256", {})
+        for name in hashes:
+            if recorded and hashes[name] != recorded.get(name):
+                raise UserError(f"{self.path / name} is not as recorded in meta.json; prepare the data again.")
 
 
 def open_data(folder: str | Path, *, tokenizer: str | Path | None = None) -> DataFolder:

@@ -69,7 +69,8 @@ def check_overlap(data: DataFolder) -> Overlap:
     """Compare the two splits of a data folder. Raises `UserError` when a split cannot be read."""
     rows = data.rows("val")
     identical = _identical([_digest(body) for body in _bodies(data.val, data.bos)], data)
-    distinct = np.unique(np.concatenate([hash_ngrams(body, data.bos) for body in _bodies(data.val, data.bos)]))
+    hashes = [hash_ngrams(body, data.bos) for body in _bodies(data.val, data.bos)]
+    distinct = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
     occurs = _occur_in_train(distinct, data)
     found = []
     for number, body in enumerate(_bodies(data.val, data.bos)):

@@ -3,10 +3,12 @@
 A shard is 256 little-endian int32 (magic 20240520, version 1, token count N, the rest ignored), then N little-endian
 uint16 tokens, 1024 + 2N bytes exactly. A split is every `*_train_*.bin` or `*_val_*.bin` of a folder in order of
 name, so the official `fineweb_train_%06d.bin` are read unchanged. Format: openai/parameter-golf, `train_gpt.py`.
-Shards are mapped, never loaded; every token that is read is checked against the vocabulary.
+Every token that is read is checked against the vocabulary. Files stay open and are read span by span: a mapped file
+that somebody cuts would end the process, and one that somebody changes would be read as if nothing had happened.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +23,14 @@ Tokens = npt.NDArray[np.uint16]
 MAGIC, VERSION = 20240520, 1
 HEADER_BYTES = 1024
 BLOCK = 1 << 20
+
+
+class Part(Protocol):
+    """What a split is made of: arrays, or files of which spans are read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> Tokens: ...
 
 
 class TokenSource(Protocol):
@@ -45,17 +55,66 @@ def write_shard(path: str | Path, tokens: npt.NDArray[np.integer] | Sequence[npt
             file.write(part.astype("<u2").tobytes())
 
 
-def read_shard(path: str | Path) -> Tokens:
-    """Map one shard read-only: uint16 (N,). Raises `UserError` when it is missing, cut, or something else."""
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(HEADER_BYTES)
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise UserError(f"There is no shard {path}; prepare or fetch the data again.") from error
-    except OSError as error:
-        raise UserError(f"The shard {path} cannot be read: {error.strerror}.") from error
+class ShardFile:
+    """One shard on disk, read span by span: `len()` is its number of tokens, a slice is uint16 (n,).
+
+    The file must stay what it was when it was opened. Every read looks at its size and times, and at whether another
+    file has taken its name. Raises `UserError` when it is missing, cut, something else, or has changed since.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = self.path.open("rb", buffering=0)
+            self._state = _state(os.fstat(self._file.fileno()))
+            raw = self._file.read(HEADER_BYTES)
+        except FileNotFoundError as error:
+            raise UserError(f"There is no shard {path}; prepare or fetch the data again.") from error
+        except OSError as error:
+            raise UserError(f"The shard {path} cannot be read: {error.strerror}.") from error
+        self._count = _count(path, raw, size=self._state[2])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, span: slice) -> Tokens:
+        start, stop, _ = span.indices(self._count)
+        out = np.empty(max(stop - start, 0), dtype="<u2")
+        if len(out):
+            self.read(HEADER_BYTES + 2 * start, out.data.cast("B"))
+        return out
+
+    def read(self, offset: int, out: memoryview) -> None:
+        """Fill `out` with the file's bytes from `offset` on. Raises `UserError` where the file is not as it was."""
+        try:
+            self._file.seek(offset)
+            while len(out) and (done := self._file.readinto(out)):
+                out = out[done:]
+            as_it_was = not len(out) and self.unchanged()
+        except OSError as error:
+            raise UserError(f"The shard {self.path} cannot be read: {error.strerror}.") from error
+        if not as_it_was:
+            raise UserError(f"{self.path} was changed while it was in use; put the same file back, or begin again.")
+
+    def unchanged(self) -> bool:
+        """Whether the file of this name is still the one that was opened, as it was."""
+        try:
+            return self._state == _state(self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    """What tells that a file is another one or was written to; its size is the third."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _count(path: str | Path, raw: bytes, *, size: int) -> int:
+    """The number of tokens that a header states. Raises `UserError` where the file is no whole shard."""
     if len(raw) < HEADER_BYTES:
         raise UserError(f"{path} is truncated: {size} bytes, and the header alone has 1024. Make it again.")
     magic, version, count = (int(value) for value in np.frombuffer(raw, dtype="<i4")[:3])
@@ -68,18 +127,16 @@ def read_shard(path: str | Path) -> Tokens:
         raise UserError(
             f"{path} {what}: {size} bytes where {count} tokens need {HEADER_BYTES + 2 * count}. Make it again."
         )
-    if count == 0:
-        return np.zeros(0, dtype=np.uint16)
-    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(count,))
+    return count
 
 
 class Shards:
-    """Arrays of tokens that follow each other, read as one ring. `len()` is the number of tokens.
+    """Arrays or files of tokens that follow each other, read as one ring. `len()` is the number of tokens.
 
     `names` are used in messages only. With `vocab`, reading a token id past it raises `UserError`.
     """
 
-    def __init__(self, parts: Sequence[Tokens], *, names: Sequence[str] = (), vocab: int | None = None) -> None:
+    def __init__(self, parts: Sequence[Part], *, names: Sequence[str] = (), vocab: int | None = None) -> None:
         assert not names or len(names) == len(parts)
         self.parts = tuple(parts)
         self.names = tuple(names) or tuple(f"array {i}" for i in range(len(parts)))
@@ -150,11 +207,13 @@ def split_paths(folder: str | Path, split: str) -> list[Path]:
     return sorted(path for path in Path(folder).glob(f"*_{split}_*.bin") if f"_{split}_bytes_" not in path.name)
 
 
-def open_split(folder: str | Path, split: str, *, vocab: int | None = None) -> Shards:
-    """Map all shards of `train` or `val`. Raises `UserError` for a missing folder, no shards, or a damaged one."""
+def open_split(
+    folder: str | Path, split: str, *, vocab: int | None = None, kind: Callable[[Path], ShardFile] = ShardFile
+) -> Shards:
+    """Open all shards of `train` or `val`. Raises `UserError` for a missing folder, no shards, or a damaged one."""
     if not Path(folder).is_dir():
         raise UserError(f"There is no data folder {folder}; make one with `pargolf data prepare ... --out {folder}`.")
     paths = split_paths(folder, split)
     if not paths:
         raise UserError(f"{folder} holds no *_{split}_*.bin shard; prepare or fetch the {split} split first.")
-    return Shards([read_shard(path) for path in paths], names=[str(path) for path in paths], vocab=vocab)
+    return Shards([kind(path) for path in paths], names=[str(path) for path in paths], vocab=vocab)

@@ -7,13 +7,13 @@ Bits per byte divides by the bytes of the graded text, so every predicted token 
 where a SentencePiece piece that starts with U+2581 has `leading` (that mark is its space) and `bytes` is the UTF-8
 length of the rest, a byte piece counts 1, and control, unknown and unused pieces count 0 and are a `boundary`: only
 a document's own first space is free. Source: openai/parameter-golf, `build_sentencepiece_luts` and `eval_val`.
-A table is proved, not trusted: `prove` compares the count with the decoded documents, one by one.
+U+2581 inside a piece is one space too and counts 1, where the published table counts its three bytes.
+A table is proved, not trusted: `proof.py` compares the count with the decoded documents, one by one.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,6 @@ import sentencepiece
 
 from pargolf.core.errors import UserError
 from pargolf.data.caseops import SYMBOL_BYTES, plain, spelled
-from pargolf.data.documents import Row
 from pargolf.data.shards import Shards, Tokens
 
 SPACE_MARK = "▁"
@@ -124,7 +123,7 @@ class SentencePieceTokenizer:
         return b"".join([self._pieces[token] for token in np.asarray(tokens, dtype=np.int64).tolist()])
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """The published table. Ids past the model's own count 0 bytes and are boundaries."""
+        """The published table, but for U+2581 inside a piece. Ids past the model's own count 0 and are boundaries."""
         size = max(size, self.vocab)
         table = ByteTable(np.zeros(size, np.int32), np.zeros(size, np.bool_), np.ones(size, np.bool_))
         for i in range(self.vocab):
@@ -136,7 +135,7 @@ class SentencePieceTokenizer:
                 continue
             piece = str(self._model.id_to_piece(i))
             table.leading_space_V[i] = piece.startswith(SPACE_MARK)
-            table.bytes_V[i] = len(piece.removeprefix(SPACE_MARK).encode())
+            table.bytes_V[i] = len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
         return table
 
     def piece_id(self, piece: str) -> int:
@@ -250,63 +249,3 @@ class ByteCounts:
         start, stop, _ = span.indices(len(self))
         tokens = self.tokens[start : stop + 1]
         return count_bytes(self.table, tokens[:-1], tokens[1:])
-
-
-@dataclass(frozen=True)
-class SplitBytes:
-    """What `prove` counted: `tokens` predicted, `bytes` graded, `free` first spaces that are not counted."""
-
-    documents: int
-    tokens: int
-    bytes: int
-    free: int
-
-
-def prove(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = None) -> SplitBytes:
-    """Prove that the graded bytes of a token stream are its documents' UTF-8 bytes.
-
-    Every token after the first is graded. Each document (BOS to BOS) is decoded by the tokenizer's library; the bytes
-    its tokens count must be that text's, less its own first space if it has one. With `rows` (of this split, in
-    order) the text must also have the recorded hash. Raises `UserError` naming the first document that differs.
-    """
-    table = tokenizer.byte_table()
-    graded = free = number = 0
-    for span, following in pairwise(chain(stream.documents(tokenizer.bos), (None,))):
-        assert span is not None
-        row = rows[number] if rows is not None and number < len(rows) else None
-        name = repr(row.id) if row else f"number {number}"
-        cut_off = rows is None and (following is None or int(span[0]) != tokenizer.bos)
-        counted, saved = _prove_one(tokenizer, table, span, name=name, row=row, cut_off=cut_off)
-        graded, free, number = graded + counted, free + saved, number + 1
-    if rows is not None and number != len(rows):
-        raise UserError(f"The shards hold {number} documents, documents.jsonl {len(rows)}; prepare the data again.")
-    return SplitBytes(number, len(stream) - 1, graded, free)
-
-
-def _prove_one(
-    tokenizer: Tokenizer, table: ByteTable, span: Tokens, *, name: str, row: Row | None, cut_off: bool
-) -> tuple[int, int]:
-    """Return the graded bytes and the free first spaces (0 or 1) of one document with the token before it."""
-    body = span[1:]
-    if int(span.max()) >= tokenizer.vocab:
-        raise UserError(f"Document {name} holds token id {int(span.max())}, past the tokenizer's {tokenizer.vocab}.")
-    counted = int(count_bytes(table, span[:-1], body).sum())
-    raw = tokenizer.raw(body)
-    text = tokenizer.decode(body).encode()
-    if cut_off and text not in (raw, raw[1:]):
-        text = raw  # a stream may begin or end inside a character; then only the count can be proved
-    prefixed = raw == b" " + text
-    starts_free = len(body) > 0 and bool(table.leading_space_V[body[0]] and table.boundary_V[span[0]])
-    free = int(starts_free and not prefixed)
-    if raw != text and not prefixed:
-        raise UserError(
-            f"Document {name} does not decode to its own pieces' bytes; this tokenizer cannot be graded in bytes."
-        )
-    if counted != len(text) - free:
-        raise UserError(
-            f"Document {name} counts {counted} bytes and its text has {len(text)} ({free} of them free); "
-            "the byte table does not fit this tokenizer, so no bits per byte can be given."
-        )
-    if row is not None and (len(text), hashlib.sha256(text).hexdigest()) != (row.bytes, row.sha256):
-        raise UserError(f"Document {name} does not decode to the text that was prepared; prepare the data again.")
-    return counted, free

@@ -19,10 +19,13 @@ from pargolf.core.devices import find_world
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_json, write_text
+from pargolf.core.result import Proof
 from pargolf.core.world import World
+from pargolf.data.content import refuse_repeats
 from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
+from pargolf.data.proof import finish
 from pargolf.evaluate.adapt import Adapted, Adapter
 from pargolf.evaluate.lookahead import LookAhead
 from pargolf.evaluate.score import Score
@@ -32,7 +35,7 @@ from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack
 from pargolf.run.resume import earlier_events, open_run
-from pargolf.run.score import Validation, scored, tokenizer_digest, watched
+from pargolf.run.score import Validation, proved, scored, tokenizer_digest, watched
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Packing, packed_bytes
 from pargolf.run.training import Keeping, Trained, machine, train_weights
@@ -64,9 +67,7 @@ def run_recipe(
     """
     world = find_world(device)
     recipe = fit_to_data(recipe, data)
-    validation = Validation(data)
-    validation.holds(recipe.plain, recipe.windows)
-    validation.prove()
+    validation = yield from _proved(data, world, recipe.plain, recipe.windows)
     overlap = check_leak(data, allowed=allow_overlap)
     with Signals() as signals:
         begun = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
@@ -130,12 +131,22 @@ def _logged(
             folder.drop_checkpoints()
 
 
+def _proved(data: DataFolder, world: World, *all_windows: Windows) -> Generator[Event, None, Validation]:
+    """Validation with its bytes proved, on every process; the first one yields the progress."""
+    validation = Validation(data)
+    validation.holds(*all_windows)
+    proving = validation.proving()
+    return (yield from proving) if world.main else finish(proving)
+
+
 def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
     """Compare training and validation text, where there is little enough of it to do so before every run.
 
     Returns what the result carries for ever. Raises `UserError` on a copied document, unless that is `allowed`.
     """
     if len(data.train) > CHECKED_TOKENS:
+        if not allowed:
+            refuse_repeats(data.train, data.val)
         return {"checked": False}
     found = check_overlap(data)
     if found.found and not allowed:
@@ -167,6 +178,7 @@ def _stages(
     yield packed_event(recipe, data, train_seconds, fitted=narrowed)
     if world.main and trained.hessians is not None:
         keeping.folder.write_hessians(trained.hessians)
+    yield proved(validation)
     grading = validation.grade(trained.model, recipe.plain, vocab=recipe.model.vocab, world=world)
     before = yield from watched(grading, Score)
     yield scored("pre_quant", before)
@@ -205,11 +217,7 @@ def _stages(
         "val_bpb": final.bpb,
         "val_tokens": final.tokens,
         "val_bytes": final.bytes,
-        "complete": final.complete,
-        "in_turn": final.in_turn,
-        "probed": _probed(scores.values()),
-        "legal": final.in_turn and _probed(scores.values()) is not False,
-        "grades_per_position": [final.grades_min, final.grades_max],
+        **_validity(final, scores.values(), validation.proof),
         "scores": {name: _score_row(s) for name, s in scores.items()},
         "bytes": _bytes(recipe, data, fitted=narrowed),
         "artifact_sha256": hashlib.sha256(data).hexdigest(),
@@ -243,6 +251,20 @@ def _packed(
     if trained.stage is not None:
         replace(trained.stage, packing=packing).write(folder)
     return packing, data
+
+
+def _validity(final: Score, scores: Iterable[Score], proof: Proof | None) -> dict[str, Any]:
+    """What the number proves, and whether it is legal, as far as scoring can say."""
+    assert proof is not None
+    probed = _probed(scores)
+    return {
+        "complete": final.complete,
+        "in_turn": final.in_turn,
+        "probed": probed,
+        "legal": final.complete and final.in_turn and probed is not False and proof.rests.proved,
+        "proof": asdict(proof),
+        "grades_per_position": [final.grades_min, final.grades_max],
+    }
 
 
 def _probed(scores: Iterable[Score]) -> bool | None:
@@ -295,9 +317,10 @@ def score_artifact(
         )
     if adapt and unpacked.adapt is None:
         raise UserError("This artifact's recipe names no adapter. Score it without --adapt.")
-    windows, validation = windows or unpacked.windows, Validation(data)
-    validation.holds(windows)
-    validation.prove()
+    windows = windows or unpacked.windows
+    validation = yield from _proved(data, world, windows)
+    if world.main:
+        yield proved(validation)
     unpacked.model.to(world.device)
     stages = _scored(validation, unpacked, windows, unpacked.adapt if adapt else None, seconds=seconds, world=world)
     for event in stages:

@@ -35,22 +35,23 @@ def open_run(
 
     Raises `UserError` when the folder holds a run and is to be new, or is to be resumed and was begun otherwise.
     """
+    facts = {"seed": seed, "train_tokens": len(data.train), **data.facts}
     if not resume:
         folder = RunFolder.create(out, force=force) if world.main else RunFolder(Path(out))
         if world.main:
             folder.write_recipe(recipe)
             folder.keep_tokenizer(tokenizer_file(data))
-        return Keeping(folder, Checkpoints(folder.checkpoints, every))
+        return Keeping(folder, Checkpoints(folder.checkpoints, every), facts=facts)
     folder = RunFolder.resume(out, recipe)
     checkpoints, stage = Checkpoints(folder.checkpoints, every), read_stage(folder)
     newest = None if stage else checkpoints.newest()
-    facts = json.loads(stage.begun_with) if stage else newest.facts if newest else {}
-    for key, value in (("seed", seed), ("train_tokens", len(data.train))) if facts else ():
-        if facts[key] != value:
-            raise UserError(f"{out} was begun with {key} {facts[key]}, not {value}. Resume it with what it had.")
+    begun = json.loads(stage.begun_with) if stage else newest.facts if newest else {}
+    for key, value in facts.items():
+        if begun.get(key, value) != value:
+            raise UserError(f"{out} was begun with {key} {begun[key]}, not {value}. Resume it with what it had.")
     if world.main:
         folder["result.json"].unlink(missing_ok=True)  # of a run that was interrupted, and now goes on
-    return Keeping(folder, checkpoints, newest, stage)
+    return Keeping(folder, checkpoints, newest, stage, facts)
 
 
 def earlier_events(keeping: Keeping) -> list[Event]:

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Scored
+from pargolf.core.events import Event, Progress, Proved, Scored
+from pargolf.core.result import Proof
 from pargolf.core.world import World
+from pargolf.data.content import refuse_changed
 from pargolf.data.folder import DataFolder, find_tokenizer
 from pargolf.data.meta import file_sha256
+from pargolf.data.proof import finish
 from pargolf.data.shards import Shards
+from pargolf.data.sidecar import Sidecar
 from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
 from pargolf.evaluate.bpb import DocumentRow, by_document
 from pargolf.evaluate.lookahead import LookAhead, Predictor
@@ -29,9 +33,10 @@ _SENT = 1 << 22  # grades that processes exchange at once
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation stream: `tokens` (N+1), the bytes of its N targets, both read as they are needed."""
+    """The validation stream: `tokens` (N+1), the bytes of its N targets, and what they rest on once that is proved."""
 
     data: DataFolder
+    proof: Proof | None = None
 
     @property
     def tokens(self) -> Shards:
@@ -48,14 +53,23 @@ class Validation:
         """Bytes of all targets."""
         return sum(int(piece.sum()) for _, piece in pieces(self.byte_counts))
 
-    def prove(self) -> int:
-        """Prove that the graded bytes are the documents' own; returns them. Raises `UserError` when they are not."""
-        proof = self.data.prove("val")
+    def prove(self) -> "Validation":
+        """`proving` to its end."""
+        return finish(self.proving())
+
+    def proving(self) -> "Generator[Progress, None, Validation]":
+        """Validation with the proof of its bytes, and progress. Raises `UserError` as `DataFolder.proving` does."""
+        proof = yield from self.data.proving("val")
         if self.bytes != proof.bytes:
-            raise UserError(
-                f"The byte table counts {self.bytes:,} bytes and the documents have {proof.bytes:,}: no score."
-            )
-        return self.bytes
+            raise UserError(f"{self.bytes:,} bytes would be scored and {proof.bytes:,} were proved: no score.")
+        digest = tokenizer_digest(self.data)
+        return replace(self, proof=Proof(proof.rests, self.data.val_hashes, digest, proof.note))
+
+    def unchanged(self) -> None:
+        """Raise `UserError` where a shard file is no longer the one that was proved."""
+        refuse_changed(self.tokens)
+        if isinstance(self.byte_counts, Sidecar):
+            refuse_changed(self.byte_counts.counts)
 
     def holds(self, *all_windows: Windows) -> None:
         """Raise `UserError` when there is less text than one window shows."""
@@ -81,6 +95,7 @@ class Validation:
 
         `keep` each position's grade: for documents' scores, and to compare with an adapted score that is stopped.
         """
+        self.unchanged()
         world = world or World()
         # Windows that grade positions repeatedly, or too few to share, are scored by every process alike.
         shared = windows.in_turn and len(self.tokens) > world.size * windows.length
@@ -98,6 +113,7 @@ class Validation:
             keep=keep,
         ):
             yield gathered(event, world) if shared and isinstance(event, Score) else event
+        self.unchanged()
 
     def adapt(
         self,
@@ -123,6 +139,7 @@ class Validation:
             device=next(unpacked.model.parameters()).device,
             world=world,
         )
+        self.unchanged()
 
     def sample(
         self, predictor: Predictor, windows: Windows, *, vocab: int, count: int, device: torch.device | str = "cpu"
@@ -131,6 +148,7 @@ class Validation:
 
         A token counts as many bytes as it does on average over the split: one split has one quotient of loss and bpb.
         """
+        self.unchanged()
         length = windows.length
         last = len(self.tokens) - 1 - length
         starts = np.linspace(0, max(last, 0), max(1, min(count, last // length))).astype(np.int64)
@@ -214,6 +232,13 @@ def _look(windows: float, ahead: float, position: float, nats: float) -> LookAhe
 def scored(name: str, graded: Score) -> Scored:
     """The event of a finished scoring."""
     return Scored(name, graded.windows, graded.loss, graded.bpb, graded.tokens, graded.bytes, graded.seconds)
+
+
+def proved(validation: Validation) -> Proved:
+    """The event of a finished proof."""
+    proof, tokens, size = validation.proof, len(validation.tokens) - 1, validation.bytes
+    assert proof is not None
+    return Proved(str(proof.rests), tokens, size, proof.shards_sha256, proof.tokenizer_sha256, proof.note)
 
 
 def watched(events: Iterator[Event | T], kind: type[T]) -> Generator[Event, None, T]:

@@ -78,6 +78,7 @@ class Keeping:
     checkpoints: Checkpoints
     resumed: Checkpoint | None = None
     stage: Stage | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     signals: Signals = field(default_factory=Signals)
     ready: Callable[[], None] = lambda: None
 
@@ -214,15 +215,10 @@ def _keep_weights(training: Training, reason: str, keep: Keeping) -> Stage | Non
         tuple(training.begun),
         reason,
         file_sha256(keep.folder["weights.safetensors"]),
-        json.dumps(run_facts(training), sort_keys=True),
+        json.dumps(keep.facts, sort_keys=True),
     )
     stage.write(keep.folder)
     return stage
-
-
-def run_facts(training: Training) -> dict[str, Any]:
-    """What a run must be gone on with."""
-    return {"seed": training.seed, "train_tokens": len(training.shards)}
 
 
 def _hessians(solver: GPTQ, training: Training) -> Hessians:
@@ -279,6 +275,10 @@ def _watched(
         except NotFinite as error:
             yield from saver.save()
             raise UserError(f"{error} {saver.left()}") from None
+        except UserError as error:  # data that was changed: what was trained on it before is sound
+            if training.whole and world.size == 1:
+                yield from saver.save()
+            raise UserError(f"{error} {saver.left()}") from None
         except Stop:
             if training.whole and world.size == 1:  # else the other processes would have to save with this one
                 yield from saver.save()
@@ -320,7 +320,7 @@ class Saver:
             if training.world.main:
                 try:
                     self.keep.ready()
-                    self.path = checkpoints.write(tensors, facts | run_facts(training))
+                    self.path = checkpoints.write(tensors, facts | self.keep.facts)
                 except OSError as error:  # training is worth more than a checkpoint
                     self.failed = error.strerror or str(error)
             cost, now = training.world.max(training.clock.seconds - facts["seconds"], training.clock.seconds)

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from pargolf.data.caseops import SYMBOL_BYTES
 from pargolf.data.folder import find_tokenizer
 from pargolf.data.huggingface import _OPENING
-from pargolf.data.shards import Shards, Tokens, open_split, read_shard
+from pargolf.data.shards import ShardFile, Shards, Tokens, open_split
 from pargolf.data.tokens import SPACE_MARK
 
 
@@ -58,7 +58,10 @@ class ShortData:
         pieces = ["" if silent else model.id_to_piece(i) for i, silent in enumerate(self.boundary_V)]
         self.leading_V = np.array([piece[:1] == SPACE_MARK for piece in pieces])
         self.bytes_V = np.array(
-            [model.is_byte(i) or len(piece.removeprefix(SPACE_MARK).encode()) for i, piece in enumerate(pieces)],
+            [
+                model.is_byte(i) or len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
+                for i, piece in enumerate(pieces)
+            ],
             np.int32,
         )
         if all(symbol in pieces for symbol in SYMBOL_BYTES):
@@ -77,5 +80,5 @@ class ShortData:
         before, after = tokens[:-1], tokens[1:]
         beside = sorted(self.path.glob("*_val_bytes_*.bin"))
         if beside:
-            return tokens, Shards([*map(read_shard, beside)]).take(1, len(before))
+            return tokens, Shards([*map(ShardFile, beside)]).take(1, len(before))
         return tokens, self.bytes_V[after].astype(np.int64) + (self.leading_V[after] & ~self.boundary_V[before])

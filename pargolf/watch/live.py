@@ -21,6 +21,7 @@ from pargolf.core.events import (
     Packed,
     PhaseBegan,
     Progress,
+    Proved,
     Resumed,
     Scored,
     Started,
@@ -78,6 +79,9 @@ def milestone(event: Event) -> str | None:
                 f"{_clock(event.seconds)}  packed {event.model_bytes:,} + {event.code_bytes:,} of code"
                 f" = {total:,} of {event.cap:,} bytes{share}"
             )
+        case Proved():
+            note = f": {event.note}" if event.note else ""
+            return f"validation: {event.bytes:,} bytes, which rest on: {event.rests}{note}"
         case Scored():
             return f"{event.name} {event.windows}: {event.bpb:.4f} bits per byte in {event.seconds:.1f} s"
         case Step() | Validated() | Weighed() | Progress():
@@ -116,7 +120,7 @@ class Status:
                 self.weighed = event
             case PhaseBegan():
                 self.phase = event.phase
-            case Stopped() | Scored() | Packed() | Resumed():
+            case Stopped() | Proved() | Scored() | Packed() | Resumed():
                 self.training = None
                 self.work.clear()
             case Progress():

@@ -25,6 +25,7 @@ from pargolf.core.events import (
     Packed,
     PhaseBegan,
     Progress,
+    Proved,
     Resumed,
     Scored,
     Started,
@@ -71,6 +72,11 @@ def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
                 f"Code size: {code} bytes",
                 f"Total submission size {NAME}: {model + code} bytes",
             ]
+        case Proved(rests=rests, tokens=tokens, bytes=size, note=note):
+            why = f" ({_plain(note)})" if note else ""
+            hashes = event.shards_sha256 | {"tokenizer": event.tokenizer_sha256}
+            said = f"validation: {tokens} tokens, {size} bytes, which rest on: {_plain(rests)}{why}"
+            return [said, *(f"sha256 {_plain(name)}: {_plain(digest)}" for name, digest in hashes.items())]
         case Scored():
             return _scored(event)
         case Progress():
