@@ -2,15 +2,19 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from submissions import RATIO, log_text, only_log, record, status, write
+from submissions import LEGAL, RATIO, log_text, only_log, record, status, write
 from typer.testing import CliRunner
 
 from pargolf.audit.judge import audit, record_of
 from pargolf.audit.read import validation_sets as known
 from pargolf.audit.read.logs import read_log
+from pargolf.audit.read.tokenizer import read_tokenizer
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Record
 from pargolf.cli import app
@@ -354,3 +358,68 @@ def test_tokens_called_bytes_are_suspect(tmp_path):
 )
 def test_own_words_about_validation_are_read_with_their_denials(tmp_path, words, wanted):
     assert status(audit(record(tmp_path, readme=f"# x\n\n{words}\n")), "val_in_training") == {wanted}
+
+
+# ---- the tokenizer beside the script
+
+
+def model_file(*pieces: str) -> bytes:
+    """A SentencePiece model with an unknown piece, a control piece, a byte piece and these."""
+
+    def field(number: int, held: bytes) -> bytes:
+        assert len(held) < 128
+        return bytes([number << 3 | 2, len(held)]) + held
+
+    kinds = [("<unk>", 2), ("<s>", 3), ("<0x41>", 6), *((piece, 1) for piece in pieces)]
+    return b"".join(
+        field(1, field(1, text.encode()) + b"\x15" + bytes(4) + bytes([3 << 3, kind])) for text, kind in kinds
+    )
+
+
+TABLE = (
+    LEGAL
+    + """
+def build_luts(sp):
+    for i in range(sp.vocab_size()):
+        piece = sp.id_to_piece(i)
+        if piece.startswith("▁"):
+            piece = piece[1:]
+        size[i] = len(piece.encode("utf-8"))
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "script", "wanted"),
+    [
+        (("\u2581", "\u2581of", "\u2581of\u2581the"), TABLE, SUSPECT),
+        (("\u2581", "\u2581\u2581"), TABLE, SUSPECT),
+        (("\u2581of", "a"), TABLE, SUSPECT),
+        (("\u2581", "\u2581of\u2581the"), LEGAL, HOLD),
+        (("\u2581", "\u2581of", "a"), TABLE, PASS),
+        (("\u2581", "a\u2581b"), TABLE.replace("piece[1:]", 'piece[1:].replace("\u2581", " ")'), PASS),
+    ],
+)
+def test_a_tokenizer_in_reach_is_held_against_the_byte_table(tmp_path, pieces, script, wanted):
+    folder = record(tmp_path, script=script, **{"tokenizer.model": model_file(*pieces)})
+    assert status(audit(folder), "byte_denominator") - {PASS} == {wanted} - {PASS}
+    alone = status(audit(folder / "train_gpt.py"), "byte_denominator")
+    assert alone == {wanted} - {PASS}
+
+
+def test_the_pieces_of_a_model_file_are_sentencepiece_s_own():
+    import sentencepiece
+
+    data = (Path(__file__).parent / "golden" / "tokenizer.model").read_bytes()
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=data)
+    silent = (theirs.is_control, theirs.is_unknown, theirs.is_byte, theirs.is_unused)
+    ids = [i for i in range(theirs.vocab_size()) if not any(kind(i) for kind in silent)]
+    tokenizer = read_tokenizer("x.model", data)
+    assert tokenizer is not None and tokenizer.pieces == tuple(theirs.id_to_piece(i) for i in ids)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60)
+def test_reading_a_damaged_model_never_raises(data):
+    read_tokenizer("x.model", data)
+    read_tokenizer("x.model", model_file("\u2581")[: len(data)] + data)

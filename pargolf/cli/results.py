@@ -95,7 +95,7 @@ def audit(
     as_json: JsonOpt = False,
 ) -> None:
     """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes."""
-    from pargolf.audit import batch, judge
+    from pargolf.audit import judge
     from pargolf.audit.report import ORDER, PASS
     from pargolf.audit.terminal import render
 
@@ -109,6 +109,8 @@ def audit(
         raise typer.Exit(0 if report.verdict == PASS else 2)
     if run:
         fail("--run executes one target's script at a time. Leave out --all.")
+    from pargolf.audit import batch
+
     wanted = None if prs is None else batch.Range.parse(prs)
     watch_run(batch.audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten))
     reports = batch.read_reports(out)

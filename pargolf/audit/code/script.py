@@ -22,6 +22,7 @@ from pargolf.audit.code.unpack import inner_script
 MOST_CODE = 4_000_000
 MOST_BARE = 500_000
 MOST_NODES = 200_000
+_SMALL = MOST_NODES // 4  # bytes that cannot hold so many nodes
 MOST_DEPTH = 3
 # Strings, also ones that never close, so that a match never has to be tried again from its next quote.
 _LONG = r"'{3}(?:[^\\]|\\.)*?(?:'{3}|\Z)|\"{3}(?:[^\\]|\\.)*?(?:\"{3}|\Z)"
@@ -124,7 +125,7 @@ def _parse(path: str, data: bytes, size: int, packed: int) -> Code:
     text = text.removeprefix("\ufeff")
     if "\0" in text:
         return Code(path, text, None, size, packed, error="source holds null bytes", proven=True)
-    bare = len(_NO_CODE.sub("", text))
+    bare = len(_NO_CODE.sub("", text)) if len(text) > _SMALL else 0
     if bare > MOST_BARE:
         bound = f"{bare:,} bytes of code outside strings and comments are more than is read ({MOST_BARE:,})"
         return Code(path, text, None, size, packed, error=bound)
@@ -145,6 +146,8 @@ def _parse(path: str, data: bytes, size: int, packed: int) -> Code:
 def _bounded(code: Code) -> Code:
     """The same code, without its tree where that is too large to be followed."""
     assert code.tree is not None
+    if len(code.text) <= _SMALL:
+        return code
     nodes = sum(1 for _ in ast.walk(code.tree))
     if nodes <= MOST_NODES:
         return code

@@ -14,10 +14,12 @@ from pargolf.audit.code.script import Code, read_code, text_of
 from pargolf.audit.read.fields import SEED_GROUP, Leaf, is_foreign_leaf, read_leaves, seed_of
 from pargolf.audit.read.logs import Line, Log, LoggedRow, LoggedScore, Seen, read_log
 from pargolf.audit.read.submission import File, Folder, logs_among
+from pargolf.audit.read.tokenizer import Tokenizer, read_tokenizer
 
 EIGHT = {"WORLD_SIZE": "8", "RANK": "0", "LOCAL_RANK": "0"}
 MOST_LOGS = 40
 MOST_SCRIPTS = 24
+MOST_TOKENIZERS, MOST_TOKENIZER = 4, 8_000_000
 _TOTAL = re.compile(
     r"^(bytes_total|total_bytes|total_size(_bytes)?|artifact(_size)?(_total)?_bytes|artifact_size|submission_bytes"
     r"|submission_size(_bytes)?|total_artifact_bytes|total_submission_(bytes|size)|compressed_size(_bytes)?|size_bytes"
@@ -64,7 +66,7 @@ class Facts:
     """A folder, read. `env` holds settings that its README or shell scripts put in front of the run command.
 
     `borrowed` and `stray_logs` stand outside the folder: the script is read when the folder has none, the logs only for
-    what they tell of the data.
+    what they tell of the data. `tokenizers` are SentencePiece models in the folder, or beside a script.
     """
 
     folder: Folder
@@ -77,6 +79,7 @@ class Facts:
     borrowed: list[Code] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
     stray_logs: list[Log] = field(default_factory=list)
+    tokenizers: list[Tokenizer] = field(default_factory=list)
     env: dict[str, tuple[str, Line]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -254,8 +257,11 @@ def read_facts(folder: Folder) -> Facts:
         data = file.read()
         if data is not None and file.suffix == ".py":
             facts.borrowed.append(read_code(file.path, data))
-        elif data is not None:
+        elif data is not None and file.suffix != ".model":
             facts.stray_logs.append(read_log(file.path, text_of(data)))
+    models = [f for f in (*folder.files, *folder.elsewhere) if f.suffix == ".model" and f.size <= MOST_TOKENIZER]
+    found = [read_tokenizer(f.path, data) for f in models[:MOST_TOKENIZERS] if (data := f.read()) is not None]
+    facts.tokenizers = [tokenizer for tokenizer in found if tokenizer is not None]
     _read_env(facts)
     return facts
 

@@ -30,7 +30,8 @@ def open_target(target: str | Path) -> Submission:
             f"{text} is an artifact. Audit the run's folder; `pargolf probe {text}` asks the artifact itself."
         )
     if path.is_file():
-        folder = Folder(path.name, None, (_local_file(path, path.name),), script_only=True)
+        beside = tuple(_local_file(p, p.name) for p in sorted(path.parent.glob("*.model"))[:4] if p.is_file())
+        folder = Folder(path.name, None, (_local_file(path, path.name),), script_only=True, elsewhere=beside)
         return Submission(text, None, (folder,))
     raise UserError(f"{text} is not there. Give a submission's folder, a script, or git:REPO@REF.")
 

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from pargolf.audit.code.program import Program
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.fields import Leaf
-from pargolf.audit.read.logs import Line, Log, LoggedScore
+from pargolf.audit.read.logs import Log, LoggedScore
 from pargolf.audit.read.validation_sets import (
-    BAD,
     BYTES,
     CANONICAL_TOKENS,
     CASEOPS_BYTES,
@@ -25,66 +24,67 @@ from pargolf.audit.read.validation_sets import (
     match,
     rounding,
 )
-from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, RuleFinding
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+
+# The official table takes the mark off a piece's front and encodes the rest; a right one turns every mark into a space.
+_SPACE_STRIPPED = re.compile(r"startswith\(\s*[\"'](?:\u2581|\\u2581)[\"']")
+_SPACE_REPLACED = re.compile(r"replace\(\s*(?:[\"'](?:\u2581|\\u2581)[\"']|[\w.]+)\s*,\s*[\"'] [\"']")
 
 
 def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Loss over bits per byte is ln 2 times bytes per token: a constant of tokenizer and validation set."""
-    told = _told_bytes(facts)
-    if told is not None and facts.bpb is not None and facts.bpb.number:
-        fixed = facts.bpb.number * CASEOPS_BYTES / BYTES
-        yield RuleFinding(
-            "byte_denominator",
-            FAIL,
-            f"The log divides by 164,594,398 bytes, those of the transformed text; the raw one has 151,074,309. "
-            f"True score: {fixed:.4f}, not {facts.bpb.number:.4f}.",
-            quoted([told]),
-            {"bytes": CASEOPS_BYTES, "true_bytes": BYTES, "corrected_bpb": round(fixed, 6)},
-        )
-        return
-    other = _other_bytes(facts)
-    if other is not None:
-        yield other
-        return
-    pairs = list(_pairs(facts))
-    if not pairs:
-        missing.add("byte_denominator: no loss stands beside the score, so the byte count cannot be recomputed")
-        return
-    score = pairs[0]
+    if facts.folder.script_only:
+        missing.add("byte_denominator: a script alone has no logs or declared numbers")
+    else:
+        finding = _told_bytes(facts) or _other_bytes(facts) or _quotient(facts)
+        if finding is not None:
+            yield finding
+        else:
+            missing.add("byte_denominator: no loss stands beside the score, so the byte count cannot be recomputed")
+    yield from _pieces(facts)
+
+
+def _quotient(facts: Facts) -> RuleFinding | None:
+    """What loss over bits per byte says, by the pair that stands nearest to the declared score; None without one."""
+    score = next(_pairs(facts), None)
+    if score is None:
+        return None
     ratio = score.loss / score.bpb
     slack = rounding(score.loss, score.digits) + rounding(score.bpb, score.digits)
     known = match(ratio, slack)
     numbers: dict[str, object] = {"loss": score.loss, "bpb": score.bpb, "ratio": round(ratio, 5)}
     lines = quoted([score.line])
-    if known in BAD and known is not None and known.true is not None:
-        fixed = score.loss / known.true
-        yield RuleFinding(
-            "byte_denominator",
-            FAIL,
-            f"Loss / bpb is {ratio:.4f}, the quotient of {known.name}: {known.why}. True score: {fixed:.4f}, "
-            f"not {score.bpb:.4f}.",
-            lines,
-            {**numbers, "true_ratio": round(known.true, 5), "corrected_bpb": round(fixed, 6)},
-        )
-        return
+    if known is None:
+        return _unknown_quotient(facts, score, slack)
     if known is NON_CANONICAL:
-        yield RuleFinding(
-            "byte_denominator",
-            SUSPECT,
-            f"Loss / bpb is {ratio:.4f}, that of {known.name}: the score is not over the whole validation set.",
-            lines,
-            numbers,
-        )
-        return
-    own = None if known or facts.record_track else _own_ratio(facts)
+        text = f"Loss / bpb is {ratio:.4f}, that of {known.name}: the score is not over the whole validation set."
+        return RuleFinding("byte_denominator", SUSPECT, text, lines, numbers)
+    if known.true is None:
+        return RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {known.name}.", lines, numbers)
+    fixed = score.loss / known.true
+    return RuleFinding(
+        "byte_denominator",
+        FAIL,
+        f"Loss / bpb is {ratio:.4f}, the quotient of {known.name}: {known.why}. True score: {fixed:.4f}, "
+        f"not {score.bpb:.4f}.",
+        lines,
+        {**numbers, "true_ratio": round(known.true, 5), "corrected_bpb": round(fixed, 6)},
+    )
+
+
+def _unknown_quotient(facts: Facts, score: LoggedScore, slack: float) -> RuleFinding:
+    """A quotient of no known tokenizer: held against the declared bytes and tokens, and against the log's own rows."""
+    ratio = score.loss / score.bpb
+    numbers: dict[str, object] = {"loss": score.loss, "bpb": score.bpb, "ratio": round(ratio, 5)}
+    lines = quoted([score.line])
+    own = None if facts.record_track else _own_ratio(facts)
     if own is not None and abs(own / ratio - 1) <= slack + 1e-5:
         text = f"Loss / bpb is {ratio:.4f}, as the declared tokens and bytes of another validation set give."
-        yield RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
-        return
-    rows = _ratio_of_rows(facts) if known is None else None
+        return RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
+    rows = _ratio_of_rows(facts)
     if rows is not None and abs(rows / ratio - 1) > slack + 0.003:
-        yield RuleFinding(
+        return RuleFinding(
             "byte_denominator",
             SUSPECT,
             f"Loss / bpb is {ratio:.4f} for the reported score and {rows:.4f} for the validation rows of the same log: "
@@ -93,18 +93,42 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
             lines,
             {**numbers, "row_ratio": round(rows, 5), "corrected_bpb": round(score.loss / rows, 6)},
         )
+    text = (
+        f"Loss / bpb is {ratio:.4f}, of no known tokenizer. Decode all validation tokens: they must give "
+        "151,074,309 bytes."
+    )
+    return RuleFinding("byte_denominator", HOLD, text, lines, numbers)
+
+
+def _pieces(facts: Facts) -> Iterator[RuleFinding]:
+    """Pieces of the tokenizer that the official byte table counts wrong: spaces inside, and no piece for a space."""
+    code = facts.main
+    if code is None or code.tree is None or _SPACE_REPLACED.search(code.text):
         return
-    if known is None:
-        yield RuleFinding(
-            "byte_denominator",
-            HOLD,
-            f"Loss / bpb is {ratio:.4f}, of no known tokenizer. Decode all validation tokens: they must give "
-            "151,074,309 bytes.",
-            lines,
-            numbers,
-        )
-        return
-    yield RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {known.name}.", lines, numbers)
+    table = next((i for i, line in enumerate(code.lines, 1) if _SPACE_STRIPPED.search(line)), 0)
+    status = SUSPECT if table else HOLD
+    counts = "the script's byte table counts" if table else "the official byte table counts"
+    for tokenizer in facts.tokenizers:
+        where = (Evidence(tokenizer.path, 0, ""), *([Evidence(code.path, table, code.line(table))] if table else []))
+        inner = tokenizer.inner_spaces
+        if inner:
+            yield RuleFinding(
+                "byte_denominator",
+                status,
+                f"{len(inner):,} pieces of {tokenizer.path} hold a space inside, such as `{inner[0][:40]}`: {counts} "
+                "3 bytes for it, those of U+2581, where the text has 1. The score comes out too low. "
+                "Probe: decode all validation tokens and count their bytes.",
+                where,
+                {"pieces": len(inner)},
+            )
+        if not tokenizer.has_space:
+            yield RuleFinding(
+                "byte_denominator",
+                status,
+                f"{tokenizer.path} has no piece for a space alone: where the text needs one, {counts} the 3 bytes of "
+                "U+2581 for 1 (#897, #755). Probe: decode all validation tokens and count their bytes.",
+                where,
+            )
 
 
 def _own_ratio(facts: Facts) -> float | None:
@@ -114,13 +138,21 @@ def _own_ratio(facts: Facts) -> float | None:
     return math.log(2) * held / tokens if tokens and held else None
 
 
-def _told_bytes(facts: Facts) -> Line | None:
+def _told_bytes(facts: Facts) -> RuleFinding | None:
     """A log line that gives the transformed text's bytes as the denominator of the declared score."""
     claim = facts.bpb.number if facts.bpb is not None else None
-    for log in facts.own_logs:
+    for log in facts.own_logs if claim else ():
         line = next((x for x in log.lines if re.search(r"\bbytes[=:]\s*164,?594,?398\b", x.text)), None)
         if line is not None and claim and any(abs(claim - s.bpb) < 0.0015 for s in (*log.scores, *log.mixes)):
-            return line
+            fixed = claim * CASEOPS_BYTES / BYTES
+            return RuleFinding(
+                "byte_denominator",
+                FAIL,
+                f"The log divides by {CASEOPS_BYTES:,} bytes, those of the transformed text; the raw one has {BYTES:,}."
+                f" True score: {fixed:.4f}, not {claim:.4f}.",
+                quoted([line]),
+                {"bytes": CASEOPS_BYTES, "true_bytes": BYTES, "corrected_bpb": round(fixed, 6)},
+            )
     return None
 
 

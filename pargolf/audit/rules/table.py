@@ -102,6 +102,7 @@ RULES: tuple[Rule, ...] = (
         source="maintainer on #2071 #2138; #1545 #1687",
         passes="Loss over bits per byte is that of a known tokenizer on the standard validation set.",
         facts=byte_denominator,
+        script_alone=True,
         code=byte_table,
     ),
     Rule(

@@ -1,0 +1,91 @@
+"""Pieces of a SentencePiece model, read from its bytes alone.
+
+A model file is a protocol buffer: field 1, repeated, is a piece, whose own field 1 is its text and field 3 its type.
+Only these are read; lengths are checked against what is there, and what does not fit is no model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SPACE = "\u2581"
+MOST_PIECES = 1_000_000
+_NORMAL, _USER = 1, 4
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer's file and the text of its pieces, without control, unknown, unused and byte pieces."""
+
+    path: str
+    pieces: tuple[str, ...]
+
+    @property
+    def inner_spaces(self) -> tuple[str, ...]:
+        """Pieces that hold the mark of a space after their first character."""
+        return tuple(piece for piece in self.pieces if SPACE in piece[1:])
+
+    @property
+    def has_space(self) -> bool:
+        """Whether a space alone is a piece."""
+        return SPACE in self.pieces
+
+
+def read_tokenizer(path: str, data: bytes) -> Tokenizer | None:
+    """A SentencePiece model's pieces; None for bytes that are none."""
+    try:
+        pieces = tuple(text for held in _fields(data, 1) if (text := _piece(held)) is not None)
+    except (ValueError, IndexError):
+        return None
+    return Tokenizer(path, pieces) if pieces else None
+
+
+def _piece(data: bytes) -> str | None:
+    text = next(_fields(data, 1), b"").decode("utf-8")
+    kind = next(_numbers(data, 3), _NORMAL)
+    return text if kind in (_NORMAL, _USER) else None
+
+
+def _fields(data: bytes, wanted: int) -> Iterator[bytes]:
+    """The byte strings of a message's field."""
+    return (held for number, held in _parts(data) if number == wanted and isinstance(held, bytes))
+
+
+def _numbers(data: bytes, wanted: int) -> Iterator[int]:
+    return (held for number, held in _parts(data) if number == wanted and isinstance(held, int))
+
+
+def _parts(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Field numbers and values of a message. Raises `ValueError` or `IndexError` where it is none."""
+    at = count = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        count += 1
+        kind = key & 7
+        if count > MOST_PIECES:
+            raise ValueError("too many fields")
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, at = _varint(data, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if at + size > len(data):
+            raise ValueError("a field is cut short")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 64:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7
+    raise ValueError("a number is too long")
