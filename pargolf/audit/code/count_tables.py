@@ -26,19 +26,17 @@ def find_tables(index: Index, scopes: list[Function], live: Iterable[ast.AST]) -
 
 
 def _counted_into(index: Index, scopes: list[Function], node: ast.AST) -> set[str]:
-    if isinstance(node, ast.AugAssign):
-        if not isinstance(node.op, ast.Add):
-            return set()
-        if isinstance(node.target, ast.Subscript) or _counts(index, node.value, scopes[index.place[node]]):
-            return roots(node.target)
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+    if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+        counts = isinstance(node.target, ast.Subscript) or _counts(index, node.value, scopes[index.place[node]])
+        return roots(node.target) if counts else set()
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         if node.func.attr in _ADDING_METHODS:
             return roots(node.func.value)
         if node.args and node.func.attr == "at" and dotted(node.func).endswith("add.at"):
             return roots(node.args[0])
-    elif isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Subscript):
-        below = index.below(node.value) if _is_sum(node.value) else []
-        return roots(target) & {r for e in below if isinstance(e, (ast.Name, ast.Attribute)) for r in roots(e)}
+    elif isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Subscript) and _is_sum(node.value):
+        parts = (e for e in index.below(node.value) if isinstance(e, (ast.Name, ast.Attribute)))
+        return roots(target) & {r for e in parts for r in roots(e)}
     return set()
 
 

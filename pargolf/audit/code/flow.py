@@ -174,25 +174,28 @@ class Flow:
         ran, bound = self._ran, -1
         for _ in range(_ROUNDS):
             self._seen.clear()
-            before, now = self._clock, self._clock
-            fresh = {f for f in self.scopes if bound < 0 or self._stale(f, bound)}
-            for function in live:
-                for site in function.calls:
-                    if site.caller in fresh:
-                        self._pass(site.call, function, site.caller)
-            for attribute, sources in self.attributes.items():
-                for scope, expression in sources:
-                    if scope not in fresh or expression is None:
-                        continue
-                    if expression in self.reach.live or scope is self.scopes[0]:
-                        self._hold(attribute, self.known(self.labels(expression, scope), scope))
-            bound = now
+            before = self._clock
+            self._bind(live, {f for f in self.scopes if bound < 0 or self._stale(f, bound)})
+            bound = before
             for function in live:
                 if self._stale(function, ran[function]):
                     ran[function] = self._clock
                     self._run(function, statements[function])
             if self._clock == before:
                 break
+
+    def _bind(self, live: list[Function], fresh: set[Function]) -> None:
+        """Pass on what the fresh functions hold: to the functions they call, and to attributes."""
+        for function in live:
+            for site in function.calls:
+                if site.caller in fresh:
+                    self._pass(site.call, function, site.caller)
+        for attribute, sources in self.attributes.items():
+            for scope, expression in sources:
+                if scope not in fresh or expression is None:
+                    continue
+                if expression in self.reach.live or scope is self.scopes[0]:
+                    self._hold(attribute, self.known(self.labels(expression, scope), scope))
 
     def _run(self, function: Function, statements: list[ast.AST]) -> None:
         self._seen.clear()
@@ -214,16 +217,11 @@ class Flow:
     # ---- one statement
 
     def _flow(self, node: ast.AST, function: Function) -> None:
-        kind = type(node)
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 self._give(target, node.value, function)
-        elif kind is ast.Call:
-            assert isinstance(node, ast.Call)
-            gathers = isinstance(node.func, ast.Attribute) and node.func.attr in GATHERS and bool(node.args)
-            if isinstance(node.func, ast.Attribute) and gathers and not self.reach.callees(node):
-                held = frozenset().union(*(self.labels(a, function) for a in node.args))
-                self._add(node.func.value, held, function)
+        elif isinstance(node, ast.Call):
+            self._gather(node, function)
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
             if node.value is not None:
                 self._give(node.target, node.value, function)
@@ -238,6 +236,15 @@ class Flow:
             self._return(function, self.labels(node.value, function))
             if isinstance(node.value, ast.Tuple):
                 self._return_parts(function, [self.labels(e, function) for e in node.value.elts])
+
+    def _gather(self, node: ast.Call, function: Function) -> None:
+        """`x.append(y)` and its like, where the script does not define the method."""
+        method = node.func
+        if not isinstance(method, ast.Attribute) or method.attr not in GATHERS or not node.args:
+            return
+        if not self.reach.callees(node):
+            held = frozenset().union(*(self.labels(a, function) for a in node.args))
+            self._add(method.value, held, function)
 
     def _return(self, function: Function, held: Labels) -> None:
         if not held <= function.returns:
@@ -365,7 +372,6 @@ class Flow:
     def _of_library_call(self, node: ast.Call, name: str, function: Function) -> Labels:
         """A call of something that the script does not define: it holds what its arguments and its object hold."""
         arguments = [*node.args, *(k.value for k in node.keywords)]
-        last = name.rsplit(".", 1)[-1]
         held: Labels = NONE
         for argument in arguments:
             held |= self.labels(argument, function)
@@ -375,17 +381,25 @@ class Flow:
             if node.func.attr in LOOKUPS and arguments and (row or roots(node.func.value) & self.tables):
                 return held | receiver | _count(node, held | {"HASH"})
             held |= receiver
-        elif name in SILENT or not name:
-            return held & {"VAL"} if name == "range" else NONE if name else held
+        elif name in SILENT:
+            return held & {"VAL"} if name == "range" else NONE
+        elif not name:
+            return held
+        return held | self._gained(node, name, held, function)
+
+    def _gained(self, node: ast.Call, name: str, held: Labels, function: Function) -> Labels:
+        """What a library's call makes of what it gets: raw bytes, a probability, a loss, a hash."""
+        last = name.rsplit(".", 1)[-1]
+        gained: Labels = NONE
         if last in BYTES and "VAL" not in held:
-            held |= {"BLOB"}
+            gained |= {"BLOB"}
         if "LOSS" in held and last in EXPONENTIALS:
-            held |= {"GOLD"}
-        if held and self._is_model(node, name, last, function):
-            held |= {"LOSS"}
+            gained |= {"GOLD"}
+        if (held or gained) and self._is_model(node, name, last, function):
+            gained |= {"LOSS"}
         if (name == "hash" or name.endswith(("tobytes", "crc32", "tuple"))) and ("VAL" in held or _asks(held)):
-            held |= {"HASH"}
-        return held
+            gained |= {"HASH"}
+        return gained
 
     def _is_model(self, call: ast.Call, name: str, last: str, function: Function) -> bool:
         """Whether a call computes a loss or logits: one of the library's, or a value called like a function."""

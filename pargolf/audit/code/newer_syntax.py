@@ -109,12 +109,10 @@ def _fields(text: str, at: int, *, quote: str, raw: bool) -> tuple[str, int]:
                 raise Unreadable("an f-string does not close on its line")
             out += "\n"
             at += 1
-        elif c == "\\" and not raw and text[at + 1 : at + 3] == "N{":
-            at = text.find("}", at) + 1 or len(text)
-        elif c == "\\" and not (raw and text[at + 1 : at + 2] in "{}"):
+        elif c == "\\" and (size := _escape(text, at, raw=raw)):
             out += "\n" if text[at + 1 : at + 2] == "\n" else ""
-            at += 2
-        elif text.startswith("{{", at) or text.startswith("}}", at):
+            at += size
+        elif text.startswith(("{{", "}}"), at):
             at += 2
         elif c == "{":
             field, at = _field(text, at + 1)
@@ -124,6 +122,15 @@ def _fields(text: str, at: int, *, quote: str, raw: bool) -> tuple[str, int]:
         else:
             at += 1
     raise Unreadable("an f-string does not close")
+
+
+def _escape(text: str, at: int, *, raw: bool) -> int:
+    """How many characters an escape takes; 0 for the backslash of a raw string before a brace."""
+    after = text[at + 1 : at + 2]
+    if raw:
+        return 0 if after in "{}" else 2
+    end = text.find("}", at) if text[at + 1 : at + 3] == "N{" else at + 1
+    return (end + 1 if end >= 0 else len(text)) - at
 
 
 def _field(text: str, at: int) -> tuple[str, int]:

@@ -35,31 +35,44 @@ def is_reported(program: Program, root: str, function: Function) -> bool:
     """Whether what a name gathers leaves the function: returned, kept on an object, or gathered at the top."""
     if root in function.params or root not in function.assigned or function.name in ("main", "<module>"):
         return True
-    if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in program.own_nodes(function)):
+    nodes = program.own_nodes(function)
+    if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in nodes):
         return True
     names: set[str] = set()
     feeds: dict[str, set[str]] = {}
-    for node in program.own_nodes(function):
-        if node not in program.live:
-            continue
-        if isinstance(node, ast.Return) and node.value is not None:
-            names |= names_in(node.value)
-        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                if isinstance(target, ast.Attribute):
-                    names |= names_in(node.value)
-                for name in names_in(target):
-                    feeds.setdefault(name, set()).update(names_in(node.value))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
-            name = root_of(node.func.value)
-            feeds.setdefault(name, set()).update(*(names_in(a) for a in node.args))
+    for node in nodes:
+        if node in program.live:
+            names |= _leaving(node)
+            for name, sources in _feeding(node):
+                feeds.setdefault(name, set()).update(sources)
     waiting = list(names)
     while waiting:
         for name in feeds.get(waiting.pop(), set()) - names:
             names.add(name)
             waiting.append(name)
     return root in names
+
+
+def _leaving(node: ast.AST) -> set[str]:
+    """Names whose values a node returns or keeps on an object."""
+    if isinstance(node, ast.Return) and node.value is not None:
+        return names_in(node.value)
+    if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+        return names_in(node.value) if any(isinstance(t, ast.Attribute) for t in _targets(node)) else set()
+    return set()
+
+
+def _feeding(node: ast.AST) -> Iterator[tuple[str, set[str]]]:
+    """Names that a node assigns or stores into, and the names that it takes from."""
+    if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+        sources = names_in(node.value)
+        yield from ((name, sources) for target in _targets(node) for name in names_in(target))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
+        yield root_of(node.func.value), {name for a in node.args for name in names_in(a)}
+
+
+def _targets(node: ast.Assign | ast.AugAssign | ast.AnnAssign) -> list[ast.expr]:
+    return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
 def live_below(program: Program, node: ast.AST) -> Iterator[ast.AST]:

@@ -171,13 +171,16 @@ class Index:
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 self.attributes[name.value].append((self.place[call], call.args[2]))
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
-            names = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            words = {k.arg: k.value for k in call.keywords}
-            default, action = words.get("default"), words.get("action")
-            if default is None and isinstance(action, ast.Constant):
-                default = ast.Constant(action.value == "store_false")
-            if names and default is not None:
-                self.attributes[max(names, key=len).lstrip("-").replace("-", "_")].append((0, default))
+            self._note_option(call)
+
+    def _note_option(self, call: ast.Call) -> None:
+        names = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        words = {k.arg: k.value for k in call.keywords}
+        default, action = words.get("default"), words.get("action")
+        if default is None and isinstance(action, ast.Constant):
+            default = ast.Constant(action.value == "store_false")
+        if names and default is not None:
+            self.attributes[max(names, key=len).lstrip("-").replace("-", "_")].append((0, default))
 
     # ---- questions
 

@@ -22,24 +22,20 @@ _LZMA2 = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
 
 def inner_script(text: str, tree: ast.Module) -> tuple[bytes | None, str]:
     """The script that the longest literals of a script hold, and why not when they look packed but do not yield."""
-    if len(text) > 200_000 and text.count("\n") > 2000:
+    lines = text.count("\n")
+    if len(text) > 200_000 and lines > 2000:
         return None, ""
     if re.search(r"(?<![.\w])(?:exec|eval)\s*\(", text) is None or not _executes(tree):
         return None, ""
-    best: bytes | None = None
-    note = ""
-    for literal in _literals(tree):
-        for raw in _decoded(literal):
-            for opened in _opened(raw):
-                if opened is None:
-                    note = f"a packed literal unpacks to more than {MOST_UNPACKED:,} bytes and was left alone"
-                elif (best is None or len(opened) > len(best)) and _is_python(opened):
-                    best = opened
-    if best is not None and len(text) - len(best) > 60_000 and text.count("\n") > 400:
-        return None, note
-    if best is None and not note and max((len(x) for x in _literals(tree)), default=0) > 4000:
-        note = "a long literal is executed but could not be unpacked"
-    return best, note
+    literals = _literals(tree)
+    opened = [inner for literal in literals for raw in _decoded(literal) for inner in _opened(raw)]
+    scripts = [inner for inner in opened if inner is not None and _is_python(inner)]
+    note = f"a packed literal unpacks to more than {MOST_UNPACKED:,} bytes and was left alone" if None in opened else ""
+    if not scripts:
+        silent = not note and max(map(len, literals), default=0) > 4000
+        return None, "a long literal is executed but could not be unpacked" if silent else note
+    best = max(scripts, key=len)
+    return (None if len(text) - len(best) > 60_000 and lines > 400 else best), note
 
 
 def _executes(tree: ast.Module) -> bool:

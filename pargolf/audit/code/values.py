@@ -124,10 +124,7 @@ class Constants:
         cycles = self._cycles
         try:
             found = read(node, scope, depth + 1)
-            if (isinstance(found, (str, bytes, tuple)) and len(found) > 10_000) or (
-                isinstance(found, int) and found.bit_length() > 256
-            ):
-                found = UNKNOWN
+            found = UNKNOWN if _is_large(found) else found
         except Exception:  # evaluating somebody's arithmetic may fail in any way; then it has no known value
             found = UNKNOWN
         finally:
@@ -220,26 +217,30 @@ class Constants:
 
     def _call(self, node: ast.Call, scope: Function, depth: int) -> Any:
         name = dotted(node.func)
-        arguments = [self.value(a, scope, depth) for a in node.args]
-        if name in _READS:
-            default = arguments[1] if len(arguments) > 1 else None
-            if self.any_word and arguments and arguments[0] not in self.env and _is_word(default):
-                return UNKNOWN
-            return self.env.get(arguments[0], default) if arguments and arguments[0] is not UNKNOWN else UNKNOWN
-        if name == "getattr" and len(node.args) >= 2 and isinstance(arguments[1], str):
-            if arguments[1] in self.attributes:
-                return self._attribute(arguments[1], depth)
-            return arguments[2] if len(arguments) > 2 else UNKNOWN
         if name.endswith("cuda.is_available"):
             return True
+        arguments = [self.value(a, scope, depth) for a in node.args]
+        if name in _READS:
+            return self._variable(arguments)
+        if name == "getattr" and len(arguments) >= 2 and isinstance(arguments[1], str):
+            known = arguments[1] in self.attributes
+            return self._attribute(arguments[1], depth) if known else [*arguments, UNKNOWN][2]
         if name in _PURE and not node.keywords and name not in self.by_name:
             return UNKNOWN if any(a is UNKNOWN for a in arguments) else _PURE[name](*arguments)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _TEXT:
             return self._text(node.func, arguments, scope, depth)
         found = self.by_name.get(name, [])
-        if len(found) == 1 and found[0].owner is None and depth < 12:
-            return self._apply(found[0], node, scope, depth)
-        return UNKNOWN
+        helper = len(found) == 1 and found[0].owner is None and depth < 12
+        return self._apply(found[0], node, scope, depth) if helper else UNKNOWN
+
+    def _variable(self, arguments: list[Any]) -> Any:
+        """An environment variable's value, from the name and the default that are passed."""
+        if not arguments or arguments[0] is UNKNOWN:
+            return UNKNOWN
+        default = arguments[1] if len(arguments) > 1 else None
+        if self.any_word and arguments[0] not in self.env and _is_word(default):
+            return UNKNOWN
+        return self.env.get(arguments[0], default)
 
     def _text(self, method: ast.Attribute, arguments: list[Any], scope: Function, depth: int) -> Any:
         text = self.value(method.value, scope, depth)
@@ -279,6 +280,13 @@ class Constants:
             elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 return True, UNKNOWN
         return False, None
+
+
+def _is_large(value: object) -> bool:
+    """Whether a value is too long to be carried on."""
+    if isinstance(value, (str, bytes, tuple)):
+        return len(value) > 10_000
+    return isinstance(value, int) and value.bit_length() > 256
 
 
 def _is_word(value: object) -> bool:

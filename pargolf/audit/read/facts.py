@@ -7,6 +7,7 @@ likewise. Logs and scripts are parsed once and shared by all rules.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -222,37 +223,15 @@ def _bpb(said: LoggedRow | LoggedScore) -> float:
 def read_facts(folder: Folder) -> Facts:
     """Read a folder's texts, logs and scripts. Never raises: what cannot be read is noted."""
     facts = Facts(folder)
-    by_name = {f.path.lower(): f for f in folder.files}
-    held = by_name.get("submission.json") or _first(folder, "submission.json")
-    facts.json_file = held or _like(folder, "submission", ".json")
+    facts.json_file = _first(folder, "submission.json") or _like(folder, "submission", ".json")
     if facts.json_file is not None:
         facts.leaves, facts.json_error = read_leaves(facts.json_file)
-    readme = by_name.get("readme.md") or _first(folder, "readme.md") or _first(folder, "readme")
-    readme = readme or _like(folder, "readme", ".md")
+    readme = _first(folder, "readme.md") or _first(folder, "readme") or _like(folder, "readme", ".md")
     if readme is not None:
         facts.readme_file = readme
         facts.readme = _lines(readme)
-    scripts = [f for f in folder.files if f.suffix == ".py"]
-    if len(scripts) > MOST_SCRIPTS:
-        facts.notes.append(f"{len(scripts) - MOST_SCRIPTS} of {len(scripts)} scripts were not read")
-    for file in sorted(scripts, key=lambda f: (f.path.count("/"), "train" not in f.name, f.path))[:MOST_SCRIPTS]:
-        data = file.read()
-        if data is None:
-            facts.notes.append(f"{file.path} ({file.size:,} bytes) could not be read")
-            facts.codes.append(Code(file.path, "", None, file.size, error="the file could not be read"))
-        else:
-            facts.codes.append(read_code(file.path, data))
-    logs = logs_among(folder.files)
-    if len(logs) > MOST_LOGS:
-        facts.notes.append(f"{len(logs) - MOST_LOGS} of {len(logs)} logs were not read")
-    for file in logs[:MOST_LOGS]:
-        data = file.read()
-        if data is None:
-            facts.notes.append(f"{file.path} ({file.size:,} bytes) could not be read")
-        else:
-            facts.logs.append(log := read_log(file.path, text_of(data)))
-            if log.skipped:
-                facts.notes.append(f"{file.path}: {log.skipped:,} lines in the middle were not read")
+    _read_scripts(facts)
+    _read_logs(facts)
     for file in folder.elsewhere:
         data = file.read()
         if data is not None and file.suffix == ".py":
@@ -266,8 +245,38 @@ def read_facts(folder: Folder) -> Facts:
     return facts
 
 
+def _read_scripts(facts: Facts) -> None:
+    scripts = [f for f in facts.folder.files if f.suffix == ".py"]
+    if len(scripts) > MOST_SCRIPTS:
+        facts.notes.append(f"{len(scripts) - MOST_SCRIPTS} of {len(scripts)} scripts were not read")
+    for file in sorted(scripts, key=lambda f: (f.path.count("/"), "train" not in f.name, f.path))[:MOST_SCRIPTS]:
+        data = file.read()
+        if data is None:
+            facts.notes.append(f"{file.path} ({file.size:,} bytes) could not be read")
+            facts.codes.append(Code(file.path, "", None, file.size, error="the file could not be read"))
+        else:
+            facts.codes.append(read_code(file.path, data))
+
+
+def _read_logs(facts: Facts) -> None:
+    logs = logs_among(facts.folder.files)
+    if len(logs) > MOST_LOGS:
+        facts.notes.append(f"{len(logs) - MOST_LOGS} of {len(logs)} logs were not read")
+    for file in logs[:MOST_LOGS]:
+        data = file.read()
+        if data is None:
+            facts.notes.append(f"{file.path} ({file.size:,} bytes) could not be read")
+            continue
+        log = read_log(file.path, text_of(data))
+        facts.logs.append(log)
+        if log.skipped:
+            facts.notes.append(f"{file.path}: {log.skipped:,} lines in the middle were not read")
+
+
 def _first(folder: Folder, name: str) -> File | None:
-    return next((f for f in folder.files if f.name.lower() == name), None)
+    """The file of that name, at the folder's top where one is there."""
+    files = [f for f in folder.files if f.name.lower() == name]
+    return next((f for f in files if "/" not in f.path), files[0] if files else None)
 
 
 def _like(folder: Folder, word: str, suffix: str) -> File | None:
@@ -309,17 +318,20 @@ def _table_run(cells: list[str], columns: list[str], line: Line) -> Run:
 def _read_env(facts: Facts) -> None:
     """Settings that shell scripts, then the README's command blocks, put into the environment."""
     shells = [f for f in facts.folder.files if f.suffix == ".sh" and f.size < 100_000][:6]
-    fenced = False
-    blocks: list[Line] = []
-    for line in facts.readme:
-        if line.text.lstrip().startswith("```"):
-            fenced = not fenced
-        elif fenced:
-            blocks.append(line)
-    runs = [x for x in blocks if "=" in x.text]
-    for line in [x for f in shells for x in _lines(f)] + runs:
+    commands = [line for file in shells for line in _lines(file)] + [x for x in _fenced(facts.readme) if "=" in x.text]
+    for line in commands:
         if line.text.lstrip().startswith("#"):
             continue
         for name, fallback, value in _ASSIGNED.findall(line.text):
             if fallback or value:
                 facts.env.setdefault(name, (fallback or value, line))
+
+
+def _fenced(lines: list[Line]) -> Iterator[Line]:
+    """Lines between the fences of code blocks."""
+    inside = False
+    for line in lines:
+        if line.text.lstrip().startswith("```"):
+            inside = not inside
+        elif inside:
+            yield line

@@ -16,6 +16,7 @@ MOST_DEPTH = 6
 MOST_PARTS = 200_000
 _LOSS = ("val_loss", "valid_loss", "validation_loss", "eval_loss")
 _BPB = ("val_bpb", "valid_bpb", "validation_bpb", "eval_bpb", "bpb")
+_TRAIN_LOSS = ("train_loss", "loss")
 _STEP = ("step", "iter", "iteration", "global_step")
 _STEPS = ("steps", "max_steps", "total_steps", "num_steps", "iterations", "num_iterations")
 _TAG = ("tag", "event", "name", "phase", "kind", "type", "metric", "split")
@@ -66,19 +67,22 @@ def _unfolded(value: Any) -> Iterator[str]:
         parts += 1
         if isinstance(held, str):
             yield from held.splitlines()
-        elif isinstance(held, list) and depth < MOST_DEPTH:
-            if held and all(isinstance(part, str) for part in held):
-                yield from "".join(part if part.endswith("\n") else f"{part}\n" for part in held).splitlines()
-            else:
-                waiting += [(part, depth + 1, name) for part in reversed(held)]
-        elif isinstance(held, dict) and depth < MOST_DEPTH:
-            if not OTHERS.search(name.lower()):
+        elif isinstance(held, list) and held and all(isinstance(part, str) for part in held):
+            yield from "".join(part if part.endswith("\n") else f"{part}\n" for part in held).splitlines()
+        elif depth < MOST_DEPTH:
+            if isinstance(held, dict) and not OTHERS.search(name.lower()):
                 yield from _record(held, name)
-            waiting += [
-                (part, depth + 1, str(key))
-                for key, part in reversed(held.items())
-                if isinstance(part, (list, dict)) or (isinstance(part, str) and _is_log(part))
-            ]
+            waiting += [(part, depth + 1, key) for key, part in reversed(list(_parts(held, name)))]
+
+
+def _parts(held: list[Any] | dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    """What may hold lines in a list, under the list's own name, or in a record, under its keys."""
+    if isinstance(held, list):
+        yield from ((name, part) for part in held)
+        return
+    for key, part in held.items():
+        if isinstance(part, (list, dict)) or (isinstance(part, str) and _is_log(part)):
+            yield str(key), part
 
 
 def _is_log(text: str) -> bool:
@@ -89,40 +93,43 @@ def _is_log(text: str) -> bool:
 def _record(record: dict[str, Any], parent: str) -> Iterator[str]:
     """The lines that the published scripts would print for what a record says; `parent` is the key it stands under."""
     fields = {re.sub(r"[^a-z0-9]+", "_", str(key).lower()): value for key, value in record.items()}
-
-    def number(names: tuple[str, ...]) -> str | None:
-        value = next((fields[name] for name in names if name in fields), None)
-        if isinstance(value, str) and re.fullmatch(r"\d{1,18}(\.\d{1,18})?", value):
-            return value
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e18
-        return (str(value) if isinstance(value, int) else f"{value:.9g}") if plain else None
-
-    loss, bpb, step, steps = number(_LOSS), number(_BPB), number(_STEP), number(_STEPS)
     for name in _SETTINGS:
-        if (setting := number((name,))) is not None:
+        if setting := _number(fields, (name,)):
             yield f"{name}: {setting}"
-    trained = _time(number, _SECONDS, "train_time")
-    if bpb is not None:
-        values = f"val_loss:{loss} val_bpb:{bpb}" if loss is not None else f"val_bpb:{bpb}"
-        if step is not None and step.isdigit() and loss is not None:
-            yield f"step:{step}/{steps if steps and steps.isdigit() else step} {values}{trained}"
-        else:
-            tag = next((v for name in _TAG if isinstance(v := fields.get(name), str)), parent or "final")
-            yield f"{re.sub(r'[^A-Za-z0-9_ -]', '_', tag)[:40]} {values}{_time(number, _EVAL, 'eval_time')}"
-    elif step is not None and trained and (loss := number(("train_loss", "loss"))) is not None:
-        yield f"step:{step}/{steps or step} train_loss:{loss}{trained}"
+    yield from _score_line(fields, parent)
     for words, names in _SIZES.items():
-        if (size := number(names)) is not None:
+        if size := _number(fields, names):
             yield f"{words}: {size} bytes"
 
 
-def _time(number: Any, units: dict[str, tuple[str, ...]], name: str) -> str:
+def _score_line(fields: dict[str, Any], parent: str) -> Iterator[str]:
+    """A validation row, a named score, or a row of training."""
+    loss, bpb, step = _number(fields, _LOSS), _number(fields, _BPB), _number(fields, _STEP)
+    trained, steps = _time(fields, _SECONDS, "train_time"), _number(fields, _STEPS) or step
+    if bpb and loss and step.isdigit() and steps.isdigit():
+        yield f"step:{step}/{steps} val_loss:{loss} val_bpb:{bpb}{trained}"
+    elif bpb:
+        tag = next((value for name in _TAG if isinstance(value := fields.get(name), str)), parent or "final")
+        values = f"val_loss:{loss} val_bpb:{bpb}" if loss else f"val_bpb:{bpb}"
+        yield f"{re.sub(r'[^A-Za-z0-9_ -]', '_', tag)[:40]} {values}{_time(fields, _EVAL, 'eval_time')}"
+    elif step and trained and (loss := _number(fields, _TRAIN_LOSS)):
+        yield f"step:{step}/{steps} train_loss:{loss}{trained}"
+
+
+def _number(fields: dict[str, Any], names: tuple[str, ...]) -> str:
+    """The first of some fields as the text of a number that is not negative; empty where there is none."""
+    value = next((fields[name] for name in names if name in fields), None)
+    if isinstance(value, str):
+        return value if re.fullmatch(r"\d{1,18}(\.\d{1,18})?", value) else ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e18:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
+
+
+def _time(fields: dict[str, Any], units: dict[str, tuple[str, ...]], name: str) -> str:
     """` train_time:60000ms` of the first field that gives the time; nothing where none does."""
-    for unit, names in units.items():
-        value = number(names)
-        if value is not None:
-            return f" {name}:{value}{unit}"
-    return ""
+    times = ((unit, _number(fields, names)) for unit, names in units.items())
+    return next((f" {name}:{value}{unit}" for unit, value in times if value), "")
 
 
 def _line_of(text: str, line: str) -> int:

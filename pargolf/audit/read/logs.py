@@ -201,14 +201,9 @@ def _seconds(value: str, unit: str) -> float:
 
 
 def _take(log: Log, line: Line) -> None:
-    body = line.text
-    if "val_bpb" in body:
+    body, lower = line.text, line.text.lower()
+    if "bpb" in body or "loss" in body:
         _take_score(log, line)
-    elif "loss" in body and (step := _STEP_TRAIN.match(body)):
-        if step[4]:
-            log.train_seconds = Seen(_seconds(step[4], step[5]), line)
-    elif "_bpb" in body and (mix := _MIX.search(body)):
-        log.mixes.append(LoggedScore(mix[1], 0.0, _number(mix[2]), _digits(mix[2]), None, line))
     if body.startswith("stopping_early"):
         if stop := _STOP.match(body):
             log.stop = log.train_seconds = Seen(_number(stop[1]) / 1000, line)
@@ -221,34 +216,34 @@ def _take(log: Log, line: Line) -> None:
     if "_gate" in body:
         log.gates += [Seen(_number(value), line) for name, value in _GATE.findall(body)]
     _take_calibration(log, line)
-    if "val_loader" in body and (tokens := _SAMPLES.search(body)):
-        log.val_tokens = Seen(_number(tokens[1]), line)
-    lower = body.lower()
     if "quant" in lower and _PREQUANT.search(lower) and not _SETTING.fullmatch(body):
         log.prequant = line
-    if setting := _SETTING.match(body):
-        _take_setting(log, setting[1], setting[2], line)
+    _take_setting(log, line)
     if len(log.lines) < 4000:
         log.lines.append(line)
 
 
 def _take_score(log: Log, line: Line) -> None:
-    if row := _STEP_VAL.match(line.text):
+    body = line.text
+    if "val_bpb" not in body:
+        if "loss" in body and (step := _STEP_TRAIN.match(body)):
+            if step[4]:
+                log.train_seconds = Seen(_seconds(step[4], step[5]), line)
+        elif "_bpb" in body and (mix := _MIX.search(body)):
+            log.mixes.append(LoggedScore(mix[1], 0.0, _number(mix[2]), _digits(mix[2]), None, line))
+    elif row := _STEP_VAL.match(body):
         seconds = _seconds(row[5], row[6]) if row[5] else None
         digits = min(_digits(row[3]), _digits(row[4]))
         log.rows.append(LoggedRow(int(row[1]), _number(row[3]), _number(row[4]), digits, seconds, line))
         if seconds is not None:
             log.train_seconds = Seen(seconds, line)
-        return
-    if score := _SCORE.match(line.text):
+    elif score := _SCORE.match(body):
         tag, loss, bpb, rest = score.groups()
         took = _SECONDS.search(rest)
         seconds = _seconds(took[1], took[2]) if took else None
-        digits = min(_digits(loss), _digits(bpb))
-        log.scores.append(
-            LoggedScore(tag.strip(" :|-")[:80].lower(), _number(loss), _number(bpb), digits, seconds, line)
-        )
-    elif alone := _ALONE.match(line.text):
+        digits, tag = min(_digits(loss), _digits(bpb)), tag.strip(" :|-")[:80].lower()
+        log.scores.append(LoggedScore(tag, _number(loss), _number(bpb), digits, seconds, line))
+    elif alone := _ALONE.match(body):
         tag, bpb = alone.groups()
         log.mixes.append(LoggedScore(f"{tag.strip().lower()} val_bpb", 0.0, _number(bpb), _digits(bpb), None, line))
 
@@ -289,8 +284,13 @@ def _take_calibration(log: Log, line: Line) -> None:
         log.calibration_seconds = Seen(_number(took[1] or took[2]), line)
 
 
-def _take_setting(log: Log, name: str, value: str, line: Line) -> None:
-    name = name.lower()
+def _take_setting(log: Log, line: Line) -> None:
+    if "val_loader" in line.text and (tokens := _SAMPLES.search(line.text)):
+        log.val_tokens = Seen(_number(tokens[1]), line)
+    setting = _SETTING.match(line.text)
+    if setting is None:
+        return
+    name, value = setting[1].lower(), setting[2]
     if name == "seed" and value.isdigit() and value not in log.seeds:
         log.seeds.append(value)
     if name == "val_tokens" and value.replace(",", "").isdigit():

@@ -70,36 +70,20 @@ class Repository:
         """What the head `ref` adds to the main line. `eager` reads every text file now, so the process may end."""
         head = self._resolve(ref)
         touched = self._touched(head)
-        folders: dict[str, bool] = {}
-        outside = []
-        # Without a track in between, a folder right below records/ that holds files is one submission.
-        flat = {p[1] for _, path in touched if len(p := path.split("/")) == 3 and not p[1].startswith("track_")}
-        for status, path in touched:
-            parts = path.split("/")
-            if parts[0] == "records" and (len(parts) > 3 or (len(parts) == 3 and parts[1] in flat)):
-                name = "/".join(parts[: 2 if parts[1] in flat else 3])
-                folders[name] = folders.get(name, False) or status == "A"
-            else:
-                outside.append(path)
-        added = [name for name, new in folders.items() if new] or list(folders)
-        inside = tuple(f"{name}/" for name in added)
-        outside += [path for status, path in touched if status != "A" and not path.startswith(inside)]
+        added, outside = _parted(touched)
         files = {name: self._files(head, name, eager=eager) for name in added[:MOST_FOLDERS]}
         found = [Folder(name, track_of(name), held) for name, held in files.items() if held]
         if len(found) <= 2:
             found = [self._with_strays(head, folder, outside, eager=eager) for folder in found]
+        if not found:
+            found = self._scripts_alone(head, outside, eager=eager)
+        return Submission(target, head, tuple(found), tuple(dict.fromkeys(outside)), tuple(added[MOST_FOLDERS:]))
+
+    def _scripts_alone(self, head: str, outside: list[str], *, eager: bool) -> list[Folder]:
+        """Without a folder, what can be judged is the script."""
         scripts = [path for path in outside if path.endswith(".py") and "train" in path]
-        if not found and scripts:
-            # Without a folder, what can be judged is the script.
-            held = tuple(f for path in scripts[:3] for f in self._files(head, path, eager=eager, whole=True))
-            found = [Folder("(outside records)", None, held, script_only=True)] if held else []
-        return Submission(
-            target,
-            head,
-            tuple(found),
-            tuple(dict.fromkeys(outside)),
-            tuple(added[MOST_FOLDERS:]),
-        )
+        held = tuple(f for path in scripts[:3] for f in self._files(head, path, eager=eager, whole=True))
+        return [Folder("(outside records)", None, held, script_only=True)] if held else []
 
     def _with_strays(self, head: str, folder: Folder, outside: Iterable[str], *, eager: bool) -> Folder:
         """The same folder with the script or the logs that it lacks and that the head puts elsewhere."""
@@ -193,3 +177,26 @@ def _held(file: File) -> File:
         return file
     data = file.read()
     return File(file.path, file.size, lambda: data)
+
+
+def _parted(touched: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Paths that a head touches, with their status, as folders of submissions and paths outside them.
+
+    A folder counts when the head adds a file to it; where it adds none, every folder that it touches does.
+    """
+    folders: dict[str, bool] = {}
+    outside = []
+    # Without a track in between, a folder right below records/ that holds files is one submission.
+    flat = {p[1] for _, path in touched if len(p := path.split("/")) == 3 and not p[1].startswith("track_")}
+    for status, path in touched:
+        parts = path.split("/")
+        is_flat = len(parts) > 2 and parts[1] in flat
+        if parts[0] == "records" and (len(parts) > 3 or (len(parts) == 3 and is_flat)):
+            name = "/".join(parts[: 2 if is_flat else 3])
+            folders[name] = folders.get(name, False) or status == "A"
+        else:
+            outside.append(path)
+    added = [name for name, new in folders.items() if new] or list(folders)
+    inside = tuple(f"{name}/" for name in added)
+    outside += [path for status, path in touched if status != "A" and not path.startswith(inside)]
+    return added, outside

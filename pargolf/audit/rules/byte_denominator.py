@@ -197,23 +197,30 @@ def _ratio_of_rows(facts: Facts) -> float | None:
 def _pairs(facts: Facts) -> Iterator[LoggedScore]:
     """Loss and score that belong together, best witness first: declared, then logged beside the declared score."""
     claim = facts.bpb.number if facts.bpb is not None else None
-    logged = [
-        s for log in facts.own_logs for s in (*reversed(log.scores), *_as_scores(log)) if s.bpb > 0 and s.loss > 0
-    ]
-    if claim:
-        near = [s for s in logged if abs(s.bpb - claim) < 6e-5 * (1 if s.digits > 3 else 10)]
-        yield from sorted(near, key=lambda s: -s.digits)
-        if facts.loss is not None and facts.loss.number and facts.bpb is not None:
-            digits = min(_decimals(facts.bpb), _decimals(facts.loss))
-            if digits >= 3:
-                yield LoggedScore("declared", facts.loss.number, claim, digits, None, facts.loss.line)
-        for run in facts.runs.values():
-            value = run.score
-            if value:
-                yield from (s for s in logged if abs(s.bpb - value) < 6e-5)
+    if not claim:
+        finals = [log.final for log in facts.own_logs if log.final is not None]
+        yield from (s for s in finals if _is_pair(s) and s.digits >= 3)
         return
-    finals = [log.final for log in facts.own_logs if log.final is not None]
-    yield from (s for s in finals if s.bpb > 0 and s.loss > 0 and s.digits >= 3)
+    pairs = [s for log in facts.own_logs for s in (*reversed(log.scores), *_as_scores(log))]
+    logged = list(filter(_is_pair, pairs))
+    near = [s for s in logged if abs(s.bpb - claim) < 6e-5 * (1 if s.digits > 3 else 10)]
+    yield from sorted(near, key=lambda s: -s.digits)
+    yield from _declared(facts, claim)
+    for value in filter(None, (run.score for run in facts.runs.values())):
+        yield from (s for s in logged if abs(s.bpb - value) < 6e-5)
+
+
+def _is_pair(score: LoggedScore) -> bool:
+    return score.bpb > 0 and score.loss > 0
+
+
+def _declared(facts: Facts, claim: float) -> Iterator[LoggedScore]:
+    """The declared loss with the declared score, where both have digits enough."""
+    loss, bpb = facts.loss, facts.bpb
+    if loss is not None and loss.number and bpb is not None:
+        digits = min(_decimals(bpb), _decimals(loss))
+        if digits >= 3:
+            yield LoggedScore("declared", loss.number, claim, digits, None, loss.line)
 
 
 def _as_scores(log: Log) -> list[LoggedScore]:
@@ -232,33 +239,29 @@ def ratio_of(facts: Facts) -> float:
 
 def byte_table(program: Program) -> Iterator[Hit]:
     """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
-    again = [
-        node
-        for node in program.live_of(ast.AugAssign)
-        if any(
-            isinstance(n, ast.BinOp)
-            and isinstance(n.op, ast.BitAnd)
-            and isinstance(n.right, ast.UnaryOp)
-            and isinstance(n.right.op, ast.Invert)
-            for n in program.below(node.value)
-        )
-    ]
-    if not again:
-        return
-    for node in program.live_of(ast.If):
-        if "startswith" in ast.unparse(node.test) and "\u2581" in _strings(node.test):
-            marks = any(_sets(n, lambda v: isinstance(v, ast.Constant) and v.value is True) for n in node.body)
-            counted = next((n for n in node.body if _sets(n, _one_more_than_encoded)), None)
-            if marks and counted is not None:
-                yield Hit(
-                    "byte_denominator",
-                    SUSPECT,
-                    counted,
-                    f"The byte of a leading space is counted here and again on line {again[0].lineno}: the "
-                    "score comes out some 15 % too low (#1545, #1687).",
-                    "Probe: decode all validation tokens; they must give 151,074,309 bytes.",
-                )
-                return
+    again = [node for node in program.live_of(ast.AugAssign) if any(map(_and_not, program.below(node.value)))]
+    for node in program.live_of(ast.If) if again else ():
+        if "startswith" not in ast.unparse(node.test) or "\u2581" not in _strings(node.test):
+            continue
+        marks = any(_sets(n, lambda v: isinstance(v, ast.Constant) and v.value is True) for n in node.body)
+        counted = next((n for n in node.body if _sets(n, _one_more_than_encoded)), None)
+        if marks and counted is not None:
+            yield Hit(
+                "byte_denominator",
+                SUSPECT,
+                counted,
+                f"The byte of a leading space is counted here and again on line {again[0].lineno}: the "
+                "score comes out some 15 % too low (#1545, #1687).",
+                "Probe: decode all validation tokens; they must give 151,074,309 bytes.",
+            )
+            return
+
+
+def _and_not(node: ast.AST) -> bool:
+    """`a & ~b`."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.BitAnd):
+        return False
+    return isinstance(node.right, ast.UnaryOp) and isinstance(node.right.op, ast.Invert)
 
 
 def _sets(node: ast.stmt, fits: Callable[[ast.expr], bool]) -> bool:

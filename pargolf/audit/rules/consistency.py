@@ -47,26 +47,28 @@ def _finding(status: str, summary: str, lines: Iterable[Line], **numbers: object
 
 def _score(facts: Facts) -> Iterator[RuleFinding]:
     claim = facts.bpb
-    scored = [log for log in facts.logs if log.final is not None]
-    if claim is None or not claim.number or not scored:
+    finals = [log.final.bpb for log in facts.logs if log.final is not None]
+    if claim is None or not claim.number or not finals:
         return
-    finals = [log.final.bpb for log in scored if log.final is not None]
+    scored = [log for log in facts.logs if log.final is not None]
     printed = [s.bpb for log in scored for s in (*log.scores, *log.mixes)] + [r.bpb for x in scored for r in x.rows]
-    mean = sum(finals) / len(finals)
-    if any(abs(claim.number - value) < 6e-4 for value in (*printed, mean)):
+    if any(abs(claim.number - value) < 6e-4 for value in (*printed, _mean(finals))):
         return
     own = [log.final.bpb for log in facts.own_logs if log.final is not None]
-    if own and abs(sum(own) / len(own) - claim.number) < 1.2e-3:
+    if own and abs(_mean(own) - claim.number) < 1.2e-3:
         return
-    near = min(printed, key=lambda v: abs(v - claim.number))  # type: ignore[operator]
-    off = abs(near - claim.number)
+    nearest = sorted(printed, key=lambda value: abs(value - (claim.number or 0.0)))[0]
     yield _finding(
-        SUSPECT if off > 0.02 else HOLD,
-        f"The declared score {claim.number:g} stands in no log; the nearest logged one is {near:g}.",
+        SUSPECT if abs(nearest - claim.number) > 0.02 else HOLD,
+        f"The declared score {claim.number:g} stands in no log; the nearest logged one is {nearest:g}.",
         [claim.line],
         declared=claim.number,
-        nearest=near,
+        nearest=nearest,
     )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _sum(facts: Facts) -> Iterator[RuleFinding]:
@@ -98,14 +100,11 @@ def _times(facts: Facts) -> Iterator[RuleFinding]:
     """
     declared = [(x.seconds or 0.0, x.line) for x in facts.train_times]
     logged = [(log.train_seconds.value, log.train_seconds.line) for log in facts.own_logs if log.train_seconds]
-    told = [
-        (found, line)
-        for line in [*facts.readme, *(x.line for x in facts.leaves if isinstance(x.value, str))]
-        if (found := told_training_seconds(line.text)) is not None
-    ]
+    lines = [*facts.readme, *(x.line for x in facts.leaves if isinstance(x.value, str))]
+    told = [(seconds, line) for line in lines if (seconds := told_training_seconds(line.text)) is not None]
     for mine, others in ((declared, logged), (told, declared + logged), (declared, told)):
         mine, others = ([s for s in group if s[0] > 30] for group in (mine, others))
-        off = [s for s in mine if others and all(_far(s[0], other[0]) for other in others)]
+        off = _off(mine, others)
         if off and max(s[0] for s in off + others) > SECONDS:
             values = sorted({round(s[0], 1) for s in (*declared, *logged, *off, *others)}, reverse=True)
             nearest = min(others, key=lambda s: abs(s[0] - off[0][0]))
@@ -116,6 +115,11 @@ def _times(facts: Facts) -> Iterator[RuleFinding]:
                 seconds=values[:8],
             )
             return
+
+
+def _off(mine: list[tuple[float, Line]], others: list[tuple[float, Line]]) -> list[tuple[float, Line]]:
+    """Times that agree with none of the others; none where there are no others."""
+    return [s for s in mine if others and all(_far(s[0], other[0]) for other in others)]
 
 
 def _far(one: float, other: float) -> bool:
@@ -144,19 +148,14 @@ def _loss_is_bpb(facts: Facts) -> Iterator[RuleFinding]:
 
 def _vocabulary(facts: Facts) -> Iterator[RuleFinding]:
     leaf = next((x for x in facts.leaves if x.key == "vocab_size" and x.number), None)
-    if leaf is None or leaf.number is None:
+    pair = _loss_and_bpb(facts)
+    if leaf is None or leaf.number is None or pair is None:
         return
     vocab = int(leaf.number)
     expected = next((g for g in GOOD if g.vocab == vocab), None)
-    finals = [log.final for log in facts.own_logs if log.final is not None]
-    pairs = [(s.loss, s.bpb, s.digits, s.line) for s in finals if s.bpb and s.loss and s.digits > 2]
-    if facts.bpb is not None and facts.loss is not None and facts.bpb.number and facts.loss.number:
-        pairs.append((facts.loss.number, facts.bpb.number, 4, facts.bpb.line))
-    if expected is None or not pairs:
-        return
-    loss, bpb, digits, line = pairs[0]
+    loss, bpb, digits, line = pair
     known = match(loss / bpb, rounding(loss, digits) + rounding(bpb, digits))
-    if known is not None and known.vocab != vocab:
+    if expected is not None and known is not None and known.vocab != vocab:
         yield _finding(
             SUSPECT,
             f"A vocabulary of {vocab} is declared, whose loss / bpb is {expected.ratio:.4f}, but the results give "
@@ -165,6 +164,17 @@ def _vocabulary(facts: Facts) -> Iterator[RuleFinding]:
             vocab_size=vocab,
             ratio=round(loss / bpb, 5),
         )
+
+
+def _loss_and_bpb(facts: Facts) -> tuple[float, float, int, Line] | None:
+    """Loss and score with their decimals: of the first log that gives both, else as declared."""
+    for log in facts.own_logs:
+        score = log.final
+        if score is not None and score.bpb and score.loss and score.digits > 2:
+            return score.loss, score.bpb, score.digits, score.line
+    bpb, loss = facts.bpb, facts.loss
+    both = bpb is not None and loss is not None and bpb.number and loss.number
+    return (loss.number, bpb.number, 4, bpb.line) if both and bpb and loss and bpb.number and loss.number else None
 
 
 def _title(facts: Facts) -> Iterator[RuleFinding]:
@@ -189,10 +199,7 @@ def _rows(log: Log) -> Iterator[RuleFinding]:
     spans = [_quotients(r) for r in rows]
     if max(low for low, _ in spans) <= min(high for _, high in spans):
         return
-    final = log.final
-    ratio = final.loss / final.bpb if final is not None and final.bpb > 0 and final.digits >= 3 else 0.0
-    if match(ratio, 1e-4) is None:
-        ratio = sorted(r.loss / r.bpb for r in rows)[len(rows) // 2]
+    ratio = _quotient_of(log, rows)
     off = [r for r, (low, high) in zip(rows, spans) if not low <= ratio <= high]
     if len(off) > len(rows) // 4:
         yield _finding(
@@ -203,6 +210,14 @@ def _rows(log: Log) -> Iterator[RuleFinding]:
             rows=len(off),
             of=len(rows),
         )
+
+
+def _quotient_of(log: Log, rows: list[LoggedRow]) -> float:
+    """The quotient of a log's final score where a tokenizer is known for it, else that of its middle row."""
+    final = log.final
+    if final is not None and final.bpb > 0 and final.digits >= 3 and match(final.loss / final.bpb, 1e-4) is not None:
+        return final.loss / final.bpb
+    return sorted(r.loss / r.bpb for r in rows)[len(rows) // 2]
 
 
 def _quotients(row: LoggedRow) -> tuple[float, float]:
@@ -245,27 +260,17 @@ def _worse(log: Log) -> Iterator[RuleFinding]:
 def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
     """Lines of the script's own families whose words stand in none of the script's strings."""
     code = facts.main
-    if code is None or code.tree is None or not log.rows:
+    if code is None or code.tree is None or not log.rows or "val_bpb" not in code.strings:
         return
-    said = code.strings
-    others = [c for c in facts.codes if c is not code]
-    if any(word not in said for word in ("val_bpb",)):
-        return
-    said += "\n".join(c.text for c in others)
+    said = code.strings + "\n".join(c.text for c in facts.codes if c is not code)
     strange: dict[str, Line] = {}
-    known: set[str] = set()
-    for line in log.lines:
-        if not _OURS.match(line.text.lower()) or len(line.text) > 200:
+    for words, line in _first_words(log).items():
+        # The package logs scorings on the way to the last one, which is all that its script makes.
+        if "final_pargolf_" in words and ".pargolf" in said:
             continue
-        words = re.match(r"[A-Za-z_]+(?:[ :][A-Za-z_]{3,})?", line.text)
-        if words is None or words[0] in strange or words[0] in known:
-            continue
-        known.add(words[0])
-        pieces = [p for p in re.split(r"[ :]", words[0]) if p]
-        if "final_pargolf_" in words[0] and ".pargolf" in said:
-            continue  # the package logs scorings on the way to the last one, which is all that its script makes
+        pieces = [p for p in re.split(r"[ :]", words) if p]
         if not all(piece in said or _suffixed(piece, said) for piece in pieces):
-            strange[words[0]] = line
+            strange[words] = line
     if strange:
         yield _finding(
             HOLD,
@@ -273,6 +278,16 @@ def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
             f"{', '.join(repr(s) for s in list(strange)[:3])}. The log is from another version, or was edited.",
             list(strange.values())[:4],
         )
+
+
+def _first_words(log: Log) -> dict[str, Line]:
+    """The words that lines of the script's own families begin with, each with the first such line."""
+    found: dict[str, Line] = {}
+    for line in log.lines:
+        words = re.match(r"[A-Za-z_]+(?:[ :][A-Za-z_]{3,})?", line.text)
+        if words is not None and _OURS.match(line.text.lower()) and len(line.text) <= 200:
+            found.setdefault(words[0], line)
+    return found
 
 
 def _suffixed(piece: str, said: str) -> bool:

@@ -18,49 +18,38 @@ def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[Rul
     """How many independent runs stand behind the number; a record needs enough for p < 0.01."""
     if not facts.record_track:
         return
-    logged = _seeds_logged(facts)
+    logged = len({round(log.final.bpb, 6) for log in facts.own_logs if log.final is not None})
     declared = len(facts.runs)
     count = max(declared, logged)
-    claim = next((x for x in facts.leaves if x.key == "three_seeds" and x.value is True), None)
     numbers = {"declared": declared, "logged": logged}
     lines = quoted(run.bpb.line for run in list(facts.runs.values())[:4] if run.bpb is not None)
+    claim = next((x for x in facts.leaves if x.key == "three_seeds" and x.value is True), None)
     if claim is not None and count < 3:
         numbers["three_seeds"] = 1
         lines = (*lines, *quoted([claim.line]))
+    status, text = _runs_behind(declared, logged, bool(facts.bpb))
+    if not lines and status == UNVERIFIABLE:
+        lines = null_fields(facts, "bpb") if count == 0 else ()
+    elif not lines and count == 1:
+        lines = quoted(log.final.line for log in facts.own_logs[:1] if log.final)
+    yield RuleFinding("seeds", status, text, lines, numbers)
+
+
+def _runs_behind(declared: int, logged: int, scored: bool) -> tuple[str, str]:
+    """Status and words for so many declared and logged runs; `scored`: whether a number is declared at all."""
+    count = max(declared, logged)
     if count == 0:
-        text = "One number and no run behind it can be told apart." if facts.bpb else "No result of any run is given."
-        yield RuleFinding(
-            "seeds",
-            UNVERIFIABLE,
-            text + " Give three seeds with their logs.",
-            lines or null_fields(facts, "bpb"),
-            numbers,
-        )
-    elif count == 1:
-        yield RuleFinding(
-            "seeds",
-            FAIL,
-            "One run only: no p-value can be computed. A record needs p < 0.01, usually three seeds with their logs.",
-            lines or quoted(log.final.line for log in facts.own_logs[:1] if log.final),
-            numbers,
-        )
-    elif count == 2:
-        yield RuleFinding("seeds", HOLD, "Two runs; three are usual for p < 0.01.", lines, numbers)
-    elif logged < min(declared, 3):
-        yield RuleFinding(
-            "seeds",
-            UNVERIFIABLE,
-            f"{declared} seeds are declared and {logged} of them have a log with a final score. Add the other logs.",
-            lines,
-            numbers,
-        )
-    else:
-        yield RuleFinding("seeds", PASS, f"{declared} seeds declared, {logged} logged.", lines, numbers)
-
-
-def _seeds_logged(facts: Facts) -> int:
-    """Distinct runs among the logs, by final score."""
-    return len({round(log.final.bpb, 6) for log in facts.own_logs if log.final is not None})
+        text = "One number and no run behind it can be told apart." if scored else "No result of any run is given."
+        return UNVERIFIABLE, text + " Give three seeds with their logs."
+    if count == 1:
+        text = "One run only: no p-value can be computed. A record needs p < 0.01, usually three seeds with their logs."
+        return FAIL, text
+    if count == 2:
+        return HOLD, "Two runs; three are usual for p < 0.01."
+    if logged < min(declared, 3):
+        text = f"{declared} seeds are declared and {logged} of them have a log with a final score. Add the other logs."
+        return UNVERIFIABLE, text
+    return PASS, f"{declared} seeds declared, {logged} logged."
 
 
 def significance(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
@@ -111,28 +100,12 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
     if facts.folder.script_only:
         missing.add("package: a script alone has no logs or declared numbers")
         return
-    lacking = []
+    parts = {"submission.json": facts.json_file, "README.md": facts.readme_file, "a script": facts.codes}
+    lacking = [name for name, part in parts.items() if not part]
     where = Evidence(facts.folder.path, 0, ", ".join(f.path for f in facts.folder.files[:12]))
-    if facts.json_file is None:
-        lacking.append("submission.json")
-    if facts.readme_file is None:
-        lacking.append("README.md")
-    if not facts.codes:
-        lacking.append("a script")
     if lacking:
         yield RuleFinding("package", FAIL, f"The folder lacks {' and '.join(lacking)}. Add what is missing.", (where,))
-    if facts.json_error:
-        assert facts.json_file is not None
-        yield RuleFinding(
-            "package", FAIL, facts.json_error + ". Mend the file.", (Evidence(facts.json_file.path, 0, ""),)
-        )
-    elif facts.json_file is not None and facts.bpb is None and not facts.runs:
-        yield RuleFinding(
-            "package",
-            UNVERIFIABLE,
-            "submission.json gives no score: val_bpb is absent or not a number. Fill it in from the log.",
-            null_fields(facts, "bpb") or (Evidence(facts.json_file.path, 0, ""),),
-        )
+    yield from _declared_score(facts)
     if not any(log.final for log in facts.logs):
         held = "No log in the folder prints a score" if facts.logs else "There is no training log"
         yield RuleFinding(
@@ -141,6 +114,18 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
     elif not lacking and not facts.json_error and not idle:
         text = "README, submission.json, log and script are there."
         yield RuleFinding("package", PASS, text, (Evidence(facts.folder.path, 0, ""),))
+
+
+def _declared_score(facts: Facts) -> Iterator[RuleFinding]:
+    """A submission.json that cannot be read, or that gives no score."""
+    if facts.json_file is None:
+        return
+    where = (Evidence(facts.json_file.path, 0, ""),)
+    if facts.json_error:
+        yield RuleFinding("package", FAIL, facts.json_error + ". Mend the file.", where)
+    elif facts.bpb is None and not facts.runs:
+        text = "submission.json gives no score: val_bpb is absent or not a number. Fill it in from the log."
+        yield RuleFinding("package", UNVERIFIABLE, text, null_fields(facts, "bpb") or where)
 
 
 def _nothing_to_judge(facts: Facts) -> str:

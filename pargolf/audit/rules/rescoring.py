@@ -67,10 +67,9 @@ def _minimum(program: Program, call: ast.Call) -> Hit | None:
         return None
     kept = root_of(parent.targets[0])
     loops = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
-    if not any(kept in names_in(a) for a in call.args) or not loops or not is_reported(program, kept, function):
+    if not any(kept in names_in(a) for a in call.args) or not is_reported(program, kept, function):
         return None
-    trains = any(update in set(live_below(program, loop)) for loop in loops for update, _ in updates(program))
-    if not trains:
+    if not any(_trains(program, loop) for loop in loops):
         return None
     return Hit(
         "two_pass",
@@ -81,6 +80,12 @@ def _minimum(program: Program, call: ast.Call) -> Hit | None:
     )
 
 
+def _trains(program: Program, loop: ast.AST) -> bool:
+    """Whether a loop holds an update."""
+    nodes = set(live_below(program, loop))
+    return any(update in nodes for update, _ in updates(program))
+
+
 def _filled_first(program: Program) -> Iterator[Hit]:
     """Counts that one statement completes over validation tokens and a later one, in no common loop, scores with."""
     adds, reads = _closure(program, _adds_counts), _closure(program, _reads_counts)
@@ -89,30 +94,37 @@ def _filled_first(program: Program) -> Iterator[Hit]:
     for function in (program.module, *program.functions):
         if not function.live or any(_looped(program, site.call, site.caller) for site in function.calls):
             continue
-        held = _count_holders(program, function, adds)
-        if not held:
-            continue
-        for block in _open_blocks(program, function):
-            for i, later in enumerate(block):
-                read = _touched(program, later, function, reads, _reads_counts) & held
-                if not read or later not in program.live:
-                    continue
-                for earlier in block[:i]:
-                    if (
-                        earlier in program.live
-                        and isinstance(earlier, (*LOOPS, ast.Expr, ast.Assign, ast.If, ast.With))
-                        and _touched(program, earlier, function, adds, _adds_counts) & read
-                        and not _is_prefix(function, earlier, later)
-                    ):
-                        yield Hit(
-                            "two_pass",
-                            SUSPECT,
-                            later,
-                            f"`{function.name}` scores here with counts that line {earlier.lineno} has filled "
-                            "from the validation tokens (#846, #888, #1017 C4).",
-                            "Probe: count the scored contributions of each token, in order; each must be one.",
-                        )
-                        return
+        tables = _count_holders(program, function, adds)
+        pairs = (
+            p
+            for block in _open_blocks(program, function)
+            for p in _fill_and_use(program, function, block, tables, reads)
+        )
+        for earlier, later, read in pairs if tables else ():
+            if _touched(program, earlier, function, adds, _adds_counts) & read and not _is_prefix(
+                function, earlier, later
+            ):
+                yield Hit(
+                    "two_pass",
+                    SUSPECT,
+                    later,
+                    f"`{function.name}` scores here with counts that line {earlier.lineno} has filled "
+                    "from the validation tokens (#846, #888, #1017 C4).",
+                    "Probe: count the scored contributions of each token, in order; each must be one.",
+                )
+                return
+
+
+def _fill_and_use(
+    program: Program, function: Function, block: list[ast.stmt], tables: set[str], reads: set[Function]
+) -> Iterator[tuple[ast.stmt, ast.stmt, set[str]]]:
+    """Pairs of statements of a block: one that may fill tables, a later one that reads some, and those."""
+    for i, later in enumerate(block):
+        read = _touched(program, later, function, reads, _reads_counts) & tables
+        if read and later in program.live:
+            for earlier in block[:i]:
+                if earlier in program.live and isinstance(earlier, (*LOOPS, ast.Expr, ast.Assign, ast.If, ast.With)):
+                    yield earlier, later, read
 
 
 def _is_prefix(function: Function, earlier: ast.stmt, later: ast.stmt) -> bool:
@@ -224,18 +236,24 @@ def _touched(
         if isinstance(node, ast.Call):
             for callee in program.callees(node):
                 if callee in through:
-                    if isinstance(node.func, ast.Attribute):
-                        found.add(root_of(node.func.value))
-                    for argument in (*node.args, *(k.value for k in node.keywords)):
-                        found |= {argument.id} if isinstance(argument, ast.Name) else set()
-                    if callee.parent is function and function is not program.module:
-                        found |= names_in(callee.node)
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and any(c in through and c.owner is None for c in program.callees(node.value))
-        ):
+                    found |= _handed(program, node, callee, function)
+        elif isinstance(node, ast.Assign) and _returns_tables(program, node.value, through):
             found |= {n for t in node.targets for n in names_in(t)}
+    return found
+
+
+def _returns_tables(program: Program, value: ast.expr, through: set[Function]) -> bool:
+    """Whether a value is what one of the functions, no method, gives back."""
+    calls = program.callees(value) if isinstance(value, ast.Call) else []
+    return any(c in through and c.owner is None for c in calls)
+
+
+def _handed(program: Program, call: ast.Call, callee: Function, function: Function) -> set[str]:
+    """Names that a call hands to a function: its object, its plain arguments, and what a closure sees."""
+    found = {root_of(call.func.value)} if isinstance(call.func, ast.Attribute) else set()
+    found |= {a.id for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Name)}
+    if callee.parent is function and function is not program.module:
+        found |= names_in(callee.node)
     return found
 
 
@@ -291,26 +309,31 @@ def _learned(program: Program, function: Function) -> set[str]:
     feeds: dict[str, set[str]] = {}
     held: set[str] = set()
     for node in program.own_nodes(function):
-        if isinstance(node, ast.Assign):
-            built = isinstance(node.value, ast.Call) and dotted(node.value.func) in program.classes
-            built = built or library_module(node.value)
-            for target in node.targets:
-                for name in names_in(target):
-                    feeds.setdefault(name, set()).update(set() if built else _followed(program, node.value))
-        elif isinstance(node, (ast.For, ast.AsyncFor)):
-            for name in names_in(node.target):
-                feeds.setdefault(name, set()).update(_followed(program, node.iter))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in ("append", "extend") and isinstance(node.func.value, ast.Name):
-                feeds.setdefault(node.func.value.id, set()).update(*(_followed(program, a) for a in node.args))
-            elif node.func.attr == "step" and isinstance(node.func.value, ast.Name):
-                held.add(node.func.value.id)
+        for name, sources in _fed(program, node):
+            feeds.setdefault(name, set()).update(sources)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step":
+            held |= {node.func.value.id} if isinstance(node.func.value, ast.Name) else set()
     waiting = list(held)
     while waiting:
         for name in feeds.get(waiting.pop(), set()) - held:
             held.add(name)
             waiting.append(name)
     return held
+
+
+def _fed(program: Program, node: ast.AST) -> Iterator[tuple[str, set[str]]]:
+    """Names that a node gives something, and the names that it comes from."""
+    if isinstance(node, ast.Assign):
+        built = isinstance(node.value, ast.Call) and dotted(node.value.func) in program.classes
+        sources = set() if built or library_module(node.value) else _followed(program, node.value)
+        yield from ((name, sources) for target in node.targets for name in names_in(target))
+    elif isinstance(node, (ast.For, ast.AsyncFor)):
+        yield from ((name, _followed(program, node.iter)) for name in names_in(node.target))
+    elif isinstance(node, ast.Call):
+        method = node.func
+        if isinstance(method, ast.Attribute) and method.attr in ("append", "extend"):
+            sources = {name for a in node.args for name in _followed(program, a)}
+            yield from [(method.value.id, sources)] if isinstance(method.value, ast.Name) else []
 
 
 def _followed(program: Program, value: ast.expr) -> set[str]:

@@ -30,6 +30,7 @@ from pargolf.audit.rules.rescoring import graded_again
 from pargolf.audit.rules.rule import FLIP, Hit, Missing, Surroundings, quoted
 from pargolf.audit.rules.validation_data import until_told
 
+_LAST_ROUND = "that an earlier round of the same loop has trained on: only the last round's score counts"
 _OPTIMIZERS = ("AdamW", "Adam", "SGD", "LBFGS", "RMSprop", "Muon", "NAdam", "Adagrad")
 
 
@@ -117,31 +118,42 @@ def _brings_validation(program: Program, call: ast.Call, function: Function) -> 
 
 def _scored_in(program: Program, node: ast.AST, function: Function) -> str | None:
     """'' when scored before, a reason when scored wrongly, None when this function does not score it at all."""
+    chain = _chain(program, node, function)
+    repeats = [x for x in chain[1:] if isinstance(x, LOOPS) and _repeats(program, x, function)]
+    outermost = max((i for i, x in enumerate(chain) if isinstance(x, LOOPS)), default=0)
+    called_in_loop = _called_in_loop(program, function)
+    for i in range(1, len(chain)):
+        above, below = chain[i], chain[i - 1]
+        inside = i <= outermost or called_in_loop
+        if not inside or (above is function.node and not called_in_loop and function is program.module):
+            continue
+        statement = next((s for s in _before(above, below) if _reports_score(program, s, function)), None)
+        if statement is not None:
+            around = set(program.ancestors(statement))
+            return _LAST_ROUND if around.intersection(repeats) else ""
+    return None
+
+
+def _chain(program: Program, node: ast.AST, function: Function) -> list[ast.AST]:
+    """A node and what encloses it, up to its function."""
     chain = [node]
     for above in program.ancestors(node):
         chain.append(above)
         if above is function.node:
             break
-    repeats: list[ast.AST] = [x for x in chain[1:] if isinstance(x, LOOPS) and _repeats(program, x, function)]
-    loops = [i for i, x in enumerate(chain) if isinstance(x, LOOPS)]
-    called_in_loop = any(
-        isinstance(a, LOOPS) for s in function.calls for a in program.ancestors(s.call) if a in program.live
+    return chain
+
+
+def _called_in_loop(program: Program, function: Function) -> bool:
+    """Whether a live loop holds a call of the function."""
+    return any(isinstance(a, LOOPS) and a in program.live for s in function.calls for a in program.ancestors(s.call))
+
+
+def _reports_score(program: Program, statement: ast.stmt, function: Function) -> bool:
+    """Whether a live statement adds a loss of validation tokens to what the function reports."""
+    return statement in program.live and any(
+        is_reported(program, name, function) for name in _gathered(program, statement, function)
     )
-    for i in range(1, len(chain)):
-        above, below = chain[i], chain[i - 1]
-        inside = any(j >= i for j in loops) or called_in_loop
-        if not inside or (above is function.node and not called_in_loop and function is program.module):
-            continue
-        for statement in _before(above, below):
-            if statement not in program.live:
-                continue
-            if not any(is_reported(program, name, function) for name in _gathered(program, statement, function)):
-                continue
-            wrong = next((r for r in repeats if any(a is r for a in program.ancestors(statement))), None)
-            if wrong is not None:
-                return "that an earlier round of the same loop has trained on: only the last round's score counts"
-            return ""
-    return None
 
 
 def _before(above: ast.AST, below: ast.AST) -> list[ast.stmt]:
@@ -205,31 +217,32 @@ def _repeats(program: Program, loop: ast.AST, function: Function) -> bool:
             return False
     if any("VAL" in program.of(a, function) for a in loop.iter.args):
         return False
-    names = names_in(loop.target)
     nodes = list(live_below(program, loop))
+    names = _follow(names_in(loop.target), nodes)
+    return not any(_chooses(program, node, loop.iter, names, function) for node in nodes)
+
+
+def _follow(names: set[str], nodes: list[ast.AST]) -> set[str]:
+    """Names, and those that get their values from them, through four assignments at most."""
     for _ in range(4):
         for node in nodes:
-            if (
-                isinstance(node, (ast.Assign, ast.AugAssign))
-                and node.value is not None
-                and names_in(node.value) & names
-            ):
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    names |= names_in(target)
+            if isinstance(node, (ast.Assign, ast.AugAssign)):
+                if node.value is not None and names_in(node.value) & names:
+                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                        names |= names_in(target)
             elif isinstance(node, (ast.For, ast.comprehension)) and names_in(node.iter) & names:
                 names |= names_in(node.target)
-    for node in nodes:
-        if (
-            isinstance(node, ast.Subscript)
-            and names_in(node.slice) & names
-            and "VAL" in program.of(node.value, function)
-        ):
-            return False
-        if isinstance(node, ast.Call) and node is not loop.iter and not isinstance(node.func, ast.Attribute):
-            held = [*node.args, *(k.value for k in node.keywords)]
-            if any(names_in(a) & names for a in held) and any("VAL" in program.of(a, function) for a in held):
-                return False
-    return True
+    return names
+
+
+def _chooses(program: Program, node: ast.AST, head: ast.Call, names: set[str], function: Function) -> bool:
+    """Whether a node picks validation tokens by one of the names: as an index, or as arguments of one call."""
+    if isinstance(node, ast.Subscript):
+        return bool(names_in(node.slice) & names) and "VAL" in program.of(node.value, function)
+    if isinstance(node, ast.Call) and node is not head and not isinstance(node.func, ast.Attribute):
+        held = [*node.args, *(k.value for k in node.keywords)]
+        return any(names_in(a) & names for a in held) and any("VAL" in program.of(a, function) for a in held)
+    return False
 
 
 def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
@@ -238,39 +251,46 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
     if not outer:
         return False
     loop = outer[-1]
-    made = {}
-    for node in live_below(program, loop):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
-            made[node.targets[0].id] = node.value
-    stepped = {
-        root_of(n.func.value)
-        for n in live_below(program, loop)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "step"
-    }
-    if not stepped or not all(name in made for name in stepped):
+    made, stepped = _made_and_stepped(program, loop)
+    if not stepped or not stepped <= made.keys():
         return False
-    parts = {n for name in stepped for n in names_in(made[name]) if n in made}
+    parts = made.keys() & {n for name in stepped for n in names_in(made[name])}
+    if not parts or any(True for s in getattr(loop, "body", []) for _ in _gathered(program, s, function)):
+        return False
     end = getattr(loop, "end_lineno", 0) or 0
-    used_after = any(isinstance(n, ast.Name) and n.id in parts and n.lineno > end for n in program.own_nodes(function))
-    scores = any(True for s in getattr(loop, "body", []) for _ in _gathered(program, s, function))
-    return bool(parts) and not used_after and not scores
+    names = (n for n in program.own_nodes(function) if isinstance(n, ast.Name))
+    return not any(n.id in parts and n.lineno > end for n in names)
+
+
+def _made_and_stepped(program: Program, loop: ast.AST) -> tuple[dict[str, ast.Call], set[str]]:
+    """Names that a loop gives the result of a call, and names whose `step` it calls."""
+    made: dict[str, ast.Call] = {}
+    stepped: set[str] = set()
+    for node in live_below(program, loop):
+        if isinstance(node, ast.Assign):
+            if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
+                made[node.targets[0].id] = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step":
+            stepped.add(root_of(node.func.value))
+    return made, stepped
 
 
 def _context_only(program: Program, update: ast.AST, loss: ast.expr, function: Function) -> bool:
     """Whether a loss is of `x[:, :s]` and `y[:, :s]`, and the same function scores from `s` on."""
     bound = last_binding(program, loss.id, update, function) if isinstance(loss, ast.Name) else [(loss, update)]
-    sources = [value for value, _ in bound or ()]
-    bounds: set[str] = set()
-    for source in sources:
-        for argument in source.args if isinstance(source, ast.Call) else ():
-            cut = _cut(argument)
-            if cut is None or cut.lower is not None or not isinstance(cut.upper, ast.Name):
-                return False
-            bounds.add(cut.upper.id)
-    if len(bounds) != 1:
+    arguments = [a for value, _ in bound or () if isinstance(value, ast.Call) for a in value.args]
+    ends = {_end(argument) for argument in arguments}
+    if len(ends) != 1 or "" in ends:
         return False
     cuts = (_cut(n) for n in program.own_nodes(function) if n in program.live)
-    return any(cut is not None and isinstance(cut.lower, ast.Name) and cut.lower.id in bounds for cut in cuts)
+    return any(cut is not None and isinstance(cut.lower, ast.Name) and cut.lower.id in ends for cut in cuts)
+
+
+def _end(node: ast.AST) -> str:
+    """The name `s` of `x[:, :s]`; empty for anything else."""
+    cut = _cut(node)
+    ends_at_name = cut is not None and cut.lower is None and isinstance(cut.upper, ast.Name)
+    return cut.upper.id if ends_at_name and cut is not None and isinstance(cut.upper, ast.Name) else ""
 
 
 def _cut(node: ast.AST) -> ast.Slice | None:
@@ -288,16 +308,23 @@ def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
     """
     fresh = _fresh_tensors(program, function)
     if fresh:
-        for node in program.own_nodes(function):
-            if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in _OPTIMIZERS:
-                names = {n for a in node.args[:1] for n in names_in(a)}
-                held = [e for name in names for e in function.assigned.get(name, ()) if e is not None]
-                if (names | {n for e in held for n in names_in(e)}) & fresh:
-                    return True
+        if _optimized(program, function) & fresh:
+            return True
         if isinstance(call, ast.Call) and len(call.args) > 1 and names_in(call.args[1]) & fresh:
             return True
     above = function.parent
     return above is not None and above is not program.module and _own_tensors(program, call, above)
+
+
+def _optimized(program: Program, function: Function) -> set[str]:
+    """Names that a function's optimizers are made with, and those that these get their values from."""
+    found: set[str] = set()
+    for node in program.own_nodes(function):
+        if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in _OPTIMIZERS:
+            names = {n for a in node.args[:1] for n in names_in(a)}
+            sources = [e for name in names for e in function.assigned.get(name, ()) if e is not None]
+            found |= names | {n for e in sources for n in names_in(e)}
+    return found
 
 
 def _fresh_tensors(program: Program, function: Function) -> set[str]:

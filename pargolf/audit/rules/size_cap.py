@@ -19,19 +19,23 @@ _ALONE = "declared for the model alone"
 def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Code bytes plus compressed model: declared, in the README's table, logged, recomputed with the code at hand."""
     sizes = _declared_sizes(facts)
-    logged = [(log, seen) for log in facts.own_logs if (seen := log.total_bytes) is not None]
     declared_over = [s for s in sizes if s[0] > CAP]
+    logged = _logged(facts.own_logs)
+    over = [(log, seen) for log, seen in logged if seen.value > CAP]
     if declared_over:
         yield _over(facts, declared_over)
-        return
-    over = [(log, seen) for log, seen in logged if seen.value > CAP]
-    if over:
+    elif over:
         yield _logged_over(facts, over, logged)
-        return
-    stray = [s for log in facts.logs if log not in facts.own_logs and (s := log.total_bytes) and s.value > CAP]
-    if stray and (sizes or logged):
-        yield _others_over(stray)
-    yield from _under(facts, sizes, logged)
+    else:
+        stray = [seen for log, seen in _logged(facts.logs) if log not in facts.own_logs and seen.value > CAP]
+        if stray and (sizes or logged):
+            yield _others_over(stray)
+        yield _under(facts, sizes, logged)
+
+
+def _logged(logs: list[Log]) -> list[tuple[Log, Seen]]:
+    """Logs that give the bytes of the whole artifact, with them."""
+    return [(log, seen) for log in logs if (seen := log.total_bytes) is not None]
 
 
 def _declared_sizes(facts: Facts) -> list[tuple[float, Line, str]]:
@@ -48,19 +52,17 @@ def _logged_over(facts: Facts, over: list[tuple[Log, Seen]], logged: list[tuple[
     """Logs over the cap: recomputed with the committed script, and told from logs of other runs."""
     code = facts.main.size if facts.main is not None else 0
     again = [log.model.value + code for log, _ in over if log.model is not None and code]
+    lines = quoted(seen.line for _, seen in over[:3])
     if len(again) == len(over) and max(again) <= CAP:
-        return RuleFinding(
-            "size_cap",
-            PASS,
-            f"The log prints {max(s.value for _, s in over):,.0f} bytes with the script it ran; with the committed "
-            f"script the artifact is {max(again):,.0f} bytes, under the cap.",
-            quoted(s.line for _, s in over[:3]),
-            {"cap": CAP, "recomputed": max(again)},
+        text = (
+            f"The log prints {max(seen.value for _, seen in over):,.0f} bytes with the script it ran; with the "
+            f"committed script the artifact is {max(again):,.0f} bytes, under the cap."
         )
+        return RuleFinding("size_cap", PASS, text, lines, {"cap": CAP, "recomputed": max(again)})
     under = [(log, seen) for log, seen in logged if seen.value <= CAP]
     if under and _are_others(facts, [log for log, _ in over], under):
         return _others_over([seen for _, seen in over])
-    return _over(facts, [(s.value, s.line, "logged") for _, s in over])
+    return _over(facts, [(seen.value, seen.line, "logged") for _, seen in over])
 
 
 def _are_others(facts: Facts, over: list[Log], under: list[tuple[Log, Seen]]) -> bool:
@@ -91,31 +93,30 @@ def _others_over(seen: list[Seen]) -> RuleFinding:
     )
 
 
-def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tuple[Log, Seen]]) -> Iterator[RuleFinding]:
+def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tuple[Log, Seen]]) -> RuleFinding:
     """No size is over the cap: whether there is one at all, and a log that bears it out."""
-    code = facts.main.size if facts.main is not None else 0
     totals = [s for s in sizes if s[2] != _ALONE]
-    if not totals and not logged and facts.models and code:
-        totals = [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models]
     if not totals and not logged:
-        yield RuleFinding(
-            "size_cap",
-            UNVERIFIABLE,
-            "No size of the artifact is declared and no log prints one. Add bytes_total and the training log.",
-            null_fields(facts, r"bytes|size"),
-        )
-        return
+        totals = _model_and_code(facts)
+    if not totals and not logged:
+        text = "No size of the artifact is declared and no log prints one. Add bytes_total and the training log."
+        return RuleFinding("size_cap", UNVERIFIABLE, text, null_fields(facts, r"bytes|size"))
     largest = max([s[0] for s in totals] + [s.value for _, s in logged])
     numbers = {"cap": CAP, "bytes": largest}
     if largest > CAP:
-        yield _over(facts, [s for s in totals if s[0] > CAP])
-    elif not facts.logs:
+        return _over(facts, [s for s in totals if s[0] > CAP])
+    if not facts.logs:
         text = f"{largest:,.0f} bytes are declared and no log bears them out. Add the log."
-        yield RuleFinding("size_cap", UNVERIFIABLE, text, quoted(line for _, line, _ in totals[:3]), numbers)
-    else:
-        shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
-        lines = quoted([shown, *(s.line for _, s in logged[:3])])
-        yield RuleFinding("size_cap", PASS, f"{largest:,.0f} bytes of {CAP:,}.", lines, numbers)
+        return RuleFinding("size_cap", UNVERIFIABLE, text, quoted(line for _, line, _ in totals[:3]), numbers)
+    shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
+    lines = quoted([shown, *(s.line for _, s in logged[:3])])
+    return RuleFinding("size_cap", PASS, f"{largest:,.0f} bytes of {CAP:,}.", lines, numbers)
+
+
+def _model_and_code(facts: Facts) -> list[tuple[float, Line, str]]:
+    """Declared bytes of the model with those of the main script, where there is one."""
+    code = facts.main.size if facts.main is not None else 0
+    return [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models if code]
 
 
 def _over(facts: Facts, over: list[tuple[float, Line, str]]) -> RuleFinding:

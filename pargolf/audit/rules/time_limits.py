@@ -36,21 +36,25 @@ def train_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterato
     if not seen:
         text = "No log and no field says how long training took. Add the log with its train_time lines."
         yield RuleFinding("train_time", UNVERIFIABLE, text)
-        return
-    longest = seen[0][0]
-    ranks = {log.world_size for log in facts.own_logs if log.world_size}
-    numbers = {"limit": 600, "seconds": longest}
-    if longest > SECONDS:
+    elif seen[0][0] > SECONDS:
         yield _too_long(facts, [s for s in seen if s[0] > SECONDS])
-    elif not facts.logs:
-        text = f"{longest:g} s are declared and no log bears them out. Add the log."
-        yield RuleFinding("train_time", UNVERIFIABLE, text, quoted(line for _, line in seen[:2]), numbers)
-    elif ranks and max(ranks) != 8:
-        text = f"{longest:g} s, but on {max(ranks)} process(es): the track's 600 s are those of 8xH100."
-        lines = quoted(line for _, line in seen[:3])
-        yield RuleFinding("train_time", HOLD, text, lines, {**numbers, "world_size": max(ranks)})
     else:
-        yield RuleFinding("train_time", PASS, f"{longest:g} s of 600.", quoted(line for _, line in seen[:3]), numbers)
+        yield _in_time(facts, seen)
+
+
+def _in_time(facts: Facts, seen: list[tuple[float, Line]]) -> RuleFinding:
+    """Seconds within the limit: whether a log bears them out, and whether they are those of the track's machine."""
+    longest = seen[0][0]
+    ranks = max((log.world_size for log in facts.own_logs if log.world_size), default=8)
+    numbers: dict[str, float] = {"limit": 600, "seconds": longest}
+    if not facts.logs:
+        text = f"{longest:g} s are declared and no log bears them out. Add the log."
+        return RuleFinding("train_time", UNVERIFIABLE, text, quoted(line for _, line in seen[:2]), numbers)
+    lines = quoted(line for _, line in seen[:3])
+    if ranks != 8:
+        text = f"{longest:g} s, but on {ranks} process(es): the track's 600 s are those of 8xH100."
+        return RuleFinding("train_time", HOLD, text, lines, {**numbers, "world_size": ranks})
+    return RuleFinding("train_time", PASS, f"{longest:g} s of 600.", lines, numbers)
 
 
 def _on_the_tracks_machine(facts: Facts) -> list[Log]:
@@ -97,11 +101,7 @@ def eval_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator
     seen = [(x.seconds or 0.0, x.line, True) for x in facts.eval_times]
     for log in facts.own_logs:
         if log.world_size in (8, None):
-            sure = log.world_size == 8
-            same = [x for x in log.scores if log.final and abs(x.bpb - log.final.bpb) < 1e-4 and x.seconds]
-            seen += [(x.seconds or 0.0, x.line, sure) for x in same]
-            if log.total_eval is not None:
-                seen.append((log.total_eval.value, log.total_eval.line, sure))
+            seen += [(s.value, s.line, log.world_size == 8) for s in _scoring_times(log)]
     if not seen:
         missing.add("eval_time: nothing says how long scoring took")
         return
@@ -118,65 +118,58 @@ def eval_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator
         yield RuleFinding("eval_time", PASS, f"{worst:g} s of 600.", lines, numbers)
 
 
+def _scoring_times(log: Log) -> Iterator[Seen]:
+    """Seconds of the scorings that give the final score, and of all scoring together."""
+    for score in log.scores:
+        if log.final and score.seconds and abs(score.bpb - log.final.bpb) < 1e-4:
+            yield Seen(score.seconds, score.line)
+    if log.total_eval is not None:
+        yield log.total_eval
+
+
 def calibration_budget(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Calibration on training data that begins after the training clock stopped counts as training."""
     if not facts.record_track:
         return
-    late = [log for log in facts.own_logs if log.late_calibration and log.stop and log.stop.value >= 590]
-    late = [log for log in late if "self_generated_calibration" not in log.settings]
-    if not late:
-        if any(log.stop for log in facts.own_logs):
-            yield RuleFinding("calibration_budget", PASS, "No calibration begins after the training clock stopped.")
-        return
-    log = max(
-        late,
-        key=lambda x: (x.stop.value if x.stop else 0) + (x.calibration_seconds.value if x.calibration_seconds else 0),
-    )
-    assert log.stop is not None and log.late_calibration is not None
-    lines = quoted(
-        [log.stop.line, log.late_calibration, *([log.calibration_seconds.line] if log.calibration_seconds else [])]
-    )
-    if log.calibration_seconds is None:
-        if log.stop.value < 599.5:
+    stopped = [(log, log.stop, log.late_calibration) for log in facts.own_logs if log.stop is not None]
+    late = [
+        (log, stop, begins)
+        for log, stop, begins in stopped
+        if begins is not None and stop.value >= 590 and "self_generated_calibration" not in log.settings
+    ]
+    if late:
+        finding = _late(*max(late, key=lambda held: held[1].value + _seconds_of(held[0])))
+        if finding is not None:
+            yield finding
+        else:
             missing.add("calibration_budget: the log does not say how long the calibration took")
-            return
-        yield RuleFinding(
-            "calibration_budget",
-            SUSPECT,
-            f"Calibration begins after training stopped at {log.stop.value:g} s; how long it took is not logged. "
-            "Probe: wrap the data loader and fail on any training shard opened after the clock stopped.",
-            lines,
-            {"train_seconds": log.stop.value},
-        )
-        return
-    total = log.stop.value + log.calibration_seconds.value
-    numbers = {
-        "limit": 600,
-        "train_seconds": log.stop.value,
-        "calibration_seconds": log.calibration_seconds.value,
-        "sum": round(total, 3),
-    }
+    elif stopped:
+        yield RuleFinding("calibration_budget", PASS, "No calibration begins after the training clock stopped.")
+
+
+def _seconds_of(log: Log) -> float:
+    return log.calibration_seconds.value if log.calibration_seconds else 0.0
+
+
+def _late(log: Log, stop: Seen, begins: Line) -> RuleFinding | None:
+    """What a calibration after the clock stopped adds to the training time; None where it is not said and may fit."""
+    probe = "Probe: wrap the data loader and fail on any training shard opened after the clock stopped."
+    took = log.calibration_seconds
+    lines = quoted([stop.line, begins, *([took.line] if took else [])])
+    if took is None:
+        text = f"Calibration begins after training stopped at {stop.value:g} s; how long it took is not logged. {probe}"
+        silent = RuleFinding("calibration_budget", SUSPECT, text, lines, {"train_seconds": stop.value})
+        return silent if stop.value >= 599.5 else None
+    total = stop.value + took.value
+    numbers = {"limit": 600, "train_seconds": stop.value, "calibration_seconds": took.value, "sum": round(total, 3)}
+    text = f"Training and calibration together took {total:.1f} s"
     if total <= SECONDS:
-        yield RuleFinding(
-            "calibration_budget", PASS, f"Training and calibration together took {total:.1f} s.", lines, numbers
-        )
-    elif total <= 600 + CALIBRATION_SLACK:
-        yield RuleFinding(
-            "calibration_budget",
-            HOLD,
-            f"Training and calibration together took {total:.1f} s: {total - 600:.1f} s over, like many merged ones.",
-            lines,
-            numbers,
-        )
-    else:
-        yield RuleFinding(
-            "calibration_budget",
-            SUSPECT,
-            f"Training and calibration together took {total:.1f} s: {total - 600:.1f} s over the budget. Probe: wrap "
-            "the data loader and fail on any training shard opened after the clock stopped.",
-            lines,
-            numbers,
-        )
+        return RuleFinding("calibration_budget", PASS, f"{text}.", lines, numbers)
+    if total <= 600 + CALIBRATION_SLACK:
+        text += f": {total - 600:.1f} s over, like many merged ones."
+        return RuleFinding("calibration_budget", HOLD, text, lines, numbers)
+    text += f": {total - 600:.1f} s over the budget. {probe}"
+    return RuleFinding("calibration_budget", SUSPECT, text, lines, numbers)
 
 
 def told_training_seconds(text: str) -> float | None:

@@ -151,13 +151,21 @@ def _is_settings(value: Any) -> bool:
 def _find_model(module: types.ModuleType, tree: ast.Module) -> Construction:
     """The call that builds the model: of the class with the most parts, outside other modules, with its arguments."""
     classes = {name: value for name, value in vars(module).items() if _is_module(value)}
-    inside = {
-        n
-        for c in ast.walk(tree)
-        if isinstance(c, ast.ClassDef) and c.name in classes
-        for n in ast.walk(c)
-        if isinstance(n, ast.Call)
-    }
+    why = "no call builds a module of the script outside its own classes"
+    for node, place in _constructions(tree, classes):
+        assert isinstance(node.func, ast.Name)
+        try:
+            args, kwargs = _arguments(node, _Names(module, place, node.lineno))
+            return Construction(classes[node.func.id], args, kwargs)
+        except Exception as error:
+            why = f"the arguments of {node.func.id}(...) on line {node.lineno} cannot be evaluated: {error}"
+    raise LookupError(why)
+
+
+def _constructions(tree: ast.Module, classes: dict[str, type]) -> list[tuple[ast.Call, ast.AST]]:
+    """Calls of the script's modules outside their own bodies, each with its function; language models first."""
+    bodies = (c for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and c.name in classes)
+    inside = {n for body in bodies for n in ast.walk(body) if isinstance(n, ast.Call)}
     found: list[tuple[bool, int, ast.Call, ast.AST]] = []
     for function in (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Module))):
         for node in ast.walk(function):
@@ -166,21 +174,19 @@ def _find_model(module: types.ModuleType, tree: ast.Module) -> Construction:
             if node.func.id in classes:
                 language = {"forward_logits", "tok_emb", "lm_head"} & _words(classes[node.func.id])
                 found.append((not language, node.lineno, node, function))
-    why = "no call builds a module of the script outside its own classes"
     # The innermost function comes last in the walk, so that its names are seen first.
-    for _, _, node, place in sorted(found, key=lambda f: (f[0], f[1], isinstance(f[3], ast.Module))):
-        assert isinstance(node.func, ast.Name)
-        names = _Names(module, place, node.lineno)
-        try:
-            args = [names.value(a) for a in node.args if not isinstance(a, ast.Starred)]
-            kwargs: dict[str, Any] = {}
-            for keyword in node.keywords:
-                value = names.value(keyword.value)
-                kwargs.update({keyword.arg: value} if keyword.arg else value)
-            return Construction(classes[node.func.id], args, kwargs)
-        except Exception as error:
-            why = f"the arguments of {node.func.id}(...) on line {node.lineno} cannot be evaluated: {error}"
-    raise LookupError(why)
+    found.sort(key=lambda f: (f[0], f[1], isinstance(f[3], ast.Module)))
+    return [(node, place) for _, _, node, place in found]
+
+
+def _arguments(call: ast.Call, names: "_Names") -> tuple[list[Any], dict[str, Any]]:
+    """A call's arguments, evaluated. Raises whatever evaluating them does."""
+    args = [names.value(a) for a in call.args if not isinstance(a, ast.Starred)]
+    kwargs: dict[str, Any] = {}
+    for keyword in call.keywords:
+        value = names.value(keyword.value)
+        kwargs.update({keyword.arg: value} if keyword.arg else value)
+    return args, kwargs
 
 
 def _words(made: type) -> set[str]:
@@ -319,6 +325,28 @@ def _probe(call: Construction, result: dict[str, Any]) -> None:
     raise RuntimeError(f"its model does not run on the CPU: {type(why).__name__}: {str(why)[:200]}")
 
 
+@contextlib.contextmanager
+def _watched(y: Tensor, seen: list[Tensor]) -> Iterator[None]:
+    """Collect the logits (T, vocab) that `cross_entropy` is given beside the targets `y`."""
+    real = functional.cross_entropy
+
+    def watch(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        functional.cross_entropy = real  # what it calls by its own name is no second loss
+        try:
+            if input.dim() >= 2 and target.numel() == y.numel() and torch.equal(target.reshape(-1), y.reshape(-1)):
+                wide = input if input.shape[-1] * y.numel() == input.numel() else input.transpose(1, -1)
+                seen.append(wide.reshape(y.numel(), -1))
+            return real(input, target, *args, **kwargs)
+        finally:
+            functional.cross_entropy = watch
+
+    functional.cross_entropy = watch
+    try:
+        yield
+    finally:
+        functional.cross_entropy = real
+
+
 class _ScriptGrader:
     """A foreign model as a grader: the losses of the logits and targets that its own forward compares."""
 
@@ -340,45 +368,30 @@ class _ScriptGrader:
         ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
         x, y = ids[None, :-1], ids[None, 1:]
         seen: list[Tensor] = []
-        real = functional.cross_entropy
-
-        def watch(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            functional.cross_entropy = real  # what it calls by its own name is no second loss
-            try:
-                if input.dim() >= 2 and target.numel() == y.numel() and torch.equal(target.reshape(-1), y.reshape(-1)):
-                    wide = input if input.shape[-1] * y.numel() == input.numel() else input.transpose(1, -1)
-                    seen.append(wide.reshape(y.numel(), -1))
-                return real(input, target, *args, **kwargs)
-            finally:
-                functional.cross_entropy = watch
-
-        functional.cross_entropy = watch
-        try:
-            with torch.no_grad():
-                logits = getattr(self.model, "forward_logits", None)
-                try:
-                    out = self.model(x, y) if self.pair else self.model(x)
-                except Exception:  # a fused loss for GPUs; the path that scores may still be plain
-                    if not callable(logits):
-                        raise
-                    seen.clear()
-                    out = None
-                if not seen and callable(logits):
-                    out = logits(x)
-        finally:
-            functional.cross_entropy = real
+        with _watched(y, seen), torch.no_grad():
+            out = self._forward(x, y, seen)
         if seen:
             if isinstance(out, Tensor) and out.numel() == 1 and len(seen) == 1:
-                nats = real(seen[0].float(), y[0])
-                self.mean = bool(
-                    self.mean is not False and abs(float(nats) - float(out)) < 1e-3 * max(1.0, float(nats))
-                )
+                nats = float(functional.cross_entropy(seen[0].float(), y[0]))
+                self.mean = self.mean is not False and abs(nats - float(out)) < 1e-3 * max(1.0, nats)
             return seen[0].float()
         held = [o for o in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(o, Tensor)]
         wide = [o for o in held if o.dim() >= 2 and o.numel() >= 2 * len(x[0]) and o.shape[-2] == len(x[0])]
         if not wide:
             raise LookupError("its forward shows no logits")
         return wide[0].reshape(len(x[0]), -1).float()
+
+    def _forward(self, x: Tensor, y: Tensor, seen: list[Tensor]) -> Any:
+        """What the model gives back; where that shows no logits and it has `forward_logits`, what those are."""
+        logits = getattr(self.model, "forward_logits", None)
+        try:
+            out = self.model(x, y) if self.pair else self.model(x)
+        except Exception:  # a fused loss for GPUs; the path that scores may still be plain
+            if not callable(logits):
+                raise
+            seen.clear()
+            out = None
+        return logits(x) if not seen and callable(logits) else out
 
     def __call__(self, tokens: IntArray) -> Grades:
         """One grade in nats for each position."""
