@@ -1,15 +1,25 @@
-"""Files that are never half written: write beside, fsync, rename.
+"""Files that are never half written: write beside, fsync, rename; and files of others, read without waiting for ever.
 
-A full disk or a kill leaves the previous file whole. Every file the package writes goes through here.
+A full disk or a kill leaves the previous file whole. Every file the package writes goes through here. What somebody
+names to be read goes through `reading`: a pipe or a device never ends, and a Git LFS pointer or a page of HTML is so
+often saved in a file's place that it is named.
 """
 
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from pargolf.core.errors import UserError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_HTML = re.compile(rb"\s*(<!--.{0,400}?-->\s*)?<(!doctype\s+html|html|head)\b", re.IGNORECASE | re.DOTALL)
+_HEAD = 1024
 
 
 @contextmanager
@@ -42,6 +52,51 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def reading(*paths: str | Path) -> Iterator[None]:
+    """The block reads these files. A path that is missing is the block's own to report.
+
+    Raises `UserError` before anything is read of a pipe, a device, a folder or a Git LFS pointer; and in the place of
+    an error of the block, where a file is a page of HTML.
+    """
+    for path in map(Path, paths):
+        kind = _kind_of(path)
+        if kind:
+            raise UserError(f"{path} is {kind}.")
+    try:
+        yield
+    except UserError as error:
+        for path in map(Path, paths):
+            if _HTML.match(_head(path)):
+                raise UserError(
+                    f"{path} is a page of HTML, not the file it is named after. Download the raw file instead."
+                ) from error
+        raise
+
+
+def _kind_of(path: Path) -> str:
+    """What there is in the place of a file, and what to do; empty for a file, and for nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISDIR(mode):
+        return "a folder. Name the file in it"
+    if not stat.S_ISREG(mode):
+        return "a pipe or a device, and only files are read. Save it to a file first"
+    if _head(path).startswith(_POINTER):
+        return "a Git LFS pointer, not the file it points to. Fetch the file with `git lfs pull`"
+    return ""
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except (OSError, ValueError):
+        return b""
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from pargolf.core.errors import UserError
+from pargolf.core.files import reading
 
 SPLITS = ("train", "val")
 
@@ -77,7 +78,7 @@ def rows_to_text(rows: Iterable[Row]) -> str:
 def read_rows(path: str | Path) -> list[Row]:
     """Read what `rows_to_text` wrote. Raises `UserError` on a line of another shape."""
     rows = []
-    with Path(path).open(encoding="utf-8") as file:
+    with reading(path), Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
                 row = Row(**json.loads(line))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
+from pargolf.core.files import reading
 from pargolf.data.content import refuse_repeats, sampled_sha256, shard_hashes, shard_kind
 from pargolf.data.documents import Row, read_rows
 from pargolf.data.huggingface import HuggingFaceTokenizer
@@ -63,15 +64,18 @@ class DataFolder:
     @cached_property
     def train(self) -> Shards:
         """The training split, on disk. Raises `UserError` for shards that are not one whole set."""
-        refuse_strays(split_paths(self.path, "train"), "train")
-        return open_split(self.path, "train", vocab=self.vocab)
+        paths = split_paths(self.path, "train")
+        with reading(*paths):
+            refuse_strays(paths, "train")
+            return open_split(self.path, "train", vocab=self.vocab)
 
     @cached_property
     def val(self) -> Shards:
         """The validation split, read once where it fits in memory, so that what is proved is what is scored."""
         paths = split_paths(self.path, "val")
-        refuse_strays(paths, "val")
-        return open_split(self.path, "val", vocab=self.vocab, kind=shard_kind(paths))
+        with reading(*paths):
+            refuse_strays(paths, "val")
+            return open_split(self.path, "val", vocab=self.vocab, kind=shard_kind(paths))
 
     @cached_property
     def val_bytes(self) -> Sidecar | ByteCounts:
@@ -91,7 +95,7 @@ class DataFolder:
     def rows(self, split: str) -> list[Row] | None:
         """The documents of a split in stream order; None where the folder keeps no record (official data)."""
         path = self.path / "documents.jsonl"
-        return [row for row in read_rows(path) if row.split == split] if path.is_file() else None
+        return [row for row in read_rows(path) if row.split == split] if path.exists() else None
 
     def prove(self, split: str = "val") -> SplitProof:
         """`proving` to its end."""
@@ -170,9 +174,10 @@ def open_data(folder: str | Path, *, tokenizer: str | Path | None = None) -> Dat
 def open_tokenizer(path: str | Path) -> LearnedTokenizer:
     """Read a SentencePiece `.model` or a Hugging Face `tokenizer.json`, whatever its name. Raises `UserError`."""
     path = Path(path)
-    if path.is_file() and path.stat().st_size <= MODEL_LIMIT and path.read_bytes()[:1] == b"{":
-        return HuggingFaceTokenizer(path.read_bytes())
-    return load_tokenizer(path)
+    with reading(path):
+        if path.is_file() and path.stat().st_size <= MODEL_LIMIT and path.read_bytes()[:1] == b"{":
+            return HuggingFaceTokenizer(path.read_bytes())
+        return load_tokenizer(path)
 
 
 def find_tokenizer(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from pargolf.core.errors import UserError
+from pargolf.core.files import reading
 from pargolf.data.corpus import embedded
 from pargolf.data.documents import Document
 
@@ -91,16 +92,17 @@ def _kind(path: Path) -> str:
 
 
 def _read_file(path: Path, name: str) -> Iterator[Document]:
-    try:
-        with _open(path) as file:
-            if _kind(path) == ".jsonl":
-                yield from _read_lines(file, path, name)
-            else:
-                yield Document(name, _text(file.read(TEXT_LIMIT + 1), str(path)))
-    except (lzma.LZMAError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{path} does not unpack ({error}); it is damaged or cut. Fetch it again.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with reading(path):
+        try:
+            with _open(path) as file:
+                if _kind(path) == ".jsonl":
+                    yield from _read_lines(file, path, name)
+                else:
+                    yield Document(name, _text(file.read(TEXT_LIMIT + 1), str(path)))
+        except (lzma.LZMAError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, EOFError) as error:
+            raise UserError(f"{path} does not unpack ({error}); it is damaged or cut. Fetch it again.") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _open(path: Path) -> IO[bytes]:

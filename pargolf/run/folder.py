@@ -4,7 +4,6 @@ recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokeni
 report.html  checkpoints/ while it trains
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from pargolf.core import spec
 from pargolf.core.errors import UserError
-from pargolf.core.files import write_bytes, write_json
+from pargolf.core.files import reading, write_bytes, write_json
+from pargolf.core.strict import parse_json
 from pargolf.model.transformer import shapes
 from pargolf.quant.trellis import rows_of
 from pargolf.recipes.recipe import Recipe
@@ -153,13 +153,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
     The library gives another order each time, and codecs other bytes for other orders.
     """
-    try:
-        found = read_tensors(path.read_bytes())
-        tensors = {name: found[name].to(torch.float32) for name in sorted(found, key=_by_layer)}
-    except FileNotFoundError:
-        raise UserError(f"There is no {path}.") from None
-    except Exception as error:  # safetensors raises a type of its own for every kind of damage
-        raise UserError(f"{path} cannot be read ({error}). Train again, or fetch it again.") from error
+    with reading(path):
+        try:
+            found = read_tensors(path.read_bytes())
+            tensors = {name: found[name].to(torch.float32) for name in sorted(found, key=_by_layer)}
+        except FileNotFoundError:
+            raise UserError(f"There is no {path}.") from None
+        except Exception as error:  # safetensors raises a type of its own for every kind of damage
+            raise UserError(f"{path} cannot be read ({error}). Train again, or fetch it again.") from error
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"'{name}' in {path} holds NaN or infinite numbers. Train again, or fetch it again.")
@@ -187,11 +188,10 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises `UserError` when it is missing, too large or no JSON."""
-    try:
-        if path.stat().st_size > 64 << 20:
-            raise UserError(f"{path} is larger than any file of a run. Is it the right one?")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no {path}.") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path} is no JSON ({error}).") from error
+    with reading(path):
+        try:
+            if path.stat().st_size > 64 << 20:
+                raise UserError(f"{path} is larger than any file of a run. Is it the right one?")
+            return parse_json(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            raise UserError(f"There is no {path}.") from None

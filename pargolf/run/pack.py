@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pargolf.core import spec
 from pargolf.core.errors import UserError
+from pargolf.core.files import reading
 from pargolf.core.roles import role
 from pargolf.evaluate.adapt import Adapter
 from pargolf.model.transformer import Model, Transformer
@@ -106,8 +107,9 @@ def unpack(data: bytes) -> Unpacked:
 def read_artifact(path: str | Path) -> Unpacked:
     """`unpack` a file. Raises `UserError` when it is not there."""
     try:
-        return unpack(Path(path).read_bytes())
-    except (FileNotFoundError, IsADirectoryError):
+        with reading(path):
+            return unpack(Path(path).read_bytes())
+    except FileNotFoundError:
         raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.files import reading
 from pargolf.packing.codecs import zstd_reader
 
 LIMIT = 1 << 31
@@ -38,11 +39,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     needs more than tensors.
     """
     path = Path(path)
+    with reading(path):
+        return _read(path)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.stat().st_size > LIMIT:
             raise UserError(f"{path} is larger than any checkpoint of these systems. Is it the right file?")
         data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"There is no file {path}. Name a final_model.pt or a .ptz.") from None
     held = _unpickle(_decompress(data, str(path)), str(path))
     try:
@@ -51,8 +57,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if isinstance(held, dict) and set(held) == {"w", "m"}:
             return _from_flat(held["w"], held["m"])
         return _tensors(held, "the file")
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is no artifact of a published script ({error}). Was it written in full?") from error
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, IndexError, OverflowError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no artifact of a published script ({why}). Was it written in full?") from error
 
 
 def _decompress(data: bytes, name: str) -> bytes:
@@ -97,13 +106,14 @@ def _unpickle(data: bytes, name: str) -> Any:
             f"{name} {asks}, and nothing in a checkpoint is run here. Save the state dict alone: "
             "torch.save(model.state_dict(), path)."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{name} is damaged ({str(error).splitlines()[0]}). Fetch it again.") from error
+    except Exception as error:  # whatever a strange file makes of the unpickler
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{name} is damaged ({why}). Fetch it again.") from error
 
 
 def _from_sections(held: Mapping[str, Any]) -> dict[str, Tensor]:
     """Baseline, 543, 861: codes, scales and what was passed through, each in a dictionary of its own."""
-    scales, dtypes = held["scales"], held.get("dtypes", {})
+    scales, dtypes = dict(held["scales"]), dict(held.get("dtypes", {}))
     out = {}
     for name, codes in _tensors(held["quantized"], "quantized").items():
         out[name] = _dequantized(codes, _only_tensor(scales[name], name)).to(_DTYPES[dtypes.get(name, "float32")])
@@ -145,8 +155,11 @@ def _tensors(held: Any, what: str) -> dict[str, Tensor]:
 def _only_tensor(tensor: Any, name: str) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise UserError(f"'{name}' is {type(tensor).__name__}, not a tensor. A state dict alone was expected.")
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise UserError(f"'{name}' is not a plain dense tensor. Save the state dict with dense tensors.")
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.is_complex():
+        raise UserError(
+            f"'{name}' is not a plain dense tensor. Save the state dict with dense tensors of real numbers."
+        )
     # A few stored numbers can be spread over any shape by strides of zero; what follows would copy them out.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise UserError(f"'{name}' claims more numbers than the file holds. Is the file whole?")

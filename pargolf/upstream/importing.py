@@ -31,7 +31,7 @@ from pargolf.ship.size import count_code
 from pargolf.training.loop import Train
 from pargolf.training.phases import Phase
 from pargolf.upstream.checkpoints import read_checkpoint
-from pargolf.upstream.state_dicts import SYSTEMS, load
+from pargolf.upstream.state_dicts import SYSTEMS, count_layers, load
 
 T = TypeVar("T")
 
@@ -98,16 +98,23 @@ def fit_recipe(
 def _knobs(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, object]:
     """What `load` must be told: heads by shape, the rest as the recipe has it, counted from the last layer."""
     gain, keys = state.get("blocks.0.attn.q_gain"), state.get("blocks.0.attn.c_k.weight")
-    if gain is None or "tok_emb.weight" not in state:
-        raise UserError("The file lacks tok_emb.weight or blocks.0.attn.q_gain: it is no model of these systems.")
+    table = state.get("tok_emb.weight")
+    if gain is None or table is None or table.dim() != 2:
+        raise UserError(
+            "The file lacks a table tok_emb.weight or blocks.0.attn.q_gain: it is no model of these systems."
+        )
     bank = state.get("kv_bank")
     if keys is None and bank is None:
         raise UserError("The file has neither blocks.0.attn.c_k.weight nor kv_bank: it is no model of these systems.")
-    rows = keys.shape[0] if keys is not None else bank.shape[1]  # type: ignore[union-attr]
-    heads, dim = gain.numel(), state["tok_emb.weight"].shape[-1]
+    sizes = keys.shape if keys is not None else bank.shape[1:] if bank is not None else ()
+    if len(sizes) != 2:
+        raise UserError(
+            "blocks.0.attn.c_k.weight, or a slice of kv_bank, is no matrix: it is no model of these systems."
+        )
+    rows, heads, dim = sizes[0], gain.numel(), table.shape[1]
     head_dim = max(dim // max(heads, 1), 1)
     blocks = recipe.model.blocks
-    layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    layers = count_layers(state)
     valued = _last([any(isinstance(v, AddValueEmbed) for v in b.attn.values) for b in blocks], layers)
     share = blocks[-1].attn.rope.dims
     has_values = any(name.startswith(("ve_shared.", "ve.")) for name in state)

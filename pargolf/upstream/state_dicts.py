@@ -181,7 +181,7 @@ def load(
     knobs = SYSTEMS[system]
     ntk_from = train_seq_len if isinstance(knobs.ntk_from, str) else knobs.ntk_from
     rope = Rope((rope_dims if knobs.partial_rope else 0) or None, ntk_from=ntk_from)
-    layers, dim = _count_layers(shapes), _size(system, shapes, "embed.tokens.weight", 1)
+    layers, dim = count_layers(shapes), _size(system, shapes, "embed.tokens.weight", 1)
     if heads < 1 or kv_heads < 1 or dim % heads or heads % kv_heads or dim // heads % 2:
         raise UserError(f"{heads} heads over {kv_heads} do not divide a width of {dim}. Pass heads= and kv_heads=.")
     if rope.dims is not None and (rope.dims % 2 or not 0 < rope.dims <= dim // heads):
@@ -228,7 +228,7 @@ def find_origins(system: str, state_dict: Mapping[str, Tensor], *, ve_layers: Se
     """
     if system not in SYSTEMS:
         raise UserError(f"No published system is called '{system}'.{near(system, list(SYSTEMS))}")
-    names, layers, origins = SYSTEMS[system].names, _count_layers(state_dict), {}
+    names, layers, origins = SYSTEMS[system].names, count_layers(state_dict), {}
     strange = [name for name in state_dict if _number_out(name)[0] not in names]
     if strange:
         raise UserError(f"{system} has no tensor called {_listed(strange)}. Is it another system's file?")
@@ -263,9 +263,13 @@ def _number_out(name: str) -> tuple[str, int]:
     return f"{name[: found.start()]}.{{i}}{name[found.end() :]}", int(found[1])
 
 
-def _count_layers(names: Mapping[str, object]) -> int:
-    """Depth by the largest block number."""
-    return 1 + max((i for pattern, i in map(_number_out, names) if pattern.startswith("blocks.{i}.")), default=-1)
+def count_layers(names: Mapping[str, object]) -> int:
+    """Depth by the numbers of the blocks. Raises `UserError` where one is missing between."""
+    numbers = {i for pattern, i in map(_number_out, names) if pattern.startswith("blocks.{i}.")}
+    missing = next(i for i in range(len(numbers) + 1) if i not in numbers)
+    if missing < len(numbers):
+        raise UserError(f"There is a block {max(numbers)} and no block {missing}. Is the file whole?")
+    return len(numbers)
 
 
 def _size(system: str, shapes: Mapping[str, tuple[int, ...]], ours: str, axis: int) -> int:
@@ -359,4 +363,4 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(name[:80] for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

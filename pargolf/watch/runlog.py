@@ -37,7 +37,7 @@ from pargolf.core.events import (
     from_json,
     to_json,
 )
-from pargolf.core.files import write_text
+from pargolf.core.files import reading, write_text
 
 NAME = "pargolf"
 _FIRST_STEPS = 10
@@ -197,7 +197,8 @@ def read_events(path: str | Path) -> list[Event]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with reading(path):
+            data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: {reason}. Point at the events.jsonl of a run folder.") from error
