@@ -8,7 +8,6 @@ Each run is packed on its recipe's own grids, whether or not it was to fill its 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -39,7 +38,7 @@ def main() -> None:
         folder = RunFolder.open(path)
         recipe, weights = folder.read_recipe(), folder.read_weights()
         real = len(pack(recipe, weights, tokenizer="0" * 64, hessians=folder.read_hessians()))
-        steps = json.loads(folder["result.json"].read_text())["steps"]
+        steps = folder.read_result().steps
         before, now = forecast(recipe, unused=unused, steps=steps).model, weigh(recipe, weights).model
         print(
             f"{path.name:16} {steps:6} {real:11,} {before:11,} {before / real - 1:+7.2%}"

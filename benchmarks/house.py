@@ -9,7 +9,6 @@ vocabulary; bits per byte do not depend on that. The baseline is the published o
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pargolf import api
+from pargolf.core.result import Result, read_result
 from pargolf.core.world import settle_threads
 from pargolf.data.prepare import prepare
 from pargolf.watch.live import draw
@@ -39,19 +39,19 @@ def main() -> None:
     for head in HEADS:
         table.add_column(head, justify="right")
     for name, seed, r in rows:
-        base = next(b for _, s, b in rows if s == seed)["scores"]["post_quant"]["bpb"]
-        packed = r["scores"]["post_quant"]["bpb"]
+        base = next(b for _, s, b in rows if s == seed).scores["post_quant"].bpb
+        packed = r.scores["post_quant"].bpb
         table.add_row(
             name,
             str(seed),
-            f"{r['train_tokens'] / r['train_seconds']:,.0f}",
-            f"{r['steps']:,}",
-            f"{r['scores']['pre_quant']['bpb']:.4f}",
+            f"{r.train_tokens / r.train_seconds:,.0f}",
+            f"{r.steps:,}",
+            f"{r.scores['pre_quant'].bpb:.4f}",
             f"{packed:.4f}",
-            f"{r['val_bpb']:.4f}",
-            f"{r['bytes']['total']:,}",
+            f"{r.val_bpb:.4f}",
+            f"{r.bytes.total:,}",
             f"{packed / base:.3f}",
-            f"{r['val_bpb'] / base:.3f}",
+            f"{r.val_bpb / base:.3f}",
         )
     Console(width=120).print(table)
 
@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(name: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+def _run(name: str, seed: int, asked: argparse.Namespace) -> Result:
     """Train, pack and score one recipe with one seed, or read what was found before."""
     out = asked.out / f"{name}_{seed}"
     if not (out / "result.json").exists():
@@ -83,10 +83,9 @@ def _run(name: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
         if asked.cpu:
             changes |= {"budget.counts": "cpu", "budget.eval_seconds": 3600.0}
         events = api.train_events(name, data=data, out=out, scale="mini", changes=changes, seed=seed, force=True)
-        for _ in draw((event for event in events if not isinstance(event, dict)), Console(stderr=True)):
+        for _ in draw((event for event in events if not isinstance(event, Result)), Console(stderr=True)):
             pass
-    found: dict[str, Any] = json.loads((out / "result.json").read_text())
-    return found
+    return read_result(out / "result.json")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def check(name: str, data: str, steps: int) -> str:
         except UserError as error:
             return str(error)
         shutil.copytree(made.path, place)
-        threads = str(result["machine"]["threads"])
+        threads = str(result.machine.threads)
         words = ["train_gpt.py", "--evaluate", "model_seed1.pargolf", "--data", str(Path(data).resolve())]
         done = subprocess.run(
             [sys.executable, "-I", "-c", ALONE, *words, "--threads", threads],
@@ -64,7 +64,7 @@ def check(name: str, data: str, steps: int) -> str:
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]
         found = done.stdout.splitlines()[-1].partition(":")[2]
-        return f"{found} {'is' if float(found) == result['val_bpb'] else 'IS NOT'} {result['val_bpb']!r}"
+        return f"{found} {'is' if float(found) == result.val_bpb else 'IS NOT'} {result.val_bpb!r}"
 
 
 if __name__ == "__main__":

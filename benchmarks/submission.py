@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pargolf
 from pargolf.audit.judge import audit
+from pargolf.core.result import read_result
 
 ALONE = (
     "import sys; sys.modules['pargolf'] = None; sys.argv = sys.argv[1:]; import runpy; "
@@ -42,12 +43,12 @@ def main() -> None:
     print(f"{place}: code {made.code:,} bytes (readable {made.readable:,}), total {made.total:,} of {made.cap:,}")
     facts = json.loads((place / "submission.json").read_text())
     for seed in said.seeds:
-        result = json.loads((runs / f"seed-{seed}" / "result.json").read_text())
-        found = alone(place, seed, said.data, result["machine"]["threads"])
+        result = read_result(runs / f"seed-{seed}" / "result.json")
+        found = alone(place, seed, said.data, result.machine.threads)
         weighs = sum((place / name).stat().st_size for name in ("train_gpt.py", f"model_seed{seed}.pargolf"))
-        same = "the same bits" if found == result["val_bpb"] else "OTHER BITS"
+        same = "the same bits" if found == result.val_bpb else "OTHER BITS"
         fits = "as the table says" if weighs == facts["seed_results"][str(seed)]["artifact_bytes"] else "OTHER BYTES"
-        print(f"seed {seed}: run {result['val_bpb']!r}, script {found!r}: {same}; {weighs:,} bytes, {fits}")
+        print(f"seed {seed}: run {result.val_bpb!r}, script {found!r}: {same}; {weighs:,} bytes, {fits}")
     report = audit(place)
     print("audit:", report.verdict)
     for finding in report.findings:

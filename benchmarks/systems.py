@@ -22,6 +22,7 @@ import torch
 
 from pargolf.core.events import Progress
 from pargolf.core.files import write_json
+from pargolf.core.result import read_result
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes import catalog
@@ -83,20 +84,20 @@ def _measure(name: str, data: Path, seed: int, args: argparse.Namespace) -> dict
     for event in run_recipe(recipe, open_data(data), out, seed=seed, force=True):
         if not isinstance(event, Progress):
             print(f"\r{name} seed {seed}: {type(event).__name__:<12}", end="", flush=True)
-    result = json.loads((out / "result.json").read_text())
+    result = read_result(out / "result.json")
     unpacked = read_artifact(out / "model.pargolf")
     grown = extrapolate(unpacked.artifact.by_role(), small=unpacked.model.spec, full=full.model)
-    scores = result["scores"]
-    pre, post = scores["pre_quant"]["bpb"], scores["post_quant"]["bpb"]
+    scores = result.scores
+    pre, post = scores["pre_quant"].bpb, scores["post_quant"].bpb
     row = {
         "pre": pre,
         "post": post,
         "gap": post - pre,
-        "final": result["val_bpb"] if args.own_windows else None,
-        "adapted": scores["adapted"]["bpb"] if "adapted" in scores else None,
-        "bytes": result["bytes"]["model"],
-        "full_size": grown.model + result["bytes"]["code"],
-        "steps": result["steps"],
+        "final": result.val_bpb if args.own_windows else None,
+        "adapted": scores["adapted"].bpb if "adapted" in scores else None,
+        "bytes": result.bytes.model,
+        "full_size": grown.model + result.bytes.code,
+        "steps": result.steps,
     }
     write_json(kept, row)
     print(f"\r{name} seed {seed}: {post:.4f} after packing, gap {row['gap']:+.4f}, {row['steps']} steps")

@@ -3,7 +3,19 @@
 import math
 import random
 
+from pargolf.core.budget import Budget
 from pargolf.core.events import Packed, Scored, Step, Validated, Weighed
+from pargolf.core.result import (
+    Bytes,
+    DocumentScore,
+    Grids,
+    Machine,
+    Proof,
+    Rests,
+    Result,
+    ScoreRow,
+    TextOverlap,
+)
 from pargolf.report.pages.entry import Entry
 
 RATIO = 0.51
@@ -19,7 +31,7 @@ def entry(name: str = "house", seed: int = 42, **fields) -> Entry:
     model = 1_000_000 - code - rng.randrange(900) if fills else int(860_000 / base + rng.randrange(4000))
     seconds, steps = 120 + 40 * (base > 1.3) + rng.random(), int(1400 / base)
     adapted = {"adapted": _score(bpb)} if name in ("house", "pr549") else {}
-    result = {
+    about = {
         "recipe": name,
         "digest": f"{abs(hash_of(name)):016x}"[:16],
         "seed": seed,
@@ -27,20 +39,30 @@ def entry(name: str = "house", seed: int = 42, **fields) -> Entry:
         "val_bpb": bpb,
         "val_tokens": 234_472,
         "val_bytes": 1_025_229,
+        "val_split_tokens": 234_472,
         "complete": True,
-        "legal": True,
+        "in_turn": True,
+        "probed": True,
+        "grades_per_position": (1, 1),
+        "proof": Proof(Rests.DOCUMENTS, {"val_000000.bin": "a" * 64}, "b" * 64),
+        "adaptation": None,
+        "artifact_sha256": "c" * 64,
+        "overlap": TextOverlap(True, 0, 0.0),
+        "budget": Budget(bytes=1_000_000),
+        "data": "data",
+        "command": "",
         "scores": {"pre_quant": _score(bpb + 0.012), "post_quant": _score(bpb + 0.02), **adapted},
-        "bytes": {"model": model, "code": code, "total": model + code, "cap": 1_000_000},
-        "grids": "solved for the cap" if fills else "as the recipe says",
+        "bytes": Bytes(model, code, model + code, 1_000_000),
+        "grids": Grids.SOLVED if fills else Grids.RECIPE,
         "train_seconds": seconds,
         "eval_seconds": 60.0,
         "steps": steps,
         "train_tokens": 2048 * steps,
         "parameters": 1_784_213,
         "interrupted": False,
-        "machine": {"processor": "x86_64", "threads": 1},
-        **fields,
+        "machine": Machine("x86_64", 2, 1, "2.13.0", "3.12.0", "Linux", 1),
     }
+    result = Result(**{**about, **fields})
     return Entry(f"runs/{name}/seed-{seed}", result, _events(rng, result), _documents(rng, result), "run.html")
 
 
@@ -80,12 +102,12 @@ def hash_of(name: str) -> int:
     return random.Random(name).getrandbits(64)
 
 
-def _score(bpb: float) -> dict:
-    return {"loss": bpb / RATIO, "bpb": bpb, "windows": "plain:256", "seconds": 15.0}
+def _score(bpb: float) -> ScoreRow:
+    return ScoreRow(bpb / RATIO, bpb, "plain:256", 15.0)
 
 
-def _events(rng: random.Random, result: dict) -> list:
-    steps, seconds, final = result["steps"], result["train_seconds"], result["val_loss"] + 0.02
+def _events(rng: random.Random, result: Result) -> list:
+    steps, seconds, final = result.steps, result.train_seconds, result.val_loss + 0.02
     events: list = []
     for step in range(1, steps + 1):
         loss = final + 3.5 * math.exp(-7 * step / steps) + rng.gauss(0, 0.06)
@@ -93,21 +115,20 @@ def _events(rng: random.Random, result: dict) -> list:
         if step % (steps // 10) == 0:
             events.append(Validated(step, loss, RATIO * loss, 8192, seconds * step / steps))
             off = 1 + 0.05 * math.exp(-4 * step / steps) + rng.gauss(0, 0.004)
-            size = result["bytes"]
-            events.append(Weighed(step, int(size["model"] * off), size["code"], size["cap"], False, seconds))
-    size = result["bytes"]
-    by_role = {role: int(share * size["model"]) for role, share in ROLES.items()}
-    events.append(Packed(size["model"], size["code"], size["cap"], by_role, seconds))
-    numbers = result["val_loss"], result["val_bpb"], result["val_tokens"], result["val_bytes"], 15.0
+            size = result.bytes
+            events.append(Weighed(step, int(size.model * off), size.code, size.cap, False, seconds))
+    size = result.bytes
+    by_role = {role: int(share * size.model) for role, share in ROLES.items()}
+    events.append(Packed(size.model, size.code, size.cap, by_role, seconds))
+    numbers = result.val_loss, result.val_bpb, result.val_tokens, result.val_bytes, 15.0
     return [*events, Scored("post_quant", "plain:256", *numbers)]
 
 
-def _documents(rng: random.Random, result: dict) -> list[dict]:
-    adapted, rows = "adapted" in result["scores"], []
+def _documents(rng: random.Random, result: Result) -> list[DocumentScore]:
+    adapted, rows = "adapted" in result.scores, []
     for number in range(26):
-        bpb = result["val_bpb"] + rng.gauss(0, 0.06)
+        bpb = result.val_bpb + rng.gauss(0, 0.06)
         without = bpb + 0.02 + rng.gauss(0, 0.015) if adapted else None
         size = rng.randrange(8_000, 90_000)
-        rows.append({"id": f"{1800 + 8 * number}", "bytes": size, "tokens": size // 4, "loss": bpb / RATIO, "bpb": bpb})
-        rows[-1]["without"] = without
+        rows.append(DocumentScore(f"{1800 + 8 * number}", size, size // 4, bpb / RATIO, bpb, without))
     return rows

@@ -113,7 +113,7 @@ def test_a_run_is_benched_whole(run, data):
     rows = {row["name"]: row for row in found["quantizers"]}
     assert next(iter(rows)) == "none" and list(rows)[-2:] == ["sdclip", "ours"]
     assert rows["none"]["squared_error"] == 0.0
-    assert rows["none"]["bpb"] == pytest.approx(result["scores"]["pre_quant"]["bpb"], abs=0.3)
+    assert rows["none"]["bpb"] == pytest.approx(result.scores["pre_quant"].bpb, abs=0.3)
     for row in found["quantizers"]:
         assert set(row) == {"name", "bytes", "squared_error", "weighted_error", "bpb"}
     assert rows["ours"]["weighted_error"] < rows["sdclip"]["weighted_error"]
@@ -174,7 +174,7 @@ def test_weights_as_they_stand_are_weighed_nearly_as_they_pack(run):
 def test_training_says_what_the_model_weighs_as_it_goes(run):
     out, result = run
     events = [event for event in read_events(out / "events.jsonl") if isinstance(event, Weighed)]
-    assert events and events[-1].code_bytes == result["bytes"]["code"] and events[-1].cap == result["bytes"]["cap"]
+    assert events and events[-1].code_bytes == result.bytes.code and events[-1].cap == result.bytes.cap
     assert f"weighs:{events[-1].model_bytes + events[-1].code_bytes}/" in (out / "train.log").read_text()
     assert "Size forecast while training" in (out / "report.html").read_text()
 

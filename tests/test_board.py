@@ -12,6 +12,7 @@ from test_report import balanced
 
 import pargolf
 from pargolf.core.errors import UserError
+from pargolf.core.result import Bytes
 from pargolf.core.stats import compare_scores
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.entry import Entry, front, grouped
@@ -26,10 +27,7 @@ def page():
 
 @given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats_in_everything(goals):
-    runs = [
-        Entry("", {"val_bpb": a, "bytes": {"total": b}, "train_seconds": c, "digest": "", "recipe": ""})
-        for a, b, c in goals
-    ]
+    runs = [made_up.entry(val_bpb=float(a), bytes=Bytes(b, 0, b, 9), train_seconds=float(c)) for a, b, c in goals]
     expected = set()
     for i, ours in enumerate(goals):
         better = [all(a <= b for a, b in zip(t, ours)) and any(a < b for a, b in zip(t, ours)) for t in goals]
@@ -44,7 +42,7 @@ def test_runs_of_one_digest_are_a_recipe_and_names_tell_them_apart():
     assert sorted(run for group in groups for run in group.runs) == list(range(len(runs)))
     assert [group.mean for group in groups] == sorted(group.mean for group in groups)
     assert [group.name for group in groups if group.name.startswith("house")] == sorted(
-        (f"house {digest[:6]}" for digest in (runs[0].result["digest"], "f" * 16)),
+        (f"house {digest[:6]}" for digest in (runs[0].result.digest, "f" * 16)),
         key=lambda name: next(group.mean for group in groups if group.name == name),
     )
     assert set(groups[-1].by_seed) == {42, 314, 999}
@@ -69,9 +67,13 @@ def test_the_page_says_who_is_best_and_how_surely(page):
 
 
 def test_an_unsound_run_is_not_the_best_and_different_texts_are_said(page):
-    good, bad = made_up.entry("house", 42), made_up.entry("pr549", 1, val_bpb=0.5, complete=False, val_bytes=7)
+    good, bad = (
+        made_up.entry("house", 42),
+        made_up.entry("pr549", 1, val_bpb=0.5, val_tokens=9, complete=False, val_bytes=7),
+    )
     doubted = board_page([replace(entry, events=()) for entry in (good, bad)])
-    assert f'<p class="number">{good.bpb:.4f}</p>' in doubted and "not every token graded" in doubted
+    assert f'<p class="number">{good.bpb:.4f}</p>' in doubted
+    assert "only the first 9 of 234,472 validation tokens were scored" in doubted
     assert "Different texts" in doubted and "Different texts" not in page
 
 
@@ -94,11 +96,11 @@ def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):
     shutil.copytree(folder, first)
     (first / "report.html").unlink()
     assert pargolf.write_report([first]) == first / "report.html"
-    assert f"{result['val_bpb']:.4f}" in (first / "report.html").read_text()
+    assert f"{result.val_bpb:.4f}" in (first / "report.html").read_text()
     assert (first / "report.html").read_text() == (folder / "report.html").read_text()  # as the run wrote it
     second = tmp_path / "a" / "seed-4"
     shutil.copytree(first, second)
-    (second / "result.json").write_text(json.dumps(result | {"seed": 4}))
+    (second / "result.json").write_text(json.dumps(replace(result, seed=4).to_json()))
     cut = tmp_path / "a" / "seed-5"
     shutil.copytree(first, cut)
     (cut / "result.json").unlink()
@@ -134,9 +136,9 @@ def test_folders_without_runs_and_damaged_ones_are_one_line(run, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(run[0], tmp_path / name)
     (tmp_path / "a" / "result.json").write_text(json.dumps({"recipe": "x"}))
-    with pytest.raises(UserError, match=r"lacks bytes, digest.*another version"):
+    with pytest.raises(UserError, match=r"result.json"):
         pargolf.write_report([tmp_path])
-    (tmp_path / "a" / "result.json").write_text(json.dumps(run[1]))
+    (tmp_path / "a" / "result.json").write_text(json.dumps(run[1].to_json()))
     (tmp_path / "a" / "ablation.json").write_text("[]")
     with pytest.raises(UserError, match="is no ablation"):
         pargolf.write_report([tmp_path])

@@ -190,7 +190,7 @@ def test_own_text_is_a_row_of_a_recipe(data, tmp_path, quick_code):
     recipe = edit(small.RECIPE, {"quant.solver": GPTQ(batches=1, calibration=OwnText()), "train.steps": 2})
     result = pargolf.train(recipe, data=data, out=tmp_path / "own")
     other = pargolf.train(edit(recipe, {"quant.solver": GPTQ(batches=1)}), data=data, out=tmp_path / "data")
-    assert result["scores"]["pre_quant"] != {} and result["artifact_sha256"] != other["artifact_sha256"]
+    assert result.scores["pre_quant"] != {} and result.artifact_sha256 != other.artifact_sha256
 
 
 @pytest.fixture(scope="module")

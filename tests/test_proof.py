@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +138,7 @@ def test_a_space_that_is_spelled_in_bytes_counts_once_or_proves_nothing(tmp_path
     assert proved.rests is Rests.TABLE
     assert f"{counted:,} bytes are counted and the text has {VAL_BYTES:,}" in proved.note
     result = trained(folder, tmp_path / "run")
-    assert result["legal"] is False and result["proof"]["rests"] == "table"
+    assert not result.legal and result.proof.rests is Rests.TABLE and proved.note in result.sentence
     row = pargolf.score(tmp_path / "run" / "model.pargolf", data=folder)
     assert row["legal"] is False and row["proof"]["rests"] == "table" and row["proof"]["note"] == proved.note
     assert proved.note in failed(folder)["bytes"]
@@ -184,8 +184,8 @@ def test_an_inner_space_is_one_byte(tmp_path):
         pass
     ours = open_data(tmp_path / "ours")
     result = trained(ours.path, tmp_path / "run")
-    assert result["proof"]["rests"] == "documents" and result["legal"]
-    assert result["val_bytes"] == ours.meta["splits"]["val"]["bytes"] == sum(row.bytes for row in ours.rows("val"))
+    assert result.proof.rests is Rests.DOCUMENTS and result.legal
+    assert result.val_bytes == ours.meta["splits"]["val"]["bytes"] == sum(row.bytes for row in ours.rows("val"))
 
 
 @pytest.mark.parametrize("cut", [1, 3, 40])
@@ -298,10 +298,10 @@ def test_hashes_are_those_of_the_files(data, run):
         "shards_sha256": {"text_val_000000.bin": shards},
         "tokenizer_sha256": tokenizer,
     }
-    assert result["proof"] == expected == pargolf.score(out / "model.pargolf", data=data)["proof"]
+    assert asdict(result.proof) == expected == pargolf.score(out / "model.pargolf", data=data)["proof"]
     log = (out / "train.log").read_text()
     assert f"sha256 text_val_000000.bin: {shards}\nsha256 tokenizer: {tokenizer}" in log
-    assert f"{result['val_bytes']} bytes, which rest on: documents" in log
+    assert f"{result.val_bytes} bytes, which rest on: documents" in log
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -361,7 +361,7 @@ def test_training_data_that_changes_ends_the_run_which_others_cannot_resume(data
     *_, result = begin(resume=True)
     (tmp_path / "run").rename(tmp_path / "broken")
     *_, straight = begin()
-    assert result["val_bpb"] == straight["val_bpb"]
+    assert result.val_bpb == straight.val_bpb
 
 
 def test_a_sample_of_a_large_shard_sees_both_ends_and_each_sixteenth(tmp_path, monkeypatch):

@@ -2,8 +2,10 @@ import io
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import made_up
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,6 +25,7 @@ from pargolf.core.events import (
     Validated,
     to_json,
 )
+from pargolf.core.result import Bytes, DocumentScore, Machine, Proof, Rests, Result, ScoreRow, TextOverlap
 from pargolf.report.pages import html
 from pargolf.report.plots import drawing, runs
 from pargolf.report.text import results
@@ -60,6 +63,7 @@ ROLES = (
     "scalar",
 )
 RATIO = 0.5098  # bits per byte for one nat per token
+MACHINE_FACTS = Machine("x86_64", 2, 1, "2.13.0", "3.12.0", "Linux", 1)
 MACHINE = {"device": "cpu", "threads": 2, "world_size": 1, "torch": "2.13.0", "system": "Linux x86_64"}
 
 
@@ -89,14 +93,14 @@ def synthetic_events(*, steps: int = 290, seconds: float = 180.0, name: str = "d
         yield Scored(name, windows, loss, loss * RATIO, 362_481, 1_025_229, 24.25)
 
 
-def synthetic_result(**changes: object) -> dict[str, object]:
+def synthetic_result(**changes: object) -> Result:
     loss = 2.60842913
     scores = {
-        "pre_quant": {"loss": 2.5921, "bpb": 2.5921 * RATIO, "windows": "sliding:256,64", "seconds": 24.2},
-        "post_quant": {"loss": loss, "bpb": loss * RATIO, "windows": "sliding:256,64", "seconds": 24.3},
-        "post_quant_plain": {"loss": 2.6403, "bpb": 2.6403 * RATIO, "windows": "plain:256", "seconds": 6.1},
+        "pre_quant": ScoreRow(2.5921, 2.5921 * RATIO, "sliding:256,64", 24.2),
+        "post_quant_plain": ScoreRow(2.6403, 2.6403 * RATIO, "plain:256", 6.1),
+        "post_quant": ScoreRow(loss, loss * RATIO, "sliding:256,64", 24.3),
     }
-    return {
+    given = {
         "recipe": "demo",
         "digest": "9f2c" * 4,
         "seed": 42,
@@ -104,16 +108,16 @@ def synthetic_result(**changes: object) -> dict[str, object]:
         "val_bpb": loss * RATIO,
         "val_tokens": 362_481,
         "val_bytes": 1_025_229,
+        "val_split_tokens": 362_481,
         "scores": scores,
-        "bytes": {"model": 812_345, "code": 18_201, "total": 830_546, "cap": 1_000_000},
+        "bytes": Bytes(812_345, 18_201, 830_546, 1_000_000),
         "train_seconds": 168.5,
         "eval_seconds": 54.6,
         "steps": 290,
         "train_tokens": 1_187_840,
         "parameters": 937_884,
-        "machine": dict(MACHINE),
-        **changes,
     }
+    return made_up.entry(**{**given, **changes}).result
 
 
 def synthetic_roles() -> list[dict[str, object]]:
@@ -125,15 +129,13 @@ def synthetic_roles() -> list[dict[str, object]]:
     ]
 
 
-def synthetic_documents(count: int = 26) -> list[dict[str, object]]:
+def synthetic_documents(count: int = 26) -> list[DocumentScore]:
     draw = np.random.default_rng(3)
-    rows: list[dict[str, object]] = []
+    rows: list[DocumentScore] = []
     for year in range(count):
         size = int(draw.integers(6_000, 160_000))
         bpb = float(1.33 + 0.09 * draw.standard_normal())
-        rows.append(
-            {"id": f"sotu-{1790 + 9 * year}", "bytes": size, "tokens": size * 10 // 28, "loss": bpb / RATIO, "bpb": bpb}
-        )
+        rows.append(DocumentScore(f"sotu-{1790 + 9 * year}", size, size * 10 // 28, bpb / RATIO, bpb))
     return rows
 
 
@@ -306,23 +308,49 @@ def test_the_result_table_shows_the_graded_number_and_where_it_stands(width):
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_several_scorings_under_one_name_are_several_rows():
-    entry = synthetic_result()["scores"]["post_quant"]
-    listed = synthetic_result(scores={"post_quant": [entry, {**entry, "windows": "plain:256", "bpb": 1.4}]})
-    assert [score["windows"] for _, score in results.score_rows(listed)] == ["sliding:256,64", "plain:256"]
-    assert [results.is_headline(listed, score) for _, score in results.score_rows(listed)] == [True, False]
-
-
 def test_a_result_over_its_cap_says_so_in_the_terminal_and_on_the_page():
-    over = {"bytes": {"model": 990_000, "code": 18_201, "total": 1_008_201, "cap": 1_000_000}}
+    over = {"bytes": Bytes(990_000, 18_201, 1_008_201, 1_000_000)}
     assert "OVER THE CAP" in drawn(results.result_table(synthetic_result(**over)))
-    assert "Over the cap" in synthetic_page(result=over)
+    assert "8,201 bytes over the cap" in synthetic_page(result=over)
     assert "OVER THE CAP" not in drawn(results.result_table(synthetic_result()))
-    assert "Over the cap" not in synthetic_page()
+    assert "over the cap" not in synthetic_page()
+
+
+REASONS = [
+    ({"val_tokens": 2048, "val_split_tokens": 2866, "complete": False}, "Only the first 2,048 of 2,866 validation"),
+    ({"interrupted": True}, "training was interrupted"),
+    ({"steps": 0}, "no step was trained"),
+    ({"proof": Proof(Rests.TABLE, {}, "")}, "its bytes are unproved"),
+    ({"proof": None}, "what its bytes rest on was not recorded"),
+    ({"in_turn": False}, "not scored in turn"),
+    ({"probed": False}, "scores changed when later tokens were flipped"),
+    ({"overlap": TextOverlap(True, 3, 0.1)}, "3 validation documents stand in the training text"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), REASONS)
+def test_what_speaks_against_a_number_stands_on_the_first_line(fields, words):
+    result = synthetic_result(**fields)
+    assert not result.legal and result.why_not and words in result.sentence
+    first = drawn(results.result_table(result), width=200).strip().splitlines()[0]
+    assert words in first and "Every one" not in first.split(words)[0]
+    body = re.sub(r"<header>.*?</header>", "", synthetic_page(result=fields).partition("<main>")[2], flags=re.S)
+    assert words in re.sub(r"<[^>]*>", "", body).strip().splitlines()[0]
+    assert result.complete or "Every one" not in result.sentence
+
+
+def test_a_sound_number_is_legal_and_says_what_its_bytes_rest_on():
+    result = synthetic_result()
+    assert result.legal and result.why_not == []
+    for rests in (Rests.DOCUMENTS, Rests.ROUND_TRIP, Rests.PUBLISHED):
+        sound = synthetic_result(proof=Proof(rests, {}, ""))
+        assert sound.legal and sound.sentence.startswith("Every one of 362,481") and rests.words in sound.sentence
 
 
 def test_markup_in_names_is_shown_and_not_obeyed():
-    text = drawn(results.result_table(synthetic_result(recipe="[red]x[/]", machine={"cpu": "[/bold]"})))
+    text = drawn(
+        results.result_table(synthetic_result(recipe="[red]x[/]", machine=replace(MACHINE_FACTS, processor="[/bold]")))
+    )
     assert "[red]x[/]" in text and "[/bold]" in text
     assert "[/x]" in drawn(results.roles_table([{**synthetic_roles()[0], "role": "[/x]"}]))
 
@@ -419,7 +447,7 @@ def test_curves_survive_runs_without_scores_or_with_a_loss_that_is_no_number():
 
 def test_every_document_has_a_tooltip_and_thousands_become_one_curve():
     svg = runs.documents(synthetic_documents())
-    assert all(f"<title>{row['id']}: " in svg for row in synthetic_documents())
+    assert all(f"<title>{row.id}: " in svg for row in synthetic_documents())
     assert len(runs.documents(synthetic_documents(5000))) < 100_000
 
 
@@ -477,7 +505,13 @@ def test_the_page_nests_and_fetches_nothing():
 
 def test_the_page_says_the_number_and_what_it_stands_on():
     text = re.sub(r"\s+", " ", synthetic_page())
-    for fact in (">1.3298<", "362,481 validation tokens graded once", "1,025,229 bytes", "unpacked from 812,345 bytes"):
+    for fact in (
+        ">1.3298<",
+        "362,481 validation tokens was scored once",
+        "1,025,229 bytes",
+        "unpacked from 812,345 bytes",
+        "a" * 64,
+    ):
         assert fact in text, fact
     assert "model.blocks[0:3].mlp.hidden</td><td>512" in text
     assert "pargolf train demo --data DATA --out RUN --seed 42" in text
@@ -488,8 +522,13 @@ def test_the_page_escapes_every_text_from_outside():
         title=HOSTILE,
         describe=f"{HOSTILE} = {HOSTILE}",
         by_role=[{**synthetic_roles()[0], "role": HOSTILE}],
-        documents=[{**row, "id": HOSTILE} for row in synthetic_documents(3)],
-        result={"recipe": HOSTILE, "machine": {HOSTILE: HOSTILE}, "digest": HOSTILE, "command": HOSTILE},
+        documents=[replace(row, id=HOSTILE) for row in synthetic_documents(3)],
+        result={
+            "recipe": HOSTILE,
+            "machine": replace(MACHINE_FACTS, processor=HOSTILE),
+            "digest": HOSTILE,
+            "command": HOSTILE,
+        },
     )
     found = balanced(text)
     assert found.tags.count("script") == 1
@@ -498,7 +537,7 @@ def test_the_page_escapes_every_text_from_outside():
 
 
 def test_the_page_of_a_run_with_little_to_show_still_stands():
-    bare = synthetic_result(scores={}, machine={})
+    bare = synthetic_result()
     text = html.run_page(bare, [], by_role=[], documents=[], describe="", title="bare")
     balanced(text)
     assert "<svg" not in text and "bits per byte" in text

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import pargolf
 from pargolf.cli import app
 from pargolf.core.errors import UserError
+from pargolf.core.result import read_result
 from pargolf.core.spec import edit
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
@@ -39,31 +40,31 @@ RECIPE = small.RECIPE
 def test_a_run_leaves_what_the_readme_says(run):
     out, result = run
     folder = RunFolder.open(out)
-    assert json.loads(folder["result.json"].read_text()) == result
+    assert folder.read_result() == result
     for name in ("events.jsonl", "train.log", "report.html", "model.pargolf", "tokenizer.model", "weights.safetensors"):
         assert folder[name].stat().st_size > 0
-    size = result["bytes"]
-    assert size["model"] == folder["model.pargolf"].stat().st_size
-    assert size["total"] == size["model"] + size["code"] <= size["cap"] == 200_000
-    assert result["steps"] == 6 and result["train_tokens"] == 6 * 64
-    assert result["val_bpb"] == result["scores"]["post_quant_sliding"]["bpb"]
-    assert set(result["scores"]) == {"pre_quant", "post_quant", "post_quant_sliding"}
+    size = result.bytes
+    assert size.model == folder["model.pargolf"].stat().st_size
+    assert size.total == size.model + size.code <= size.cap == 200_000
+    assert result.steps == 6 and result.train_tokens == 6 * 64
+    assert result.val_bpb == result.scores["post_quant_sliding"].bpb
+    assert set(result.scores) == {"pre_quant", "post_quant", "post_quant_sliding"}
 
 
 def test_the_graded_bytes_are_the_documents_own(run, data):
     _, result = run
     rows = open_data(data).rows("val")
-    assert result["val_bytes"] == sum(row.bytes for row in rows)
-    assert result["grades_per_position"] == [1, 1] and result["complete"] and result["legal"]
-    assert result["val_tokens"] == len(open_data(data).val) - 1
+    assert result.val_bytes == sum(row.bytes for row in rows)
+    assert result.grades_per_position == (1, 1) and result.complete and result.legal and not result.why_not
+    assert result.val_tokens == len(open_data(data).val) - 1
 
 
 def test_scoring_the_artifact_again_gives_the_same_number(run, data):
     out, result = run
     again = pargolf.score(out / "model.pargolf", data=data)
-    assert again["bpb"] == result["val_bpb"] and again["loss"] == result["val_loss"]
+    assert again["bpb"] == result.val_bpb and again["loss"] == result.val_loss
     plain = pargolf.score(out / "model.pargolf", data=data, windows="plain:16")
-    assert plain["bpb"] == result["scores"]["post_quant"]["bpb"]
+    assert plain["bpb"] == result.scores["post_quant"].bpb
 
 
 def test_what_is_scored_came_from_the_bytes(run):
@@ -81,15 +82,15 @@ def test_the_same_seed_makes_the_same_bytes(run, data, tmp_path):
     out, result = run
     again = pargolf.train(RECIPE, data=data, out=tmp_path / "b", seed=3)
     assert (tmp_path / "b" / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
-    assert again["val_bpb"] == result["val_bpb"]
+    assert again.val_bpb == result.val_bpb
     other = pargolf.train(RECIPE, data=data, out=tmp_path / "c", seed=4)
-    assert other["val_bpb"] != result["val_bpb"]
+    assert other.val_bpb != result.val_bpb
 
 
 def test_a_run_bounded_by_seconds_ends_inside_them(data, tmp_path):
     recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 6.0})
     result = pargolf.train(recipe, data=data, out=tmp_path / "a")
-    assert result["steps"] > 3 and result["train_seconds"] <= 6.0
+    assert result.steps > 3 and result.train_seconds <= 6.0
 
 
 def test_seconds_too_few_to_pack_are_refused_before_training(data, tmp_path):
@@ -175,7 +176,7 @@ def test_scoring_asks_for_no_kernel_and_stops_in_time(run, data, monkeypatch):
     out, result = run
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("pargolf.kernels.compiled._find", lambda half: pytest.fail("scoring looked for a compiler"))
-    assert pargolf.score(out / "model.pargolf", data=data)["bpb"] == result["val_bpb"]
+    assert pargolf.score(out / "model.pargolf", data=data)["bpb"] == result.val_bpb
     row = pargolf.score(out / "model.pargolf", data=data, windows="sliding:16,1", seconds=0.0)
     assert not row["complete"] and 0 < row["tokens"] < row["positions"] and row["grades_min"] == 0
 
@@ -186,7 +187,7 @@ def test_artifact_needs_neither_training_data_nor_network(run, data, tmp_path):
     shutil.copytree(data, alone)
     for shard in alone.glob("*_train_*.bin"):
         shard.unlink()
-    assert pargolf.score(out / "model.pargolf", data=alone)["bpb"] == result["val_bpb"]
+    assert pargolf.score(out / "model.pargolf", data=alone)["bpb"] == result.val_bpb
 
 
 def test_generation_goes_on_from_the_prompt_and_repeats(run):
@@ -212,11 +213,11 @@ def test_bfloat16_scales_survive_the_artifact():
 def test_an_adapting_recipe_scores_first_and_says_what_it_gained(data, tmp_path):
     recipe = replace(RECIPE, adapt=SGD(lr=0.01, chunk=64, epochs=1, batch=2))
     result = pargolf.train(recipe, data=data, out=tmp_path / "a", seed=3)
-    assert result["val_bpb"] == result["scores"]["adapted"]["bpb"] != result["scores"]["post_quant_sliding"]["bpb"]
-    assert result["adaptation"].startswith("adapting ")
+    assert result.val_bpb == result.scores["adapted"].bpb != result.scores["post_quant_sliding"].bpb
+    assert result.adaptation.startswith("adapting ")
     again = pargolf.score(tmp_path / "a" / "model.pargolf", data=data, adapt=True)
-    assert again["bpb"] == result["val_bpb"]
-    assert again["without"]["bpb"] == result["scores"]["post_quant_sliding"]["bpb"]
+    assert again["bpb"] == result.val_bpb
+    assert again["without"]["bpb"] == result.scores["post_quant_sliding"].bpb
 
 
 def test_probe_judges_recipes_and_artifacts(run):
@@ -252,7 +253,7 @@ def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
         pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     result = pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run", allow_overlap=True)
-    assert result["overlap"]["copied_documents"] >= 1
+    assert result.overlap.copied_documents >= 1
 
 
 def test_the_code_that_counts_is_what_would_be_shipped():
@@ -291,14 +292,16 @@ def test_bad_input_is_one_line_and_code_2(words, line, tmp_path):
 def test_the_terminal_scores_generates_and_prices(run, data):
     artifact = str(run[0] / "model.pargolf")
 
-    def said(*words):
+    def said(*words, code=0):
         done = CliRunner().invoke(app, [words[0], artifact, *map(str, words[1:])])
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == code, done.output
         return done.stdout
 
-    part = json.loads(said("score", "--data", data, "--seconds", 0, "--json"))
+    part = json.loads(said("score", "--data", data, "--seconds", 0, "--json", code=2))
     assert not part["complete"] and part["tokens"] < part["positions"]
-    assert "incomplete" in said("score", "--data", data, "--seconds", 0)
+    first = said("score", "--data", data, "--seconds", 0, code=2).splitlines()[0]
+    assert first.startswith(f"Only the first {part['tokens']} of {part['positions']} validation tokens were scored")
+    assert "Every one of" in said("score", "--data", data)
     assert said("generate", "--prompt", "the state", "--documents", 2, "--tokens", 3).count("the state") == 2
     priced = said("generate", "--score", "the union")
     assert priced.startswith("the union") and "bits over 9 bytes" in priced
@@ -346,8 +349,9 @@ def test_an_interrupt_packs_and_scores_what_was_trained(data, tmp_path):
         _, error = going.communicate(timeout=200)
     assert going.returncode == 2 and "Traceback" not in error
     assert "packed and scored" in error.strip().splitlines()[-1]
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["interrupted"] and result["steps"] >= 1 and result["grades_per_position"] == [1, 1]
+    result = read_result(tmp_path / "run" / "result.json")
+    assert result.interrupted and result.steps >= 1 and result.grades_per_position == (1, 1)
+    assert not result.legal and result.why_not == ["training was interrupted"]
 
 
 def test_help_and_recipes_do_not_import_torch():

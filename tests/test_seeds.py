@@ -76,7 +76,9 @@ def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(d
             raise UserError("It diverged.")
         shutil.copytree(out / "seed-7", folder)
         result = json.loads((folder / "result.json").read_text())
-        (folder / "result.json").write_text(json.dumps(result | {"seed": seed, "interrupted": seed == 3}))
+        (folder / "result.json").write_text(
+            json.dumps(result | {"seed": seed, "interrupted": seed == 3, "legal": seed != 3})
+        )
         yield from ()
 
     monkeypatch.setattr("pargolf.study.jobs.run_recipe", run)

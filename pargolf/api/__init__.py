@@ -18,7 +18,7 @@ from pargolf.api.artifacts import (
 )
 from pargolf.api.data import fetch_data
 from pargolf.api.recipes import Found, forecast, recipe
-from pargolf.api.results import compare, judge, report_events, write_report, write_submission
+from pargolf.api.results import compare, judge, report_events, submission_events, write_report, write_submission
 from pargolf.api.runs import (
     ablate,
     ablate_events,
@@ -58,6 +58,7 @@ __all__ = [
     "score_events",
     "seeds",
     "seeds_events",
+    "submission_events",
     "sweep",
     "sweep_events",
     "train",

@@ -70,7 +70,8 @@ def _proof_row(graded: Score | Adapted, proof: Proved | None) -> dict[str, Any]:
 
 def score(artifact: str | Path, *, data: str | Path, **options: Any) -> dict[str, Any]:
     """`score_events` to the end; returns loss, bpb, tokens, bytes and the counts that prove them."""
-    return last(score_events(artifact, data=data, **options))
+    row: dict[str, Any] = last(score_events(artifact, data=data, **options))
+    return row
 
 
 def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:

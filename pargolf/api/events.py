@@ -6,9 +6,9 @@ from typing import Any
 from pargolf.core.events import Event
 
 
-def last(events: Iterator[Event | dict[str, Any]]) -> dict[str, Any]:
-    """The result at the end of a stream of events."""
-    result: dict[str, Any] = {}
+def last(events: Iterator[Any]) -> Any:
+    """The last thing of a stream that is no event; None where there is none, as on all processes but the first."""
+    result = None
     for event in events:
-        result = event if isinstance(event, dict) else result
+        result = result if isinstance(event, Event) else event
     return result

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pargolf.api.events import last
 from pargolf.audit.judge import audit, record_of
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
@@ -14,7 +15,7 @@ from pargolf.report.pages.board import board_page
 from pargolf.report.pages.gather import entry_of, gather, read_ablation
 from pargolf.report.pages.html import PROOF
 from pargolf.report.pages.run import page_of
-from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.folder import RunFolder
 from pargolf.study.compare import compare_runs
 from pargolf.submit.bundle import Author, Bundle, bundle
 
@@ -37,7 +38,7 @@ def report_events(
     if alone:
         folder = RunFolder(found.runs[0])
         target = Path(out) if out else folder["report.html"]
-        text = page_of(folder, read_json(folder["result.json"]))
+        text = page_of(folder, folder.read_result())
     else:
         target = Path(out) if out else (Path(paths[0]) if len(paths) == 1 else Path()) / "board.html"
         entries, total = [], len(found.runs) + len(found.submissions)
@@ -63,7 +64,7 @@ def write_report(paths: Sequence[str | Path], *, out: str | Path | None = None, 
     return last
 
 
-def write_submission(
+def submission_events(
     runs: Sequence[str | Path],
     *,
     out: str | Path,
@@ -72,10 +73,22 @@ def write_submission(
     author: str = "",
     github_id: str = "",
     blurb: str = "",
-) -> Bundle:
-    """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs."""
+    data: str | Path | None = None,
+    device: str | None = None,
+) -> Iterator[Event | Bundle]:
+    """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs.
+
+    Each artifact is first scored again, on `data` or where the run found its own; ends with what was written. Raises
+    `UserError` on whatever a run says that does not come out again.
+    """
     who = Author(author, github_id, blurb)
-    return bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who)
+    yield (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
+
+
+def write_submission(runs: Sequence[str | Path], *, out: str | Path, **options: Any) -> Bundle:
+    """`submission_events` to the end; returns what was written."""
+    made: Bundle = last(submission_events(runs, out=out, **options))
+    return made
 
 
 def judge(target: str | Path, *, record: str | None = None) -> dict[str, Any]:

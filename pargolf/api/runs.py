@@ -8,13 +8,14 @@ from pargolf.api.events import last
 from pargolf.api.recipes import Found, recipe
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
+from pargolf.core.result import Result
 from pargolf.core.stats import Spread, spread
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes import catalog
 from pargolf.recipes.recipe import Recipe
 from pargolf.recipes.variants import Edits, base_parts, chosen, edited_parts, in_plain_windows
-from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import repack, run_recipe
 from pargolf.study.ablate import run_ablations, worth_row
 from pargolf.study.seeds import SeedDone, run_seeds, seed_rows
@@ -37,18 +38,19 @@ def train_events(
     allow_overlap: bool = False,
     checkpoint_every: float = 60.0,
     trackers: Sequence[str] = (),
-) -> Iterator[Event | dict[str, Any]]:
-    """Train, pack, unpack and score a recipe into the folder `out`; ends with what `result.json` holds.
+    command: str = "",
+) -> Iterator[Event | Result]:
+    """Train, pack, unpack and score a recipe into the folder `out`; ends with the `Result`, as `result.json` holds it.
 
     `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields anything. `trackers`:
-    `tensorboard`, `trackio` or `wandb`, each an extra.
+    `tensorboard`, `trackio` or `wandb`, each an extra. `command` is what runs it again, where that is another one.
     """
     check_trackers(trackers)
     system = recipe(found, scale=scale, changes=changes)
     rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
     named = found.name if isinstance(found, Recipe) else found
     size = f"--scale {scale}" if scale else ""
-    command = f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
+    command = command or f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
     speaks = False
     events = run_recipe(
         system,
@@ -66,31 +68,37 @@ def train_events(
         speaks = True
         yield event
     if speaks:
-        yield read_json(RunFolder(Path(out))["result.json"])
+        yield RunFolder(Path(out)).read_result()
 
 
-def train(found: Found, *, data: str | Path, out: str | Path, **options: Any) -> dict[str, Any]:
-    """`train_events` to the end; returns the result, on the first process of several."""
-    return last(train_events(found, data=data, out=out, **options))
+def train(found: Found, *, data: str | Path, out: str | Path, **options: Any) -> Result:
+    """`train_events` to the end; returns the result, on the first process of several, and None on the others."""
+    result: Result = last(train_events(found, data=data, out=out, **options))
+    return result
 
 
 def demo_events(
     *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
-) -> Iterator[Event | dict[str, Any]]:
+) -> Iterator[Event | Result]:
     """The main job on the embedded corpus: the `house` recipe, in its own vocabulary; its data goes to `out/data`."""
     folder = RunFolder.create(out, force=force)
     data = folder.path / "data"
     yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
-    events = train_events("house", data=data, out=out, changes={"train.seconds": seconds}, seed=seed, force=True)
-    for event in events:
-        if isinstance(event, dict):
-            event["command"] = f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}"
-        yield event
+    yield from train_events(
+        "house",
+        data=data,
+        out=out,
+        changes={"train.seconds": seconds},
+        seed=seed,
+        force=True,
+        command=f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}",
+    )
 
 
-def demo(**options: Any) -> dict[str, Any]:
+def demo(**options: Any) -> Result:
     """`demo_events` to the end; returns the result."""
-    return last(demo_events(**options))
+    result: Result = last(demo_events(**options))
+    return result
 
 
 def pack(run: str | Path, *, cap: int | None = None) -> dict[str, int]:

@@ -47,17 +47,21 @@ def score(
         _print_score(result)
     if False in (result["probed"], result.get("without", result)["probed"]):
         fail("The predictor looked ahead, so its score is not legal. Find out where with: pargolf probe.")
+    if not result["complete"]:
+        fail("The seconds ran out before every token was scored. Raise --seconds.")
 
 
 def _print_score(result: dict[str, Any]) -> None:
-    console.print(
-        f"[bold cyan]{result['bpb']:.6f}[/] bits per byte   {result['loss']:.6f} nats per token   {result['windows']}\n"
-        f"{result['tokens']:,} of {result['positions']:,} tokens graded, each once, over {result['bytes']:,} bytes "
-        f"in {result['seconds']:.1f} s"
+    """The score in words; what speaks against it stands on the first line."""
+    from pargolf.core.result import scored_sentence
+
+    sentence = scored_sentence(result["tokens"], result["positions"], once=result["in_turn"])
+    number = (
+        f"[bold cyan]{result['bpb']:.6f}[/] bits per byte   {result['loss']:.6f} nats per token   {result['windows']}"
     )
+    console.print(*([number, sentence] if result["complete"] else [f"[bold red]{sentence}[/]", number]), sep="\n")
+    console.print(f"{result['bytes']:,} bytes of text, in {result['seconds']:.1f} s")
     console.print(Text(result["look"], style="" if result["probed"] else "bold yellow"))
-    if not result["complete"]:
-        console.print("[bold yellow]incomplete[/]: stopped in time; this is the score of what was graded")
     if "verdict" in result:
         console.print(result["verdict"])
 

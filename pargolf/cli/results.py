@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pargolf.cli.terminal import JsonOpt, console, fail, watch_run
+from pargolf.cli.terminal import DeviceOpt, JsonOpt, ThreadsOpt, console, fail, set_threads, watch_run
 from pargolf.core.errors import UserError
 
 
@@ -49,29 +49,52 @@ def report(
 def submit(
     runs: Annotated[list[Path], typer.Argument(help="Runs of one recipe, one per seed; or a folder of them.")],
     out: Annotated[Path, typer.Option(help="The folder to make: records/TRACK/DATE_NAME.")],
-    squeeze: Annotated[bool, typer.Option("--squeeze", help="Ship the script minified and compressed.")] = False,
+    squeeze: Annotated[
+        bool, typer.Option("--squeeze", help="Ship the script minified and compressed; by itself where it must be.")
+    ] = False,
     artifacts: Annotated[bool, typer.Option("--artifacts", help="Put the artifacts in as well.")] = False,
     author: Annotated[str, typer.Option(help="Your name.")] = "",
     github_id: Annotated[str, typer.Option(help="Your name on GitHub.")] = "",
     blurb: Annotated[str, typer.Option(help="A sentence or two on what is new.")] = "",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The data to score the artifacts on again; the runs' own if left out.")
+    ] = None,
+    threads: ThreadsOpt = 0,
+    device: DeviceOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Write a submission: one script that needs none of this package, README, submission.json, logs."""
+    """Write a submission: one script that needs none of this package, README, submission.json, logs.
+
+    Each artifact is scored again first, and a run whose files do not agree with it is refused.
+    """
+    set_threads(threads)
     from dataclasses import asdict
 
     from pargolf import api
     from pargolf.report.text.statistics import spread_line
 
-    made = api.write_submission(
-        runs, out=out, squeeze=squeeze, artifacts=artifacts, author=author, github_id=github_id, blurb=blurb
+    events = api.submission_events(
+        runs,
+        out=out,
+        squeeze=squeeze,
+        artifacts=artifacts,
+        author=author,
+        github_id=github_id,
+        blurb=blurb,
+        data=data,
+        device=device,
     )
+    made = watch_run(events, quiet=as_json)
     if as_json:
         print(json.dumps({**asdict(made), "path": str(made.path)}))
         return
-    over = "" if made.total <= made.cap else "  OVER THE CAP"
-    console.print(f"script  {made.readable:,} bytes to read, {made.squeezed:,} squeezed; {made.code:,} shipped")
-    console.print(f"total   {made.total:,} bytes with the largest artifact, of {made.cap:,}{over}")
-    console.print(f"score   {spread_line(made.bpb)}")
+    why = " because the readable one does not fit" if made.squeezed_to_fit and not squeeze else ""
+    form = "squeezed" if made.code == made.squeezed else "readable"
+    console.print(
+        f"script  {made.readable:,} bytes to read, {made.squeezed:,} squeezed; the {form} one is shipped{why}"
+    )
+    console.print(f"total   {made.total:,} bytes with the largest artifact, of {made.cap:,}")
+    console.print(f"score   {spread_line(made.bpb)}, and the same when scored again from the artifacts")
     console.print(f"-> {made.path}   next: pargolf audit {made.path}", soft_wrap=True)
 
 

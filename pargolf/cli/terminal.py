@@ -110,12 +110,15 @@ def watch_run(events: Iterable[Any], *, quiet: bool = False) -> Any:
 
 def finish_run(events: Iterable[Any], out: Path) -> None:
     """Watch a run to its end and print its table."""
+    from pargolf.core.result import Result
     from pargolf.report.text.results import result_table
 
-    result = watch_run(events)
+    result: Result | None = watch_run(events)
     if result is None:  # one process of several; the first one speaks
         return
     console.print(result_table(result))
     console.print(f"report  {(out / 'report.html').resolve()}")
-    if result["interrupted"]:
+    if result.interrupted:
         fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")
+    if not result.complete:
+        fail(f"{result.sentence} Raise budget.eval_seconds.")

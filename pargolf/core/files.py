@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from pargolf.core.errors import UserError
+from pargolf.core.strict import parse_json
 
+LARGEST = 64 << 20
+"""Bytes of the largest JSON file that a run or a data folder has."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _HTML = re.compile(rb"\s*(<!--.{0,400}?-->\s*)?<(!doctype\s+html|html|head)\b", re.IGNORECASE | re.DOTALL)
 _HEAD = 1024
@@ -97,6 +100,20 @@ def _head(path: Path) -> bytes:
             return file.read(_HEAD)
     except (OSError, ValueError):
         return b""
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file. Raises `UserError` when it is missing, unreadable, too large or no JSON."""
+    path = Path(path)
+    with reading(path):
+        try:
+            if path.stat().st_size > LARGEST:
+                raise UserError(f"{path} is larger than any file of a run. Is it the right one?")
+            return parse_json(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            raise UserError(f"There is no {path}.") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def cache_folder() -> Path:

@@ -5,14 +5,28 @@ before them; `proof` what the count of bytes rests on. `legal` follows from thes
 lists what is missing. Both stand in the file too, for whoever reads it, and must agree with the rest when it is read.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from pargolf.core.budget import Budget
+from pargolf.core.errors import UserError
+from pargolf.core.files import read_json
+from pargolf.core.ranges import Count, Share, Within
+from pargolf.core.spec import build
 
 FORMAT = 2
 """The layout of `result.json`. Files without the number are of the layout before it."""
+UNRECORDED = "what its bytes rest on was not recorded"
+"""Why a run of the layout before does not count."""
+Amount = Annotated[int, Within(0, 10**15)]
+"""Tokens, bytes, steps: more than any run has."""
+Some = Annotated[int, Within(1, 10**15)]
+Seconds = Annotated[float, Within(0, 1e9)]
+Loss = Annotated[float, Within(0, 1e6)]
+"""Nats per token or bits per byte."""
 
 
 class Grids(StrEnum):
@@ -40,6 +54,16 @@ class Rests(StrEnum):
         """Whether something besides the tokenizer confirms the count."""
         return self is not Rests.TABLE
 
+    @property
+    def words(self) -> str:
+        """What the count rests on, for a sentence about bytes."""
+        return {
+            Rests.DOCUMENTS: "proved by the documents",
+            Rests.ROUND_TRIP: "proved by encoding the decoded text again",
+            Rests.PUBLISHED: "of a published split, by its hashes",
+            Rests.TABLE: "unproved, by the tokenizer's own table",
+        }[self]
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -59,24 +83,37 @@ class Proof:
 class ScoreRow:
     """One scoring: `loss` in nats per token, `bpb` in bits per byte, the windows as on the command line, seconds."""
 
-    loss: float
-    bpb: float
+    loss: Loss
+    bpb: Loss
     windows: str
-    seconds: float
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """The score of one validation document; `without` is the bits per byte without adaptation, where it adapted."""
+
+    id: str
+    bytes: Some
+    tokens: Some
+    loss: Loss
+    bpb: Loss
+    without: Loss | None = None
 
 
 @dataclass(frozen=True)
 class Bytes:
     """What the cap counts: bytes of the artifact and of the code, their sum, and the cap."""
 
-    model: int
-    code: int
-    total: int
-    cap: int
+    model: Amount
+    code: Amount
+    total: Amount
+    cap: Amount
 
-    def __post_init__(self) -> None:
-        if min(self.model, self.code, self.cap) < 0 or self.total != self.model + self.code:
-            raise ValueError(f"{self.model} bytes of model and {self.code} of code do not make {self.total}")
+    def check_fields(self) -> None:
+        """Raise `UserError` where the sum is not that of its parts."""
+        if self.total != self.model + self.code:
+            raise UserError(f"total is {self.total:,}, and model and code make {self.model + self.code:,}.")
 
 
 @dataclass(frozen=True)
@@ -84,12 +121,12 @@ class Machine:
     """What the numbers were measured on; `threads` of each process, `world_size` processes."""
 
     processor: str
-    cores: int | None
-    threads: int
+    cores: Count | None
+    threads: Count
     torch: str
     python: str
     system: str
-    world_size: int
+    world_size: Count
 
 
 @dataclass(frozen=True)
@@ -97,8 +134,8 @@ class TextOverlap:
     """Whether validation text was looked for in training, and what was found: copied documents, shared 13-grams."""
 
     checked: bool
-    copied_documents: int | None = None
-    shared_13grams: float | None = None
+    copied_documents: Amount | None = None
+    shared_13grams: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -112,32 +149,40 @@ class Result:
     recipe: str
     digest: str
     seed: int
-    val_loss: float
-    val_bpb: float
-    val_tokens: int
-    val_bytes: int
-    val_split_tokens: int | None
+    val_loss: Loss
+    val_bpb: Loss
+    val_tokens: Some
+    val_bytes: Some
+    val_split_tokens: Some | None
     complete: bool
     in_turn: bool
     probed: bool | None
-    grades_per_position: tuple[int, int]
+    grades_per_position: tuple[Amount, Amount]
     proof: Proof | None
     scores: dict[str, ScoreRow]
     adaptation: str | None
     bytes: Bytes
     grids: Grids
     artifact_sha256: str
-    train_seconds: float
-    eval_seconds: float
-    steps: int
-    train_tokens: int
-    parameters: int
+    train_seconds: Seconds
+    eval_seconds: Seconds
+    steps: Amount
+    train_tokens: Amount
+    parameters: Some
     interrupted: bool
     overlap: TextOverlap
     budget: Budget
     machine: Machine
     data: str
     command: str
+
+    def check_fields(self) -> None:
+        """Raise `UserError` where the fields contradict each other."""
+        whole = self.val_tokens == self.val_split_tokens
+        if self.in_turn and self.val_split_tokens is not None and self.complete != whole:
+            raise UserError(f"complete is {self.complete}, and {self._scored} were scored.")
+        if not self.scores:
+            raise UserError("scores is empty.")
 
     @property
     def legal(self) -> bool:
@@ -147,15 +192,35 @@ class Result:
     @property
     def why_not(self) -> list[str]:
         """Why the number does not count, a few words each; empty where it does."""
+        return [*([] if self.complete else [f"only the first {self._scored} were scored"]), *self._other_reasons()]
+
+    @property
+    def sentence(self) -> str:
+        """What the number stands on, in one line; what speaks against it comes first."""
+        size, reasons = self.bytes, "; ".join(self._other_reasons())
+        if not self.complete:
+            return scored_sentence(self.val_tokens, self.val_split_tokens) + (f" Also: {reasons}." if reasons else "")
+        every = scored_sentence(self.val_tokens, self.val_split_tokens or self.val_tokens, once=self.in_turn)
+        bytes_words = f"{self.val_bytes:,} bytes of text" + (f" ({self.proof.rests.words})" if self.proof else "")
+        return (f"Not legal: {reasons}. " if reasons else "") + (
+            f"{every.rstrip('.')}, over {bytes_words}, by what was unpacked from {size.model:,} bytes; "
+            f"with {size.code:,} bytes of code {size.total:,} of a cap of {size.cap:,}."
+        )
+
+    @property
+    def _scored(self) -> str:
+        of = "" if self.val_split_tokens is None else f" of {self.val_split_tokens:,}"
+        return f"{self.val_tokens:,}{of} validation tokens"
+
+    def _other_reasons(self) -> list[str]:
+        """Why the number does not count, but for tokens that were not scored in time."""
         over, copied = self.bytes.total - self.bytes.cap, self.overlap.copied_documents or 0
+        note = f" ({self.proof.note.rstrip('.')})" if self.proof is not None and self.proof.note else ""
         said = {
-            f"only the first {self.scored} validation tokens were scored": not self.complete,
             "positions were not scored in turn, each once": not self.in_turn,
             "scores changed when later tokens were flipped": self.probed is False,
-            "what its bytes rest on was not recorded": self.proof is None,
-            "its bytes are unproved: they rest on the tokenizer's own table": (
-                self.proof is not None and not self.proof.rests.proved
-            ),
+            UNRECORDED: self.proof is None,
+            f"its bytes are unproved{note}": self.proof is not None and not self.proof.rests.proved,
             "no step was trained": self.steps < 1,
             "training was interrupted": self.interrupted,
             f"{over:,} bytes over the cap": over > 0,
@@ -163,12 +228,78 @@ class Result:
         }
         return [words for words, holds in said.items() if holds]
 
-    @property
-    def scored(self) -> str:
-        """How many validation tokens were scored, as `2,048 of 2,866`."""
-        of = "" if self.val_split_tokens is None else f" of {self.val_split_tokens:,}"
-        return f"{self.val_tokens:,}{of}"
-
     def to_json(self) -> dict[str, Any]:
         """Plain values for `result.json`."""
         return {"format": FORMAT, **asdict(self), "legal": self.legal, "why_not": self.why_not}
+
+
+def scored_sentence(tokens: int, of: int | None, *, once: bool = True) -> str:
+    """Say that all of a split's tokens were scored, or how few; `of` None: more, nobody knows how many."""
+    if not once:
+        return f"{of or tokens:,} validation tokens were scored, some more than once."
+    if tokens == of:
+        return f"Every one of {tokens:,} validation tokens was scored once."
+    whole = "" if of is None else f" of {of:,}"
+    return (
+        f"Only the first {tokens:,}{whole} validation tokens were scored (time ran out): the number counts for nothing."
+    )
+
+
+def mixture(results: Sequence[Result]) -> str:
+    """What tells apart the texts that results were scored on, in a few words; empty where nothing does.
+
+    Hashes speak where both results have them, and the counts of bytes and tokens where not.
+    """
+    proofs = [result.proof for result in results if result.proof is not None]
+    if len({proof.tokenizer_sha256 for proof in proofs}) > 1:
+        return "tokenizers of different SHA-256"
+    if len({tuple(sorted(proof.shards_sha256.values())) for proof in proofs if proof.shards_sha256}) > 1:
+        return "validation shards of different SHA-256"
+    for name, words in (("val_bytes", "bytes"), ("val_tokens", "tokens")):
+        counts = sorted({getattr(result, name) for result in results})
+        if len(counts) > 1:
+            return f"different text ({' and '.join(f'{count:,}' for count in counts)} {words})"
+    return ""
+
+
+def read_result(path: str | Path) -> Result:
+    """What `result.json` holds, of this layout or the one before. Raises `UserError` with file and field."""
+    return result_of(read_json(path), where=str(path))
+
+
+def result_of(value: Any, *, where: str) -> Result:
+    """A `Result` from parsed JSON. Raises `UserError` with `where` and the field that does not fit."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where} holds no object. Was it made by another program?")
+    kept = _upgrade(value) if "format" not in value else dict(value)
+    number, legal, _ = kept.pop("format", None), kept.pop("legal", None), kept.pop("why_not", None)
+    if number != FORMAT or isinstance(number, bool):
+        known = number if isinstance(number, int) else "unknown"
+        raise UserError(f"{where}: format is {known}, and this version reads {FORMAT}.")
+    result = build(Result, kept, where=where)
+    if legal is not result.legal:
+        why = "; ".join(result.why_not) or "nothing"
+        raise UserError(f"{where}: legal is not {str(result.legal).lower()}, as its fields say ({why} against it).")
+    return result
+
+
+def read_document_scores(path: str | Path) -> list[DocumentScore]:
+    """What `documents.json` holds. Raises `UserError` with file and field."""
+    return build(list[DocumentScore], read_json(path), where=str(path))
+
+
+def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
+    """The layout before formats were numbered: `legal` spoke of the order alone, and no proof was kept."""
+    whole = old.get("complete") is True
+    new = {
+        "format": FORMAT,
+        "in_turn": old.get("legal"),
+        "probed": None,
+        "proof": None,
+        "val_split_tokens": old.get("val_tokens") if whole else None,
+        "adaptation": None,
+        "overlap": {"checked": False},
+        "data": "",
+        "command": "",
+    } | {name: value for name, value in old.items() if name != "legal"}
+    return new | {"legal": False}

@@ -5,10 +5,9 @@ report.html  checkpoints/ while it trains
 """
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load as read_tensors
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from pargolf.core import spec
 from pargolf.core.errors import UserError
-from pargolf.core.files import reading, write_bytes, write_json
-from pargolf.core.strict import parse_json
+from pargolf.core.files import read_json, reading, write_bytes, write_json
+from pargolf.core.result import DocumentScore, Result, read_document_scores, read_result
 from pargolf.model.transformer import shapes
 from pargolf.quant.trellis import rows_of
 from pargolf.recipes.recipe import Recipe
@@ -70,11 +69,9 @@ class RunFolder:
         A run that was interrupted has not ended, although it was packed and scored, while it has a checkpoint.
         """
         folder = cls.open(path)
-        if folder["result.json"].exists():
-            result = read_json(folder["result.json"])
-            interrupted = isinstance(result, dict) and result.get("interrupted") is True
-            if not interrupted or not any(folder.checkpoints.glob("step-*")):
-                raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
+        goes_on = any(folder.checkpoints.glob("step-*"))
+        if folder.has_ended and not (goes_on and folder.read_result().interrupted):
+            raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
         begun = folder.read_recipe()
         if begun.digest != recipe.digest:
             rows = spec.diff(begun, recipe)
@@ -111,6 +108,30 @@ class RunFolder:
         if not isinstance(recipe, Recipe):
             raise UserError(f"{self['recipe.json']} holds no recipe. Train again.")
         return recipe
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run came to its end."""
+        return self["result.json"].is_file()
+
+    def write_result(self, result: Result) -> None:
+        """Store what the run came to; the last file that is written."""
+        write_json(self["result.json"], result.to_json())
+
+    def read_result(self) -> Result:
+        """What the run came to. Raises `UserError` when it has not ended, and names file and field on damage."""
+        if not self.has_ended:
+            raise UserError(f"{self.path} has not ended: it has no result.json. Let it finish, or run it again.")
+        return read_result(self["result.json"])
+
+    def write_documents(self, rows: Sequence[DocumentScore]) -> None:
+        """Store the score of each document."""
+        write_json(self["documents.json"], [asdict(row) for row in rows])
+
+    def read_documents(self) -> list[DocumentScore]:
+        """The score of each document; none where the run kept none. Raises `UserError` on damage."""
+        path = self["documents.json"]
+        return read_document_scores(path) if path.is_file() else []
 
     def write_weights(self, weights: dict[str, Tensor]) -> None:
         """Keep the trained weights in float32, so that `pargolf pack` can pack them again."""
@@ -184,14 +205,3 @@ def _by_layer(name: str) -> list[tuple[bool, int, str]]:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     write_bytes(path, dump_tensors({n: t.detach().float().cpu().contiguous().clone() for n, t in tensors.items()}))
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises `UserError` when it is missing, too large or no JSON."""
-    with reading(path):
-        try:
-            if path.stat().st_size > 64 << 20:
-                raise UserError(f"{path} is larger than any file of a run. Is it the right one?")
-            return parse_json(path.read_bytes(), str(path))
-        except FileNotFoundError:
-            raise UserError(f"There is no {path}.") from None

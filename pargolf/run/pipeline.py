@@ -9,17 +9,17 @@ result  = score(model), every token once     with its bytes proved against the d
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 from pargolf.core.budget import Clock
 from pargolf.core.devices import find_world
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Started
-from pargolf.core.files import write_bytes, write_json, write_text
-from pargolf.core.result import Proof
+from pargolf.core.files import write_bytes, write_text
+from pargolf.core.result import Bytes, DocumentScore, Grids, Result, ScoreRow, TextOverlap
+from pargolf.core.work import Events
 from pargolf.core.world import World
 from pargolf.data.content import refuse_repeats
 from pargolf.data.folder import DataFolder
@@ -44,6 +44,26 @@ from pargolf.watch.runlog import EventFile, LogFile
 
 CHECKED_TOKENS = 50_000_000
 """Training text up to this size is compared with the validation split before each run; `data check` compares any."""
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What is kept of training when its weights are gone; `seconds` to the end of packing."""
+
+    steps: int
+    tokens: int
+    parameters: int
+    interrupted: bool
+    seconds: float
+    grids: Grids
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the result carries of how the run was begun."""
+
+    overlap: TextOverlap
+    command: str
 
 
 def run_recipe(
@@ -72,9 +92,9 @@ def run_recipe(
     with Signals() as signals:
         begun = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
         keeping = replace(begun, signals=signals)
-        facts = {"overlap": overlap, "command": command}
+        about = Circumstances(overlap, command)
         try:
-            yield from _logged(recipe, validation, keeping, facts, seed=seed, world=world)
+            yield from _logged(recipe, validation, keeping, about, seed=seed, world=world)
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
@@ -88,12 +108,9 @@ def run_recipe(
 
 
 def _logged(
-    recipe: Recipe, validation: Validation, keeping: Keeping, facts: dict[str, Any], *, seed: int, world: World
+    recipe: Recipe, validation: Validation, keeping: Keeping, about: Circumstances, *, seed: int, world: World
 ) -> Iterator[Event]:
-    """The stages with their events logged, and at the end the files that say what came of it; of the first process.
-
-    `facts` go into the result as they are.
-    """
+    """The stages with their events logged, and at the end the files that say what came of it; of the first process."""
     folder, signals = keeping.folder, keeping.signals
     if not world.main:
         stages = _stages(recipe, validation, keeping, seed=seed, world=world)
@@ -122,12 +139,13 @@ def _logged(
                 events.write(event)
                 log.write(event)
             yield event
+        result = replace(result, overlap=about.overlap, command=about.command)
+        log.line(result.sentence, sync=True)
     with signals.shielded():
-        result |= facts
-        write_json(folder["documents.json"], documents)
+        folder.write_documents(documents)
         write_text(folder["report.html"], page_of(folder, result, by_role=unpacked.artifact.by_role()))
-        write_json(folder["result.json"], result)
-        if not result["interrupted"]:  # which may still go on
+        folder.write_result(result)
+        if not result.interrupted:  # which may still go on
             folder.drop_checkpoints()
 
 
@@ -139,7 +157,7 @@ def _proved(data: DataFolder, world: World, *all_windows: Windows) -> Generator[
     return (yield from proving) if world.main else finish(proving)
 
 
-def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
+def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
     """Compare training and validation text, where there is little enough of it to do so before every run.
 
     Returns what the result carries for ever. Raises `UserError` on a copied document, unless that is `allowed`.
@@ -147,7 +165,7 @@ def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
     if len(data.train) > CHECKED_TOKENS:
         if not allowed:
             refuse_repeats(data.train, data.val)
-        return {"checked": False}
+        return TextOverlap(checked=False)
     found = check_overlap(data)
     if found.found and not allowed:
         raise UserError(
@@ -155,12 +173,12 @@ def check_leak(data: DataFolder, *, allowed: bool) -> dict[str, Any]:
             "would mean nothing. Remove them and prepare the data again, or say --allow-overlap, which the result "
             "will carry."
         )
-    return {"checked": True, "copied_documents": len(found.copied), "shared_13grams": found.share}
+    return TextOverlap(checked=True, copied_documents=len(found.copied), shared_13grams=found.share)
 
 
 def _stages(
     recipe: Recipe, validation: Validation, keeping: Keeping, *, seed: int, world: World
-) -> Generator[Event, None, tuple[dict[str, Any], Unpacked, list[dict[str, Any]]]]:
+) -> Generator[Event, None, tuple[Result, Unpacked, list[DocumentScore]]]:
     """Train, pack, unpack, score; returns the result, what was unpacked, and the final score by document.
 
     A call of all processes; only the first one packs and writes, and the others receive its bytes.
@@ -174,60 +192,107 @@ def _stages(
     if world.main:
         packing, data = _packed(recipe, validation, trained, keeping, clock)
     data = world.broadcast(data)
-    train_seconds, narrowed = packing.seconds, packing.solved
-    yield packed_event(recipe, data, train_seconds, fitted=narrowed)
+    yield packed_event(recipe, data, packing.seconds, fitted=packing.solved)
     if world.main and trained.hessians is not None:
         keeping.folder.write_hessians(trained.hessians)
     yield proved(validation)
     grading = validation.grade(trained.model, recipe.plain, vocab=recipe.model.vocab, world=world)
     before = yield from watched(grading, Score)
     yield scored("pre_quant", before)
-    facts = {
-        "steps": trained.steps,
-        "train_tokens": trained.tokens,
-        "parameters": sum(w.numel() for w in weights.values()),
-        "interrupted": trained.reason == "interrupted",
-        "grids": "solved for the cap" if narrowed else "as the recipe says",
-    }
+    facts = TrainingFacts(
+        trained.steps,
+        trained.tokens,
+        sum(w.numel() for w in weights.values()),
+        trained.reason == "interrupted",
+        packing.seconds,
+        Grids.SOLVED if packing.solved else Grids.RECIPE,
+    )
     del trained, weights
     scoring = Clock()
     unpacked = unpack(data)
     unpacked.model.to(world.device)
-    scores = {"pre_quant": before}
+    seconds = recipe.budget.eval_seconds
+    scores, adapted = yield from score_unpacked(
+        recipe, validation, unpacked, seconds=seconds, world=world, clock=scoring
+    )
+    scores, took = {"pre_quant": before, **scores}, scoring.seconds
+    result = _result(recipe, validation, data, facts, scores, adapted, seed=seed, eval_seconds=took, world=world)
+    final, without = list(scores.values())[-1], None if adapted is None else adapted.without
+    return result, unpacked, validation.documents(final, without=without)
+
+
+def score_unpacked(
+    recipe: Recipe,
+    validation: Validation,
+    unpacked: Unpacked,
+    *,
+    seconds: float,
+    world: World,
+    clock: Clock | None = None,
+) -> Events[tuple[dict[str, Score], Adapted | None]]:
+    """Every scoring of the unpacked model by name, the final one last; all within `seconds` by the clock."""
+    scores: dict[str, Score] = {}
+    vocab, clock = recipe.model.vocab, clock or Clock()
     for name, windows in _scorings(recipe):
-        left = recipe.budget.eval_seconds - scoring.seconds
-        vocab, keep = recipe.model.vocab, windows == recipe.windows
+        left, keep = seconds - clock.seconds, windows == recipe.windows
         parts = validation.grade(unpacked.model, windows, vocab=vocab, seconds=left, world=world, keep=keep)
         scores[name] = yield from watched(parts, Score)
         yield scored(name, scores[name])
-    final, without = scores[name], None
-    if recipe.adapt is not None:
-        left = recipe.budget.eval_seconds - scoring.seconds
-        learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=final, seconds=left, world=world)
-        adapted = yield from watched(learning, Adapted)
-        without, final = final, adapted.score
-        scores["adapted"] = final
-        facts["adaptation"] = adapted.verdict
-        yield scored("adapted", final)
-    result = {
-        "recipe": recipe.name,
-        "digest": recipe.digest,
-        "seed": seed,
-        "val_loss": final.loss,
-        "val_bpb": final.bpb,
-        "val_tokens": final.tokens,
-        "val_bytes": final.bytes,
-        **_validity(final, scores.values(), validation.proof),
-        "scores": {name: _score_row(s) for name, s in scores.items()},
-        "bytes": _bytes(recipe, data, fitted=narrowed),
-        "artifact_sha256": hashlib.sha256(data).hexdigest(),
-        "train_seconds": train_seconds,
-        "eval_seconds": scoring.seconds,
-        **facts,
-        "budget": asdict(recipe.budget),
-        "machine": machine(world),
-    }
-    return result, unpacked, validation.documents(final, without=without)
+    if recipe.adapt is None:
+        return scores, None
+    without, left = list(scores.values())[-1], seconds - clock.seconds
+    learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=without, seconds=left, world=world)
+    adapted = yield from watched(learning, Adapted)
+    yield scored("adapted", adapted.score)
+    return {**scores, "adapted": adapted.score}, adapted
+
+
+def _result(
+    recipe: Recipe,
+    validation: Validation,
+    data: bytes,
+    facts: TrainingFacts,
+    scores: dict[str, Score],
+    adapted: Adapted | None,
+    *,
+    seed: int,
+    eval_seconds: float,
+    world: World,
+) -> Result:
+    """What the run came to, by its last score; the text's overlap and the command are not known here."""
+    final = list(scores.values())[-1]
+    code = count_code(recipe, fitted=facts.grids is Grids.SOLVED)
+    return Result(
+        recipe=recipe.name,
+        digest=recipe.digest,
+        seed=seed,
+        val_loss=final.loss,
+        val_bpb=final.bpb,
+        val_tokens=final.tokens,
+        val_bytes=final.bytes,
+        val_split_tokens=final.positions,
+        complete=final.complete,
+        in_turn=final.in_turn,
+        probed=_probed(scores.values()),
+        grades_per_position=(final.grades_min, final.grades_max),
+        proof=validation.proof,
+        scores={name: ScoreRow(one.loss, one.bpb, one.windows, one.seconds) for name, one in scores.items()},
+        adaptation=None if adapted is None else adapted.verdict,
+        bytes=Bytes(len(data), code, len(data) + code, recipe.budget.bytes),
+        grids=facts.grids,
+        artifact_sha256=hashlib.sha256(data).hexdigest(),
+        train_seconds=facts.seconds,
+        eval_seconds=eval_seconds,
+        steps=facts.steps,
+        train_tokens=facts.tokens,
+        parameters=facts.parameters,
+        interrupted=facts.interrupted,
+        overlap=TextOverlap(checked=False),
+        budget=recipe.budget,
+        machine=machine(world),
+        data=str(validation.data.path.resolve()),
+        command="",
+    )
 
 
 def _packed(
@@ -253,20 +318,6 @@ def _packed(
     return packing, data
 
 
-def _validity(final: Score, scores: Iterable[Score], proof: Proof | None) -> dict[str, Any]:
-    """What the number proves, and whether it is legal, as far as scoring can say."""
-    assert proof is not None
-    probed = _probed(scores)
-    return {
-        "complete": final.complete,
-        "in_turn": final.in_turn,
-        "probed": probed,
-        "legal": final.complete and final.in_turn and probed is not False and proof.rests.proved,
-        "proof": asdict(proof),
-        "grades_per_position": [final.grades_min, final.grades_max],
-    }
-
-
 def _probed(scores: Iterable[Score]) -> bool | None:
     """Whether changed tokens moved no distribution before them, in any of the scorings."""
     return reduce(LookAhead.joined, (graded.look for graded in scores)).probed
@@ -277,15 +328,6 @@ def _scorings(recipe: Recipe) -> list[tuple[str, Windows]]:
     plain: tuple[str, Windows] = ("post_quant", recipe.plain)
     final: tuple[str, Windows] = (f"post_quant_{type(recipe.windows).__name__.lower()}", recipe.windows)
     return [plain] if recipe.windows == recipe.plain else [plain, final]
-
-
-def _score_row(graded: Score) -> dict[str, Any]:
-    return {"loss": graded.loss, "bpb": graded.bpb, "windows": graded.windows, "seconds": graded.seconds}
-
-
-def _bytes(recipe: Recipe, data: bytes, *, fitted: bool) -> dict[str, int]:
-    code = count_code(recipe, fitted=fitted)
-    return {"model": len(data), "code": code, "total": len(data) + code, "cap": recipe.budget.bytes}
 
 
 def packed_event(recipe: Recipe, data: bytes, seconds: float, *, fitted: bool = False) -> Packed:

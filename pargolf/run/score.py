@@ -4,14 +4,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Proved, Scored
-from pargolf.core.result import Proof
+from pargolf.core.result import DocumentScore, Proof
 from pargolf.core.world import World
 from pargolf.data.content import refuse_changed
 from pargolf.data.folder import DataFolder, find_tokenizer
@@ -169,7 +169,7 @@ class Validation:
         )
         return replace(found, bytes=max(1, round(found.tokens * self.bytes / (len(self.tokens) - 1))))
 
-    def documents(self, graded: Score, *, without: Score | None = None) -> list[dict[str, Any]]:
+    def documents(self, graded: Score, *, without: Score | None = None) -> list[DocumentScore]:
         """Loss and BPB of each document that was graded in full, by its id where the data keep them.
 
         `without` is the BPB in the score of that name (the same model's that did not adapt), None where there is none.
@@ -178,13 +178,16 @@ class Validation:
         bare = {row["index"]: row["bpb"] for row in before}
         named = self.data.rows("val") or []
         return [
-            {
-                "id": named[row["index"]].id if row["index"] < len(named) else f"{row['index']}",
-                **{key: row[key] for key in ("bytes", "tokens", "loss", "bpb")},
-                "without": bare.get(row["index"]),
-            }
+            DocumentScore(
+                id=named[row["index"]].id if row["index"] < len(named) else f"{row['index']}",
+                bytes=row["bytes"],
+                tokens=row["tokens"],
+                loss=row["loss"],
+                bpb=row["bpb"],
+                without=bare.get(row["index"]),
+            )
             for row in rows
-            if row["bytes"]
+            if row["bpb"] is not None
         ]
 
     def _by_document(self, graded: Score) -> list[DocumentRow]:

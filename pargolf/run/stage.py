@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pargolf.core import spec
 from pargolf.core.errors import UserError
-from pargolf.core.files import write_json
+from pargolf.core.files import read_json, write_json
 from pargolf.data.meta import file_sha256
-from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.folder import RunFolder
 
 NAME = "stage.json"
 

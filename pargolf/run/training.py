@@ -14,7 +14,7 @@ import os
 import platform
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.distributed import DistError
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
+from pargolf.core.result import Machine
 from pargolf.core.world import World
 from pargolf.data.meta import file_sha256
 from pargolf.kernels.compiled import compiled_kernels
@@ -392,7 +393,7 @@ def _started(recipe: Recipe, training: Training, validation: Validation) -> Star
         val_tokens=len(validation.tokens) - 1,
         steps_limit=recipe.train.steps,
         seconds_limit=training.seconds,
-        machine=machine(training.world),
+        machine=asdict(machine(training.world)),
     )
 
 
@@ -435,15 +436,15 @@ def on_cpu(model: Transformer) -> dict[str, Tensor]:
     return {name: p.detach().cpu() for name, p in model.named_parameters()}
 
 
-def machine(world: World) -> dict[str, Any]:
+def machine(world: World) -> Machine:
     """What the numbers were measured on."""
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
-    return {
-        "processor": gpu or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "world_size": world.size,
-    }
+    return Machine(
+        processor=gpu or platform.processor() or platform.machine(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        system=platform.system(),
+        world_size=world.size,
+    )

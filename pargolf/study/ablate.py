@@ -21,14 +21,13 @@ from typing import Any
 from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Step, Weighed
-from pargolf.core.files import write_bytes, write_json, write_text
+from pargolf.core.files import read_json, write_bytes, write_json, write_text
 from pargolf.core.spec import edit
 from pargolf.core.stats import Comparison, compare_scores
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.recipes.variants import ADDED
 from pargolf.report.plots.worth import worth_png, worth_svg
-from pargolf.run.folder import read_json
 from pargolf.study.compare import Finished
 from pargolf.study.jobs import Job, JobDone, run_jobs
 from pargolf.study.pace import pace
@@ -183,10 +182,10 @@ def read_run(run: Finished) -> Ran:
     times = [after - before for before, after in pairwise(ends)]
     weighed = [event.model_bytes for event in events if isinstance(event, Weighed)]
     result = run.result
-    steps = int(result["steps"])
-    pace = median(times) if times else float(result["train_seconds"]) / max(steps, 1)
-    before = float(result["scores"]["pre_quant"]["bpb"])
-    return Ran(run.bpb, before, int(result["bytes"]["model"]), weighed[-1] if weighed else None, steps, pace)
+    steps = result.steps
+    pace = median(times) if times else result.train_seconds / max(steps, 1)
+    before = result.scores["pre_quant"].bpb
+    return Ran(run.bpb, before, result.bytes.model, weighed[-1] if weighed else None, steps, pace)
 
 
 def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence[DataFolder]) -> DataFolder:

@@ -11,26 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
+from pargolf.core.result import Result, mixture
 from pargolf.core.stats import Comparison, bar_in_bpb, compare_scores
-from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that ended: its folder and what `result.json` says."""
+    """A run that ended: its folder and what it came to."""
 
     path: Path
-    result: dict[str, Any]
+    result: Result
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.result["seed"])
+        return self.result.seed
 
     @property
     def bpb(self) -> float:
         """The run's final bits per byte."""
-        return float(self.result["val_bpb"])
+        return self.result.val_bpb
 
 
 def finished(paths: Sequence[str | Path]) -> list[Finished]:
@@ -49,14 +50,9 @@ def finished(paths: Sequence[str | Path]) -> list[Finished]:
 def read_finished(path: str | Path) -> Finished:
     """One finished run. Raises as `finished` does."""
     folder = RunFolder.open(path)
-    if not folder["result.json"].is_file():
-        raise UserError(f"{path} has not ended: it has no result.json. Let it finish, or run it again.")
-    result = read_json(folder["result.json"])
-    lacking = [key for key in ("seed", "val_bpb", "val_tokens", "val_bytes") if key not in result]
-    if lacking:
-        raise UserError(f"{folder['result.json']} lacks {', '.join(lacking)}. Was it made by another version?")
-    if not result.get("complete", True) or not math.isfinite(result["val_bpb"]):
-        raise UserError(f"{path} did not grade every token: its number counts for nothing. Score it in more time.")
+    result = folder.read_result()
+    if not result.complete:
+        raise UserError(f"{path}: {result.sentence} Score it in more time.")
     return Finished(folder.path, result)
 
 
@@ -72,13 +68,12 @@ def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[
     theirs = finished([path for path in old if not _is_number(str(path))])
     if published and (theirs or len(published) > 1):
         raise UserError("Compare against runs, or against one published number; not both.")
-    sizes = {run.result["val_bytes"] for run in [*ours, *theirs]}
-    if len(sizes) > 1:
-        listed = " and ".join(f"{size:,}" for size in sorted(sizes))
-        raise UserError(f"The runs graded different text ({listed} bytes), so their numbers cannot be compared.")
-    tokens, size = int(ours[0].result["val_tokens"]), int(ours[0].result["val_bytes"])
-    if {run.result["val_tokens"] for run in ours} != {tokens}:
-        raise UserError("The runs before --against have different tokenizers. Compare one kind at a time.")
+    for side in (ours, theirs):
+        if mixed := mixture([run.result for run in side]):
+            raise UserError(f"The runs of one side were scored on {mixed}. Compare one kind at a time.")
+    if theirs and (mixed := _apart(ours[0].result, theirs[0].result)):
+        raise UserError(f"The runs were scored on {mixed}, so their numbers cannot be compared.")
+    tokens, size = ours[0].result.val_tokens, ours[0].result.val_bytes
     against = published or _by_seed(theirs)
     test = compare_scores(_by_seed(ours), against, bar=bar_in_bpb(tokens, size), nats=math.log(2) * size / tokens)
     rows = {
@@ -97,6 +92,15 @@ def _by_seed(runs: Sequence[Finished]) -> dict[int, float] | list[float]:
     """Scores by seed where each seed ran once, else just the scores."""
     seeds = {run.seed: run.bpb for run in runs}
     return seeds if len(seeds) == len(runs) else [run.bpb for run in runs]
+
+
+def _apart(ours: Result, theirs: Result) -> str:
+    """What forbids to compare two results, in a few words; of other tokenizers only the bytes must be the same."""
+    if ours.val_bytes != theirs.val_bytes:
+        return f"different text ({ours.val_bytes:,} and {theirs.val_bytes:,} bytes)"
+    proofs = ours.proof, theirs.proof
+    known = [proof.tokenizer_sha256 for proof in proofs if proof is not None]
+    return mixture([ours, theirs]) if len(known) == 2 and known[0] == known[1] else ""
 
 
 def _row(run: Finished) -> dict[str, Any]:

@@ -93,12 +93,12 @@ def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
     source, kept = tokenizer_file(data), folder["tokenizer.model"]
     if source is not None and kept.is_file() and kept.read_bytes() != source.read_bytes():
         raise UserError(f"{path} holds a run on other data than {data.path}. Choose another --out, or remove it.")
-    if not folder["result.json"].is_file():
+    if not folder.has_ended:
         return None
     run = read_finished(path)
-    if int(run.result["val_tokens"]) != len(data.val) - 1:
+    if run.result.val_tokens != len(data.val) - 1:
         raise UserError(f"{path} holds a run on other data than {data.path}. Choose another --out, or remove it.")
-    return None if run.result.get("interrupted") else run
+    return None if run.result.interrupted else run
 
 
 def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event | JobDone]:
@@ -160,7 +160,7 @@ def _run_one(job: Job, data: Path, tokenizer: Path | None, device: str | None, t
 def _ended(job: Job) -> JobDone:
     """What a job's folder holds now. Raises `Interrupted` where somebody ended the run."""
     run = read_finished(job.folder)
-    if run.result.get("interrupted"):
+    if run.result.interrupted:
         raise Interrupted(_GO_ON)
     return JobDone(job, run)
 
@@ -168,6 +168,7 @@ def _ended(job: Job) -> JobDone:
 def _said(job: Job, run: Finished) -> Scored:
     """The line that stays on the screen."""
     result = run.result
-    tokens, size = int(result["val_tokens"]), int(result["val_bytes"])
-    windows = [score["windows"] for score in result["scores"].values()][-1]
-    return Scored(job.label, windows, result["val_loss"], run.bpb, tokens, size, result["eval_seconds"])
+    windows = list(result.scores.values())[-1].windows
+    return Scored(
+        job.label, windows, result.val_loss, run.bpb, result.val_tokens, result.val_bytes, result.eval_seconds
+    )

@@ -67,11 +67,11 @@ def seed_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
         {
             "seed": run.seed,
             "bpb": run.bpb,
-            "loss": float(run.result["val_loss"]),
-            "steps": int(run.result["steps"]),
-            "bytes": int(run.result["bytes"]["total"]),
-            "train_seconds": float(run.result["train_seconds"]),
-            "eval_seconds": float(run.result["eval_seconds"]),
+            "loss": run.result.val_loss,
+            "steps": run.result.steps,
+            "bytes": run.result.bytes.total,
+            "train_seconds": run.result.train_seconds,
+            "eval_seconds": run.result.eval_seconds,
             "run": str(run.path),
         }
         for run in sorted(runs, key=lambda run: run.seed)

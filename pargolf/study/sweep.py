@@ -181,7 +181,7 @@ def _one_trial(
                     break
         else:
             run = read_finished(folder)
-            if run.result.get("interrupted"):
+            if run.result.interrupted:
                 raise KeyboardInterrupt
             study.tell(trial, run.bpb)
     except (KeyboardInterrupt, Interrupted, GeneratorExit) as stopped:

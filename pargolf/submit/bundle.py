@@ -6,24 +6,28 @@ The runs must be of one recipe, on one data, each with another seed. Bytes are t
 run's artifact, and the total is that of the largest. The folder appears whole or not at all.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
 from pargolf.core.files import write_bytes, write_json, write_text
-from pargolf.core.spec import rows
+from pargolf.core.result import UNRECORDED, Grids, mixture
 from pargolf.core.stats import Spread, spread
-from pargolf.data.meta import file_sha256
+from pargolf.core.work import Events
+from pargolf.data.folder import open_data
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
+from pargolf.run.verify import Rescored, contradictions, rescore
 from pargolf.ship.program import addresses, program, shipped
 from pargolf.ship.size import SOLVED
 from pargolf.study.compare import Finished, finished
+from pargolf.submit.readme import readme
 
 SEEDS_OF_A_RECORD = 3
 SCRIPT = "train_gpt.py"
@@ -31,7 +35,10 @@ SCRIPT = "train_gpt.py"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What was written: the folder, the script's bytes in both forms and as shipped, the total, the cap."""
+    """What was written: the folder, the script's bytes in both forms and as shipped, the total, the cap, the score.
+
+    `rescored` is the bits per byte of each seed as scored again from its artifact.
+    """
 
     path: Path
     readable: int
@@ -40,6 +47,12 @@ class Bundle:
     total: int
     cap: int
     bpb: Spread
+    rescored: dict[int, float]
+
+    @property
+    def squeezed_to_fit(self) -> bool:
+        """Whether the readable script would not have fitted under the cap."""
+        return self.total - self.code + self.readable > self.cap
 
 
 @dataclass(frozen=True)
@@ -58,10 +71,14 @@ def bundle(
     squeeze: bool = False,
     artifacts: bool = False,
     author: Author | None = None,
-) -> Bundle:
-    """Write the folder `out`. Raises `UserError` on runs that do not belong together, and on a folder that exists.
+    data: str | Path | None = None,
+    device: str | None = None,
+) -> Events[Bundle]:
+    """Check the runs, score their artifacts again on `data` (None: where each run's own lie), write the folder `out`.
 
-    Also on fewer than three seeds where the track is one of records, and on an artifact that is not its run's.
+    The script is squeezed where asked, and where the readable one does not fit under the cap. Raises `UserError` on
+    runs that do not belong together, contradict themselves, do not count or do not give their number again, on too few
+    seeds for a track of records, and on a folder that exists.
     """
     out = Path(out)
     if out.exists():
@@ -73,20 +90,23 @@ def bundle(
             f"{out.parent.name} wants {SEEDS_OF_A_RECORD} seeds and {len(found)} was given. Run the others: "
             "pargolf seeds; or submit to a non-record track."
         )
-    narrowed = any(run.result.get("grids", "").startswith("narrowed") for run in found)
-    also = (*_parts(found), *(SOLVED if narrowed or recipe.quant.fill else ()))
-    readable = program(recipe, fitted=narrowed, also=also).encode()
-    small = shipped(recipe, fitted=narrowed, also=also)
-    script = small if squeeze else readable
-    _check_cap(found, recipe, len(script), len(small))
+    solved = any(run.result.grids is Grids.SOLVED for run in found)
+    also = (*_parts(found), *(SOLVED if solved or recipe.quant.fill else ()))
+    readable = program(recipe, fitted=solved, also=also).encode()
+    small = shipped(recipe, fitted=solved, also=also)
+    script = _fitting(found, recipe, readable, small, squeeze=squeeze)
+    rescored: dict[int, float] = {}
+    for run in found:
+        again = yield from _scored_again(run, data, device)
+        rescored[run.seed] = again.bpb
+    facts = _facts(found, recipe, len(script), out, author or Author())
     beside = out.with_name(f".{out.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         write_bytes(beside / SCRIPT, script)
-        facts = _facts(found, recipe, len(script), out, author or Author())
         write_json(beside / "submission.json", facts)
-        write_text(beside / "README.md", _readme(found, recipe, facts))
+        write_text(beside / "README.md", readme(found, recipe, facts, rescored, script=SCRIPT))
         for run in found:
             folder = RunFolder.open(run.path)
             shutil.copyfile(folder["train.log"], beside / f"train_seed{run.seed}.log")
@@ -97,19 +117,24 @@ def bundle(
         shutil.rmtree(beside, ignore_errors=True)
     scores = spread([run.bpb for run in found])
     total, cap = facts["bytes_total"], recipe.budget.bytes
-    return Bundle(out, len(readable), len(small), len(script), total, cap, scores)
+    return Bundle(out, len(readable), len(small), len(script), total, cap, scores, rescored)
 
 
-def _check_cap(runs: Sequence[Finished], recipe: Recipe, code: int, small: int) -> None:
-    """Raise `UserError` where the largest artifact and the script together are over the recipe's cap."""
-    model, cap = max(int(run.result["bytes"]["model"]) for run in runs), recipe.budget.bytes
-    if model + code > cap:
-        fits = f"With --squeeze it takes {small:,} and fits." if model + small <= cap else "Pack the runs smaller."
-        raise UserError(f"The model takes {model:,} bytes and this script {code:,}: over the cap of {cap:,}. {fits}")
+def _fitting(runs: Sequence[Finished], recipe: Recipe, readable: bytes, small: bytes, *, squeeze: bool) -> bytes:
+    """The script to ship: to be read where that fits beside the largest artifact, else squeezed. Raises `UserError`."""
+    model, cap = max(run.result.bytes.model for run in runs), recipe.budget.bytes
+    if not squeeze and model + len(readable) <= cap:
+        return readable
+    if model + len(small) > cap:
+        raise UserError(
+            f"The model takes {model:,} bytes and the squeezed script {len(small):,}: over the cap of {cap:,}. "
+            "Pack the runs smaller."
+        )
+    return small
 
 
 def _one_recipe(runs: Sequence[Finished]) -> Recipe:
-    """The recipe of all runs. Raises `UserError` where they are not of one kind."""
+    """The recipe of all runs. Raises `UserError` where they are not of one kind, or one does not count."""
     if not runs:
         raise UserError("Name at least one run folder.")
     recipes = [RunFolder.open(run.path).read_recipe() for run in runs]
@@ -121,24 +146,36 @@ def _one_recipe(runs: Sequence[Finished]) -> Recipe:
         )
     if len({run.seed for run in runs}) < len(runs):
         raise UserError("Two of the runs have one seed. Name each seed's run once.")
-    if len({(run.result["val_tokens"], run.result["val_bytes"]) for run in runs}) > 1:
-        raise UserError("The runs graded different data. A submission's seeds share one validation set.")
-    tokenizers = set()
+    if mixed := mixture([run.result for run in runs]):
+        raise UserError(f"The runs were scored on {mixed}. A submission's seeds share one validation set.")
+    if len({run.result.artifact_sha256 for run in runs}) < len(runs):
+        raise UserError("Two of the runs have one artifact, so they are one run. Run each seed.")
     for run in runs:
-        folder = RunFolder.open(run.path)
-        held = read_artifact(folder["model.pargolf"])
-        tokenizers.add(held.tokenizer)
-        if file_sha256(folder["model.pargolf"]) != run.result.get("artifact_sha256"):
-            raise UserError(
-                f"{folder['model.pargolf']} is not what {run.path} scored: it was packed again. Run it again."
-            )
-        if run.result.get("interrupted"):
-            raise UserError(f"{run.path} was interrupted before its budget was spent. Run that seed again.")
-        if not folder["train.log"].is_file():
-            raise UserError(f"{run.path} has no train.log, and nobody can check a run without one. Run it again.")
-    if len(tokenizers) > 1:
-        raise UserError("The runs were trained with different tokenizers. A submission's seeds share one data.")
+        # A run that did not record its proof may still have one, which scoring it again shows.
+        if reasons := [why for why in run.result.why_not if why != UNRECORDED]:
+            raise UserError(f"{run.path} does not count: {'; '.join(reasons)}. Run that seed again.")
+        if wrong := contradictions(RunFolder.open(run.path)):
+            raise UserError(f"{run.path}: {wrong[0]} Run that seed again.")
     return recipes[0]
+
+
+def _scored_again(run: Finished, data: str | Path | None, device: str | None) -> Events[Rescored]:
+    """Score a run's artifact again. Raises `UserError` on every difference from what the run says."""
+    own = data or run.result.data or _data_named(run.result.command)
+    if not own:
+        raise UserError(f"{run.path} does not say which data it was scored on. Name them with --data.")
+    if not Path(own).is_dir():
+        raise UserError(f"{run.path} was scored on {own}, which is not there. Name the data with --data.")
+    again = yield from rescore(RunFolder.open(run.path), open_data(own), device=device)
+    if again.differences:
+        raise UserError(f"{run.path}: {again.differences[0]} Run that seed again, or name its own --data.")
+    return again
+
+
+def _data_named(command: str) -> str:
+    """The folder after `--data` in a command; empty where there is none."""
+    found = re.search(r"--data (\S+)", command)
+    return found[1] if found else ""
 
 
 def _parts(runs: Sequence[Finished]) -> tuple[str, ...]:
@@ -154,8 +191,8 @@ def _parts(runs: Sequence[Finished]) -> tuple[str, ...]:
 
 def _facts(runs: Sequence[Finished], recipe: Recipe, code: int, out: Path, author: Author) -> dict[str, Any]:
     """What `submission.json` says: the published fields, and every seed."""
-    bpb, loss = (spread([float(run.result[key]) for run in runs]) for key in ("val_bpb", "val_loss"))
-    model = max(int(run.result["bytes"]["model"]) for run in runs)
+    bpb, loss = spread([run.bpb for run in runs]), spread([run.result.val_loss for run in runs])
+    model = max(run.result.bytes.model for run in runs)
     return {
         "author": author.name,
         "github_id": author.github_id,
@@ -169,10 +206,11 @@ def _facts(runs: Sequence[Finished], recipe: Recipe, code: int, out: Path, autho
         "bytes_total": model + code,
         "bytes_code": code,
         "bytes_model": model,
-        "val_tokens": runs[0].result["val_tokens"],
-        "val_bytes": runs[0].result["val_bytes"],
-        "train_time_seconds": max(float(run.result["train_seconds"]) for run in runs),
-        "eval_time_seconds": max(float(run.result["eval_seconds"]) for run in runs),
+        "val_tokens": runs[0].result.val_tokens,
+        "val_bytes": runs[0].result.val_bytes,
+        "val_proof": None if runs[0].result.proof is None else asdict(runs[0].result.proof),
+        "train_time_seconds": max(run.result.train_seconds for run in runs),
+        "eval_time_seconds": max(run.result.eval_seconds for run in runs),
         "hardware": _hardware(runs[0]),
         "recipe_digest": recipe.digest,
         "seed_results": {str(run.seed): _seed(run, code) for run in runs},
@@ -182,57 +220,15 @@ def _facts(runs: Sequence[Finished], recipe: Recipe, code: int, out: Path, autho
 def _seed(run: Finished, code: int) -> dict[str, Any]:
     result = run.result
     return {
-        "val_loss": result["val_loss"],
-        "val_bpb": result["val_bpb"],
-        "artifact_bytes": result["bytes"]["model"] + code,
-        "steps": result["steps"],
-        "train_time_seconds": result["train_seconds"],
-        "eval_time_seconds": result["eval_seconds"],
+        "val_loss": result.val_loss,
+        "val_bpb": result.val_bpb,
+        "artifact_bytes": result.bytes.model + code,
+        "steps": result.steps,
+        "train_time_seconds": result.train_seconds,
+        "eval_time_seconds": result.eval_seconds,
     }
 
 
 def _hardware(run: Finished) -> str:
-    machine = run.result.get("machine", {})
-    return f"{machine.get('world_size', 1)}x {machine.get('processor', 'unknown')}, torch {machine.get('torch', '?')}"
-
-
-def _readme(runs: Sequence[Finished], recipe: Recipe, facts: dict[str, Any]) -> str:
-    """What it is, what it scored, how to run it, where it comes from, and every row of the recipe."""
-    bpb = spread([run.bpb for run in runs])
-    sd = "" if bpb.sd is None else f", standard deviation {bpb.sd:.6f}"
-    lines = [
-        f"# {recipe.name}: {bpb.mean:.4f} bits per byte",
-        "",
-        f"Mean of {bpb.n} seed(s): val_bpb {bpb.mean:.6f}{sd}. "
-        f"Artifact {facts['bytes_total']:,} bytes at most (model {facts['bytes_model']:,} + code "
-        f"{facts['bytes_code']:,}) of {recipe.budget.bytes:,}.",
-        "",
-        "| seed | val_loss | val_bpb | artifact bytes | steps | train s | eval s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for seed, row in facts["seed_results"].items():
-        lines.append(
-            f"| {seed} | {row['val_loss']:.8f} | {row['val_bpb']:.8f} | {row['artifact_bytes']:,} | {row['steps']:,} "
-            f"| {row['train_time_seconds']:.1f} | {row['eval_time_seconds']:.1f} |"
-        )
-    lines += ["", f"Measured on {facts['hardware']}. Every token is graded once, by what was unpacked.", ""]
-    lines += ["## Run it", "", "```", *_commands(runs), "```", ""]
-    lines += [
-        "The script needs torch, numpy, sentencepiece, constriction and brotli (and backports.zstd for zstd).",
-        "",
-    ]
-    lines += ["## Credits", "", f"{recipe.source}. Trained, packed and written with pargolf.", ""]
-    lines += ["## Recipe", "", "| row | value |", "|---|---|"]
-    lines += [f"| `{_cell(path)}` | {_cell(value)} |" for path, value in rows(recipe).items()]
-    return "\n".join(lines) + "\n"
-
-
-def _commands(runs: Sequence[Finished]) -> list[str]:
-    """Train each seed; and score an artifact, with the threads that the run had, for the same last bit."""
-    threads = runs[0].result.get("machine", {}).get("threads", 1)
-    train = [f"python {SCRIPT} --data DIR --seed {run.seed} --out model_seed{run.seed}.pargolf" for run in runs]
-    return [*train, f"python {SCRIPT} --evaluate model_seed{runs[0].seed}.pargolf --data DIR --threads {threads}"]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    machine = run.result.machine
+    return f"{machine.world_size}x {machine.processor}, torch {machine.torch}"

@@ -75,14 +75,14 @@ def _header(entries: Sequence[Entry], groups: Sequence[Group], title: str) -> st
 
 
 def _hero(entries: Sequence[Entry], groups: Sequence[Group]) -> str:
-    sound = [place for place, entry in enumerate(entries) if not entry.doubts] or list(range(len(entries)))
-    best = min((entries[place] for place in sound), key=lambda entry: entry.bpb)
-    size = best.result["bytes"]
+    whole = [entry for entry in entries if entry.result.complete] or entries
+    best = min([entry for entry in whole if entry.result.legal] or whole, key=lambda entry: entry.bpb)
+    size = best.result.bytes
     what = (
-        f"The best of them is <b>{escape(best.recipe)}</b>, seed {best.result['seed']}: {size['total']:,} bytes of "
-        f"{size['cap']:,}, {best.seconds:,.0f} s of training. {_surety(groups)}"
+        f"The best of them is <b>{escape(best.recipe)}</b>, seed {best.result.seed}: {size.total:,} bytes of "
+        f"{size.cap:,}, {best.seconds:,.0f} s of training. {_surety(groups)}"
     )
-    texts = {entry.result["val_bytes"] for entry in entries}
+    texts = {entry.result.val_bytes for entry in entries}
     warn = ""
     if len(texts) > 1:
         warn = (
@@ -92,7 +92,7 @@ def _hero(entries: Sequence[Entry], groups: Sequence[Group]) -> str:
         )
     return f"""<div class="hero">
 <div><p class="number">{best.bpb:.4f}</p>
-<p class="unit">bits per byte <span>· {best.result["val_loss"]:.4f} nats per token</span></p></div>
+<p class="unit">bits per byte <span>· {best.result.val_loss:.4f} nats per token</span></p></div>
 <p class="said">{what}</p>
 </div>{warn}"""
 
@@ -112,7 +112,7 @@ def _surety(groups: Sequence[Group]) -> str:
 
 def _against(ours: Group, theirs: Group) -> Comparison | None:
     """The test that `ours` is better; None where they graded different texts."""
-    if ours.entries[0].result["val_bytes"] != theirs.entries[0].result["val_bytes"]:
+    if ours.entries[0].result.val_bytes != theirs.entries[0].result.val_bytes:
         return None
     return compare_scores(ours.by_seed, theirs.by_seed, bar=0.0, nats=1.0)
 
@@ -151,22 +151,22 @@ def _runs(entries: Sequence[Entry], groups: Sequence[Group]) -> str:
 
 
 def _run_row(entry: Entry, group: Group, place: int, run: int, on_front: bool, least: float, adapted: bool) -> str:
-    result, size = entry.result, entry.result["bytes"]
+    result, size = entry.result, entry.result.bytes
     cells = [
         _name_cell(group, place, link=entry.link, on_front=on_front),
-        number_cell(f"{result['seed']}", result["seed"]),
+        number_cell(f"{result.seed}", result.seed),
         number_cell(f"{entry.bpb:.4f}", entry.bpb),
         number_cell(f"{entry.bpb - least:+.4f}" if entry.bpb > least else "best", entry.bpb - least),
         _signed(entry.gap),
         *([_signed(entry.saved)] if adapted else []),
-        number_cell(f"{size['total']:,}", size["total"]),
-        number_cell(f"{size['total'] / max(size['cap'], 1):.1%}", size["total"] / max(size["cap"], 1)),
+        number_cell(f"{size.total:,}", size.total),
+        number_cell(f"{size.total / max(size.cap, 1):.1%}", size.total / max(size.cap, 1)),
         number_cell(f"{entry.seconds:,.1f}", entry.seconds),
-        number_cell(f"{result['steps']:,}", result["steps"]),
-        number_cell(f"{result['parameters']:,}", result["parameters"]),
+        number_cell(f"{result.steps:,}", result.steps),
+        number_cell(f"{result.parameters:,}", result.parameters),
         _check_cell(entry),
     ]
-    found = escape(f"{group.name} {result['recipe']} {result['digest']} seed {result['seed']} {entry.path}".lower())
+    found = escape(f"{group.name} {result.recipe} {result.digest} seed {result.seed} {entry.path}".lower())
     return f'<tr data-run="{run}" data-words="{found}">{"".join(cells)}</tr>'
 
 
@@ -230,10 +230,10 @@ def _bytes(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
         best = group.entries[0]
-        size = best.result["bytes"]
-        whole = max(size["total"], size["cap"], 1)
+        size = best.result.bytes
+        whole = max(size.total, size.cap, 1)
         packed = [event for event in best.events if isinstance(event, Packed)]
-        parts = [*_by_kind(packed[-1].by_role if packed else {}, size["model"]), ("code", size["code"])]
+        parts = [*_by_kind(packed[-1].by_role if packed else {}, size.model), ("code", size.code)]
         bars = "".join(
             f'<span class="k{i}" style="width:{100 * count / whole:.3f}%" title="{name}: {count:,} bytes"></span>'
             for i, (name, count) in enumerate(parts)
@@ -241,7 +241,7 @@ def _bytes(groups: Sequence[Group]) -> str:
         said = ", ".join(f"{name} {count:,}" for name, count in parts)
         rows.append(
             f'<div class="split" data-runs="{" ".join(map(str, group.runs))}"><p>{escape(group.name)} '
-            f"<small>{size['total']:,} of {size['cap']:,}</small></p>"
+            f"<small>{size.total:,} of {size.cap:,}</small></p>"
             f'<div class="track" role="img" aria-label="{escape(said)}">{bars}</div></div>'
         )
     names = [*(name for name, _ in _KINDS), "the rest", "code"]
@@ -276,7 +276,7 @@ def _adaptation(groups: Sequence[Group]) -> str:
         wide, narrow = (runs.gains(best.documents, width=width, name=f"gains{place}") for width in (WIDE, NARROW))
         if wide:
             numbers = " ".join(map(str, group.runs))
-            head = f'<h3><i class="key s{min(place, 7) + 1}"></i>{escape(group.name)}, seed {best.result["seed"]}</h3>'
+            head = f'<h3><i class="key s{min(place, 7) + 1}"></i>{escape(group.name)}, seed {best.result.seed}</h3>'
             found.append(f'<div data-runs="{numbers}">{head}{figure_pair(wide, narrow)}</div>')
     note = "Bits per byte of each document without adaptation, less those with it; the best run of each recipe."
     return section("What adaptation saved", note, "".join(found))
@@ -333,7 +333,8 @@ def _check_cell(entry: Entry) -> str:
     if entry.audit is not None:
         verdict = str(entry.audit["verdict"])
         return text_cell(verdict, kind=_KINDS_OF_VERDICT.get(verdict, ""))
-    return text_cell(", ".join(entry.doubts) or "not asked", kind="bad" if entry.doubts else "")
+    doubts = entry.result.why_not
+    return text_cell(", ".join(doubts) or "not asked", kind="bad" if doubts else "")
 
 
 def _name_cell(group: Group, place: int, *, link: str = "", on_front: bool = False) -> str:

@@ -9,73 +9,61 @@ from dataclasses import dataclass
 from typing import Any
 
 from pargolf.core.events import Event
+from pargolf.core.result import DocumentScore, Result
 
 GOALS = ("bpb", "bytes", "seconds")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One finished run: where it lies, its `result.json`, its events, its documents, a link to its page.
+    """One finished run: where it lies, what it came to, its events, its documents, a link to its page.
 
     `audit` is the auditor's report on it as JSON, None where it was not asked.
     """
 
     path: str
-    result: Mapping[str, Any]
+    result: Result
     events: Sequence[Event] = ()
-    documents: Sequence[Mapping[str, Any]] = ()
+    documents: Sequence[DocumentScore] = ()
     link: str = ""
     audit: Mapping[str, Any] | None = None
 
     @property
     def recipe(self) -> str:
         """The recipe's name."""
-        return str(self.result["recipe"])
+        return self.result.recipe
 
     @property
     def bpb(self) -> float:
         """The final bits per byte."""
-        return float(self.result["val_bpb"])
+        return self.result.val_bpb
 
     @property
     def bytes(self) -> int:
         """Model and code."""
-        return int(self.result["bytes"]["total"])
+        return self.result.bytes.total
 
     @property
     def seconds(self) -> float:
         """Of training, packing included."""
-        return float(self.result["train_seconds"])
+        return self.result.train_seconds
 
     @property
     def saved(self) -> float | None:
         """What adaptation saved, in bits per byte; None where the run did not adapt, or not to the end."""
-        scores = self.result["scores"]
+        scores = self.result.scores
         same = [score for name, score in scores.items() if name.startswith("post_quant")]
-        if "adapted" not in scores or not same or not self.result.get("complete", True):
+        if "adapted" not in scores or not same or not self.result.complete:
             return None
-        return float(same[-1]["bpb"]) - float(scores["adapted"]["bpb"])
+        return same[-1].bpb - scores["adapted"].bpb
 
     @property
     def gap(self) -> float | None:
         """What packing cost, in bits per byte over the plain windows; None where only one of the two was scored."""
-        scores = self.result["scores"]
+        scores = self.result.scores
         if "pre_quant" not in scores or "post_quant" not in scores:
             return None
-        return float(scores["post_quant"]["bpb"]) - float(scores["pre_quant"]["bpb"])
-
-    @property
-    def doubts(self) -> list[str]:
-        """Why the number would not count, in a word each; none for a sound run."""
-        size, overlap = self.result["bytes"], self.result.get("overlap") or {}
-        said = [
-            (not self.result.get("complete", True), "not every token graded"),
-            (not self.result.get("legal", True), "not legal"),
-            (size["total"] > size["cap"], "over the cap"),
-            (bool(overlap.get("copied_documents")), "validation text in training"),
-            (bool(self.result.get("interrupted")), "interrupted"),
-        ]
-        return [words for holds, words in said if holds]
+        return scores["post_quant"].bpb - scores["pre_quant"].bpb
 
 
 @dataclass(frozen=True)
@@ -94,7 +82,7 @@ class Group:
     @property
     def by_seed(self) -> dict[int, float] | list[float]:
         """Bits per byte by seed where each seed ran once."""
-        seeds = {int(entry.result["seed"]): entry.bpb for entry in self.entries}
+        seeds = {entry.result.seed: entry.bpb for entry in self.entries}
         return seeds if len(seeds) == len(self.entries) else [entry.bpb for entry in self.entries]
 
 
@@ -102,7 +90,7 @@ def grouped(entries: Sequence[Entry]) -> list[Group]:
     """Groups by digest and by what was graded, best mean first; two of one name are told apart by their digests."""
     found: dict[tuple[str, int], list[int]] = {}
     for place, entry in enumerate(entries):
-        found.setdefault((str(entry.result["digest"]), int(entry.result["val_bytes"])), []).append(place)
+        found.setdefault((entry.result.digest, entry.result.val_bytes), []).append(place)
     names = [entries[places[0]].recipe for places in found.values()]
     groups = []
     for (digest, _), places in found.items():

@@ -12,30 +12,13 @@ from typing import Any
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
+from pargolf.core.files import read_json
 from pargolf.report.pages.entry import Entry
-from pargolf.report.pages.run import documents_of
-from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.folder import RunFolder
 from pargolf.study.ablate import WHOLE
 from pargolf.watch.runlog import read_events
 
 _MOST = 5000
-_NEEDED = frozenset(
-    [
-        "recipe",
-        "digest",
-        "seed",
-        "val_bpb",
-        "val_loss",
-        "val_tokens",
-        "val_bytes",
-        "scores",
-        "bytes",
-        "train_seconds",
-        "steps",
-        "train_tokens",
-        "parameters",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -74,13 +57,9 @@ def entry_of(path: Path, *, beside: Path) -> Entry:
     Raises `UserError` on a result of another version.
     """
     folder = RunFolder(path)
-    result = read_json(folder["result.json"])
-    lacking = [key for key in sorted(_NEEDED) if not isinstance(result, dict) or key not in result]
-    if lacking:
-        raise UserError(f"{folder['result.json']} lacks {', '.join(lacking)}. Was it made by another version?")
     page = folder["report.html"]
     link = os.path.relpath(page, beside).replace(os.sep, "/") if page.is_file() else ""
-    return Entry(str(path), result, _events(folder), documents_of(folder), link)
+    return Entry(str(path), folder.read_result(), _events(folder), folder.read_documents(), link)
 
 
 def read_ablation(path: Path) -> dict[str, Any]:

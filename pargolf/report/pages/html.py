@@ -13,10 +13,11 @@ from html import escape
 from typing import Any
 
 from pargolf.core.events import Event, Weighed
+from pargolf.core.result import Bytes, DocumentScore, Result
 from pargolf.report.pages.style import CSS, POLICY, SORT_SCRIPT
 from pargolf.report.plots import runs
 from pargolf.report.plots.drawing import NARROW
-from pargolf.report.text.results import bits_text, is_headline, machine_rows, score_rows
+from pargolf.report.text.results import bits_text, is_headline, machine_rows, proof_rows, score_label
 
 PROOF = "Written by pargolf"
 """By what a page of this package is known, so that no other file is replaced by one."""
@@ -24,30 +25,28 @@ _MOST_DOCUMENTS = 1000
 
 
 def run_page(
-    result: Mapping[str, Any],
+    result: Result,
     events: Sequence[Event],
     *,
     by_role: Sequence[Mapping[str, Any]],
-    documents: Sequence[Mapping[str, Any]],
+    documents: Sequence[DocumentScore],
     describe: str,
     title: str,
 ) -> str:
     """Return the whole page of one run as HTML text.
 
     Args:
-        result: what `result.json` holds; `command`, if there, is shown as the way to run it again.
+        result: what the run came to; its `command`, if it has one, is shown as the way to run it again.
         events: the run's records in order.
         by_role: rows of role, tensors, weights, bytes, bits_per_weight.
-        documents: rows of id, bytes, tokens, loss (nats per token), bpb, and `without` (bpb without adaptation, or
-            None); may be empty.
+        documents: the score of each document; may be empty.
         describe: the recipe as text, one `path = value` a line.
         title: the heading and the name of the browser's tab.
     """
     parts = [
         _header(result, title),
         _hero(result),
-        _alarms(result),
-        _meter(result["bytes"]),
+        _meter(result.bytes),
         _cards(result),
         _curves(events),
         _forecasts(result, events),
@@ -56,6 +55,7 @@ def run_page(
         _documents(documents),
         _recipe(describe),
         _machine(result),
+        _proof(result),
         _again(result),
     ]
     return page("\n".join(part for part in parts if part), title=title)
@@ -83,58 +83,44 @@ def page(body: str, *, title: str, script: str = "", style: str = "") -> str:
 """
 
 
-def _header(result: Mapping[str, Any], title: str) -> str:
-    facts = [f"recipe {result['recipe']}", f"digest {str(result['digest'])[:16]}", f"seed {result['seed']}"]
+def _header(result: Result, title: str) -> str:
+    facts = [f"recipe {result.recipe}", f"digest {result.digest[:16]}", f"seed {result.seed}"]
     return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(facts))}</p></header>"
 
 
-def _hero(result: Mapping[str, Any]) -> str:
-    size = result["bytes"]
-    said = "Every one of" if result.get("complete", True) else "Only the first"
-    return f"""<div class="hero">
-<div><p class="number">{result["val_bpb"]:.4f}</p>
-<p class="unit">bits per byte <span>· {result["val_loss"]:.4f} nats per token</span></p></div>
-<p class="said">{said} {result["val_tokens"]:,} validation tokens graded once,
-over {result["val_bytes"]:,} bytes of text, by a model unpacked from {size["model"]:,} bytes.</p>
-</div>"""
+def _hero(result: Result) -> str:
+    number = f"""<div><p class="number">{result.val_bpb:.4f}</p>
+<p class="unit">bits per byte <span>· {result.val_loss:.4f} nats per token</span></p></div>"""
+    sentence = escape(result.sentence)
+    if result.legal:
+        return f'<div class="hero">{number}\n<p class="said">{sentence}</p></div>'
+    return f'<p class="alarm">{sentence}</p>\n<div class="hero">{number}</div>'
 
 
-def _alarms(result: Mapping[str, Any]) -> str:
-    said = []
-    over = result["bytes"]["total"] - result["bytes"]["cap"]
-    if over > 0:
-        said.append(f"<b>Over the cap</b> by {over:,} bytes. This artifact is not a legal entry.")
-    if not result.get("complete", True):
-        said.append("<b>Not complete.</b> The seconds for scoring ran out, so this number counts for nothing.")
-    if result.get("interrupted"):
-        said.append("<b>Interrupted.</b> Training was stopped by hand; what had been trained was packed and scored.")
-    return "\n".join(f'<p class="alarm">{text}</p>' for text in said)
-
-
-def _meter(size: Mapping[str, int]) -> str:
-    whole = max(size["cap"], size["total"], 1)
-    free = max(size["cap"] - size["total"], 0)
-    model, code = (f"{100 * size[key] / whole:.3f}" for key in ("model", "code"))
+def _meter(size: Bytes) -> str:
+    whole = max(size.cap, size.total, 1)
+    free = max(size.cap - size.total, 0)
+    model, code = (f"{100 * part / whole:.3f}" for part in (size.model, size.code))
     return f"""<div class="meter">
-<div class="track" role="img" aria-label="{size["total"]:,} bytes of a cap of {size["cap"]:,}">
+<div class="track" role="img" aria-label="{size.total:,} bytes of a cap of {size.cap:,}">
 <div class="model" style="width:{model}%"></div><div class="code" style="width:{code}%"></div></div>
-<ul><li class="model"><b>{size["model"]:,}</b> model</li><li class="code"><b>{size["code"]:,}</b> code</li>
-<li class="free"><b>{free:,}</b> free of {size["cap"]:,} bytes</li></ul></div>"""
+<ul><li class="model"><b>{size.model:,}</b> model</li><li class="code"><b>{size.code:,}</b> code</li>
+<li class="free"><b>{free:,}</b> free of {size.cap:,} bytes</li></ul></div>"""
 
 
-def _cards(result: Mapping[str, Any]) -> str:
-    size, train = result["bytes"], result["train_seconds"]
-    speed = result["train_tokens"] / max(train, 1e-9)
+def _cards(result: Result) -> str:
+    size, train = result.bytes, result.train_seconds
+    speed = result.train_tokens / max(train, 1e-9)
     cards = [
-        ("Total size", f"{size['total']:,}", f"bytes, {size['total'] / max(size['cap'], 1):.1%} of the cap"),
-        ("Training", _seconds(train), f"{result['steps']:,} steps"),
-        ("Tokens seen", _short(result["train_tokens"]), f"{speed:,.0f} per second"),
+        ("Total size", f"{size.total:,}", f"bytes, {size.total / max(size.cap, 1):.1%} of the cap"),
+        ("Training", _seconds(train), f"{result.steps:,} steps"),
+        ("Tokens seen", _short(result.train_tokens), f"{speed:,.0f} per second"),
         (
             "Parameters",
-            _short(result["parameters"]),
-            f"{8 * size['model'] / max(result['parameters'], 1):.2f} bits each, packed",
+            _short(result.parameters),
+            f"{8 * size.model / max(result.parameters, 1):.2f} bits each, packed",
         ),
-        ("Scoring", _seconds(result["eval_seconds"]), f"{result['val_tokens']:,} tokens"),
+        ("Scoring", _seconds(result.eval_seconds), f"{result.val_tokens:,} tokens"),
     ]
     return "\n".join(
         [
@@ -154,7 +140,7 @@ def _curves(events: Sequence[Event]) -> str:
     )
 
 
-def _forecasts(result: Mapping[str, Any], events: Sequence[Event]) -> str:
+def _forecasts(result: Result, events: Sequence[Event]) -> str:
     """What training said the model would weigh, beside what it came to."""
     weighed = [event for event in events if isinstance(event, Weighed)]
     if not weighed:
@@ -164,8 +150,8 @@ def _forecasts(result: Mapping[str, Any], events: Sequence[Event]) -> str:
         total = event.model_bytes + event.code_bytes
         cells = [f"{event.step:,}", f"{event.model_bytes:,}", f"{total:,}", f"{total / max(event.cap, 1):.1%}"]
         rows.append(f"<tr>{''.join(_cell(value) for value in cells)}</tr>")
-    size = result["bytes"]
-    packed = ["packed", f"{size['model']:,}", f"{size['total']:,}", f"{size['total'] / max(size['cap'], 1):.1%}"]
+    size = result.bytes
+    packed = ["packed", f"{size.model:,}", f"{size.total:,}", f"{size.total / max(size.cap, 1):.1%}"]
     foot = f"<tr>{''.join(_cell(value) for value in packed)}</tr>"
     note = "What the model would have weighed on the table's own grids, by its weights at that step."
     if weighed[-1].fills:
@@ -174,18 +160,18 @@ def _forecasts(result: Mapping[str, Any], events: Sequence[Event]) -> str:
     return section("Size forecast while training", note, table)
 
 
-def _scores(result: Mapping[str, Any]) -> str:
+def _scores(result: Result) -> str:
     rows = []
-    for label, score in score_rows(result):
+    for name, score in result.scores.items():
         chosen = ' class="chosen"' if is_headline(result, score) else ""
-        change = score["bpb"] - result["val_bpb"]
+        change = score.bpb - result.val_bpb
         cells = [
-            _cell(label, text=True),
-            _cell(str(score.get("windows", "")), text=True, mono=True),
-            _cell(f"{score['loss']:.4f}"),
-            _cell(f"{score['bpb']:.4f}"),
+            _cell(score_label(name), text=True),
+            _cell(score.windows, text=True, mono=True),
+            _cell(f"{score.loss:.4f}"),
+            _cell(f"{score.bpb:.4f}"),
             _cell(f"{change:+.4f}".replace("-", "−") if change else "0"),
-            _cell(f"{score['seconds']:,.1f}"),
+            _cell(f"{score.seconds:,.1f}"),
         ]
         rows.append(f"<tr{chosen}>{''.join(cells)}</tr>")
     heads = ["*weights", "*windows", "nats/token", "bits/byte", "vs graded", "seconds"]
@@ -217,22 +203,22 @@ def _roles(by_role: Sequence[Mapping[str, Any]]) -> str:
     return section("Where the bytes are", "", figure + table)
 
 
-def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
+def _documents(rows: Sequence[DocumentScore]) -> str:
     if not rows:
         return ""
-    ranked = sorted(rows, key=lambda row: -row["bpb"])
-    adapted = any(row.get("without") is not None for row in rows)
+    ranked = sorted(rows, key=lambda row: -row.bpb)
+    adapted = any(row.without is not None for row in rows)
     body = []
     for row in ranked[:_MOST_DOCUMENTS]:
         cells = [
-            _cell(str(row["id"]), text=True),
-            _cell(f"{row['bytes']:,}", value=row["bytes"]),
-            _cell(f"{row['tokens']:,}", value=row["tokens"]),
-            _cell(f"{row['loss']:.4f}", value=row["loss"]),
-            _cell(f"{row['bpb']:.4f}", value=row["bpb"]),
+            _cell(row.id, text=True),
+            _cell(f"{row.bytes:,}", value=row.bytes),
+            _cell(f"{row.tokens:,}", value=row.tokens),
+            _cell(f"{row.loss:.4f}", value=row.loss),
+            _cell(f"{row.bpb:.4f}", value=row.bpb),
         ]
         if adapted:
-            saved = 0.0 if row["without"] is None else row["without"] - row["bpb"]
+            saved = 0.0 if row.without is None else row.without - row.bpb
             cells.append(_cell(f"{saved:+.4f}".replace("-", "−"), value=saved))
         body.append(f"<tr>{''.join(cells)}</tr>")
     heads = ["*document", "bytes", "tokens", "nats/token", "bits/byte", *["saved"] * adapted]
@@ -262,13 +248,18 @@ def _recipe(describe: str) -> str:
     return f"<section><details>{summary}{_pairs(rows, mono=True)}</details></section>"
 
 
-def _machine(result: Mapping[str, Any]) -> str:
-    rows = machine_rows(result)
-    return section("Machine", "", _pairs(rows)) if rows else ""
+def _machine(result: Result) -> str:
+    return section("Machine", "", _pairs(machine_rows(result)))
 
 
-def _again(result: Mapping[str, Any]) -> str:
-    command = result.get("command") or _command(result)
+def _proof(result: Result) -> str:
+    note = "What the count of bytes rests on, and SHA-256 of the tokenizer and of each validation shard."
+    rows = proof_rows(result)
+    return section("What was scored", note, _pairs(rows, mono=True)) if rows else ""
+
+
+def _again(result: Result) -> str:
+    command = result.command or _command(result)
     return section(
         "Run it again",
         "The first line trains and packs the same recipe; the second scores the artifact beside this page from its "
@@ -277,8 +268,8 @@ def _again(result: Mapping[str, Any]) -> str:
     )
 
 
-def _command(result: Mapping[str, Any]) -> str:
-    return f"pargolf train {shlex.quote(str(result['recipe']))} --data DATA --out RUN --seed {result['seed']}"
+def _command(result: Result) -> str:
+    return f"pargolf train {shlex.quote(result.recipe)} --data DATA --out RUN --seed {result.seed}"
 
 
 def section(heading: str, note: str, content: str) -> str:

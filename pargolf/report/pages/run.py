@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pargolf.core.result import Result
 from pargolf.core.spec import rows
 from pargolf.report.pages.html import run_page
-from pargolf.run.folder import RunFolder, read_json
+from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
 from pargolf.watch.runlog import read_events
 
 
-def page_of(folder: RunFolder, result: Mapping[str, Any], *, by_role: Sequence[Mapping[str, Any]] | None = None) -> str:
+def page_of(folder: RunFolder, result: Result, *, by_role: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Return the page as HTML text; `by_role` None: the artifact is read for it. Raises `UserError` on damage."""
     if by_role is None:
         by_role = read_artifact(folder["model.pargolf"]).artifact.by_role()
@@ -19,13 +20,7 @@ def page_of(folder: RunFolder, result: Mapping[str, Any], *, by_role: Sequence[M
         result,
         read_events(folder["events.jsonl"]),
         by_role=by_role,
-        documents=documents_of(folder),
+        documents=folder.read_documents(),
         describe="\n".join(f"{path} = {value}" for path, value in rows(recipe).items()),
         title=recipe.name,
     )
-
-
-def documents_of(folder: RunFolder) -> list[dict[str, Any]]:
-    """The score of each document; none where the run was made before those were kept."""
-    path = folder["documents.json"]
-    return list(read_json(path)) if path.is_file() else []

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pargolf.core.events import Step, Weighed
+from pargolf.core.result import Grids
 from pargolf.report.pages.entry import Entry, Group, front
 from pargolf.report.plots.drawing import INK, SERIES, STYLE, WIDE, cut, new_figure, svg_text
 from pargolf.report.plots.runs import bpb_per_loss, smoothed, thin
@@ -98,9 +99,9 @@ def forecasts(entries: Sequence[Entry], groups: Sequence[Group], *, width: float
             for run in group.runs:
                 entry = entries[run]
                 weighed = [event for event in entry.events if isinstance(event, Weighed)]
-                if not weighed or entry.result.get("grids") != "as the recipe says":
+                if not weighed or entry.result.grids is not Grids.RECIPE:
                     continue
-                steps, final = max(int(entry.result["steps"]), 1), int(entry.result["bytes"]["model"])
+                steps, final = max(entry.result.steps, 1), max(entry.result.bytes.model, 1)
                 share = [100 * event.step / steps for event in weighed]
                 error = [100 * (event.model_bytes / final - 1) for event in weighed]
                 name = f"forecast-{run}"
@@ -179,9 +180,7 @@ def _names(
 
 def _title(entry: Entry) -> str:
     seconds = f"{entry.seconds:,.0f} s"
-    return (
-        f"{entry.recipe}, seed {entry.result['seed']}: {entry.bpb:.4f} bits per byte, {entry.bytes:,} bytes, {seconds}"
-    )
+    return f"{entry.recipe}, seed {entry.result.seed}: {entry.bpb:.4f} bits per byte, {entry.bytes:,} bytes, {seconds}"
 
 
 def _short(value: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pargolf.core.events import Event, PhaseBegan, Scored, Step, Stopped, Validated
+from pargolf.core.result import DocumentScore
 from pargolf.report.plots.drawing import FIRST, INK, SECOND, STYLE, WIDE, cut, new_figure, si, svg_text
 
 Values = np.ndarray[Any, Any]
@@ -92,19 +93,19 @@ def roles(by_role: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
         return svg_text(figure, "roles", "Bytes in the artifact by role, with bits per weight", titles)
 
 
-def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
+def documents(rows: Sequence[DocumentScore], *, width: float = WIDE) -> str:
     """Return BPB per document, easiest to hardest, around the mean over all bytes; a tooltip names each document."""
-    ranked = sorted((row for row in rows if row["bytes"]), key=lambda row: (row["bpb"], str(row["id"])))
+    ranked = sorted((row for row in rows if row.bytes), key=lambda row: (row.bpb, row.id))
     if not ranked:
         return ""
-    bpb = np.array([row["bpb"] for row in ranked])
-    size = np.array([row["bytes"] for row in ranked], dtype=float)
+    bpb = np.array([row.bpb for row in ranked])
+    size = np.array([row.bytes for row in ranked], dtype=float)
     mean = float(np.average(bpb, weights=size))
     titles = {}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 3.0, rows=[1])
         for place, row in enumerate(ranked):
-            titles[f"tip-{place}"] = f"{row['id']}: {row['bpb']:.4f} bits per byte over {row['bytes']:,} bytes"
+            titles[f"tip-{place}"] = f"{row.id}: {row.bpb:.4f} bits per byte over {row.bytes:,} bytes"
         _stems(axes, bpb, size, base=mean, width=width, over=SECOND, under=FIRST)
         axes.set_xlabel(f"{len(ranked):,} documents, easiest to hardest")
         where = (0.0, mean) if float(bpb[0]) < mean else (0.0, float(bpb.max()))
@@ -112,25 +113,25 @@ def documents(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
         return svg_text(figure, "documents", "Bits per byte of each validation document", titles)
 
 
-def gains(rows: Sequence[Mapping[str, Any]], *, width: float = WIDE, name: str = "gains") -> str:
+def gains(rows: Sequence[DocumentScore], *, width: float = WIDE, name: str = "gains") -> str:
     """Return what adaptation saved in each document, most to least; empty where no row has a score without it."""
-    both = [row for row in rows if row["bytes"] and row.get("without") is not None]
-    ranked = sorted(both, key=lambda row: (row["bpb"] - row["without"], str(row["id"])))
-    if not ranked:
+    both = [(row, row.without) for row in rows if row.bytes and row.without is not None]
+    both.sort(key=lambda pair: (pair[0].bpb - pair[1], pair[0].id))
+    if not both:
         return ""
-    saved = np.array([row["without"] - row["bpb"] for row in ranked])
-    size = np.array([row["bytes"] for row in ranked], dtype=float)
+    saved = np.array([without - row.bpb for row, without in both])
+    size = np.array([row.bytes for row, _ in both], dtype=float)
     mean = float(np.average(saved, weights=size))
     titles = {}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 2.6, rows=[1])
-        for place, row in enumerate(ranked):
-            now = f"{row['bpb']:.4f} adapted, {row['without']:.4f} without"
-            titles[f"tip-{place}"] = f"{row['id']}: {saved[place]:+.4f} bits per byte saved ({now})"
+        for place, (row, without) in enumerate(both):
+            now = f"{row.bpb:.4f} adapted, {without:.4f} without"
+            titles[f"tip-{place}"] = f"{row.id}: {saved[place]:+.4f} bits per byte saved ({now})"
         _stems(axes, saved, size, base=0.0, width=width, over=FIRST, under=SECOND)
         axes.axhline(mean, color=INK, linewidth=0.6, alpha=0.6, dashes=(5, 3))
         axes.set_ylabel("bits per byte saved")
-        axes.set_xlabel(f"{len(ranked):,} documents, most to least")
+        axes.set_xlabel(f"{len(both):,} documents, most to least")
         shown = f"{mean:.4f} over all bytes"
         axes.annotate(
             shown, (1.0, mean), (0, 5), xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right"

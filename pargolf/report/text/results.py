@@ -1,85 +1,84 @@
 """A finished run as tables for the terminal, drawn with rich.
 
-Everything is read from the dictionary that `result.json` holds (`val_loss`, `val_bpb`, `scores`, `bytes`, ...), so a
-run from last month prints like one from just now. Fields that a result lacks are left out rather than invented.
 Bits per weight = 8 x bytes / weights. All text goes in as `Text`, never as markup: a recipe may be called `[red]`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pargolf.core.result import Result, ScoreRow
+
 _SCORE_NAMES = {"pre_quant": "before packing", "post_quant": "unpacked", "adapted": "unpacked, adapted"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def result_table(result: Mapping[str, Any]) -> RenderableType:
-    """Return the final table of a run: the number, what it was graded on, the scores, the bytes and the times."""
+def result_table(result: Result) -> RenderableType:
+    """Return the final table of a run: the number, what it was scored on, the scores, the bytes and the times.
+
+    A number that does not count says so on the first line, above itself.
+    """
     heading = Text.assemble(
-        (f"{result['val_bpb']:.4f}", "bold cyan"),
+        (f"{result.val_bpb:.4f}", "bold cyan"),
         (" bits per byte", "bold"),
-        (f"   {result['val_loss']:.4f} nats per token", "dim"),
+        (f"   {result.val_loss:.4f} nats per token", "dim"),
     )
-    return Group("", heading, Text(graded_sentence(result)), "", _scores_table(result), "", _facts_table(result), "")
+    sentence = Text(result.sentence, style="" if result.legal else "bold red")
+    top = (heading, sentence) if result.legal else (sentence, heading)
+    return Group("", *top, "", _scores_table(result), "", _facts_table(result), "")
 
 
-def graded_sentence(result: Mapping[str, Any]) -> str:
-    """Return what the headline number stands on, in one sentence."""
-    size = result["bytes"]
-    return (
-        f"Every one of {result['val_tokens']:,} validation tokens graded once, over {result['val_bytes']:,} bytes"
-        f" of text, by what was unpacked from {size['model']:,} bytes; with {size['code']:,} bytes of code"
-        f" {size['total']:,} of a cap of {size['cap']:,}."
-    )
+def score_label(name: str) -> str:
+    """Return what weights a scoring of this name was of, in words."""
+    for known, label in _SCORE_NAMES.items():
+        if name == known or name.startswith(known + "_"):
+            return label
+    return name.replace("_", " ")
 
 
-def score_rows(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return `(label, score)` for each scoring, in the order of the result; a list under one name gives several."""
-    rows: list[tuple[str, Mapping[str, Any]]] = []
-    for name, found in result.get("scores", {}).items():
-        label = _score_label(name)
-        rows += [(label, score) for score in (found if isinstance(found, list) else [found]) if score]
-    return rows
-
-
-def is_headline(result: Mapping[str, Any], score: Mapping[str, Any]) -> bool:
+def is_headline(result: Result, score: ScoreRow) -> bool:
     """Tell whether this scoring is the one that gave the result's number."""
-    return bool(score["loss"] == result["val_loss"] and score["bpb"] == result["val_bpb"])
+    return score.loss == result.val_loss and score.bpb == result.val_bpb
 
 
-def result_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def result_facts(result: Result) -> list[tuple[str, str]]:
     """Return `(name, text)` rows: bytes, training, scoring, the recipe and the machine."""
-    size = result["bytes"]
-    share = size["total"] / size["cap"] if size["cap"] else 0.0
-    over = "" if size["total"] <= size["cap"] else "  OVER THE CAP"
-    train = result["train_seconds"]
-    ended = "  (interrupted)" if result.get("interrupted") else ""
+    size, train = result.bytes, result.train_seconds
+    share = size.total / size.cap if size.cap else 0.0
+    over = "" if size.total <= size.cap else "  OVER THE CAP"
+    ended = "  (interrupted)" if result.interrupted else ""
     return [
         (
             "bytes",
-            f"{size['model']:,} model + {size['code']:,} code = {size['total']:,}"
-            f" of {size['cap']:,} ({share:.1%}){over}",
+            f"{size.model:,} model + {size.code:,} code = {size.total:,} of {size.cap:,} ({share:.1%}){over}",
         ),
         (
             "training",
-            f"{train:,.1f} s, {result['steps']:,} steps, {result['train_tokens']:,} tokens"
-            f" ({result['train_tokens'] / max(train, 1e-9):,.0f}/s), {result['parameters']:,} parameters{ended}",
+            f"{train:,.1f} s, {result.steps:,} steps, {result.train_tokens:,} tokens"
+            f" ({result.train_tokens / max(train, 1e-9):,.0f}/s), {result.parameters:,} parameters{ended}",
         ),
-        ("scoring", f"{result['eval_seconds']:,.1f} s"),
-        ("recipe", f"{result['recipe']}  digest {str(result['digest'])[:16]}  seed {result['seed']}"),
+        ("scoring", f"{result.eval_seconds:,.1f} s"),
+        ("recipe", f"{result.recipe}  digest {result.digest[:16]}  seed {result.seed}"),
         ("machine", ", ".join(f"{key} {value}" for key, value in machine_rows(result))),
     ]
 
 
-def machine_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the machine as `(name, text)` rows, whatever was recorded about it."""
-    machine = result.get("machine") or {}
-    if not isinstance(machine, Mapping):
-        return [("machine", str(machine))]
-    return [(str(key).replace("_", " "), str(value)) for key, value in machine.items() if value not in (None, "")]
+def machine_rows(result: Result) -> list[tuple[str, str]]:
+    """Return what the run was measured on as `(name, text)` rows."""
+    rows = [(key.replace("_", " "), value) for key, value in asdict(result.machine).items()]
+    return [(key, str(value)) for key, value in rows if value not in (None, "")]
+
+
+def proof_rows(result: Result) -> list[tuple[str, str]]:
+    """Return what the byte count rests on, and the hashes of what was scored, as `(name, text)` rows."""
+    if result.proof is None:
+        return []
+    shards = [(name, digest) for name, digest in result.proof.shards_sha256.items()]
+    return [("bytes rest on", result.proof.rests), ("tokenizer SHA-256", result.proof.tokenizer_sha256), *shards]
 
 
 def roles_table(by_role: Sequence[Mapping[str, Any]]) -> Table:
@@ -114,21 +113,21 @@ def bits_text(row: Mapping[str, Any]) -> str:
     return "" if bits is None else f"{bits:.3f}"
 
 
-def _scores_table(result: Mapping[str, Any]) -> Table:
+def _scores_table(result: Result) -> Table:
     table = _table("weights", "windows", "nats/token", "bits/byte", "seconds")
-    for label, score in score_rows(result):
+    for name, score in result.scores.items():
         table.add_row(
-            Text(label),
-            Text(str(score.get("windows", ""))),
-            f"{score['loss']:.4f}",
-            f"{score['bpb']:.4f}",
-            f"{score['seconds']:.1f}",
+            Text(score_label(name)),
+            Text(score.windows),
+            f"{score.loss:.4f}",
+            f"{score.bpb:.4f}",
+            f"{score.seconds:.1f}",
             style="bold" if is_headline(result, score) else "",
         )
     return table
 
 
-def _facts_table(result: Mapping[str, Any]) -> Table:
+def _facts_table(result: Result) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -143,13 +142,6 @@ def _table(*names: str) -> Table:
         words = name in ("windows",) or number == 0
         table.add_column(name, justify="left" if words else "right", no_wrap=True)
     return table
-
-
-def _score_label(name: str) -> str:
-    for known, label in _SCORE_NAMES.items():
-        if name == known or name.startswith(known + "_"):
-            return label
-    return name.replace("_", " ")
 
 
 def _bar(share: float, width: int) -> str:
