@@ -17,6 +17,7 @@ import pargolf
 from pargolf.audit.code.script import read_code
 from pargolf.audit.judge import audit
 from pargolf.core.errors import UserError
+from pargolf.core.result import Grids
 from pargolf.core.spec import edit
 from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.quant.gptq import GPTQ
@@ -167,6 +168,20 @@ def test_what_a_filled_cap_chose_is_known_to_the_script(data, tmp_path):
     assert done.stdout.splitlines()[-1] == f"val_bpb:{result.val_bpb!r}"
     done = alone(made.path, "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_under_a_tight_cap_ships_its_solver(run, data, tmp_path):
+    recipe = edit(small.RECIPE, {"budget.bytes": run[1].bytes.total - 300})
+    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1)
+    assert result.grids is Grids.SOLVED and result.legal
+    made = pargolf.write_submission([tmp_path / "run"], out=tmp_path / "track_non_record_16mb" / "a")
+    # The readable script would not fit, so the squeezed one is shipped without being asked for.
+    assert made.squeezed_to_fit and made.code == made.squeezed == result.bytes.code and made.total <= made.cap
+    done = alone(made.path, "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
+    assert done.returncode == 0, done.stderr
+    weighs = (tmp_path / "again.pargolf").stat().st_size + (made.path / "train_gpt.py").stat().st_size
+    assert weighs <= recipe.budget.bytes
+    assert (tmp_path / "again.pargolf").read_bytes() == (tmp_path / "run" / "model.pargolf").read_bytes()
 
 
 def test_runs_that_do_not_belong_together_are_refused(runs, data, tmp_path):

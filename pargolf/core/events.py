@@ -6,7 +6,15 @@ A record becomes one JSON line (`to_json`) with its kind under `"event"`; times 
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+from pargolf.core.errors import UserError
+from pargolf.core.ranges import Amount, Loss, Rate, Seconds, Within
+from pargolf.core.spec import build
+from pargolf.core.strict import parse_json
+
+Limit = Annotated[float, Within(0, endless=True)]
+"""Seconds that bound a run; infinite where only steps do."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +24,11 @@ class Started:
     recipe: str
     digest: str
     seed: int
-    parameters: int
-    train_tokens: int
-    val_tokens: int
-    steps_limit: int | None
-    seconds_limit: float
+    parameters: Amount
+    train_tokens: Amount
+    val_tokens: Amount
+    steps_limit: Amount | None
+    seconds_limit: Limit
     machine: dict[str, Any]
 
 
@@ -28,82 +36,82 @@ class Started:
 class Step:
     """One optimizer step: mean training loss in nats per token, the learning-rate multiplier, tokens so far."""
 
-    step: int
-    loss: float
-    lr: float
-    tokens: int
-    seconds: float
+    step: Amount
+    loss: Loss
+    lr: Rate
+    tokens: Amount
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class Validated:
     """Scored while training, on weights not yet packed: `loss` in nats per token, `bpb` in bits per byte."""
 
-    step: int
-    loss: float
-    bpb: float
-    positions: int
-    seconds: float
+    step: Amount
+    loss: Loss
+    bpb: Loss
+    positions: Amount
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class Weighed:
     """What the artifact would weigh if training ended now, on the table's grids; `fills`: packing solves to the cap."""
 
-    step: int
-    model_bytes: int
-    code_bytes: int
-    cap: int
+    step: Amount
+    model_bytes: Amount
+    code_bytes: Amount
+    cap: Amount
     fills: bool
-    seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class PhaseBegan:
     """A phase (QAT, longer sequences, ...) took effect before this step."""
 
-    step: int
+    step: Amount
     phase: str
-    seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class Resumed:
     """Training went on from the checkpoint `file`, written after `step` steps; `refused` names damaged newer ones."""
 
-    step: int
+    step: Amount
     file: str
     refused: list[str]
-    seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class Unsaved:
     """A checkpoint after `step` steps could not be written, for `reason`; training went on, and tries again."""
 
-    step: int
+    step: Amount
     reason: str
-    seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class Stopped:
     """Training ended: `reason` is one of `seconds`, `steps`, `interrupted`, `terminated`."""
 
-    step: int
+    step: Amount
     reason: str
-    seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
 class Packed:
     """Weights became bytes. `by_role` maps a role to its bytes in the artifact."""
 
-    model_bytes: int
-    code_bytes: int
-    cap: int
-    by_role: dict[str, int]
-    seconds: float
+    model_bytes: Amount
+    code_bytes: Amount
+    cap: Amount
+    by_role: dict[str, Amount]
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,8 @@ class Proved:
     """What validation's `bytes` rest on (`result.Rests`), before anything is scored; SHA-256 of shards by name."""
 
     rests: str
-    tokens: int
-    bytes: int
+    tokens: Amount
+    bytes: Amount
     shards_sha256: dict[str, str]
     tokenizer_sha256: str
     note: str = ""
@@ -124,11 +132,11 @@ class Scored:
 
     name: str
     windows: str
-    loss: float
-    bpb: float
-    tokens: int
-    bytes: int
-    seconds: float
+    loss: Loss
+    bpb: Loss
+    tokens: Amount
+    bytes: Amount
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -163,8 +171,11 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
 
 
-def from_json(line: str) -> Event:
-    """Read back what `to_json` wrote. Raises `KeyError` or `TypeError` on a record of another shape."""
-    fields = json.loads(line)
-    event: Event = _KINDS[fields.pop("event")](**fields)
+def from_json(line: str | bytes, *, where: str = "an event") -> Event:
+    """Read back what `to_json` wrote. Raises `UserError` with `where` and the field that does not fit."""
+    fields = parse_json(line, where)
+    kind = fields.pop("event", None) if isinstance(fields, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError(f"{where}: event names no kind of event. Known: {', '.join(_KINDS)}.")
+    event: Event = build(_KINDS[kind], fields, where=where)
     return event

@@ -43,6 +43,14 @@ def _written(number: float) -> str:
 
 Count = Annotated[int, Within(1, 1 << 31)]
 """How many there are, at least one."""
+Amount = Annotated[int, Within(0, 10**15)]
+"""Tokens, bytes, steps of anything that ran."""
+Some = Annotated[int, Within(1, 10**15)]
+"""As `Amount`, and not none."""
+Seconds = Annotated[float, Within(0, 1e9)]
+"""A time that something took."""
+Loss = Annotated[float, Within(0, 1e6)]
+"""Nats per token, or bits per byte."""
 Index = Annotated[int, Within(0, 1 << 31)]
 """A place in a row, or how many there are where none will do."""
 Rate = Annotated[float, Within(0)]

@@ -9,24 +9,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pargolf.core.budget import Budget
 from pargolf.core.errors import UserError
 from pargolf.core.files import read_json
-from pargolf.core.ranges import Count, Share, Within
+from pargolf.core.ranges import Amount, Count, Loss, Seconds, Share, Some
 from pargolf.core.spec import build
 
 FORMAT = 2
 """The layout of `result.json`. Files without the number are of the layout before it."""
 UNRECORDED = "what its bytes rest on was not recorded"
 """Why a run of the layout before does not count."""
-Amount = Annotated[int, Within(0, 10**15)]
-"""Tokens, bytes, steps: more than any run has."""
-Some = Annotated[int, Within(1, 10**15)]
-Seconds = Annotated[float, Within(0, 1e9)]
-Loss = Annotated[float, Within(0, 1e6)]
-"""Nats per token or bits per byte."""
 
 
 class Grids(StrEnum):

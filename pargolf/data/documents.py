@@ -19,6 +19,9 @@ from pathlib import Path
 
 from pargolf.core.errors import UserError
 from pargolf.core.files import reading
+from pargolf.core.ranges import Amount
+from pargolf.core.spec import build
+from pargolf.core.strict import parse_json
 
 SPLITS = ("train", "val")
 
@@ -38,8 +41,8 @@ class Row:
     split: str
     id: str
     sha256: str
-    bytes: int
-    tokens: int
+    bytes: Amount
+    tokens: Amount
 
 
 def val_ratio(val_fraction: float) -> Fraction:
@@ -76,15 +79,13 @@ def rows_to_text(rows: Iterable[Row]) -> str:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Read what `rows_to_text` wrote. Raises `UserError` on a line of another shape."""
+    """Read what `rows_to_text` wrote. Raises `UserError` with line and field of what is no row."""
     rows = []
-    with reading(path), Path(path).open(encoding="utf-8") as file:
+    with reading(path), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
             try:
-                row = Row(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"{path}:{number} is not a document row; prepare the data again, or delete the file."
-                ) from error
-            rows.append(row)
+                rows.append(build(Row, parse_json(line, where), where=where))
+            except UserError as error:
+                raise UserError(f"{error} Prepare the data again, or delete the file.") from error
     return rows

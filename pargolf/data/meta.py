@@ -5,29 +5,34 @@ misreading it. Official folders carry no record, and an empty one stands for tha
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
+from pargolf.core.files import read_json
+from pargolf.core.ranges import Amount, Count, Index
+from pargolf.core.spec import build
 
 FORMAT = 1
-REQUIRED = frozenset({"format", "tokenizer", "vocab", "bos", "splits", "sha256"})
-SIZE_LIMIT = 64 << 20
+_KINDS: dict[str, Any] = {
+    "format": int,
+    "tokenizer": str,
+    "vocab": Count,
+    "bos": Index,
+    "splits": dict[str, dict[str, Amount]],
+    "sha256": dict[str, str],
+}
 
 
 def read_meta(path: Path) -> dict[str, Any]:
     """Read `meta.json`; `{}` where there is none. Raises `UserError` when it is damaged or of another format."""
     if not path.is_file():
         return {}
-    try:
-        if path.stat().st_size > SIZE_LIMIT:
-            raise ValueError("too large")
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged; prepare the data again.") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT or not meta.keys() >= REQUIRED:
+    meta = read_json(path)
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT or not meta.keys() >= _KINDS.keys():
         raise UserError(f"{path} is of a format this program does not read; prepare the data again.")
+    for name, kind in _KINDS.items():
+        build(kind, meta[name], where=f"{path}: {name}")
     return meta
 
 

@@ -30,6 +30,8 @@ _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
     "pargolf.core.spec:load": f"{_SCRIPT}load_part",
     "pargolf.core.spec:_address": f"{_SCRIPT}part_address",
+    "pargolf.core.spec:build": f"{_SCRIPT}plain_part",
+    "pargolf.core.strict:parse_json": f"{_SCRIPT}plain_json",
     "pargolf.ship.size:count_code": f"{_SCRIPT}own_bytes",
 }
 _CONSTANTS = {"pargolf.kernels.compiled:c_source": c_source}

@@ -9,7 +9,9 @@ The shipped form has `short.py` in the place of this module's `main`.
 """
 
 import argparse
+import json
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,16 @@ def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at:
         raise UserError(f"{address!r} is no part of this recipe. Was the artifact made by another one?")
     part = OWN_PARTS[address]
     return part if "fn" in value else part(**{key: load_part(x) for key, x in value.items() if key != "is"})
+
+
+def plain_part(kind: Any, value: Any, *, where: str = "") -> Any:
+    """A record of files beside the data, as it stands there; a run checks their fields, the script reads them."""
+    return kind(**value) if isinstance(kind, type) and is_dataclass(kind) else value
+
+
+def plain_json(text: bytes, what: str) -> Any:
+    """Parsed JSON."""
+    return json.loads(text)
 
 
 def part_address(thing: Any) -> str:

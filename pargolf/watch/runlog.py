@@ -211,14 +211,11 @@ def _parse(data: bytes, path: Path) -> Iterator[Event]:
         if not line.strip():
             continue
         try:
-            yield from_json(line.decode())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            yield from_json(line, where=f"{path}, line {number}")
+        except UserError as error:
             if number == len(lines):  # only a cut line lacks its newline
                 return
-            raise UserError(
-                f"{path}, line {number} is no event of this version of {NAME}. "
-                "Remove the line, or read the run with the version that wrote it."
-            ) from error
+            raise UserError(f"{error} Remove the line, or read the run with the version that wrote it.") from error
 
 
 def _drop_cut_line(path: Path) -> None:
