@@ -375,7 +375,7 @@ def test_own_recipe_files_are_found_and_bad_ones_named(tmp_path):
     own.write_text("x = 1\n")
     with pytest.raises(UserError, match="defines no RECIPE"):
         catalog.find(str(own))
-    own.write_text("1 / 0\n")
+    own.write_text("RECIPE = 1 / 0\n")
     with pytest.raises(UserError, match="ZeroDivisionError"):
         catalog.find(str(own))
     with pytest.raises(UserError, match=r"No row '\[mpl.\*\]'.*Did you mean mlp"):

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.api.events import last
-from pargolf.api.recipes import Found, recipe
+from pargolf.api.recipes import Found, Own, recipe
 from pargolf.audit.sandbox.run import is_foreign, probe_script
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Proved
+from pargolf.core.own import use
 from pargolf.core.result import Rests
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.tokens import Tokenizer
@@ -44,12 +45,14 @@ def score_events(
     adapt: bool = False,
     seconds: float | None = None,
     device: str | None = None,
+    own: Own = (),
 ) -> Iterator[Event | dict[str, Any]]:
     """Unpack and score an artifact, adapting as its recipe says when asked; ends with the score's row.
 
     Stopped before `seconds` are over, the row says that it is incomplete. Under torchrun only the first process
-    yields anything.
+    yields anything. `own`: files of techniques that the artifact uses, which are run.
     """
+    use(own)
     spec = None if windows is None else window_specs.parse(windows)
     unpacked, folder = read_artifact(artifact), open_data(data)
     proof: Proved | None = None
@@ -74,11 +77,13 @@ def score(artifact: str | Path, *, data: str | Path, **options: Any) -> dict[str
     return row
 
 
-def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
+def probe(target: Found, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
     """Prove the laws of a fair score on a recipe (with first weights), an artifact or a foreign script, a row per law.
 
-    A script without a `RECIPE` is foreign: it runs in the sandbox only. Raises `UserError` when it cannot be probed.
+    A script without a `RECIPE` is foreign: it runs in the sandbox only. `own`: files of techniques that an artifact
+    uses, which are run. Raises `UserError` when it cannot be probed.
     """
+    use(own)
     if is_foreign(target):
         return probe_script(str(target))
     if str(target).endswith(".pargolf"):
@@ -97,8 +102,9 @@ def probe(target: Found, *, scale: str | None = None) -> list[dict[str, Any]]:
     return [verdict.row() for verdict in verdicts]
 
 
-def inspect(artifact: str | Path) -> dict[str, Any]:
-    """Who made an artifact, and where each of its bytes goes."""
+def inspect(artifact: str | Path, *, own: Own = ()) -> dict[str, Any]:
+    """Who made an artifact, and where each of its bytes goes. `own`: files of techniques that it uses; they are run."""
+    use(own)
     found = read_artifact(artifact)
     return {
         "recipe": found.recipe,
@@ -120,11 +126,14 @@ def generate(
     seed: int = 1337,
     documents: int = 1,
     tokenizer: str | Path | None = None,
+    own: Own = (),
 ) -> Iterator[str]:
     """Go on from a prompt, a few characters at a time; each of several documents begins anew, after an empty line.
 
-    A document ends where the model ends it, or after `tokens`.
+    A document ends where the model ends it, or after `tokens`. `own`: files of techniques that the artifact uses, which
+    are run.
     """
+    use(own)
     found = read_artifact(artifact)
     words = _tokenizer_of(artifact, tokenizer)
     start = [words.bos, *map(int, words.encode(prompt))]
@@ -135,8 +144,11 @@ def generate(
         yield from _written(found, words, start, seed=seed + number, **options)
 
 
-def price_text(artifact: str | Path, text: str, *, tokenizer: str | Path | None = None) -> list[tuple[str, float]]:
-    """Each token of a text, as it reads, with the bits that it cost."""
+def price_text(
+    artifact: str | Path, text: str, *, tokenizer: str | Path | None = None, own: Own = ()
+) -> list[tuple[str, float]]:
+    """Each token of a text, as it reads, with the bits that it cost. `own`: files of techniques that are run first."""
+    use(own)
     found = read_artifact(artifact)
     words = _tokenizer_of(artifact, tokenizer)
     ids = [words.bos, *map(int, words.encode(text))]
@@ -145,14 +157,16 @@ def price_text(artifact: str | Path, text: str, *, tokenizer: str | Path | None 
 
 
 def bench_codec_events(
-    target: str | Path, *, data: str | Path | None = None
+    target: str | Path, *, data: str | Path | None = None, own: Own = ()
 ) -> Iterator[Event | dict[str, list[dict[str, Any]]]]:
     """Compare codecs, and for a run quantizers; ends with rows `codecs` and, for a run, `quantizers`.
 
     The codes are those that a run's artifact, or the artifact `target`, holds; of a `.safetensors` file its matrices
     as int6. Quantizers are every published pair with its codec on the run's weights, and ours at the bytes of the last
-    one; with the bits per byte of a sample where data are found, in `data` or in the run's own folder.
+    one; with the bits per byte of a sample where data are found, in `data` or in the run's own folder. `own`: files of
+    techniques that the run uses, which are run.
     """
+    use(own)
     path = Path(target)
     run = None if path.suffix in (".safetensors", ".pargolf") else RunFolder.open(path)
     if path.suffix == ".safetensors":
@@ -180,9 +194,9 @@ def bench_codec_events(
     yield {"codecs": rows, "quantizers": pairs}
 
 
-def bench_codec(target: str | Path, *, data: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
+def bench_codec(target: str | Path, **options: Any) -> dict[str, list[dict[str, Any]]]:
     """`bench_codec_events` to the end; returns its rows."""
-    *_, last = bench_codec_events(target, data=data)
+    *_, last = bench_codec_events(target, **options)
     assert isinstance(last, dict)
     return last
 

@@ -1,6 +1,6 @@
 """Recipes found, scaled and changed; what one will weigh."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from pargolf.ship.size import count_code
 
 Found = str | Path | Recipe
 """A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or the thing itself."""
+Own = str | Path | Sequence[str | Path]
+"""Files of techniques of one's own, or folders of such files, that may be run."""
 
 
 def recipe(found: Found, *, scale: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.api.events import last
+from pargolf.api.recipes import Own
 from pargolf.audit.judge import audit, record_of
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.files import write_text
+from pargolf.core.own import use
 from pargolf.core.stats import Comparison
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.gather import entry_of, gather, read_ablation
@@ -26,13 +28,15 @@ def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tupl
 
 
 def report_events(
-    paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False
+    paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False, own: Own = ()
 ) -> Iterator[Event | Path]:
     """Write the page of one run, or a board of all that the folders hold; ends with where it is.
 
     `out` None: `report.html` in the run's folder, `board.html` in the one folder named, or in the working folder.
-    Runs and submissions are audited, which executes nothing. Raises `UserError` where `out` holds something else.
+    Runs and submissions are audited, which executes nothing. `own`: files of techniques that a run uses, which are run;
+    without them the page leaves the recipe's rows out. Raises `UserError` where `out` holds something else.
     """
+    use(own)
     found = gather(paths)
     alone = len(found.runs) == 1 and not found.ablations and not found.submissions
     if alone:
@@ -57,9 +61,9 @@ def report_events(
     yield target
 
 
-def write_report(paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False) -> Path:
+def write_report(paths: Sequence[str | Path], **options: Any) -> Path:
     """`report_events` to the end; returns the page's path."""
-    *_, last = report_events(paths, out=out, force=force)
+    *_, last = report_events(paths, **options)
     assert isinstance(last, Path)
     return last
 
@@ -75,12 +79,15 @@ def submission_events(
     blurb: str = "",
     data: str | Path | None = None,
     device: str | None = None,
+    own: Own = (),
 ) -> Iterator[Event | Bundle]:
     """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs.
 
     Each artifact is first scored again, on `data` or where the run found its own; ends with what was written. Raises
-    `UserError` on whatever a run says that does not come out again.
+    `UserError` on whatever a run says that does not come out again. `own`: files of techniques that the runs use,
+    which are run and are part of the script.
     """
+    use(own)
     who = Author(author, github_id, blurb)
     yield (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
 

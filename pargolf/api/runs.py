@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.api.events import last
-from pargolf.api.recipes import Found, recipe
+from pargolf.api.recipes import Found, Own, recipe
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
+from pargolf.core.own import use
 from pargolf.core.result import Result
 from pargolf.core.stats import Spread, spread
 from pargolf.data.folder import open_data
@@ -101,8 +102,12 @@ def demo(**options: Any) -> Result:
     return result
 
 
-def pack(run: str | Path, *, cap: int | None = None) -> dict[str, int]:
-    """Pack a run's weights again under `cap` bytes; returns model, code and total bytes, and the cap."""
+def pack(run: str | Path, *, cap: int | None = None, own: Own = ()) -> dict[str, int]:
+    """Pack a run's weights again under `cap` bytes; returns model, code and total bytes, and the cap.
+
+    `own`: files of techniques that the run uses, which are run.
+    """
+    use(own)
     packed = repack(RunFolder.open(run), cap=cap)
     total = packed.model_bytes + packed.code_bytes
     return {"model": packed.model_bytes, "code": packed.code_bytes, "total": total, "cap": packed.cap}

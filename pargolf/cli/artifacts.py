@@ -12,6 +12,7 @@ from pargolf.cli.terminal import (
     DataOpt,
     DeviceOpt,
     JsonOpt,
+    OwnOpt,
     RecipeArg,
     ScaleOpt,
     SeedOpt,
@@ -32,12 +33,15 @@ def score(
     as_json: JsonOpt = False,
     threads: ThreadsOpt = 0,
     device: DeviceOpt = None,
+    own: OwnOpt = None,
 ) -> None:
     """Unpack an artifact and grade every validation token once."""
     set_threads(threads)
     from pargolf import api
 
-    events = api.score_events(artifact, data=data, windows=windows, adapt=adapt, seconds=seconds, device=device)
+    events = api.score_events(
+        artifact, data=data, windows=windows, adapt=adapt, seconds=seconds, device=device, own=own or ()
+    )
     result = watch_run(events, quiet=as_json)
     if result is None:  # another process of torchrun's speaks
         return
@@ -70,6 +74,7 @@ def probe(
     target: Annotated[str, typer.Argument(help="A recipe, a model.pargolf file, or anybody's train_gpt.py.")],
     scale: ScaleOpt = None,
     as_json: JsonOpt = False,
+    own: OwnOpt = None,
 ) -> None:
     """Prove that a model's grades are fair: causal, normalized, once, and by document where promised.
 
@@ -78,7 +83,7 @@ def probe(
     set_threads(1)
     from pargolf import api
 
-    verdicts = api.probe(target, scale=scale)
+    verdicts = api.probe(target, scale=scale, own=own or ())
     if as_json:
         print(json.dumps(verdicts))
     for row in () if as_json else verdicts:
@@ -88,11 +93,15 @@ def probe(
         fail(f"{target} does not grade fairly: see the laws marked FAIL.")
 
 
-def inspect(artifact: Annotated[Path, typer.Argument(help="A model.pargolf file.")], as_json: JsonOpt = False) -> None:
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help="A model.pargolf file.")],
+    as_json: JsonOpt = False,
+    own: OwnOpt = None,
+) -> None:
     """Show where every byte of an artifact goes."""
     from pargolf import api
 
-    found = api.inspect(artifact)
+    found = api.inspect(artifact, own=own or ())
     if as_json:
         print(json.dumps(found))
         return
@@ -113,13 +122,14 @@ def generate(
     seed: SeedOpt = 1337,
     tokenizer: Annotated[Path | None, typer.Option(help="The .model file; beside the artifact when left out.")] = None,
     threads: ThreadsOpt = 0,
+    own: OwnOpt = None,
 ) -> None:
     """Let a model go on from a prompt, or show what each token of a text costs it."""
     set_threads(threads)
     from pargolf import api
 
     if score is not None:
-        priced = api.price_text(artifact, score, tokenizer=tokenizer)
+        priced = api.price_text(artifact, score, tokenizer=tokenizer, own=own or ())
         for piece, bits in priced:
             console.print(Text(piece, style=_heat(bits)), end="", soft_wrap=True)
         total, size = sum(bits for _, bits in priced), len(score.encode())
@@ -135,6 +145,7 @@ def generate(
         seed=seed,
         documents=documents,
         tokenizer=tokenizer,
+        own=own or (),
     )
     for piece in written:
         console.print(Text(piece), end="", soft_wrap=True)
@@ -181,12 +192,13 @@ def codec(
     target: Annotated[Path, typer.Argument(help="A run folder, a model.pargolf, or any .safetensors file.")],
     data: Annotated[Path | None, typer.Option(help="Data for bits per byte; the run's own when left out.")] = None,
     as_json: JsonOpt = False,
+    own: OwnOpt = None,
 ) -> None:
     """Compare codecs on a run's codes, and every published quantizer with ours on its weights."""
     set_threads(1)
     from pargolf import api
 
-    found = watch_run(api.bench_codec_events(target, data=data), quiet=as_json)
+    found = watch_run(api.bench_codec_events(target, data=data, own=own or ()), quiet=as_json)
     if as_json:
         print(json.dumps(found))
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pargolf.cli.terminal import DeviceOpt, JsonOpt, ThreadsOpt, console, fail, set_threads, watch_run
+from pargolf.cli.terminal import DeviceOpt, JsonOpt, OwnOpt, ThreadsOpt, console, fail, set_threads, watch_run
 from pargolf.core.errors import UserError
 
 
@@ -35,11 +35,12 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page; in the folder when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no page of ours.")] = False,
     as_json: JsonOpt = False,
+    own: OwnOpt = None,
 ) -> None:
     """Write the page of one run, or a board over many with their ablations and submissions."""
     from pargolf import api
 
-    page = watch_run(api.report_events(paths, out=out, force=force), quiet=as_json)
+    page = watch_run(api.report_events(paths, out=out, force=force, own=own or ()), quiet=as_json)
     if as_json:
         print(json.dumps({"page": str(page)}))
     else:
@@ -62,6 +63,7 @@ def submit(
     threads: ThreadsOpt = 0,
     device: DeviceOpt = None,
     as_json: JsonOpt = False,
+    own: OwnOpt = None,
 ) -> None:
     """Write a submission: one script that needs none of this package, README, submission.json, logs.
 
@@ -83,6 +85,7 @@ def submit(
         blurb=blurb,
         data=data,
         device=device,
+        own=own or (),
     )
     made = watch_run(events, quiet=as_json)
     if as_json:

@@ -12,6 +12,7 @@ from pargolf.cli.terminal import (
     ForceOpt,
     JobsOpt,
     JsonOpt,
+    OwnOpt,
     RecipeArg,
     ScaleOpt,
     SeedOpt,
@@ -84,12 +85,13 @@ def pack(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     cap: Annotated[int | None, typer.Option(help="Byte cap, code included; the recipe's own when left out.")] = None,
     as_json: JsonOpt = False,
+    own: OwnOpt = None,
 ) -> None:
     """Pack a run's weights again, under another cap."""
     set_threads(0)
     from pargolf import api
 
-    packed = api.pack(run, cap=cap)
+    packed = api.pack(run, cap=cap, own=own or ())
     if as_json:
         print(json.dumps(packed))
         return

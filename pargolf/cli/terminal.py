@@ -27,6 +27,10 @@ ScaleOpt = Annotated[
 ]
 JobsOpt = Annotated[int, typer.Option("--jobs", help="How many runs side by side; they share the threads.", min=1)]
 DeviceOpt = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best there is when left out.")]
+OwnOpt = Annotated[
+    list[Path] | None,
+    typer.Option("--with", help="A .py file, or a folder of them, with techniques that this uses; it is run."),
+]
 SeedOpt = Annotated[int, typer.Option("--seed", help="Seed of the initial weights and the data's order.")]
 
 

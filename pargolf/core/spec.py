@@ -23,12 +23,14 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
+from pargolf.core import own
 from pargolf.core.errors import UserError, near
 from pargolf.core.strict import Strict, hints_of, item_kind
 
 S = TypeVar("S")
 Path = tuple[str | int, ...]
 Step = str | int | slice
+_PACKAGE = __name__.partition(".")[0]
 _STORED_AS = {"pargolf.recipes.recipe": "pargolf.run.recipe"}
 """Modules that have moved, and the names by which files know them: so digests stay, and old files read."""
 _NOW_AT = {stored: module for module, stored in _STORED_AS.items()}
@@ -101,15 +103,20 @@ def dump(value: Any) -> Any:
         return [dump(item) for item in value]
     if inspect.isfunction(value):
         return {"fn": _address(value)}
-    assert value is None or isinstance(value, bool | int | float | str), f"a spec cannot hold {value!r}"
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise UserError(
+            f"A recipe cannot hold {str(value)[:80]!r}, a {type(value).__name__}. It holds numbers, strings, tuples, "
+            "frozen dataclasses, and functions that stand at the top level of a file."
+        )
     return value
 
 
 def load(value: Any, kind: Any = Any, *, within: tuple[str, ...] = ("pargolf.",), at: str = "") -> Any:
-    """Rebuild what `dump` wrote, as `kind` has it. Only dataclasses and functions of modules under `within` are found.
+    """Rebuild what `dump` wrote, as `kind` has it, from classes and functions of modules under `within`, and of files
+    that were read (`core/own.py`); nothing is run.
 
     Types and ranges are those of the annotations. Raises `UserError` with the path under `at` of what does not fit, on
-    an address outside `within`, and on an unknown name.
+    any other address, and on an unknown name.
     """
     return Strict(find=lambda address: _find(address, within)).fit(value, kind, at)
 
@@ -150,8 +157,9 @@ def show(value: Any) -> str:
 
 
 def _address(thing: Any) -> str:
-    """`module:name` of a class or function that stands at a module's top level."""
-    assert "." not in thing.__qualname__ and thing.__qualname__ != "<lambda>", f"{thing} cannot be stored by name"
+    """`module:name` of a class or function of this package, and a digest after it where it is in another file."""
+    if thing.__module__.partition(".")[0] != _PACKAGE or "." in thing.__qualname__:
+        return own.address(thing)
     return f"{_STORED_AS.get(thing.__module__, thing.__module__)}:{thing.__qualname__}"
 
 
@@ -162,7 +170,9 @@ def home(address: str) -> str:
 
 
 def _find(address: Any, within: tuple[str, ...]) -> Any:
-    """Look up `module:name` under the allowed prefixes; the thing must be defined in that very module."""
+    """Look up an address: under the allowed prefixes, or in files that were read; the thing must be defined there."""
+    if "@" in str(address):
+        return own.find(str(address))
     module_name, _, name = home(str(address)).partition(":")
     if not module_name.startswith(within) or not re.fullmatch(r"[\w.]+:\w+", str(address)):
         raise UserError(f"{str(address)[:80]!r} is outside what a stored spec may name.")

@@ -20,6 +20,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, NoReturn, Union
 
 from pargolf.core.errors import UserError, near
+from pargolf.core.own import NotRead
 from pargolf.core.ranges import Within
 
 DEPTH = 64
@@ -160,6 +161,8 @@ class Strict:
         assert self.find is not None
         try:
             return self.find(address)
+        except NotRead:
+            raise
         except UserError as error:
             raise UserError(f"{at}: {error}" if at else str(error)) from error
 

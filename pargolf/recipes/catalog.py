@@ -2,18 +2,21 @@
 
 A shipped recipe is a module of this folder, or of `published/`, that assigns `RECIPE` at its top level; its docstring
 opens with `Title (short).` and a line `Source: ...`. `names` and `summaries` read that from the syntax trees and import
-nothing, so that listing costs no torch. A recipe of one's own is the path of a `.py` file that does the same.
+nothing, so that listing costs no torch. A recipe of one's own is the path of a `.py` file that does the same; it
+is run, as the module of its name (`core/own.py`), where its syntax tree says that it defines RECIPE.
 """
 
 import ast
-import importlib.util
+import importlib
 import json
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pargolf.core import own
 from pargolf.core.errors import UserError, near
+from pargolf.core.sources import binds
 
 if TYPE_CHECKING:
     from pargolf.recipes.recipe import Recipe
@@ -77,9 +80,10 @@ def measured(found: str) -> dict[str, Any]:
     return dict(known)
 
 
+@cache
 def _shipped() -> list[Path]:
     """Modules of this folder that define RECIPE: names without a number first, then by it, repaired after theirs."""
-    found = [path for path in (*_HERE.glob("*.py"), *_HERE.glob("published/*.py")) if _defines_recipe(path)]
+    found = [path for path in (*_HERE.glob("*.py"), *_HERE.glob("published/*.py")) if binds(path, "RECIPE")]
     return sorted(found, key=lambda path: (_number(path.stem), path.stem))
 
 
@@ -90,11 +94,6 @@ def _number(name: str) -> int:
 @cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_bytes())
-
-
-def _defines_recipe(path: Path) -> bool:
-    targets = [t for node in _tree(path).body if isinstance(node, ast.Assign) for t in node.targets]
-    return any(isinstance(target, ast.Name) and target.id == "RECIPE" for target in targets)
 
 
 def _summary(path: Path) -> dict[str, str]:
@@ -115,21 +114,12 @@ def _module(found: str) -> ModuleType:
     path = Path(found)
     if not path.is_file():
         raise UserError(f"There is no file {found}. Shipped recipes: {', '.join(names())}.")
-    return _run(path)
-
-
-def _run(path: Path) -> ModuleType:
-    """Run a file as a module. Whatever it raises is its author's to mend, in one line."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
-    return module
+    if not binds(path, "RECIPE"):
+        raise UserError(
+            f"{found} defines no RECIPE, and was not run. End it with RECIPE = edit(SOME_RECIPE, {{...}}); to judge "
+            f"somebody's script, say pargolf audit {found}."
+        )
+    return own.read(path)
 
 
 def _recipe(module: ModuleType, found: str) -> "Recipe":
@@ -137,5 +127,5 @@ def _recipe(module: ModuleType, found: str) -> "Recipe":
 
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
-        raise UserError(f"{found} defines no RECIPE. End it with RECIPE = edit(SOME_RECIPE, {{...}}).")
+        raise UserError(f"RECIPE of {found} is no recipe. Make it with RECIPE = edit(SOME_RECIPE, {{...}}).")
     return recipe

@@ -1,7 +1,7 @@
 """A run's folder: what it holds, and that nothing of anybody's is overwritten without being told.
 
 recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  documents.json  result.json
-report.html  checkpoints/ while it trains
+report.html  checkpoints/ while it trains  own/ with the files that its own techniques are defined in
 """
 
 import shutil
@@ -14,7 +14,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from pargolf.core import spec
+from pargolf.core import own, spec
 from pargolf.core.errors import UserError
 from pargolf.core.files import read_json, reading, write_bytes, write_json
 from pargolf.core.result import DocumentScore, Result, read_document_scores, read_result
@@ -60,6 +60,7 @@ class RunFolder:
             (path / name).unlink(missing_ok=True)
         folder = cls(path)
         folder.drop_checkpoints()
+        shutil.rmtree(folder.own, ignore_errors=True)
         return folder
 
     @classmethod
@@ -86,6 +87,11 @@ class RunFolder:
         """Where checkpoints go."""
         return self.path / "checkpoints"
 
+    @property
+    def own(self) -> Path:
+        """Copies of the files outside this package that the recipe's techniques are defined in; never run unasked."""
+        return self.path / "own"
+
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints: those of a run that is replaced, or has ended."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -99,12 +105,17 @@ class RunFolder:
         return cls(path)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Store the recipe as it runs, every row spelled out."""
-        write_json(self["recipe.json"], spec.dump(recipe))
+        """Store the recipe as it runs, every row spelled out, and the files of its own techniques."""
+        dumped = spec.dump(recipe)
+        write_json(self["recipe.json"], dumped)
+        own.keep(dumped, self.own)
 
     def read_recipe(self) -> Recipe:
-        """Read the recipe back. Raises `UserError` when it is damaged or of another version."""
-        recipe = spec.load(read_json(self["recipe.json"]))
+        """Read the recipe back. Raises `UserError` when it is damaged, of another version, or of a file not named."""
+        try:
+            recipe = spec.load(read_json(self["recipe.json"]))
+        except own.NotRead as error:
+            raise own.kept(error, self.path) from None
         if not isinstance(recipe, Recipe):
             raise UserError(f"{self['recipe.json']} holds no recipe. Train again.")
         return recipe

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pargolf.core import spec
+from pargolf.core import own, spec
 from pargolf.core.errors import UserError
 from pargolf.core.files import reading
 from pargolf.core.roles import role
@@ -104,11 +104,22 @@ def unpack(data: bytes) -> Unpacked:
     return Unpacked(model.eval(), parts["windows"], parts["plain"], parts["adapt"], artifact, *named)
 
 
+def read_container(path: str | Path) -> Artifact:
+    """What a file holds, without its model. Raises `UserError` when it is not there, or damaged."""
+    try:
+        with reading(path):
+            return from_bytes(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None
+
+
 def read_artifact(path: str | Path) -> Unpacked:
-    """`unpack` a file. Raises `UserError` when it is not there."""
+    """`unpack` a file. Raises `UserError` when it is not there, or needs a file of techniques that was not named."""
     try:
         with reading(path):
             return unpack(Path(path).read_bytes())
+    except own.NotRead as error:
+        raise own.kept(error, Path(path).parent) from None
     except FileNotFoundError:
         raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None
 

@@ -16,11 +16,13 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from pargolf.core import spec
+from pargolf.core import own, spec
+from pargolf.core.errors import UserError
 from pargolf.kernels.compiled import c_source
 from pargolf.recipes.recipe import Recipe
 from pargolf.ship.cache import ROOT, remembered
 from pargolf.ship.shrink.flatten import Flat, flatten
+from pargolf.ship.shrink.modules import Unfit
 from pargolf.ship.shrink.specialize import lean
 from pargolf.ship.shrink.squeeze import minified, self_extracting
 
@@ -110,7 +112,11 @@ def _flat(form: Form, shipped: bool) -> Flat:
         without += _SHIPPED_WITHOUT
         instead |= _BY_CODEC if form.codec else {}
     main = f"{_SHORT}:shipped_main" if shipped else f"{_SCRIPT}main"
-    return flatten(ROOT, [main, *map(spec.home, form.parts)], instead=instead, without=without, constants=_CONSTANTS)
+    roots, beside = [main, *map(spec.home, form.parts)], own.texts(form.parts)
+    try:
+        return flatten(ROOT, roots, instead=instead, without=without, constants=_CONSTANTS, beside=beside)
+    except Unfit as error:
+        raise UserError(str(error)) from None
 
 
 def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> str:
@@ -159,7 +165,7 @@ def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
 
 def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
     flat = _flat(form, True)
-    held = [part for part in form.parts if part.startswith(_NAMED)]
+    held = [part for part in form.parts if part.startswith(_NAMED) or "@" in part]
     nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
     tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in held)}}}"]
     tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    shipped_main()"]

@@ -9,11 +9,13 @@ than on a quiet machine, so let runs that are bounded by those take turns, or co
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from pargolf.core import own, spec
 from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Scored
@@ -144,15 +146,21 @@ def _events(job: Job, data: DataFolder, device: str | None) -> Iterator[Event]:
     return run_recipe(job.recipe, data, job.folder, seed=job.seed, force=True, device=device, command=job.command)
 
 
-def _sent(job: Job, data: DataFolder) -> tuple[Job, Path, Path | None]:
-    """What another process is told of a job: the paths of its data, and not what is open of it here."""
+def _sent(job: Job, data: DataFolder) -> tuple[dict[str, Any], list[Path], Path, Path | None]:
+    """What another process is told of a job: its recipe as plain data, the files that this needs, paths of its text."""
     data = job.data or data
-    return replace(job, data=None), data.path, data.tokenizer_path
+    dumped = spec.dump(job.recipe)
+    how = {"label": job.label, "recipe": dumped, "seed": job.seed, "folder": job.folder, "command": job.command}
+    return how, own.files_of(dumped), data.path, data.tokenizer_path
 
 
-def _run_one(job: Job, data: Path, tokenizer: Path | None, device: str | None, threads: int) -> None:
+def _run_one(
+    how: dict[str, Any], files: list[Path], data: Path, tokenizer: Path | None, device: str | None, threads: int
+) -> None:
     """The body of one process."""
     torch.set_num_threads(threads)
+    own.use(files)
+    job = Job(**(how | {"recipe": spec.load(how["recipe"])}))
     for _ in _events(job, open_data(data, tokenizer=tokenizer), device):
         pass
 

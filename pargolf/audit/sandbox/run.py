@@ -16,12 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pargolf.audit.code.script import Code, assigns, read_code
+from pargolf.audit.code.script import Code, read_code
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import FAIL, HOLD, PASS, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing
 from pargolf.audit.rules.table import RULES
 from pargolf.core.errors import UserError
+from pargolf.core.sources import binds
 
 SECONDS = 180
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -146,7 +147,10 @@ def is_foreign(target: object) -> bool:
     path = Path(str(target))
     if path.suffix != ".py" or not path.is_file():
         return False
-    return not assigns(read_code(path.name, path.read_bytes()).tree, "RECIPE")
+    try:
+        return not binds(path, "RECIPE")
+    except UserError:
+        return True
 
 
 def probe_script(path: str | Path) -> list[dict[str, Any]]:

@@ -3,24 +3,33 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pargolf.core.own import NotRead
 from pargolf.core.result import Result
 from pargolf.core.spec import rows
 from pargolf.report.pages.html import run_page
 from pargolf.run.folder import RunFolder
-from pargolf.run.pack import read_artifact
+from pargolf.run.pack import read_container
 from pargolf.watch.runlog import read_events
 
 
 def page_of(folder: RunFolder, result: Result, *, by_role: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """Return the page as HTML text; `by_role` None: the artifact is read for it. Raises `UserError` on damage."""
+    """Return the page as HTML text; `by_role` None: the artifact is read for it. Raises `UserError` on damage.
+
+    Where the recipe uses a file of techniques that was not named, its rows are left out and the page says which.
+    """
     if by_role is None:
-        by_role = read_artifact(folder["model.pargolf"]).artifact.by_role()
-    recipe = folder.read_recipe()
+        by_role = read_container(folder["model.pargolf"]).by_role()
+    title = result.recipe
+    try:
+        recipe = folder.read_recipe()
+        title, describe = recipe.name, "\n".join(f"{path} = {value}" for path, value in rows(recipe).items())
+    except NotRead as error:
+        describe = str(error)
     return run_page(
         result,
         read_events(folder["events.jsonl"]),
         by_role=by_role,
         documents=folder.read_documents(),
-        describe="\n".join(f"{path} = {value}" for path, value in rows(recipe).items()),
-        title=recipe.name,
+        describe=describe,
+        title=title,
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pargolf.ship.shrink.modules import Key, Package
+from pargolf.ship.shrink.modules import Beside, Key, Package, Unfit
 from pargolf.ship.shrink.rewrite import Rewriter
 
 
@@ -28,8 +28,7 @@ class Flat:
 
     def name(self, address: str) -> str:
         """What `module:name` is called in the file."""
-        module, _, name = address.partition(":")
-        return self.names[module, name]
+        return self.names[_key(address)]
 
 
 def flatten(
@@ -39,14 +38,17 @@ def flatten(
     instead: Mapping[str, str] | None = None,
     without: Iterable[str] = (),
     constants: Mapping[str, Callable[..., str]] | None = None,
+    beside: Mapping[str, Beside] | None = None,
 ) -> Flat:
     """Gather what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
 
     `instead` maps addresses to others that take their place; `without` names methods, `Class.method`, that the caller
     knows are never called. `constants` are functions, by address, whose calls at a module's top become the strings that
-    they return. Raises `ValueError` on an address that is not there.
+    they return. `beside` are files that are no part of the package, by module name. What follows `@` in an address is
+    no part of the name. Raises `ValueError` on an address that is not there, and `Unfit` on a file beside the package
+    that holds what cannot be followed.
     """
-    package = Package(root, frozenset(without), constants)
+    package = Package(root, frozenset(without), constants, beside)
     for address in [*roots, *(instead or {}).values()]:
         package.module(address.partition(":")[0])
     swapped = {_key(old): _key(new) for old, new in (instead or {}).items()}
@@ -74,7 +76,11 @@ def _reach(package: Package, roots: list[Key], instead: Mapping[Key, Key]) -> tu
         if not todo:
             return kept | annotated, methods
         for module, name in todo:
-            if name not in package.modules[module].nodes:
+            found = package.modules[module]
+            if name in found.loose:
+                where = f"{package.file(module)}, line {found.loose[name]}"
+                raise Unfit(f"{where}: a script takes {name} as one statement of the file's top level makes it.")
+            if name not in found.nodes:
                 raise ValueError(f"{module} has no '{name}'.")
             rewriter = Rewriter(package, module, instead, kept=kept, methods=methods)
             rewriter.rewritten(name)
@@ -153,5 +159,5 @@ def _once(definitions: Iterable[tuple[str, ast.stmt]]) -> Iterator[tuple[str, as
 
 
 def _key(address: str) -> Key:
-    module, _, name = address.partition(":")
+    module, _, name = address.partition("@")[0].partition(":")
     return module, name

@@ -1,10 +1,15 @@
-"""The files of a package as syntax trees: what each defines, and what its global names stand for."""
+"""The files of a package as syntax trees: what each defines, and what its global names stand for.
+
+Files that are no part of the package may stand beside it (`beside`): what they define is followed in the same way.
+"""
 
 import ast
+import builtins
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Protocol
 
 from pargolf.ship.shrink.tree import walk
 
@@ -12,74 +17,124 @@ Key = tuple[str, str]
 """A definition as (module, name); something from outside the package as ("", import statement)."""
 
 
+class Unfit(ValueError):
+    """A file beside the package holds what cannot be followed; the message says where."""
+
+
+class Beside(Protocol):
+    """A file beside the package: its text, and the package that its relative imports start from."""
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        ...
+
+    @property
+    def package(self) -> str:
+        """Empty where it stands in none."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """What messages call it."""
+        ...
+
+
 @dataclass
 class Module:
-    """A file: its definitions in order, and what each of its global names stands for (a key, or a module's name)."""
+    """A file: its definitions in order, and what each of its global names stands for (a key, or a module's name).
+
+    `loose` are names that only other statements bind, as a loop at the top, with the line.
+    """
 
     name: str
     nodes: dict[str, ast.stmt] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     names: dict[str, Key | str] = field(default_factory=dict)
+    loose: dict[str, int] = field(default_factory=dict)
 
 
 class Package:
-    """Files of the package, parsed as they are asked for."""
+    """Files of the package and beside it, parsed as they are asked for."""
 
     def __init__(
-        self, root: Path, without: frozenset[str], constants: Mapping[str, Callable[..., str]] | None = None
+        self,
+        root: Path,
+        without: frozenset[str],
+        constants: Mapping[str, Callable[..., str]] | None = None,
+        beside: Mapping[str, Beside] | None = None,
     ) -> None:
-        self.root, self.without, self.constants = root, without, constants or {}
+        self.root, self.without = root, without
+        self.constants, self.beside = constants or {}, beside or {}
         self.modules: dict[str, Module] = {}
         self._needs: dict[str, set[str]] = {}
 
     def module(self, name: str) -> Module:
         """A module and, through it, everything that it imports."""
         if name not in self.modules:
-            path = self.path(name)
-            if path is None:
+            text = self._text(name)
+            if text is None:
                 raise ValueError(f"{name} is no module of {self.root.name}.")
             self.modules[name] = found = Module(name)
             self._needs[name] = set()
-            text = path.read_text(encoding="utf-8")
             lines = text.splitlines()
             for node in ast.parse(text).body:
                 self._take(found, node, lines)
         return self.modules[name]
 
-    def path(self, name: str) -> Path | None:
-        """The file of a module of the package."""
-        path = self.root.parent.joinpath(*name.split(".")).with_suffix(".py")
-        return path if name.split(".")[0] == self.root.name and path.is_file() else None
+    def file(self, name: str) -> str:
+        """What to call a module's file in a message."""
+        return self.beside[name].file if name in self.beside else name
 
     def order(self) -> list[str]:
         """Modules, each after those that it imports; the same list every time."""
         graph = {name: sorted(self._needs[name]) for name in sorted(self._needs)}
-        return list(TopologicalSorter(graph).static_order())
+        try:
+            return list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            files = " and ".join(sorted({self.file(name) for name in error.args[1]}))
+            raise Unfit(
+                f"{files} import each other, and one script cannot. Put what both need into a third file."
+            ) from error
 
     def fresh(self, key: Key) -> ast.stmt:
         """A tree of the definition that may be changed; parsing again is faster than copying."""
         return ast.parse(self.modules[key[0]].texts[key[1]]).body[0]
 
+    def _path(self, name: str) -> Path | None:
+        """The file of a module of the package."""
+        path = self.root.parent.joinpath(*name.split(".")).with_suffix(".py")
+        return path if name.split(".")[0] == self.root.name and path.is_file() else None
+
+    def _text(self, name: str) -> str | None:
+        if name in self.beside:
+            return self.beside[name].text
+        path = self._path(name)
+        return None if path is None else path.read_text(encoding="utf-8")
+
+    def _has(self, name: str) -> bool:
+        return name in self.beside or self._path(name) is not None
+
     def _take(self, module: Module, node: ast.stmt, lines: list[str]) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                bound = alias.asname or alias.name.split(".")[0]
-                said = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
-                module.names[bound] = ("", said)
+                self._take_module(module, alias, node.lineno)
         elif isinstance(node, ast.ImportFrom):
+            source = self._source(module, node)
             for alias in node.names:
-                self._take_from(module, str(node.module), alias)
+                self._take_from(module, source, alias, node.lineno)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             module.nodes[node.name] = node
             module.names[node.name] = (module.name, node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             node, lines = self._written_out(module, node, lines)
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            bound_names = [n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)]
-            for name in bound_names:
+            stored = (n for target in targets for n in walk(target))
+            for name in [n.id for n in stored if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]:
                 module.nodes[name] = node
                 module.names[name] = (module.name, name)
+        if module.name in self.beside and not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            self._take_loose(module, node)
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         for name in [name for name, held in module.nodes.items() if held is node]:
             module.texts[name] = "\n".join(lines[first - 1 : node.end_lineno])
@@ -100,16 +155,63 @@ class Package:
         assert isinstance(written, ast.Assign)
         return written, [line]
 
-    def _take_from(self, module: Module, source: str, alias: ast.alias) -> None:
+    def _take_loose(self, module: Module, node: ast.stmt) -> None:
+        """Names that the top level binds or changes in another way than by one assignment cannot be followed."""
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+            return
+        nodes = walk(node)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            return
+        if isinstance(node, ast.Assign | ast.AnnAssign):  # `TABLE[0] = x` changes TABLE
+            changed = [n.value for n in nodes if isinstance(n, ast.Subscript | ast.Attribute) and _stored(n)]
+            names = {n.id for value in changed for n in walk(value) if isinstance(n, ast.Name)}
+            names |= {name for name, held in module.nodes.items() if held is node and name in module.texts}
+        else:
+            kinds = (ast.Name, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+            names = {str(getattr(n, "id", getattr(n, "name", ""))) for n in nodes if isinstance(n, kinds)}
+            names |= {a.asname or a.name for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
+        from_outside = {name for name, meant in module.names.items() if isinstance(meant, tuple) and not meant[0]}
+        module.loose |= dict.fromkeys(names - from_outside - set(dir(builtins)), node.lineno)
+
+    def _source(self, module: Module, node: ast.ImportFrom) -> str:
+        """The module that names are taken from, its dots resolved."""
+        if not node.level:
+            return str(node.module)
+        parts = self.beside[module.name].package.split(".")
+        return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+
+    def _take_module(self, module: Module, alias: ast.alias, line: int) -> None:
+        """`import a.b as c`."""
+        if self._has(alias.name):
+            if not alias.asname and "." in alias.name:
+                self._unfit(module, line, f"import {alias.name}", f"import {alias.name} as SHORT")
+            self._needs[module.name].add(alias.name)
+            self.module(alias.name)
+            module.names[alias.asname or alias.name] = alias.name
+            return
+        bound = alias.asname or alias.name.split(".")[0]
+        said = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+        module.names[bound] = ("", said)
+
+    def _take_from(self, module: Module, source: str, alias: ast.alias, line: int) -> None:
         bound, inner = alias.asname or alias.name, f"{source}.{alias.name}"
-        if self.path(inner) is not None:
+        if alias.name == "*":
+            self._unfit(module, line, f"from {source} import *", "the names")
+        if self._has(inner):
             self._needs[module.name].add(inner)
             self.module(inner)
             module.names[bound] = inner
-        elif self.path(source) is not None:
+        elif self._has(source):
             self._needs[module.name].add(source)
             self.module(source)
             module.names[bound] = (source, alias.name)
         else:
             said = f"from {source} import {alias.name}"
             module.names[bound] = ("", said + (f" as {alias.asname}" if alias.asname else ""))
+
+    def _unfit(self, module: Module, line: int, what: str, instead: str) -> None:
+        raise Unfit(f"{self.file(module.name)}, line {line}: a script cannot hold `{what}`. Write {instead}.")
+
+
+def _stored(node: ast.AST) -> bool:
+    return isinstance(getattr(node, "ctx", None), ast.Store)

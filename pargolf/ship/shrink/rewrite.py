@@ -7,7 +7,7 @@ names nobody mentions.
 import ast
 from collections.abc import Mapping
 
-from pargolf.ship.shrink.modules import Key, Package
+from pargolf.ship.shrink.modules import Key, Package, Unfit
 from pargolf.ship.shrink.purity import KEPT_METHODS
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
 
@@ -49,6 +49,14 @@ class Rewriter(TreeTransformer):
         found = self.module.names.get(name)
         return self._through(found) if isinstance(found, tuple) else found
 
+    def _check_loose(self, name: str) -> None:
+        """Raise `Unfit` on a global name that the top level of its file binds or changes by other statements."""
+        if name in self.module.loose and not any(name in scope for scope in self._scopes):
+            raise Unfit(
+                f"{self.package.file(self.module.name)}, line {self.module.loose[name]}: a script takes imports, "
+                f"functions, classes and single assignments from the top of a file. Make {name} one of these."
+            )
+
     def _through(self, key: Key) -> Key:
         """The definition behind a key: through re-imports, and past what something else stands in for."""
         while key[0] and key[1] not in self.package.modules[key[0]].nodes:
@@ -71,12 +79,14 @@ class Rewriter(TreeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         """A global name."""
+        self._check_loose(node.id)
         key = self.key_of(node.id)
         return self._use(key, node) if isinstance(key, tuple) else node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """`module.name`, or an attribute that mentions a method."""
         if isinstance(node.value, ast.Name):
+            self._check_loose(node.value.id)
             module = self.key_of(node.value.id)
             if isinstance(module, str):
                 return self._use(self._through((module, node.attr)), node)

@@ -1,0 +1,204 @@
+"""Techniques in files of one's own go the whole way, and no file runs that nobody named."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_submit import alone
+
+import pargolf
+from pargolf.core import own, spec
+from pargolf.core.errors import UserError
+from pargolf.core.spec import edit
+from pargolf.recipes import catalog
+from pargolf.run.folder import RunFolder
+
+HERE = Path(__file__).parent / "own"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder outside the repository with somebody's files."""
+    folder = tmp_path_factory.mktemp("somebody")
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mine(place, data):
+    """A run of somebody's recipe."""
+    out = place / "run"
+    return out, pargolf.train(place / "mine.py", data=data, out=out, seed=3)
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """As another process that has read no file."""
+    for name in ("mine", "parts", "tech", "tech.acts", "tech.more"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(own, "_READ", {})
+
+
+def test_a_run_keeps_the_files_and_names_one_that_is_not_given(mine, data, unread):
+    out, result = mine
+    assert sorted(path.name for path in (out / "own").iterdir()) == ["mine.py", "parts.py"]
+    with pytest.raises(UserError, match=r"uses kinked2 of mine\.py.*--with .*own/mine\.py"):
+        pargolf.score(out / "model.pargolf", data=data)
+    with pytest.raises(UserError, match=r"--with .*own/mine\.py"):
+        RunFolder(out).read_recipe()
+    copy = out.parent / "elsewhere.pargolf"
+    shutil.copy(out / "model.pargolf", copy)
+    with pytest.raises(UserError, match=r"Add --with mine\.py\."):
+        pargolf.inspect(copy)
+    assert pargolf.score(copy, data=data, own=out / "own")["bpb"] == result.val_bpb
+
+
+def test_every_command_on_a_run_takes_the_file(mine, data, place, unread):
+    out, result = mine
+    files = {"own": [place / "mine.py"]}
+    assert "kinked2 of mine.py" in pargolf.write_report([out]).read_text()
+    assert "blocks[0:2].mlp.act" in pargolf.write_report([out], **files).read_text()
+    assert pargolf.inspect(out / "model.pargolf")["parameters"] == result.parameters
+    assert all(row["holds"] for row in pargolf.probe(out / "model.pargolf", **files))
+    assert "".join(pargolf.generate(out / "model.pargolf", prompt="the", tokens=3, **files))
+    before = (out / "model.pargolf").read_bytes()
+    assert pargolf.pack(out, **files)["model"] == result.bytes.model
+    assert (out / "model.pargolf").read_bytes() == before
+
+
+def test_the_script_holds_the_files_and_gives_the_run_s_number(mine, data, place, tmp_path):
+    out, result = mine
+    made = pargolf.write_submission([out], out=tmp_path / "records" / "mine", squeeze=True, own=place / "mine.py")
+    assert made.code == result.bytes.code
+    readable = pargolf.write_submission([out], out=tmp_path / "records" / "plain")
+    text = (readable.path / "train_gpt.py").read_text()
+    assert "class ParityModule" in text and "def kink(" in text and "import parts" not in text
+    shutil.copy(made.path / "train_gpt.py", tmp_path)
+    done = alone(tmp_path, "--data", data, "--seed", 3, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert f"val_bpb:{result.val_bpb!r}" in done.stdout
+    assert (tmp_path / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
+
+
+def test_jobs_side_by_side_and_ablations_use_the_files(place, data):
+    rows = pargolf.ablate(place / "mine.py", data=data, out=place / "ablation", seeds=[1], jobs=2)
+    assert [row["part"] for row in rows] == ["", "parity"] and not any(row["failed"] for row in rows)
+    assert (place / "ablation" / "everything" / "seed-1" / "own" / "mine.py").is_file()
+
+
+def test_other_code_under_the_same_name_is_noticed(mine, data, tmp_path, unread):
+    out, _ = mine
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    parts = tmp_path / "parts.py"
+    parts.write_text(parts.read_text().replace("SLOPE = 0.3", "SLOPE = 0.4"))
+    with pytest.raises(UserError, match="made with another kinked2"):
+        pargolf.score(out / "model.pargolf", data=data, own=tmp_path / "mine.py")
+    parts.write_text((HERE / "parts.py").read_text() + "\n\ndef more() -> int:\n    return SLOPE\n")
+    assert pargolf.score(out / "model.pargolf", data=data, own=tmp_path / "mine.py")["complete"]
+
+
+def test_a_file_is_run_once_and_again_when_it_changes(place, tmp_path):
+    first = catalog.find(str(place / "mine.py"))
+    assert catalog.find(str(place / "mine.py")) == first and catalog.ablations(str(place / "mine.py"))
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    changed = tmp_path / "mine.py"
+    changed.write_text(changed.read_text().replace(".square()", ".abs()"))
+    other = catalog.find(str(changed))
+    assert other.digest != catalog.find(str(HERE / "mine.py")).digest
+    other = catalog.find(str(changed))
+    with pytest.raises(UserError, match="defines another kinked2 now"):
+        _ = first.digest
+    shown = spec.diff(first, edit(other, {"model.vocab": 40}))
+    assert shown == {"model.vocab": ("32", "40")}
+
+
+def test_a_script_is_not_run_to_see_that_it_is_no_recipe(tmp_path):
+    script = tmp_path / "train_gpt.py"
+    script.write_text("open('it_ran', 'w')\nrecipe = 'RECIPE'\n")
+    for words in (["describe"], ["diff", "baseline"], ["forecast"], ["train"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "pargolf", *words, str(script)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and "pargolf audit" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize("name", ["random", "torch", "pargolf", "json"])
+def test_a_file_with_the_name_of_a_module_is_refused(name, tmp_path):
+    path = tmp_path / f"{name}.py"
+    path.write_text("from pargolf.recipes.published.baseline import RECIPE\n")
+    with pytest.raises(UserError, match=f"the name of the module {name}"):
+        catalog.find(str(path))
+    assert sys.modules[name].__file__ != str(path)
+
+
+def test_packages_folders_and_odd_names_are_read(tmp_path, unread):
+    (tmp_path / "tech").mkdir()
+    (tmp_path / "tech" / "acts.py").write_text("from . import more\n\ndef act(z):\n    return more.twice(z)\n")
+    (tmp_path / "tech" / "more.py").write_text("def twice(z):\n    return 2 * z\n")
+    text = (
+        "import pargolf.recipes.published.baseline as base\nfrom pargolf.core.spec import edit\n"
+        "from tech.acts import act\nRECIPE = edit(base.RECIPE, {'model.blocks[:].mlp.act': act})\n"
+    )
+    odd = tmp_path / "my-2nd try.py"
+    odd.write_text(text)
+    recipe = catalog.find(str(odd))
+    dumped = spec.dump(recipe)
+    assert recipe.model.blocks[0].mlp.act(2) == 4
+    assert own.named_in(dumped)[0].startswith("tech.acts:act@")
+    own.keep(dumped, tmp_path / "run" / "own")
+    own._READ.clear()
+    for name in ("tech", "tech.acts", "tech.more"):
+        sys.modules.pop(name)
+    with pytest.raises(own.NotRead) as caught:
+        spec.load(dumped)
+    assert "run/own/tech/acts.py" in str(own.kept(caught.value, tmp_path / "run"))
+    own.use(tmp_path / "run" / "own" / "tech" / "acts.py")
+    assert spec.dump(spec.load(dumped)) == dumped
+
+
+def test_what_cannot_be_stored_by_name_is_said(place):
+    recipe = catalog.find(str(place / "mine.py"))
+    act = "model.blocks[:].mlp.act"
+    with pytest.raises(UserError, match="A lambda of test_own cannot be stored by name"):
+        _ = edit(recipe, {act: lambda z: z}).digest
+    with pytest.raises(UserError, match=r"cannot name silu of torch.nn.functional\. Wrap it"):
+        from torch.nn.functional import silu
+
+        _ = edit(recipe, {act: silu}).digest
+    with pytest.raises(UserError, match="cannot hold"):
+        _ = replace(recipe, source=json).digest
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("TABLE = []\nfor i in range(3):\n    TABLE.append(i)\n", r"mine\.py, line \d+: a script takes"),
+        ("from math import *\n", r"cannot hold `from math import \*`"),
+    ],
+)
+def test_what_a_script_cannot_follow_is_said_with_its_line(more, message, tmp_path, unread):
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "mine.py"
+    text = path.read_text().replace("    return parts.kink(z).square()", "    return parts.kink(z) + len(TABLE)")
+    path.write_text(text.replace("\n\ndef kinked2", f"\nTABLE = ()\n{more}\n\ndef kinked2"))
+    with pytest.raises(UserError, match=message):
+        pargolf.forecast(path)
+
+
+def test_a_stored_spec_runs_nothing(tmp_path, monkeypatch, unread):
+    monkeypatch.chdir(tmp_path)
+    Path("planted.py").write_text("open('it_ran', 'w')\n\ndef act(z):\n    return z\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for stored in ("planted:act@0123456789ab", "planted:act", "os:system@0123456789ab"):
+        with pytest.raises(UserError):
+            spec.load({"fn": stored})
+    assert not Path("it_ran").exists()
