@@ -12,7 +12,7 @@ from test_submit import alone
 
 import pargolf
 from pargolf.core import own, spec
-from pargolf.core.errors import UserError
+from pargolf.core.errors import NotRead, UserError
 from pargolf.core.spec import edit
 from pargolf.recipes import catalog
 from pargolf.run.folder import RunFolder
@@ -157,7 +157,7 @@ def test_packages_folders_and_odd_names_are_read(tmp_path, unread):
     own._READ.clear()
     for name in ("tech", "tech.acts", "tech.more"):
         sys.modules.pop(name)
-    with pytest.raises(own.NotRead) as caught:
+    with pytest.raises(NotRead) as caught:
         spec.load(dumped)
     assert "run/own/tech/acts.py" in str(own.kept(caught.value, tmp_path / "run"))
     own.use(tmp_path / "run" / "own" / "tech" / "acts.py")

@@ -19,6 +19,14 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | ImportError | OSError) and any(word in str(error) for word in words)
 
 
+class NotRead(UserError):
+    """A stored spec names something of a file that nobody named. `file` is the file's path among its modules."""
+
+    def __init__(self, name: str, file: str, path: str = "") -> None:
+        super().__init__(f"This uses {name} of {file}, a file that was not named. Add --with {path or file}.")
+        self.name, self.file = name, file
+
+
 def near(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """Return `" Did you mean ...?"` with the nearest known words, or a list of some of them."""
     close = get_close_matches(word, known, n=2, cutoff=0.5)

@@ -23,21 +23,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pargolf.core.errors import UserError
+from pargolf.core.errors import NotRead, UserError
 from pargolf.core.files import write_text
 from pargolf.core.sources import Source, closure, used
 
 _PACKAGE = __name__.partition(".")[0]
 _ADDRESS = re.compile(r"([\w.]+):(\w+)@([0-9a-f]+)")
 _DIGITS = 12
-
-
-class NotRead(UserError):
-    """A stored spec names something of a file that nobody named. `file` is the file's path among its modules."""
-
-    def __init__(self, name: str, file: str, path: str = "") -> None:
-        super().__init__(f"This uses {name} of {file}, a file that was not named. Add --with {path or file}.")
-        self.name, self.file = name, file
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NoReturn, Union
 
-from pargolf.core.errors import UserError, near
-from pargolf.core.own import NotRead
+from pargolf.core.errors import NotRead, UserError, near
 from pargolf.core.ranges import Within
 
 DEPTH = 64

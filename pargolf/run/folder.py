@@ -15,7 +15,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from pargolf.core import own, spec
-from pargolf.core.errors import UserError
+from pargolf.core.errors import NotRead, UserError
 from pargolf.core.files import read_json, reading, write_bytes, write_json
 from pargolf.core.result import DocumentScore, Result, read_document_scores, read_result
 from pargolf.model.transformer import shapes
@@ -114,7 +114,7 @@ class RunFolder:
         """Read the recipe back. Raises `UserError` when it is damaged, of another version, or of a file not named."""
         try:
             recipe = spec.load(read_json(self["recipe.json"]))
-        except own.NotRead as error:
+        except NotRead as error:
             raise own.kept(error, self.path) from None
         if not isinstance(recipe, Recipe):
             raise UserError(f"{self['recipe.json']} holds no recipe. Train again.")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pargolf.core import own, spec
-from pargolf.core.errors import UserError
+from pargolf.core.errors import NotRead, UserError
 from pargolf.core.files import reading
 from pargolf.core.roles import role
 from pargolf.evaluate.adapt import Adapter
@@ -118,7 +118,7 @@ def read_artifact(path: str | Path) -> Unpacked:
     try:
         with reading(path):
             return unpack(Path(path).read_bytes())
-    except own.NotRead as error:
+    except NotRead as error:
         raise own.kept(error, Path(path).parent) from None
     except FileNotFoundError:
         raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pargolf.core.own import NotRead
+from pargolf.core.errors import NotRead
 from pargolf.core.result import Result
 from pargolf.core.spec import rows
 from pargolf.report.pages.html import run_page
