@@ -19,7 +19,7 @@ from pargolf.evaluate.score import final, score
 from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import parse
 from pargolf.run.pack import unpack
-from pargolf.run.score import Validation
+from pargolf.run.score import open_text
 
 LITTLE = AdamW(lr=0.001, betas=(0.0, 0.999), epochs=1, chunk=512, batch=2, cosine=False, globs=("*",))
 HELD = replace(LITTLE, anchor=0.02, chunk=256, batch=1)
@@ -47,20 +47,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    unpacked, validation = unpack(args.artifact.read_bytes()), Validation(open_data(args.data))
-    count = args.positions or len(validation.tokens) - 1
-    tokens, windows = validation.tokens[: count + 1], parse(args.windows)
-    options = {
-        "byte_counts": validation.byte_counts[: len(tokens) - 1],
-        "vocab": unpacked.model.spec.vocab,
-        "bos": validation.data.bos,
-    }
+    unpacked, text = unpack(args.artifact.read_bytes()), open_text(open_data(args.data))
+    count, windows = args.positions or text.positions, parse(args.windows)
+    text = replace(text, tokens=text.tokens[: count + 1], byte_counts=text.byte_counts[:count])
     began = time.process_time()
-    without = final(score(unpacked.model, tokens, windows, **options))
+    without = final(score(unpacked.model, text, windows))
     rows = [{"row": "none", "bpb": without.bpb, "saved": 0.0, "seconds": time.process_time() - began}]
     for name in args.only or ROWS:
         began = time.process_time()
-        *_, found = score_adapted(unpacked.model, tokens, windows, ROWS[name], without=without, **options)
+        *_, found = score_adapted(unpacked.model, text, windows, ROWS[name], without=without)
         seconds = time.process_time() - began
         rows.append({"row": name, "bpb": found.score.bpb, "saved": found.saved, "seconds": seconds})
         if not args.json:
@@ -68,7 +63,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows))
         return
-    print(f"{windows}, {len(tokens) - 1:,} positions")
+    print(f"{windows}, {text.positions:,} positions")
     for row in rows:
         print(f"{row['row']:22} {row['bpb']:.4f}  saved {row['saved']:7.4f}  {row['seconds']:5.0f} s")
 

@@ -18,7 +18,7 @@ from sentence import encoder_rows, matrices_and_hessians
 
 from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
-from pargolf.run.score import Validation
+from pargolf.run.score import open_text, score_sample
 from pargolf.study.bench import (
     at_equal,
     codec_rows,
@@ -53,10 +53,10 @@ def main() -> None:
     hessians = hessians_of(recipe, weights, data, batches=args.batches)
     model = recipe.model.build(0)
     model.load_state_dict(weights, strict=False)
-    validation = Validation(data)
+    text = open_text(data)
 
     def grade(found) -> float:
-        return validation.sample(found.eval(), recipe.plain, vocab=recipe.model.vocab, count=args.windows).bpb
+        return score_sample(found.eval(), text, recipe.plain, count=args.windows).bpb
 
     before = grade(model)
     rows = []

@@ -22,7 +22,7 @@ from pargolf.quant.grid import Int
 from pargolf.quant.lqer import LQER
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import pack, unpack
-from pargolf.run.score import Validation
+from pargolf.run.score import open_text, score_sample
 from pargolf.study.bench import Pair, hessians_of
 
 WIDTH = 16  # columns of AWQ's group: an eighth of the model's, as published
@@ -37,11 +37,11 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, data = RunFolder.open(args.run), open_data(args.data)
     recipe, weights = folder.read_recipe(), folder.read_weights()
-    validation, model = Validation(data), recipe.model.build(0)
+    text, model = open_text(data), recipe.model.build(0)
     model.load_state_dict(weights, strict=False)
 
     def grade(found) -> float:
-        return validation.sample(found.eval(), recipe.plain, vocab=recipe.model.vocab, count=args.windows).bpb
+        return score_sample(found.eval(), text, recipe.plain, count=args.windows).bpb
 
     def table(clip):
         matrices = Int(6, clip=clip(12.85))

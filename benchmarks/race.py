@@ -26,7 +26,7 @@ from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes.catalog import find
 from pargolf.recipes.scale import fractional, mini
-from pargolf.run.score import Validation
+from pargolf.run.score import open_text, score_sample
 from pargolf.training.loop import Training
 
 GRADED = 1 << 20
@@ -92,9 +92,8 @@ def _race(name: str, data: DataFolder, device: torch.device, asked: argparse.Nam
     began = time.perf_counter()
     model.eval()
     with torch.no_grad():
-        found = Validation(data).sample(
-            model, recipe.plain, vocab=recipe.model.vocab, count=GRADED // recipe.plain.length, device=device
-        )
+        count = GRADED // recipe.plain.length
+        found = score_sample(model, open_text(data), recipe.plain, count=count, device=device)
     rate = product_rate(device, seconds=0.5)
     return {
         "recipe": recipe.name,

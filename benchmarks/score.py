@@ -32,6 +32,7 @@ from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.evaluate.generate import generate
 from pargolf.evaluate.probes import stir
 from pargolf.evaluate.score import final, merge, score, suits
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.transformer import Transformer
 from pargolf.recipes import catalog
@@ -55,12 +56,12 @@ def build(recipe: str) -> Transformer:
     return model
 
 
-def stream(positions: int, vocab: int) -> tuple[np.ndarray, dict]:
+def stream(positions: int, vocab: int) -> Text:
     """Random tokens in documents of a thousand on average."""
     random = np.random.default_rng(0)
     tokens = random.integers(2, vocab, positions + 1).astype(np.uint16)
     tokens[random.random(positions + 1) < 0.001] = BOS
-    return tokens, {"byte_counts": np.full(positions, 2), "vocab": vocab, "bos": BOS}
+    return Text(tokens, np.full(positions, 2), vocab, BOS)
 
 
 def plain_loop(model: Transformer, tokens: np.ndarray, device: str) -> float:
@@ -112,10 +113,10 @@ def write(model: Transformer, device: str, *, kept: bool) -> list[int]:
 def share(rank: int, world: int, positions: int, recipe: str) -> tuple[float, float, object]:
     torch.set_num_threads(1)
     model = build(recipe)
-    tokens, options = stream(positions, model.spec.vocab)
-    final(score(model, tokens[:1025], WINDOWS, **options | {"byte_counts": np.ones(1024, dtype=int)}))
+    text = stream(positions, model.spec.vocab)
+    final(score(model, stream(1024, model.spec.vocab), WINDOWS))
     began, used = time.perf_counter(), time.process_time()
-    found = final(score(model, tokens, WINDOWS, rank=rank, world=world, **options))
+    found = final(score(model, text, WINDOWS, rank=rank, world=world))
     return time.perf_counter() - began, time.process_time() - used, found
 
 
@@ -138,20 +139,20 @@ def fastest(runs: list[Callable[[], object]], repeats: int, device: str) -> list
 
 def measure(recipe: str, args: argparse.Namespace) -> dict[str, float]:
     model = build(recipe).to(args.device)
-    tokens, options = stream(args.positions, model.spec.vocab)
-    options |= {"device": args.device}
-    ours = final(score(model, tokens, WINDOWS, **options))
+    text = stream(args.positions, model.spec.vocab)
+    tokens = text.tokens
+    ours = final(score(model, text, WINDOWS, device=args.device))
     theirs = plain_loop(model, tokens, args.device)
     assert abs(ours.nats - theirs) <= 1e-6 * theirs, "the two sides must find one number"
     assert write(model, args.device, kept=True) == write(model, args.device, kept=False), "and one text"
 
     def adapted() -> None:
-        *_, _ = score_adapted(model, tokens, WINDOWS, LESSONS, without=ours, **options)
+        *_, _ = score_adapted(model, text, WINDOWS, LESSONS, without=ours, device=args.device)
 
     spare = copy.deepcopy(model)
     runs = {
         "loop": lambda: plain_loop(model, tokens, args.device),
-        "score": lambda: final(score(model, tokens, WINDOWS, **options)),
+        "score": lambda: final(score(model, text, WINDOWS, device=args.device)),
         "bare": lambda: bare_work(spare, tokens, suits(WINDOWS, args.device), args.device),
         "adapt": adapted,
         "whole": lambda: write(model, args.device, kept=False),

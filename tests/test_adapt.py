@@ -22,6 +22,7 @@ from pargolf.evaluate.adapt import score_adapted
 from pargolf.evaluate.adapt_chunks import SGD, AdamW
 from pargolf.evaluate.adapt_documents import LowRank, Phases
 from pargolf.evaluate.score import Ledger, final, score
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, document_spans, document_starts
 from pargolf.upstream.state_dicts import load
 
@@ -55,8 +56,7 @@ def fitted():
         sizes = {name: facts["config"][name] for name in ("heads", "kv_heads", "rope_dims", "xsa", "ve_layers")}
         return load(system, state, train_seq_len=facts["seq_len"], **sizes)
 
-    options = {"byte_counts": byte_counts(tokens, *table), "vocab": facts["vocab"], "bos": BOS}
-    return facts, tokens, model, options
+    return facts, Text(tokens, byte_counts(tokens, *table), facts["vocab"], BOS), model
 
 
 ADAPTERS = {
@@ -67,15 +67,15 @@ ADAPTERS = {
 
 @pytest.mark.parametrize("system", ADAPTERS)
 def test_fitted_models_score_as_their_scripts_did(fitted, system):
-    facts, tokens, model, options = fitted
-    found = last(score_adapted(model(system), tokens, Sliding(32, 8), ADAPTERS[system], **options))
+    facts, text, model = fitted
+    found = last(score_adapted(model(system), text, Sliding(32, 8), ADAPTERS[system]))
     assert (found.score.loss, found.score.bpb) == pytest.approx(facts[system]["ttt"], abs=1e-6)
     assert (found.without.loss, found.without.bpb) == pytest.approx(facts[system]["sliding"], abs=1e-6)
     assert found.score.bytes == facts["total_bytes"]
     assert (found.saved > 0) == (system == "pr861")
     assert ("made it worse" in found.verdict) == (system == "pr1009")
     if system == "pr1009":
-        plain = final(score(model(system), tokens, Plain(32), **options))
+        plain = final(score(model(system), text, Plain(32)))
         assert (plain.loss, plain.bpb) == pytest.approx(facts[system]["plain"], abs=1e-6)
 
 
@@ -97,18 +97,14 @@ def test_filled_models_score_as_their_scripts_did_double_counts_included(system)
     state = {name[3:]: torch.from_numpy(golden[name]) for name in golden.files if name.startswith("sd.")}
     model = load(system, state, heads=4, kv_heads=2, rope_dims=8, xsa=2, train_seq_len=64, ve_layers=(2, 3))
     tokens = golden["val"]
-    options = {
-        "byte_counts": byte_counts(tokens, golden["base_bytes"], golden["leading"], golden["boundary"]),
-        "vocab": 64,
-        "bos": BOS,
-    }
-    plain = final(score(model, tokens, Plain(64), **options))
+    text = Text(tokens, byte_counts(tokens, golden["base_bytes"], golden["leading"], golden["boundary"]), 64, BOS)
+    plain = final(score(model, text, Plain(64)))
     assert (plain.loss, plain.bpb) == pytest.approx(golden["plain"], abs=1e-6)
     if windows:
-        without = final(score(model, tokens, windows, **options))
+        without = final(score(model, text, windows))
         assert (without.loss, without.bpb) == pytest.approx(golden["sliding"], abs=1e-6)
     if adapter:
-        found = last(score_adapted(model, tokens, windows, adapter, without=without, **options))
+        found = last(score_adapted(model, text, windows, adapter, without=without))
         assert (found.score.loss, found.score.bpb) == pytest.approx(golden["ttt"], abs=1e-6)
 
 
@@ -151,8 +147,12 @@ def rough(seed=0):
 
 
 def run(model, tokens, windows, adapter, **options):
-    counts = np.ones(len(tokens) - 1, dtype=np.int64)
-    return last(score_adapted(model, tokens, windows, adapter, byte_counts=counts, vocab=VOCAB, bos=BOS, **options))
+    return last(score_adapted(model, counted(tokens), windows, adapter, **options))
+
+
+def counted(tokens):
+    """One byte each."""
+    return Text(tokens, np.ones(len(tokens) - 1, dtype=np.int64), VOCAB, BOS)
 
 
 @pytest.mark.parametrize(("adapter", "windows"), CASES, ids=str)
@@ -273,7 +273,7 @@ def test_an_anchor_takes_back_its_share_of_each_step(monkeypatch):
 
 def test_the_score_without_adaptation_is_the_plain_one_and_may_be_given():
     model, tokens, windows = rough(), text(), Sliding(16, 8)
-    plain = final(score(model, tokens, windows, byte_counts=np.ones(160, dtype=int), vocab=VOCAB, bos=BOS))
+    plain = final(score(model, counted(tokens), windows))
     found = run(model, tokens, windows, CHUNKED[0])
     assert np.array_equal(found.without.nats_N, plain.nats_N)
     assert run(model, tokens, windows, CHUNKED[0], without=plain).without is plain
@@ -310,9 +310,7 @@ def test_adapting_stops_inside_its_budget_and_compares_what_was_graded(adapter, 
 
 
 def test_progress_comes_before_the_result():
-    *events, found = score_adapted(
-        rough(), text(), Sliding(16, 8), CHUNKED[0], byte_counts=np.ones(160, dtype=int), vocab=VOCAB, bos=BOS
-    )
+    *events, found = score_adapted(rough(), counted(text()), Sliding(16, 8), CHUNKED[0])
     assert all(isinstance(event, Progress) for event in events)
     assert {event.task for event in events} == {"adapt sliding:16,8", "score sliding:16,8"}
     assert found.adapter.startswith("SGD(lr=0.1")

@@ -15,10 +15,11 @@ from pargolf.data.check import check
 from pargolf.data.folder import open_data
 from pargolf.data.learn import train_bpe
 from pargolf.data.prepare import prepare
+from pargolf.data.proof import finish
 from pargolf.data.shards import write_shard
 from pargolf.data.tokens import CaseTokenizer, count_bytes, load_tokenizer
 from pargolf.evaluate.windows import Sliding
-from pargolf.run.score import Validation
+from pargolf.run.score import document_rows, proving_text, score_sample, score_together
 
 UNICODE = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
 TEXTS = st.text(
@@ -129,13 +130,13 @@ def test_bits_are_divided_by_a_sidecars_bytes(published):
     data = open_data(folder)
     raw = sum(len(text.encode()) for text in FOREIGN)
     assert len(data.val) == len(ids) and data.prove("val").bytes == raw < sum(len(foreign(t).encode()) for t in FOREIGN)
-    validation, uniform = Validation(data), lambda ids, *, first: torch.zeros(*ids[:, first:].shape, 300)
-    assert validation.prove().proof.rests is Rests.ROUND_TRIP and validation.bytes == raw
-    *_, found = validation.grade(uniform, Sliding(16, 5), vocab=300, keep=True)
+    text, uniform = finish(proving_text(data)), lambda ids, *, first: torch.zeros(*ids[:, first:].shape, 300)
+    assert text.proof.rests is Rests.ROUND_TRIP and text.bytes == raw
+    *_, found = score_together(uniform, text, Sliding(16, 5), keep=True)
     assert (found.tokens, found.bytes) == (len(ids) - 1, raw)
-    assert sum(row["bytes"] for row in validation.documents(found)) == raw
-    assert [len(text.encode()) for text in FOREIGN] == [row["bytes"] for row in validation.documents(found)]
-    assert validation.sample(uniform, Sliding(16, 5), vocab=300, count=3).bytes > 0
+    assert sum(row["bytes"] for row in document_rows(text, found)) == raw
+    assert [len(text.encode()) for text in FOREIGN] == [row["bytes"] for row in document_rows(text, found)]
+    assert score_sample(uniform, text, Sliding(16, 5), count=3).bytes > 0
     assert next(f for f in check(folder) if f.name == "bytes").ok
 
 
@@ -153,4 +154,4 @@ def test_a_sidecar_that_does_not_fit_is_refused(published, change, hint):
     folder, ids, counts = published
     write_shard(folder / "fineweb_val_bytes_000000.bin", change(ids, counts))
     with pytest.raises(UserError, match=hint):
-        Validation(open_data(folder)).prove()
+        finish(proving_text(open_data(folder)))

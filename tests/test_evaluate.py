@@ -20,6 +20,7 @@ from pargolf.evaluate.bpb import bits_per_byte, by_document, loss_per_bpb, nats_
 from pargolf.evaluate.generate import generate, score_text
 from pargolf.evaluate.probes import stir
 from pargolf.evaluate.score import Ledger, LogitsError, OrderError, Score, UngradedError, batches, final, merge, score
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import (
     PerDocument,
     Plain,
@@ -103,7 +104,11 @@ def naive(predictor, tokens, windows):
 
 
 def run(predictor, tokens, windows, **options):
-    return final(score(predictor, tokens, windows, byte_counts=lengths(tokens), vocab=VOCAB, bos=BOS, **options))
+    return final(score(predictor, text(tokens), windows, **options))
+
+
+def text(tokens):
+    return Text(tokens, lengths(tokens), VOCAB, BOS)
 
 
 # ---- windows
@@ -293,12 +298,12 @@ def test_logits_of_another_shape_or_type_are_refused(shape):
 )
 def test_bad_streams_are_refused_in_one_clear_line(tokens, counts, hint):
     with pytest.raises(UserError, match=hint):
-        Ledger(np.array(tokens), byte_counts=np.array(counts, dtype=int), vocab=VOCAB)
+        Ledger(Text(np.array(tokens), np.array(counts, dtype=int), VOCAB, BOS))
 
 
 def test_only_graded_tokens_are_handed_out():
     tokens = stream(30)
-    ledger = Ledger(tokens, byte_counts=lengths(tokens), vocab=VOCAB)
+    ledger = Ledger(text(tokens))
     assert list(ledger.graded(0, 1)) == [BOS]
     with pytest.raises(UngradedError):
         ledger.graded(0, 2)
@@ -323,7 +328,7 @@ def test_only_graded_tokens_are_handed_out():
 )
 def test_a_position_out_of_turn_is_refused_and_leaves_the_books_alone(batch):
     tokens = stream(12)
-    ledger = Ledger(tokens, byte_counts=lengths(tokens), vocab=VOCAB)
+    ledger = Ledger(text(tokens))
     ledger.grade(Bigram(), [Window(0, 4, 0)])
     before = ledger.nats
     with pytest.raises(OrderError):
@@ -394,7 +399,7 @@ def test_gradients_flow_again_after_scoring_a_model_with_lazy_caches():
             return self.weight[ids[:, first:]] * self.cache
 
     model = Lazy()
-    events = score(model, stream(20), Plain(8), byte_counts=lengths(stream(20)), vocab=VOCAB, bos=BOS, batch_windows=1)
+    events = score(model, text(stream(20)), Plain(8), batch_windows=1)
     next(events)
     assert torch.is_grad_enabled()
     model(torch.tensor([[1, 2, 3]])).sum().backward()
@@ -406,7 +411,7 @@ def test_gradients_flow_again_after_scoring_a_model_with_lazy_caches():
 
 def test_documents_may_take_turns_but_none_shows_another():
     tokens = np.array([BOS, 2, 3, 4, BOS, 5, 6, 7, 8])  # positions 0..3 and 4..7
-    ledger = Ledger(tokens, byte_counts=lengths(tokens), vocab=VOCAB, documents=[0, 4])
+    ledger = Ledger(text(tokens), documents=[0, 4])
     ledger.grade(Bigram(), [Window(4, 6, 4)])
     assert list(ledger.graded(4, 7)) == [BOS, 5, 6]
     for start, stop in ((4, 8), (0, 2), (3, 6)):
@@ -454,7 +459,7 @@ def test_a_score_without_kept_grades_is_the_same_score():
     kept, bare = run(Bigram(), tokens, Sliding(8, 3)), run(Bigram(), tokens, Sliding(8, 3), keep=False)
     assert kept.row() | {"seconds": 0} == bare.row() | {"seconds": 0}
     assert len(bare.nats_N) == 0
-    ledger = Ledger(tokens, byte_counts=lengths(tokens), vocab=VOCAB, keep=False)
+    ledger = Ledger(text(tokens), keep=False)
     assert all(a.size < 10 for name, a in vars(ledger).items() if isinstance(a, np.ndarray) and "_" not in name[0])
 
 
@@ -467,14 +472,15 @@ def test_memory_does_not_grow_with_the_stream(tmp_path, monkeypatch):
         write_shard(tmp_path / "x_val_000000.bin", [stream(n // 2), stream(n // 2 - 1)])
         tokens = open_split(tmp_path, "val", vocab=VOCAB)
         for spec, keep in ((Plain(64), True), (Sliding(64, 32), False)):
-            options = {"byte_counts": ByteCounts(table, tokens), "vocab": VOCAB, "bos": BOS, "batch_windows": 64}
+            whole = Text(tokens, ByteCounts(table, tokens), VOCAB, BOS)
             tracemalloc.start()
-            found = final(score(Bigram(), tokens, spec, keep=keep, **options))
+            found = final(score(Bigram(), whole, spec, keep=keep, batch_windows=64))
             peaks.setdefault(str(spec), []).append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert (found.tokens, found.bytes, len(found.nats_N)) == (n, n, n if keep else 0)
             if keep:
-                part = final(score(Bigram(), tokens[:5000], spec, **options | {"byte_counts": np.ones(4999, int)}))
+                begin = Text(tokens[:5000], np.ones(4999, int), VOCAB, BOS)
+                part = final(score(Bigram(), begin, spec, batch_windows=64))
                 assert np.array_equal(found.nats_N[:4900], part.nats_N[:4900])
     for short, long in peaks.values():
         assert long < 1.1 * short + 4096
@@ -485,9 +491,7 @@ def test_memory_does_not_grow_with_the_stream(tmp_path, monkeypatch):
 
 def test_progress_rises_to_the_total_and_the_score_comes_last():
     tokens = stream(100)
-    *progress, last = score(
-        Bigram(), tokens, Plain(8), byte_counts=lengths(tokens), vocab=VOCAB, bos=BOS, batch_windows=2
-    )
+    *progress, last = score(Bigram(), text(tokens), Plain(8), batch_windows=2)
     assert isinstance(last, Score)
     assert all(isinstance(p, Progress) and p.total == 100 for p in progress)
     assert all(a.done < b.done for a, b in pairwise(progress))

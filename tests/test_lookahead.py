@@ -8,6 +8,7 @@ from torch import nn
 
 from pargolf.evaluate.lookahead import Flips, LookAhead, changed, moved
 from pargolf.evaluate.score import final, merge, score
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, Window
 
 VOCAB, BOS = 32, 1
@@ -24,7 +25,7 @@ def text(length=400, seed=0):
 def run(predictor, windows=PLAIN, tokens=None, **options):
     tokens = text() if tokens is None else tokens
     ones = np.ones(len(tokens) - 1, dtype=np.int64)
-    return final(score(predictor, tokens, windows, byte_counts=ones, vocab=VOCAB, bos=BOS, **options))
+    return final(score(predictor, Text(tokens, ones, VOCAB, BOS), windows, **options))
 
 
 def sound(**fields):

@@ -27,7 +27,7 @@ from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.shards import ShardFile, write_shard
 from pargolf.data.tokens import SentencePieceTokenizer, count_bytes, load_tokenizer
-from pargolf.run.score import Validation
+from pargolf.run.score import proving_text, score_together
 
 CASES = Path(__file__).parent / "cases"
 TEXTS = [json.loads(line)["text"] for line in (CASES / "text.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -309,18 +309,17 @@ def test_hashes_are_those_of_the_files(data, run):
 def test_validation_that_changes_after_the_proof_ends_the_scoring(data, tmp_path, monkeypatch, resident, way):
     monkeypatch.setattr(content, "RESIDENT_BYTES", 1 << 30 if resident else 0)
     shutil.copytree(data, tmp_path / "data")
-    validation = Validation(open_data(tmp_path / "data"))
-    validation.prove()
-    before = validation.tokens[:]
+    text = proof.finish(proving_text(open_data(tmp_path / "data")))
+    before = text.tokens[:]
     change(tmp_path / "data" / "text_val_000000.bin", way)
     model = small.model(vocab=300).build(0)
     with pytest.raises(UserError, match=r"text_val_000000\.bin was changed while it was in use"):
-        list(validation.grade(model, small.RECIPE.plain, vocab=300))
+        list(score_together(model, text, small.RECIPE.plain))
     if resident:
-        assert np.array_equal(validation.tokens[:], before)
+        assert np.array_equal(text.tokens[:], before)
     else:
         with pytest.raises(UserError, match="was changed while it was in use"):
-            validation.tokens[10:20]
+            text.tokens[10:20]
 
 
 def change(path, way):

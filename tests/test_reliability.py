@@ -31,6 +31,7 @@ from pargolf.evaluate.adapt import score_adapted
 from pargolf.evaluate.adapt_chunks import SGD, AdamW
 from pargolf.evaluate.adapt_documents import LowRank, Phases
 from pargolf.evaluate.probes import stir
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Sliding
 from pargolf.quant.grid import Int, Keep
@@ -40,7 +41,7 @@ from pargolf.run import pipeline as run_pipeline
 from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
-from pargolf.run.score import Validation
+from pargolf.run.score import open_text
 from pargolf.run.training import Keeping, train_weights
 from pargolf.training.average import EMA
 from pargolf.training.checkpoint import Checkpoints
@@ -280,16 +281,14 @@ def test_two_processes_adapt_as_one(tmp_path):
     stir(model)
     tokens = np.array(small.shards(240).parts[0])
     tokens[np.random.default_rng(0).choice(240, 6, replace=False)] = 1
-    options = {"byte_counts": np.ones(239, dtype=np.int64), "vocab": 32, "bos": 1, "batch_windows": 3}
+    text = Text(tokens, np.ones(239, dtype=np.int64), 32, bos=1)
 
     def scores(world):
         for learner in LEARNERS:
             windows = PerDocument(16, 8) if learner.by_document else Sliding(16, 8)
-            *_, whole = score_adapted(model, tokens, windows, learner, world=world, **options)
-            limited = {"seconds": 25.0, "clock": Clock(count().__next__)}
-            learning = score_adapted(
-                model, tokens, windows, learner, world=world, without=whole.without, **limited, **options
-            )
+            *_, whole = score_adapted(model, text, windows, learner, world=world, batch_windows=3)
+            limited = {"seconds": 25.0, "clock": Clock(count().__next__), "batch_windows": 3}
+            learning = score_adapted(model, text, windows, learner, world=world, without=whole.without, **limited)
             *_, cut = learning
             assert whole.score.complete and not cut.score.complete and abs(whole.saved) > 1e-3
             yield whole.score.bpb, cut.score.bpb, cut.score.tokens
@@ -381,11 +380,11 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
     slow(RunFolder, "write_weights", 1.0)
     slow(run_training, "fit", 1.5)
     slow(run_training.Training, "_gradients", 1.0)
-    slow(Validation, "sample", 4.0)
+    slow(run_training, "score_sample", 4.0)
     recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 200.0, "budget.counts": counts})
     folder = RunFolder.create(tmp_path / "run")
     keeping = Keeping(folder, checkpoints)
-    events = list(train_weights(recipe, Validation(data), seed=1, world=World(), clock=clock, keep=keeping))
+    events = list(train_weights(recipe, data.train, open_text(data), seed=1, world=World(), clock=clock, keep=keeping))
     needed = 1.0 + 1.5
     assert 200.0 - 2 * needed - 5.0 <= clock.seconds <= 200.0 - needed
     looks = sum(type(e).__name__ == "Validated" for e in events)
@@ -413,9 +412,11 @@ def test_what_is_kept_for_packing_follows_the_load(late, data, tmp_path, monkeyp
 
     slow(run_training, "fit", 4.0)
     slow(run_training.Training, "_gradients", 0.5)
-    monkeypatch.setattr(Validation, "sample", lambda *args, **options: SimpleNamespace(loss=1.0, bpb=1.0, tokens=1))
+    monkeypatch.setattr(
+        run_training, "score_sample", lambda *args, **options: SimpleNamespace(loss=1.0, bpb=1.0, tokens=1)
+    )
     recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 200.0})
-    list(train_weights(recipe, Validation(data), seed=1, world=World(), clock=clock))
+    list(train_weights(recipe, data.train, open_text(data), seed=1, world=World(), clock=clock))
     packing = 4.0 * (3.0 if late < 200.0 else 1.0)
     assert 200.0 - 2.0 * packing - 3.0 <= clock.seconds <= 200.0 - 2.0 * packing
 
@@ -518,10 +519,10 @@ def test_signals_while_a_checkpoint_is_written_wait_for_it(data, whole, tmp_path
         (run_training, "fit", signal.SIGINT, 0),  # rehearsing
         (run_pipeline, "fit", signal.SIGINT, 8),
         (run_pipeline, "packed_event", signal.SIGINT, 8),
-        (Validation, "grade", signal.SIGINT, 8),
-        (Validation, "grade", signal.SIGTERM, 8),
-        (Validation, "grade", signal.SIGHUP, 8),
-        (Validation, "documents", signal.SIGINT, 8),
+        (run_pipeline, "score_together", signal.SIGINT, 8),
+        (run_pipeline, "score_together", signal.SIGTERM, 8),
+        (run_pipeline, "score_together", signal.SIGHUP, 8),
+        (run_pipeline, "document_rows", signal.SIGINT, 8),
     ],
 )
 def test_a_signal_outside_training_ends_the_run_and_resume_goes_on_there(
@@ -535,7 +536,7 @@ def test_a_signal_outside_training_ends_the_run_and_resume_goes_on_there(
 
 def test_what_is_packed_is_not_packed_again(data, whole, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    disturbed(Validation, "grade", die, data, out)
+    disturbed(run_pipeline, "score_together", die, data, out)
     monkeypatch.setattr(run_pipeline, "fit", None)
     goes_on(out, data, whole, from_step=8)
 
@@ -543,7 +544,7 @@ def test_what_is_packed_is_not_packed_again(data, whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize("file", ["weights.safetensors", "model.pargolf", "checkpoints/stage.json"])
 def test_a_stage_that_does_not_fit_its_files_is_not_believed(file, data, whole, tmp_path):
     out = tmp_path / "run"
-    disturbed(Validation, "grade", die, data, out, checkpoint_every=0)
+    disturbed(run_pipeline, "score_together", die, data, out, checkpoint_every=0)
     path = out / file
     path.write_bytes(path.read_bytes()[:-9])
     goes_on(out, data, whole, from_step=8)

@@ -17,6 +17,7 @@ from pargolf.evaluate.adapt import score_adapted
 from pargolf.evaluate.adapt_chunks import SGD
 from pargolf.evaluate.adapt_documents import LowRank
 from pargolf.evaluate.probes import LedgerGrader, probe, stream
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, document_spans, document_starts
 
@@ -45,9 +46,8 @@ def rough(bos=None):
 
 
 def run(tokens, windows, adapter, **options):
-    counts = np.ones(len(tokens) - 1, dtype=np.int64)
-    model = rough()
-    *_, found = score_adapted(model, tokens, windows, adapter, byte_counts=counts, vocab=VOCAB, bos=BOS, **options)
+    text = Text(tokens, np.ones(len(tokens) - 1, dtype=np.int64), VOCAB, BOS)
+    *_, found = score_adapted(rough(), text, windows, adapter, **options)
     return found
 
 
@@ -228,9 +228,7 @@ def test_busy_contexts_push_only_what_weighs_something():
         def forward(self, ids, *, first=0):
             return torch.zeros(*ids[:, first:].shape, 400)
 
-    *_, found = score_adapted(
-        Flat(), tokens, Plain(8), CountTilt(orders=(1,), lr=1.0), byte_counts=counts, vocab=400, bos=BOS
-    )
+    *_, found = score_adapted(Flat(), Text(tokens, counts, 400, BOS), Plain(8), CountTilt(orders=(1,), lr=1.0))
     after_zero = found.score.nats_N[1::2]
     assert after_zero[-1] < 1.0 < np.log(400) < after_zero[-2]
 

@@ -25,7 +25,7 @@ from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder, load_tensors
 from pargolf.run.pack import Unpacked, read_artifact
 from pargolf.run.pipeline import score_artifact
-from pargolf.run.score import Validation
+from pargolf.run.score import open_text, score_sample
 from pargolf.study.bench import (
     codec_rows,
     hessians_of,
@@ -224,5 +224,5 @@ def _tokenizer_of(artifact: str | Path, tokenizer: str | Path | None) -> Tokeniz
 
 def _sample_bpb(system: Recipe, data: DataFolder) -> Callable[[Transformer], float]:
     """What grades a model on a sample of the validation text."""
-    validation = Validation(data)
-    return lambda model: validation.sample(model.eval(), system.plain, vocab=system.model.vocab, count=64).bpb
+    text = open_text(data)
+    return lambda model: score_sample(model.eval(), text, system.plain, count=64).bpb

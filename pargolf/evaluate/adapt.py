@@ -32,7 +32,8 @@ from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.score import Ledger, Score, batches, progress, score, suits
-from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts
+from pargolf.evaluate.text import Text
+from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows, document_starts
 
 Work = Literal["grade", "train"]
 
@@ -152,13 +153,10 @@ class Adapted:
 
 def score_adapted(
     model: nn.Module,
-    tokens: Stream,
+    text: Text,
     windows: Windows,
     adapter: Adapter,
     *,
-    byte_counts: Stream,
-    vocab: int,
-    bos: int,
     batch_windows: int | None = None,
     device: torch.device | str = "cpu",
     seconds: float | None = None,
@@ -166,7 +164,7 @@ def score_adapted(
     without: Score | None = None,
     world: World | None = None,
 ) -> Iterator[Progress | Adapted]:
-    """Grade `tokens` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
+    """Grade `text` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
 
     Arguments are those of `score`. `seconds` limits the adapted scoring alone; the one without adaptation follows
     it, unless the caller has that `Score` of the same model and windows and passes it as `without`. The processes of
@@ -175,11 +173,10 @@ def score_adapted(
     """
     clock, world = clock or Clock(), world or World()
     began = clock.seconds
-    starts = document_starts(tokens, bos) if isinstance(windows, PerDocument) else np.zeros(0, dtype=np.int64)
+    text.check()
+    starts = document_starts(text.tokens, text.bos) if isinstance(windows, PerDocument) else np.zeros(0, dtype=np.int64)
     ledger = Ledger(
-        tokens,
-        byte_counts=byte_counts,
-        vocab=vocab,
+        text,
         once=windows.in_turn,
         documents=starts if adapter.by_document else (),
         world=world,
@@ -194,18 +191,10 @@ def score_adapted(
     )
     for _ in _in_time(work, ledger, clock=clock, seconds=seconds):
         yield progress(ledger, f"adapt {windows}", elapsed=clock.seconds - began)
+    text.check()
     graded = ledger.score(windows, seconds=clock.seconds - began)
     if without is None:
-        for event in score(
-            model,
-            tokens,
-            windows,
-            byte_counts=byte_counts,
-            vocab=vocab,
-            bos=bos,
-            batch_windows=batch_windows,
-            device=device,
-        ):
+        for event in score(model, text, windows, batch_windows=batch_windows, device=device):
             if isinstance(event, Score):
                 without = event
             else:

@@ -20,6 +20,7 @@ from pargolf.core.errors import UserError
 from pargolf.evaluate.bpb import bits
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.score import Ledger, LogitsError, batches
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.cache import Cache
 from pargolf.model.transformer import Transformer
@@ -72,7 +73,7 @@ def score_text(
     two tokens and ids outside the vocabulary.
     """
     stream = np.array(tokens, dtype=np.int64)
-    ledger = Ledger(stream, byte_counts=np.ones(max(len(stream) - 1, 0), dtype=np.int64), vocab=vocab)
+    ledger = Ledger(Text(stream, np.ones(max(len(stream) - 1, 0), dtype=np.int64), vocab, bos=-1))
     for batch in batches(Sliding(length, max(1, length // 4)).over(ledger.positions), 8):
         ledger.grade(predictor, batch, device=device)
     return [(int(token), bits(float(nats))) for token, nats in zip(stream[1:], ledger.nats_N)]

@@ -26,6 +26,7 @@ from pargolf.core.errors import UserError
 from pargolf.evaluate.adapt import Adapter
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.score import Ledger, LogitsError, OrderError, UngradedError, batches
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
 
 Grades = NDArray[np.floating[Any]]
@@ -70,8 +71,8 @@ class Verdict:
 class Watched(Ledger):
     """A ledger that writes down every grade and every request for tokens, for somebody else to judge."""
 
-    def __init__(self, tokens: IntArray, **options: Any) -> None:
-        super().__init__(tokens, **options)
+    def __init__(self, text: Text, **options: Any) -> None:
+        super().__init__(text, **options)
         self.log: list[Entry] = []
 
     def grade(self, predictor: Predictor, batch: list[Window], **options: Any) -> None:
@@ -110,9 +111,7 @@ class LedgerGrader:
         starts = document_starts(tokens, self.bos)
         apart = self.adapter is not None and self.adapter.by_document
         ledger = Watched(
-            tokens,
-            byte_counts=np.ones(len(tokens) - 1, dtype=np.int64),
-            vocab=self.vocab,
+            Text(tokens, np.ones(len(tokens) - 1, dtype=np.int64), self.vocab, self.bos),
             once=self.windows.in_turn,
             documents=starts if apart else (),
         )

@@ -34,6 +34,7 @@ from pargolf.core.events import Progress
 from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
 from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts, pieces
 
 _BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
@@ -102,7 +103,7 @@ class Score:
 class Ledger:
     """Owns the tokens, grades them, and only then hands them out.
 
-    `tokens` is the stream of N+1 ids, `byte_counts` the bytes that each of its N targets stands for. With
+    With
     `once` (every scoring in turn) positions must be graded from left to right, each exactly one time.
     `documents` (rising positions) makes each document a pass of its own: documents may take turns, and no window
     may show a token of another one. `first` is where grading begins, for a process that grades a part by itself; the
@@ -113,10 +114,8 @@ class Ledger:
 
     def __init__(
         self,
-        tokens: Stream,
+        text: Text,
         *,
-        byte_counts: Stream,
-        vocab: int,
         once: bool = True,
         documents: Sequence[int] | IntArray = (),
         first: int = 0,
@@ -124,9 +123,9 @@ class Ledger:
         world: World | None = None,
     ) -> None:
         self.world = world or World()
-        _check_stream(tokens, byte_counts, vocab)
-        self.vocab = vocab
-        self.positions = len(tokens) - 1
+        _check_stream(text.tokens, text.byte_counts, text.vocab)
+        self.vocab = text.vocab
+        self.positions = text.positions
         self.frontier = first  # graded positions, those before `first` included
         self.tokens = 0
         self.bytes = 0
@@ -134,8 +133,8 @@ class Ledger:
         self.nats_N = _blank(self.positions if keep else 0)
         # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
         self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
-        self._tokens = tokens
-        self._byte_counts = byte_counts
+        self._tokens = text.tokens
+        self._byte_counts = text.byte_counts
         self._once = once
         self._first = first
         self._starts = np.array([0, *(start for start in documents if start > 0)], dtype=np.int64)
@@ -270,12 +269,9 @@ class Ledger:
 
 def score(
     predictor: Predictor,
-    tokens: Stream,
+    text: Text,
     windows: Windows,
     *,
-    byte_counts: Stream,
-    vocab: int,
-    bos: int,
     batch_windows: int | None = None,
     device: torch.device | str = "cpu",
     seconds: float | None = None,
@@ -285,10 +281,9 @@ def score(
     keep: bool = True,
     probe: bool = True,
 ) -> Iterator[Progress | Score]:
-    """Grade every position of `tokens` (N+1 ids), yielding progress and at the end the `Score`.
+    """Grade every position of `text`, yielding progress and at the end the `Score`.
 
-    `byte_counts` (N) are the bytes of each target; `bos` opens a document; `batch_windows` are shown at once, None for
-    as many as suit the device. With `seconds`, scoring ends
+    `batch_windows` are shown at once, None for as many as suit the device. With `seconds`, scoring ends
     before the limit, as soon as another batch might not fit, and the score is marked incomplete; one batch is
     always graded. A `clock` already running counts what came before against the limit. Process `rank` of `world`
     grades its share of the windows; `merge` joins the scores. Without `keep` the score has no grades per position,
@@ -296,24 +291,23 @@ def score(
     to see whether the predictor looks ahead (`Flips`); the score says what came of it, and its seconds include that.
     Raises `UserError` (see `Ledger`), `LogitsError`.
     """
+    text.check()
     clock = clock or Clock()
     began = clock.seconds
-    starts = document_starts(tokens, bos) if isinstance(windows, PerDocument) else ()
-    cut = share(windows, len(tokens) - 1, starts=starts, rank=rank, world=world)
+    starts = document_starts(text.tokens, text.bos) if isinstance(windows, PerDocument) else ()
+    cut = share(windows, text.positions, starts=starts, rank=rank, world=world)
     opening = next(cut, None)
     if opening is None and world > 1:
         raise UserError(f"{windows} cuts this stream into fewer windows than {world} processes: use fewer")
     ledger = Ledger(
-        tokens,
-        byte_counts=byte_counts,
-        vocab=vocab,
+        text,
         once=windows.in_turn,
         first=opening.first if opening else 0,
         keep=keep,
     )
     rows = batch_windows or suits(windows, device)
-    count = sum(1 for _ in share(windows, len(tokens) - 1, starts=starts, rank=rank, world=world)) if probe else 0
-    flips = Flips(predictor, batches=-(-count // rows), rows=rows, vocab=vocab, bos=bos, seed=rank)
+    count = sum(1 for _ in share(windows, text.positions, starts=starts, rank=rank, world=world)) if probe else 0
+    flips = Flips(predictor, batches=-(-count // rows), rows=rows, vocab=text.vocab, bos=text.bos, seed=rank)
     # The slowest of the last few batches predicts the next; a first one that compiled is soon forgotten.
     recent: deque[float] = deque(maxlen=8)
     for batch in batches(chain([opening] if opening else [], cut), rows):
@@ -325,6 +319,7 @@ def score(
         ledger.grade(shown, batch, device=device)
         recent.append((clock.seconds - elapsed) / (1 if shown is predictor else 2))
         yield progress(ledger, f"score {windows}", elapsed=clock.seconds - began)
+    text.check()
     yield replace(ledger.score(windows, seconds=clock.seconds - began), look=flips.look)
 
 

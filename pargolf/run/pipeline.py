@@ -26,16 +26,26 @@ from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
 from pargolf.data.proof import finish
-from pargolf.evaluate.adapt import Adapted, Adapter
+from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
 from pargolf.evaluate.lookahead import LookAhead
 from pargolf.evaluate.score import Score
+from pargolf.evaluate.text import Text
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, Windows, fit_to_data
 from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack
 from pargolf.run.resume import earlier_events, open_run
-from pargolf.run.score import Validation, proved, scored, tokenizer_digest, watched
+from pargolf.run.score import (
+    document_rows,
+    open_text,
+    proved,
+    proving_text,
+    score_together,
+    scored,
+    tokenizer_digest,
+    watched,
+)
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Packing, packed_bytes
 from pargolf.run.training import Keeping, Trained, machine, train_weights
@@ -87,14 +97,14 @@ def run_recipe(
     """
     world = find_world(device)
     recipe = fit_to_data(recipe, data)
-    validation = yield from _proved(data, world, recipe.plain, recipe.windows)
+    text = yield from _proved(data, world, recipe.plain, recipe.windows)
     overlap = check_leak(data, allowed=allow_overlap)
     with Signals() as signals:
         begun = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
         keeping = replace(begun, signals=signals)
         about = Circumstances(overlap, command)
         try:
-            yield from _logged(recipe, validation, keeping, about, seed=seed, world=world)
+            yield from _logged(recipe, data, text, keeping, about, seed=seed, world=world)
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
@@ -108,12 +118,19 @@ def run_recipe(
 
 
 def _logged(
-    recipe: Recipe, validation: Validation, keeping: Keeping, about: Circumstances, *, seed: int, world: World
+    recipe: Recipe,
+    data: DataFolder,
+    text: Text,
+    keeping: Keeping,
+    about: Circumstances,
+    *,
+    seed: int,
+    world: World,
 ) -> Iterator[Event]:
     """The stages with their events logged, and at the end the files that say what came of it; of the first process."""
     folder, signals = keeping.folder, keeping.signals
     if not world.main:
-        stages = _stages(recipe, validation, keeping, seed=seed, world=world)
+        stages = _stages(recipe, data, text, keeping, seed=seed, world=world)
         with suppress(StopIteration):
             while True:
                 signals.advance(stages)
@@ -128,7 +145,7 @@ def _logged(
             events.drain()
             log.drain()
 
-        stages = _stages(recipe, validation, replace(keeping, ready=ready), seed=seed, world=world)
+        stages = _stages(recipe, data, text, replace(keeping, ready=ready), seed=seed, world=world)
         while True:
             try:
                 event = signals.advance(stages)
@@ -149,11 +166,10 @@ def _logged(
             folder.drop_checkpoints()
 
 
-def _proved(data: DataFolder, world: World, *all_windows: Windows) -> Generator[Event, None, Validation]:
-    """Validation with its bytes proved, on every process; the first one yields the progress."""
-    validation = Validation(data)
-    validation.holds(*all_windows)
-    proving = validation.proving()
+def _proved(data: DataFolder, world: World, *all_windows: Windows) -> Generator[Event, None, Text]:
+    """The validation text with its bytes proved, on every process; the first one yields the progress."""
+    open_text(data).holds(*all_windows)
+    proving = proving_text(data)
     return (yield from proving) if world.main else finish(proving)
 
 
@@ -177,7 +193,7 @@ def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
 
 
 def _stages(
-    recipe: Recipe, validation: Validation, keeping: Keeping, *, seed: int, world: World
+    recipe: Recipe, data: DataFolder, text: Text, keeping: Keeping, *, seed: int, world: World
 ) -> Generator[Event, None, tuple[Result, Unpacked, list[DocumentScore]]]:
     """Train, pack, unpack, score; returns the result, what was unpacked, and the final score by document.
 
@@ -186,17 +202,17 @@ def _stages(
     if world.main:
         count_code(recipe)  # once, before the clock runs
     clock = recipe.budget.clock(already=keeping.seconds)
-    trained = yield from train_weights(recipe, validation, seed=seed, world=world, clock=clock, keep=keeping)
+    trained = yield from train_weights(recipe, data.train, text, seed=seed, world=world, clock=clock, keep=keeping)
     weights = trained.weights
-    packing, data = Packing("", 0.0, False), b""
+    packing, artifact = Packing("", 0.0, False), b""
     if world.main:
-        packing, data = _packed(recipe, validation, trained, keeping, clock)
-    data = world.broadcast(data)
-    yield packed_event(recipe, data, packing.seconds, fitted=packing.solved)
+        packing, artifact = _packed(recipe, data, trained, keeping, clock)
+    artifact = world.broadcast(artifact)
+    yield packed_event(recipe, artifact, packing.seconds, fitted=packing.solved)
     if world.main and trained.hessians is not None:
         keeping.folder.write_hessians(trained.hessians)
-    yield proved(validation)
-    grading = validation.grade(trained.model, recipe.plain, vocab=recipe.model.vocab, world=world)
+    yield proved(text)
+    grading = score_together(trained.model, text, recipe.plain, world=world)
     before = yield from watched(grading, Score)
     yield scored("pre_quant", before)
     facts = TrainingFacts(
@@ -209,21 +225,19 @@ def _stages(
     )
     del trained, weights
     scoring = Clock()
-    unpacked = unpack(data)
+    unpacked = unpack(artifact)
     unpacked.model.to(world.device)
     seconds = recipe.budget.eval_seconds
-    scores, adapted = yield from score_unpacked(
-        recipe, validation, unpacked, seconds=seconds, world=world, clock=scoring
-    )
+    scores, adapted = yield from score_unpacked(recipe, text, unpacked, seconds=seconds, world=world, clock=scoring)
     scores, took = {"pre_quant": before, **scores}, scoring.seconds
-    result = _result(recipe, validation, data, facts, scores, adapted, seed=seed, eval_seconds=took, world=world)
+    result = _result(recipe, data, text, artifact, facts, scores, adapted, seed=seed, eval_seconds=took, world=world)
     final, without = list(scores.values())[-1], None if adapted is None else adapted.without
-    return result, unpacked, validation.documents(final, without=without)
+    return result, unpacked, document_rows(text, final, without=without)
 
 
 def score_unpacked(
     recipe: Recipe,
-    validation: Validation,
+    text: Text,
     unpacked: Unpacked,
     *,
     seconds: float,
@@ -232,16 +246,16 @@ def score_unpacked(
 ) -> Events[tuple[dict[str, Score], Adapted | None]]:
     """Every scoring of the unpacked model by name, the final one last; all within `seconds` by the clock."""
     scores: dict[str, Score] = {}
-    vocab, clock = recipe.model.vocab, clock or Clock()
+    clock = clock or Clock()
     for name, windows in _scorings(recipe):
         left, keep = seconds - clock.seconds, windows == recipe.windows
-        parts = validation.grade(unpacked.model, windows, vocab=vocab, seconds=left, world=world, keep=keep)
+        parts = score_together(unpacked.model, text, windows, seconds=left, world=world, keep=keep)
         scores[name] = yield from watched(parts, Score)
         yield scored(name, scores[name])
     if recipe.adapt is None:
         return scores, None
     without, left = list(scores.values())[-1], seconds - clock.seconds
-    learning = validation.adapt(unpacked, recipe.windows, recipe.adapt, without=without, seconds=left, world=world)
+    learning = _adapting(unpacked, text, recipe.windows, recipe.adapt, without=without, seconds=left, world=world)
     adapted = yield from watched(learning, Adapted)
     yield scored("adapted", adapted.score)
     return {**scores, "adapted": adapted.score}, adapted
@@ -249,8 +263,9 @@ def score_unpacked(
 
 def _result(
     recipe: Recipe,
-    validation: Validation,
-    data: bytes,
+    data: DataFolder,
+    text: Text,
+    artifact: bytes,
     facts: TrainingFacts,
     scores: dict[str, Score],
     adapted: Adapted | None,
@@ -275,12 +290,12 @@ def _result(
         in_turn=final.in_turn,
         probed=_probed(scores.values()),
         grades_per_position=(final.grades_min, final.grades_max),
-        proof=validation.proof,
+        proof=text.proof,
         scores={name: ScoreRow(one.loss, one.bpb, one.windows, one.seconds) for name, one in scores.items()},
         adaptation=None if adapted is None else adapted.verdict,
-        bytes=Bytes(len(data), code, len(data) + code, recipe.budget.bytes),
+        bytes=Bytes(len(artifact), code, len(artifact) + code, recipe.budget.bytes),
         grids=facts.grids,
-        artifact_sha256=hashlib.sha256(data).hexdigest(),
+        artifact_sha256=hashlib.sha256(artifact).hexdigest(),
         train_seconds=facts.seconds,
         eval_seconds=eval_seconds,
         steps=facts.steps,
@@ -290,13 +305,13 @@ def _result(
         overlap=TextOverlap(checked=False),
         budget=recipe.budget,
         machine=machine(world),
-        data=str(validation.data.path.resolve()),
+        data=str(data.path.resolve()),
         command="",
     )
 
 
 def _packed(
-    recipe: Recipe, validation: Validation, trained: Trained, keeping: Keeping, clock: Clock
+    recipe: Recipe, data: DataFolder, trained: Trained, keeping: Keeping, clock: Clock
 ) -> tuple[Packing, bytes]:
     """The artifact, packed now, or before the run was ended; kept in the folder."""
     folder = keeping.folder
@@ -304,18 +319,18 @@ def _packed(
     if held is not None and trained.stage and trained.stage.packing:
         return trained.stage.packing, held
     with compiled_kernels():
-        fitted, data = fit(
+        fitted, artifact = fit(
             recipe,
             trained.weights,
-            tokenizer=tokenizer_digest(validation.data),
+            tokenizer=tokenizer_digest(data),
             cap=recipe.budget.bytes,
             hessians=trained.hessians,
         )
-    write_bytes(folder["model.pargolf"], data)
-    packing = Packing(hashlib.sha256(data).hexdigest(), clock.seconds, fitted.quant != recipe.quant)
+    write_bytes(folder["model.pargolf"], artifact)
+    packing = Packing(hashlib.sha256(artifact).hexdigest(), clock.seconds, fitted.quant != recipe.quant)
     if trained.stage is not None:
         replace(trained.stage, packing=packing).write(folder)
-    return packing, data
+    return packing, artifact
 
 
 def _probed(scores: Iterable[Score]) -> bool | None:
@@ -360,18 +375,18 @@ def score_artifact(
     if adapt and unpacked.adapt is None:
         raise UserError("This artifact's recipe names no adapter. Score it without --adapt.")
     windows = windows or unpacked.windows
-    validation = yield from _proved(data, world, windows)
+    text = replace((yield from _proved(data, world, windows)), vocab=unpacked.model.spec.vocab)
     if world.main:
-        yield proved(validation)
+        yield proved(text)
     unpacked.model.to(world.device)
-    stages = _scored(validation, unpacked, windows, unpacked.adapt if adapt else None, seconds=seconds, world=world)
+    stages = _scored(text, unpacked, windows, unpacked.adapt if adapt else None, seconds=seconds, world=world)
     for event in stages:
         if world.main:
             yield event
 
 
 def _scored(
-    validation: Validation,
+    text: Text,
     unpacked: Unpacked,
     windows: Windows,
     adapter: Adapter | None,
@@ -380,13 +395,30 @@ def _scored(
     world: World,
 ) -> Iterator[Event | Score | Adapted]:
     """The score, or the adapted one beside it; a call of all processes."""
-    vocab, keep = unpacked.model.spec.vocab, adapter is not None
-    grading = validation.grade(unpacked.model, windows, vocab=vocab, seconds=seconds, world=world, keep=keep)
+    keep = adapter is not None
+    grading = score_together(unpacked.model, text, windows, seconds=seconds, world=world, keep=keep)
     without = yield from watched(grading, Score)
     if adapter is None:
         yield without
         return
-    yield from validation.adapt(unpacked, windows, adapter, without=without, seconds=seconds, world=world)
+    yield from _adapting(unpacked, text, windows, adapter, without=without, seconds=seconds, world=world)
+
+
+def _adapting(
+    unpacked: Unpacked,
+    text: Text,
+    windows: Windows,
+    adapter: Adapter,
+    *,
+    without: Score,
+    seconds: float | None,
+    world: World,
+) -> Iterator[Event | Adapted]:
+    """The score of a model that learns from what was scored, on each process."""
+    device = world.device
+    yield from score_adapted(
+        unpacked.model, text, windows, adapter, without=without, seconds=seconds, world=world, device=device
+    )
 
 
 def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:

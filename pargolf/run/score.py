@@ -1,8 +1,7 @@
 """Scoring as a run does it: the validation stream of a data folder through the ledger, with its bytes proved first."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import astuple, dataclass, replace
-from functools import cached_property
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,182 +15,108 @@ from pargolf.core.world import World
 from pargolf.data.content import refuse_changed
 from pargolf.data.folder import DataFolder, find_tokenizer
 from pargolf.data.meta import file_sha256
-from pargolf.data.proof import finish
-from pargolf.data.shards import Shards
 from pargolf.data.sidecar import Sidecar
-from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
-from pargolf.evaluate.bpb import DocumentRow, by_document
+from pargolf.evaluate.bpb import by_document
 from pargolf.evaluate.lookahead import LookAhead, Predictor
 from pargolf.evaluate.score import Score, final, merge, score
-from pargolf.evaluate.windows import Stream, pieces
-from pargolf.recipes.recipe import Windows
-from pargolf.run.pack import Unpacked
+from pargolf.evaluate.text import Text
+from pargolf.evaluate.windows import Windows
 
 T = TypeVar("T")
 _SENT = 1 << 22  # grades that processes exchange at once
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The validation stream: `tokens` (N+1), the bytes of its N targets, and what they rest on once that is proved."""
+def open_text(data: DataFolder) -> Text:
+    """The validation text of a data folder, nothing proved yet. Tokens and counts are read as they are needed."""
+    tokens, counts = data.val, data.val_bytes
 
-    data: DataFolder
-    proof: Proof | None = None
+    def check() -> None:
+        refuse_changed(tokens)
+        if isinstance(counts, Sidecar):
+            refuse_changed(counts.counts)
 
-    @property
-    def tokens(self) -> Shards:
-        """The split."""
-        return self.data.val
+    names = tuple(row.id for row in data.rows("val") or ())
+    return Text(tokens, counts, data.vocab, data.bos, names, check=check)
 
-    @property
-    def byte_counts(self) -> Stream:
-        """Bytes of each target."""
-        return self.data.val_bytes
 
-    @cached_property
-    def bytes(self) -> int:
-        """Bytes of all targets."""
-        return sum(int(piece.sum()) for _, piece in pieces(self.byte_counts))
+def proving_text(data: DataFolder) -> Generator[Progress, None, Text]:
+    """The validation text with the proof of its bytes, and progress. Raises what `DataFolder.proving` raises."""
+    proof = yield from data.proving("val")
+    text = open_text(data)
+    if text.bytes != proof.bytes:
+        raise UserError(f"{text.bytes:,} bytes would be scored and {proof.bytes:,} were proved: no score.")
+    return replace(text, proof=Proof(proof.rests, data.val_hashes, tokenizer_digest(data), proof.note))
 
-    def prove(self) -> "Validation":
-        """`proving` to its end."""
-        return finish(self.proving())
 
-    def proving(self) -> "Generator[Progress, None, Validation]":
-        """Validation with the proof of its bytes, and progress. Raises `UserError` as `DataFolder.proving` does."""
-        proof = yield from self.data.proving("val")
-        if self.bytes != proof.bytes:
-            raise UserError(f"{self.bytes:,} bytes would be scored and {proof.bytes:,} were proved: no score.")
-        digest = tokenizer_digest(self.data)
-        return replace(self, proof=Proof(proof.rests, self.data.val_hashes, digest, proof.note))
+def score_together(
+    predictor: Predictor,
+    text: Text,
+    windows: Windows,
+    *,
+    seconds: float | None = None,
+    world: World | None = None,
+    keep: bool = False,
+) -> Iterator[Event | Score]:
+    """Progress, and at the end the `Score`; each process of a world scores its share, and all return the whole.
 
-    def unchanged(self) -> None:
-        """Raise `UserError` where a shard file is no longer the one that was proved."""
-        refuse_changed(self.tokens)
-        if isinstance(self.byte_counts, Sidecar):
-            refuse_changed(self.byte_counts.counts)
+    `keep` each position's grade: for documents' scores, and to compare with an adapted score that is stopped.
+    """
+    world = world or World()
+    # Windows that grade positions repeatedly, or too few to share, are scored by every process alike.
+    shared = windows.in_turn and len(text.tokens) > world.size * windows.length
+    for event in score(
+        predictor,
+        text,
+        windows,
+        seconds=seconds,
+        device=world.device,
+        rank=world.rank if shared else 0,
+        world=world.size if shared else 1,
+        keep=keep,
+    ):
+        yield gathered(event, world) if shared and isinstance(event, Score) else event
 
-    def holds(self, *all_windows: Windows) -> None:
-        """Raise `UserError` when there is less text than one window shows."""
-        positions = len(self.tokens) - 1
-        for windows in all_windows:
-            if positions < windows.length:
-                raise UserError(
-                    f"Validation has {positions:,} tokens to grade, fewer than one window of {windows}. Prepare more "
-                    f"text, or score with windows of at most {max(positions, 1)}, as plain:{max(positions, 1)}."
-                )
 
-    def grade(
-        self,
-        predictor: Predictor,
-        windows: Windows,
-        *,
-        vocab: int,
-        seconds: float | None = None,
-        world: World | None = None,
-        keep: bool = False,
-    ) -> Iterator[Event | Score]:
-        """Progress, and at the end the `Score`; each process of a world grades its share, and all return the whole.
+def score_sample(
+    predictor: Predictor, text: Text, windows: Windows, *, count: int, device: torch.device | str = "cpu"
+) -> Score:
+    """Score `count` windows' worth of tokens spread evenly over the text; for watching a run, not for results.
 
-        `keep` each position's grade: for documents' scores, and to compare with an adapted score that is stopped.
-        """
-        self.unchanged()
-        world = world or World()
-        # Windows that grade positions repeatedly, or too few to share, are scored by every process alike.
-        shared = windows.in_turn and len(self.tokens) > world.size * windows.length
-        for event in score(
-            predictor,
-            self.tokens,
-            windows,
-            byte_counts=self.byte_counts,
-            vocab=vocab,
-            bos=self.data.bos,
-            seconds=seconds,
-            device=world.device,
-            rank=world.rank if shared else 0,
-            world=world.size if shared else 1,
-            keep=keep,
-        ):
-            yield gathered(event, world) if shared and isinstance(event, Score) else event
-        self.unchanged()
+    A token counts as many bytes as it does on average over the text: one split has one quotient of loss and bpb.
+    """
+    text.check()
+    length = windows.length
+    last = text.positions - length
+    starts = np.linspace(0, max(last, 0), max(1, min(count, last // length))).astype(np.int64)
+    spans = [*((s, s + length) for s in starts), (last + length, last + length + 1)]
+    tokens = np.concatenate([text.tokens[a:b] for a, b in spans])
+    sample = Text(tokens, np.ones(len(tokens) - 1, dtype=np.int64), text.vocab, text.bos)
+    found = final(score(predictor, sample, windows, device=device, probe=False))
+    return replace(found, bytes=max(1, round(found.tokens * text.bytes / text.positions)))
 
-    def adapt(
-        self,
-        unpacked: Unpacked,
-        windows: Windows,
-        adapter: Adapter,
-        *,
-        without: Score,
-        seconds: float | None = None,
-        world: World | None = None,
-    ) -> Iterator[Event | Adapted]:
-        """Progress, and at the end the score with adaptation beside the one without; on each process of a world."""
-        yield from score_adapted(
-            unpacked.model,
-            self.tokens,
-            windows,
-            adapter,
-            byte_counts=self.byte_counts,
-            vocab=unpacked.model.spec.vocab,
-            bos=self.data.bos,
-            seconds=seconds,
-            without=without,
-            device=next(unpacked.model.parameters()).device,
-            world=world,
+
+def document_rows(text: Text, graded: Score, *, without: Score | None = None) -> list[DocumentScore]:
+    """Loss and BPB of each document that was graded in full, by its name where the text has them.
+
+    `without` is the BPB in the score of that name (the same model's that did not adapt), None where there is none.
+    """
+    rows, before = (
+        [] if score is None else by_document(text.tokens, score.nats_N, text.byte_counts, text.bos)
+        for score in (graded, without)
+    )
+    bare = {row["index"]: row["bpb"] for row in before}
+    return [
+        DocumentScore(
+            id=text.names[row["index"]] if row["index"] < len(text.names) else f"{row['index']}",
+            bytes=row["bytes"],
+            tokens=row["tokens"],
+            loss=row["loss"],
+            bpb=row["bpb"],
+            without=bare.get(row["index"]),
         )
-        self.unchanged()
-
-    def sample(
-        self, predictor: Predictor, windows: Windows, *, vocab: int, count: int, device: torch.device | str = "cpu"
-    ) -> Score:
-        """Grade `count` windows' worth of tokens spread evenly over the split; for watching a run, not for results.
-
-        A token counts as many bytes as it does on average over the split: one split has one quotient of loss and bpb.
-        """
-        self.unchanged()
-        length = windows.length
-        last = len(self.tokens) - 1 - length
-        starts = np.linspace(0, max(last, 0), max(1, min(count, last // length))).astype(np.int64)
-        spans = [*((s, s + length) for s in starts), (last + length, last + length + 1)]
-        tokens = np.concatenate([self.tokens[a:b] for a, b in spans])
-        ones = np.ones(len(tokens) - 1, dtype=np.int64)
-        found = final(
-            score(
-                predictor,
-                tokens,
-                windows,
-                byte_counts=ones,
-                vocab=vocab,
-                bos=self.data.bos,
-                device=device,
-                probe=False,
-            )
-        )
-        return replace(found, bytes=max(1, round(found.tokens * self.bytes / (len(self.tokens) - 1))))
-
-    def documents(self, graded: Score, *, without: Score | None = None) -> list[DocumentScore]:
-        """Loss and BPB of each document that was graded in full, by its id where the data keep them.
-
-        `without` is the BPB in the score of that name (the same model's that did not adapt), None where there is none.
-        """
-        rows, before = ([] if score is None else self._by_document(score) for score in (graded, without))
-        bare = {row["index"]: row["bpb"] for row in before}
-        named = self.data.rows("val") or []
-        return [
-            DocumentScore(
-                id=named[row["index"]].id if row["index"] < len(named) else f"{row['index']}",
-                bytes=row["bytes"],
-                tokens=row["tokens"],
-                loss=row["loss"],
-                bpb=row["bpb"],
-                without=bare.get(row["index"]),
-            )
-            for row in rows
-            if row["bpb"] is not None
-        ]
-
-    def _by_document(self, graded: Score) -> list[DocumentRow]:
-        return by_document(self.tokens, graded.nats_N, self.byte_counts, self.data.bos)
+        for row in rows
+        if row["bpb"] is not None
+    ]
 
 
 def tokenizer_file(data: DataFolder) -> Path | None:
@@ -237,11 +162,11 @@ def scored(name: str, graded: Score) -> Scored:
     return Scored(name, graded.windows, graded.loss, graded.bpb, graded.tokens, graded.bytes, graded.seconds)
 
 
-def proved(validation: Validation) -> Proved:
+def proved(text: Text) -> Proved:
     """The event of a finished proof."""
-    proof, tokens, size = validation.proof, len(validation.tokens) - 1, validation.bytes
+    proof = text.proof
     assert proof is not None
-    return Proved(str(proof.rests), tokens, size, proof.shards_sha256, proof.tokenizer_sha256, proof.note)
+    return Proved(str(proof.rests), text.positions, text.bytes, proof.shards_sha256, proof.tokenizer_sha256, proof.note)
 
 
 def watched(events: Iterator[Event | T], kind: type[T]) -> Generator[Event, None, T]:

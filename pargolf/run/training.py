@@ -27,6 +27,8 @@ from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Unsaved,
 from pargolf.core.result import Machine
 from pargolf.core.world import World
 from pargolf.data.meta import file_sha256
+from pargolf.data.shards import Shards
+from pargolf.evaluate.text import Text
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.calibrate import calibrate, own_text
@@ -36,7 +38,7 @@ from pargolf.run.folder import RunFolder
 from pargolf.run.forecast import weigh
 from pargolf.run.pack import fit
 from pargolf.run.reserve import Reserve
-from pargolf.run.score import Validation
+from pargolf.run.score import score_sample
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Stage
 from pargolf.ship.size import count_code
@@ -131,21 +133,29 @@ class RunTraining(Training):
 
 
 def train_weights(
-    recipe: Recipe, validation: Validation, *, seed: int, world: World, clock: Clock, keep: Keeping | None = None
+    recipe: Recipe,
+    shards: Shards,
+    text: Text,
+    *,
+    seed: int,
+    world: World,
+    clock: Clock,
+    keep: Keeping | None = None,
 ) -> Generator[Event, None, Trained]:
-    """Train inside the budget of seconds, or to the recipe's steps; a call of all processes.
+    """Train on `shards` inside the budget of seconds, or to the recipe's steps; a call of all processes.
 
+    Samples of the validation `text` are scored on the way, for whoever watches.
     Raises `UserError` when the seconds are too few, when the loss is no number, and on SIGTERM.
     """
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
     if keep is not None and keep.stage is not None:
-        return (yield from _ended(recipe, model, validation, keep.stage, keep, seed=seed, world=world, clock=clock))
+        return (yield from _ended(recipe, model, shards, keep.stage, keep, seed=seed, world=world, clock=clock))
     with uncounted(recipe, clock):
         packing, writing = _rehearse(recipe, model, world, keep, Clock(clock.now))
     reserve = Reserve(_limit(recipe), packing + writing)
     limit = reserve.limit
-    training = _begun(recipe, model, validation, seed=seed, world=world, clock=clock, seconds=limit)
+    training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=limit)
     if keep is not None and keep.resumed is not None:
         training.restore(keep.resumed.tensors, keep.resumed.facts)
     if training.compiled or math.isfinite(limit):
@@ -157,11 +167,11 @@ def train_weights(
             f"{training.first:.1f}, and packing needs {reserve.kept:.1f}. "
             f"Set train.seconds={clock.seconds + reserve.kept + 10 * training.first + 5:.0f}."
         )
-    yield _started(recipe, training, validation)
+    yield _started(recipe, training, text)
     if keep is not None and keep.resumed is not None:
         yield Resumed(training.step, keep.resumed.path.name, list(keep.resumed.refused), clock.seconds)
     saver = Saver(training, keep, cost=writing)
-    reason = yield from _watched(recipe, training, validation, saver, reserve)
+    reason = yield from _watched(recipe, training, text, saver, reserve)
     if reason == "terminated":
         raise Interrupted(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
     stage = _keep_weights(training, reason, keep) if keep is not None and world.main else None
@@ -170,12 +180,12 @@ def train_weights(
 
 
 def _begun(
-    recipe: Recipe, model: Transformer, validation: Validation, *, seed: int, world: World, clock: Clock, seconds: float
+    recipe: Recipe, model: Transformer, shards: Shards, *, seed: int, world: World, clock: Clock, seconds: float
 ) -> RunTraining:
     return RunTraining(
         recipe.train,
         model,
-        validation.data.train,
+        shards,
         seed=seed,
         clock=clock,
         seconds=seconds,
@@ -187,7 +197,7 @@ def _begun(
 def _ended(
     recipe: Recipe,
     model: Transformer,
-    validation: Validation,
+    shards: Shards,
     stage: Stage,
     keep: Keeping,
     *,
@@ -196,7 +206,7 @@ def _ended(
     clock: Clock,
 ) -> Generator[Event, None, Trained]:
     """Training as it ended, from the weights that it left behind."""
-    training = _begun(recipe, model, validation, seed=seed, world=world, clock=clock, seconds=math.inf)
+    training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=math.inf)
     training.ended(stage, keep.folder.read_weights())
     yield Resumed(stage.step, keep.folder["weights.safetensors"].name, [], stage.seconds)
     hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
@@ -241,7 +251,7 @@ def _hessians(solver: GPTQ, training: Training) -> Hessians:
 
 
 def _watched(
-    recipe: Recipe, training: RunTraining, validation: Validation, saver: "Saver", reserve: Reserve
+    recipe: Recipe, training: RunTraining, text: Text, saver: "Saver", reserve: Reserve
 ) -> Generator[Event, None, str]:
     """Train, look and save, and keep what the end needs; returns why it ended."""
     reason, every = "", recipe.train.validate_every
@@ -249,7 +259,7 @@ def _watched(
     world, clock = training.world, training.clock
     began, cost = clock.now(), 0.0
     if math.isfinite(training.seconds):  # a look nobody sees, to know what one takes
-        _look(recipe, training, validation)
+        _look(recipe, training, text)
         _weighed(recipe, training)
         (cost,) = world.max(clock.now() - began)
     (before,) = world.max(clock.seconds)
@@ -271,7 +281,7 @@ def _watched(
                 yield from saver.maybe(now)
                 if training.progress.fraction >= look and now + cost <= training.seconds:
                     look += every
-                    yield _look(recipe, training, validation)
+                    yield _look(recipe, training, text)
                     yield _weighed(recipe, training)
         except NotFinite as error:
             yield from saver.save()
@@ -383,28 +393,27 @@ def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
     return 2 * (clock.seconds - began) * ids_BT.shape[1] / few
 
 
-def _started(recipe: Recipe, training: Training, validation: Validation) -> Started:
+def _started(recipe: Recipe, training: Training, text: Text) -> Started:
     return Started(
         recipe=recipe.name,
         digest=recipe.digest,
         seed=training.seed,
         parameters=sum(p.numel() for p in training.model.parameters()),
-        train_tokens=len(validation.data.train),
-        val_tokens=len(validation.tokens) - 1,
+        train_tokens=len(training.shards),
+        val_tokens=text.positions,
         steps_limit=recipe.train.steps,
         seconds_limit=training.seconds,
         machine=asdict(machine(training.world)),
     )
 
 
-def _look(recipe: Recipe, training: Training, validation: Validation) -> Validated:
+def _look(recipe: Recipe, training: Training, text: Text) -> Validated:
     """Grade a sample of the validation split with the weights of the moment."""
     model = training.model
     with uncounted(recipe, training.clock):
         model.eval()
         count = max(1, SAMPLE_TOKENS // recipe.plain.length)
-        vocab, device = recipe.model.vocab, training.world.device
-        found = validation.sample(model, recipe.plain, vocab=vocab, count=count, device=device)
+        found = score_sample(model, text, recipe.plain, count=count, device=training.world.device)
         model.train()
     return Validated(training.step, found.loss, found.bpb, found.tokens, training.clock.seconds)
 

@@ -23,7 +23,7 @@ from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, read_artifact
 from pargolf.run.pipeline import check_leak, score_unpacked
-from pargolf.run.score import Validation, tokenizer_digest
+from pargolf.run.score import document_rows, open_text, proving_text, tokenizer_digest
 from pargolf.watch.runlog import RunLog, read_events
 
 SAME = 1e-5
@@ -180,17 +180,16 @@ def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -
     if tokenizer_digest(data) != unpacked.tokenizer:
         raise UserError(f"{data.path} has another tokenizer than {folder.path} was trained with. Name its own --data.")
     world = find_world(device)
-    validation = Validation(data)
-    validation.holds(recipe.plain, recipe.windows)
-    validation = yield from validation.proving()
-    assert validation.proof is not None
+    open_text(data).holds(recipe.plain, recipe.windows)
+    text = yield from proving_text(data)
+    assert text.proof is not None
     unpacked.model.to(world.device)
-    scores, adapted = yield from score_unpacked(recipe, validation, unpacked, seconds=math.inf, world=world)
+    scores, adapted = yield from score_unpacked(recipe, text, unpacked, seconds=math.inf, world=world)
     final, without = list(scores.values())[-1], None if adapted is None else adapted.without
-    documents = validation.documents(final, without=without)
+    documents = document_rows(text, final, without=without)
     claims = [
         *_same_scores(result, scores),
-        *_same_text(result, validation.proof, final),
+        *_same_text(result, text.proof, final),
         ("documents.json has other scores than scoring again gives.", _same_rows(folder.read_documents(), documents)),
         ("The overlap with the training text is not what was found again.", _same_overlap(result, data)),
     ]

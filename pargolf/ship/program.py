@@ -37,7 +37,7 @@ _INSTEAD = {
     "pargolf.ship.size:count_code": f"{_SCRIPT}own_bytes",
 }
 _CONSTANTS = {"pargolf.kernels.compiled:c_source": c_source}
-_WITHOUT = ("Training.state", "Training.restore", "Validation.sample", "Validation.documents")
+_WITHOUT = ("Training.state", "Training.restore")
 _HEAD = '''"""{name}: train, pack and score in one file.
 
     python train_gpt.py --data DIR --seed 42                    train, write model.pargolf, score it
@@ -98,9 +98,7 @@ class Form:
 def _flat(form: Form, shipped: bool) -> Flat:
     """The definitions of a program."""
     instead, without = dict(_INSTEAD), list(_WITHOUT)
-    if not form.adapts:
-        without.append("Validation.adapt")
-    else:
+    if form.adapts:
         instead[f"{_SCRIPT}graded_by"] = f"{_SCRIPT}adapted_score"
         instead[f"{_SHORT}_grades:grade_alone"] = f"{_SHORT}_grades:adapt_alone"
     if form.solves:

@@ -25,12 +25,14 @@ from pargolf.core.events import Event, Packed, Started
 from pargolf.core.files import write_bytes
 from pargolf.core.world import World, join_world
 from pargolf.data.folder import DataFolder, open_data
-from pargolf.evaluate.adapt import Adapted
+from pargolf.data.proof import finish
+from pargolf.evaluate.adapt import Adapted, score_adapted
 from pargolf.evaluate.score import Score
+from pargolf.evaluate.text import Text
 from pargolf.quant.gptq import Hessians
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.pack import Unpacked, fit, pack, unpack
-from pargolf.run.score import Validation, scored, tokenizer_digest
+from pargolf.run.score import proved, proving_text, score_together, scored, tokenizer_digest
 from pargolf.run.training import _hessians
 from pargolf.training.loop import Training
 from pargolf.watch.runlog import RunLog
@@ -86,8 +88,7 @@ def _log() -> RunLog:
 def train_and_pack(data: DataFolder, out: str, *, seed: int, world: World) -> Iterator[Event]:
     """Train the recipe inside its seconds, packing included, and write the artifact."""
     recipe = fit_to_data(read_recipe(), data)
-    validation = Validation(data)
-    prove_bytes(validation)
+    finish(proving_text(data))
     clock = Clock()
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
@@ -116,11 +117,6 @@ def started(recipe: Recipe, data: DataFolder, seed: int, limit: float, world: Wo
     return Started(recipe.name, recipe.digest, seed, *sizes, recipe.train.steps, limit, facts)
 
 
-def prove_bytes(validation: Validation) -> None:
-    """Prove that the graded bytes are the documents' own."""
-    validation.prove()
-
-
 def seen_by(recipe: Recipe, training: Training) -> Hessians | None:
     """What a solver needs to know: nothing, where the recipe has none."""
     return None
@@ -147,10 +143,10 @@ def evaluate(artifact: str, data: DataFolder, world: World) -> Iterator[Event | 
     unpacked = opened(artifact)
     if tokenizer_digest(data) != unpacked.tokenizer:
         raise SystemExit(f"train_gpt: {data.path} has another tokenizer than {artifact} was trained with.")
-    validation = Validation(data)
-    prove_bytes(validation)
+    text = finish(proving_text(data))
+    yield proved(text)
     unpacked.model.to(world.device)
-    for event in graded_by(unpacked, validation):
+    for event in graded_by(unpacked, text):
         if isinstance(event, Score):
             yield scored("post_quant", event)
         yield event
@@ -161,25 +157,26 @@ def opened(artifact: str) -> Unpacked:
     return unpack(Path(artifact).read_bytes())
 
 
-def graded_by(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:
+def graded_by(unpacked: Unpacked, text: Text) -> Iterator[Event | Score]:
     """The scoring of the final number; `program` chooses it by the recipe."""
-    yield from final_score(unpacked, validation)
+    yield from final_score(unpacked, text)
 
 
-def final_score(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:
+def final_score(unpacked: Unpacked, text: Text) -> Iterator[Event | Score]:
     """Grade by the artifact's own windows."""
     world = World(device=next(unpacked.model.parameters()).device)
-    yield from validation.grade(unpacked.model, unpacked.windows, vocab=unpacked.model.spec.vocab, world=world)
+    yield from score_together(unpacked.model, text, unpacked.windows, world=world)
 
 
-def adapted_score(unpacked: Unpacked, validation: Validation) -> Iterator[Event | Score]:
+def adapted_score(unpacked: Unpacked, text: Text) -> Iterator[Event | Score]:
     """Grade with the artifact's adapter, which learns from what is graded; stands in for `final_score`."""
     graded: Score | None = None
-    for event in final_score(unpacked, validation):
+    for event in final_score(unpacked, text):
         if isinstance(event, Score):
             graded = event
     assert graded is not None and unpacked.adapt is not None
-    for learned in validation.adapt(unpacked, unpacked.windows, unpacked.adapt, without=graded):
+    device = next(unpacked.model.parameters()).device
+    for learned in score_adapted(unpacked.model, text, unpacked.windows, unpacked.adapt, without=graded, device=device):
         yield learned.score if isinstance(learned, Adapted) else learned
 
 
