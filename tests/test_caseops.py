@@ -134,8 +134,8 @@ def test_bits_are_divided_by_a_sidecars_bytes(published):
     assert text.proof.rests is Rests.ROUND_TRIP and text.bytes == raw
     *_, found = score_together(uniform, text, Sliding(16, 5), keep=True)
     assert (found.tokens, found.bytes) == (len(ids) - 1, raw)
-    assert sum(row["bytes"] for row in document_rows(text, found)) == raw
-    assert [len(text.encode()) for text in FOREIGN] == [row["bytes"] for row in document_rows(text, found)]
+    assert sum(row.bytes for row in document_rows(text, found)) == raw
+    assert [len(text.encode()) for text in FOREIGN] == [row.bytes for row in document_rows(text, found)]
     assert score_sample(uniform, text, Sliding(16, 5), count=3).bytes > 0
     assert next(f for f in check(folder) if f.name == "bytes").ok
 

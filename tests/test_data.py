@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import sys
 from pathlib import Path
 
@@ -91,6 +92,18 @@ def test_damaged_shard_is_named(tmp_path, damage, said):
     with pytest.raises(UserError, match=said) as caught:
         open_split(tmp_path, "val")
     assert path.name in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes share an open file only where they fork")
+def test_processes_that_share_an_open_shard_read_what_they_ask_for(tmp_path):
+    write_shard(tmp_path / "x_train_000000.bin", np.arange(60_000))
+    shard = ShardFile(tmp_path / "x_train_000000.bin")
+    child = os.fork()
+    places = range(0, 59_000, 7) if child else range(59_000, 0, -11)
+    right = all(np.array_equal(shard[at : at + 500], np.arange(at, at + 500)) for at in places for _ in range(2))
+    if not child:
+        os._exit(0 if right else 1)
+    assert right and os.waitpid(child, 0)[1] == 0
 
 
 def test_missing_shards_folder_and_tokens_are_told_apart(tmp_path):

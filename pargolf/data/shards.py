@@ -87,14 +87,20 @@ class ShardFile:
     def read(self, offset: int, out: memoryview) -> None:
         """Fill `out` with the file's bytes from `offset` on. Raises `UserError` where the file is not as it was."""
         try:
-            self._file.seek(offset)
-            while len(out) and (done := self._file.readinto(out)):
-                out = out[done:]
+            while len(out) and (done := self._read_some(offset, out)):
+                offset, out = offset + done, out[done:]
             as_it_was = not len(out) and self.unchanged()
         except OSError as error:
             raise UserError(f"The shard {self.path} cannot be read: {error.strerror}.") from error
         if not as_it_was:
             raise UserError(f"{self.path} was changed while it was in use; put the same file back, or begin again.")
+
+    def _read_some(self, offset: int, out: memoryview) -> int:
+        """Read at a place of its own: after a fork, two processes share the file's position."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [out], offset)
+        self._file.seek(offset)
+        return self._file.readinto(out) or 0
 
     def unchanged(self) -> bool:
         """Whether the file of this name is still the one that was opened, as it was."""
