@@ -5,9 +5,7 @@ import json
 import os
 import resource
 import signal
-import socket
 import time
-import traceback
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from forks import die, ended, forked, shared
 
 import pargolf
 from pargolf.core.budget import Budget, Clock
@@ -88,44 +87,6 @@ def whole(data, tmp_path_factory):
     for _ in run_recipe(RECIPE, data, out):
         pass
     return RunFolder.open(out)
-
-
-def forked(work):
-    """Run `work` in a fork; returns its process id. It ends with code 3 and a text on an error that is not mendable."""
-    child = os.fork()
-    if child:
-        return child
-    code = 0
-    try:
-        work()
-    except UserError as error:
-        print(f"pargolf: {error}", flush=True)
-        code = 2
-    except OSError as error:
-        print(f"pargolf: {error.strerror}", flush=True)
-        code = 4
-    except BaseException:
-        traceback.print_exc()
-        code = 3
-    finally:
-        os._exit(code)
-
-
-def ended(child, *, within=60.0):
-    """The exit code of a child, negative for a signal."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    pytest.fail(f"the process was not over within {within} s")
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed_at(step, data, out):
@@ -223,21 +184,6 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(data, tmp_path):
             pass
     kept = Checkpoints(tmp_path / "run" / "checkpoints").newest()
     assert all(torch.isfinite(x).all() for x in kept.tensors.values())
-
-
-def shared(size, work, *, out):
-    """Run `work(rank)` in a world of `size` forks, as torchrun would start them; returns their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def member(rank):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "RANK": rank, "LOCAL_RANK": rank}
-        os.environ.update({key: str(value) for key, value in place.items()})
-        work(rank)
-
-    children = [forked(lambda rank=rank: member(rank)) for rank in range(size)]
-    return [ended(child) for child in children]
 
 
 def test_two_processes_train_pack_and_score_as_one(data, tmp_path):

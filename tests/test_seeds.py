@@ -13,7 +13,9 @@ from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.core.stats import spread
 from pargolf.data.folder import open_data
-from pargolf.study.jobs import Interrupted, Job, JobDone, run_jobs
+from pargolf.run.signals import Interrupted
+from pargolf.study.jobs import JobDone, run_jobs
+from pargolf.study.together import Job
 
 pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})

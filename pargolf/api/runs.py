@@ -1,11 +1,13 @@
 """Runs: one, or many of them to compare; and a run made of a published checkpoint."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pargolf.api.events import last
 from pargolf.api.recipes import Found, Own, recipe
+from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
 from pargolf.core.own import use
@@ -82,9 +84,11 @@ def demo_events(
     *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
 ) -> Iterator[Event | Result]:
     """The main job on the embedded corpus: the `house` recipe, in its own vocabulary; its data goes to `out/data`."""
-    folder = RunFolder.create(out, force=force)
-    data = folder.path / "data"
-    yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
+    world, data = find_world(), Path(out) / "data"
+    if world.main:
+        RunFolder.create(out, force=force)
+        yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
+    from_first(world, lambda: None)  # the others wait for the data
     yield from train_events(
         "house",
         data=data,
@@ -138,12 +142,13 @@ def seeds_events(
             ended.append(event.run)
         else:
             yield event
-    yield seed_rows(ended), spread([run.bpb for run in ended])
+    if ended:  # else another process of torchrun's speaks
+        yield seed_rows(ended), spread([run.bpb for run in ended])
 
 
 def seeds(found: Found, **options: Any) -> tuple[list[dict[str, Any]], Spread]:
     """`seeds_events` to the end; returns its rows and their spread."""
-    *_, last = seeds_events(found, **options)
+    *_, last = [([], spread([math.nan])), *seeds_events(found, **options)]
     assert isinstance(last, tuple)
     return last
 
@@ -188,7 +193,7 @@ def sweep_events(
 
 def sweep(found: Found, spans: Sequence[str | Span], **options: Any) -> Swept:
     """`sweep_events` to the end; returns all trials and the best."""
-    *_, last = sweep_events(found, spans, **options)
+    *_, last = [Swept((), None), *sweep_events(found, spans, **options)]
     assert isinstance(last, Swept)
     return last
 

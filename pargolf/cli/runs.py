@@ -132,7 +132,10 @@ def seeds(
         jobs=jobs,
         device=device,
     )
-    rows, found = watch_run(events, quiet=as_json)
+    ended = watch_run(events, quiet=as_json)
+    if ended is None:  # another process of torchrun's speaks
+        return
+    rows, found = ended
     if as_json:
         print(json.dumps({"runs": rows, "bpb": asdict(found)}))
     else:
@@ -189,6 +192,8 @@ def ablate(
         device=device,
     )
     rows = watch_run(events, quiet=as_json)
+    if rows is None:  # another process of torchrun's speaks
+        return
     if as_json:
         print(json.dumps(rows))
     else:
@@ -236,6 +241,8 @@ def sweep(
         device=device,
     )
     swept = watch_run(events, quiet=as_json)
+    if swept is None:  # another process of torchrun's speaks
+        return
     if as_json:
         print(json.dumps(asdict(swept)))
         return

@@ -6,6 +6,7 @@ shell or a container left behind describe no world, and waiting for processes th
 
 import os
 import re
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -67,6 +68,29 @@ def find_world(device: str | None = None) -> World:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     return world
+
+
+def from_first(world: World, work: Callable[[], bytes | None]) -> bytes:
+    """What `work` gives on the first process, on all of them; only there it is called.
+
+    An error that somebody can mend is raised on all: there as it is, elsewhere as `UserError`. So the processes stay
+    in step, and none waits for one that has given up.
+    """
+    if world.size == 1:
+        return work() or b""
+    failed: UserError | OSError | None = None
+    data = b""
+    if world.main:
+        try:
+            data = b"+" + (work() or b"")
+        except (UserError, OSError) as error:
+            failed, data = error, b"-" + str(error).encode(errors="replace")
+    data = world.broadcast(data)
+    if failed is not None:
+        raise failed
+    if data[:1] == b"-":
+        raise UserError(data[1:].decode())
+    return data[1:]
 
 
 def _local_rank() -> int:

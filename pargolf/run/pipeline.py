@@ -10,11 +10,13 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
+from torch.distributed import DistError
+
 from pargolf.core.budget import Clock
-from pargolf.core.devices import find_world
+from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_text
@@ -108,13 +110,23 @@ def run_recipe(
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            line = _of_machine(error, recipe, out, world)
+            if line is None:
                 raise
-            why = " ".join(str(error).split())[:120] or "no more could be had"
-            raise UserError(
-                f"Memory ran out ({why}). Lower train.micro_tokens, now {recipe.train.micro_tokens}, or take a smaller "
-                f"model; what was kept in {out} goes on with --resume."
-            ) from error
+            raise (Interrupted if world.size > 1 else UserError)(line) from error
+
+
+def _of_machine(error: Exception, recipe: Recipe, out: str | Path, world: World) -> str | None:
+    """What to say of an error that is the machine's: no memory, or another process that is gone; None of any other."""
+    why = " ".join(str(error).split())[:200] or type(error).__name__
+    if out_of_memory(error):
+        return (
+            f"Memory ran out ({why}). Lower train.micro_tokens, now {recipe.train.micro_tokens}, or take a smaller "
+            f"model; what was kept in {out} goes on with --resume."
+        )
+    if world.size > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
+        return f"Another process of this job is gone ({why}). Go on with --resume."
+    return None
 
 
 def _logged(
@@ -129,13 +141,14 @@ def _logged(
 ) -> Iterator[Event]:
     """The stages with their events logged, and at the end the files that say what came of it; of the first process."""
     folder, signals = keeping.folder, keeping.signals
+    kept: list[Event] = []
+    from_first(world, lambda: kept.extend(earlier_events(keeping)))
     if not world.main:
         stages = _stages(recipe, data, text, keeping, seed=seed, world=world)
         with suppress(StopIteration):
             while True:
                 signals.advance(stages)
         return
-    kept = earlier_events(keeping)
     with (
         EventFile(folder["events.jsonl"], earlier=kept) as events,
         LogFile(folder["train.log"], earlier=kept) as log,
@@ -204,13 +217,12 @@ def _stages(
     clock = recipe.budget.clock(already=keeping.seconds)
     trained = yield from train_weights(recipe, data.train, text, seed=seed, world=world, clock=clock, keep=keeping)
     weights = trained.weights
-    packing, artifact = Packing("", 0.0, False), b""
-    if world.main:
-        packing, artifact = _packed(recipe, data, trained, keeping, clock)
-    artifact = world.broadcast(artifact)
+    packings: list[Packing] = []
+    artifact = from_first(world, partial(_packed, recipe, data, trained, keeping, clock, packings))
+    packing = packings[0] if packings else Packing("", 0.0, False)  # which the first process alone needs
     yield packed_event(recipe, artifact, packing.seconds, fitted=packing.solved)
-    if world.main and trained.hessians is not None:
-        keeping.folder.write_hessians(trained.hessians)
+    if recipe.quant.solver is not None:
+        from_first(world, partial(keeping.folder.write_hessians, trained.hessians or {}))
     yield proved(text)
     grading = score_together(trained.model, text, recipe.plain, world=world)
     before = yield from watched(grading, Score)
@@ -311,13 +323,14 @@ def _result(
 
 
 def _packed(
-    recipe: Recipe, data: DataFolder, trained: Trained, keeping: Keeping, clock: Clock
-) -> tuple[Packing, bytes]:
-    """The artifact, packed now, or before the run was ended; kept in the folder."""
+    recipe: Recipe, data: DataFolder, trained: Trained, keeping: Keeping, clock: Clock, packings: list[Packing]
+) -> bytes:
+    """The artifact, packed now, or before the run was ended; kept in the folder. Appends what is known of it."""
     folder = keeping.folder
     held = packed_bytes(folder, trained.stage) if trained.stage else None
     if held is not None and trained.stage and trained.stage.packing:
-        return trained.stage.packing, held
+        packings.append(trained.stage.packing)
+        return held
     with compiled_kernels():
         fitted, artifact = fit(
             recipe,
@@ -328,9 +341,10 @@ def _packed(
         )
     write_bytes(folder["model.pargolf"], artifact)
     packing = Packing(hashlib.sha256(artifact).hexdigest(), clock.seconds, fitted.quant != recipe.quant)
+    packings.append(packing)
     if trained.stage is not None:
         replace(trained.stage, packing=packing).write(folder)
-    return packing, artifact
+    return artifact
 
 
 def _probed(scores: Iterable[Score]) -> bool | None:

@@ -7,6 +7,7 @@ training. Where there is no checkpoint yet, the run begins again in its folder.
 import json
 from pathlib import Path
 
+from pargolf.core.devices import from_first
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, PhaseBegan, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
 from pargolf.core.world import World
@@ -37,10 +38,14 @@ def open_run(
     """
     facts = {"seed": seed, "train_tokens": len(data.train), **data.facts}
     if not resume:
-        folder = RunFolder.create(out, force=force) if world.main else RunFolder(Path(out))
-        if world.main:
+        folder = RunFolder(Path(out))
+
+        def create() -> None:
+            RunFolder.create(out, force=force)
             folder.write_recipe(recipe)
             folder.keep_tokenizer(tokenizer_file(data))
+
+        from_first(world, create)
         return Keeping(folder, Checkpoints(folder.checkpoints, every), facts=facts)
     folder = RunFolder.resume(out, recipe)
     checkpoints, stage = Checkpoints(folder.checkpoints, every), read_stage(folder)

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import DistError
 
 from pargolf.core.budget import Clock
+from pargolf.core.devices import from_first
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
 from pargolf.core.result import Machine
@@ -161,11 +161,12 @@ def train_weights(
     if training.compiled or math.isfinite(limit):
         with uncounted(recipe, clock):
             training.warm_up()
-    if training.step == 0 and clock.seconds + training.first > limit:
+    (gone,) = world.max(clock.seconds)
+    if training.step == 0 and gone + training.first > limit:
         raise UserError(
-            f"{reserve.total:.1f} s are too few: {clock.seconds:.1f} are gone before the first step, which takes "
+            f"{reserve.total:.1f} s are too few: {gone:.1f} are gone before the first step, which takes "
             f"{training.first:.1f}, and packing needs {reserve.kept:.1f}. "
-            f"Set train.seconds={clock.seconds + reserve.kept + 10 * training.first + 5:.0f}."
+            f"Set train.seconds={gone + reserve.kept + 10 * training.first + 5:.0f}."
         )
     yield _started(recipe, training, text)
     if keep is not None and keep.resumed is not None:
@@ -174,7 +175,7 @@ def train_weights(
     reason = yield from _watched(recipe, training, text, saver, reserve)
     if reason == "terminated":
         raise Interrupted(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
-    stage = _keep_weights(training, reason, keep) if keep is not None and world.main else None
+    stage = None if keep is None else _keep_weights(training, reason, keep)
     hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
     return Trained(model, training.step, training.tokens, reason, hessians, stage)
 
@@ -215,21 +216,20 @@ def _ended(
 
 def _keep_weights(training: Training, reason: str, keep: Keeping) -> Stage | None:
     """Write the weights, and beside them that training has ended with these; a run that was interrupted has not."""
-    keep.folder.write_weights(on_cpu(training.model))
-    if reason == "interrupted":
-        return None
-    keep.ready()
-    stage = Stage(
-        training.step,
-        training.tokens,
-        training.clock.seconds,
-        tuple(training.begun),
-        reason,
-        file_sha256(keep.folder["weights.safetensors"]),
-        json.dumps(keep.facts, sort_keys=True),
-    )
-    stage.write(keep.folder)
-    return stage
+    kept: list[Stage] = []
+
+    def write() -> None:
+        keep.folder.write_weights(on_cpu(training.model))
+        if reason != "interrupted":
+            keep.ready()
+            digest = file_sha256(keep.folder["weights.safetensors"])
+            facts, seconds = json.dumps(keep.facts, sort_keys=True), training.clock.seconds
+            begun = tuple(training.begun)
+            kept.append(Stage(training.step, training.tokens, seconds, begun, reason, digest, facts))
+            kept[0].write(keep.folder)
+
+    from_first(training.world, write)
+    return kept[0] if kept else None
 
 
 def _hessians(solver: GPTQ, training: Training) -> Hessians:
@@ -295,11 +295,6 @@ def _watched(
                 yield from saver.save()
             line = f"Ended at once, after step {training.step}. {saver.left()} Go on with --resume."
             raise Interrupted(line) from None
-        except RuntimeError as error:
-            if world.size > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
-                why = " ".join(str(error).split())[:200]
-                raise UserError(f"Another process of this job is gone ({why}). Go on with --resume.") from error
-            raise
     return reason
 
 
@@ -358,32 +353,35 @@ def _rehearse(
     recipe: Recipe, model: Transformer, world: World, keep: Keeping | None, clock: Clock
 ) -> tuple[float, float]:
     """Seconds that calibration and packing take, and writing the weights; on the first process, and known to all."""
-    packing = writing = 0.0
-    if world.main:
-        start = clock.seconds
-        weights, hessians, solver = on_cpu(model), None, recipe.quant.solver
-        if solver is not None:
-            share = (recipe.train.batch_tokens // world.size // recipe.train.seq_len, recipe.train.seq_len)
-            ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
-            rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
-            hessians = calibrate(model, ((x_bT, x_bT) for x_bT in torch.split(ids_BT, rows)))
-            packing = (solver.batches - 1) * (clock.seconds - start)
-            if solver.calibration is not None:
-                packing += solver.batches * _sampling(model, ids_BT, clock)
-        # Zeros pack faster than what they will have become.
-        busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
-        began = clock.seconds
-        with compiled_kernels():
-            fit(recipe, busy, tokenizer="rehearsal", cap=recipe.budget.bytes, hessians=hessians, fill=False)
-        # Filling a cap takes two packings, at times three.
-        packing += began - start + (clock.seconds - began) * (2.5 if recipe.quant.fill else 1.0)
-        began = clock.seconds
-        if keep is not None:
-            keep.folder.write_weights(weights)
-            keep.folder["weights.safetensors"].unlink()
-        writing = clock.seconds - began
-    packing, writing = world.max(packing, writing)
+    times = from_first(world, lambda: json.dumps(_times(recipe, model, world, keep, clock)).encode())
+    packing, writing = json.loads(times)
     return packing, writing
+
+
+def _times(recipe: Recipe, model: Transformer, world: World, keep: Keeping | None, clock: Clock) -> tuple[float, float]:
+    """What `_rehearse` measures, here."""
+    packing, start = 0.0, clock.seconds
+    weights, hessians, solver = on_cpu(model), None, recipe.quant.solver
+    if solver is not None:
+        share = (recipe.train.batch_tokens // world.size // recipe.train.seq_len, recipe.train.seq_len)
+        ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
+        rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
+        hessians = calibrate(model, ((x_bT, x_bT) for x_bT in torch.split(ids_BT, rows)))
+        packing = (solver.batches - 1) * (clock.seconds - start)
+        if solver.calibration is not None:
+            packing += solver.batches * _sampling(model, ids_BT, clock)
+    # Zeros pack faster than what they will have become.
+    busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
+    began = clock.seconds
+    with compiled_kernels():
+        fit(recipe, busy, tokenizer="rehearsal", cap=recipe.budget.bytes, hessians=hessians, fill=False)
+    # Filling a cap takes two packings, at times three.
+    packing += began - start + (clock.seconds - began) * (2.5 if recipe.quant.fill else 1.0)
+    began = clock.seconds
+    if keep is not None:
+        keep.folder.write_weights(weights)
+        keep.folder["weights.safetensors"].unlink()
+    return packing, clock.seconds - began
 
 
 def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:

@@ -28,10 +28,12 @@ from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.recipes.variants import ADDED
 from pargolf.report.plots.worth import worth_png, worth_svg
+from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished
-from pargolf.study.jobs import Job, JobDone, run_jobs
-from pargolf.study.pace import pace
+from pargolf.study.jobs import JobDone, run_jobs
+from pargolf.study.pace import pace_together
 from pargolf.study.seeds import check_seeds, seed_folder
+from pargolf.study.together import Job, led
 from pargolf.watch.runlog import read_events
 
 WHOLE = "everything"
@@ -67,6 +69,7 @@ class Worth:
     pace: float | None = None
 
 
+@led
 def run_ablations(
     recipe: Recipe,
     variants: Mapping[str, Recipe],
@@ -102,7 +105,9 @@ def run_ablations(
     Path(out).mkdir(parents=True, exist_ok=True)
     paces: dict[str, float] = {}
     if paced:
-        paces = yield from _paces(everything, texts, Path(out) / "paces.json", device)
+        paces, slow = yield from _paces(everything, texts, Path(out) / "paces.json", device)
+        failed |= slow
+        texts = {label: text for label, text in texts.items() if label not in slow}
         assert recipe.train.steps is not None
         for label, relative in paces.items():
             steps = max(round(recipe.train.steps / relative), 1)
@@ -203,20 +208,26 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
 
 def _paces(
     everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
-) -> Generator[Event, None, dict[str, float]]:
-    """A step's time of everything over one of the whole recipe's; measured once, and kept."""
+) -> Generator[Event, None, tuple[dict[str, float], dict[str, str]]]:
+    """A step's time of everything over one of the whole recipe's, measured once, and kept; and what cannot train."""
     recipe, data = everything[""], texts[""]
     if recipe.train.steps is None:
         raise UserError("--paced shares out steps: say how many the whole recipe gets, as train.steps=240.")
     paces: dict[str, float] = read_json(kept) if kept.is_file() else {}
+    failed: dict[str, str] = {}
     missing = [label for label in texts if label not in paces]
     for number, label in enumerate(missing):
         yield Progress("pace", number, len(missing), label)
         variant = everything[label]
         trains_alike = (variant.model, variant.train) == (recipe.model, recipe.train)
-        paces[label] = 1.0 if trains_alike else pace(recipe, variant, data, texts[label], device=device)
+        try:
+            paces[label] = 1.0 if trains_alike else pace_together(recipe, variant, data, texts[label], device=device)
+        except Interrupted:
+            raise
+        except UserError as error:
+            failed[label] = str(error)
         write_json(kept, paces)
-    return {label: paces[label] for label in texts}
+    return {label: paces[label] for label in texts if label in paces}, failed
 
 
 def _worths(

@@ -11,39 +11,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pargolf.core import own, spec
-from pargolf.core.devices import check_device
+from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Scored
-from pargolf.data.folder import DataFolder, open_data
+from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.folder import RunFolder
-from pargolf.run.pipeline import run_recipe
 from pargolf.run.score import tokenizer_file
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished, read_finished
+from pargolf.study.together import Job, Told, run_job, run_together, sent
 
 _LOOK_SECONDS = 2.0
 _GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to be had: a recipe with a seed, in a folder. `label` is what it is called while it runs.
-
-    `data` is where its text lies, where that is not the text of all: another tokenizer has another folder.
-    """
-
-    label: str
-    recipe: Recipe
-    seed: int
-    folder: Path
-    command: str = ""
-    data: DataFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +50,8 @@ def run_jobs(
     check_device(device)
     if jobs < 1:
         raise UserError("--jobs is at least 1.")
+    if jobs > 1 and find_world(device).size > 1:
+        raise UserError("Under torchrun all processes share each run. Leave out --jobs.")
     held = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
     missing = [job for job, run in zip(wanted, held, strict=True) if run is None]
     for job, run in zip(wanted, held, strict=True):
@@ -106,12 +91,12 @@ def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
 def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event | JobDone]:
     """One after the other, in this process."""
     for job in wanted:
-        events = _events(job, job.data or data, device)
+        events = run_together(job, data, device)
         try:
             yield from events
             done = _ended(job)
-        except Interrupted:
-            raise Interrupted(_GO_ON) from None
+        except Interrupted as error:
+            raise Interrupted(f"{_GO_ON} {error}" if "process" in str(error) else _GO_ON) from None
         except Exception as error:  # one recipe's fault is no reason to lose the others
             done = JobDone(job, None, error=error)
         yield done
@@ -123,7 +108,7 @@ def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | No
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
     with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), mp_context=spawn) as pool:
         going: dict[Future[None], Job] = {
-            pool.submit(_run_one, *_sent(job, data), device, threads): job for job in wanted
+            pool.submit(_run_one, *sent(job, data), device, threads): job for job in wanted
         }
         try:
             while going:
@@ -142,26 +127,12 @@ def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | No
             pool.shutdown(cancel_futures=True)
 
 
-def _events(job: Job, data: DataFolder, device: str | None) -> Iterator[Event]:
-    return run_recipe(job.recipe, data, job.folder, seed=job.seed, force=True, device=device, command=job.command)
-
-
-def _sent(job: Job, data: DataFolder) -> tuple[dict[str, Any], list[Path], Path, Path | None]:
-    """What another process is told of a job: its recipe as plain data, the files that this needs, paths of its text."""
-    data = job.data or data
-    dumped = spec.dump(job.recipe)
-    how = {"label": job.label, "recipe": dumped, "seed": job.seed, "folder": job.folder, "command": job.command}
-    return how, own.files_of(dumped), data.path, data.tokenizer_path
-
-
 def _run_one(
-    how: dict[str, Any], files: list[Path], data: Path, tokenizer: Path | None, device: str | None, threads: int
+    how: Told, files: list[Path], data: Path, tokenizer: Path | None, device: str | None, threads: int
 ) -> None:
     """The body of one process."""
     torch.set_num_threads(threads)
-    own.use(files)
-    job = Job(**(how | {"recipe": spec.load(how["recipe"])}))
-    for _ in _events(job, open_data(data, tokenizer=tokenizer), device):
+    for _ in run_job(how, files, data, tokenizer, device, True):
         pass
 
 

@@ -8,14 +8,18 @@ steps that follow each other meet the same machine. Phases begin where they woul
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from pargolf.core import own, spec
 from pargolf.core.budget import Clock
 from pargolf.core.devices import find_world
 from pargolf.core.events import Step
 from pargolf.core.spec import edit
-from pargolf.data.folder import DataFolder
+from pargolf.data.folder import DataFolder, open_data
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.study.together import all_run
 from pargolf.training.loop import Training
 
 STEPS = 25
@@ -26,6 +30,26 @@ def pace(recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *,
     ratios = [b / a for a, b in zip(_seconds(recipe, data, device), _seconds(other, others, device), strict=True)]
     kept = sorted(ratios)[STEPS // 5 : -STEPS // 5]
     return sum(kept) / len(kept)
+
+
+def pace_together(
+    recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *, device: str | None = None
+) -> float:
+    """`pace`, by all processes there are."""
+    if find_world(device).size == 1:
+        return pace(recipe, other, data, others, device=device)
+    sides = [(spec.dump(each), text.path, text.tokenizer_path) for each, text in ((recipe, data), (other, others))]
+    files = [file for dumped, _, _ in sides for file in own.files_of(dumped)]
+    (found,) = all_run(_told, sides, files, device, device=device)
+    return found
+
+
+def _told(sides: list[tuple[Any, Path, Path | None]], files: list[Path], device: str | None) -> Iterator[float]:
+    """`pace` of what another process is told."""
+    own.use(files)
+    recipe, other = (spec.load(dumped) for dumped, _, _ in sides)
+    data, others = (open_data(path, tokenizer=tokenizer) for _, path, tokenizer in sides)
+    yield pace(recipe, other, data, others, device=device)
 
 
 def _seconds(recipe: Recipe, data: DataFolder, device: str | None) -> Iterator[float]:

@@ -13,7 +13,8 @@ from pargolf.core.events import Event
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.compare import Finished
-from pargolf.study.jobs import Job, JobDone, run_jobs
+from pargolf.study.jobs import JobDone, run_jobs
+from pargolf.study.together import Job, led
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise UserError("Name each seed once, as --seeds 42,314,999.")
 
 
+@led
 def run_seeds(
     recipe: Recipe,
     data: DataFolder,

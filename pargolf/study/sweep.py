@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pargolf.core.devices import check_device
+from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Validated
 from pargolf.core.spec import edit, parse_value, show
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.run.pipeline import run_recipe
 from pargolf.run.score import tokenizer_digest
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import read_finished
+from pargolf.study.together import Job, led, run_together
 
 KINDS = ("log", "float", "int", "choice")
 JOURNAL = "sweep.journal"
@@ -104,6 +104,7 @@ def read_span(word: str) -> Span | None:
     return Span(path, kind, values[0], values[1], values[2] if len(values) == 3 else None)
 
 
+@led
 def run_sweep(
     recipe: Recipe,
     spans: Sequence[Span],
@@ -135,6 +136,7 @@ def run_sweep(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     study = _study(library, recipe, spans, data, out, storage, seed)
+    prune = prune and find_world(device).size == 1  # else the others would have to be told in the middle of a run
     study.pruner = pruner or (library.pruners.MedianPruner(_AT_FIRST) if prune else library.pruners.NopPruner())
     while (ended := len(_ended(study))) < trials:
         yield Progress("trials", ended, trials)
@@ -169,7 +171,8 @@ def _one_trial(
     looks = 0
     try:
         system = edit(recipe, values | {"name": f"{recipe.name}, trial {trial.number}"})
-        events: Any = run_recipe(system, data, folder, seed=seed, device=device, command=command)
+        job = Job(f"trial {trial.number}", system, seed, folder, command)
+        events: Any = run_together(job, data, device, force=False)
         for event in events:
             yield event
             if isinstance(event, Validated):
