@@ -198,7 +198,7 @@ def test_light_columns_let_heavy_ones_choose_their_grid():
     assert codes.order is not None and set(codes.order[40:50].tolist()) == {15}
     walked = weighted_error(w - grid.decode(codes), hessian)
     scale_NC = spread_scales(codes.scales, w)
-    as_they_stand = grid.follow(w, scale_NC=scale_NC, upper_CC=GPTQ()._factor(hessian))
+    as_they_stand = grid.follow(w, scale_NC=scale_NC, upper_CC=GPTQ().factor(hessian))
     assert walked < 0.5 * weighted_error(w - grid.decode(Codes(as_they_stand, codes.scales)), hessian)
     with pytest.raises(UserError, match="another number of columns"):
         stored(Codes(codes.codes, codes.scales, codes.order[:5]), grid)

@@ -15,18 +15,19 @@ Pruning before the grid is no variable: at equal error it saved .1 % of the byte
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pargolf.core.errors import UserError
 from pargolf.core.roles import layer_part, matches, role
-from pargolf.quant.clip import HessianStdDev, StdDev
 from pargolf.quant.gptq import GPTQ, Hessians
-from pargolf.quant.grid import Grid, Int, Keep
+from pargolf.quant.grid import Codes, Grid, Rounds
 from pargolf.quant.plan import Drop, Quantize
-from pargolf.quant.trellis import Trellis, rows_of
+from pargolf.quant.trellis import rows_of
 
 _SAMPLE = 1 << 16  # weights that a role's curves are measured on
 _OCTAVES = -7.0, 1.0  # log2 of the finest and the coarsest step, in deviations: 6 to 9 bits, and 1.2
@@ -35,29 +36,28 @@ _RAW, _SCALE = 0.8, 0.9  # bytes after and before coding, of numbers kept whole 
 _HEADER = 1000
 
 
+class Stepped(Rounds, Protocol):
+    """A grid that has others of every step."""
+
+    def at_step(self, step: float, widest: float) -> Grid:
+        """The grid of a step in standard deviations of a row, which reaches a weight of `widest` of them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Curve:
     """One role's rows of the table: bytes and error by step, on the same fine axis of steps for all roles."""
 
     at: int
     glob: str
-    grid: Int | Trellis
+    grid: Stepped
     bytes_F: NDArray[np.float64]
     error_F: NDArray[np.float64]
     widest: float
 
-    def grid_at(self, index: int) -> Int | Trellis:
+    def grid_at(self, index: int) -> Grid:
         """The role's grid at a step: the fewest bits whose largest code reaches the largest weight."""
-        step = float(_axis()[index])
-        base = self.grid.base if isinstance(self.grid, Trellis) else self.grid
-        bits = next((b for b in range(2, 9) if step * (2 ** (b - 1) - 1) >= self.widest), 8)
-        # Four digits keep headers short, and move the step by less than a ten-thousandth.
-        k = float(f"{step * (2 ** (bits - 1) - 1):.5g}")
-        clip = replace(base.clip, k=k) if isinstance(base.clip, HessianStdDev) else StdDev(k)
-        wide = replace(
-            base, bits=bits, clip=clip, floor=0.0, extra_code=False, round_with="stored", multiple=1, scale="float16"
-        )
-        return replace(self.grid, base=wide) if isinstance(self.grid, Trellis) else wide
+        return self.grid.at_step(float(_axis()[index]), self.widest)
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,32 @@ class Allocator:
 
     def __init__(self, quant: Quantize, weights: dict[str, Tensor], hessians: Hessians | None = None) -> None:
         self.quant = quant
-        grids = quant.grids(weights)
+        grids: dict[str, Any] = quant.grids(weights)
         self.groups = _groups(quant, grids)
         hessians = {n: h for n, h in (hessians or {}).items() if n in grids}
         columns = sum(len(h) for h in hessians.values())
         average = sum(float(h.diagonal().sum()) for h in hessians.values()) / columns if columns else 1.0
         self.curves = []
         for (at, glob), names in self.groups.items():
-            grid = grids[names[0]]
-            assert isinstance(grid, Int | Trellis)
+            grid: Any = grids[names[0]]
             tensors = {n: quant.prune(n, weights[n]) for n in names}
             leaks = {n: _leak(hessians.get(n), quant.solver, average * rows_of(w).shape[1]) for n, w in tensors.items()}
             self.curves.append(_curve(at, glob, grid, tensors, leaks))
-        kept = sum(_whole(grids[n]) * weights[n].numel() for n in grids if _whole(grids[n]))
-        coded = ((grid, weights[n]) for n, grid in grids.items() if isinstance(grid, Int | Trellis))
-        scales = sum(2 * grid.scales(w).numel() for grid, w in coded)
-        self.fixed = _HEADER + _RAW * kept + _SCALE * scales
-        """Estimated bytes of everything but codes."""
+        solved = {name: grids[name] for names in self.groups.values() for name in names}
+        scales = sum(2 * grid.scales(weights[n]).numel() for n, grid in solved.items())
+        coded = {n: grid.encode(weights[n]) for n, grid in grids.items() if n not in solved}
+        kept = sum(c.codes.nbytes for c in coded.values() if c.whole)
+        others = sum(_bytes_of(c) for c in coded.values() if not c.whole)
+        self.fixed = _HEADER + _RAW * kept + _SCALE * scales + others
+        """Estimated bytes of everything but codes that are solved for."""
 
     def solve(self, bytes_of_codes: float) -> Allocation:
-        """The plan of least error whose codes should take so many bytes, or the nearest there is."""
+        """The plan of least error whose codes should take so many bytes, or the nearest there is.
+
+        Raises `UserError` where no grid of the table has other steps.
+        """
+        if not self.curves:
+            raise UserError("No grid of the table has an at_step(step, widest), so none can be solved for the cap.")
         sizes = np.stack([c.bytes_F for c in self.curves])
         errors = np.stack([c.error_F for c in self.curves])
         rows = np.arange(len(sizes))
@@ -153,7 +159,7 @@ def _groups(quant: Quantize, grids: dict[str, Grid]) -> dict[tuple[int, str], li
     """(row of the table, glob) -> names: one group per role, or per row that names single layers."""
     groups: dict[tuple[int, str], list[str]] = {}
     for name, grid in grids.items():
-        if isinstance(grid, Int | Trellis):
+        if hasattr(grid, "at_step"):
             at, glob = next((i, glob) for i, (glob, _) in enumerate(quant.table) if matches(name, glob))
             by_place = glob.startswith("blocks.") or layer_part(glob) is not None
             groups.setdefault((at, glob if by_place else role(name)), []).append(name)
@@ -167,7 +173,7 @@ def _leak(hessian: Tensor | None, solver: GPTQ | None, otherwise: float) -> floa
     return float(hessian.diagonal().sum()) if solver is None else solver.left_over(hessian)
 
 
-def _curve(at: int, glob: str, grid: Int | Trellis, tensors: dict[str, Tensor], leaks: dict[str, float]) -> Curve:
+def _curve(at: int, glob: str, grid: Stepped, tensors: dict[str, Tensor], leaks: dict[str, float]) -> Curve:
     """Measure one group."""
     count = sum(w.numel() for w in tensors.values())
     weight, widest, samples = 0.0, 0.0, []
@@ -203,6 +209,7 @@ def _axis() -> NDArray[np.float64]:
     return axis
 
 
-def _whole(grid: Grid) -> int:
-    """Bytes of each number where it is kept whole, else 0."""
-    return {"float32": 4}.get(grid.dtype, 2) if isinstance(grid, Keep) else 0
+def _bytes_of(coded: Codes) -> float:
+    """Bytes of codes and scales of a grid that has one step."""
+    bits = _measure(coded.codes.float().reshape(-1), 1.0)[0]
+    return bits * coded.codes.numel() / 8 + _SCALE * coded.scales.nbytes

@@ -12,12 +12,13 @@ may go past its largest code where feedback pushes it there.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.quant.grid import Codes, Grid, Int, check_finite
+from pargolf.quant.grid import Codes, Grid, Uniform, check_finite
 from pargolf.quant.trellis import rows_of, spread_scales
 
 
@@ -25,7 +26,7 @@ from pargolf.quant.trellis import rows_of, spread_scales
 class FineGroup:
     """`base`, and in each run of `width` columns from one of `starts` on, steps as fine as those of `bits` bits."""
 
-    base: Int
+    base: Uniform
     starts: tuple[int, ...]
     width: int = 64
     bits: int = 8
@@ -33,8 +34,8 @@ class FineGroup:
     def __post_init__(self) -> None:
         if not self.base.bits < self.bits <= 8 or self.width < 1 or min(self.starts, default=0) < 0:
             raise UserError(f"FineGroup(bits=...) takes more bits than {self.base.bits} and up to 8, and some columns.")
-        if self.base.round_with != "stored" or self.base.multiple != 1:
-            raise UserError("FineGroup(base=...) takes an Int that rounds with the stored scale and every code.")
+        if not self.base.uniform:
+            raise UserError("FineGroup(base=...) takes a grid that rounds with the stored scale, to every code.")
 
     @property
     def high(self) -> int:
@@ -65,6 +66,10 @@ class FineGroup:
         """The nearest codes, as floats, under scales of every weight."""
         return torch.round(w / scales).clamp(-self.high, self.high)
 
+    def values(self, codes: Tensor, *, scales: Tensor) -> Tensor:
+        """Codes times scales."""
+        return codes * scales
+
     def spread(self, scales: Tensor, w_NC: Tensor) -> Tensor:
         """The scale of every weight, (N, C), float32."""
         finer_C = torch.ones(w_NC.shape[1], device=w_NC.device)
@@ -94,9 +99,10 @@ class AWQ:
     ) -> dict[str, Grid]:
         """The grids of those tensors in which a group was chosen."""
         found = []
-        for name, grid in grids.items():
+        every: Mapping[str, Any] = grids
+        for name, grid in every.items():
             w, hessian = weights[name], (hessians or {}).get(name)
-            takes = isinstance(grid, Int) and grid.bits < self.bits and w.dim() == 2 and w.numel() > self.larger_than
+            takes = hasattr(grid, "uniform") and grid.bits < self.bits and w.dim() == 2 and w.numel() > self.larger_than
             if not takes or hessian is None:
                 continue
             saliency_C = hessian.diagonal().clamp(min=0).sqrt() * w.float().abs().mean(0)
@@ -105,9 +111,4 @@ class AWQ:
         starts: dict[str, list[int]] = {}
         for _, name, start in sorted(found)[: self.groups]:
             starts.setdefault(name, []).append(start)
-        out: dict[str, Grid] = {}
-        for name, chosen in starts.items():
-            base = grids[name]
-            assert isinstance(base, Int)
-            out[name] = FineGroup(base, tuple(sorted(chosen)), self.width, self.bits)
-        return out
+        return {n: FineGroup(every[n], tuple(sorted(chosen)), self.width, self.bits) for n, chosen in starts.items()}

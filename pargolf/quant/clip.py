@@ -18,7 +18,7 @@ of pull request 1412, which found rows' importance to be noise (correlation .12 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -30,7 +30,11 @@ SquaredError = Callable[[Tensor], Tensor]  # limit_N1 -> squared error of every 
 
 
 class Clip(Protocol):
-    """A rule that cuts rows off."""
+    """A rule that cuts rows off.
+
+    One that has `limit_seen(w_NC, hessian)` is asked that where calibration saw a Hessian, (C, C); one that has `at(k)`
+    gives the rule of another width, `k` standard deviations, when steps are solved for a cap.
+    """
 
     def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
         """Return `limit_N1 >= 0`; `squared_error` tells what quantizing `w_NC` at a limit would cost."""
@@ -139,6 +143,10 @@ class HessianStdDev:
         importance_N1 = (w_NC.abs() * (columns_C / columns_C.mean())).mean(1, keepdim=True)
         relative_N1 = importance_N1 / importance_N1.mean().clamp(min=1e-30)
         return self.limit(w_NC, _unasked) * (1 + self.strength * (relative_N1 - 1)).clamp(min=0.1)
+
+    def at(self, k: float) -> "HessianStdDev":
+        """The rule of another width."""
+        return replace(self, k=k)
 
 
 def _unasked(limit_N1: Tensor) -> Tensor:

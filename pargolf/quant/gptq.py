@@ -12,14 +12,14 @@ better than plain rounding, it is rounded. Which code is nearest, and what a cod
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.quant.awq import FineGroup
-from pargolf.quant.grid import Codes, Grid, Int, Keep, check_finite
-from pargolf.quant.trellis import Trellis, rows_of, spread_scales, weight_classes, woven
+from pargolf.quant.grid import Codes, Grid, Rounds, check_finite
+from pargolf.quant.trellis import rows_of, spread_scales
 
 _DAMPED = 8  # times ten, until a matrix is far more its own damping than itself
 Hessians = dict[str, Tensor]
@@ -54,43 +54,39 @@ class GPTQ:
             raise UserError("GPTQ(...) takes at least one batch, one column a block and a damp over 0.")
 
     def encode(self, w: Tensor, grid: Grid, hessian: Tensor) -> Codes:
-        """`grid`'s codes of `w`, chosen for the least Hessian-weighted error. `Keep` has nothing to choose.
+        """`grid`'s codes of `w`, chosen for the least Hessian-weighted error; plainly rounded by a grid that cannot.
 
         Raises `UserError` on NaN, infinite or no weights.
         """
-        if isinstance(grid, Keep):
-            return grid.encode(w)
-        assert isinstance(grid, Int | Trellis | FineGroup), f"no error feedback on {grid}"
         check_finite(w)
-        w_NC = rows_of(w.detach()).float()
-        hessian = hessian.to(w.device)
-        assert hessian.shape == (w_NC.shape[1],) * 2, f"a Hessian of {tuple(hessian.shape)} for {tuple(w.shape)}"
+        columns = rows_of(w).shape[1]
+        assert hessian.shape == (columns, columns), f"a Hessian of {tuple(hessian.shape)} for {tuple(w.shape)}"
+        if hasattr(grid, "follow_feedback"):
+            codes: Codes = grid.follow_feedback(w.detach(), hessian.to(w.device), self)
+            return codes
+        return self._rounded(w.detach(), grid, hessian.to(w.device)) if hasattr(grid, "round") else grid.encode(w)
+
+    def _rounded(self, w: Tensor, grid: Any, hessian: Tensor) -> Codes:
+        """Codes of a grid that rounds column by column (`Rounds`)."""
+        w_NC = rows_of(w).float()
         scales = grid.scales(w, hessian)
-        scale_NC = grid.spread(scales, w_NC) if isinstance(grid, FineGroup) else spread_scales(scales, w_NC)
-        if isinstance(grid, Trellis):
-            # The decoder walks the columns in the order that their stored classes give, and so must the path.
-            classes_C = weight_classes(hessian)
-            order = torch.arange(len(hessian)) if classes_C is None else woven(classes_C)
-            upper_CC = self._factor(hessian[order][:, order])
-            codes_NC = torch.empty_like(w_NC, dtype=torch.int8)
-            codes_NC[:, order] = grid.follow(w_NC[:, order], scale_NC=scale_NC[:, order], upper_CC=upper_CC)
-            return Codes(codes_NC.reshape(w.shape), scales, classes_C)
+        scale_NC = grid.spread(scales, w_NC) if hasattr(grid, "spread") else spread_scales(scales, w_NC)
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         back = torch.argsort(order)
-        upper_CC = self._factor(hessian[order][:, order])
+        upper_CC = self.factor(hessian[order][:, order])
         fed_NC = self._feed(w_NC[:, order], grid, scale_NC[:, order], upper_CC)[:, back]
         plain_NC = grid.round(w_NC, scales=scale_NC)
-        better_N = _cost(w_NC - fed_NC * scale_NC, hessian) < _cost(w_NC - plain_NC * scale_NC, hessian)
-        codes = torch.where(better_N[:, None], fed_NC, plain_NC)
+        fed_N, plain_N = (_cost(w_NC - grid.values(c, scales=scale_NC), hessian) for c in (fed_NC, plain_NC))
+        codes = torch.where((fed_N < plain_N)[:, None], fed_NC, plain_NC)
         return Codes(codes.to(torch.int8).reshape(w.shape), scales)
 
     def left_over(self, hessian: Tensor) -> float:
         """sum_j 1 / U_jj^2 in natural order: what errors of one unit in every column cost after feedback."""
         mean = hessian.diagonal().mean()
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
-        return float(mean * self._factor(hessian[order][:, order]).diagonal().square().reciprocal().sum())
+        return float(mean * self.factor(hessian[order][:, order]).diagonal().square().reciprocal().sum())
 
-    def _feed(self, w_NC: Tensor, grid: Int | FineGroup, scale_NC: Tensor, upper_CC: Tensor) -> Tensor:
+    def _feed(self, w_NC: Tensor, grid: Rounds, scale_NC: Tensor, upper_CC: Tensor) -> Tensor:
         """Codes as floats, column after column."""
         left_NC, codes_NC = w_NC.clone(), torch.empty_like(w_NC)
         for begin, end in self._blocks(w_NC.shape[1]):
@@ -98,7 +94,7 @@ class GPTQ:
             for j in range(end - begin):
                 at, scale_N = begin + j, scale_NC[:, begin + j]
                 code_N = grid.round(block_NB[:, j], scales=scale_N)
-                error_N = (block_NB[:, j] - code_N * scale_N) / upper_CC[at, at]
+                error_N = (block_NB[:, j] - grid.values(code_N, scales=scale_N)) / upper_CC[at, at]
                 block_NB[:, j + 1 :].addr_(error_N, upper_CC[at, at + 1 : end], alpha=-1)
                 codes_NC[:, at], error_NB[:, j] = code_N, error_N
             left_NC[:, end:] -= error_NB @ upper_CC[begin:end, end:]
@@ -108,7 +104,7 @@ class GPTQ:
         for begin in range(0, columns, self.block):
             yield begin, min(begin + self.block, columns)
 
-    def _factor(self, hessian: Tensor) -> Tensor:
+    def factor(self, hessian: Tensor) -> Tensor:
         """The upper Cholesky factor of the damped inverse, damped more where it is indefinite; else the identity.
 
         Raises `UserError` on NaN and infinite numbers.

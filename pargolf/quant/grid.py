@@ -10,14 +10,14 @@ gradient is Bengio et al., arXiv:1308.3432. Published grids, faults included, ar
 (`quant/published.py`); GPTQ and the trellis ask `scales` and `round` of it and choose which code.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.quant.clip import Amax, Clip, HessianStdDev
+from pargolf.quant.clip import Amax, Clip, StdDev
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -26,17 +26,31 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 class Codes:
     """A tensor on a grid: `codes` in the tensor's shape, and its `scales`, one per run of equally many codes.
 
-    Integer grids hold int8 codes and scales of shape (rows,), (rows, groups) or (1,); `Keep` holds its 16 or 32-bit
-    numbers as codes and no scales. `order` is the weight class of each column, int8, where a trellis walked them by it.
+    Integer grids hold int8 codes and scales of shape (rows,), (rows, groups) or (1,). Codes that are floating-point
+    numbers are the weights themselves: they are stored as they are, without scales and without the grid. `order` is the
+    weight class of each column, int8, where a trellis of so many `states` walked them by it.
     """
 
     codes: Tensor
     scales: Tensor
     order: Tensor | None = None
+    states: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are the numbers themselves."""
+        return self.codes.is_floating_point()
 
 
 class Grid(Protocol):
-    """Where the values of a tensor may lie."""
+    """Where the values of a tensor may lie. The three methods are all that a grid needs.
+
+    What else it can do, it says by further methods. `Rounds` takes error feedback; `follow_feedback(w, hessian,
+    solver)` finds its codes under feedback by itself, as a trellis does; `at_step(step, widest)` is the grid of another
+    step, in standard deviations, that still reaches the weight `widest`, so that its bytes can be solved for;
+    `stand_in` is a grid whose codes take as many bytes and are found sooner, for forecasts; `Uniform` may get finer
+    steps in some columns. A grid without them is rounded plainly, kept at its own size, and forecast by its own codes.
+    """
 
     def encode(self, w: Tensor) -> Codes:
         """Put a finite tensor on the grid. Raises `UserError` where a value is NaN or infinite."""
@@ -48,6 +62,44 @@ class Grid(Protocol):
 
     def fake(self, w: Tensor) -> Tensor:
         """`decode(encode(w))` in the dtype of `w`, with the gradient of the identity; unchecked, for training."""
+        ...
+
+
+class Rounds(Grid, Protocol):
+    """A grid that rounds any column under given scales, so that GPTQ can feed its errors on.
+
+    One whose scales do not repeat evenly over the columns of a row also has `spread(scales, w_NC)`, (N, C).
+    """
+
+    def scales(self, w: Tensor, hessian: Tensor | None = None) -> Tensor:
+        """The scales as stored: one per tensor, per row, or per group of a row's columns."""
+        ...
+
+    def round(self, w: Tensor, *, scales: Tensor) -> Tensor:
+        """The nearest codes, as floats, to `w` under scales that broadcast against it."""
+        ...
+
+    def values(self, codes: Tensor, *, scales: Tensor) -> Tensor:
+        """What these codes, given as floats, stand for."""
+        ...
+
+
+class Uniform(Rounds, Protocol):
+    """A grid whose values are whole numbers times the scale, up to `high`."""
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        ...
+
+    @property
+    def high(self) -> int:
+        """The largest code."""
+        ...
+
+    @property
+    def uniform(self) -> bool:
+        """Whether each code in its range is used, and with the scale that is stored."""
         ...
 
 
@@ -85,8 +137,8 @@ class Int:
             raise UserError(f"Int(scale=...) takes one of {', '.join(_DTYPES)}, not {self.scale!r}.")
         if self.round_with not in ("stored", "exact"):
             raise UserError(f"Int(round_with=...) takes 'stored' or 'exact', not {self.round_with!r}.")
-        if isinstance(self.clip, HessianStdDev) and self.per != "row":
-            raise UserError("HessianStdDev speaks of rows. Take Int(per='row').")
+        if hasattr(self.clip, "limit_seen") and self.per != "row":
+            raise UserError(f"{type(self.clip).__name__} speaks of rows. Take Int(per='row').")
         if not self.floor >= 0 or not 1 <= self.multiple <= self.high:
             raise UserError(f"Int(floor=...) is at least 0 and multiple from 1 to {self.high}.")
 
@@ -94,6 +146,11 @@ class Int:
     def high(self) -> int:
         """The largest code."""
         return (1 << (self.bits - 1)) - 1
+
+    @property
+    def uniform(self) -> bool:
+        """Whether it rounds to every code, with the scale as stored."""
+        return self.round_with == "stored" and self.multiple == 1
 
     @property
     def low(self) -> int:
@@ -131,8 +188,8 @@ class Int:
         A clip rule that asks for the Hessian goes by it, where there is one.
         """
         w_NC = self._rows(w.detach())
-        if hessian is not None and isinstance(self.clip, HessianStdDev):
-            limit_N1 = self.clip.limit_seen(w_NC, hessian)
+        if hessian is not None and hasattr(self.clip, "limit_seen"):
+            limit_N1: Tensor = self.clip.limit_seen(w_NC, hessian)
         else:
             limit_N1 = self._limit(w_NC)
         return self._shaped(self._scale(limit_N1)[0], w)
@@ -143,6 +200,20 @@ class Int:
         if self.multiple > 1:
             codes = (torch.round(codes / self.multiple) * self.multiple).clamp(self.low, self.high)
         return codes
+
+    def values(self, codes: Tensor, *, scales: Tensor) -> Tensor:
+        """Codes times scales."""
+        return codes * scales
+
+    def at_step(self, step: float, widest: float) -> "Int":
+        """The grid whose codes are `step` standard deviations of their row apart, with the fewest bits for `widest`."""
+        bits = next((b for b in range(2, 9) if step * (2 ** (b - 1) - 1) >= widest), 8)
+        # Four digits keep headers short, and move the step by less than a ten-thousandth.
+        k = float(f"{step * (2 ** (bits - 1) - 1):.5g}")
+        clip: Clip = self.clip.at(k) if hasattr(self.clip, "at") else StdDev(k)
+        return replace(
+            self, bits=bits, clip=clip, floor=0.0, extra_code=False, round_with="stored", multiple=1, scale="float16"
+        )
 
     def _quantize(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Codes as floats, (N, C), and the scales as stored, but held in float32, (N, 1)."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from pargolf.core.errors import UserError
 from pargolf.quant.clip import MeanAbs
 from pargolf.quant.gptq import Hessians, weighted_error
-from pargolf.quant.grid import Codes, Grid, Int, Keep
+from pargolf.quant.grid import Codes, Grid, Int
 
 _LEFT, _RIGHT = ".lqer_left", ".lqer_right"
 _DAMP = 0.01
@@ -43,7 +43,7 @@ class LQER:
         errors = {
             name: weights[name].float() - grid.decode(codes)
             for name, (grid, codes) in coded.items()
-            if not isinstance(grid, Keep) and weights[name].dim() == 2
+            if not codes.whole and weights[name].dim() == 2
         }
         worst = sorted(errors, key=lambda name: -float(errors[name].norm()))[: self.tensors]
         out: dict[str, tuple[Grid, Codes]] = {}

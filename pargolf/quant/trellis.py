@@ -12,8 +12,9 @@ path minimizes the Hessian-weighted error itself and no decision is delayed past
 worth as much as the states: light columns alternate with heavy ones, by classes of four bits that are stored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -71,10 +72,40 @@ class Trellis:
         """
         return best_path(w_NC, scale_NC, upper_CC, _ways(self.states, self.base.high))
 
+    def follow_feedback(self, w: Tensor, hessian: Tensor, solver: "Feedback") -> Codes:
+        """Codes along the path of the least Hessian-weighted error.
+
+        The decoder walks the columns in the order that their stored classes give, and so must the path.
+        """
+        w_NC, scales, classes_C = rows_of(w).float(), self.scales(w, hessian), weight_classes(hessian)
+        scale_NC = spread_scales(scales, w_NC)
+        order_C = torch.arange(len(hessian)) if classes_C is None else woven(classes_C)
+        upper_CC = solver.factor(hessian[order_C][:, order_C])
+        codes_NC = torch.empty_like(w_NC, dtype=torch.int8)
+        codes_NC[:, order_C] = self.follow(w_NC[:, order_C], scale_NC=scale_NC[:, order_C], upper_CC=upper_CC)
+        return Codes(codes_NC.reshape(w.shape), scales, classes_C, self.states)
+
+    def at_step(self, step: float, widest: float) -> "Trellis":
+        """The trellis over the base of that step."""
+        return replace(self, base=self.base.at_step(step, widest))
+
+    @property
+    def stand_in(self) -> Int:
+        """A trellis lowers the error and leaves the bytes of its base."""
+        return self.base
+
     def _encode(self, w: Tensor) -> Codes:
         scales, w_NC = self.scales(w), rows_of(w).float()
         codes_NC = self.follow(w_NC, scale_NC=spread_scales(scales, w_NC), upper_CC=None)
-        return Codes(codes_NC.reshape(w.shape), scales)
+        return Codes(codes_NC.reshape(w.shape), scales, states=self.states)
+
+
+class Feedback(Protocol):
+    """What a grid may ask of the solver that feeds errors on (`quant/gptq.py`)."""
+
+    def factor(self, hessian: Tensor) -> Tensor:
+        """The upper Cholesky factor of the damped inverse, (C, C)."""
+        ...
 
 
 def weight_classes(hessian: Tensor) -> Tensor | None:

@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pargolf.core.roles import matches, resolve, role
 from pargolf.data.folder import DataFolder
 from pargolf.model.transformer import Model, shapes
-from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
-from pargolf.quant.grid import Grid, Int, Keep
+from pargolf.packing.codecs import Brotli, Codec
+from pargolf.quant.grid import Grid
 from pargolf.quant.plan import Quantize
-from pargolf.quant.trellis import Trellis
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.growth import deviation, expected_steps
 
@@ -37,12 +37,11 @@ _ROWS = 48  # Gaussian rows whose codes stand for a tensor's
 _SAMPLE = 1 << 17  # trained weights of a role whose codes stand for all of them
 _BITS = 0.5, 1.0, 1.5, 2.1, 3.1, 4.4, 5.6, 7.0
 _OVERHEAD = {  # of 160,000 Gaussian codes of so many bits
-    Zlib: (1.39, 1.31, 1.25, 1.21, 1.18, 1.13, 1.03, 1.01),
-    Lzma: (1.28, 1.22, 1.18, 1.15, 1.06, 1.034, 1.023, 1.018),
-    Zstd: (1.28, 1.23, 1.12, 1.06, 1.022, 1.011, 1.009, 1.012),
-    Brotli: (1.27, 1.23, 1.11, 1.05, 1.018, 1.008, 1.004, 1.006),
+    "zlib": (1.39, 1.31, 1.25, 1.21, 1.18, 1.13, 1.03, 1.01),
+    "xz": (1.28, 1.22, 1.18, 1.15, 1.06, 1.034, 1.023, 1.018),
+    "zstd": (1.28, 1.23, 1.12, 1.06, 1.022, 1.011, 1.009, 1.012),
+    "brotli": (1.27, 1.23, 1.11, 1.05, 1.018, 1.008, 1.004, 1.006),
 }
-_WHOLE = {"float16": 2, "bfloat16": 2, "float32": 4}
 _RAW = 0.85  # of their bytes, that vectors kept whole take
 _SCALE = 0.64  # likewise scales of rows
 _HEADER = 1100
@@ -77,7 +76,8 @@ def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Fo
         return w_NC * torch.exp(_SPREAD * torch.randn(len(w_NC), 1, generator=generator))
 
     found = _forecast(recipe, sizes, rows)
-    if unused and isinstance(recipe.codec, Lzma | Zstd | Brotli) and "embed.tokens" in found.by_role:
+    repeats = recipe.codec is not None and recipe.codec.name not in ("raw", "zlib")  # whose window holds many rows
+    if unused and repeats and "embed.tokens" in found.by_role:
         alike = unused / recipe.model.vocab * (1 - _ALIKE)
         found.by_role["embed.tokens"] -= round(found.by_role["embed.tokens"] * alike)
     return found
@@ -125,34 +125,34 @@ def _forecast(recipe: Recipe, sizes: Mapping[str, torch.Size], rows: Callable[[s
     by_role: dict[str, int] = {}
     for name, grid in grids.items():
         shape, group = sizes[name], role(name)
-        if isinstance(grid, Keep):
-            needed = shape.numel() * _kept(recipe.codec, grid, rows(name, shape) if len(shape) > 1 else None)
+        found: Grid = grid.stand_in if hasattr(grid, "stand_in") else grid
+        one = found.encode(torch.zeros(1, shape[-1] if shape else 1))
+        if one.whole:
+            sample = rows(name, shape) if len(shape) > 1 else None
+            needed = shape.numel() * _kept(recipe.codec, found, one.codes.element_size(), sample)
         else:
-            needed = _coded(recipe, name, grid, shape, rows(name, shape))
+            needed = _coded(recipe, name, found, shape, rows(name, shape))
         by_role[group] = by_role.get(group, 0) + round(needed)
     return Forecast(by_role | {"(header)": _HEADER})
 
 
-def _kept(codec: Codec | None, grid: Keep, w_NC: Tensor | None) -> float:
-    """Bytes of a number that is kept whole, by some rows of its tensor; vectors by experience."""
+def _kept(codec: Codec | None, grid: Grid, size: int, w_NC: Tensor | None) -> float:
+    """Bytes of a number of `size` bytes that is kept whole, by some rows of its tensor; vectors by experience."""
     if w_NC is None or w_NC.numel() < 1 << 12:
-        return _WHOLE[grid.dtype] * (_RAW if w_NC is None else 1.0)
+        return size * (_RAW if w_NC is None else 1.0)
     numbers = grid.encode(w_NC).codes.contiguous().view(torch.uint8).numpy()
     if codec is not None:
-        return min(len(codec.encode(numbers.tobytes())) / w_NC.numel(), float(_WHOLE[grid.dtype]))
+        return min(len(codec.encode(numbers.tobytes())) / w_NC.numel(), float(size))
     planes_NB = numbers.reshape(w_NC.numel(), -1)
     return sum(entropy(torch.from_numpy(planes_NB[:, i].copy())) for i in range(planes_NB.shape[1])) / 8
 
 
 def _coded(recipe: Recipe, name: str, grid: Grid, shape: torch.Size, w_NC: Tensor) -> float:
     """Bytes of one tensor's codes and scales, from some of its rows."""
-    # A trellis lowers the error and leaves the bytes of its base.
-    base = grid.base if isinstance(grid, Trellis) else grid
-    assert isinstance(base, Int), f"no forecast for {grid}"
-    codes = base.encode(_pruned(recipe.quant, name, shape, w_NC))
+    codes = grid.encode(_pruned(recipe.quant, name, shape, w_NC))
     array = codes.codes.numpy()
     bits = entropy(codes.codes)
-    each = bits / 8 * _overhead(recipe.codec, bits)
+    each = bits / 8 * _overhead(recipe.codec, bits, array)
     if name.startswith("embed.") or name.endswith("table.weight"):  # where rows may repeat
         each = min(each, len((recipe.codec or Brotli(9)).encode(array.tobytes())) / array.size)
     return shape.numel() * each + codes.scales.numel() * _of_scale(codes.scales) * shape.numel() / w_NC.numel()
@@ -175,9 +175,13 @@ def _pruned(quant: Quantize, name: str, shape: torch.Size, w_NC: Tensor) -> Tens
     return w_NC
 
 
-def _overhead(codec: Codec | None, bits: float) -> float:
-    """What a codec needs over order-0 entropy."""
-    return float(np.interp(bits, _BITS, _OVERHEAD[type(codec)])) if type(codec) in _OVERHEAD else 1.0
+def _overhead(codec: Codec | None, bits: float, codes: NDArray[Any]) -> float:
+    """What a codec needs over order-0 entropy: measured once, or of these codes where it is another codec."""
+    if codec is None or codec.name == "raw":
+        return 1.0
+    if codec.name in _OVERHEAD:
+        return float(np.interp(bits, _BITS, _OVERHEAD[codec.name]))
+    return len(codec.encode(codes.tobytes())) * 8 / max(bits * codes.size, 1.0)
 
 
 def extrapolate(rows: Iterable[Mapping[str, Any]], *, small: Model, full: Model) -> Forecast:

@@ -3,16 +3,17 @@
     w' = (1 - lr m decay) w + unit lr m v,    v of deviation `push`, its correlation falling by `keep` a step
 
 m is the schedule's multiplier. Muon's update is a nearly orthogonal matrix, so its weights move by unit =
-sqrt(max(1, rows / columns)) / sqrt(max(rows, columns)); Adam's by about the rate itself, unit = 1. What gradients agree
-on for a few steps adds up in proportion to the steps, and after that as their root; decay bounds it. Two numbers for
-each optimizer were fitted on four runs of this project (21 to 631 steps, rates .02 to .05); batches of a cluster's size
-have less noise, and agree for longer: one number more, from what pull request 549 reports. docs/bytes.md has others.
+sqrt(max(1, rows / columns)) / sqrt(max(rows, columns)); Adam's by about the rate itself, unit = 1, which is taken of a
+row that has no `growth` of its own. What gradients agree on for a few steps adds up in proportion to the steps, and
+after that as their root; decay bounds it. Two numbers for each optimizer were fitted on four runs of this project (21
+to 631 steps, rates .02 to .05); batches of a cluster's size have less noise, and agree for longer: one number more,
+from what pull request 549 reports. docs/bytes.md has others.
 """
 
 import math
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -20,12 +21,10 @@ from pargolf.core.roles import matches
 from pargolf.model.init import Init, generator_for
 from pargolf.model.transformer import Model
 from pargolf.recipes.recipe import Recipe
-from pargolf.training.adam import Adam
+from pargolf.training.adam import Growth
 from pargolf.training.loop import Train
-from pargolf.training.muon import Muon
 from pargolf.training.schedule import Standing
 
-_MUON, _MUON_FULL, _ADAM = (0.7, 0.93), (0.7, 0.992), (0.5, 0.5)  # push and keep
 _FULL = 1 << 16  # tokens a batch, from which a recipe is one for a cluster
 _PACE = 6400  # tokens that one CPU core trains a second, of models for a megabyte
 _PUBLISHED = 6000, 600.0  # steps and seconds of a source that does not say
@@ -43,20 +42,16 @@ def expected_steps(recipe: Recipe) -> int:
     return max(1, round(seconds * _PACE / train.batch_tokens))
 
 
-def deviation(recipe: Recipe, name: str, shape: torch.Size, rate: object, *, steps: int) -> float:
+def deviation(recipe: Recipe, name: str, shape: torch.Size, rate: Any, *, steps: int) -> float:
     """Root mean square of a matrix after so many steps under its row of the optimizer table."""
-    start = _start(recipe.model, name, shape)
-    if isinstance(rate, Muon):
-        rows, columns = shape[-2], shape[-1]
-        muon = _MUON_FULL if recipe.train.batch_tokens >= _FULL else _MUON
-        unit = math.sqrt(max(1.0, rows / columns) / max(rows, columns))
-        grown, left = _walk(recipe.train, steps, rate.lr, rate.weight_decay, *muon)
-    elif isinstance(rate, Adam):
-        unit = 1.0
-        grown, left = _walk(recipe.train, steps, rate.lr, rate.weight_decay, *_ADAM)
-    else:
+    start, lr = _start(recipe.model, name, shape), float(getattr(rate, "lr", 0.0))
+    if not lr:
         return start
-    return math.hypot(unit * grown, left * start)
+    cluster = recipe.train.batch_tokens >= _FULL
+    walk = rate.growth(shape, cluster=cluster) if hasattr(rate, "growth") else Growth()
+    decay = float(getattr(rate, "weight_decay", 0.0))
+    grown, left = _walk(recipe.train, steps, lr, decay, walk.push, walk.keep)
+    return math.hypot(walk.unit * grown, left * start)
 
 
 @lru_cache(maxsize=64)

@@ -20,12 +20,10 @@ from pargolf.evaluate.adapt import Adapter
 from pargolf.model.transformer import Model, Transformer
 from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land
-from pargolf.quant.awq import FineGroup
 from pargolf.quant.gptq import Hessians
-from pargolf.quant.grid import Codes, Grid, Int, Keep
+from pargolf.quant.grid import Codes, Grid
 from pargolf.quant.lqer import corrected
 from pargolf.quant.plan import Quantize
-from pargolf.quant.trellis import Trellis
 from pargolf.recipes.recipe import Recipe, Windows
 from pargolf.ship.size import count_code
 
@@ -68,13 +66,12 @@ def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
     """Tensors on their grids as the container takes them."""
     tensors: list[Stored] = []
     for name, (grid, codes) in coded.items():
-        if isinstance(grid, Keep):
-            tensors.append(RawTensor(name, role(name), _raw(codes.codes), grid.dtype))
+        if codes.whole:
+            tensors.append(RawTensor(name, role(name), _raw(codes.codes), str(codes.codes.dtype).partition(".")[2]))
         else:
-            array = codes.codes.numpy()
-            states = grid.states if isinstance(grid, Trellis) else 0
+            array, scales = codes.codes.numpy(), _raw(codes.scales)
             order = None if codes.order is None else codes.order.numpy()
-            tensors.append(CodesTensor(name, role(name), array, _raw(codes.scales), spec.dump(grid), states, order))
+            tensors.append(CodesTensor(name, role(name), array, scales, spec.dump(grid), codes.states, order))
     return tensors
 
 
@@ -176,12 +173,9 @@ def _decode(tensor: CodesTensor | RawTensor) -> Tensor:
     if isinstance(tensor, RawTensor):
         whole = torch.from_numpy(tensor.data.copy())
         return (whole.view(torch.bfloat16) if tensor.dtype == "bfloat16" else whole).float()
-    grid = spec.load(tensor.grid, within=PARTS)
-    if not isinstance(grid, Int | Trellis | FineGroup):
-        raise UserError(f"The artifact's '{tensor.name}' lies on no known grid. Was it made by another version?")
-    typed: Grid = grid
+    grid: Grid = spec.load(tensor.grid, Grid, within=PARTS, at=tensor.name)
     scales = torch.from_numpy(tensor.scales.copy())
     if tensor.scale_dtype == "bfloat16":
         scales = scales.view(torch.bfloat16)
     order = None if tensor.order is None else torch.from_numpy(tensor.order.copy())
-    return typed.decode(Codes(torch.from_numpy(tensor.codes.copy()), scales, order))
+    return grid.decode(Codes(torch.from_numpy(tensor.codes.copy()), scales, order))

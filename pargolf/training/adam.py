@@ -5,9 +5,18 @@
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
+
+
+class Growth(NamedTuple):
+    """How weights grow under a row (`run/growth.py`): a step's `unit`, what of it pushes, what is kept of that."""
+
+    unit: float = 1.0
+    push: float = 0.5
+    keep: float = 0.5
 
 
 @dataclass(frozen=True)

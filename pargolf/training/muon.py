@@ -13,6 +13,7 @@ Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); Polar Express: A
 five coefficient rows from pull request 1787; row normalization (MuonEq-R) from pull requests 1217, 1285.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.world import Pending, World
+from pargolf.training.adam import Growth
 
 Quintic = tuple[float, float, float]
 
@@ -55,6 +57,12 @@ class Muon:
     half_state: bool = False
     taper_from: float = 1.0
     taper_to: float = 1.0
+
+    def growth(self, shape: torch.Size, *, cluster: bool) -> Growth:
+        """How weights grow; a `cluster`'s batches have less noise, and agree for longer."""
+        rows, columns = shape[-2], shape[-1]
+        unit = math.sqrt(max(1.0, rows / columns) / max(rows, columns))
+        return Growth(unit, 0.7, 0.992 if cluster else 0.93)
 
     def momentum_at(self, step: int, fraction: float) -> float:
         """Momentum before `step`, `fraction` of the run being over."""

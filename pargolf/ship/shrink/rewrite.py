@@ -1,7 +1,7 @@
 """One definition's names followed: what it refers to, and the definition with other names in their place.
 
-On the way `isinstance` of a class that nothing makes becomes False, and the branch behind it goes; so do methods whose
-names nobody mentions.
+On the way `isinstance` of a class that nothing makes becomes False, and the branch behind it goes; so does `hasattr` of
+a name that no class of the program defines (it is asked of techniques only); so do methods whose names nobody mentions.
 """
 
 import ast
@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pargolf.ship.shrink.modules import Key, Package, Unfit
 from pargolf.ship.shrink.purity import KEPT_METHODS
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
+
+_DEFINED = "def "
+"""In front of a name among the mentioned ones: some class defines it."""
 
 
 class Rewriter(TreeTransformer):
@@ -109,6 +112,11 @@ class Rewriter(TreeTransformer):
             made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in left]
             kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
             return ast.Call(node.func, [first, kinds], [])
+        if isinstance(node.func, ast.Name) and node.func.id == "hasattr" and isinstance(node.args[1], ast.Constant):
+            defined = _DEFINED + str(node.args[1].value)
+            if defined not in self.methods:
+                self.waits_for.add(defined)
+                return ast.Constant(False)
         return self.generic_visit(node)
 
     def _class_key(self, kind: ast.expr) -> Key | None:
@@ -202,6 +210,7 @@ class Rewriter(TreeTransformer):
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         node.bases = [self.visit(base) for base in node.bases]
         node.keywords = [self.visit(keyword) for keyword in node.keywords]
+        self.mentioned |= {_DEFINED + name for inner in node.body for name in _names_of(inner)}
         top, self._top = self._top, False
         node.body = [self._member(inner) for inner in node.body if self._needed(node, inner)] or [ast.Pass()]
         if top and self.names is not None:
@@ -267,6 +276,14 @@ class Rewriter(TreeTransformer):
         return seen
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+
+
+def _names_of(inner: ast.stmt) -> list[str]:
+    """What a statement of a class body binds."""
+    if isinstance(inner, ast.FunctionDef):
+        return [inner.name]
+    targets = inner.targets if isinstance(inner, ast.Assign) else [getattr(inner, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _kinds(node: ast.expr) -> list[ast.expr]:
