@@ -11,6 +11,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,11 @@ from torch import Tensor, nn
 
 import pargolf.model
 from pargolf.core.spec import dump, edit, load
+from pargolf.evaluate.lookahead import LookAhead, moved
+from pargolf.evaluate.paths import pieces_look, training_look
 from pargolf.kernels import asymmetric_ce, softcap_ce
 from pargolf.kernels import attention as attention_kernel
+from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.activations import relu2
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.model.attention import Attention
@@ -279,6 +283,38 @@ def test_causal(technique: Any) -> None:
     assert_causal(awake(recurrent(model)))
 
 
+def look_on_every_path(model: Transformer) -> dict[str, LookAhead]:
+    """How far ahead a model looks in its training loss, and in a text shown in pieces with keys and values kept."""
+    text, rules = tokens(1, 13, 8)[0].numpy(), {"vocab": VOCAB, "bos": BOS}
+    looks = {}
+    for name, kernels in (("training", nullcontext), ("training, kernels in C", compiled_kernels)):
+        with kernels():
+            looks[name] = training_look(model.train().loss, text, device="cpu", **rules)
+    return looks | {"pieces": pieces_look(model.eval(), text[:-1], **rules)}
+
+
+@every_technique
+def test_causal_on_every_path(technique: Any) -> None:
+    """One ahead, two ahead and to the end of the window, in training and in scoring, documents apart or not."""
+    spec = with_techniques(technique)
+    for model in (awake(spec), awake(recurrent(edit(spec, {"bos": BOS})))):
+        for path, look in look_on_every_path(model).items():
+            assert look.probed, f"{path}: {look}"
+        with torch.no_grad():
+            assert not farthest(model, first=0) and not farthest(model, first=4)
+
+
+def farthest(model: Transformer, *, first: int) -> int:
+    """How far ahead scoring looks, of positions `first` and later: each token changed alone, and with all after it."""
+    ids_T, T, look = tokens(1, 10)[0], 10, LookAhead()
+    before_SV = model(ids_T[None], first=first)[0]
+    singles_NT = changed_at_each(ids_T, range(first + 1, T))
+    for rows_NT in (singles_NT, torch.where(torch.arange(T) >= torch.arange(first + 1, T)[:, None], 1, ids_T)):
+        for place, after_SV in enumerate(model(rows_NT, first=first), first + 1):
+            look = look.joined(moved(before_SV, after_SV, start=first, place=place))
+    return look.ahead
+
+
 @torch.no_grad()
 @every_technique
 def test_stopped_at_documents(technique: Any) -> None:
@@ -391,6 +427,9 @@ def test_live_when_compiled(techniques: list[Any]) -> None:
     assert_all_learn(model, gradients_compiled)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradients_compiled[name], gradient, atol=1e-6, rtol=1e-4)
+    loss_of = torch.compile(model.loss, backend="eager", fullgraph=True)
+    look = training_look(loss_of, tokens(1, 13, 8)[0].numpy(), vocab=VOCAB, bos=BOS, device="cpu")
+    assert look.probed, look
 
 
 def claims_neutrality(technique: Any) -> bool:

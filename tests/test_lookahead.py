@@ -1,18 +1,23 @@
 """A score finds out by itself whether its predictor read tokens to the right, and says how far ahead."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
-from small import model as small_model
-from torch import nn
+from peeking import BOS, VOCAB, Attending, LastOne, OverTime, Shifted, T, sound
 
+from pargolf.core.budget import Clock
+from pargolf.evaluate.adapt import score_adapted
+from pargolf.evaluate.adapt_chunks import SGD, AdamW
+from pargolf.evaluate.adapt_documents import LowRank
 from pargolf.evaluate.lookahead import Flips, LookAhead, changed, moved
-from pargolf.evaluate.score import final, merge, score
+from pargolf.evaluate.score import batches, final, merge, score
 from pargolf.evaluate.text import Text
+from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, Window
 
-VOCAB, BOS = 32, 1
-T = 16
 PLAIN = Plain(T)
 
 
@@ -26,64 +31,6 @@ def run(predictor, windows=PLAIN, tokens=None, **options):
     tokens = text() if tokens is None else tokens
     ones = np.ones(len(tokens) - 1, dtype=np.int64)
     return final(score(predictor, Text(tokens, ones, VOCAB, BOS), windows, **options))
-
-
-def sound(**fields):
-    """A model with every weight away from its start."""
-    model = small_model(vocab=VOCAB, **fields).build(0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += torch.randn(weight.shape, generator=generator) * 0.2
-    return model
-
-
-class Shifted(nn.Module):
-    """Position t is told the id at t + by, none beyond the window: an embedding shifted the wrong way."""
-
-    def __init__(self, by):
-        super().__init__()
-        self.by, self.inner = by, sound()
-
-    def forward(self, ids, first=0):
-        ahead = nn.functional.pad(ids, (0, self.by))[:, self.by :]
-        return self.inner(ids, first=first) + 0.1 * nn.functional.one_hot(ahead[:, first:], VOCAB)
-
-
-class Attending(nn.Module):
-    """One layer of attention whose mask lets a position see `by` later ones; None: all of its window."""
-
-    def __init__(self, by):
-        super().__init__()
-        generator = torch.Generator().manual_seed(2)
-        self.by, self.table = by, torch.randn(VOCAB, VOCAB, generator=generator)
-
-    def forward(self, ids, first=0):
-        x = self.table[ids]
-        T = ids.shape[1]
-        mask = torch.ones(T, T, dtype=torch.bool).tril(T if self.by is None else self.by)
-        weights = (x @ x.mT / VOCAB).masked_fill(~mask, -torch.inf).softmax(-1)
-        return (weights @ x)[:, first:]
-
-
-class OverTime(nn.Module):
-    """A normalization over the positions of a window instead of its channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = sound()
-
-    def forward(self, ids, first=0):
-        logits = self.inner(ids)
-        return (logits / logits.std((1, 2), keepdim=True))[:, first:]
-
-
-class LastOne(nn.Module):
-    """Reads the last id of the window, and nothing else ahead."""
-
-    def forward(self, ids, first=0):
-        hint = 0.01 * nn.functional.one_hot(ids[:, -1], VOCAB)
-        return nn.functional.one_hot(ids, VOCAB)[:, first:] + hint[:, None]
 
 
 @pytest.mark.parametrize(
@@ -202,3 +149,90 @@ def test_moves_within_rounding_are_none_and_a_nan_is_one():
     assert moved(before, after, start=10, place=14).ahead == 3
     assert moved(before, after, start=10, place=11).ahead == 0
     assert moved(before, after, start=10, place=10) == LookAhead()
+
+
+# ---- a model that adapts
+
+
+@dataclass(frozen=True)
+class Unsound:
+    """Grades through the ledger, and learns from the tokens of the windows that come, behind its back."""
+
+    by_document: ClassVar[bool] = False
+
+    def run(self, model, ledger, windows, *, starts, batch_windows, device):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for batch in batches(windows.over(ledger.positions), 2):
+            yield "train"
+            ids = torch.from_numpy(np.array(ledger._tokens[batch[0].start : batch[-1].end + 1]))[None]
+            model.loss(ids[:, :-1], ids[:, 1:]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            yield "grade"
+            ledger.grade(model, batch)
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """Pushes at each position the id that stands `by` to the right in its window."""
+
+    by: int
+    by_document: ClassVar[bool] = False
+
+    def run(self, model, ledger, windows, *, starts, batch_windows, device):
+        shifted = Shifted(self.by)
+        shifted.inner = model
+        for batch in batches(windows.over(ledger.positions), batch_windows):
+            yield "grade"
+            ledger.grade(shifted, batch)
+
+
+def adapted(adapter, windows=PLAIN, **options):
+    tokens = text()
+    ones = np.ones(len(tokens) - 1, dtype=np.int64)
+    *_, found = score_adapted(sound(), Text(tokens, ones, VOCAB, BOS), windows, adapter, **options)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("adapter", "windows"),
+    [
+        (SGD(lr=0.1, chunk=32, batch=2), Sliding(T, 8)),
+        (AdamW(lr=0.01, chunk=16, batch=2, globs=("*",), anchor=0.1), PLAIN),
+        (LowRank(rank=2, chunk=8, lr=0.05, batch=3), PerDocument(T, 8)),
+        (CountTilt((1, 2), adapter=AdamW(lr=0.01, chunk=16, globs=("*",))), Sliding(T, 8)),
+        (HintTilt((1,), threshold=0.3), PLAIN),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_sound_adaptation_is_probed(adapter, windows):
+    found, bare = adapted(adapter, windows), adapted(adapter, windows, probe=False)
+    assert found.score.probed and found.score.look.windows == 3 and found.score.look.nats == 0.0
+    assert found.score.nats == bare.score.nats and bare.score.probed is None
+    row = found.row()
+    assert row["probed"] and row["without"]["probed"] and "no distribution before them moved" in row["look"]
+
+
+@pytest.mark.parametrize("by", [1, 2])
+def test_an_adapter_that_reads_to_the_right_is_caught(by):
+    found = adapted(Tilted(by))
+    assert found.score.probed is False and found.score.look.ahead == by
+    assert found.without.probed, "the model alone is sound"
+
+
+def test_an_adapter_that_learns_from_what_comes_is_caught():
+    found = adapted(Unsound())
+    assert found.score.probed is False and found.score.look.ahead > T
+    assert "Not causal" in found.row()["look"]
+
+
+def test_an_adaptation_that_was_stopped_is_not_probed():
+    now = 0.0
+
+    def passing():
+        nonlocal now
+        now += 1.0
+        return now
+
+    found = adapted(SGD(lr=0.1, chunk=32, batch=2), seconds=30.0, clock=Clock(passing))
+    assert not found.score.complete and found.score.probed is None

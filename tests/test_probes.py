@@ -1,15 +1,14 @@
 """The four laws hold for every recipe's model and adapter, and every broken twin breaks the law that it should."""
 
 import dataclasses
-import importlib
 import json
 import math
-import pkgutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import peeking
 import pytest
 import torch
 from small import model as small_model
@@ -24,8 +23,10 @@ from pargolf.evaluate.probes import LAWS, ForeignGrader, LedgerGrader, probe, st
 from pargolf.evaluate.score import batches
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding
 from pargolf.model.bigram import BigramHash
-from pargolf.model.slots import Context
+from pargolf.model.cache import Further
 from pargolf.model.smear import SmearGate, SmearGateModule
+from pargolf.recipes import catalog
+from pargolf.recipes.scale import mini as to_mini
 
 VOCAB, BOS = 5, 1
 WINDOWS = Sliding(16, 8)
@@ -105,19 +106,9 @@ def test_a_sound_foreign_predictor_holds_all_laws():
     assert broken(ForeignGrader(Counting(), VOCAB)) == set()
 
 
-def recipes():
-    """Every shipped recipe, by module name."""
-    root = importlib.import_module("pargolf.recipes") if importlib.util.find_spec("pargolf.recipes") else None
-    names = [] if root is None else [info.name for info in pkgutil.iter_modules(root.__path__)]
-    return [name for name in names if not name.startswith("_")]
-
-
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", catalog.names())
 def test_every_recipe_holds_all_laws(name):
-    recipe = getattr(importlib.import_module(f"pargolf.recipes.{name}"), "RECIPE", None)
-    if recipe is None:
-        pytest.skip("no recipe of one's own: a module beside the recipes")
-    mini = importlib.import_module("pargolf.recipes.scale").mini(recipe).model
+    mini = to_mini(catalog.find(name)).model
     spec = edit(mini, {"vocab": VOCAB, "bos": None if mini.bos is None else BOS})
     grader = LedgerGrader(rough(spec), Sliding(32, 16), VOCAB, BOS)
     tokens = stream(vocab=VOCAB, bos=BOS, length=48, documents=3)
@@ -132,7 +123,14 @@ class LeakySmearModule(SmearGateModule):
     """Blends with the predecessor even when that is another document's."""
 
     def forward(self, x_BTD, ctx):
-        return super().forward(x_BTD, Context(ctx.ids_BT))
+        contexts = [ctx, ctx._all] if isinstance(ctx, Further) else [ctx]
+        documents = [each.doc_BT for each in contexts]
+        for each in contexts:
+            each.doc_BT = None
+        out_BTD = super().forward(x_BTD, ctx)
+        for each, doc_BT in zip(contexts, documents, strict=True):
+            each.doc_BT = doc_BT
+        return out_BTD
 
 
 @dataclass(frozen=True)
@@ -251,8 +249,55 @@ def test_a_model_that_looks_ahead_is_caught():
             ahead = nn.functional.pad(ids, (0, self.by))[:, self.by :]
             return self.inner(ids, first) + 0.1 * nn.functional.one_hot(ahead[:, first:], VOCAB)
 
-    assert broken(LedgerGrader(Ahead(1), WINDOWS, VOCAB, BOS)) == {"normalized"}
-    assert broken(LedgerGrader(Ahead(2), WINDOWS, VOCAB, BOS)) == {"causal"}
+    for by in (1, 2, 5):
+        grader = LedgerGrader(Ahead(by), WINDOWS, VOCAB, BOS)
+        assert broken(grader) == {"causal"}
+        tokens = stream(vocab=VOCAB, bos=BOS, length=48)
+        causal = probe(grader, tokens, vocab=VOCAB, bos=BOS, isolated=False)[0]
+        assert f"looked {by} token" in causal.evidence
+
+
+@pytest.mark.parametrize(
+    ("predictor", "ahead"),
+    [
+        (peeking.Shifted(1), 1),
+        (peeking.Shifted(2), 2),
+        (peeking.Attending(1), 1),
+        (peeking.Attending(2), 2),
+        (peeking.Attending(None), 15),
+        (peeking.OverTime(), 15),
+        (peeking.LastOne(), 15),
+    ],
+    ids=lambda x: str(getattr(x, "by", "")) + type(x).__name__,
+)
+@pytest.mark.parametrize("windows", [WINDOWS, Plain(16)], ids=str)
+def test_a_probe_says_not_causal_and_how_far(predictor, ahead, windows):
+    grader = LedgerGrader(predictor, windows, peeking.VOCAB, BOS)
+    tokens = stream(vocab=peeking.VOCAB, bos=BOS, length=48)
+    causal, normalized, *_ = probe(grader, tokens, vocab=peeking.VOCAB, bos=BOS, isolated=False)
+    assert not causal.holds and f"looked {ahead} token" in causal.evidence and "Not causal" in causal.evidence
+    assert normalized.holds, "the ledger normalizes whatever it is given"
+
+
+def test_of_grades_alone_a_look_at_the_next_token_shows_in_the_sum():
+    """A grader that shows no distributions: the same predictor, of which only the true tokens' grades are known."""
+    tokens = stream(vocab=peeking.VOCAB, bos=BOS, length=32)
+    for by, law in ((1, 1), (2, 0)):
+        inner = LedgerGrader(peeking.Shifted(by), Plain(16), peeking.VOCAB, BOS)
+        verdicts = probe(lambda t, inner=inner: inner(t), tokens, vocab=peeking.VOCAB, bos=BOS, isolated=False)
+        assert not verdicts[law].holds
+        assert ("one token ahead" if law else "looked 2 tokens ahead") in verdicts[law].evidence
+        assert "shows in 'normalized'" in verdicts[0].evidence or law == 0
+
+
+def test_a_grade_that_is_not_its_distributions_share_is_caught():
+    class Better(LedgerGrader):
+        def show(self, tokens):
+            grades, logs = super().show(tokens)
+            return grades - 0.01, logs
+
+    grader = Better(rough(small_model(vocab=VOCAB)), WINDOWS, VOCAB, BOS)
+    assert broken(grader) == {"normalized"}
 
 
 def test_a_cache_that_outlives_its_stream_cannot_hide():
@@ -289,7 +334,7 @@ def test_a_verdict_carries_its_evidence():
     tokens = stream(vocab=VOCAB, bos=BOS, length=40)
     causal, normalized, once, isolated = probe(ours(WINDOWS, LESSONS), tokens, vocab=VOCAB, bos=BOS, isolated=False)
     assert "moved later grades by up to" in causal.evidence and causal.worst < 1e-6
-    assert "sum to 1.0000" in normalized.evidence and normalized.worst < 1e-5
+    assert "40 distributions sum to 1" in normalized.evidence and normalized.worst < 1e-5
     assert once.evidence == "40 positions graded once, in order; 2 lessons, all on graded tokens"
     assert not isolated.asked and isolated.holds
     assert dataclasses.asdict(causal) == causal.row()

@@ -17,7 +17,7 @@ from pargolf.evaluate import windows as window_specs
 from pargolf.evaluate.adapt import Adapted
 from pargolf.evaluate.generate import generate as sample
 from pargolf.evaluate.generate import score_text
-from pargolf.evaluate.probes import LedgerGrader, stir, stream
+from pargolf.evaluate.probes import LedgerGrader, shortened, stir, stream
 from pargolf.evaluate.probes import probe as prove_laws
 from pargolf.evaluate.score import Score
 from pargolf.model.transformer import Transformer
@@ -88,15 +88,17 @@ def probe(target: Found, *, scale: str | None = None, own: Own = ()) -> list[dic
         return probe_script(str(target))
     if str(target).endswith(".pargolf"):
         unpacked = read_artifact(str(target))
-        model, windows, adapter = unpacked.model, unpacked.plain, unpacked.adapt
+        model, windows, adapter = unpacked.model, unpacked.windows, unpacked.adapt
     else:
         system = recipe(target, scale=scale)
-        model, windows, adapter = system.model.build(seed=0).eval(), system.plain, system.adapt
+        model, windows, adapter = system.model.build(seed=0).eval(), system.windows, system.adapt
         stir(model)
     spec = model.spec
     bos = 1 if spec.bos is None else spec.bos
     length = min(windows.length, 64)
-    grader = LedgerGrader(model, window_specs.Sliding(length, length // 2), spec.vocab, bos, adapter)
+    kind = window_specs.PerDocument if isinstance(windows, window_specs.PerDocument) else window_specs.Sliding
+    learning = None if adapter is None else shortened(adapter, chunk=max(1, length // 4), batch=4)
+    grader = LedgerGrader(model, kind(length, max(1, length // 2)), spec.vocab, bos, learning)
     apart = spec.bos is not None and adapter is None
     verdicts = prove_laws(grader, stream(vocab=spec.vocab, bos=bos), vocab=spec.vocab, bos=bos, isolated=apart)
     return [verdict.row() for verdict in verdicts]

@@ -15,11 +15,12 @@ when adapting made it worse.
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -33,9 +34,11 @@ from pargolf.evaluate.bpb import bits_per_byte
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.score import Ledger, Score, batches, progress, score, suits
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows, document_starts
+from pargolf.evaluate.watched import Watched, replays
+from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts
 
 Work = Literal["grade", "train"]
+_REPLAYED = 0.1  # of a scoring's time, the most that its replays take
 
 
 class Book(Protocol):
@@ -163,36 +166,50 @@ def score_adapted(
     clock: Clock | None = None,
     without: Score | None = None,
     world: World | None = None,
+    probe: bool = True,
 ) -> Iterator[Progress | Adapted]:
     """Grade `text` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
 
     Arguments are those of `score`. `seconds` limits the adapted scoring alone; the one without adaptation follows
     it, unless the caller has that `Score` of the same model and windows and passes it as `without`. The processes of
-    a `world` share the work, and each ends with the whole result.
+    a `world` share the work, and each ends with the whole result. With `probe` and time left, a complete scoring is
+    followed by `replays` of its beginning, which find out whether model or adapter looks ahead.
     Raises `UserError`, `LogitsError` (training diverged, for one).
     """
     clock, world = clock or Clock(), world or World()
     began = clock.seconds
     text.check()
-    starts = document_starts(text.tokens, text.bos) if isinstance(windows, PerDocument) else np.zeros(0, dtype=np.int64)
+    rows = batch_windows or suits(windows, device)
+
+    def starts_of(tokens: Stream) -> NDArray[np.int64]:
+        return document_starts(tokens, text.bos) if isinstance(windows, PerDocument) else np.zeros(0, dtype=np.int64)
+
+    def run(ledger: Ledger, starts: IntArray) -> Iterator[Work]:
+        own, size = copy.deepcopy(model).eval(), rows * ledger.world.size
+        return adapter.run(own, ledger, windows, starts=starts, batch_windows=size, device=device)
+
+    def again(part: Text, since: int) -> tuple[Watched, Iterator[Work]]:
+        starts = starts_of(part.tokens)
+        apart = starts if adapter.by_document else ()
+        watched = Watched(part, since=since, once=windows.in_turn, documents=apart)
+        return watched, run(watched, starts)
+
+    starts = starts_of(text.tokens)
     ledger = Ledger(
         text,
         once=windows.in_turn,
         documents=starts if adapter.by_document else (),
         world=world,
     )
-    work = adapter.run(
-        copy.deepcopy(model).eval(),
-        ledger,
-        windows,
-        starts=starts,
-        batch_windows=(batch_windows or suits(windows, device)) * world.size,
-        device=device,
-    )
-    for _ in _in_time(work, ledger, clock=clock, seconds=seconds):
+    for _ in _in_time(run(ledger, starts), ledger, clock=clock, seconds=seconds):
         yield progress(ledger, f"adapt {windows}", elapsed=clock.seconds - began)
     text.check()
     graded = ledger.score(windows, seconds=clock.seconds - began)
+    ends = clock.seconds + _REPLAYED * world.size * graded.seconds
+    if probe and graded.complete and (seconds is None or world.max(ends)[0] <= seconds):
+        steady = torch.device(device).type == "cpu"
+        look = yield from replays(again, text, windows, steady=steady)
+        graded = replace(graded, look=look)
     if without is None:
         for event in score(model, text, windows, batch_windows=batch_windows, device=device):
             if isinstance(event, Score):

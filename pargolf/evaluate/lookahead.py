@@ -78,7 +78,7 @@ class LookAhead:
         )
 
 
-def moved(before_SV: Tensor, after_SV: Tensor, *, start: int, place: int) -> LookAhead:
+def moved(before_SV: Tensor, after_SV: Tensor, *, start: int, place: int, tolerance: float = TOLERANCE) -> LookAhead:
     """How far ahead the positions start..start+S-1 looked, of which `place` is the first changed token.
 
     Both are log-probabilities or anything else that must not move; positions from `place` on are not looked at.
@@ -87,7 +87,7 @@ def moved(before_SV: Tensor, after_SV: Tensor, *, start: int, place: int) -> Loo
     if count <= 0:
         return LookAhead()
     moved_S = (after_SV[:count].double() - before_SV[:count].double()).abs().flatten(1).amax(1)
-    far = torch.nonzero(~(moved_S <= TOLERANCE)).flatten()  # a NaN has moved, too
+    far = torch.nonzero(~(moved_S <= tolerance)).flatten()  # a NaN has moved, too
     if not len(far):
         return LookAhead(1, nats=float(moved_S.max()))
     first = int(far[0])

@@ -1,37 +1,55 @@
-"""Four laws, proved on any predictor by what it does: feed it streams that differ, compare its grades.
+"""Four laws, proved on any predictor by what it does: feed it streams that differ, compare its distributions.
 
-    causal      a token changes no grade before it, adaptation included                     issue 1017, C1 and C4
-    normalized  the probabilities of all tokens that could stand at a place sum to 1        C2
+    causal      a token changes no distribution before it, adaptation included              issue 1017, C1 and C4
+    normalized  each distribution sums to 1, and each grade is the true token's share       C2
     once        each position is graded once, in order, before anything learns from it      C3 and C4
     isolated    a document's grades do not depend on the documents before it, where asked   pull request 1851
 
 A grader is a whole scoring procedure begun afresh: it takes N+1 tokens and returns N grades in nats. So the laws hold
-or break for a model, for a model that adapts, and for somebody else's script alike. `normalized` needs no access to a
-distribution: it puts every token of the vocabulary at the place in turn, scores each of those streams, and adds up
-exp(-grade). A cache keyed with the target gives itself away there, because every candidate finds itself in it.
+or break for a model, for a model that adapts, and for somebody else's script alike.
+
+`causal` changes a token, and then all from it on, at places spread over the stream and at each window's last; two more
+places hold in turn each token that the stream has (the beginning of a document is one, unless documents are graded by
+themselves: then how the text is cut is given), and some that it does not have. A distribution before the change that
+moves has looked ahead, and by how far is said. A model of this package is asked the same of its training loss, and of
+a text that it is shown in pieces (`paths.py`).
+
+A `Shows` grader is asked for all of its distributions, so each is summed, and a look at the very next token shows in
+`causal`. Of another grader only the true tokens' grades are known. There a look at the next token would hide in the
+grade that changes anyway, so `normalized` puts every token of the vocabulary at a place in turn, scores each of those
+streams, and adds up exp(-grade). A cache keyed with the target gives itself away there, because every candidate finds
+itself in it. For a grader that shows its distributions this sum proves nothing more: the same distribution, whichever
+token stands next, has the same sum.
 """
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapt import Adapter
-from pargolf.evaluate.lookahead import Predictor
-from pargolf.evaluate.score import Ledger, LogitsError, OrderError, UngradedError, batches
+from pargolf.evaluate.lookahead import LookAhead, Predictor, changed, moved
+from pargolf.evaluate.paths import pieces_differ, pieces_look, training_look
+from pargolf.evaluate.score import LogitsError, OrderError, UngradedError, batches
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import IntArray, Window, Windows, document_starts
+from pargolf.evaluate.watched import Watched
+from pargolf.evaluate.windows import IntArray, PerDocument, Windows, document_starts
+from pargolf.kernels.compiled import compiled_kernels
+from pargolf.model.transformer import Transformer
 
 Grades = NDArray[np.floating[Any]]
-Entry = tuple[str, int, int]
 LAWS = ("causal", "normalized", "once", "isolated")
+_ALIKE = 1e-3  # nats between a text at once and in pieces, by rounding
+_SHORT = 16  # tokens that other paths than the scored one are tried with
+_UNSEEN = 8  # tokens that a stream does not hold, tried out beside those that it does
 
 
 class Grader(Protocol):
@@ -39,6 +57,19 @@ class Grader(Protocol):
 
     def __call__(self, tokens: IntArray) -> Grades:
         """Grade the stream."""
+        ...
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A grader that also shows the distributions behind its grades."""
+
+    def __call__(self, tokens: IntArray) -> Grades:
+        """Grade the stream."""
+        ...
+
+    def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
+        """Grade the stream, and return the logarithms (N, V) of all probabilities, too; float64, on the CPU."""
         ...
 
 
@@ -68,25 +99,6 @@ class Verdict:
         return asdict(self)
 
 
-class Watched(Ledger):
-    """A ledger that writes down every grade and every request for tokens, for somebody else to judge."""
-
-    def __init__(self, text: Text, **options: Any) -> None:
-        super().__init__(text, **options)
-        self.log: list[Entry] = []
-
-    def grade(self, predictor: Predictor, batch: list[Window], **options: Any) -> None:
-        """As the ledger does."""
-        super().grade(predictor, batch, **options)
-        self.log += [("grade", window.first, window.end) for window in batch]
-
-    def graded(self, start: int, stop: int) -> IntArray:
-        """As the ledger does."""
-        tokens = super().graded(start, stop)
-        self.log.append(("learn", start, stop))
-        return tokens
-
-
 @dataclass(frozen=True)
 class LedgerGrader:
     """Our own scoring as a grader: a predictor, or a module that adapts, through a watched ledger.
@@ -105,6 +117,11 @@ class LedgerGrader:
     def __call__(self, tokens: IntArray) -> Grades:
         """Grade the stream. Raises what the ledger raises."""
         return self.watch(tokens).nats_N
+
+    def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
+        """Grade the stream and show the distributions. Raises what the ledger raises."""
+        ledger = self.watch(tokens)
+        return ledger.nats_N, ledger.logs_NV
 
     def watch(self, tokens: IntArray) -> Watched:
         """Grade the stream and return the ledger with its log."""
@@ -130,22 +147,25 @@ class LedgerGrader:
 
 @dataclass(frozen=True)
 class ForeignGrader:
-    """Somebody else's `prob(prefix)` as a grader; also notes how far each vector is from summing to 1."""
+    """Somebody else's `prob(prefix)` as a grader."""
 
     foreign: Foreign
     vocab: int
-    off: list[float] = field(default_factory=list, repr=False)
 
     def __call__(self, tokens: IntArray) -> Grades:
         """Grade the stream, one prefix at a time. Raises `LogitsError` for vectors that are no probabilities."""
-        foreign, nats = copy.deepcopy(self.foreign), []
+        return self.show(tokens)[0]
+
+    def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
+        """Grade the stream and show the vectors. Raises `LogitsError` as well."""
+        foreign, rows = copy.deepcopy(self.foreign), []
         for i in range(len(tokens) - 1):
             p_V = np.asarray(foreign.prob(tokens[: i + 1].copy()), dtype=np.float64)
             if p_V.shape != (self.vocab,) or not np.isfinite(p_V).all() or p_V.min() < 0:
                 raise LogitsError(f"prob(prefix of {i + 1}) gave no {self.vocab} numbers from 0 up")
-            self.off.append(abs(float(p_V.sum()) - 1))
-            nats.append(-math.log(max(float(p_V[int(tokens[i + 1])]), 1e-300)))
-        return np.array(nats)
+            rows.append(np.log(np.maximum(p_V, 1e-300)))
+        logs_NV = np.stack(rows)
+        return -logs_NV[np.arange(len(logs_NV)), np.asarray(tokens[1:], dtype=np.int64)], torch.from_numpy(logs_NV)
 
 
 def probe(
@@ -162,9 +182,10 @@ def probe(
 ) -> list[Verdict]:
     """Judge a grader by the four laws; they all hold when `all(v.holds for v in verdicts)`.
 
-    `tokens` is a short stream (see `stream`): the grader runs about 2 * flips + places * vocab times over it.
-    `tolerance` in nats leaves room for arithmetic that is not repeatable. Raises `UserError` for a stream without
-    three tokens, or with a single document where isolation is asked.
+    `tokens` is a short stream (see `stream`). A grader that shows its distributions runs over it about 2 * flips times,
+    and `places` times as often as there are candidates (up to 9 more than the stream has different tokens); another
+    one places * vocab times. `tolerance` in nats leaves room for arithmetic that is not repeatable.
+    Raises `UserError` for a stream without three tokens, or with a single document where isolation is asked.
     """
     if len(tokens) < 3 or vocab <= 2:
         raise UserError("probing needs a stream of at least three tokens over a vocabulary of more than two")
@@ -173,7 +194,7 @@ def probe(
     random = np.random.default_rng(seed)
     unasked = Verdict("isolated", True, "not asked: documents are packed together", asked=False)
     verdicts = [
-        _caught("causal", lambda: _causal(grader, tokens, vocab, bos, flips, tolerance, random)),
+        _caught("causal", lambda: _causal(grader, tokens, vocab, bos, flips, places, tolerance, random)),
         _caught("normalized", lambda: _normalized(grader, tokens, vocab, bos, places)),
         _caught("once", lambda: _once(grader, tokens)),
         _caught("isolated", lambda: _isolated(grader, tokens, vocab, bos, flips, tolerance, random))
@@ -183,16 +204,38 @@ def probe(
     return _outside(grader, verdicts)
 
 
-def stream(*, vocab: int, bos: int, length: int = 96, documents: int = 4, seed: int = 0) -> NDArray[np.int64]:
-    """A random stream of `length` + 1 tokens in documents of unequal length, for `probe`."""
+def stream(
+    *, vocab: int, bos: int, length: int = 96, documents: int = 4, kinds: int = 12, seed: int = 0
+) -> NDArray[np.int64]:
+    """A random stream of `length` + 1 tokens in documents of unequal length, for `probe`.
+
+    It has few `kinds` of tokens, so that contexts recur: what counts them has something to count.
+    """
     if vocab <= 2 or not 0 <= bos < vocab or length < 4 * documents:
         raise UserError(f"no stream of {length} tokens in {documents} documents over a vocabulary of {vocab}")
     random = np.random.default_rng(seed)
-    tokens = _others(random, length + 1, vocab, bos)
+    others = np.delete(np.arange(vocab), bos)
+    tokens = random.choice(random.permutation(others)[:kinds], length + 1)
     edges = np.linspace(0, length, documents, endpoint=False).astype(np.int64)
     edges[1:] += random.integers(-1, 2, documents - 1)
     tokens[edges] = bos
     return tokens
+
+
+def shortened(adapter: Adapter, **most: int) -> Adapter:
+    """The adapter with smaller numbers in the fields of these names, those of adapters within it too.
+
+    So that one with chunks of thousands of tokens learns within a stream of a hundred: shortened(adapter, chunk=16).
+    """
+
+    def cut(part: Any) -> Any:
+        if not is_dataclass(part) or isinstance(part, type):
+            return part
+        values = {each.name: getattr(part, each.name) for each in fields(part)}
+        return type(part)(**{n: min(v, most[n]) if n in most else cut(v) for n, v in values.items()})
+
+    learner: Adapter = cut(adapter)
+    return learner
 
 
 def stir(model: nn.Module) -> None:
@@ -209,37 +252,124 @@ def _causal(
     vocab: int,
     bos: int,
     flips: int,
+    places: int,
     tolerance: float,
     random: np.random.Generator,
 ) -> Verdict:
-    """Change one token, and then all from it on; nothing before its own grade may move."""
-    grades = _grades(grader, tokens)
+    """Change one token, and then all from it on; no distribution before the change may move."""
+    grades, rows = _view(grader, tokens)
+    hidden = 0 if isinstance(grader, Shows) else 1  # the grade before a change is of the changed token
     free = np.flatnonzero(np.asarray(tokens) != bos)
     free = free[free > 1]
-    worst, later, where = 0.0, 0.0, ""
-    picked = free[np.linspace(len(free) - 1, 0, min(flips, len(free))).astype(np.int64)]
-    for place in picked:
-        for change, label in (([place], f"token {place}"), (free[free >= place], f"tokens {place} and later")):
-            found = _grades(grader, _changed(tokens, change, vocab, bos, random))
-            moved = np.abs(found - grades)
-            later = max(later, float(moved[place - 1 :].max()))
-            before = moved[: place - 1]
-            if before.max() > worst:
-                worst, where = float(before.max()), f"changing {label} moved the grade of position {before.argmax()}"
-    if worst > tolerance:
-        return Verdict("causal", False, f"{where} by {worst:.2g} nats", worst)
-    return Verdict("causal", True, f"{2 * len(picked)} changes moved later grades by up to {later:.2g} nats", worst)
+    look, later, count = LookAhead(), 0.0, 0
+    for place, other in _changes(grader, tokens, free, vocab, bos, flips, places, random):
+        other_grades, other_rows = _view(grader, other)
+        before = rows[: place - hidden]
+        look = look.joined(moved(before, other_rows, start=0, place=place, tolerance=tolerance))
+        later = max(later, float((other_grades - grades).abs()[place - 1 :].max()))
+        count += 1
+    if look.ahead:
+        return Verdict("causal", False, str(look).rstrip("."), look.nats)
+    what = "grade" if hidden else "distribution"
+    if isinstance(grader, LedgerGrader) and isinstance(grader.predictor, Transformer):
+        elsewhere = _elsewhere(grader.predictor, tokens, vocab, bos)
+        if elsewhere:
+            return Verdict("causal", False, *elsewhere)
+    evidence = f"{count} changes moved later grades by up to {later:.2g} nats, and no {what} before them"
+    if isinstance(grader, LedgerGrader) and isinstance(grader.predictor, Transformer):
+        evidence += "; nor does the training loss look ahead, nor a text shown in pieces"
+    if hidden:
+        evidence += ", those of the changed tokens aside: a look at the next token shows in 'normalized'"
+    return Verdict("causal", True, evidence, look.nats)
+
+
+def _elsewhere(model: Transformer, tokens: IntArray, vocab: int, bos: int) -> tuple[str, float] | None:
+    """What looks ahead in a model where it is not scored, and by how many nats: its training loss, with kernels in C
+    and without them, and a text shown in pieces.
+    """
+    short, training = tokens[: _SHORT + 1], copy.deepcopy(model).train()
+    device = next(model.parameters()).device
+    for kernels in (nullcontext, compiled_kernels):
+        with kernels():
+            look = training_look(training.loss, short, vocab=vocab, bos=bos, device=device)
+        if look.ahead:
+            return f"In the training loss: {look}", look.nats
+    look, differs = pieces_look(model, short[:-1], vocab=vocab, bos=bos), pieces_differ(model, short[:-1])
+    if look.ahead:
+        return f"With keys and values kept: {look}", look.nats
+    if differs > _ALIKE:
+        return f"With keys and values kept, a text is read otherwise than at once, by {differs:.2g} nats", differs
+    return None
+
+
+def _changes(
+    grader: Grader,
+    tokens: IntArray,
+    free: IntArray,
+    vocab: int,
+    bos: int,
+    flips: int,
+    places: int,
+    random: np.random.Generator,
+) -> Iterator[tuple[int, IntArray]]:
+    """Changed streams, each with its first changed place."""
+    spread = free[np.linspace(len(free) - 1, 0, min(flips, len(free))).astype(np.int64)]
+    lasts = np.intersect1d(_lasts(grader, tokens), free)
+    lasts = lasts[np.linspace(len(lasts) - 1, 0, min(flips, len(lasts))).astype(np.int64)]
+    for place in np.union1d(spread, lasts):
+        for change in (np.array([place]), free[free >= place]):
+            yield int(place), changed(tokens, change, vocab=vocab, bos=bos, random=random)
+    if not isinstance(grader, Shows):
+        return
+    unseen = random.permutation(np.setdiff1d(np.arange(vocab), tokens))[:_UNSEEN]
+    for place in free[free >= _middle(tokens)][:places]:
+        for candidate in np.union1d(tokens, unseen):
+            if candidate != tokens[place] and not (candidate == bos and _by_document(grader)):
+                other = np.array(tokens, dtype=np.int64)
+                other[place] = candidate
+                yield int(place), other
+
+
+def _by_document(grader: Grader) -> bool:
+    """Whether documents are graded by themselves: then how the text is cut into documents is given beforehand."""
+    if not isinstance(grader, LedgerGrader):
+        return False
+    apart = grader.adapter is not None and grader.adapter.by_document
+    return apart or isinstance(grader.windows, PerDocument)
+
+
+def _lasts(grader: Grader, tokens: IntArray) -> IntArray:
+    """The last input token of each window, where the windows are known; and the stream's."""
+    if not isinstance(grader, LedgerGrader):
+        return np.array([len(tokens) - 2])
+    cut = grader.windows.over(len(tokens) - 1, starts=document_starts(tokens, grader.bos))
+    return np.array([window.end - 1 for window in cut])
+
+
+def _middle(tokens: IntArray) -> int:
+    """Where the stream's last quarter begins."""
+    return len(tokens) * 3 // 4
+
+
+def _view(grader: Grader, tokens: IntArray) -> tuple[Tensor, Tensor]:
+    """Grades (N,) and what no change may move: distributions (N, V), or the grades (N, 1) where none are shown."""
+    if isinstance(grader, Shows):
+        shown, logs_NV = grader.show(tokens.copy())
+        return torch.from_numpy(_finite(shown, tokens)), logs_NV
+    grades = torch.from_numpy(_grades(grader, tokens))
+    return grades, grades[:, None]
 
 
 def _normalized(grader: Grader, tokens: IntArray, vocab: int, bos: int, places: int) -> Verdict:
-    """Put every token of the vocabulary at a place and add up the probabilities that they are given.
+    """Sum each distribution that is shown, or, where none is, put every token of the vocabulary at a place in turn.
 
     What follows the place stays, and places are neighbours: so most have the candidate itself within their window,
     where a model that looks one token ahead would find it.
     """
+    if isinstance(grader, Shows):
+        return _summed(grader, tokens)
     worst, where, total = 0.0, 0, 1.0
-    middle = len(tokens) * 2 // 3
-    for place in range(middle, min(middle + places, len(tokens))):
+    for place in range(_middle(tokens), min(_middle(tokens) + places, len(tokens))):
         tried = np.array(tokens, dtype=np.int64)
         mass = 0.0
         for candidate in range(vocab):
@@ -247,12 +377,25 @@ def _normalized(grader: Grader, tokens: IntArray, vocab: int, bos: int, places: 
             mass += math.exp(-float(_grades(grader, tried)[place - 1]))
         if abs(mass - 1) >= worst:
             worst, where, total = abs(mass - 1), place, mass
-    for off in grader.off if isinstance(grader, ForeignGrader) else ():
-        worst = max(worst, off)
     evidence = f"the {vocab} probabilities at place {where} sum to {total:.6f}"
-    if worst > abs(total - 1):
-        evidence += f"; a vector that prob() gave is off by {worst:.2g}"
+    if worst > 1e-4:
+        evidence += ": they are no distribution, or what is graded looks one token ahead"
     return Verdict("normalized", worst <= 1e-4, evidence, worst)
+
+
+def _summed(grader: Shows, tokens: IntArray) -> Verdict:
+    """Each distribution's sum, and each grade against the true token's probability."""
+    grades, logs_NV = grader.show(tokens.copy())
+    sums_N = logs_NV.exp().sum(1)
+    where = int((sums_N - 1).abs().argmax())
+    worst = abs(float(sums_N[where]) - 1)
+    targets_N = torch.from_numpy(np.asarray(tokens[1:], dtype=np.int64))
+    own_N = -logs_NV[torch.arange(len(logs_NV)), targets_N]
+    off = float((torch.from_numpy(_finite(grades, tokens)) - own_N).abs().max())
+    evidence = f"{len(sums_N)} distributions sum to 1; furthest off, at position {where}: {float(sums_N[where]):.6f}"
+    if off > 1e-4:
+        evidence += f"; a grade is {off:.2g} nats away from the true token's share in its distribution"
+    return Verdict("normalized", max(worst, off) <= 1e-4, evidence, max(worst, off))
 
 
 def _once(grader: Grader, tokens: IntArray) -> Verdict:
@@ -297,7 +440,7 @@ def _isolated(
     worst, where = 0.0, ""
     for edge in edges:
         before = np.flatnonzero(np.asarray(tokens[:edge]) != bos)
-        found = _grades(grader, _changed(tokens, before, vocab, bos, random))
+        found = _grades(grader, changed(tokens, before, vocab=vocab, bos=bos, random=random))
         moved = np.abs(found - grades)[edge:]
         if moved.max() > worst:
             worst = float(moved.max())
@@ -326,7 +469,11 @@ def _caught(law: str, run: Callable[[], Verdict]) -> Verdict:
 
 def _grades(grader: Grader, tokens: IntArray) -> NDArray[np.float64]:
     """One finite grade per position, or `LogitsError`."""
-    grades = np.asarray(grader(tokens.copy()), dtype=np.float64)
+    return _finite(grader(tokens.copy()), tokens)
+
+
+def _finite(found: Grades, tokens: IntArray) -> NDArray[np.float64]:
+    grades = np.asarray(found, dtype=np.float64)
     if grades.shape != (len(tokens) - 1,) or not np.isfinite(grades).all():
         raise LogitsError(f"{len(tokens) - 1} finite grades were expected, one for each position")
     return grades
@@ -336,21 +483,3 @@ def _boundaries(tokens: IntArray, bos: int) -> NDArray[np.int64]:
     """Where documents begin, the first left out."""
     starts = document_starts(tokens, bos)
     return starts[starts > 0]
-
-
-def _changed(
-    tokens: IntArray, places: Sequence[int] | IntArray, vocab: int, bos: int, random: np.random.Generator
-) -> IntArray:
-    """A copy with another token, never `bos`, at each of `places`, none of which holds `bos`."""
-    out = np.array(tokens, dtype=np.int64)
-    at = np.asarray(places, dtype=np.int64)
-    rank = out[at] - (out[at] > bos)  # among the vocab - 1 tokens that are not bos
-    rank = (rank + random.integers(1, vocab - 1, len(at))) % (vocab - 1)
-    out[at] = rank + (rank >= bos)
-    return out
-
-
-def _others(random: np.random.Generator, count: int, vocab: int, bos: int) -> NDArray[np.int64]:
-    """Random tokens, none of them `bos`."""
-    drawn = random.integers(0, vocab - 1, count)
-    return drawn + (drawn >= bos)
