@@ -333,7 +333,7 @@ def test_streams_are_what_they_say(vocab):
 def test_a_verdict_carries_its_evidence():
     tokens = stream(vocab=VOCAB, bos=BOS, length=40)
     causal, normalized, once, isolated = probe(ours(WINDOWS, LESSONS), tokens, vocab=VOCAB, bos=BOS, isolated=False)
-    assert "moved later grades by up to" in causal.evidence and causal.worst < 1e-6
+    assert "no distribution before it moved" in causal.evidence and causal.worst < 1e-6
     assert "40 distributions sum to 1" in normalized.evidence and normalized.worst < 1e-5
     assert once.evidence == "40 positions graded once, in order; 2 lessons, all on graded tokens"
     assert not isolated.asked and isolated.holds

@@ -89,6 +89,10 @@ def probe(
     for row in () if as_json else verdicts:
         mark = Text("ok  ", style="green") if row["holds"] else Text("FAIL", style="bold red")
         console.print(mark, Text(f"{row['law']}: {row['evidence']}"))
+    if not as_json:
+        console.print(
+            "Tried on a short random stream. What the weights have seen in training does not show here.", style="dim"
+        )
     if not all(row["holds"] for row in verdicts):
         fail(f"{target} does not grade fairly: see the laws marked FAIL.")
 

@@ -275,11 +275,14 @@ def _causal(
         elsewhere = _elsewhere(grader.predictor, tokens, vocab, bos)
         if elsewhere:
             return Verdict("causal", False, *elsewhere)
-    evidence = f"{count} changes moved later grades by up to {later:.2g} nats, and no {what} before them"
+    evidence = (
+        f"{count} times a token, or all from it on, was changed: no {what} before it moved, and later grades did by up "
+        f"to {later:.2g} nats"
+    )
     if isinstance(grader, LedgerGrader) and isinstance(grader.predictor, Transformer):
-        evidence += "; nor does the training loss look ahead, nor a text shown in pieces"
+        evidence += "; the training loss does not look ahead either, nor does a text shown in pieces"
     if hidden:
-        evidence += ", those of the changed tokens aside: a look at the next token shows in 'normalized'"
+        evidence += "; the changed token's own grade says nothing here: a look at it shows in 'normalized'"
     return Verdict("causal", True, evidence, look.nats)
 
 
@@ -293,10 +296,10 @@ def _elsewhere(model: Transformer, tokens: IntArray, vocab: int, bos: int) -> tu
         with kernels():
             look = training_look(training.loss, short, vocab=vocab, bos=bos, device=device)
         if look.ahead:
-            return f"In the training loss: {look}", look.nats
+            return f"In the training loss: {look}".rstrip("."), look.nats
     look, differs = pieces_look(model, short[:-1], vocab=vocab, bos=bos), pieces_differ(model, short[:-1])
     if look.ahead:
-        return f"With keys and values kept: {look}", look.nats
+        return f"With keys and values kept: {look}".rstrip("."), look.nats
     if differs > _ALIKE:
         return f"With keys and values kept, a text is read otherwise than at once, by {differs:.2g} nats", differs
     return None

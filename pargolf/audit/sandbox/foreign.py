@@ -395,5 +395,10 @@ class _ScriptGrader:
 
     def __call__(self, tokens: IntArray) -> Grades:
         """One grade in nats for each position."""
+        return self.show(tokens)[0]
+
+    def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
+        """Grades, and the logarithms (T, vocab) of the distributions that the script's own logits make."""
         targets = torch.from_numpy(np.asarray(tokens[1:], dtype=np.int64))
-        return functional.cross_entropy(self.logits(tokens).double(), targets, reduction="none").numpy()
+        logits = self.logits(tokens).double()
+        return functional.cross_entropy(logits, targets, reduction="none").numpy(), logits.log_softmax(-1)
