@@ -425,3 +425,40 @@ def test_another_s_score_in_a_record_is_no_score():
 def test_the_end_of_a_long_log_is_read_and_the_middle_is_named():
     log = read_log("x.log", "step:1/9 train_loss:3.0\n" * 5000 + "final val_loss:2.0 val_bpb:1.2\n", most_lines=1000)
     assert log.final is not None and log.skipped == 4001
+
+
+# ---- numbers that are none
+
+
+ODD = ("x", "", True, [], {}, 10**400, -(10**400), float("inf"), float("nan"), "1e999", "9" * 5000, "²", {"a": [[1]]})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=[str(odd)[:12] for odd in ODD])
+def test_an_odd_number_in_submission_json_ends_as_a_finding(tmp_path, odd):
+    folder = record(tmp_path)
+    sound = json.loads((folder / "submission.json").read_text())
+    for place in ("val_bpb", "val_loss", "bytes_total", "vocab_size", "train_seconds", "seed_results", "name"):
+        (folder / "submission.json").write_text(json.dumps({**sound, place: odd}))
+        report = audit(folder)
+        assert not [text for text in report.unchecked if "the check failed" in text], place
+        if place == "val_bpb" and not isinstance(odd, (list, dict)):
+            said = [f.summary for f in report.findings if f.rule == "package" and f.status == UNVERIFIABLE]
+            assert any("submission.json" in text and "val_bpb" in text for text in said), said
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":' * 3000 + "1" + "}" * 3000, "[" * 100_000, '{"val_bpb": ' + "9" * 10_000 + "}"]
+)
+def test_a_submission_json_without_end_ends_as_a_finding(tmp_path, text):
+    folder = record(tmp_path)
+    (folder / "submission.json").write_text(text)
+    assert audit(folder).verdict == FAIL
+
+
+@pytest.mark.parametrize("odd", ["9" * 230, "²", "١", "-1", "nan", "1.2.3", ",,,", "\x00", "\u2028"])
+def test_an_odd_number_in_a_log_ends_as_a_finding(tmp_path, odd):
+    text = log_text()
+    folder = record(tmp_path)
+    for number in ("62021632", "15900000", "599900", "1.20000000", ":8 ", "seed:1"):
+        (folder / "train_seed1.log").write_text(text.replace(number, f"{number[:1] if number[0] == ':' else ''}{odd} "))
+        assert not [text for text in audit(folder).unchecked if "the check failed" in text], number

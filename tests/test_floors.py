@@ -125,6 +125,28 @@ def test_no_circles_between_files() -> None:
         pytest.fail(f"imports run in a circle: {' -> '.join(error.args[1])}")
 
 
+def home(module: str) -> str:
+    """`pargolf.audit.read` of `pargolf.audit.read.logs`, and of itself."""
+    return module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def assigns(module: str, name: str) -> bool:
+    targets = [t for n in tree(module).body if isinstance(n, ast.Assign) for t in n.targets]
+    targets += [n.target for n in tree(module).body if isinstance(n, ast.AnnAssign)]
+    return any(isinstance(t, ast.Name) and t.id == name for t in targets)
+
+
+def test_folders_of_the_roof_are_small() -> None:
+    """Up to 13 files beside `__init__.py`; a shelf of recipes, one a file, may be longer."""
+    folders = defaultdict(list)
+    for module in FILES:
+        if "." in module and folder(module) in ROOF and FILES[module].name != "__init__.py":
+            folders[home(module)].append(module)
+    shelf = {name for name, files in folders.items() if all(assigns(module, "RECIPE") for module in files)}
+    large = {name: len(files) for name, files in folders.items() if len(files) > 13 and name not in shelf}
+    assert not large
+
+
 @pytest.mark.parametrize("module", [m for m in FILES if m not in LAZY])
 def test_imports_stand_at_the_top(module: str) -> None:
     top = {id(n) for n in top_level(module)}

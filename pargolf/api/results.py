@@ -8,11 +8,14 @@ from typing import Any
 from pargolf.api.events import last
 from pargolf.api.recipes import Own
 from pargolf.audit.judge import audit, record_of
+from pargolf.audit.own_runs.recompute import recompute
+from pargolf.audit.own_runs.recorded import run_folders
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.files import write_text
 from pargolf.core.own import use
 from pargolf.core.stats import Comparison
+from pargolf.core.work import Work
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.gather import entry_of, gather, read_ablation
 from pargolf.report.pages.html import PROOF
@@ -98,12 +101,15 @@ def write_submission(runs: Sequence[str | Path], *, out: str | Path, **options: 
     return made
 
 
-def judge(target: str | Path, *, record: str | None = None) -> dict[str, Any]:
+def judge(target: str | Path, *, record: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
     """Audit a submission's folder, script, run or `git:REPO@REF` without executing it; the report as plain JSON.
 
-    `record` names what a new record has to beat: its scores, `"1.1147,1.1150"`, or the submission that holds it.
+    `record` names what a new record has to beat: its scores, `"1.1147,1.1150"`, or the submission that holds it. With
+    `data` the artifacts of runs are scored again.
     """
-    return audit(target, record=None if record is None else record_of(record)).to_json()
+    again = {folder: Work(recompute(folder, data=data)).result() for folder in run_folders(target)}
+    beaten = None if record is None else record_of(record)
+    return audit(target, record=beaten, recomputed=again).to_json()
 
 
 def _board_title(paths: Sequence[str | Path]) -> str:

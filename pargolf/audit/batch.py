@@ -41,7 +41,7 @@ class Range:
     def parse(cls, text: str) -> "Range":
         """Read `1-2200` or `861`. Raises `UserError` on anything else."""
         first, _, last = text.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not first.isdecimal() or (last and not last.isdecimal()):
             raise UserError(f"'{text}' is no range of pull requests. Write 1-2200 or 861.")
         return cls(int(first), int(last or first))
 

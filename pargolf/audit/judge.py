@@ -4,10 +4,13 @@ Each folder of the target is judged. A rule that raises is a bug of ours and mus
 so its name goes to `unchecked` with the error; nothing that was not checked counts as passed.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pargolf.audit.judge_code import judge_code
+from pargolf.audit.own_runs.checks import Recomputed, judge_run
+from pargolf.audit.own_runs.recorded import is_run
 from pargolf.audit.read.facts import Facts, read_facts
 from pargolf.audit.read.submission import Folder, Submission
 from pargolf.audit.read.target import open_target
@@ -16,23 +19,29 @@ from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.evidence import scores_of
 from pargolf.audit.rules.rule import Missing, Record, Rule, Surroundings
 from pargolf.audit.rules.table import BY_NAME, RULES
-from pargolf.audit.runs.checks import is_run, judge_run
 from pargolf.audit.sandbox.run import smoke
 from pargolf.core.errors import UserError
 
 
-def audit(target: str | Path, *, record: Record | None = None, run: bool = False) -> Report:
+def audit(
+    target: str | Path,
+    *,
+    record: Record | None = None,
+    run: bool = False,
+    recomputed: Mapping[Path, Recomputed] | None = None,
+) -> Report:
     """Judge a folder, a script or `git:REPO@REF`, without executing any of it unless `run`.
 
     Args:
         target: what to judge.
         record: the result a new record has to beat; without it significance stays unchecked.
         run: also import each script in the sandbox, build its model small and probe it.
+        recomputed: what `own_runs.recompute` gave for each run folder of the target.
 
     Raises:
         UserError: there is no such target.
     """
-    return judge(open_target(target), record=record, run=run)
+    return judge(open_target(target), record=record, run=run, recomputed=recomputed)
 
 
 def record_of(said: str) -> Record:
@@ -55,14 +64,24 @@ def record_of(said: str) -> Record:
     return Record("the record", scores)
 
 
-def judge(submission: Submission, *, record: Record | None = None, run: bool = False) -> Report:
+def judge(
+    submission: Submission,
+    *,
+    record: Record | None = None,
+    run: bool = False,
+    recomputed: Mapping[Path, Recomputed] | None = None,
+) -> Report:
     """Judge what `open_target` or a repository gave."""
     missing = Missing()
     findings: list[RuleFinding] = []
     names = tuple(f.path for f in submission.folders)
     context = Surroundings(record, submission.outside, names, submission.head is not None)
     for folder in submission.folders:
-        found = _judge_folder(folder, context, missing, run=run)
+        if is_run(folder):
+            known = recomputed.get(folder.place) if recomputed is not None and folder.place is not None else None
+            found = judge_run(folder, missing, known)
+        else:
+            found = _judge_folder(folder, context, missing, run=run)
         if folder is not submission.folders[0]:
             found = [f for f in found if f.rule != "outside_folder"]
         findings += [_placed(f, folder.path) for f in found] if len(names) > 1 else found
@@ -81,8 +100,6 @@ def judge(submission: Submission, *, record: Record | None = None, run: bool = F
 
 
 def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, run: bool) -> list[RuleFinding]:
-    if is_run(folder):
-        return judge_run(folder, missing)
     facts = read_facts(folder)
     for note in facts.notes:
         missing.add(note)

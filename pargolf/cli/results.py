@@ -1,8 +1,9 @@
 """Commands on what runs came to: tests, pages, submissions, and the judge of anybody's."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -118,6 +119,9 @@ def audit(
     record: Annotated[
         str | None, typer.Option(help="The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Also score the artifact of a run of ours again, on this data.")
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes."""
@@ -127,14 +131,14 @@ def audit(
 
     beaten = None if record is None else judge.record_of(record)
     if not every:
-        report = judge.audit(target, run=run, record=beaten)
+        report = judge.audit(target, run=run, record=beaten, recomputed=_recomputed(target, data, quiet=as_json))
         if as_json:
             print(json.dumps(report.to_json(), ensure_ascii=False))
         else:
             console.print(render(report))
         raise typer.Exit(0 if report.verdict == PASS else 2)
-    if run:
-        fail("--run executes one target's script at a time. Leave out --all.")
+    if run or data is not None:
+        fail("--run and --data look at one target at a time. Leave out --all.")
     from pargolf.audit import batch
 
     wanted = None if prs is None else batch.Range.parse(prs)
@@ -149,3 +153,22 @@ def audit(
         from pargolf.report.pages.html import page
 
         console.print(f"-> {write_site(reports, html, shell=page)}")
+
+
+def _recomputed(target: str, data: Path | None, *, quiet: bool) -> dict[Path, Any]:
+    """What the run folders of a target give again; nothing is loaded for where there are none."""
+    from pargolf.audit.own_runs.recorded import run_folders
+
+    folders = run_folders(target)
+    if not folders:
+        if data is not None:
+            raise UserError(f"{target} is no run of ours, whose artifact could be scored again. Leave out --data.")
+        return {}
+    from pargolf.audit.own_runs.recompute import recompute
+
+    return {folder: watch_run(_ending(recompute(folder, data=data)), quiet=quiet) for folder in folders}
+
+
+def _ending(events: Any) -> Iterator[Any]:
+    """Events, and then the value that they end with."""
+    yield (yield from events)

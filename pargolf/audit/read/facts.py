@@ -303,7 +303,7 @@ def _timed(leaf: Leaf, names: re.Pattern[str]) -> bool:
 def _table_run(cells: list[str], columns: list[str], line: Line) -> Run:
     bpb = total = None
     for cell, column in zip(cells, columns):
-        digits = re.match(r"[\d,]+(\.\d+)?", cell)
+        digits = re.match(r"[\d,]{1,20}(\.\d{1,20})?", cell)
         if digits is None:
             continue
         value = float(digits[0].replace(",", "") or 0)

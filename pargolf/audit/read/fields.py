@@ -5,13 +5,12 @@ in a comparison with somebody else's result. Numbers may be written as text, and
 """
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from pargolf.audit.code.script import text_of
-from pargolf.audit.read.logs import Line
+from pargolf.audit.read.logs import MOST, Line
 from pargolf.audit.read.submission import File
 
 _MOST_BYTES = 4_000_000
@@ -40,13 +39,14 @@ class Leaf:
 
     @property
     def number(self) -> float | None:
-        """Its value as a number, also when it is written as text (`"16,009,531"`)."""
-        if isinstance(self.value, bool) or self.value is None:
+        """Its value as a number, also when it is written as text (`"16,009,531"`); None for one beyond all measure."""
+        value = self.value
+        if isinstance(value, str):
+            text = value.replace(",", "").replace("_", "").strip()
+            value = float(text) if re.fullmatch(r"[0-9]{1,40}(\.[0-9]{1,40})?", text) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
-        if isinstance(self.value, (int, float)):
-            return float(self.value) if math.isfinite(self.value) else None
-        text = str(self.value).replace(",", "").replace("_", "").strip()
-        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+        return float(value) if -MOST < value < MOST else None
 
     @property
     def seconds(self) -> float | None:
@@ -111,7 +111,7 @@ def _flatten(value: Any, path: tuple[str, ...], out: list[Leaf], find: _Finder, 
 
 
 def _is_index(part: str) -> bool:
-    return part.isdigit() or re.fullmatch(r"(seed|run|s)[_-]?\d+", part) is not None
+    return part.isdecimal() or re.fullmatch(r"(seed|run|s)[_-]?\d+", part) is not None
 
 
 def seed_of(leaf: Leaf) -> str | None:

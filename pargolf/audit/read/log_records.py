@@ -106,7 +106,7 @@ def _score_line(fields: dict[str, Any], parent: str) -> Iterator[str]:
     """A validation row, a named score, or a row of training."""
     loss, bpb, step = _number(fields, _LOSS), _number(fields, _BPB), _number(fields, _STEP)
     trained, steps = _time(fields, _SECONDS, "train_time"), _number(fields, _STEPS) or step
-    if bpb and loss and step.isdigit() and steps.isdigit():
+    if bpb and loss and step.isdecimal() and steps.isdecimal():
         yield f"step:{step}/{steps} val_loss:{loss} val_bpb:{bpb}{trained}"
     elif bpb:
         tag = next((value for name in _TAG if isinstance(value := fields.get(name), str)), parent or "final")

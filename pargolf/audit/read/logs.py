@@ -59,6 +59,10 @@ _SAMPLES = re.compile(r"val_loader:.*?tokens:(\d+)")
 _MIX = re.compile(r"\b(\w*(?:mix|ppm|ngram|cache)\w*_?bpb\w*)[:=]\s*([\d.]+)", re.I)
 
 
+MOST = 1e15
+"""More than any byte, token, second or score that a submission may give."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of a file, counted from 1."""
@@ -143,7 +147,7 @@ class Log:
     def world_size(self) -> int | None:
         """How many processes the log says ran."""
         value = self.settings.get("world_size", ("", None))[0]
-        return int(value) if value.isdigit() else None
+        return int(value) if value.isdecimal() else None
 
     @property
     def total_bytes(self) -> Seen | None:
@@ -186,10 +190,12 @@ def _is_source(body: str) -> bool:
 
 
 def _number(text: str) -> float:
+    """A printed number; 0 for what is none, or beyond all measure."""
     try:
-        return float(text.replace(",", "").rstrip("."))
+        value = float(text.replace(",", "").rstrip("."))
     except ValueError:
         return 0.0
+    return value if value < MOST else 0.0
 
 
 def _digits(text: str) -> int:
@@ -291,9 +297,9 @@ def _take_setting(log: Log, line: Line) -> None:
     if setting is None:
         return
     name, value = setting[1].lower(), setting[2]
-    if name == "seed" and value.isdigit() and value not in log.seeds:
+    if name == "seed" and value.isdecimal() and value not in log.seeds:
         log.seeds.append(value)
-    if name == "val_tokens" and value.replace(",", "").isdigit():
+    if name == "val_tokens" and value.replace(",", "").isdecimal():
         log.val_tokens = Seen(_number(value), line)
     if len(log.settings) < 500:
         log.settings[name] = (value, line)

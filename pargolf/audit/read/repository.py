@@ -55,9 +55,9 @@ class Repository:
         for line in self._git("for-each-ref", "--format=%(objectname) %(refname)").splitlines():
             sha, name = line.split(" ", 1)
             parts = name.split("/")
-            if len(parts) >= 4 and parts[-4:-2] == ["refs", "pull"] and parts[-1] == "head" and parts[-2].isdigit():
+            if len(parts) >= 4 and parts[-4:-2] == ["refs", "pull"] and parts[-1] == "head" and parts[-2].isdecimal():
                 found[int(parts[-2])] = sha
-            elif len(parts) >= 3 and parts[-2] == "pr" and parts[-1].isdigit():
+            elif len(parts) >= 3 and parts[-2] == "pr" and parts[-1].isdecimal():
                 found.setdefault(int(parts[-1]), sha)
         if not found:
             raise UserError(
@@ -151,7 +151,7 @@ class Repository:
                 continue
             file = File(
                 path if whole else path.removeprefix(folder + "/"),
-                int(size) if size.isdigit() else 0,
+                int(size) if size.isdecimal() else 0,
                 self._fetcher(sha),
             )
             files.append(_held(file) if eager else file)

@@ -5,7 +5,7 @@ Nothing is executed and nothing is checked out. Reading is bounded: a file above
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 MOST_BYTES = 24_000_000
 MOST_FILES = 5_000
@@ -44,7 +44,8 @@ class File:
 class Folder:
     """One submission: the folder's path as shown to people, its track (None when unknown) and its files.
 
-    `elsewhere` holds scripts and logs that the same head puts outside every folder: read only for what a folder lacks.
+    `elsewhere` holds scripts and logs that the same head puts outside every folder, read only for what a folder lacks,
+    and tokenizers beside a script. `place` is where the folder lies on this machine; None for one out of git.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Folder:
     files: tuple[File, ...]
     script_only: bool = False
     elsewhere: tuple[File, ...] = ()
+    place: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _local_folders(path: Path) -> Iterator[Folder]:
             break
     if not files:
         raise UserError(f"{path} holds no files. Give the folder of one submission.")
-    yield Folder(path.name or str(path), track_of(path.resolve().as_posix()), tuple(files))
+    yield Folder(path.name or str(path), track_of(path.resolve().as_posix()), tuple(files), place=path)
 
 
 def _local_file(path: Path, name: str) -> File:

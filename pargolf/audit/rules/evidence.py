@@ -4,14 +4,18 @@ A number without runs is a claim: a record needs enough of them for p < 0.01, ea
 README, submission.json, log and script that parses. Source: README, submission process; #1031 #1120 #1143.
 """
 
+import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.script import assigns
 from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.fields import Leaf
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, Evidence, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
 from pargolf.core.stats import BAR_NATS, LEVEL, compare_scores
+
+_NUMBERS = (("val_bpb",), ("val_loss",), ("bytes_total",))
 
 
 def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
@@ -123,9 +127,21 @@ def _declared_score(facts: Facts) -> Iterator[RuleFinding]:
     where = (Evidence(facts.json_file.path, 0, ""),)
     if facts.json_error:
         yield RuleFinding("package", FAIL, facts.json_error + ". Mend the file.", where)
-    elif facts.bpb is None and not facts.runs:
+    odd = [leaf for leaf in facts.leaves if leaf.path in _NUMBERS and _is_odd(leaf)]
+    for leaf in odd:
+        shown = str(leaf.value) if isinstance(leaf.value, (str, bool, float)) else "a number"
+        text = f"{facts.json_file.path}: {leaf.key} is {shown[:40]!r}, and no number that it could be. Mend the field."
+        yield RuleFinding("package", UNVERIFIABLE, text, quoted([leaf.line]))
+    if not facts.json_error and not odd and facts.bpb is None and not facts.runs:
         text = "submission.json gives no score: val_bpb is absent or not a number. Fill it in from the log."
         yield RuleFinding("package", UNVERIFIABLE, text, null_fields(facts, "bpb") or where)
+
+
+def _is_odd(leaf: Leaf) -> bool:
+    """Whether a field holds what can be no number; `15.9 MB` is one, of a unit that is not read."""
+    if leaf.value is None or leaf.number is not None:
+        return False
+    return not isinstance(leaf.value, str) or leaf.key == "val_bpb" or not re.search(r"\d", leaf.value)
 
 
 def _nothing_to_judge(facts: Facts) -> str:

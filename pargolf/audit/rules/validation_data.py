@@ -60,7 +60,7 @@ def _other_split(log: Log) -> RuleFinding | None:
         return None
     tokens = int(log.val_tokens.value)
     shards = log.settings.get("train_shards")
-    count = int(shards[0]) if shards and shards[0].isdigit() else None
+    count = int(shards[0]) if shards and shards[0].isdecimal() else None
     for split in SPLITS:
         if split.tokens != tokens or (split.train_shards and count not in split.train_shards):
             continue
