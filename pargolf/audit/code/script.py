@@ -98,13 +98,6 @@ def read_code(path: str, data: bytes) -> Code:
     return code
 
 
-def assigns(tree: ast.Module | None, name: str) -> bool:
-    """Whether a script's top level mentions a name that only an assignment there can give it."""
-    return tree is not None and any(
-        isinstance(node, ast.Name) and node.id == name for statement in tree.body for node in ast.walk(statement)
-    )
-
-
 def text_of(data: bytes) -> str:
     """Text of bytes in whatever encoding: by a byte-order mark, as UTF-16 if every second is 0, else as UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -7,12 +7,12 @@ README, submission.json, log and script that parses. Source: README, submission 
 import re
 from collections.abc import Iterator
 
-from pargolf.audit.code.script import assigns
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.fields import Leaf
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, Evidence, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
+from pargolf.core.sources import bound
 from pargolf.core.stats import BAR_NATS, LEVEL, compare_scores
 
 _NUMBERS = (("val_bpb",), ("val_loss",), ("bytes_total",))
@@ -155,7 +155,7 @@ def _nothing_to_judge(facts: Facts) -> str:
     code = facts.main or codes[0]
     if not code.text.strip():
         return f"There is nothing to judge: {code.path} is empty."
-    if assigns(code.tree, "RECIPE"):
+    if code.tree is not None and any("RECIPE" in bound(statement) for statement in code.tree.body):
         return f"There is nothing to judge: {code.path} is a recipe. Train it, then audit its run."
     return f"There is nothing to judge: {code.path} neither trains nor scores anything."
 
