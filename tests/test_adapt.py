@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
-from pargolf.core.spec import dump
+from pargolf.core.spec import checked, dump
 from pargolf.core.spec import load as load_spec
 from pargolf.evaluate.adapt import score_adapted
 from pargolf.evaluate.adapt_chunks import SGD, AdamW
@@ -352,9 +352,9 @@ def test_bad_adapters_say_what_is_wrong(adapter, windows, hint):
         lambda: Phases(()),
     ],
 )
-def test_settings_out_of_range_do_not_construct(make):
+def test_settings_out_of_range_are_refused_before_they_run(make):
     with pytest.raises(UserError):
-        make()
+        checked(make())
 
 
 @pytest.mark.parametrize("adapter", [*CHUNKED, *PER_DOCUMENT], ids=str)

@@ -17,7 +17,7 @@ from pargolf.core import events, files, world
 from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError, near
 from pargolf.core.roles import matches, resolve, role
-from pargolf.core.spec import _address, diff, digest, dump, edit, load, overrides, parse_value, rows, show
+from pargolf.core.spec import _address, checked, diff, digest, dump, edit, load, overrides, parse_value, rows, show
 from pargolf.core.world import World, join_world
 from pargolf.model.activations import leaky_relu2
 from pargolf.model.attention import Attention
@@ -449,8 +449,8 @@ def test_a_clock_is_paused_and_resumed_in_turn() -> None:
 
 def test_a_budget_counts_one_of_two_ways() -> None:
     assert Budget().bytes == 16_000_000 and Budget(counts="published").train_seconds == 600.0
-    with pytest.raises(ValueError, match="counts"):
-        Budget(counts="warm-up")
+    with pytest.raises(UserError, match=r"counts takes 'all' or 'published' or 'cpu', not 'warm-up'"):
+        checked(Budget(counts="warm-up"))  # type: ignore[arg-type]
 
 
 EVENTS = [

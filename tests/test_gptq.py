@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import pargolf
 from pargolf.core.errors import UserError
-from pargolf.core.spec import edit
+from pargolf.core.spec import checked, edit
 from pargolf.model.head import Head
 from pargolf.quant.calibrate import _Sums, calibrate, own_text
 from pargolf.quant.clip import Amax, HessianStdDev, StdDev
@@ -183,7 +183,7 @@ def test_a_model_calibrates_on_its_own_text():
     assert torch.equal(cold[0, 1:], model(cold)[0, :-1].argmax(-1))
     assert set(calibrate(model, [(ids[:, :-1], ids[:, 1:])])) == set(calibrate(model, [(ids, ids)]))
     with pytest.raises(UserError, match="over 0"):
-        OwnText(0.0)
+        checked(OwnText(0.0))
 
 
 def test_own_text_is_a_row_of_a_recipe(data, tmp_path, quick_code):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pargolf.core.errors import UserError
+from pargolf.core.spec import checked
 from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ, weighted_error
 from pargolf.quant.grid import Int, Keep
@@ -89,5 +90,5 @@ def test_halves_and_misfits_are_refused():
         corrected({"b": torch.ones(4, 3), "a.lqer_left": left, "a.lqer_right": right})
     with pytest.raises(UserError, match="does not fit"):
         corrected({"a": torch.ones(4, 4), "a.lqer_left": left, "a.lqer_right": right})
-    with pytest.raises(UserError, match="at least one"):
-        LQER(rank=0)
+    with pytest.raises(UserError, match="rank takes a whole number from 1"):
+        checked(LQER(rank=0))

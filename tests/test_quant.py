@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pargolf import upstream
 from pargolf.core.errors import UserError
+from pargolf.core.spec import checked
 from pargolf.quant import published
 from pargolf.quant.clip import Amax, Clip, MeanAbs, Percentile, Search, StdDev
 from pargolf.quant.grid import Codes, Int, Keep, as_stored
@@ -279,7 +280,7 @@ def test_unusable_settings_say_what_to_choose() -> None:
         (lambda: Percentile(99.9), "fractions"),
         (lambda: Search(()), "fractions"),
         (lambda: Search(each="group"), "tensor"),
-        (lambda: Prune(1.0), "under 1"),
+        (lambda: checked(Prune(1.0)), "below 1"),
     ]:
         with pytest.raises(UserError, match=word):
             make()

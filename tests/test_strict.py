@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pargolf.core.errors import UserError
-from pargolf.core.ranges import Count, Decay, Positive, Rate, Share, Within
+from pargolf.core.ranges import Count, Fraction, Positive, Rate, Share, Within
 from pargolf.core.spec import build, checked, dump, edit, load
 from pargolf.core.strict import DEPTH, parse_json
 
@@ -69,14 +69,14 @@ def both(x: float, y: float) -> float:
 class Part:
     heads: Count = 8
     lr: Rate = 0.1
-    decay: Decay = 0.9
+    decay: Fraction = 0.9
     share: Share | None = None
     how: Literal["a", "b"] = "a"
     mood: Mood = Mood.CALM
     on: bool = False
     act: Callable[[float], float] = twice
     rule: Rule | None = None
-    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     sizes: Annotated[tuple[Count, ...], Within(0, 3)] = ()
     name: str = "part"
     limit: Annotated[float, Within(0, over=True, endless=True)] = 1.0

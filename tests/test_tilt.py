@@ -11,7 +11,7 @@ import torch
 from small import model as small_model
 
 from pargolf.core.errors import UserError
-from pargolf.core.spec import dump
+from pargolf.core.spec import checked, dump
 from pargolf.core.spec import load as load_spec
 from pargolf.evaluate.adapt import score_adapted
 from pargolf.evaluate.adapt_chunks import SGD
@@ -238,8 +238,8 @@ def test_busy_contexts_push_only_what_weighs_something():
     [
         (lambda: HintTilt(contexts=()), "rising"),
         (lambda: CountTilt(orders=(3, 2)), "rising"),
-        (lambda: CountTilt(lr=0.0), "learning rate"),
-        (lambda: HintTilt(threshold=1.5), "threshold"),
+        (lambda: checked(CountTilt(lr=0.0)), "lr takes a number over 0"),
+        (lambda: checked(HintTilt(threshold=1.5)), "threshold takes a number over 0 and up to 1"),
         (lambda: CountTilt(adapter=LowRank()), "by chunks"),
         (lambda: run(text(), Published(16, 8), COUNT), "several times"),
     ],

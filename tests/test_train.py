@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
-from pargolf.core.spec import edit
+from pargolf.core.spec import checked, edit
 from pargolf.data.stream import Shuffled
 from pargolf.data.unigram import log_unigram
 from pargolf.model.dropout import Dropout
@@ -440,7 +440,7 @@ def test_dropout_is_of_training_alone_and_of_the_step_alone():
     assert torch.equal(whole.model.eval()(ids), plain(ids)), "adaptation is thinned"
     assert not torch.equal(whole.model.train()(ids), plain(ids))
     with pytest.raises(UserError, match="rate"):
-        Dropout(1.0)
+        checked(Dropout(1.0))
 
 
 def test_dropout_can_wait_until_the_text_was_gone_through():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pargolf.core.spec import edit
+from pargolf.core.spec import checked, edit
 from pargolf.data.folder import open_data
 from pargolf.model.transformer import parameters
 from pargolf.recipes import catalog
@@ -22,9 +22,9 @@ Own = str | Path | Sequence[str | Path]
 
 
 def recipe(found: Found, *, scale: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Find a recipe, scale it, change its rows."""
+    """Find a recipe, scale it, change its rows. Raises `UserError` on a value that its field does not take."""
     base = found if isinstance(found, Recipe) else catalog.find(str(found))
-    return edit(scaled(base, scale), changes or {})
+    return checked(edit(scaled(base, scale), changes or {}))
 
 
 def forecast(

@@ -10,20 +10,19 @@ recipes can be compared on a machine that others use as well. No track counts so
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+from pargolf.core.ranges import Count, Positive
 
 
 @dataclass(frozen=True)
 class Budget:
     """Caps of a track: `bytes` of artifact and code, `train_seconds`, `eval_seconds`."""
 
-    bytes: int = 16_000_000
-    train_seconds: float = 600.0
-    eval_seconds: float = 600.0
-    counts: str = "all"
-
-    def __post_init__(self) -> None:
-        if self.counts not in ("all", "published", "cpu"):
-            raise ValueError(f"budget.counts takes 'all', 'published' or 'cpu', not {self.counts!r}.")
+    bytes: Count = 16_000_000
+    train_seconds: Positive = 600.0
+    eval_seconds: Positive = 600.0
+    counts: Literal["all", "published", "cpu"] = "all"
 
     def clock(self, *, already: float = 0.0) -> "Clock":
         """The clock that this track's training goes by."""

@@ -59,5 +59,9 @@ Positive = Annotated[float, Within(0, over=True)]
 """More than zero."""
 Share = Annotated[float, Within(0, 1)]
 """A part of a whole, all of it included."""
-Decay = Annotated[float, Within(0, 1, under=True)]
-"""What is kept of the past at each step: momentum, a beta, an average."""
+Fraction = Annotated[float, Within(0, 1, under=True)]
+"""A part of a whole and less than all of it: momentum, the decay of an average, what is pruned."""
+Size = Annotated[int, Within(1, 1 << 20)]
+"""A width: channels, heads, hidden units, columns."""
+Length = Annotated[int, Within(1, 1 << 24)]
+"""Positions of a window, or tokens of a sequence or a chunk."""

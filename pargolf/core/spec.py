@@ -24,7 +24,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 from pargolf.core import own
-from pargolf.core.errors import UserError, near
+from pargolf.core.errors import NotRead, UserError, near
 from pargolf.core.strict import Strict, hints_of, item_kind
 
 S = TypeVar("S")
@@ -121,14 +121,17 @@ def load(value: Any, kind: Any = Any, *, within: tuple[str, ...] = ("pargolf.",)
     return Strict(find=lambda address: _find(address, within)).fit(value, kind, at)
 
 
-def build(kind: type[S], value: Any, *, where: str = "") -> S:
+def build(kind: type[S], value: Any, *, where: str = "", within: tuple[str, ...] = ()) -> S:
     """The dataclass `kind` of plain JSON, whose classes the annotations say: what a result, an event or a header is.
 
-    Raises `UserError` that begins with `where` (a file) and names the field: unknown, missing, of another type, or out
-    of range.
+    Specs inside, as `dump` wrote them, are rebuilt where modules are named by `within`. Raises `UserError` that
+    begins with `where` (a file) and names the field: unknown, missing, of another type, or out of range.
     """
     try:
-        return cast(S, Strict().fit(value, kind))
+        find = (lambda address: _find(address, within)) if within else None
+        return cast(S, Strict(find=find).fit(value, kind))
+    except NotRead:
+        raise
     except UserError as error:
         raise UserError(f"{where}: {error}" if where else str(error)) from error
 

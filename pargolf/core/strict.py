@@ -166,15 +166,15 @@ class Strict:
             raise UserError(f"{at}: {error}" if at else str(error)) from error
 
     def _made(self, value: dict[str, Any], kind: Any, at: str) -> Any:
-        """The dataclass that JSON describes: by its own name in a stored spec, else by the annotation."""
-        own = kind
-        if self.find is not None:
+        """The dataclass that JSON describes, by its own name in a stored spec, by the annotation where it has none."""
+        own, stored = kind, self.find is not None and not ("is" not in value and dataclasses.is_dataclass(kind))
+        if stored:
             own = self._named(value.get("is"), at)
             if not (isinstance(own, type) and dataclasses.is_dataclass(own)):
                 raise Misfit(at, f"is stored as {_cut(value.get('is'))!r}, which is no part of this package.")
             if not _answers(own, kind):
                 raise Misfit(at, f"takes {words(kind)}, not {own.__name__}.")
-        given = {k: v for k, v in value.items() if k != "is" or self.find is None}
+        given = {k: v for k, v in value.items() if k != "is" or not stored}
         fields = {f.name: f for f in dataclasses.fields(own) if f.init}
         for name in given:
             if name not in fields:

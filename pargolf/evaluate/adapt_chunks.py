@@ -24,7 +24,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import nn
 
-from pargolf.core.errors import UserError
+from pargolf.core.ranges import Count, Fraction, Index, Length, Positive, Rate
 from pargolf.core.world import World
 from pargolf.evaluate.adapt import Book, Work, choose, mean_nats
 from pargolf.evaluate.score import batches
@@ -69,18 +69,15 @@ class Lessons(Protocol):
 class SGD:
     """Stochastic gradient descent with momentum over all weights but the `frozen` globs."""
 
-    lr: float = 0.002
-    momentum: float = 0.9
-    epochs: int = 3
-    chunk: int = 32_768
-    batch: int = 32
-    clip: float = 1.0
+    lr: Positive = 0.002
+    momentum: Fraction = 0.9
+    epochs: Index = 3
+    chunk: Length = 32_768
+    batch: Count = 32
+    clip: Positive = 1.0
     cosine: bool = True
     frozen: tuple[str, ...] = ()
     by_document: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check(self)
 
     def run(
         self,
@@ -105,23 +102,18 @@ class AdamW:
     The default globs are pull request 861's rule, "name contains up_proj, down_proj or scale", said in roles.
     """
 
-    lr: float = 0.0004
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    anchor: float = 0.0
-    epochs: int = 1
-    chunk: int = 32_768
-    batch: int = 32
-    clip: float = 1.0
+    lr: Positive = 0.0004
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: Rate = 0.0
+    anchor: Fraction = 0.0
+    epochs: Index = 1
+    chunk: Length = 32_768
+    batch: Count = 32
+    clip: Positive = 1.0
     cosine: bool = True
     globs: tuple[str, ...] = ("mlp.up", "mlp.down", "*scale")
     frozen: tuple[str, ...] = ()
     by_document: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check(self)
-        if not 0 <= self.anchor < 1:
-            raise UserError(f"an anchor is a share from 0 to below 1, not {self.anchor}")
 
     def run(
         self,
@@ -222,11 +214,3 @@ def _sum_gradients(weights: list[torch.Tensor], world: World) -> None:
         whole = world.sum(torch.cat([g.flatten() for g in gradients]))
         for g, summed in zip(gradients, torch.split(whole, [g.numel() for g in gradients])):
             g.copy_(summed.view_as(g))
-
-
-def _check(spec: Lessons) -> None:
-    """Raise `UserError` for settings out of range."""
-    if spec.lr <= 0 or spec.clip <= 0:
-        raise UserError("adaptation needs a learning rate and a clip above 0")
-    if min(spec.chunk, spec.batch) < 1 or spec.epochs < 0:
-        raise UserError("adaptation needs chunks and batches of at least 1, and 0 or more epochs")

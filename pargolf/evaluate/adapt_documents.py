@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.errors import UserError, near
+from pargolf.core.ranges import Count, Fraction, Length, Positive, Size
 from pargolf.core.roles import matches, role
 from pargolf.evaluate.adapt import Book, Work, choose, mean_nats
 from pargolf.evaluate.adapt_chunks import SGD, set_lr, train_on
@@ -35,7 +36,7 @@ from pargolf.model.linear import Linear
 class Phases:
     """Global SGD between documents: `at` counts finished documents, `sgd` says how (over all weights by default)."""
 
-    at: tuple[int, ...] = (2000,)
+    at: tuple[Count, ...] = (2000,)
     sgd: SGD = SGD(lr=0.001, epochs=1)
 
     def __post_init__(self) -> None:
@@ -50,23 +51,17 @@ class LowRank:
     Wants windows of kind `document`. The last chunk of a document is not trained on: nothing is graded after it.
     """
 
-    rank: int = 96
+    rank: Size = 96
     alpha: float = 144.0
-    lr: float = 0.0001
-    betas: tuple[float, float] = (0.0, 0.99)
-    chunk: int = 48
-    batch: int = 64
+    lr: Positive = 0.0001
+    betas: tuple[Fraction, Fraction] = (0.0, 0.99)
+    chunk: Length = 48
+    batch: Size = 64
     warm: bool = False
     globs: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.*")
     phases: Phases | None = None
     seed: int = 0
     by_document: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if min(self.rank, self.chunk, self.batch) < 1 or self.lr <= 0:
-            raise UserError(
-                "low-rank adaptation needs a rank, chunk and batch of at least 1 and a learning rate above 0"
-            )
 
     def run(
         self,

@@ -27,7 +27,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Positive, Size, Within
 from pargolf.evaluate.adapt import Adapter, Book, Unadapted, Work
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
@@ -56,15 +57,13 @@ class HintTilt:
     `adapter` is what else learns meanwhile, from the model's own distribution. The defaults are pull request 2135's.
     """
 
-    contexts: tuple[int, ...] = (15,)
-    threshold: float = 0.8
+    contexts: Annotated[tuple[Size, ...], Within(1, 64)] = (15,)
+    threshold: Annotated[float, Within(0, 1, over=True)] = 0.8
     boost: float = 2.625
     adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         _check(self.contexts)
-        if not 0 < self.threshold <= 1:
-            raise UserError(f"a hint's threshold is a share above 0 and at most 1, not {self.threshold}")
 
     @property
     def by_document(self) -> bool:
@@ -105,8 +104,8 @@ class CountTilt:
     `lr` is AdaGrad's. `adapter` is what else learns meanwhile, from the model's own distribution.
     """
 
-    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
-    lr: float = 0.2
+    orders: Annotated[tuple[Size, ...], Within(1, 64)] = (1, 2, 3, 4, 5, 6, 8)
+    lr: Positive = 0.2
     adapter: Adapter | None = None
     by_document: ClassVar[bool] = False
 
@@ -114,8 +113,6 @@ class CountTilt:
         _check(self.orders)
         if self.adapter is not None and self.adapter.by_document:
             raise UserError("counts learn along one text, and documents that take turns are many: tilt by chunks")
-        if self.lr <= 0:
-            raise UserError("a tilt that learns needs a learning rate above 0")
 
     def run(
         self,

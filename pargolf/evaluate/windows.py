@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pargolf.core.errors import UserError, near
+from pargolf.core.ranges import Length
 
 IntArray = NDArray[np.integer[Any]]
 _READ = 1 << 20  # tokens looked at once, so that a stream on disk is never held whole
@@ -62,7 +63,7 @@ class Windows(Protocol):
 class Plain:
     """Windows of `length` side by side, graded whole; the last one may be shorter."""
 
-    length: int
+    length: Length
     word: ClassVar[str] = "plain"
     in_turn: ClassVar[bool] = True
 
@@ -85,8 +86,8 @@ class Sliding:
     The last window is moved back so that the tail, too, is graded once and with full context.
     """
 
-    length: int
-    stride: int
+    length: Length
+    stride: Length
     word: ClassVar[str] = "sliding"
     in_turn: ClassVar[bool] = True
 
@@ -108,8 +109,8 @@ class PerDocument:
     A document's last graded token is the next one's beginning-of-sequence token, seen from its own context.
     """
 
-    length: int
-    stride: int
+    length: Length
+    stride: Length
     word: ClassVar[str] = "document"
     in_turn: ClassVar[bool] = True
 
@@ -139,8 +140,8 @@ class Published:
     divides length and N.
     """
 
-    length: int
-    stride: int
+    length: Length
+    stride: Length
     word: ClassVar[str] = "published"
     in_turn: ClassVar[bool] = False
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Positive
 from pargolf.kernels.asymmetric_ce import asymmetric_cap, asymmetric_cross_entropy
 from pargolf.model.slots import Place
 
@@ -21,7 +22,7 @@ from pargolf.model.slots import Place
 class AsymmetricCap:
     """Cap of the head, in the place of a number; both bounds start at `start`. Neutral at init against that number."""
 
-    start: float = 30.0
+    start: Positive = 30.0
 
     def build(self, place: Place) -> nn.Module:
         """Make the module."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Size
 from pargolf.kernels.attention import attention
 from pargolf.kernels.rms_norm import norm_and_turn
 from pargolf.model.linear import Linear
@@ -23,8 +24,8 @@ from pargolf.model.slots import Context, Place, Slot, build_all
 class Attention:
     """`heads` query heads over `kv_heads`; `q_gain` is the initial gain of normed queries."""
 
-    heads: int = 8
-    kv_heads: int = 4
+    heads: Size = 8
+    kv_heads: Size = 4
     rope: Rope = Rope()
     q_gain: float = 1.5
     values: tuple[Slot, ...] = ()

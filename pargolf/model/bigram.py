@@ -11,20 +11,25 @@ the window, or of the document where documents are kept apart. Source: pull requ
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Size, Within
 from pargolf.model.linear import Linear, Lookup
 from pargolf.model.slots import Context, Place
+
+Buckets = Annotated[int, Within(2, 1 << 31)]
+"""Rows of a table, one of them for positions without predecessors."""
 
 
 @dataclass(frozen=True)
 class BigramHash:
     """Embed slot: `buckets` rows of width `dim`; `scale` is the learned scale's initial value."""
 
-    buckets: int = 2048
-    dim: int = 128
+    buckets: Buckets = 2048
+    dim: Size = 128
     scale: float = 0.05
     key = "bigram"
 
@@ -42,8 +47,8 @@ class BigramHash:
 class BigramMix:
     """Embed slot: the linear hash of pull request 861, without a scale."""
 
-    buckets: int = 4096
-    dim: int = 128
+    buckets: Buckets = 4096
+    dim: Size = 128
     key = "bigram"
 
     def build(self, place: Place) -> nn.Module:
@@ -59,8 +64,8 @@ class BigramMix:
 class TrigramHash:
     """Embed slot: three tokens; present and off in pull request 1009."""
 
-    buckets: int = 4096
-    dim: int = 64
+    buckets: Buckets = 4096
+    dim: Size = 64
     scale: float = 0.02
     key = "trigram"
 

@@ -13,29 +13,23 @@ p counts in 256ths, so that one drawn word serves eight entries: drawing is what
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from pargolf.core.errors import UserError
+from pargolf.core.ranges import Rate, Within
 from pargolf.model.residual import Lanes, Parallel, Part, Serial, TwoLanes
 from pargolf.model.slots import Place
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Residual slot: `join` joins what is left after `rate` of it went, once the text was gone through `after` times.
+    """Residual slot: `join` joins what is left after `rate` of it went, once the text was seen `after` times."""
 
-    Raises `UserError` for a rate above .99.
-    """
-
-    rate: float = 0.1
-    after: float = 0.0
+    rate: Annotated[float, Within(0, 0.99)] = 0.1
+    after: Rate = 0.0
     join: Serial | Parallel | TwoLanes = Serial()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 0.99:
-            raise UserError(f"a dropout rate is from 0 to .99, not {self.rate}")
 
     @property
     def lanes(self) -> int:

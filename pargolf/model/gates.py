@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Size
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Place
 
@@ -29,7 +30,7 @@ class HeadGate:
     With `top` 2 neutral at init; with 1 every head begins at a half.
     """
 
-    width: int | None = 12
+    width: Size | None = 12
     scale: float = 1.0
     top: float = 2.0
     key = "head_gate"

@@ -9,11 +9,12 @@ The bias b is off in all of them; with `bias` it starts at the log frequencies o
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Positive, Rate, Within
 from pargolf.kernels.product import product
 from pargolf.kernels.softcap_ce import head_cross_entropy, softcap
 from pargolf.model.linear import Linear
@@ -24,8 +25,8 @@ from pargolf.model.slots import Builds, Place
 class MTP:
     """`heads` extra heads, their losses averaged and added with `weight`."""
 
-    heads: int = 1
-    weight: float = 0.2
+    heads: Annotated[int, Within(1, 64)] = 1
+    weight: Rate = 0.2
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Head:
     """
 
     tied: bool = True
-    softcap: float | Builds | None = 30.0
+    softcap: Positive | Builds | None = 30.0
     mtp: MTP | None = None
     bias: bool = False
 

@@ -18,6 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pargolf.core.ranges import Rate
+
 
 class Init(Protocol):
     """Makes one tensor's initial values."""
@@ -50,7 +52,7 @@ class FanIn:
 class Normal:
     """Gaussian with standard deviation `std`."""
 
-    std: float
+    std: Rate
 
     def __call__(self, shape: torch.Size, generator: torch.Generator, layers: int) -> Tensor:
         """Gaussian values."""
@@ -77,7 +79,7 @@ class Orthogonal:
 class Spectrum:
     """Gaussian directions with singular values `s_1 / sqrt(k)`."""
 
-    std: float
+    std: Rate
 
     def __call__(self, shape: torch.Size, generator: torch.Generator, layers: int) -> Tensor:
         """Values with the power-law spectrum."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Size
 from pargolf.model.activations import Affine, relu2
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Place
@@ -19,7 +20,7 @@ from pargolf.model.slots import Place
 class MLP:
     """`hidden` units with activation `act`."""
 
-    hidden: int
+    hidden: Size
     act: Callable[[Tensor], Tensor] | Affine = relu2
 
     def build(self, place: Place) -> nn.Module:
@@ -46,7 +47,7 @@ class MLPModule(nn.Module):
 class SwiGLU:
     """`hidden` gated units; three matrices."""
 
-    hidden: int
+    hidden: Size
 
     def build(self, place: Place) -> nn.Module:
         """Make the module."""

@@ -9,10 +9,12 @@ whatever its training length, so at 2,048 it trains and scores with base 22,081.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from pargolf.core.ranges import Count, Within
 from pargolf.model.slots import Context
 
 
@@ -20,9 +22,9 @@ from pargolf.model.slots import Context
 class Rope:
     """`dims` rotated channels per head (None: all), `base`, and the length from which the base is rescaled."""
 
-    dims: int | None = None
-    base: float = 10_000.0
-    ntk_from: int | None = None
+    dims: Annotated[int, Within(2, 1 << 20)] | None = None
+    base: Annotated[float, Within(1)] = 10_000.0
+    ntk_from: Count | None = None
 
     def angles(self, length: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (T, 1, dims/2), float32."""

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Size
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Context, Place
 
@@ -53,7 +54,7 @@ class SmearGateModule(nn.Module):
 class TokenSmear:
     """Entry or stream slot; the gate reads the first `width` channels of the token. Neutral at init."""
 
-    width: int = 12
+    width: Size = 12
     key = "token_smear"
 
     def build(self, place: Place) -> nn.Module:

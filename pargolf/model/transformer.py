@@ -9,10 +9,13 @@ attention, smearing and hashes then stop at every BOS; None packs them together,
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.errors import UserError
+from pargolf.core.ranges import Index, Size, Within
 from pargolf.core.roles import Table, resolve
 from pargolf.kernels.rms_norm import rms_norm
 from pargolf.model.attention import Attention
@@ -41,18 +44,33 @@ class Block:
 class Model:
     """The whole model as data. `order` lists which block runs at each step (None: each once)."""
 
-    vocab: int
-    dim: int
-    blocks: tuple[Block, ...]
+    vocab: Annotated[int, Within(1, 1 << 16)]
+    dim: Size
+    blocks: Annotated[tuple[Block, ...], Within(1, 1024)]
     init: Table[Init]
     embed: tuple[Slot, ...] = ()
     entry: tuple[Slot, ...] = ()
     stream: tuple[Slot, ...] = ()
     shared: tuple[Slot, ...] = ()
     graph: tuple[Wire, ...] = ()
-    order: tuple[int, ...] | None = None
+    order: Annotated[tuple[Index, ...], Within(1, 4096)] | None = None
     head: Head = Head()
-    bos: int | None = None
+    bos: Index | None = None
+
+    def check_fields(self) -> None:
+        """Raise `UserError` where sizes, keys, the order or the mark of documents contradict each other."""
+        for i, block in enumerate(self.blocks):
+            _check_attention(block.attn, self.dim, f"blocks[{i}].attn")
+        slots = {name: getattr(self, name) for name in ("embed", "entry", "stream", "shared")}
+        slots |= {f"blocks[{i}].attn.values": block.attn.values for i, block in enumerate(self.blocks)}
+        slots |= {f"blocks[{i}].attn.outputs": block.attn.outputs for i, block in enumerate(self.blocks)}
+        for name, slot in slots.items():
+            if len({part.key for part in slot}) < len(slot):
+                raise UserError(f"{name} holds two techniques with one key.")
+        if self.order is not None and max(self.order) >= len(self.blocks):
+            raise UserError(f"order names block {max(self.order)}, and there are {len(self.blocks)}, from 0 on.")
+        if self.bos is not None and self.bos >= self.vocab:
+            raise UserError(f"bos is {self.bos}, which is no token of a vocabulary of {self.vocab}.")
 
     def place(self, layer: int = -1) -> Place:
         """The sizes seen from a layer; outside the blocks, those of the last one."""
@@ -77,6 +95,20 @@ class Model:
             for name, p in matrices.items():
                 p.copy_(starts[name](p.shape, generator_for(name, seed), len(self.blocks)))
         return model
+
+
+def _check_attention(attn: Attention, dim: int, at: str) -> None:
+    """Raise `UserError` where heads do not divide the width or each other, or no such channels can be rotated."""
+    if dim % attn.heads:
+        raise UserError(f"{at}.heads is {attn.heads}, which does not divide a stream {dim} wide.")
+    if attn.heads % attn.kv_heads:
+        raise UserError(f"{at}.kv_heads is {attn.kv_heads}, which does not divide {attn.heads} heads.")
+    wide = dim // attn.heads
+    turned = attn.rope.dims or wide
+    if turned % 2 or turned > wide:
+        raise UserError(f"{at}.rope.dims takes an even number of the {wide} channels of a head, not {turned}.")
+    if attn.rope.ntk_from is not None and turned == 2:
+        raise UserError(f"{at}.rope.ntk_from needs more than 2 rotated channels.")
 
 
 def _own_start(name: str) -> bool:

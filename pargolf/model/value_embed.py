@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Size
 from pargolf.model.linear import Linear, Lookup
 from pargolf.model.slots import Context, Place
 
@@ -27,7 +28,7 @@ class ValueEmbed:
     `project`: whether there is a projection where it would be square.
     """
 
-    dim: int = 128
+    dim: Size = 128
     scale: float | None = 0.1
     project: bool = False
     key = "value_embed"

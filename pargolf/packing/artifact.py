@@ -20,13 +20,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Index, Within
+from pargolf.core.spec import build
+from pargolf.core.strict import parse_json
 from pargolf.packing import coder
 from pargolf.packing.codecs import CODECS, Brotli, Codec, Damage, Lzma, Zstd
 from pargolf.quant.trellis import MACHINES, sides
@@ -203,8 +206,8 @@ def to_bytes(meta: Any, tensors: Sequence[Stored], *, codec: Codec | None = None
 def from_bytes(data: bytes) -> Artifact:
     """Read an artifact. Raises `ArtifactError` on anything but whole, undamaged bytes of this format."""
     header, start, stored = _open(data)
+    groups, grids, declared = header["tensors"], header["grids"], header["sections"]
     try:
-        groups, grids, declared = header["tensors"], header["grids"], header["sections"]
         layout = _layout(groups)
         limit = _DECODED[0] + _DECODED[1] * len(data)
         if sum(part.bytes for parts in layout.values() for part in parts) > limit:
@@ -229,6 +232,51 @@ def from_bytes(data: bytes) -> Artifact:
         raise ArtifactError("the header", f"it does not describe tensors ({type(error).__name__})") from error
     whole = [Section("the header", "brotli", _PREFIX.size, stored), *sections]
     return Artifact(header["meta"], tensors, whole, len(data))
+
+
+_Shape = Annotated[tuple[Index, ...], Within(0, _MAX_DIMS)]
+_Dtype = Literal["float16", "bfloat16", "float32", "int8", "int16", "int32"]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What the header says of alike tensors; `scales`, `of` and `grid` where they are codes."""
+
+    role: str
+    shape: _Shape
+    dtype: _Dtype
+    names: tuple[str | tuple[str, tuple[Index, ...]], ...]
+    scales: _Shape | None = None
+    of: _Dtype | None = None
+    grid: Index | None = None
+    states: Index = 0
+    order: bool = False
+
+    def check_fields(self) -> None:
+        """Raise `UserError` where a group is half of codes and half of whole numbers, or has no such codes."""
+        if {self.grid is None, self.scales is None, self.of is None} != {self.grid is None}:
+            raise UserError("grid, scales and of stand together.")
+        if self.grid is None and (self.states or self.order):
+            raise UserError("states is of codes only, and so is order.")
+        if self.grid is not None and self.dtype not in ("int8", "int16"):
+            raise UserError("dtype of codes is int8 or int16.")
+        if self.states and self.states not in MACHINES:
+            raise UserError(f"states is one of {', '.join(map(str, MACHINES))}.")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The header's parts; `meta` and `grids` are the caller's."""
+
+    meta: Any
+    grids: tuple[Any, ...]
+    tensors: tuple[_Group, ...]
+    sections: tuple[tuple[str, Index], ...]
+
+    def check_fields(self) -> None:
+        """Raise `UserError` where a group names a grid that is not there."""
+        if any(group.grid is not None and group.grid >= len(self.grids) for group in self.tensors):
+            raise UserError(f"tensors name a grid past the {len(self.grids)} that there are.")
 
 
 @dataclass(frozen=True)
@@ -322,13 +370,11 @@ def _unfold(names: list[Any]) -> Iterator[str]:
 
 
 def _layout(groups: Any) -> dict[str, list[_Part]]:
-    """Sections and their arrays, in the order of the file, from the header's groups; names and shapes are checked."""
+    """Sections and their arrays, in the order of the file, from the header's groups; names are checked."""
     layout: dict[str, list[_Part]] = {}
     seen: set[str] = set()
 
     def add(section: str, name: str, field: str, shape: Any, dtype: str, states: int = 0) -> None:
-        if len(shape) > _MAX_DIMS or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
-            raise ValueError("a shape is out of range")
         layout.setdefault(section, []).append(_Part(name, field, tuple(shape), dtype, states))
 
     for group in groups:
@@ -338,11 +384,7 @@ def _layout(groups: Any) -> dict[str, list[_Part]]:
             seen.add(name)
             width = DTYPES[group["dtype"]].itemsize
             if "grid" in group:
-                if group["dtype"] not in ("int8", "int16"):
-                    raise ValueError("codes are int8 or int16")
                 states = group.get("states", 0)
-                if type(states) is not int or (states and states not in MACHINES):
-                    raise ValueError("there is no trellis of so many states")
                 add(f"codes of {group['role']}", name, "codes", group["shape"], group["dtype"], states)
                 scales = f"scales of {8 * DTYPES[group['of']].itemsize} bits"
                 add(scales, name, "scales", group["scales"], group["of"])
@@ -547,11 +589,10 @@ def _open(data: bytes) -> tuple[dict[str, Any], int, int]:
     if zlib.crc32(data[9:17] + data[_PREFIX.size : start]) != crc:
         raise ArtifactError("the header", "its checksum differs")
     try:
-        header = json.loads(Brotli().decode(data[_PREFIX.size : start], size=raw))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError("the header", "it is not JSON") from error
-    if not isinstance(header, dict) or "meta" not in header:
-        raise ArtifactError("the header", "parts are missing")
+        header = parse_json(Brotli().decode(data[_PREFIX.size : start], size=raw), "it")
+        build(_Header, header)
+    except (Damage, UserError) as error:
+        raise ArtifactError("the header", str(error).rstrip(".")) from error
     return header, start, stored
 
 
@@ -561,8 +602,6 @@ def _place(layout: dict[str, list[_Part]], declared: Any, at: int) -> list[Secti
         raise ValueError("sections do not match the tensors")
     sections = []
     for name, (method, size) in zip(layout, declared):
-        if type(size) is not int or size < 0 or not isinstance(method, str):
-            raise ValueError("a section has no size")
         sections.append(Section(name, method, at, size))
         at += size + _CRC
     return sections

@@ -11,9 +11,10 @@ import importlib
 import lzma
 import zlib
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Within
 
 _XZ_ROOM = 1 << 20  # what reading xz takes beside its window
 
@@ -58,7 +59,7 @@ class Raw:
 class Zlib:
     """Deflate, level 1 to 9."""
 
-    level: int = 9
+    level: Annotated[int, Within(1, 9)] = 9
     name = "zlib"
 
     def encode(self, data: bytes) -> bytes:
@@ -79,7 +80,7 @@ class Zlib:
 class Lzma:
     """xz with preset 0 to 9; `extreme` is the `e` of `xz -9e`."""
 
-    preset: int = 9
+    preset: Annotated[int, Within(0, 9)] = 9
     extreme: bool = True
     name = "xz"
 
@@ -105,7 +106,7 @@ class Lzma:
 class Zstd:
     """Zstandard, level 1 to 22. Needs Python 3.14 or the package backports.zstd."""
 
-    level: int = 22
+    level: Annotated[int, Within(1, 22)] = 22
     name = "zstd"
 
     def encode(self, data: bytes) -> bytes:
@@ -127,7 +128,7 @@ class Zstd:
 class Brotli:
     """Brotli, quality 0 to 11, the widest standard window. Needs the package brotli 1.2 or newer."""
 
-    quality: int = 11
+    quality: Annotated[int, Within(0, 11)] = 11
     name = "brotli"
 
     def encode(self, data: bytes) -> bytes:

@@ -12,12 +12,13 @@ may go past its largest code where feedback pushes it there.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Count, Index, Size, Within
 from pargolf.quant.grid import Codes, Grid, Uniform, check_finite
 from pargolf.quant.trellis import rows_of, spread_scales
 
@@ -27,13 +28,13 @@ class FineGroup:
     """`base`, and in each run of `width` columns from one of `starts` on, steps as fine as those of `bits` bits."""
 
     base: Uniform
-    starts: tuple[int, ...]
-    width: int = 64
+    starts: tuple[Index, ...]
+    width: Size = 64
     bits: int = 8
 
     def __post_init__(self) -> None:
-        if not self.base.bits < self.bits <= 8 or self.width < 1 or min(self.starts, default=0) < 0:
-            raise UserError(f"FineGroup(bits=...) takes more bits than {self.base.bits} and up to 8, and some columns.")
+        if not self.base.bits < self.bits <= 8:
+            raise UserError(f"FineGroup(bits=...) takes more bits than {self.base.bits} and up to 8.")
         if not self.base.uniform:
             raise UserError("FineGroup(base=...) takes a grid that rounds with the stored scale, to every code.")
 
@@ -85,14 +86,10 @@ class AWQ:
     As `Quantize(..., protect=AWQ())`; without Hessians nothing is chosen.
     """
 
-    groups: int = 1
-    width: int = 64
-    bits: int = 8
-    larger_than: int = 65_536
-
-    def __post_init__(self) -> None:
-        if self.groups < 1 or self.width < 1 or not 3 <= self.bits <= 8:
-            raise UserError("AWQ(...) takes at least one group of one column, and 3 to 8 bits.")
+    groups: Count = 1
+    width: Size = 64
+    bits: Annotated[int, Within(3, 8)] = 8
+    larger_than: Index = 65_536
 
     def choose(
         self, weights: Mapping[str, Tensor], grids: Mapping[str, Grid], hessians: Mapping[str, Tensor] | None

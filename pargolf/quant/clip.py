@@ -19,12 +19,13 @@ of pull request 1412, which found rows' importance to be noise (correlation .12 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Positive, Rate, Within
 
 SquaredError = Callable[[Tensor], Tensor]  # limit_N1 -> squared error of every weight, (N, C)
 
@@ -80,7 +81,7 @@ class Search:
     `each` says what chooses together: the whole `tensor`, as published, or every `row` for itself (never worse).
     """
 
-    percentiles: tuple[float, ...] = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
+    percentiles: Annotated[tuple[float, ...], Within(1, 64)] = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
     each: str = "tensor"
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class Search:
 class StdDev:
     """`k` standard deviations of the row; a row of one repeated value, which has none, takes its magnitude."""
 
-    k: float
+    k: Positive
 
     def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
         """See `Clip.limit`."""
@@ -119,7 +120,7 @@ class StdDev:
 class MeanAbs:
     """`k` times the row's mean magnitude."""
 
-    k: float = 1.0
+    k: Positive = 1.0
 
     def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
         """See `Clip.limit`."""
@@ -130,8 +131,8 @@ class MeanAbs:
 class HessianStdDev:
     """`StdDev`, wider where the columns that matter have large weights; `StdDev` where nothing was seen."""
 
-    k: float
-    strength: float = 0.175
+    k: Positive
+    strength: Rate = 0.175
 
     def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
         """See `Clip.limit`."""

@@ -12,12 +12,13 @@ better than plain rounding, it is rounded. Which code is nearest, and what a cod
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Positive, Size, Within
 from pargolf.quant.grid import Codes, Grid, Rounds, check_finite
 from pargolf.quant.trellis import rows_of, spread_scales
 
@@ -30,11 +31,7 @@ Hessians = dict[str, Tensor]
 class OwnText:
     """Calibrate on sequences that the model samples from BOS at `temperature`, not on training batches."""
 
-    temperature: float = 0.8
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"OwnText(temperature=...) is over 0, not {self.temperature}.")
+    temperature: Positive = 0.8
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,10 @@ class GPTQ:
     `calibration`: `OwnText()` takes as much text that the model samples itself; it has to fit in training's seconds.
     """
 
-    batches: int = 16
-    damp: float = 0.01
-    block: int = 128
+    batches: Annotated[int, Within(1, 4096)] = 16
+    damp: Positive = 0.01
+    block: Size = 128
     calibration: OwnText | None = None
-
-    def __post_init__(self) -> None:
-        if self.batches < 1 or self.block < 1 or not self.damp > 0:
-            raise UserError("GPTQ(...) takes at least one batch, one column a block and a damp over 0.")
 
     def encode(self, w: Tensor, grid: Grid, hessian: Tensor) -> Codes:
         """`grid`'s codes of `w`, chosen for the least Hessian-weighted error; plainly rounded by a grid that cannot.

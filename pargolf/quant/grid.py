@@ -11,7 +11,7 @@ gradient is Bengio et al., arXiv:1308.3432. Published grids, faults included, ar
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from torch import Tensor
 from pargolf.core.errors import UserError
 from pargolf.quant.clip import Amax, Clip, StdDev
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+Dtype = Literal["float16", "bfloat16", "float32"]
+_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ class Int:
 
     bits: int
     clip: Clip = Amax()
-    per: str | int = "row"
+    per: Literal["row", "tensor"] | int = "row"
     floor: float = 0.0
-    scale: str = "float16"
+    scale: Dtype = "float16"
     extra_code: bool = False
-    round_with: str = "stored"
+    round_with: Literal["stored", "exact"] = "stored"
     multiple: int = 1
 
     def __post_init__(self) -> None:
@@ -268,7 +269,7 @@ class Int:
 class Keep:
     """No integers: every number is stored as `dtype`, "float16", "bfloat16" or "float32"."""
 
-    dtype: str = "float16"
+    dtype: Dtype = "float16"
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Count, Size
 from pargolf.quant.clip import MeanAbs
 from pargolf.quant.gptq import Hessians, weighted_error
 from pargolf.quant.grid import Codes, Grid, Int
@@ -28,13 +29,9 @@ _DAMP = 0.01
 class LQER:
     """Correct the `tensors` with the largest error by `rank` directions, the right factors in groups of columns."""
 
-    tensors: int = 3
-    rank: int = 4
-    group: int = 64
-
-    def __post_init__(self) -> None:
-        if self.tensors < 1 or self.rank < 1 or self.group < 1:
-            raise UserError("LQER(...) takes at least one tensor, one direction and one column a group.")
+    tensors: Count = 3
+    rank: Size = 4
+    group: Size = 64
 
     def factors(
         self, weights: Mapping[str, Tensor], coded: Mapping[str, tuple[Grid, Codes]], hessians: Hessians | None

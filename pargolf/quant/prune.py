@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pargolf.core.errors import UserError
+from pargolf.core.ranges import Fraction, Index
 from pargolf.quant.clip import magnitude_quantile
 
 
@@ -19,12 +19,8 @@ from pargolf.quant.clip import magnitude_quantile
 class Prune:
     """Zero the smallest `fraction` of every matrix with more than `larger_than` weights."""
 
-    fraction: float
-    larger_than: int = 65_536
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.fraction < 1:
-            raise UserError(f"Prune(fraction=...) is at least 0 and under 1, not {self.fraction}.")
+    fraction: Fraction
+    larger_than: Index = 65_536
 
     def apply(self, w: Tensor) -> Tensor:
         """A pruned copy of `w`; vectors, smaller matrices and fraction 0 come back as they are."""

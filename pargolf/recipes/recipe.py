@@ -9,6 +9,7 @@ one's own is a `.py` file that defines `RECIPE`, most often as `edit(SOME_RECIPE
 from dataclasses import dataclass, replace
 
 from pargolf.core.budget import Budget
+from pargolf.core.ranges import Count, Index, Rate
 from pargolf.core.spec import digest
 from pargolf.data.folder import DataFolder
 from pargolf.evaluate.adapt import Adapter
@@ -25,10 +26,10 @@ Windows = Plain | Sliding | PerDocument | Published
 class Reported:
     """What a published system says of itself: bits per byte, artifact bytes, steps, seconds; None: it is silent."""
 
-    bpb: float | None = None
-    bytes: int | None = None
-    steps: int | None = None
-    seconds: float | None = None
+    bpb: Rate | None = None
+    bytes: Count | None = None
+    steps: Index | None = None
+    seconds: Rate | None = None
 
 
 @dataclass(frozen=True)

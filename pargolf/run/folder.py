@@ -112,13 +112,11 @@ class RunFolder:
 
     def read_recipe(self) -> Recipe:
         """Read the recipe back. Raises `UserError` when it is damaged, of another version, or of a file not named."""
+        path = self["recipe.json"]
         try:
-            recipe = spec.load(read_json(self["recipe.json"]))
+            return spec.build(Recipe, read_json(path), where=str(path), within=("pargolf.",))
         except NotRead as error:
             raise own.kept(error, self.path) from None
-        if not isinstance(recipe, Recipe):
-            raise UserError(f"{self['recipe.json']} holds no recipe. Train again.")
-        return recipe
 
     @property
     def has_ended(self) -> bool:

@@ -3,7 +3,8 @@
 The artifact carries the model's spec and, per tensor, codes and scales on a grid; the float weights stay behind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 
 from pargolf.core import own, spec
-from pargolf.core.errors import NotRead, UserError
+from pargolf.core.errors import NotRead, UserError, out_of_memory
 from pargolf.core.files import reading
 from pargolf.core.roles import role
 from pargolf.evaluate.adapt import Adapter
-from pargolf.model.transformer import Model, Transformer
+from pargolf.model.transformer import Model, Transformer, shapes
 from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians
@@ -29,6 +30,19 @@ from pargolf.ship.size import count_code
 
 PARTS = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
 """Modules whose dataclasses and functions an artifact may name."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What an artifact's header says beside its tensors: the model, how it is scored, and who made it."""
+
+    recipe: str
+    digest: str
+    model: Model
+    plain: Windows
+    windows: Windows
+    adapt: Adapter | None
+    tokenizer: str
 
 
 @dataclass(frozen=True)
@@ -78,27 +92,42 @@ def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
 def unpack(data: bytes) -> Unpacked:
     """Rebuild the model from bytes alone. Raises `ArtifactError` on damage, `UserError` on another version's parts."""
     artifact = from_bytes(data)
-    meta = artifact.meta
-    try:
-        parts = {key: spec.load(meta[key], within=PARTS) for key in ("model", "plain", "windows", "adapt")}
-        model_spec = parts["model"]
-        named = (str(meta["recipe"]), str(meta["digest"]), str(meta["tokenizer"]))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"The artifact's header lacks {error}. Was it made by another version?") from error
-    if not isinstance(model_spec, Model):
-        raise UserError("The artifact's header describes no model. Was it made by another version?")
-    model = Transformer(model_spec)
-    params = dict(model.named_parameters())
-    values = corrected({name: _decode(tensor) for name, tensor in artifact.tensors.items()})
-    for name in params:
+    meta = spec.build(Meta, artifact.meta, where="The artifact's header", within=PARTS)
+    with _of_a_file("tensors do not lie on their grids"):
+        values = corrected({name: _decode(tensor) for name, tensor in artifact.tensors.items()})
+    with _of_a_file("model does not run"):
+        model = _filled(meta.model, values)
+    return Unpacked(model, meta.windows, meta.plain, meta.adapt, artifact, meta.recipe, meta.digest, meta.tokenizer)
+
+
+def _filled(system: Model, values: Mapping[str, Tensor]) -> Transformer:
+    """The model with these weights; that they fit is known before memory is taken for it."""
+    sizes = shapes(system)
+    for name in sizes:
         if name not in values and not name.startswith("head.ahead."):
             raise UserError(f"The artifact holds no '{name}'. Was it made by another version?")
+    for name, value in values.items():
+        if sizes.get(name) != value.shape:
+            raise UserError(f"The artifact's '{name}' does not fit its model. Was it made by another version?")
+    model = Transformer(system).eval()
     with torch.no_grad():
-        for name, value in values.items():
-            if name not in params or params[name].shape != value.shape:
-                raise UserError(f"The artifact's '{name}' does not fit its model. Was it made by another version?")
-            params[name].copy_(value)
-    return Unpacked(model.eval(), parts["windows"], parts["plain"], parts["adapt"], artifact, *named)
+        for name, p in model.named_parameters():
+            if name in values:
+                p.copy_(values[name])
+        model(torch.arange(min(system.vocab, 4))[None])
+    return model
+
+
+@contextmanager
+def _of_a_file(what: str) -> Iterator[None]:
+    """Whatever fails inside fails for what a file says of parts that, each for itself, are sound."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {error}".partition("\n")[0][:120]
+        raise UserError(f"The artifact's {what} ({why}). Was it made by another version?") from error
 
 
 def read_container(path: str | Path) -> Artifact:
@@ -173,7 +202,11 @@ def _decode(tensor: CodesTensor | RawTensor) -> Tensor:
     if isinstance(tensor, RawTensor):
         whole = torch.from_numpy(tensor.data.copy())
         return (whole.view(torch.bfloat16) if tensor.dtype == "bfloat16" else whole).float()
-    grid: Grid = spec.load(tensor.grid, Grid, within=PARTS, at=tensor.name)
+    grid: Grid = spec.load(tensor.grid, Grid, within=PARTS, at=f"The artifact's grid of '{tensor.name}'")
+    if getattr(grid, "states", 0) != tensor.states:
+        raise UserError(f"The artifact's '{tensor.name}' walks another trellis than its grid's. Pack the run again.")
+    if getattr(getattr(grid, "base", grid), "scale", tensor.scale_dtype) != tensor.scale_dtype:
+        raise UserError(f"The artifact's '{tensor.name}' has other scales than its grid's. Pack the run again.")
     scales = torch.from_numpy(tensor.scales.copy())
     if tensor.scale_dtype == "bfloat16":
         scales = scales.view(torch.bfloat16)

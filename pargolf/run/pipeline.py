@@ -21,6 +21,7 @@ from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_text
 from pargolf.core.result import Bytes, DocumentScore, Grids, Result, ScoreRow, TextOverlap
+from pargolf.core.spec import checked
 from pargolf.core.work import Events
 from pargolf.core.world import World
 from pargolf.data.content import refuse_repeats
@@ -98,7 +99,7 @@ def run_recipe(
     Raises `UserError` on whatever the caller can mend: data, folder, recipe, cap, numbers that do not fit.
     """
     world = find_world(device)
-    recipe = fit_to_data(recipe, data)
+    recipe = checked(fit_to_data(recipe, data))
     text = yield from _proved(data, world, recipe.plain, recipe.windows)
     overlap = check_leak(data, allowed=allow_overlap)
     with Signals() as signals:

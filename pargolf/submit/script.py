@@ -204,8 +204,10 @@ def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at:
     return part if "fn" in value else part(**{key: load_part(x) for key, x in value.items() if key != "is"})
 
 
-def plain_part(kind: Any, value: Any, *, where: str = "") -> Any:
+def plain_part(kind: Any, value: Any, *, where: str = "", within: tuple[str, ...] = ()) -> Any:
     """A record of files beside the data, as it stands there; a run checks their fields, the script reads them."""
+    if within:
+        return kind(**{key: load_part(x) for key, x in value.items()})
     return kind(**value) if isinstance(kind, type) and is_dataclass(kind) else value
 
 

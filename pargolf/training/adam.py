@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pargolf.core.ranges import Fraction, Positive, Rate
+
 
 class Growth(NamedTuple):
     """How weights grow under a row (`run/growth.py`): a step's `unit`, what of it pushes, what is kept of that."""
@@ -23,11 +25,11 @@ class Growth(NamedTuple):
 class Adam:
     """`weight_decay` is decoupled; 0 makes it plain Adam."""
 
-    lr: float
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    lr: Rate
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    eps: Positive = 1e-8
+    weight_decay: Rate = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ pull request 549; EMA .997 from pull request 374.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
+
+from pargolf.core.ranges import Count, Fraction, Positive, Within
 
 
 class Average(Protocol):
@@ -53,7 +55,7 @@ class AverageSpec(Protocol):
 class EMA:
     """Exponential moving average; `tables_bfloat16` keeps embedding tables in bfloat16, as published in 1009."""
 
-    decay: float = 0.997
+    decay: Fraction = 0.997
     tables_bfloat16: bool = False
 
     def begin(self, weights: dict[str, Tensor]) -> Average:
@@ -97,8 +99,8 @@ class RunningEMA:
 class SWA:
     """Mean of snapshots; `tables_bfloat16` sums embedding tables in bfloat16, as published in 295."""
 
-    below: float = 0.2
-    every: int = 50
+    below: Positive = 0.2
+    every: Count = 50
     tables_bfloat16: bool = False
 
     def begin(self, weights: dict[str, Tensor]) -> Average:
@@ -142,8 +144,8 @@ class RunningSWA:
 class LAWA:
     """Mean of the `latest` snapshots, one every `every` steps."""
 
-    latest: int = 10
-    every: int = 100
+    latest: Annotated[int, Within(1, 1024)] = 10
+    every: Count = 100
 
     def begin(self, weights: dict[str, Tensor]) -> Average:
         """Start empty."""

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
+from pargolf.core.ranges import Count, Index, Length, Positive, Rate
 from pargolf.core.roles import Table
 from pargolf.core.world import World
 from pargolf.data.hashing import mix_words
@@ -55,17 +56,17 @@ class Train:
     """
 
     optimizer: Table[Row]
-    batch_tokens: int = 524_288
-    seq_len: int = 1024
+    batch_tokens: Count = 524_288
+    seq_len: Length = 1024
     schedule: Schedule = Warmdown(0.5)
     average: AverageSpec | None = None
     phases: tuple[Phase, ...] = ()
-    grad_clip: float | None = None
+    grad_clip: Positive | None = None
     order: WindowOrder = Sequential()
-    seconds: float | None = None
-    steps: int | None = None
-    micro_tokens: int = 32_768
-    validate_every: float = 0.1
+    seconds: Positive | None = None
+    steps: Index | None = None
+    micro_tokens: Count = 32_768
+    validate_every: Rate = 0.1
     compile: bool | None = None
     half: bool | None = None
 

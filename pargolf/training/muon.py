@@ -16,11 +16,12 @@ five coefficient rows from pull request 1787; row normalization (MuonEq-R) from 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.ranges import Fraction, Rate, Share, Within
 from pargolf.core.world import Pending, World
 from pargolf.training.adam import Growth
 
@@ -46,17 +47,17 @@ class Muon:
     request 1729 has .7 and .5; "small but consistent" there, a wash in a later report).
     """
 
-    lr: float = 0.02
-    momentum: float = 0.95
-    momentum_start: float = 0.85
-    momentum_warmup: float = 500
-    weight_decay: float = 0.0
+    lr: Rate = 0.02
+    momentum: Fraction = 0.95
+    momentum_start: Fraction = 0.85
+    momentum_warmup: Rate = 500
+    weight_decay: Rate = 0.0
     decay_after: bool = False
     row_norm: bool = False
-    polynomials: tuple[Quintic, ...] = QUINTIC
+    polynomials: Annotated[tuple[Quintic, ...], Within(1, 64)] = QUINTIC
     half_state: bool = False
-    taper_from: float = 1.0
-    taper_to: float = 1.0
+    taper_from: Share = 1.0
+    taper_to: Rate = 1.0
 
     def growth(self, shape: torch.Size, *, cluster: bool) -> Growth:
         """How weights grow; a `cluster`'s batches have less noise, and agree for longer."""

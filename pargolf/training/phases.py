@@ -14,6 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from pargolf.core.ranges import Count, Index, Length, Rate, Share
 from pargolf.training.schedule import Standing
 
 
@@ -38,7 +39,7 @@ class FromStart:
 class AtStep:
     """Before step `step`."""
 
-    step: int
+    step: Index
 
     def __call__(self, at: Standing, lr: float) -> bool:
         """By step."""
@@ -49,7 +50,7 @@ class AtStep:
 class AtFraction:
     """Once `fraction` of the run is over."""
 
-    fraction: float
+    fraction: Share
 
     def __call__(self, at: Standing, lr: float) -> bool:
         """By elapsed share."""
@@ -60,7 +61,7 @@ class AtFraction:
 class BelowLR:
     """Once the learning-rate multiplier is under `lr`."""
 
-    lr: float
+    lr: Rate
 
     def __call__(self, at: Standing, lr: float) -> bool:
         """By learning rate."""
@@ -90,8 +91,8 @@ class Phase:
     name: str
     at: Trigger
     weights: WeightPhase | None = None
-    seq_len: int | None = None
-    batch_tokens: int | None = None
-    lr: float = 1.0
+    seq_len: Length | None = None
+    batch_tokens: Count | None = None
+    lr: Rate = 1.0
     reset_average: bool = False
     recur: bool = False

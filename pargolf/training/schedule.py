@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from pargolf.core.ranges import Index, Share
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -40,9 +42,9 @@ class Schedule(Protocol):
 class Warmdown:
     """Linear decay to `floor` over the last `fraction`; `warmup` steps of linear rise at the start."""
 
-    fraction: float = 0.5
-    floor: float = 0.0
-    warmup: int = 0
+    fraction: Share = 0.5
+    floor: Share = 0.0
+    warmup: Index = 0
 
     def __call__(self, at: Standing) -> float:
         """The multiplier."""
@@ -58,7 +60,7 @@ class WarmdownIters:
     So pull request 861, stopped by steps with most of its seconds left, never reached its warmdown.
     """
 
-    iters: int
+    iters: Index
 
     def __call__(self, at: Standing) -> float:
         """The multiplier."""
