@@ -39,7 +39,6 @@ from pargolf.model.rope import Rope
 from pargolf.model.smear import SmearGate
 from pargolf.model.value_embed import AddValueEmbed, ValueEmbed
 from pargolf.model.xsa import XSA
-from pargolf.packing.artifact import from_bytes
 from pargolf.quant.clip import StdDev
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import Quantize
@@ -72,11 +71,17 @@ RECIPE = edit(
     },
 )
 ADDRESSES = [
-    *("pargolf.model.xsa:XSA", "pargolf.model.smear:SmearGate", "pargolf.model.mlp:SwiGLU", "pargolf.model.norm:depth_rsqrt"),
+    *("os:system", "a:b", "pargolf.model.xsa:XSA", "pargolf.model.smear:SmearGate", "pargolf.model.mlp:SwiGLU"),
     *("pargolf.model.residual:Parallel", "pargolf.model.value_embed:ValueResidual", "pargolf.model.activations:relu2"),
-    *("pargolf.quant.grid:Keep", "pargolf.quant.awq:FineGroup", "pargolf.evaluate.windows:Plain", "pargolf.model.rope:Rope"),
-    *("pargolf.evaluate.adapt_chunks:SGD", "pargolf.model.init:Zeros", "pargolf.core.budget:Budget", "os:system", "a:b"),
-]  # fmt: skip
+    *(
+        "pargolf.model.norm:depth_rsqrt",
+        "pargolf.model.rope:Rope",
+        "pargolf.model.init:Zeros",
+        "pargolf.quant.grid:Keep",
+    ),
+    *("pargolf.quant.awq:FineGroup", "pargolf.evaluate.windows:Plain", "pargolf.evaluate.adapt_chunks:SGD"),
+    "pargolf.core.budget:Budget",
+]
 
 
 def artifact() -> bytes:
@@ -157,7 +162,7 @@ def mutated(tree: Any, chance: random.Random) -> tuple[str, str]:
     if isinstance(old, int | float) and not isinstance(old, bool):
         new += [old + 1, old - 1, -old, old * 2, old * 1000, float(old), str(old)] * 2
     if isinstance(old, str):
-        new += [chance.choice(ADDRESSES), old.upper(), old + "x", *chance.choices([p for p in ADDRESSES], k=3)] * 2
+        new += [chance.choice(ADDRESSES), old.upper(), old + "x", *chance.choices(ADDRESSES, k=3)] * 2
     if isinstance(holder, dict) and chance.random() < 0.15:
         if chance.random() < 0.5:
             del holder[key]
@@ -242,8 +247,3 @@ def mutate_specs(count: int, seed: int) -> dict[str, Counter[str]]:
     with tempfile.TemporaryDirectory() as folder:
         found["recipe.json"] = outcomes(dump(RECIPE), reads_recipe(Path(folder)), count, chance)
     return found
-
-
-def read_sections(data: bytes) -> list[str]:
-    """Names of an artifact's sections."""
-    return [section.name for section in from_bytes(data).sections]

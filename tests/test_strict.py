@@ -2,18 +2,36 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import mutations
 import pytest
+import small
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Count, Fraction, Positive, Rate, Share, Within
 from pargolf.core.spec import build, checked, dump, edit, load
 from pargolf.core.strict import DEPTH, parse_json
+from pargolf.data.folder import open_data
+from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.model.dropout import Dropout
+from pargolf.quant.gptq import GPTQ
+from pargolf.recipes import catalog
+from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.scale import scaled
+from pargolf.run.pack import unpack
+from pargolf.run.pipeline import run_recipe
+from pargolf.training.adam import Adam
+from pargolf.training.average import EMA
+from pargolf.training.muon import Muon
+from pargolf.training.phases import AtFraction, Phase
+from pargolf.training.schedule import Warmdown
 
 HERE = (f"{__name__}",)
 
@@ -282,3 +300,127 @@ def test_positive_is_over_zero() -> None:
     assert build(One, {"rate": 1e-300}).rate == 1e-300
     with pytest.raises(UserError, match="over 0, not 0"):
         build(One, {"rate": 0})
+
+
+# --- what is stored, changed at random ----------------------------------------------------------------------------
+
+
+def test_no_change_to_a_stored_spec_is_a_traceback_or_a_hang() -> None:
+    for where, found in mutations.mutate_specs(150, seed=3).items():
+        assert found["refused"] > 100 and found["same"] + found["other"] > 0, (where, found)
+        assert found["crash"] == found["slow"] == 0, (where, found)
+
+
+CHANGES: list[tuple[tuple[Any, ...], Any, str]] = [
+    (("meta", "model", "blocks", 0), "block", r"model\.blocks\[0\] takes Block, not 'block'"),
+    (("meta", "model", "dim"), -16, r"model\.dim takes a whole number from 1 to 1,048,576, not -16"),
+    (("meta", "model", "vocab"), 10**12, r"model\.vocab takes a whole number from 1 to 65,536"),
+    (("meta", "model", "vocab"), 60_000, "'embed.tokens.weight' does not fit its model"),
+    (("meta", "model", "dim"), 1 << 20, "holds no|does not fit its model"),
+    (("meta", "model", "blocks", 0, "attn", "heads"), 3, r"blocks\[0\]\.attn\.heads is 3, which does not divide"),
+    (("meta", "model", "blocks", 0, "attn", "kv_heads"), 8, r"kv_heads is 8, which does not divide 2 heads"),
+    (("meta", "model", "blocks", 0, "attn", "rope", "dims"), 10, r"rope\.dims takes an even number of the 8"),
+    (("meta", "model", "blocks", 0, "attn", "rope", "dims"), 3, r"rope\.dims takes an even number"),
+    (("meta", "model", "order"), [0, 7], "model.order names block 7"),
+    (("meta", "model", "order"), [], "order takes a list of 1 to 4,096 or none"),
+    (("meta", "model", "bos"), 32, "bos is 32, which is no token of a vocabulary of 32"),
+    (("meta", "model", "stream", 0, "is"), "pargolf.model.smear:TokenSmear", "init is unknown. Known: width"),
+    (("meta", "model", "stream", 0), {"is": "pargolf.model.smear:TokenSmear"}, "holds no"),
+    (("meta", "model", "entry"), [{"is": "pargolf.model.xsa:XSA"}], "model does not run"),
+    (("meta", "model", "shared"), [], "holds no|does not fit|does not run"),
+    (("meta", "model", "blocks", 1, "mlp", "act"), {"fn": "pargolf.model.norm:depth_rsqrt"}, "a function of 1"),
+    (("meta", "windows"), {"is": "pargolf.quant.grid:Keep"}, "windows takes"),
+    (("meta", "digest"), 3, "digest takes text"),
+    (("meta", "surprise"), 3, "surprise is unknown"),
+    (("tensors", 0, "shape"), [1 << 40, 2], r"tensors\[0\]\.shape\[0\] takes a whole number from 0"),
+    (("tensors", 0, "shape"), [1 << 30, 1 << 30], "more weights than so short a file can hold"),
+    (("tensors", 0, "dtype"), "float64", r"tensors\[0\]\.dtype takes"),
+    (("tensors", 0, "names"), [["a.*", [-1]]], r"names\[0\]"),
+    (("grids", 0, "states"), 4, "walks another trellis|grid of"),
+    (("grids", 0), {"is": "pargolf.model.xsa:XSA"}, "takes Grid, not XSA"),
+    (("sections", 0, 1), -5, "takes a whole number from 0"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), CHANGES, ids=str)
+def test_an_artifact_that_cannot_be_is_refused_by_name(path: tuple[Any, ...], value: Any, message: str) -> None:
+    data = mutations.artifact()
+    header = mutations.header_of(data)
+    mutations.value_at(header, path[:-1])[path[-1]] = value
+    with pytest.raises(UserError, match=message) as caught:
+        unpack(mutations.with_header(data, json.dumps(header)))
+    assert "\n" not in str(caught.value)
+
+
+# --- recipes about to run -----------------------------------------------------------------------------------------
+
+REFUSED: list[tuple[str, Any, str]] = [
+    (
+        "train.optimizer[embed.tokens].lr",
+        -1,
+        r"train\.optimizer\[embed\.tokens\]\.lr takes a number from 0 up, not -1\.$",
+    ),
+    ("train.steps", -3, "train.steps takes a whole number from 0 to 2,147,483,648 or none, not -3"),
+    ("train.seconds", 0, "train.seconds takes a number over 0 or none, not 0"),
+    ("train.grad_clip", 0, "train.grad_clip takes a number over 0 or none, not 0"),
+    ("train.batch_tokens", 0, "batch_tokens takes a whole number from 1"),
+    ("train.seq_len", 10**9, "seq_len takes a whole number from 1 to 16,777,216"),
+    ("train.micro_tokens", 0, "micro_tokens takes"),
+    ("model.vocab", 10**9, "model.vocab takes a whole number from 1 to 65,536, not 1000000000"),
+    ("model.dim", 0, "model.dim takes"),
+    ("budget.bytes", -1, "budget.bytes takes a whole number from 1"),
+    ("budget.counts", "warm-up", "'all' or 'published' or 'cpu'"),
+    ("windows.stride", 0, "stride takes a whole number from 1"),
+]
+NO_ROWS: list[tuple[str, Any, str]] = [
+    ("train.average", EMA(1.5), "train.average.decay takes a number from 0 to below 1, not 1.5"),
+    ("train.schedule", Warmdown(2.0), "train.schedule.fraction takes a number from 0 to 1, not 2.0"),
+    ("train.phases", (Phase("late", AtFraction(1.5)),), r"train\.phases\[0\]\.at\.fraction takes"),
+    ("train.phases", (Phase("late", Warmdown()),), r"train\.phases\[0\]\.at takes Trigger, not"),
+    ("train.optimizer[embed.tokens]", Adam(0.1, beta1=1.0), r"beta1 takes a number from 0 to below 1, not 1\.0"),
+    ("train.optimizer[*]", Muon(0.1, weight_decay=-0.1), "weight_decay takes a number from 0 up"),
+    ("train.optimizer[*]", Muon(0.1, momentum=1.0), "momentum takes"),
+    ("model.blocks[0].residual", Dropout(1.0), r"model\.blocks\[0\]\.residual\.rate takes a number from 0 to 0\.99"),
+    ("adapt", SGD(lr=-1.0), "adapt.lr takes a number over 0 or|adapt.lr takes a number over 0, not"),
+    ("quant.solver", GPTQ(batches=0), "quant.solver.batches takes a whole number from 1 to 4,096"),
+    ("quant.table", (("*", 3),), r"quant\.table\[\*\] takes"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), REFUSED + NO_ROWS, ids=str)
+def test_a_recipe_out_of_range_is_refused_with_the_range(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        edit(small.RECIPE, {path: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_of_python_is_held_against_the_same_before_it_runs(data: Path, tmp_path: Path) -> None:
+    wild = replace(small.RECIPE, train=small.train(steps=3, grad_clip=0))
+    for run in (
+        lambda: next(run_recipe(wild, open_data(data), tmp_path / "run")),
+        lambda: pargolf.recipe(wild),
+    ):
+        with pytest.raises(UserError, match=r"train\.grad_clip takes a number over 0 or none, not 0"):
+            run()
+    assert not (tmp_path / "run").exists()
+    odd = replace(small.RECIPE, model=small.model(dim=15))
+    with pytest.raises(
+        UserError, match=r"model\.blocks\[0\]\.attn\.heads is 2, which does not divide a stream 15 wide"
+    ):
+        pargolf.recipe(odd)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_shipped_recipe_is_within_its_ranges(name: str) -> None:
+    for scale in (None, "mini"):
+        recipe = scaled(catalog.find(name), scale)
+        assert checked(recipe) is recipe
+        assert load(json.loads(json.dumps(dump(recipe))), Recipe) == recipe
+    for changes in catalog.ablations(name).values():
+        checked(edit(catalog.find(name), changes))
+
+
+def test_a_path_over_blocks_shows_the_brackets() -> None:
+    for path, near in (("model.blocks.mlp.act", "mlp.act"), ("model.blocks.mlp.akt", "mlp.act")):
+        with pytest.raises(UserError, match=rf"Did you mean model\.blocks\[:\]\.{near}\?"):
+            edit(small.RECIPE, {path: 1})

@@ -89,6 +89,8 @@ class Strict:
             value = next((member for member in base if value in (member, member.value)), value)
         if not _is_one(value, base):
             _refuse(at, kind, value)
+        if self.find is not None and isinstance(value, str) and not value.isprintable():
+            raise Misfit(at, f"takes text of one line, not {_shown(value)}.")
         return value
 
     def _one_of(self, value: Any, kind: Any, at: str) -> Any:
