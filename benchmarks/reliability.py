@@ -1,6 +1,6 @@
 """Kill a run at random moments, go on, and compare with one that was never disturbed: bit for bit, or it is a failure.
 
-    python benchmarks/reliability.py [--kills 50] [--mutations 10000] [--seed 0]
+    python benchmarks/reliability.py [--kills 50] [--mutations 10000] [--specs 1500] [--seed 0]
 
 Each trial trains in a fork that writes a checkpoint after every step, is killed with SIGKILL after a random time (also
 in the middle of writing), and goes on in another fork, which may be killed again. At the end weights, optimizer state,
@@ -9,7 +9,8 @@ state: Muon, Adam, an EMA that a phase begins anew, fake quantization, shuffled 
 
 Then an artifact of a trellis, scalar grids and whole numbers is changed at random, or cut, and read: each time a typed
 error must name the section, with no crash and no hang. A sixth of them have their checksums made true again: those may
-read as other weights, and must not crash.
+read as other weights, and must not crash. Stored specs are changed field by field, with true checksums
+(`tests/mutations.py`).
 """
 
 import argparse
@@ -26,6 +27,9 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+import mutations
 import numpy as np
 import torch
 
@@ -121,8 +125,7 @@ def same(a: Path, b: Path) -> bool:
 
 def artifact() -> bytes:
     """An artifact with every kind of section."""
-    recipe = edit(RECIPE, {"model.embed[0].buckets": 64})
-    model = recipe.model.build(seed=1)
+    model = RECIPE.model.build(seed=1)
     with torch.no_grad():
         for p in model.parameters():
             p.normal_(0, 0.2, generator=torch.Generator().manual_seed(p.numel()))
@@ -130,7 +133,7 @@ def artifact() -> bytes:
     hessians = calibrate(model, [(ids_BT, ids_BT)])
     trellis = Trellis(Int(5, clip=StdDev(8.0)))
     table = (("mlp.*", trellis), ("attn.[qkv]", trellis), ("embed.*", Int(6)), ("*", Keep()))
-    plan = replace(recipe, quant=Quantize(table, solver=GPTQ()))
+    plan = replace(RECIPE, quant=Quantize(table, solver=GPTQ()))
     return pack(plan, dict(model.named_parameters()), tokenizer="t", hessians=hessians)
 
 
@@ -200,14 +203,26 @@ def _numbers(tensor: CodesTensor | RawTensor) -> np.ndarray:
     return tensor.codes if isinstance(tensor, CodesTensor) else tensor.data
 
 
+def mutate_specs(count: int, seed: int) -> Counter[str]:
+    """How `count` mutations each of an artifact's header and of a `recipe.json` end: see `tests/mutations.py`."""
+    whole: Counter[str] = Counter()
+    for found in mutations.mutate_specs(count, seed).values():
+        whole.update({outcome: found[outcome] for outcome in mutations.OUTCOMES})
+    return whole
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--specs", type=int, default=1500, help="mutations of an artifact's header, and of a recipe")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
     failed = mutate(options.mutations, chance)
+    specs = mutate_specs(options.specs, options.seed)
+    print(json.dumps({"specs": 2 * options.specs, **specs}))
+    failed = failed or specs["crash"] + specs["slow"] > 0
     if not options.kills:
         sys.exit(failed)
     with tempfile.TemporaryDirectory() as name:

@@ -50,6 +50,7 @@ from pargolf.training.adam import Adam
 
 _PREFIX, _DIGEST = 21, 16
 SLOW = 5.0
+OUTCOMES = ("refused", "same", "other", "crash", "slow")
 
 RECIPE = edit(
     small.RECIPE,

@@ -403,6 +403,8 @@ def test_a_recipe_of_python_is_held_against_the_same_before_it_runs(data: Path, 
         with pytest.raises(UserError, match=r"train\.grad_clip takes a number over 0 or none, not 0"):
             run()
     assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"model\.dim and hidden make a model of some [\d,]+ weights"):
+        pargolf.recipe(small.RECIPE, changes={"model.dim": 1 << 20})
     odd = replace(small.RECIPE, model=small.model(dim=15))
     with pytest.raises(
         UserError, match=r"model\.blocks\[0\]\.attn\.heads is 2, which does not divide a stream 15 wide"

@@ -389,7 +389,7 @@ def _shown(value: Any) -> str:
 
 
 def _cut(value: Any) -> str:
-    text = str(value) if isinstance(value, str) else ascii(value)
+    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

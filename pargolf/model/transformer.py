@@ -28,6 +28,9 @@ from pargolf.model.mlp import MLP, SwiGLU
 from pargolf.model.residual import Lanes, Parallel, Serial, TwoLanes, as_lanes
 from pargolf.model.slots import ByLayer, Context, Place, Slot, at_layer, build_all
 
+_MOST = 1 << 32
+"""Weights that a model may have: with more, 16 MB hold less than a thirtieth of a bit for each."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -69,6 +72,9 @@ class Model:
                 raise UserError(f"{name} holds two techniques with one key.")
         if self.order is not None and max(self.order) >= len(self.blocks):
             raise UserError(f"order names block {max(self.order)}, and there are {len(self.blocks)}, from 0 on.")
+        weights = self.dim * (self.vocab + sum(2 * (self.dim + block.mlp.hidden) for block in self.blocks))
+        if weights > _MOST:
+            raise UserError(f"dim and hidden make a model of some {weights:,} weights, and {_MOST:,} are the most.")
         if self.bos is not None and self.bos >= self.vocab:
             raise UserError(f"bos is {self.bos}, which is no token of a vocabulary of {self.vocab}.")
 
