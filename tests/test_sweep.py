@@ -105,8 +105,8 @@ def test_values_that_cannot_be_trained_are_an_answer_and_stop_nothing(tiny, data
     [
         (["train.optimizr[*].lr=log:0.1,1"], "No 'optimizr'.*Did you mean optimizer"),
         (["train.optimizer[mlp].lr=log:0.1,1"], r"No row '\[mlp\]'"),
-        (["train.steps=float:0.5,1.5"], "'train.steps' takes"),
-        (["train.steps=choice:3,x"], "'train.steps' takes"),
+        (["train.steps=float:0.5,1.5"], "train.steps takes"),
+        (["train.steps=choice:3,x"], "train.steps takes"),
         ([RATE, RATE], "one path"),
         ([], "Name at least one range"),
         (["train.steps=4"], "is no range. Write path=log"),
