@@ -31,6 +31,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.spec import checked, dump, edit
 from pargolf.evaluate.adapt import Adapted, score_adapted
 from pargolf.evaluate.adapt_chunks import AdamW
+from pargolf.evaluate.text import Text
 from pargolf.evaluate.tilt import CountTilt
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.bigram import BigramHash
@@ -184,8 +185,8 @@ def use(found: Unpacked) -> None:
     assert found.adapt is not None
     vocab, tokens = found.model.spec.vocab, np.minimum(TOKENS, found.model.spec.vocab - 1)
     tokens[::9] = 1
-    counts = np.ones(len(tokens) - 1, dtype=np.int64)
-    for event in score_adapted(found.model, tokens, found.windows, found.adapt, byte_counts=counts, vocab=vocab, bos=1):
+    text = Text(tokens, np.ones(len(tokens) - 1, dtype=np.int64), vocab, 1)
+    for event in score_adapted(found.model, text, found.windows, found.adapt, probe=False):
         if isinstance(event, Adapted):
             assert event.score.tokens > 0
 
