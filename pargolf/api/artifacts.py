@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pargolf.api.events import last
+from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Found, Own, recipe
 from pargolf.audit.sandbox.run import is_foreign, probe_script
 from pargolf.core.errors import UserError
@@ -71,10 +71,7 @@ def _proof_row(graded: Score | Adapted, proof: Proved | None) -> dict[str, Any]:
     return {"legal": legal, "proof": {name: getattr(proof, name) for name in names}}
 
 
-def score(artifact: str | Path, *, data: str | Path, **options: Any) -> dict[str, Any]:
-    """`score_events` to the end; returns loss, bpb, tokens, bytes and the counts that prove them."""
-    row: dict[str, Any] = last(score_events(artifact, data=data, **options))
-    return row
+score = to_the_end(score_events, "score")
 
 
 def probe(target: Found, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
@@ -196,11 +193,7 @@ def bench_codec_events(
     yield {"codecs": rows, "quantizers": pairs}
 
 
-def bench_codec(target: str | Path, **options: Any) -> dict[str, list[dict[str, Any]]]:
-    """`bench_codec_events` to the end; returns its rows."""
-    *_, last = bench_codec_events(target, **options)
-    assert isinstance(last, dict)
-    return last
+bench_codec = to_the_end(bench_codec_events, "bench_codec")
 
 
 def _written(found: Unpacked, words: Tokenizer, start: list[int], **options: Any) -> Iterator[str]:

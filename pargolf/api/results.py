@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pargolf.api.events import last
+from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Own
 from pargolf.audit.judge import audit, record_of
 from pargolf.audit.own_runs.recompute import recompute
@@ -64,11 +64,7 @@ def report_events(
     yield target
 
 
-def write_report(paths: Sequence[str | Path], **options: Any) -> Path:
-    """`report_events` to the end; returns the page's path."""
-    *_, last = report_events(paths, **options)
-    assert isinstance(last, Path)
-    return last
+write_report = to_the_end(report_events, "write_report")
 
 
 def submission_events(
@@ -95,10 +91,7 @@ def submission_events(
     yield (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
 
 
-def write_submission(runs: Sequence[str | Path], *, out: str | Path, **options: Any) -> Bundle:
-    """`submission_events` to the end; returns what was written."""
-    made: Bundle = last(submission_events(runs, out=out, **options))
-    return made
+write_submission = to_the_end(submission_events, "write_submission")
 
 
 def judge(target: str | Path, *, record: str | None = None, data: str | Path | None = None) -> dict[str, Any]:

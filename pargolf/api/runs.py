@@ -1,11 +1,10 @@
 """Runs: one, or many of them to compare; and a run made of a published checkpoint."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pargolf.api.events import last
+from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Found, Own, recipe
 from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError
@@ -74,10 +73,7 @@ def train_events(
         yield RunFolder(Path(out)).read_result()
 
 
-def train(found: Found, *, data: str | Path, out: str | Path, **options: Any) -> Result:
-    """`train_events` to the end; returns the result, on the first process of several, and None on the others."""
-    result: Result = last(train_events(found, data=data, out=out, **options))
-    return result
+train = to_the_end(train_events, "train")
 
 
 def demo_events(
@@ -100,10 +96,7 @@ def demo_events(
     )
 
 
-def demo(**options: Any) -> Result:
-    """`demo_events` to the end; returns the result."""
-    result: Result = last(demo_events(**options))
-    return result
+demo = to_the_end(demo_events, "demo")
 
 
 def pack(run: str | Path, *, cap: int | None = None, own: Own = ()) -> dict[str, int]:
@@ -146,11 +139,7 @@ def seeds_events(
         yield seed_rows(ended), spread([run.bpb for run in ended])
 
 
-def seeds(found: Found, **options: Any) -> tuple[list[dict[str, Any]], Spread]:
-    """`seeds_events` to the end; returns its rows and their spread."""
-    *_, last = [([], spread([math.nan])), *seeds_events(found, **options)]
-    assert isinstance(last, tuple)
-    return last
+seeds = to_the_end(seeds_events, "seeds")
 
 
 def sweep_events(
@@ -191,11 +180,7 @@ def sweep_events(
     )
 
 
-def sweep(found: Found, spans: Sequence[str | Span], **options: Any) -> Swept:
-    """`sweep_events` to the end; returns all trials and the best."""
-    *_, last = [Swept((), None), *sweep_events(found, spans, **options)]
-    assert isinstance(last, Swept)
-    return last
+sweep = to_the_end(sweep_events, "sweep")
 
 
 def ablate_events(
@@ -252,12 +237,7 @@ def ablate_events(
         yield [worth_row(worth) for worth in event] if isinstance(event, list) else event
 
 
-def ablate(found: Found, **options: Any) -> list[dict[str, Any]]:
-    """`ablate_events` to the end; returns its rows, the whole recipe first."""
-    rows: list[dict[str, Any]] = []
-    for event in ablate_events(found, **options):
-        rows = event if isinstance(event, list) else rows
-    return rows
+ablate = to_the_end(ablate_events, "ablate")
 
 
 def import_checkpoint(
@@ -267,15 +247,33 @@ def import_checkpoint(
     out: str | Path,
     data: str | Path | None = None,
     force: bool = False,
-    **knobs: Any,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    rope_dims: int | None = None,
+    xsa: int | None = None,
+    ve_layers: Sequence[int] | None = None,
+    train_seq_len: int | None = None,
 ) -> dict[str, int]:
     """Make a run folder of a published script's checkpoint; returns its parameters, layers, bytes and the cap.
 
-    `knobs` as in `upstream.load` (`xsa=`, `rope_dims=`, `ve_layers=`), where the system's own recipe does not have it.
+    What the file does not show is as in `upstream.load`, where the system's own recipe does not have it: `heads`,
+    `kv_heads`, rotated channels per head, how many last layers have XSA, the layers that add the value embedding, and
+    the length that was trained at.
     """
     opened = None if data is None else open_data(data)
     made = importing.import_checkpoint(
-        path, catalog.find(system), out, system=system, data=opened, force=force, **knobs
+        path,
+        catalog.find(system),
+        out,
+        system=system,
+        data=opened,
+        force=force,
+        heads=heads,
+        kv_heads=kv_heads,
+        rope_dims=rope_dims,
+        xsa=xsa,
+        ve_layers=ve_layers,
+        train_seq_len=train_seq_len,
     )
     return {
         "parameters": made.parameters,

@@ -8,21 +8,41 @@ import sys
 
 import typer
 
+from pargolf import __version__
 from pargolf.cli import artifacts, data, recipes, results, runs
+from pargolf.cli.group import FullNames
 from pargolf.cli.streams import lost_output, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pargolf {__version__}")
+        raise typer.Exit
+
+
+def _begin(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    """The workbench for byte-budget language models: train, pack, prove, score."""
+
+
 app = typer.Typer(
     name="pargolf",
-    help="The workbench for byte-budget language models: train, pack, prove, score.",
+    cls=FullNames,
+    callback=_begin,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"max_content_width": 120},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(no_args_is_help=True, help="Prepare, fetch and check training and validation data.")
+data_app = typer.Typer(
+    cls=FullNames, no_args_is_help=True, help="Prepare, fetch and check training and validation data."
+)
 app.add_typer(data_app, name="data")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure what a technique costs and gains.")
+bench_app = typer.Typer(cls=FullNames, no_args_is_help=True, help="Measure what a technique costs and gains.")
 app.add_typer(bench_app, name="bench")
 
 app.command()(runs.demo)

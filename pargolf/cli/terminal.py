@@ -17,7 +17,18 @@ TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep"})
 # A pipe has no width of its own; 80 columns would fold the long paths of a recipe.
 console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
 
-RecipeArg = Annotated[str, typer.Argument(help="A shipped recipe's name, or a .py file that defines RECIPE.")]
+
+def _recipe_names(begun: str) -> list[str]:
+    """Names of shipped recipes that begin so, for a shell's completion."""
+    from pargolf.recipes import catalog
+
+    return [name for name in catalog.names() if name.startswith(begun)]
+
+
+RecipeArg = Annotated[
+    str,
+    typer.Argument(help="A shipped recipe's name, or a .py file that defines RECIPE.", autocompletion=_recipe_names),
+]
 DataOpt = Annotated[Path, typer.Option("--data", help="A folder of shards and a tokenizer.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 ForceOpt = Annotated[bool, typer.Option("--force", help="Replace what the output folder holds.")]
