@@ -9,10 +9,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pargolf.core.version import VERSION
+
 if TYPE_CHECKING:
     from pargolf.api import *  # noqa: F403
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

@@ -8,16 +8,16 @@ import sys
 
 import typer
 
-from pargolf import __version__
 from pargolf.cli import artifacts, data, recipes, results, runs
 from pargolf.cli.group import FullNames
 from pargolf.cli.streams import lost_output, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
+from pargolf.core.version import VERSION
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"pargolf {__version__}")
+        print(f"pargolf {VERSION}")
         raise typer.Exit
 
 
