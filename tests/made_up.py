@@ -3,6 +3,7 @@
 import math
 import random
 
+from pargolf.core.ablation import Ablation, AblationRow
 from pargolf.core.budget import Budget
 from pargolf.core.events import Packed, Scored, Step, Validated, Weighed
 from pargolf.core.result import (
@@ -71,21 +72,26 @@ def entries() -> list[Entry]:
     return [entry(name, seed) for name in [*(known for known, _, _ in NAMES), "baseline"] for seed in (42, 314, 999)]
 
 
-def ablation() -> dict:
-    """What `ablation.json` holds."""
+def ablation_row(part: str = "", **fields) -> AblationRow:
+    """A row of an ablation; `fields` replace those of the whole recipe's."""
+    numbers = {"bpb": 1.3, "before": 1.3, "bytes": 9e5, "weighs": 8e5, "steps": 400.0, "step_ms": 110.0}
+    numbers |= dict.fromkeys(("worth", "low", "high", "p"))
+    return AblationRow(part=part, **{**numbers, "scores": {"1": 1.3, "2": 1.31, "3": 1.29}, "failed": "", **fields})
+
+
+def ablation(*rows: AblationRow, **fields) -> Ablation:
+    """What `ablation.json` holds; some parts of their own where no `rows` are given."""
     rng = random.Random(1)
-    common = {"p": 0.01, "before": 1.3, "steps": 400, "scores": {"1": 1.3, "2": 1.31, "3": 1.29}, "failed": ""}
-    rows = [{"part": "", "bpb": 1.3, "worth": None, "low": None, "high": None, "bytes": 9e5, "weighs": 8e5}]
+    made = [ablation_row(step_ms=100 + 20 * rng.random())]
     parts = [("value embeddings", 0.031), ("hashed bigrams", 0.022), ("smear gate", 0.004), ("U-Net skips", -0.003)]
     for part, worth in [*parts, ("+ XSA", 0.006), ("+ two more blocks, each of them with its own MLP", -0.012)]:
         half, size = 0.003 + 0.004 * rng.random(), 8e5 - rng.randrange(90_000)
-        row = {"part": part, "bpb": 1.3 + worth, "worth": worth, "low": worth - half, "high": worth + half}
-        rows.append(row | {"bytes": 9e5, "weighs": size})
-    for row in rows:
-        row |= common | {"step_ms": 100 + 20 * rng.random()}
-    rows.append(rows[0] | {"part": "GPTQ", "bpb": None, "failed": "It would not fit."})
+        interval = {"low": worth - half, "high": worth + half, "p": 0.01}
+        pace = 100 + 20 * rng.random()
+        made.append(ablation_row(part, bpb=1.3 + worth, worth=worth, **interval, weighs=size, step_ms=pace))
+    made.append(ablation_row("GPTQ", bpb=None, failed="It would not fit."))
     about = {"recipe": "house", "digest": "0" * 16, "steps": 400, "seconds": None, "counts": "all", "cap": 1_000_000}
-    return about | {"windows": "plain:256", "adapted": False, "rows": rows}
+    return Ablation(**{**about, "windows": "plain:256", "adapted": False, "rows": rows or tuple(made), **fields})
 
 
 def audits() -> list[dict]:

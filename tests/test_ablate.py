@@ -3,13 +3,15 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import made_up
 import pytest
 import small
 from rich.console import Console
 
 import pargolf
+from pargolf.core.ablation import read_ablation
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.data.folder import open_data
@@ -84,11 +86,11 @@ def test_every_edit_of_the_house_fits_it_and_changes_it():
 def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
     house, edits = catalog.find("house"), catalog.ablations("house")
     rows = [
-        {"part": label, "worth": n / 100, "low": n / 100 - 0.002, "high": n / 100 + 0.002}
+        made_up.ablation_row(label, worth=n / 100, low=n / 100 - 0.002, high=n / 100 + 0.002)
         for n, label in enumerate(edits)
     ]
-    whole = {"part": "", "worth": None, "scores": {"1": 2.0, "2": 2.0}}
-    text = describe(house, edits=edits, found={"rows": [whole, *rows], "steps": 7, "counts": "all"})
+    whole = made_up.ablation_row(scores={"1": 2.0, "2": 2.0})
+    text = describe(house, edits=edits, found=made_up.ablation(whole, *rows, steps=7))
     system, measured = text.replace("\N{NO-BREAK SPACE}", " ").split("\nmeasured\n")
     beside = {line.split("| ")[1]: line for line in system.splitlines() if "| " in line}
     for n, label in enumerate(edits):
@@ -98,31 +100,46 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
         for label, part in (("smear gate", "SmearGate()"), ("4,096 pieces", "4096"), ("GPTQ", "GPTQ(batches=4)")):
             assert not said.startswith(label) or part in row
     assert "runs of 7 steps, seeds 1, 2" in measured and "  of  " not in measured
-    older = {"rows": [whole], "steps": 7, "counts": "all", "of": "an old form"}
+    older = made_up.ablation(whole, steps=7, of="an old form")
     assert re.search(r"\n  of +an old form\n", describe(house, edits=edits, found=older))
     clipped = {"clip": {"train.grad_clip": 1.0}}  # a default is no row
-    first, *_ = describe(
-        house, edits=clipped, found={"rows": [whole, {**rows[0], "part": "clip"}], "steps": 7, "counts": "all"}
-    ).splitlines()
+    clip = made_up.ablation(whole, replace(rows[0], part="clip"))
+    first, *_ = describe(house, edits=clipped, found=clip).splitlines()
     assert "house" in first and "clip" in first
-    assert describe(house) == describe(house, edits=edits, found={})
+    assert describe(house) == describe(house, edits=edits, found=None)
 
 
 def test_what_was_measured_is_of_edits_that_there_are(tmp_path):
     found = catalog.measured("house")
-    assert len(found["rows"]) > 10 and {row["part"] for row in found["rows"]} <= {"", *catalog.ablations("house")}
-    assert catalog.measured("baseline") == {}
+    assert len(found.rows) > 10 and {row.part for row in found.rows} <= {"", *catalog.ablations("house")}
+    assert catalog.measured("baseline") is None
     mine = tmp_path / "mine.py"
     mine.write_text("from pargolf.recipes.house import RECIPE\n")
-    assert catalog.measured(str(mine)) == {}
-    bare = '{"rows": [{"part": "", "scores": {}}%s], "steps": 3, "seconds": null, "counts": "all"}'
-    mine.with_suffix(".ablation.json").write_text(bare % "")
-    assert len(catalog.measured(str(mine))["rows"]) == 1
-    torn = (bare % ', {"part": "gate"}', bare % ', {"part": "gate", "worth": "", "low": 0, "high": 0}')
-    for wrong in ("{}", "[", '{"rows": []}', '{"rows": [{"part": "gate"}]}', '{"rows": [{"part": ""}]}', *torn):
-        mine.with_suffix(".ablation.json").write_text(wrong)
-        with pytest.raises(UserError, match="no ablation"):
-            catalog.measured(str(mine))
+    assert catalog.measured(str(mine)) is None
+    beside, whole = mine.with_suffix(".ablation.json"), asdict(made_up.ablation())
+    beside.write_text(json.dumps(whole))
+    assert catalog.measured(str(mine)) == made_up.ablation()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"rows": []}, "rows"),
+        ({"rows": 3}, "rows"),
+        ({"rows": [asdict(made_up.ablation_row("gate"))]}, "rows"),
+        ({"rows": [asdict(made_up.ablation_row()), {"part": "gate"}]}, r"rows\[1\]"),
+        ({"rows": [asdict(made_up.ablation_row()) | {"worth": ""}]}, r"rows\[0\]\.worth"),
+        ({"rows": [asdict(made_up.ablation_row()) | {"low": 0.1}]}, r"rows\[0\]\.worth"),
+        ({"steps": None}, "steps"),
+        ({"steps": "7"}, "steps"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_a_damaged_ablation_is_named_by_file_and_field(tmp_path, change, field):
+    path = tmp_path / "ablation.json"
+    path.write_text(json.dumps(asdict(made_up.ablation()) | change))
+    with pytest.raises(UserError, match=rf"ablation\.json.*{field}"):
+        read_ablation(path)
 
 
 def test_edits_are_read_as_overrides_with_a_label():
@@ -149,15 +166,15 @@ def ablated(data, quick_code, tmp_path_factory):
 
 def test_worth_is_the_mean_difference_with_its_interval(ablated):
     out, (*_, rows) = ablated
-    whole, by_part = rows[0], {row["part"]: row for row in rows}
-    assert whole["part"] == "" and set(whole["scores"]) == {"1", "2"} and set(by_part) == {"", *EDITS}
+    whole, by_part = rows[0], {row.part: row for row in rows}
+    assert whole.part == "" and set(whole.scores) == {"1", "2"} and set(by_part) == {"", *EDITS}
     for label, sign in (("gate", 1), ("+ XSA", -1)):
         row = by_part[label]
-        assert math.isclose(row["worth"], sign * (row["bpb"] - whole["bpb"]), abs_tol=1e-12)
-        assert row["low"] <= row["worth"] <= row["high"] and row["steps"] == 2 and row["step_ms"] > 0
-    assert "diverged" in by_part["blows up"]["failed"] and by_part["blows up"]["worth"] is None
+        assert math.isclose(row.worth, sign * (row.bpb - whole.bpb), abs_tol=1e-12)
+        assert row.low <= row.worth <= row.high and row.steps == 2 and row.step_ms > 0
+    assert "diverged" in by_part["blows up"].failed and by_part["blows up"].worth is None
     assert costs(by_part["gate"], whole)[1] > 0  # its bytes, on the grids
-    assert json.loads((out / "ablation.json").read_text())["rows"] == rows
+    assert read_ablation(out / "ablation.json").rows == tuple(rows)
     assert (out / "ablation.svg").read_text().startswith("<svg") and (out / "ablation.png").stat().st_size > 5000
     result = json.loads((out / "gate" / "seed-1" / "result.json").read_text())
     assert set(result["scores"]) == {"pre_quant", "post_quant"}  # plain windows alone
@@ -169,7 +186,7 @@ def test_worth_is_the_mean_difference_with_its_interval(ablated):
 
 def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(ablated, data, monkeypatch):
     out, tables = ablated
-    counts = [{row["part"]: len(row["scores"]) for row in rows if not row["failed"]} for rows in tables]
+    counts = [{row.part: len(row.scores) for row in rows if not row.failed} for rows in tables]
     assert {"": 1, "gate": 1, "+ XSA": 1} in counts and {"": 2, "gate": 1, "+ XSA": 1} in counts
     assert counts[0] == {"": 1} and counts[-1] == {"": 2, "gate": 2, "+ XSA": 2}
     edits = {label: EDITS[label] for label in ("gate", "+ XSA")}
@@ -181,7 +198,7 @@ def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(ablated, d
     again = pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
     monkeypatch.setattr("pargolf.study.ablate.run_jobs", backwards)
     assert again == pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
-    assert again == [row for row in tables[-1] if row["part"] in ("", *edits)]
+    assert again == [row for row in tables[-1] if row.part in ("", *edits)]
     assert times == {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}  # what ran is not run again
 
 
@@ -198,10 +215,10 @@ def test_a_part_with_another_vocabulary_takes_the_text_in_its_pieces(texts, data
     rows = pargolf.ablate(RECIPE, edits=edits, data=folders, out=tmp_path / "out", seeds=[1], plain=True, jobs=jobs)
     whole, fewer, other, none = rows
     result = json.loads((tmp_path / "out" / "300-pieces-280" / "seed-1" / "result.json").read_text())
-    assert fewer["worth"] == fewer["bpb"] - whole["bpb"] and result["val_tokens"] > 0
+    assert fewer.worth == fewer.bpb - whole.bpb and result["val_tokens"] > 0
     kept = (tmp_path / "out" / "300-pieces-280" / "seed-1" / "tokenizer.model").read_bytes()
     assert kept == (tmp_path / "fewer" / "tokenizer.model").read_bytes()
-    assert "other validation documents" in other["failed"] and "--vocab 290" in none["failed"]
+    assert "other validation documents" in other.failed and "--vocab 290" in none.failed
 
 
 def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_path, monkeypatch):
@@ -216,12 +233,12 @@ def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_
     edits = {"gate": {"model.stream": ()}, "+ 8 bits": {"quant.table[mlp.*]": Int(8)}}
     options = {"edits": edits, "data": data, "out": tmp_path / "out", "plain": True, "changes": {"train.steps": 6}}
     first = pargolf.ablate(RECIPE, seeds=[1], paced=True, **options)
-    assert [row["steps"] for row in first] == [6, 3, 6] and timed == ["more without gate"]
-    assert json.loads((tmp_path / "out" / "ablation.json").read_text())["paced"]
+    assert [row.steps for row in first] == [6, 3, 6] and timed == ["more without gate"]
+    assert read_ablation(tmp_path / "out" / "ablation.json").paced
     whole, gate, _ = first
-    assert gate["pace"] == 2.0 and costs(gate, whole)[0] == pytest.approx(-whole["step_ms"])  # the part saves a step
+    assert gate.pace == 2.0 and costs(gate, whole)[0] == pytest.approx(-whole.step_ms)  # the part saves a step
     again = pargolf.ablate(RECIPE, seeds=[1, 2], paced=True, **options)
-    assert [row["steps"] for row in again] == [6, 3, 6] and len(timed) == 1
+    assert [row.steps for row in again] == [6, 3, 6] and len(timed) == 1
     bounded = {**options, "out": tmp_path / "b", "changes": {"train.steps": None, "train.seconds": 9.0}}
     with pytest.raises(UserError, match=r"train\.steps=240"):
         pargolf.ablate(RECIPE, seeds=[1], paced=True, **bounded)
@@ -235,13 +252,12 @@ def test_the_pace_of_a_recipe_is_what_its_steps_take(data):
 
 
 def test_the_plot_has_a_row_for_each_part_and_says_what_helps():
-    whole = {"part": "", "bpb": 1.0, "worth": None, "low": None, "high": None, "p": None, "step_ms": 10.0}
-    whole |= {"bytes": 1000, "weighs": 900, "scores": {"1": 1.0}, "failed": ""}
-    a = whole | {"part": "a <b>", "worth": 0.02, "low": 0.01, "high": 0.03, "step_ms": 9.0, "weighs": 800}
-    plus = whole | {"part": "+ c", "worth": -0.01, "low": -0.02, "high": -0.001, "step_ms": 12.0}
-    lost = whole | {"part": "d", "failed": "no"}
+    whole = made_up.ablation_row(bpb=1.0, step_ms=10.0, bytes=1000, weighs=900, scores={"1": 1.0})
+    a = replace(whole, part="a <b>", worth=0.02, low=0.01, high=0.03, step_ms=9.0, weighs=800)
+    plus = replace(whole, part="+ c", worth=-0.01, low=-0.02, high=-0.001, step_ms=12.0)
+    lost = replace(whole, part="d", failed="no")
     rows = [whole, plus, lost, a]
-    assert [row["part"] for row in ranked(rows)] == ["a <b>", "+ c"]
+    assert [row.part for row in ranked(rows)] == ["a <b>", "+ c"]
     assert costs(a, whole) == (1.0, 100) and costs(plus, whole) == (2.0, 0)
     svg = worth_svg(rows)
     assert svg == worth_svg(rows) and "a &lt;b&gt;" in svg and "+ c" in svg

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import made_up
 import pytest
@@ -119,7 +119,7 @@ def test_what_an_ablation_ran_stands_aside(run, tmp_path):
     folder, _ = run
     for part in ("everything", "smear-gate"):
         shutil.copytree(folder, tmp_path / "parts" / part / "seed-3")
-    (tmp_path / "parts" / "ablation.json").write_text(json.dumps(made_up.ablation()))
+    (tmp_path / "parts" / "ablation.json").write_text(json.dumps(asdict(made_up.ablation())))
     # Where there is nothing else to show, the whole recipe's runs.
     assert gather([tmp_path]).runs == (tmp_path / "parts" / "everything" / "seed-3",)
     shutil.copytree(folder, tmp_path / "house")
@@ -135,10 +135,22 @@ def test_folders_without_runs_and_damaged_ones_are_one_line(run, tmp_path):
         gather([tmp_path / "absent"])
     for name in ("a", "b"):
         shutil.copytree(run[0], tmp_path / name)
-    (tmp_path / "a" / "result.json").write_text(json.dumps({"recipe": "x"}))
-    with pytest.raises(UserError, match=r"result.json"):
+        (tmp_path / name / "result.json").write_text(json.dumps({"recipe": "x"}))
+    with pytest.raises(UserError, match=r"result\.json"):
         pargolf.write_report([tmp_path])
-    (tmp_path / "a" / "result.json").write_text(json.dumps(run[1].to_json()))
-    (tmp_path / "a" / "ablation.json").write_text("[]")
-    with pytest.raises(UserError, match="is no ablation"):
-        pargolf.write_report([tmp_path])
+    (tmp_path / "b" / "result.json").write_text(json.dumps(run[1].to_json()))
+    with pytest.raises(UserError, match=r"a.result\.json"):
+        pargolf.write_report([tmp_path / "a"])
+
+
+@pytest.mark.parametrize("name", ["result.json", "events.jsonl", "documents.json", "ablation.json"])
+def test_a_board_shows_the_others_and_names_the_damaged_one(run, tmp_path, name):
+    for folder in ("good", "bad"):
+        shutil.copytree(run[0], tmp_path / folder)
+    (tmp_path / "bad" / name).write_text('{"seed": "3"}\n' * 2)
+    page = pargolf.write_report([tmp_path]).read_text()
+    runs = "2 runs" if name == "ablation.json" else "1 run"
+    assert "Left out." in page and f"bad/{name}" in page and f"{runs} · 1 recipe" in page
+    assert f"{run[1].val_bpb:.4f}" in page
+    (tmp_path / "bad" / name).unlink()
+    assert "Left out." not in pargolf.write_report([tmp_path]).read_text()

@@ -10,6 +10,7 @@ from pargolf.api.recipes import Own
 from pargolf.audit.judge import audit, record_of
 from pargolf.audit.own_runs.recompute import recompute
 from pargolf.audit.own_runs.recorded import run_folders
+from pargolf.core.ablation import read_ablation
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
 from pargolf.core.files import write_text
@@ -17,7 +18,8 @@ from pargolf.core.own import use
 from pargolf.core.stats import Comparison
 from pargolf.core.work import Work
 from pargolf.report.pages.board import board_page
-from pargolf.report.pages.gather import entry_of, gather, read_ablation
+from pargolf.report.pages.entry import Entry
+from pargolf.report.pages.gather import entry_of, gather
 from pargolf.report.pages.html import PROOF
 from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder
@@ -48,16 +50,26 @@ def report_events(
         text = page_of(folder, folder.read_result())
     else:
         target = Path(out) if out else (Path(paths[0]) if len(paths) == 1 else Path()) / "board.html"
-        entries, total = [], len(found.runs) + len(found.submissions)
+        entries, damaged, total = list[Entry](), list[str](), len(found.runs) + len(found.submissions)
         for place, path in enumerate(found.runs):
-            entries.append(replace(entry_of(path, beside=target.parent), audit=audit(path).to_json()))
+            try:
+                entries.append(replace(entry_of(path, beside=target.parent), audit=audit(path).to_json()))
+            except UserError as error:  # one damaged run is no reason to hide the others
+                damaged.append(str(error))
             yield Progress("reading", place + 1, total, str(path))
         audits = []
         for path in found.submissions:
             audits.append(audit(path).to_json())
-            yield Progress("reading", len(entries) + len(audits), total, str(path))
-        ablations = [read_ablation(path) for path in found.ablations]
-        text = board_page(entries, title=_board_title(paths), ablations=ablations, audits=audits)
+            yield Progress("reading", len(found.runs) + len(audits), total, str(path))
+        ablations = []
+        for path in found.ablations:
+            try:
+                ablations.append(read_ablation(path / "ablation.json"))
+            except UserError as error:
+                damaged.append(str(error))
+        if damaged and not (entries or audits or ablations):
+            raise UserError(damaged[0])
+        text = board_page(entries, title=_board_title(paths), ablations=ablations, audits=audits, damaged=damaged)
     if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
         raise UserError(f"{target} is no page of this package. Choose another --out, or say --force to replace it.")
     write_text(target, text)

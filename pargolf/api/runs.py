@@ -6,6 +6,7 @@ from typing import Any
 
 from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Found, Own, recipe
+from pargolf.core.ablation import AblationRow
 from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
@@ -198,7 +199,7 @@ def ablate_events(
     changes: Mapping[str, Any] | None = None,
     jobs: int = 1,
     device: str | None = None,
-) -> Iterator[Event | list[dict[str, Any]]]:
+) -> Iterator[Event | list[AblationRow]]:
     """Run a recipe, and with each of `edits` alone; yields what each is worth so far, again and again, and at the end.
 
     Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the

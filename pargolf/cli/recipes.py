@@ -33,8 +33,8 @@ def describe(recipe: RecipeArg, scale: ScaleOpt = None, as_json: JsonOpt = False
     if as_json:
         print(json.dumps(dump(found)))
         return
-    notes = {} if scale else {"edits": catalog.ablations(recipe), "found": catalog.measured(recipe)}
-    print(describe_text(found, **notes))
+    edits, worths = ({}, None) if scale else (catalog.ablations(recipe), catalog.measured(recipe))
+    print(describe_text(found, edits=edits, found=worths))
 
 
 def diff(a: RecipeArg, b: RecipeArg, as_json: JsonOpt = False) -> None:

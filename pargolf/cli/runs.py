@@ -171,6 +171,8 @@ def ablate(
     every run has one thread; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
     """
     set_threads(threads or (jobs if jobs > 1 else 0))
+    from dataclasses import asdict
+
     from pargolf import api
     from pargolf.core.spec import overrides
     from pargolf.recipes.variants import parse_edits
@@ -195,7 +197,7 @@ def ablate(
     if rows is None:  # another process of torchrun's speaks
         return
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps([asdict(row) for row in rows]))
     else:
         console.print(worth_table(rows))
         console.print(f"-> {out / 'ablation.svg'}   next: pargolf report {out}", soft_wrap=True)

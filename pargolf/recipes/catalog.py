@@ -8,13 +8,14 @@ is run, as the module of its name (`core/own.py`), where its syntax tree says th
 
 import ast
 import importlib
-import json
+import importlib.util
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pargolf.core import own
+from pargolf.core.ablation import Ablation, read_ablation
 from pargolf.core.errors import UserError, near
 from pargolf.core.sources import binds
 
@@ -53,31 +54,13 @@ def ablations(found: str) -> dict[str, dict[str, Any]]:
     return edits
 
 
-def measured(found: str) -> dict[str, Any]:
-    """The `ablation.json` that is kept beside a recipe's file, as NAME.ablation.json; empty where there is none.
-
-    Where it was measured on the recipe as it once was, its key `of` says so.
+def measured(found: str) -> Ablation | None:
+    """The `ablation.json` that is kept beside a recipe's file, as NAME.ablation.json; None where there is none.
 
     Raises `UserError` where that is no ablation's.
     """
     path = (next((p for p in _shipped() if p.stem == found), None) or Path(found)).with_suffix(".ablation.json")
-    if not path.is_file():
-        return {}
-    try:
-        known = json.loads(path.read_bytes())
-        whole, rows = known["rows"][0], known["rows"][1:]
-        numbers = [row[key] for row in rows for key in ("worth", "low", "high")]
-        sound = whole["part"] == "" and all(isinstance(x, float | int | None) for x in numbers)
-        sound &= all(isinstance(row["part"], str) for row in rows) and isinstance(whole["scores"], dict)
-        sound &= isinstance(known.get("of", ""), str)
-        sound &= {"steps", "seconds", "counts"} <= set(known) and isinstance(
-            known["steps"] or known["seconds"], float | int
-        )
-    except (ValueError, KeyError, IndexError, TypeError):
-        sound = False
-    if not sound:
-        raise UserError(f"{path} is no ablation. Copy the ablation.json of `pargolf ablate {found}` there.")
-    return dict(known)
+    return read_ablation(path) if path.is_file() else None
 
 
 @cache

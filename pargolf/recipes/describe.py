@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
+from pargolf.core.ablation import ADDED, Ablation, AblationRow
 from pargolf.core.spec import diff as spec_diff
 from pargolf.core.spec import show
 from pargolf.model.transformer import Block, parameters
@@ -20,16 +21,16 @@ _FOLLOWS = "  parameters "
 """A row that nobody sets."""
 
 
-def describe(recipe: Recipe, *, edits: Edits | None = None, found: Mapping[str, Any] | None = None) -> str:
+def describe(recipe: Recipe, *, edits: Edits | None = None, found: Ablation | None = None) -> str:
     """The whole system as text: a heading per part, a row per setting, runs of equal blocks once, defaults left out.
 
     `edits` and what an ablation `found` of them add to each row that an edit takes away what it is worth.
     """
     lines = _system(recipe)
-    worths = {row["part"]: row for row in (found or {}).get("rows", ()) if row["part"] and row["worth"] is not None}
+    worths = {row.part: row for row in (found.rows if found else ()) if row.part and row.worth is not None}
     notes: dict[str, list[str]] = {}
     for label, changes in (edits or {}).items():
-        if label in worths and not label.startswith("+ "):
+        if label in worths and not label.startswith(ADDED):
             left = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
             gone = (line for line in lines if line not in left and not line.startswith(_FOLLOWS))
             row = next(gone, lines[0])  # an edit that sets what is at its default takes no row away
@@ -66,10 +67,10 @@ def _system(recipe: Recipe) -> list[str]:
     return [*lines, *_settings(recipe.reported, but=())]
 
 
-def _worth(row: Mapping[str, Any]) -> str:
+def _worth(row: AblationRow) -> str:
     """Bits per byte gained, and half the 95 % interval."""
-    spread = "" if row["low"] is None else f" ±{(row['high'] - row['low']) / 2:.4f}"
-    return re.sub(r"(?<=[-+±])0(?=\.)", "", f"{row['worth']:+.4f}{spread}")
+    spread = "" if row.interval is None else f" ±{(row.interval[1] - row.interval[0]) / 2:.4f}"
+    return re.sub(r"(?<=[-+±])0(?=\.)", "", f"{row.gain:+.4f}{spread}")
 
 
 def _noted(row: str, notes: list[str]) -> list[str]:
@@ -80,19 +81,19 @@ def _noted(row: str, notes: list[str]) -> list[str]:
     return [*above, first, *(f"{'':<{_NOTES}}| {note}" for note in notes[bool(beside) :])]
 
 
-def _left_out(found: Mapping[str, Any], worths: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _left_out(found: Ablation, worths: Mapping[str, AblationRow]) -> list[str]:
     """How the notes were measured, and what was tried and is not there, best first."""
-    seeds = ", ".join(found["rows"][0]["scores"])
-    bound = f"{found['steps']:,} steps" if found["steps"] else f"{found['seconds']:g} s"
-    bound += ", or those that equal seconds buy" if found.get("paced") else ""
-    counted = " of a processor" if found["counts"] == "cpu" and not found["steps"] else ""
+    seeds = ", ".join(found.rows[0].scores)
+    bound = f"{found.steps:,} steps" if found.steps else f"{found.seconds:g} s"
+    bound += ", or those that equal seconds buy" if found.paced else ""
+    counted = " of a processor" if found.counts == "cpu" and not found.steps else ""
     how = f"bits per byte gained, ± half of the 95 % interval: runs of {bound}{counted}, seeds {seeds}"
-    tried = [row for label, row in worths.items() if label.startswith("+ ")]
-    tried.sort(key=lambda row: -float(row["worth"]))
-    words = [f"{row['part'].removeprefix('+ ')} {_worth(row)}".replace(" ", "\N{NO-BREAK SPACE}") for row in tried]
+    tried = [row for row in worths.values() if row.is_addition]
+    tried.sort(key=lambda row: -row.gain)
+    words = [f"{row.part.removeprefix(ADDED)} {_worth(row)}".replace(" ", "\N{NO-BREAK SPACE}") for row in tried]
     shown = textwrap.wrap("; ".join(words), 90, break_on_hyphens=False)
     rows = [_row("" if number else "tried and left out", line) for number, line in enumerate(shown)]
-    of = [_row("of", found["of"])] if "of" in found else []
+    of = [_row("of", found.of)] if found.of else []
     return ["", "measured", _row("beside a row", how), *of, *rows]
 
 

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+from pargolf.core.ablation import ADDED
 from pargolf.core.errors import UserError, near
 from pargolf.core.roles import Table, matches
 from pargolf.core.spec import edit, overrides
@@ -20,8 +21,6 @@ from pargolf.recipes.recipe import Recipe
 
 T = TypeVar("T")
 Edits = Mapping[str, Mapping[str, Any]]
-ADDED = "+ "
-"""How the label of an addition begins."""
 _NO_PARTS = ("name", "source", "reported", "budget")
 _EQUAL = ("train.steps", "train.seconds", "train.validate_every")
 

@@ -12,21 +12,21 @@ one begins, so a run that is cut short has whole rows with fewer seeds.
 
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from pargolf.core.ablation import ADDED, Ablation, AblationRow
 from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Step, Weighed
 from pargolf.core.files import read_json, write_bytes, write_json, write_text
-from pargolf.core.spec import edit
+from pargolf.core.ranges import Positive
+from pargolf.core.spec import build, edit
 from pargolf.core.stats import Comparison, compare_scores
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
-from pargolf.recipes.variants import ADDED
 from pargolf.report.plots.worth import worth_png, worth_svg
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished
@@ -133,51 +133,50 @@ def run_ablations(
             raise event.error
         worths = _worths(runs, failed, paces)
         if not event.resumed:
-            write_json(Path(out) / "ablation.json", ablation_json(recipe, worths, paced=paced))
+            write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, worths, paced=paced)))
         yield worths
-    found = ablation_json(recipe, _worths(runs, failed, paces), paced=paced)
-    write_json(Path(out) / "ablation.json", found)
-    write_text(Path(out) / "ablation.svg", worth_svg(found["rows"], page=False))
-    write_bytes(Path(out) / "ablation.png", worth_png(found["rows"]))
+    found = ablation_of(recipe, _worths(runs, failed, paces), paced=paced)
+    write_json(Path(out) / "ablation.json", asdict(found))
+    write_text(Path(out) / "ablation.svg", worth_svg(found.rows, page=False))
+    write_bytes(Path(out) / "ablation.png", worth_png(found.rows))
 
 
-def ablation_json(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False) -> dict[str, Any]:
+def ablation_of(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False) -> Ablation:
     """What `ablation.json` holds: the recipe, what bounded every run, and the rows."""
     train, budget = recipe.train, recipe.budget
-    return {
-        "recipe": recipe.name,
-        "digest": recipe.digest,
-        "steps": train.steps,
-        "paced": paced,
-        "seconds": train.seconds if train.seconds or train.steps else budget.train_seconds,
-        "counts": budget.counts,
-        "cap": budget.bytes,
-        "windows": str(recipe.windows),
-        "adapted": recipe.adapt is not None,
-        "rows": [worth_row(worth) for worth in worths],
-    }
+    return Ablation(
+        recipe=recipe.name,
+        digest=recipe.digest,
+        steps=train.steps,
+        paced=paced,
+        seconds=train.seconds if train.seconds or train.steps else budget.train_seconds,
+        counts=budget.counts,
+        cap=budget.bytes,
+        windows=str(recipe.windows),
+        adapted=recipe.adapt is not None,
+        rows=tuple(worth_row(worth) for worth in worths),
+    )
 
 
-def worth_row(worth: Worth) -> dict[str, Any]:
-    """Plain JSON of a row: means over seeds, what the part is worth with its interval, one-sided p that it gains."""
+def worth_row(worth: Worth) -> AblationRow:
+    """Means over seeds, what the part is worth with its interval, one-sided p that it gains."""
     test, runs = worth.test, list(worth.runs.values())
-    weighs = [run.weighs for run in runs if run.weighs is not None]
-    return {
-        "part": worth.part,
-        "bpb": _mean([run.bpb for run in runs]),
-        "before": _mean([run.before for run in runs]),
-        "worth": None if test is None else test.gain_bpb,
-        "low": None if test is None else test.low,
-        "high": None if test is None else test.high,
-        "p": None if test is None else test.p,
-        "bytes": _mean([run.bytes for run in runs]),
-        "weighs": _mean(weighs),
-        "steps": _mean([run.steps for run in runs]),
-        "pace": worth.pace,
-        "step_ms": _mean([1000 * run.step_seconds for run in runs]),
-        "scores": {str(seed): run.bpb for seed, run in sorted(worth.runs.items())},
-        "failed": worth.failed,
-    }
+    return AblationRow(
+        part=worth.part,
+        bpb=_mean([run.bpb for run in runs]),
+        before=_mean([run.before for run in runs]),
+        worth=None if test is None else test.gain_bpb,
+        low=None if test is None else test.low,
+        high=None if test is None else test.high,
+        p=None if test is None else test.p,
+        bytes=_mean([run.bytes for run in runs]),
+        weighs=_mean([run.weighs for run in runs if run.weighs is not None]),
+        steps=_mean([run.steps for run in runs]),
+        pace=worth.pace,
+        step_ms=_mean([1000 * run.step_seconds for run in runs]),
+        scores={str(seed): run.bpb for seed, run in sorted(worth.runs.items())},
+        failed=worth.failed,
+    )
 
 
 def read_run(run: Finished) -> Ran:
@@ -213,7 +212,7 @@ def _paces(
     recipe, data = everything[""], texts[""]
     if recipe.train.steps is None:
         raise UserError("--paced shares out steps: say how many the whole recipe gets, as train.steps=240.")
-    paces: dict[str, float] = read_json(kept) if kept.is_file() else {}
+    paces = build(dict[str, Positive], read_json(kept), where=str(kept)) if kept.is_file() else {}
     failed: dict[str, str] = {}
     missing = [label for label in texts if label not in paces]
     for number, label in enumerate(missing):

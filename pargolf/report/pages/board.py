@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from pargolf.core.ablation import Ablation
 from pargolf.core.events import Packed
 from pargolf.core.stats import Comparison, compare_scores, spread
 from pargolf.report.pages.entry import Entry, Group, front, grouped
@@ -17,7 +18,7 @@ from pargolf.report.pages.html import figure_pair, number_cell, page, section, t
 from pargolf.report.pages.style import BOARD_SCRIPT
 from pargolf.report.plots import boards, runs
 from pargolf.report.plots.drawing import NARROW, WIDE
-from pargolf.report.plots.worth import is_addition, ranked, worth_svg
+from pargolf.report.plots.worth import ranked, worth_svg
 
 _MOST_CURVES = 80
 _MOST_ADAPTED = 3
@@ -34,8 +35,9 @@ def board_page(
     entries: Sequence[Entry],
     *,
     title: str = "Board",
-    ablations: Sequence[Mapping[str, Any]] = (),
+    ablations: Sequence[Ablation] = (),
     audits: Sequence[Mapping[str, Any]] = (),
+    damaged: Sequence[str] = (),
 ) -> str:
     """Return the whole board as HTML text.
 
@@ -44,10 +46,12 @@ def board_page(
         title: the heading and the name of the browser's tab.
         ablations: what `ablation.json` files hold.
         audits: reports of the auditor as JSON.
+        damaged: what could not be read and is left out, a sentence each with its file.
     """
     groups = grouped(entries)
     parts = [
         _header(entries, groups, title),
+        _damaged(damaged),
         *(_of_runs(entries, groups) if entries else []),
         *(_ablation(found) for found in ablations),
         _audits(entries, audits),
@@ -72,6 +76,16 @@ def _of_runs(entries: Sequence[Entry], groups: Sequence[Group]) -> list[str]:
 def _header(entries: Sequence[Entry], groups: Sequence[Group], title: str) -> str:
     facts = f"{_count(len(entries), 'run')} · {_count(len(groups), 'recipe')}"
     return f"<header><h1>{escape(title)}</h1><p>{facts}</p></header>"
+
+
+def _damaged(lines: Sequence[str]) -> str:
+    """What was left out, and why."""
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return (
+        f'<div class="alarm"><b>Left out.</b> {_count(len(lines), "folder")} could not be read:<ul>{items}</ul></div>'
+    )
 
 
 def _hero(entries: Sequence[Entry], groups: Sequence[Group]) -> str:
@@ -282,23 +296,23 @@ def _adaptation(groups: Sequence[Group]) -> str:
     return section("What adaptation saved", note, "".join(found))
 
 
-def _ablation(found: Mapping[str, Any]) -> str:
-    rows = ranked(found["rows"])
+def _ablation(found: Ablation) -> str:
+    rows = ranked(found.rows)
     if not rows:
         return ""
-    work = f"{found['steps']:,} steps" if found["steps"] else f"{found['seconds']:g} s"
-    seeds = max(len(row["scores"]) for row in found["rows"])
-    plus = " Below, behind a plus, what it does not have." if is_addition(rows[-1]) else ""
+    work = f"{found.steps:,} steps" if found.steps else f"{found.seconds:g} s"
+    seeds = max(len(row.scores) for row in found.rows)
+    plus = " Below, behind a plus, what it does not have." if rows[-1].is_addition else ""
     note = (
-        f"{found['recipe']} without each part in turn, {work} and {_count(seeds, 'seed')} each, over "
-        f"{found['windows']}: what the part is worth in bits per byte with its 95 % interval, and what it costs a "
+        f"{found.recipe} without each part in turn, {work} and {_count(seeds, 'seed')} each, over "
+        f"{found.windows}: what the part is worth in bits per byte with its 95 % interval, and what it costs a "
         f"step and in bytes.{plus}"
     )
-    failed = [row for row in found["rows"] if row["failed"]]
-    lost = "".join(f"<li><b>{escape(row['part'])}</b> {escape(row['failed'])}</li>" for row in failed)
+    failed = [row for row in found.rows if row.failed]
+    lost = "".join(f"<li><b>{escape(row.part)}</b> {escape(row.failed)}</li>" for row in failed)
     left = f'<p class="note lost">These could not run:</p><ul>{lost}</ul>' if lost else ""
-    figures = figure_pair(worth_svg(found["rows"]), worth_svg(found["rows"], width=NARROW))
-    return section(f"What each part of {found['recipe']} is worth", note, figures + left)
+    figures = figure_pair(worth_svg(found.rows), worth_svg(found.rows, width=NARROW))
+    return section(f"What each part of {found.recipe} is worth", note, figures + left)
 
 
 def _audits(entries: Sequence[Entry], audits: Sequence[Mapping[str, Any]]) -> str:

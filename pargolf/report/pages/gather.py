@@ -8,11 +8,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
-from pargolf.core.files import read_json
 from pargolf.report.pages.entry import Entry
 from pargolf.run.folder import RunFolder
 from pargolf.study.ablate import WHOLE
@@ -54,7 +52,7 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
 def entry_of(path: Path, *, beside: Path) -> Entry:
     """A run for the board; its page is linked from the folder `beside`, where it is there.
 
-    Raises `UserError` on a result of another version.
+    Raises `UserError` on a file that is damaged, or of another version.
     """
     folder = RunFolder(path)
     page = folder["report.html"]
@@ -62,20 +60,10 @@ def entry_of(path: Path, *, beside: Path) -> Entry:
     return Entry(str(path), folder.read_result(), _events(folder), folder.read_documents(), link)
 
 
-def read_ablation(path: Path) -> dict[str, Any]:
-    """What `pargolf ablate` left. Raises `UserError` when it is no such thing."""
-    found = read_json(path / "ablation.json")
-    if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
-        raise UserError(f"{path / 'ablation.json'} is no ablation. Run `pargolf ablate` again; it keeps what ran.")
-    return found
-
-
 def _events(folder: RunFolder) -> list[Event]:
-    """The events, none where they are gone or of another version: the rest of the run still stands."""
-    try:
-        return read_events(folder["events.jsonl"])
-    except UserError:
-        return []
+    """The events, none where they are gone: the rest of the run still stands. Raises `UserError` on damage."""
+    path = folder["events.jsonl"]
+    return read_events(path) if path.is_file() else []
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, Iterable[str]]]:
