@@ -1,6 +1,7 @@
 """The board: which runs it finds, what is on the front, what the page says, and that nothing of anybody's is lost."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 
@@ -17,7 +18,7 @@ from pargolf.core.stats import compare_scores
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.entry import Entry, front, grouped
 from pargolf.report.pages.gather import gather
-from pargolf.report.plots import boards
+from pargolf.report.plots import boards, drawing
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,20 @@ def test_plots_are_the_same_bytes_and_carry_the_runs_they_show():
     assert all(f'data-runs="{run}"' in svg for run in range(len(runs)))
     bare = [Entry("", runs[0].result)]
     assert boards.all_curves(bare, grouped(bare)) == boards.forecasts(bare, grouped(bare)) == ""
+
+
+@pytest.mark.parametrize("span", [1.0, 5.0, 8.5, 9.9, 40.0, 3000.0])
+@pytest.mark.parametrize("width", [drawing.WIDE / 2, drawing.NARROW])
+def test_ticks_are_labelled_in_plain_numbers_over_every_span(span, width):
+    runs = [
+        made_up.entry("house", seed, train_seconds=20.0 * span**share) for seed, share in ((1, 0), (2, 0.6), (3, 1))
+    ]
+    groups = grouped(runs)
+    svg = boards.frontier(runs, groups, of="seconds", label="seconds", width=width)
+    shown = re.findall(r">([^<>]+)</text>", svg[: svg.index(">seconds<")])
+    assert len(shown) >= 2 and all(re.fullmatch(r"\u2212?[\d.]+( [kM])?", text) for text in shown), shown
+    pictures = svg + boards.all_curves(runs, groups, width=width) + boards.forecasts(runs, groups, width=width)
+    assert "mathdefault" not in pictures and "$" not in pictures
 
 
 def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):

@@ -98,6 +98,14 @@ def test_a_phone_scrolls_down_and_not_aside(open_page, pages, name):
     assert outside == []
 
 
+@pytest.mark.parametrize("width", [1024, 1280, 1600])
+def test_the_table_of_runs_is_not_cut(open_page, pages, width):
+    page = open_page(pages["board"], size={"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert page.evaluate(cut) == 0
+
+
 def test_a_filter_hides_runs_in_the_table_and_in_every_plot(open_page, pages):
     page = open_page(pages["board"])
     rows, dots = page.locator("#runs tbody tr:visible"), page.locator(".wide svg [data-runs]:visible")

@@ -135,7 +135,10 @@ details summary small {
 details[open] summary { margin-bottom: .8rem; }
 footer { margin-top: 5rem; color: var(--soft); font-size: .84rem; }
 
-main:has(.board) { max-width: 70rem; }
+main:has(.board) { max-width: 84rem; }
+#runs th, #runs td { padding-left: 1rem; }
+#runs td.text { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
+#runs th:first-child, #runs td:first-child { position: sticky; left: 0; background: var(--ground); padding-left: 0; }
 .lost { margin: 1.2rem 0 0; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 2.5rem; }
 .filter { display: flex; align-items: baseline; gap: 1rem; margin-bottom: .8rem; }
@@ -189,11 +192,14 @@ svg [data-runs] { transition: opacity .12s; }
 svg.lit [data-runs]:not(.hot) { opacity: .14; }
 [hidden], svg [data-runs].gone { display: none; }
 
+@media (max-width: 76rem) {
+  #runs { font-size: .82rem; }
+  #runs th, #runs td { padding-left: .65rem; }
+}
 @media (max-width: 44rem) {
   .pair { grid-template-columns: 1fr; gap: 1.5rem; }
   td.strip { min-width: 8rem; }
   .front { display: none; }
-  #runs th:first-child, #runs td:first-child { position: sticky; left: 0; background: var(--ground); }
   main { padding: 2rem 1.1rem 3rem; }
   section { margin-top: 3rem; }
   .hero { grid-template-columns: 1fr; margin-top: 2.2rem; }

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from pargolf.core.events import Step, Weighed
 from pargolf.core.result import Grids
@@ -49,7 +50,6 @@ def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, labe
         runs |= _names(axes, ends, width=width)
         axes.set_xlabel(label)
         axes.set_ylabel("bits per byte")
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
         return svg_text(figure, f"front-{of}", f"Bits per byte over {label}, with the Pareto front", titles, runs)
 
 
@@ -128,9 +128,13 @@ def _scale(axes: Axes, xs: Any, ys: Any) -> None:
     if low > 0 and high / low > 8:
         axes.set_xscale("log")
         axes.set_xlim(low / 1.3, high * 1.3)
+        # Within a decade or two matplotlib would also label the minor ticks, in a mathematical notation of its own.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         room = 0.08 * (high - low) or 0.05 * max(high, 1.0)
         axes.set_xlim(low - room, high + room)
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     room = 0.1 * float(ys.max() - ys.min()) or 0.05
     axes.set_ylim(float(ys.min()) - room, float(ys.max()) + room)
 

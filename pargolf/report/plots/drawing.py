@@ -44,6 +44,7 @@ STYLE: Any = {
     "ytick.major.size": 3.0,
     "axes.unicode_minus": True,
     "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-9, 12),
     "figure.constrained_layout.use": True,
 }
 
