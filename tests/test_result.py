@@ -6,6 +6,7 @@ from pathlib import Path
 
 import made_up
 import pytest
+from mutations_of_runs import mutate_results
 
 from pargolf.core.errors import UserError
 from pargolf.core.result import Grids, Proof, Rests, mixture, read_result, result_of
@@ -112,3 +113,9 @@ def test_texts_are_told_apart_by_hashes_where_both_are_known():
     assert mixture([one, one, unknown, renamed]) == ""
     assert "shards" in mixture([one, shards]) and "tokenizers" in mixture([one, tokenizer])
     assert "bytes" in mixture([unknown, replace(one, val_bytes=9)])
+
+
+def test_no_edit_of_a_run_s_files_makes_a_reader_fall_over(run, data):
+    found = mutate_results(run[0], data, count=24, seed=1)
+    assert {kind for kind in found if kind not in ("read", "refused")} == set(), found
+    assert found["refused"] > 10 and found["read"] > 10
