@@ -33,8 +33,8 @@ def main() -> None:
     same = {"data": data, "seeds": args.seeds, "jobs": args.jobs}
     for name, steps in STEPS.items():
         rows = {"train.steps": steps, "budget.counts": "cpu", "budget.eval_seconds": 3600.0}
-        _watch(name, api.seeds_events(name, scale="mini", changes=rows, out=args.out / name, **same))
-    page = api.write_report([args.out])
+        _watch(name, api.seeds(name, scale="mini", changes=rows, out=args.out / name, **same))
+    page = api.write_report([args.out]).result()
     print(f"-> {page}")
     if args.picture:
         _photograph(page, args.picture)

@@ -49,9 +49,9 @@ def check(name: str, data: str, steps: int) -> str:
         place, run = Path(folder) / "alone", Path(folder) / "run"
         changes = {"train.steps": steps, "train.seconds": None, "budget.bytes": 2_000_000}
         try:
-            result = pargolf.train(name, data=data, out=run, seed=1, scale="mini", changes=changes)
+            result = pargolf.train(name, data=data, out=run, seed=1, scale="mini", changes=changes).result()
             out = Path(folder) / "records" / "track_non_record_16mb" / name
-            made = pargolf.write_submission([run], out=out, squeeze=True, artifacts=True)
+            made = pargolf.write_submission([run], out=out, squeeze=True, artifacts=True).result()
         except UserError as error:
             return str(error)
         shutil.copytree(made.path, place)

@@ -36,10 +36,10 @@ def main() -> None:
     said = words.parse_args()
     runs = Path(said.out) / "seeds"
     changes = {"train.steps": said.steps, "train.seconds": None, "budget.bytes": 2_000_000}
-    pargolf.seeds(said.recipe, seeds=said.seeds, data=said.data, out=runs, scale="mini", changes=changes)
+    pargolf.seeds(said.recipe, seeds=said.seeds, data=said.data, out=runs, scale="mini", changes=changes).result()
     place = Path(said.out) / "records" / "track_non_record_16mb" / f"2026-01-01_{said.recipe}"
     shutil.rmtree(place, ignore_errors=True)
-    made = pargolf.write_submission([runs], out=place, squeeze=True, artifacts=True)
+    made = pargolf.write_submission([runs], out=place, squeeze=True, artifacts=True).result()
     print(f"{place}: code {made.code:,} bytes (readable {made.readable:,}), total {made.total:,} of {made.cap:,}")
     facts = json.loads((place / "submission.json").read_text())
     for seed in said.seeds:

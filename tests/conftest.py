@@ -44,7 +44,7 @@ def data(texts, tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "a"
-    result = pargolf.train(small.RECIPE, data=data, out=out, seed=3)
+    result = pargolf.train(small.RECIPE, data=data, out=out, seed=3).result()
     return out, result
 
 

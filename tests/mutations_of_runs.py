@@ -77,7 +77,7 @@ def readers_of_run(run: Path, place: Path) -> Iterator[Callable[[], object]]:
     yield lambda: pargolf.compare([bad], against=[run])
     yield lambda: audit(bad)
     beside = [run] if int(place.name) % 2 else []
-    yield lambda: pargolf.write_report([bad, *beside], out=place / "page.html")
+    yield lambda: pargolf.write_report([bad, *beside], out=place / "page.html").result()
 
 
 def readers_of_data(place: Path) -> Iterator[Callable[[], object]]:

@@ -25,6 +25,7 @@ from pargolf.recipes import catalog
 from pargolf.recipes.describe import describe
 from pargolf.recipes.variants import base_parts, chosen, edited_parts, in_plain_windows, parse_edits
 from pargolf.report.plots.worth import costs, ranked, worth_svg, worth_table
+from pargolf.study.ablate import WorthsSoFar, worth_row
 from pargolf.study.compare import read_finished
 from pargolf.study.jobs import JobDone
 from pargolf.study.pace import pace
@@ -160,8 +161,10 @@ def test_edits_are_read_as_overrides_with_a_label():
 def ablated(data, quick_code, tmp_path_factory):
     """Where an ablation ran, and every table that it gave on the way."""
     out = tmp_path_factory.mktemp("ablation")
-    events = pargolf.api.ablate_events(RECIPE, edits=EDITS, data=data, out=out, seeds=[1, 2], plain=True)
-    return out, [rows for rows in events if isinstance(rows, list)]
+    work = pargolf.ablate(RECIPE, edits=EDITS, data=data, out=out, seeds=[1, 2], plain=True)
+    tables = [[*map(worth_row, event.worths)] for event in work if isinstance(event, WorthsSoFar)]
+    assert work.result() == tables[-1]
+    return out, tables
 
 
 def test_worth_is_the_mean_difference_with_its_interval(ablated):
@@ -195,9 +198,9 @@ def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(ablated, d
     def backwards(wanted, data, **_):
         return [JobDone(job, read_finished(job.folder)) for job in reversed(wanted)]
 
-    again = pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
+    again = pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True).result()
     monkeypatch.setattr("pargolf.study.ablate.run_jobs", backwards)
-    assert again == pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True)
+    assert again == pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True).result()
     assert again == [row for row in tables[-1] if row.part in ("", *edits)]
     assert times == {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}  # what ran is not run again
 
@@ -212,7 +215,9 @@ def test_a_part_with_another_vocabulary_takes_the_text_in_its_pieces(texts, data
             pass
     edits = {"300 pieces (280)": {"model.vocab": 280}, "+ 281": {"model.vocab": 281}, "+ 290": {"model.vocab": 290}}
     folders = [data, tmp_path / "fewer", tmp_path / "other"]
-    rows = pargolf.ablate(RECIPE, edits=edits, data=folders, out=tmp_path / "out", seeds=[1], plain=True, jobs=jobs)
+    rows = pargolf.ablate(
+        RECIPE, edits=edits, data=folders, out=tmp_path / "out", seeds=[1], plain=True, jobs=jobs
+    ).result()
     whole, fewer, other, none = rows
     result = json.loads((tmp_path / "out" / "300-pieces-280" / "seed-1" / "result.json").read_text())
     assert fewer.worth == fewer.bpb - whole.bpb and result["val_tokens"] > 0
@@ -232,16 +237,16 @@ def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_
     monkeypatch.setattr("pargolf.study.ablate.pace", half_as_fast)
     edits = {"gate": {"model.stream": ()}, "+ 8 bits": {"quant.table[mlp.*]": Int(8)}}
     options = {"edits": edits, "data": data, "out": tmp_path / "out", "plain": True, "changes": {"train.steps": 6}}
-    first = pargolf.ablate(RECIPE, seeds=[1], paced=True, **options)
-    assert [row.steps for row in first] == [6, 3, 6] and timed == ["more without gate"]
-    assert read_ablation(tmp_path / "out" / "ablation.json").paced
+    first = pargolf.ablate(RECIPE, seeds=[1], paced=True, **options).result()
+    assert [row["steps"] for row in first] == [6, 3, 6] and timed == ["more without gate"]
+    assert json.loads((tmp_path / "out" / "ablation.json").read_text())["paced"]
     whole, gate, _ = first
-    assert gate.pace == 2.0 and costs(gate, whole)[0] == pytest.approx(-whole.step_ms)  # the part saves a step
-    again = pargolf.ablate(RECIPE, seeds=[1, 2], paced=True, **options)
-    assert [row.steps for row in again] == [6, 3, 6] and len(timed) == 1
+    assert gate["pace"] == 2.0 and costs(gate, whole)[0] == pytest.approx(-whole["step_ms"])  # the part saves a step
+    again = pargolf.ablate(RECIPE, seeds=[1, 2], paced=True, **options).result()
+    assert [row["steps"] for row in again] == [6, 3, 6] and len(timed) == 1
     bounded = {**options, "out": tmp_path / "b", "changes": {"train.steps": None, "train.seconds": 9.0}}
     with pytest.raises(UserError, match=r"train\.steps=240"):
-        pargolf.ablate(RECIPE, seeds=[1], paced=True, **bounded)
+        pargolf.ablate(RECIPE, seeds=[1], paced=True, **bounded).result()
 
 
 def test_the_pace_of_a_recipe_is_what_its_steps_take(data):

@@ -17,7 +17,7 @@ from submissions import CACHE, LEGAL, TRACK, log_text, only_log, record, status,
 from typer.testing import CliRunner
 
 import pargolf.audit as audit_folder
-from pargolf.audit.batch import Range, audit_all, read_reports
+from pargolf.audit.batch import Judged, Range, audit_all, read_reports
 from pargolf.audit.judge import audit
 from pargolf.audit.read import validation_sets as known
 from pargolf.audit.read.repository import Repository
@@ -171,9 +171,9 @@ def test_every_head_is_audited_once_and_a_cut_line_is_mended(repo, tmp_path):
     whole = out.read_bytes()
     out.write_bytes(whole[:-30])
     again = list(audit_all(repo, out=out, jobs=1))
-    assert sum(isinstance(e, Report) for e in again) == 1
+    assert sum(isinstance(e, Judged) for e in again) == 1
     assert sorted(r["target"] for r in read_reports(out)) == sorted(json.loads(x)["target"] for x in whole.splitlines())
-    assert not [e for e in audit_all(f"git:{repo}", out=out, jobs=1) if isinstance(e, Report)]
+    assert not [e for e in audit_all(f"git:{repo}", out=out, jobs=1) if isinstance(e, Judged)]
 
 
 @pytest.mark.parametrize("target", ["nowhere", "git:nowhere@x", "git:x", "git:{repo}@pull/99/head", "git:{empty}@main"])

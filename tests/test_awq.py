@@ -85,7 +85,7 @@ def test_it_is_a_row_of_a_recipe_and_lives_in_the_artifact(data, tmp_path):
     rows = {"quant.solver": GPTQ(batches=1), "quant.protect": AWQ(width=8, larger_than=0), "train.steps": 2}
     recipe = edit(small.RECIPE, rows)
     out = tmp_path / "awq"
-    pargolf.train(recipe, data=data, out=out)
+    pargolf.train(recipe, data=data, out=out).result()
     folder = pargolf.run.folder.RunFolder.open(out)
     weights, hessians = folder.read_weights(), folder.read_hessians()
     fitted = folder.read_recipe()

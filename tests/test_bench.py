@@ -152,10 +152,10 @@ def test_the_command_line_forecasts_and_compares(weights, tmp_path):
     expected = {row["role"]: row["order0"] for row in codec_rows(int6_codes(weights))}
     assert {row["role"]: row["order0"] for row in rows[:-1]} == expected
     with pytest.raises(UserError, match=r"There is no .*none\.safetensors"):
-        api.bench_codec(tmp_path / "none.safetensors")
+        api.bench_codec(tmp_path / "none.safetensors").result()
     (tmp_path / "bad.safetensors").write_bytes(b"12345678" * 9)
     with pytest.raises(UserError, match="cannot be read"):
-        api.bench_codec(tmp_path / "bad.safetensors")
+        api.bench_codec(tmp_path / "bad.safetensors").result()
 
 
 def test_weights_as_they_stand_are_weighed_nearly_as_they_pack(run):

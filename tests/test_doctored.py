@@ -25,7 +25,7 @@ def runs(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("sound")
     recipe = edit(small.RECIPE, {"train.steps": 3, "budget.bytes": 400_000})
     for seed in (1, 2):
-        pargolf.train(recipe, data=data, out=out / f"seed-{seed}", seed=seed)
+        pargolf.train(recipe, data=data, out=out / f"seed-{seed}", seed=seed).result()
     return out
 
 
@@ -213,7 +213,7 @@ def test_a_doctored_run_is_refused_in_one_line(runs, tmp_path, kind):
     KINDS[kind](folder)
     out = tmp_path / "track_non_record_16mb" / "a"
     with pytest.raises(UserError) as caught:
-        pargolf.write_submission([folder], out=out)
+        pargolf.write_submission([folder], out=out).result()
     line = str(caught.value)
     assert "\n" not in line and str(folder) in line and len(line) < 500, line
     assert not out.exists()
@@ -226,7 +226,7 @@ def test_what_nobody_touched_is_taken_and_says_what_was_checked(runs, data, tmp_
     again = Work(rescore(folder, open_data(data))).result()
     assert again.differences == () and again.bpb == folder.read_result().val_bpb
     out = tmp_path / "track_non_record_16mb" / "a"
-    made = pargolf.write_submission([folder.path], out=out)
+    made = pargolf.write_submission([folder.path], out=out).result()
     assert made.rescored == {1: again.bpb}
     text = (out / "README.md").read_text()
     assert folder.read_result().sentence in text and "scored again" in text
@@ -238,7 +238,7 @@ def test_one_run_under_two_seeds_is_one_run(runs, tmp_path):
     result_json(folder, lambda r: r.update(seed=9))
     events_jsonl(folder, lambda e: replace(e, seed=9) if isinstance(e, Started) else e)
     with pytest.raises(UserError, match="one artifact"):
-        pargolf.write_submission([runs / "seed-1", folder], out=tmp_path / "track_non_record_16mb" / "a")
+        pargolf.write_submission([runs / "seed-1", folder], out=tmp_path / "track_non_record_16mb" / "a").result()
 
 
 def test_the_data_are_those_of_the_run(runs, data, tmp_path):
@@ -249,5 +249,5 @@ def test_the_data_are_those_of_the_run(runs, data, tmp_path):
     result_json(folder, lambda r: r.update(data=str(tmp_path / "nowhere")))
     out = tmp_path / "track_non_record_16mb" / "a"
     with pytest.raises(UserError, match="Name the data with --data"):
-        pargolf.write_submission([folder], out=out)
-    assert pargolf.write_submission([folder], out=out, data=moved).path == out
+        pargolf.write_submission([folder], out=out).result()
+    assert pargolf.write_submission([folder], out=out, data=moved).result().path == out

@@ -130,7 +130,7 @@ def hub(published, monkeypatch):
 
 def test_what_is_fetched_is_a_data_folder_that_scores(hub, data, tmp_path):
     _, _, asked = hub
-    found = pargolf.fetch_data("sp300", out=tmp_path / "data", shards=1)
+    found = pargolf.fetch_data("sp300", out=tmp_path / "data", shards=1).result()
     folder = tmp_path / "data" / "datasets" / "fineweb10B_sp300"
     assert found.folder == folder and (found.train_shards, found.val_shards, found.revision) == (1, 1, SHA)
     assert sorted(path.name for path in folder.iterdir()) == ["fineweb_train_000000.bin", "fineweb_val_000000.bin"]
@@ -141,7 +141,7 @@ def test_what_is_fetched_is_a_data_folder_that_scores(hub, data, tmp_path):
     assert found.constant == bpb_constant(proof.tokens, proof.bytes)
     assert not (tmp_path / "data" / ".fetch").exists()
     before = len(asked)
-    pargolf.fetch_data("sp300", out=tmp_path / "data", shards=2)
+    pargolf.fetch_data("sp300", out=tmp_path / "data", shards=2).result()
     assert [path.rpartition("/")[2] for path, _ in asked[before:]] == ["manifest.json", "fineweb_train_000001.bin"]
     assert len(open_data(folder).train) == len(theirs.train)
 
@@ -152,11 +152,11 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped(hub, monkeypatch, 
     path = "datasets/datasets/fineweb10B_sp300/fineweb_train_000000.bin"
     faults[path] = "cut off"
     with pytest.raises(UserError, match="run the command again"):
-        pargolf.fetch_data("sp300", out=tmp_path, shards=1)
+        pargolf.fetch_data("sp300", out=tmp_path, shards=1).result()
     cut = [start for name, start in asked if name == path]
     assert not (tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_train_000000.bin").exists()
     faults.clear()
-    pargolf.fetch_data("sp300", out=tmp_path, shards=1)
+    pargolf.fetch_data("sp300", out=tmp_path, shards=1).result()
     starts = [start for name, start in asked if name == path]
     assert len(starts) == len(cut) + 1 and starts[0] == 0 < starts[-1] == starts[1]
     shard = ShardFile(tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_train_000000.bin")
@@ -168,16 +168,16 @@ def test_a_file_of_other_bytes_is_refused(hub, tmp_path):
     path = "datasets/datasets/fineweb10B_sp300/fineweb_val_000000.bin"
     faults[path] = "other bytes"
     with pytest.raises(UserError, match="other bytes than the hub says"):
-        pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+        pargolf.fetch_data("sp300", out=tmp_path, shards=0).result()
     place = tmp_path / "datasets" / "fineweb10B_sp300" / "fineweb_val_000000.bin"
     assert not place.exists()
     faults.clear()
-    pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+    pargolf.fetch_data("sp300", out=tmp_path, shards=0).result()
     whole = place.read_bytes()
     place.write_bytes(whole[:-2] + b"\0\0")
     with pytest.raises(UserError, match=r"fineweb_val_000000.bin is not the published file.*--force"):
-        pargolf.fetch_data("sp300", out=tmp_path, shards=0)
-    pargolf.fetch_data("sp300", out=tmp_path, shards=0, force=True)
+        pargolf.fetch_data("sp300", out=tmp_path, shards=0).result()
+    pargolf.fetch_data("sp300", out=tmp_path, shards=0, force=True).result()
     assert place.read_bytes() == whole
 
 
@@ -185,7 +185,7 @@ def test_a_split_that_is_not_what_was_published_is_refused(hub, monkeypatch, tmp
     tokens = np.frombuffer(hub[0]["datasets/datasets/fineweb10B_sp300/fineweb_val_000000.bin"][1024:], "<u2")
     monkeypatch.setattr(fetching, "SP1024", replace(SP1024, tokens=len(tokens), vocab=300))
     with pytest.raises(UserError, match="official split has 151,080,363 bytes"):
-        pargolf.fetch_data("sp300", out=tmp_path, shards=0)
+        pargolf.fetch_data("sp300", out=tmp_path, shards=0).result()
 
 
 @pytest.mark.parametrize(
@@ -206,17 +206,17 @@ def test_a_manifest_cannot_write_elsewhere(hub, tmp_path):
     manifest["tokenizers"][0]["model_path"] = "../../outside.model"
     held["datasets/manifest.json"] = json.dumps(manifest).encode()
     with pytest.raises(UserError, match="names no files"):
-        pargolf.fetch_data("sp300", out=tmp_path / "in", shards=1)
+        pargolf.fetch_data("sp300", out=tmp_path / "in", shards=1).result()
     held["datasets/manifest.json"] = b"[]"
     shutil.rmtree(tmp_path / "in")
     with pytest.raises(UserError, match=r"manifest of .* is damaged"):
-        pargolf.fetch_data("sp300", out=tmp_path / "in")
+        pargolf.fetch_data("sp300", out=tmp_path / "in").result()
 
 
 def test_a_hub_that_is_away_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(UserError, match=r"http://127.0.0.1:9 did not give .*run the command again") as caught:
-        pargolf.fetch_data("sp1024", out=tmp_path / "data")
+        pargolf.fetch_data("sp1024", out=tmp_path / "data").result()
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()

@@ -188,8 +188,8 @@ def test_a_model_calibrates_on_its_own_text():
 
 def test_own_text_is_a_row_of_a_recipe(data, tmp_path, quick_code):
     recipe = edit(small.RECIPE, {"quant.solver": GPTQ(batches=1, calibration=OwnText()), "train.steps": 2})
-    result = pargolf.train(recipe, data=data, out=tmp_path / "own")
-    other = pargolf.train(edit(recipe, {"quant.solver": GPTQ(batches=1)}), data=data, out=tmp_path / "data")
+    result = pargolf.train(recipe, data=data, out=tmp_path / "own").result()
+    other = pargolf.train(edit(recipe, {"quant.solver": GPTQ(batches=1)}), data=data, out=tmp_path / "data").result()
     assert result.scores["pre_quant"] != {} and result.artifact_sha256 != other.artifact_sha256
 
 
@@ -198,7 +198,7 @@ def solved_run(data, tmp_path_factory):
     """A run whose folder keeps Hessians, which `pargolf pack` reads again."""
     out = tmp_path_factory.mktemp("solved") / "run"
     recipe = edit(small.RECIPE, {"quant.solver": GPTQ(batches=1), "train.steps": 2})
-    pargolf.train(recipe, data=data, out=out)
+    pargolf.train(recipe, data=data, out=out).result()
     return out
 
 

@@ -241,7 +241,7 @@ def test_with_data_an_imported_run_can_be_scored_and_packed_again(data, tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "pargolf score" in done.stdout
-    scored = pargolf.score(tmp_path / "run" / "model.pargolf", data=data, windows="plain:64")
+    scored = pargolf.score(tmp_path / "run" / "model.pargolf", data=data, windows="plain:64").result()
     assert 0 < scored["bpb"] < 10
     before = read_artifact(tmp_path / "run" / "model.pargolf")
     pargolf.pack(tmp_path / "run")

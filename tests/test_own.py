@@ -33,7 +33,7 @@ def place(tmp_path_factory):
 def mine(place, data):
     """A run of somebody's recipe."""
     out = place / "run"
-    return out, pargolf.train(place / "mine.py", data=data, out=out, seed=3)
+    return out, pargolf.train(place / "mine.py", data=data, out=out, seed=3).result()
 
 
 @pytest.fixture
@@ -48,21 +48,21 @@ def test_a_run_keeps_the_files_and_names_one_that_is_not_given(mine, data, unrea
     out, result = mine
     assert sorted(path.name for path in (out / "own").iterdir()) == ["mine.py", "parts.py"]
     with pytest.raises(UserError, match=r"uses kinked2 of mine\.py.*--with .*own/mine\.py"):
-        pargolf.score(out / "model.pargolf", data=data)
+        pargolf.score(out / "model.pargolf", data=data).result()
     with pytest.raises(UserError, match=r"--with .*own/mine\.py"):
         RunFolder(out).read_recipe()
     copy = out.parent / "elsewhere.pargolf"
     shutil.copy(out / "model.pargolf", copy)
     with pytest.raises(UserError, match=r"Add --with mine\.py\."):
         pargolf.inspect(copy)
-    assert pargolf.score(copy, data=data, own=out / "own")["bpb"] == result.val_bpb
+    assert pargolf.score(copy, data=data, own=out / "own").result()["bpb"] == result.val_bpb
 
 
 def test_every_command_on_a_run_takes_the_file(mine, data, place, unread):
     out, result = mine
     files = {"own": [place / "mine.py"]}
-    assert "kinked2 of mine.py" in pargolf.write_report([out]).read_text()
-    assert "blocks[0:2].mlp.act" in pargolf.write_report([out], **files).read_text()
+    assert "kinked2 of mine.py" in pargolf.write_report([out]).result().read_text()
+    assert "blocks[0:2].mlp.act" in pargolf.write_report([out], **files).result().read_text()
     assert pargolf.inspect(out / "model.pargolf")["parameters"] == result.parameters
     assert all(row["holds"] for row in pargolf.probe(out / "model.pargolf", **files))
     assert "".join(pargolf.generate(out / "model.pargolf", prompt="the", tokens=3, **files))
@@ -73,9 +73,11 @@ def test_every_command_on_a_run_takes_the_file(mine, data, place, unread):
 
 def test_the_script_holds_the_files_and_gives_the_run_s_number(mine, data, place, tmp_path):
     out, result = mine
-    made = pargolf.write_submission([out], out=tmp_path / "records" / "mine", squeeze=True, own=place / "mine.py")
+    made = pargolf.write_submission(
+        [out], out=tmp_path / "records" / "mine", squeeze=True, own=place / "mine.py"
+    ).result()
     assert made.code == result.bytes.code
-    readable = pargolf.write_submission([out], out=tmp_path / "records" / "plain")
+    readable = pargolf.write_submission([out], out=tmp_path / "records" / "plain").result()
     text = (readable.path / "train_gpt.py").read_text()
     assert "class ParityModule" in text and "def kink(" in text and "import parts" not in text
     shutil.copy(made.path / "train_gpt.py", tmp_path)
@@ -86,7 +88,7 @@ def test_the_script_holds_the_files_and_gives_the_run_s_number(mine, data, place
 
 
 def test_jobs_side_by_side_and_ablations_use_the_files(place, data):
-    rows = pargolf.ablate(place / "mine.py", data=data, out=place / "ablation", seeds=[1], jobs=2)
+    rows = pargolf.ablate(place / "mine.py", data=data, out=place / "ablation", seeds=[1], jobs=2).result()
     assert [row["part"] for row in rows] == ["", "parity"] and not any(row["failed"] for row in rows)
     assert (place / "ablation" / "everything" / "seed-1" / "own" / "mine.py").is_file()
 
@@ -98,9 +100,9 @@ def test_other_code_under_the_same_name_is_noticed(mine, data, tmp_path, unread)
     parts = tmp_path / "parts.py"
     parts.write_text(parts.read_text().replace("SLOPE = 0.3", "SLOPE = 0.4"))
     with pytest.raises(UserError, match="made with another kinked2"):
-        pargolf.score(out / "model.pargolf", data=data, own=tmp_path / "mine.py")
+        pargolf.score(out / "model.pargolf", data=data, own=tmp_path / "mine.py").result()
     parts.write_text((HERE / "parts.py").read_text() + "\n\ndef more() -> int:\n    return SLOPE\n")
-    assert pargolf.score(out / "model.pargolf", data=data, own=tmp_path / "mine.py")["complete"]
+    assert pargolf.score(out / "model.pargolf", data=data, own=tmp_path / "mine.py").result()["complete"]
 
 
 def test_a_file_is_run_once_and_again_when_it_changes(place, tmp_path):

@@ -90,7 +90,7 @@ def export(folder, proto, *, val=VAL, train=TRAIN, written_by=None):
 
 
 def trained(folder, out, **changes):
-    return pargolf.train(edit(small.RECIPE, {"train.steps": 1, **changes}), data=folder, out=out, seed=1)
+    return pargolf.train(edit(small.RECIPE, {"train.steps": 1, **changes}), data=folder, out=out, seed=1).result()
 
 
 def failed(folder):
@@ -139,7 +139,7 @@ def test_a_space_that_is_spelled_in_bytes_counts_once_or_proves_nothing(tmp_path
     assert f"{counted:,} bytes are counted and the text has {VAL_BYTES:,}" in proved.note
     result = trained(folder, tmp_path / "run")
     assert not result.legal and result.proof.rests is Rests.TABLE and proved.note in result.sentence
-    row = pargolf.score(tmp_path / "run" / "model.pargolf", data=folder)
+    row = pargolf.score(tmp_path / "run" / "model.pargolf", data=folder).result()
     assert row["legal"] is False and row["proof"]["rests"] == "table" and row["proof"]["note"] == proved.note
     assert proved.note in failed(folder)["bytes"]
 
@@ -153,7 +153,7 @@ def test_shards_beside_another_tokenizer_of_the_same_size_are_refused(model, oth
     assert not (tmp_path / "run").exists()
     trained(export(tmp_path / "good", other), tmp_path / "run")
     with pytest.raises(UserError, match=line):
-        pargolf.score(tmp_path / "run" / "model.pargolf", data=folder)
+        pargolf.score(tmp_path / "run" / "model.pargolf", data=folder).result()
     assert "does not encode to itself" in failed(folder)["bytes"]
 
 
@@ -298,7 +298,7 @@ def test_hashes_are_those_of_the_files(data, run):
         "shards_sha256": {"text_val_000000.bin": shards},
         "tokenizer_sha256": tokenizer,
     }
-    assert asdict(result.proof) == expected == pargolf.score(out / "model.pargolf", data=data)["proof"]
+    assert asdict(result.proof) == expected == pargolf.score(out / "model.pargolf", data=data).result()["proof"]
     log = (out / "train.log").read_text()
     assert f"sha256 text_val_000000.bin: {shards}\nsha256 tokenizer: {tokenizer}" in log
     assert f"{result.val_bytes} bytes, which rest on: documents" in log
@@ -344,7 +344,7 @@ def test_training_data_that_changes_ends_the_run_which_others_cannot_resume(data
     shard = tmp_path / "data" / "text_train_000000.bin"
     whole = shard.read_bytes()
     recipe = edit(small.RECIPE, {"train.steps": 4})
-    begin = lambda **how: pargolf.train_events(recipe, data=tmp_path / "data", out=tmp_path / "run", seed=1, **how)  # noqa: E731
+    begin = lambda **how: pargolf.train(recipe, data=tmp_path / "data", out=tmp_path / "run", seed=1, **how)  # noqa: E731
     events = begin()
     while not isinstance(event := next(events), pargolf.core.events.Step) or event.step < 2:
         pass
@@ -357,9 +357,9 @@ def test_training_data_that_changes_ends_the_run_which_others_cannot_resume(data
             list(begin(resume=True))
         return
     shard.write_bytes(whole)
-    *_, result = begin(resume=True)
+    result = begin(resume=True).result()
     (tmp_path / "run").rename(tmp_path / "broken")
-    *_, straight = begin()
+    straight = begin().result()
     assert result.val_bpb == straight.val_bpb
 
 

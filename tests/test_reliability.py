@@ -189,10 +189,10 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(data, tmp_path):
 def test_two_processes_train_pack_and_score_as_one(data, tmp_path):
     # Without fake quantization, whose steps turn a last bit of difference into a whole code.
     recipe = edit(RECIPE, {"train.steps": 50, "train.batch_tokens": 128, "train.phases": ()})
-    alone = pargolf.train(recipe, data=data.path, out=tmp_path / "one")
+    alone = pargolf.train(recipe, data=data.path, out=tmp_path / "one").result()
 
     def work(rank):
-        result = pargolf.train(recipe, data=data.path, out=tmp_path / "two", checkpoint_every=0)
+        result = pargolf.train(recipe, data=data.path, out=tmp_path / "two", checkpoint_every=0).result()
         assert bool(result) == (rank == 0)
 
     assert shared(2, work, out=tmp_path) == [0, 0]
@@ -205,7 +205,7 @@ def test_two_processes_train_pack_and_score_as_one(data, tmp_path):
     assert together["bytes"]["model"] == pytest.approx(alone.bytes.model, rel=0.01)
     assert together["val_bpb"] == pytest.approx(alone.val_bpb, abs=1e-3)
     # The same artifact scored by one process: evaluation in shares changes nothing.
-    again = pargolf.score(tmp_path / "two" / "model.pargolf", data=data.path)
+    again = pargolf.score(tmp_path / "two" / "model.pargolf", data=data.path).result()
     assert again["loss"] == pytest.approx(together["val_loss"], abs=1e-7)
     assert again["tokens"] == together["val_tokens"] and again["bytes"] == together["val_bytes"]
 

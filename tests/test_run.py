@@ -61,9 +61,9 @@ def test_the_graded_bytes_are_the_documents_own(run, data):
 
 def test_scoring_the_artifact_again_gives_the_same_number(run, data):
     out, result = run
-    again = pargolf.score(out / "model.pargolf", data=data)
+    again = pargolf.score(out / "model.pargolf", data=data).result()
     assert again["bpb"] == result.val_bpb and again["loss"] == result.val_loss
-    plain = pargolf.score(out / "model.pargolf", data=data, windows="plain:16")
+    plain = pargolf.score(out / "model.pargolf", data=data, windows="plain:16").result()
     assert plain["bpb"] == result.scores["post_quant"].bpb
 
 
@@ -80,29 +80,31 @@ def test_what_is_scored_came_from_the_bytes(run):
 
 def test_the_same_seed_makes_the_same_bytes(run, data, tmp_path):
     out, result = run
-    again = pargolf.train(RECIPE, data=data, out=tmp_path / "b", seed=3)
+    again = pargolf.train(RECIPE, data=data, out=tmp_path / "b", seed=3).result()
     assert (tmp_path / "b" / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
     assert again.val_bpb == result.val_bpb
-    other = pargolf.train(RECIPE, data=data, out=tmp_path / "c", seed=4)
+    other = pargolf.train(RECIPE, data=data, out=tmp_path / "c", seed=4).result()
     assert other.val_bpb != result.val_bpb
 
 
 def test_a_run_bounded_by_seconds_ends_inside_them(data, tmp_path):
     recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 6.0})
-    result = pargolf.train(recipe, data=data, out=tmp_path / "a")
+    result = pargolf.train(recipe, data=data, out=tmp_path / "a").result()
     assert result.steps > 3 and result.train_seconds <= 6.0
 
 
 def test_seconds_too_few_to_pack_are_refused_before_training(data, tmp_path):
     with pytest.raises(UserError, match=r"too few.*train\.seconds="):
-        pargolf.train(edit(RECIPE, {"train.steps": None, "train.seconds": 0.01}), data=data, out=tmp_path / "a")
+        pargolf.train(
+            edit(RECIPE, {"train.steps": None, "train.seconds": 0.01}), data=data, out=tmp_path / "a"
+        ).result()
 
 
 def test_a_folder_with_a_run_is_not_overwritten_unless_forced(run, data):
     out, _ = run
     before = (out / "result.json").read_bytes()
     with pytest.raises(UserError, match="--force"):
-        pargolf.train(RECIPE, data=data, out=out)
+        pargolf.train(RECIPE, data=data, out=out).result()
     assert (out / "result.json").read_bytes() == before
 
 
@@ -144,7 +146,7 @@ def test_scoring_with_another_tokenizer_is_refused(run, tmp_path):
     for _ in prepare([texts], tmp_path / "data", vocab=280):
         pass
     with pytest.raises(UserError, match="another tokenizer"):
-        pargolf.score(out / "model.pargolf", data=tmp_path / "data")
+        pargolf.score(out / "model.pargolf", data=tmp_path / "data").result()
 
 
 def test_bad_input_to_scoring_is_one_clear_line(run, data, tmp_path):
@@ -152,9 +154,9 @@ def test_bad_input_to_scoring_is_one_clear_line(run, data, tmp_path):
     out, _ = run
     held = open_data(data)
     with pytest.raises(UserError, match=r"fewer than one window of plain:9000. .* plain:\d+"):
-        pargolf.score(out / "model.pargolf", data=data, windows="plain:9000")
+        pargolf.score(out / "model.pargolf", data=data, windows="plain:9000").result()
     with pytest.raises(UserError, match="fewer than one window of sliding:9000,10"):
-        pargolf.train(replace(RECIPE, windows=Sliding(9000, 10)), data=data, out=tmp_path / "long")
+        pargolf.train(replace(RECIPE, windows=Sliding(9000, 10)), data=data, out=tmp_path / "long").result()
     assert not (tmp_path / "long").exists()
     for change, hint in (("tokens", "past the vocabulary"), ("bytes", "byte counts for")):
         folder = tmp_path / change
@@ -167,7 +169,7 @@ def test_bad_input_to_scoring_is_one_clear_line(run, data, tmp_path):
         else:
             write_shard(folder / "text_val_bytes_000000.bin", np.ones(len(tokens) + 1, dtype=int))
         with pytest.raises(UserError, match=hint) as caught:
-            pargolf.score(out / "model.pargolf", data=folder)
+            pargolf.score(out / "model.pargolf", data=folder).result()
         assert "\n" not in str(caught.value)
 
 
@@ -176,8 +178,8 @@ def test_scoring_asks_for_no_kernel_and_stops_in_time(run, data, monkeypatch):
     out, result = run
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("pargolf.kernels.compiled._find", lambda half: pytest.fail("scoring looked for a compiler"))
-    assert pargolf.score(out / "model.pargolf", data=data)["bpb"] == result.val_bpb
-    row = pargolf.score(out / "model.pargolf", data=data, windows="sliding:16,1", seconds=0.0)
+    assert pargolf.score(out / "model.pargolf", data=data).result()["bpb"] == result.val_bpb
+    row = pargolf.score(out / "model.pargolf", data=data, windows="sliding:16,1", seconds=0.0).result()
     assert not row["complete"] and 0 < row["tokens"] < row["positions"] and row["grades_min"] == 0
 
 
@@ -187,7 +189,7 @@ def test_artifact_needs_neither_training_data_nor_network(run, data, tmp_path):
     shutil.copytree(data, alone)
     for shard in alone.glob("*_train_*.bin"):
         shard.unlink()
-    assert pargolf.score(out / "model.pargolf", data=alone)["bpb"] == result.val_bpb
+    assert pargolf.score(out / "model.pargolf", data=alone).result()["bpb"] == result.val_bpb
 
 
 def test_generation_goes_on_from_the_prompt_and_repeats(run):
@@ -212,10 +214,10 @@ def test_bfloat16_scales_survive_the_artifact():
 
 def test_an_adapting_recipe_scores_first_and_says_what_it_gained(data, tmp_path):
     recipe = replace(RECIPE, adapt=SGD(lr=0.01, chunk=64, epochs=1, batch=2))
-    result = pargolf.train(recipe, data=data, out=tmp_path / "a", seed=3)
+    result = pargolf.train(recipe, data=data, out=tmp_path / "a", seed=3).result()
     assert result.val_bpb == result.scores["adapted"].bpb != result.scores["post_quant_sliding"].bpb
     assert result.adaptation.startswith("adapting ")
-    again = pargolf.score(tmp_path / "a" / "model.pargolf", data=data, adapt=True)
+    again = pargolf.score(tmp_path / "a" / "model.pargolf", data=data, adapt=True).result()
     assert again["bpb"] == result.val_bpb
     assert again["without"]["bpb"] == result.scores["post_quant_sliding"].bpb
 
@@ -250,9 +252,9 @@ def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
     for _ in prepare([texts], tmp_path / "data", vocab=280, force=True):
         pass
     with pytest.raises(UserError, match="--allow-overlap"):
-        pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run")
+        pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run").result()
     assert not (tmp_path / "run").exists()
-    result = pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run", allow_overlap=True)
+    result = pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run", allow_overlap=True).result()
     assert result.overlap.copied_documents >= 1
 
 

@@ -24,7 +24,7 @@ RECIPE = edit(small.RECIPE, {"train.steps": 2})
 @pytest.fixture(scope="module")
 def done(data, quick_code, tmp_path_factory):
     out = tmp_path_factory.mktemp("seeds")
-    return out, *pargolf.seeds(RECIPE, seeds=[7, 5], data=data, out=out)
+    return out, *pargolf.seeds(RECIPE, seeds=[7, 5], data=data, out=out).result()
 
 
 def test_each_seed_is_a_run_of_its_own(done):
@@ -43,21 +43,21 @@ def test_what_has_ended_stays_and_what_is_missing_runs(done, data, tmp_path):
     shutil.copytree(out, copy)
     kept = (copy / "seed-5" / "result.json").stat().st_mtime_ns
     (copy / "seed-7" / "result.json").unlink()  # cut off before its end
-    again, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=copy)
+    again, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=copy).result()
     assert [row["bpb"] for row in again] == [row["bpb"] for row in rows]
     assert (copy / "seed-5" / "result.json").stat().st_mtime_ns == kept
 
 
 def test_side_by_side_gives_the_same_numbers(done, data, tmp_path):
     _, rows, _ = done
-    beside, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=tmp_path / "runs", jobs=2)
+    beside, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=tmp_path / "runs", jobs=2).result()
     assert [row["bpb"] for row in beside] == [row["bpb"] for row in rows]
 
 
 def test_other_recipes_and_other_data_are_not_mixed_in(done, data, tmp_path):
     out, _, _ = done
     with pytest.raises(UserError, match="another recipe"):
-        pargolf.seeds(edit(RECIPE, {"train.steps": 3}), seeds=[5], data=data, out=out)
+        pargolf.seeds(edit(RECIPE, {"train.steps": 3}), seeds=[5], data=data, out=out).result()
     texts = tmp_path / "texts"
     texts.mkdir()
     for i in range(12):
@@ -67,7 +67,7 @@ def test_other_recipes_and_other_data_are_not_mixed_in(done, data, tmp_path):
     for _ in prepare([texts], tmp_path / "data", vocab=300):
         pass
     with pytest.raises(UserError, match="other data"):
-        pargolf.seeds(RECIPE, seeds=[5], data=tmp_path / "data", out=out)
+        pargolf.seeds(RECIPE, seeds=[5], data=tmp_path / "data", out=out).result()
 
 
 def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(done, data, tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(d
         )
         yield from ()
 
-    monkeypatch.setattr("pargolf.study.jobs.run_recipe", run)
+    monkeypatch.setattr("pargolf.study.together.run_recipe", run)
     jobs = [Job(f"seed {seed}", RECIPE, seed, tmp_path / f"seed-{seed}") for seed in (1, 2, 3, 4)]
     ended = []
     with pytest.raises(Interrupted, match="same command again to go on"):
@@ -96,7 +96,7 @@ def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(d
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
 def test_seeds_are_named_once_each(seeds, data, tmp_path):
     with pytest.raises(UserError, match="each seed once"):
-        pargolf.seeds(RECIPE, seeds=seeds, data=data, out=tmp_path)
+        pargolf.seeds(RECIPE, seeds=seeds, data=data, out=tmp_path).result()
 
 
 def test_the_command_line_reads_seeds_and_says_the_mean(done, data):

@@ -34,15 +34,15 @@ def scored(data, name, path):
     target = next(data.glob(name))
     target.unlink()
     target.symlink_to(path) if not path.is_file() else shutil.copyfile(path, target)
-    pargolf.train("baseline", data=data, out=data.parent / "out", scale="mini")
+    pargolf.train("baseline", data=data, out=data.parent / "out", scale="mini").result()
 
 
 READERS = {
     "a.ptz": lambda path, *_: read_checkpoint(path),
     "a.pt": lambda path, *_: pargolf.import_checkpoint(path, system="baseline", out=path.parent / "out"),
     "a.pargolf": lambda path, *_: pargolf.inspect(path),
-    "b.pargolf": lambda path, data, run: pargolf.score(path, data=data),
-    "a.safetensors": lambda path, *_: pargolf.bench_codec(path),
+    "b.pargolf": lambda path, data, run: pargolf.score(path, data=data).result(),
+    "a.safetensors": lambda path, *_: pargolf.bench_codec(path).result(),
     "tokenizer.model": lambda path, *_: open_tokenizer(path),
     "tokenizer.json": lambda path, *_: open_tokenizer(path),
     "a.jsonl": lambda path, *_: prepared(path, path.parent / "out"),

@@ -36,7 +36,7 @@ def runs(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("submit")
     pargolf.seeds(
         edit(small.RECIPE, {"train.steps": 3, "budget.bytes": 400_000}), seeds=[42, 314, 999], data=data, out=out
-    )
+    ).result()
     return out
 
 
@@ -46,8 +46,8 @@ def folders(runs, tmp_path_factory):
     records = tmp_path_factory.mktemp("records")
     plain, packed = records / "track_10min_16mb" / "2026-01-02_A", records / "track_non_record_16mb" / "2026-01-02_B"
     made = (
-        pargolf.write_submission([runs], out=plain, artifacts=True),
-        pargolf.write_submission([runs], out=packed, squeeze=True),
+        pargolf.write_submission([runs], out=plain, artifacts=True).result(),
+        pargolf.write_submission([runs], out=packed, squeeze=True).result(),
     )
     return made
 
@@ -145,9 +145,9 @@ def test_an_adapting_recipe_ships_its_adapter_and_gives_its_number(data, tmp_pat
     adapter = SGD(chunk=256, batch=4, epochs=1)
     recipe = edit(small.RECIPE, {"train.steps": 2, "budget.bytes": 400_000, "adapt": adapter})
     assert "score_adapted" in program(recipe)
-    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1)
+    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1).result()
     out = tmp_path / "track_non_record_16mb" / "a"
-    made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True)
+    made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True).result()
     done = alone(made.path, "--evaluate", "model_seed1.pargolf", "--data", data)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"val_bpb:{result.val_bpb!r}"
@@ -160,9 +160,9 @@ def test_what_a_filled_cap_chose_is_known_to_the_script(data, tmp_path):
     table = (("mlp.*", Trellis(Int(5))), *(row for row in small.RECIPE.quant.table if row[0] != "mlp.*"))
     quant = replace(small.RECIPE.quant, table=table, solver=GPTQ(batches=1), fill=True)
     recipe = replace(edit(small.RECIPE, {"train.steps": 2, "budget.bytes": 90_000}), quant=quant)
-    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1)
+    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1).result()
     out = tmp_path / "track_non_record_16mb" / "a"
-    made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True)
+    made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True).result()
     done = alone(made.path, "--evaluate", "model_seed1.pargolf", "--data", data)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"val_bpb:{result.val_bpb!r}"
@@ -172,9 +172,9 @@ def test_what_a_filled_cap_chose_is_known_to_the_script(data, tmp_path):
 
 def test_a_run_under_a_tight_cap_ships_its_solver(run, data, tmp_path):
     recipe = edit(small.RECIPE, {"budget.bytes": run[1].bytes.total - 300})
-    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1)
+    result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1).result()
     assert result.grids is Grids.SOLVED and result.legal
-    made = pargolf.write_submission([tmp_path / "run"], out=tmp_path / "track_non_record_16mb" / "a")
+    made = pargolf.write_submission([tmp_path / "run"], out=tmp_path / "track_non_record_16mb" / "a").result()
     # The readable script would not fit, so the squeezed one is shipped without being asked for.
     assert made.squeezed_to_fit and made.code == made.squeezed == result.bytes.code and made.total <= made.cap
     done = alone(made.path, "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
@@ -187,7 +187,7 @@ def test_a_run_under_a_tight_cap_ships_its_solver(run, data, tmp_path):
 def test_runs_that_do_not_belong_together_are_refused(runs, data, tmp_path):
     out = tmp_path / "track_10min_16mb" / "2026-01-02_A"
     other = tmp_path / "other"
-    pargolf.train(edit(small.RECIPE, {"train.steps": 2}), data=data, out=other, seed=5)
+    pargolf.train(edit(small.RECIPE, {"train.steps": 2}), data=data, out=other, seed=5).result()
     packed = tmp_path / "packed"
     shutil.copytree(runs / "seed-42", packed)
     (packed / "model.pargolf").write_bytes((other / "model.pargolf").read_bytes())
@@ -215,12 +215,12 @@ def test_runs_that_do_not_belong_together_are_refused(runs, data, tmp_path):
         ([], "at least one run folder"),
     ):
         with pytest.raises(UserError, match=line) as caught:
-            pargolf.write_submission(given_runs, out=out)
+            pargolf.write_submission(given_runs, out=out).result()
         assert not out.exists() and "\n" not in str(caught.value)
     existing = tmp_path / "there"
     existing.mkdir()
     with pytest.raises(UserError, match="exists"):
-        pargolf.write_submission(three, out=existing)
+        pargolf.write_submission(three, out=existing).result()
 
 
 PACKAGE = {

@@ -14,6 +14,7 @@ from pargolf.cli import app
 from pargolf.core.errors import UserError
 from pargolf.core.events import Step
 from pargolf.core.spec import edit, show
+from pargolf.core.work import Work
 from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
 from pargolf.study.sweep import Span, Swept, TrialDone, read_span, run_sweep
@@ -35,7 +36,7 @@ def test_trials_are_run_folders_of_the_values_proposed(tiny, data, tmp_path):
         "train.grad_clip=choice:none,0.5",
         "quant.table[mlp.*].bits=int:4,6",
     ]
-    swept = pargolf.sweep(tiny, spans, data=data, out=tmp_path, trials=2)
+    swept = pargolf.sweep(tiny, spans, data=data, out=tmp_path, trials=2).result()
     assert [trial.number for trial in swept.trials] == [0, 1]
     for trial in swept.trials:
         run = RunFolder.open(Path(trial.run))
@@ -52,48 +53,48 @@ def test_trials_are_run_folders_of_the_values_proposed(tiny, data, tmp_path):
 
 
 def test_a_sweep_goes_on_where_it_stopped_and_no_other_goes_on_with_it(tiny, data, tmp_path):
-    first = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=1)
-    events = list(pargolf.sweep_events(tiny, [RATE], data=data, out=tmp_path, trials=2))
-    assert sum(isinstance(event, TrialDone) for event in events) == 1
-    assert isinstance(events[-1], Swept) and events[-1].trials[0] == first.trials[0]
-    cut = pargolf.sweep_events(tiny, [RATE], data=data, out=tmp_path, trials=3)
+    first = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=1).result()
+    work = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=2)
+    assert sum(isinstance(event, TrialDone) for event in work) == 1
+    assert isinstance(work.result(), Swept) and work.result().trials[0] == first.trials[0]
+    cut = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3)
     next(event for event in cut if isinstance(event, Step))
     cut.close()
-    third = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3)
+    third = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3).result()
     assert [trial.number for trial in third.trials] == [0, 1, 3]
-    assert not list(pargolf.sweep_events(tiny, [RATE], data=data, out=tmp_path, trials=3))[:-2]
+    assert not list(pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3))[:-1]
     for other, spans, line in (
         (edit(tiny, {"train.steps": 3}), [RATE], "other recipe"),
         (tiny, ["train.optimizer[*].lr=log:0.001,0.2"], "other ranges"),
     ):
         with pytest.raises(UserError, match=line):
-            pargolf.sweep(other, spans, data=data, out=tmp_path, trials=4)
+            pargolf.sweep(other, spans, data=data, out=tmp_path, trials=4).result()
 
 
 def test_a_poor_trial_ends_at_a_look_and_is_no_best(tiny, data, tmp_path):
     spans = [read_span(RATE)]
     pruner = optuna.pruners.ThresholdPruner(upper=0.0)
-    *_, swept = run_sweep(tiny, spans, open_data(data), tmp_path, trials=1, pruner=pruner)
+    swept = Work(run_sweep(tiny, spans, open_data(data), tmp_path, trials=1, pruner=pruner)).result()
     (trial,) = swept.trials
     assert trial.state == "pruned" and trial.bpb > 0 and swept.best is None
     assert not (Path(trial.run) / "result.json").exists()
     (tmp_path / "trial-0001").mkdir()
     with pytest.raises(UserError, match="trial-0001 exists, and is of another sweep"):
-        pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=2)
+        pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=2).result()
 
 
 def test_many_machines_share_a_study_in_a_database(tiny, data, tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    pargolf.sweep(tiny, [RATE], data=data, out=tmp_path / "one", trials=1, storage=url)
-    swept = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path / "two", trials=2, storage=url)
+    pargolf.sweep(tiny, [RATE], data=data, out=tmp_path / "one", trials=1, storage=url).result()
+    swept = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path / "two", trials=2, storage=url).result()
     assert [Path(trial.run).parent.name for trial in swept.trials] == ["one", "two"]
     assert not (tmp_path / "one" / "sweep.journal").exists()
     with pytest.raises(UserError, match="study cannot be opened at nosuch"):
-        pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=1, storage="nosuch://x")
+        pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=1, storage="nosuch://x").result()
 
 
 def test_values_that_cannot_be_trained_are_an_answer_and_stop_nothing(tiny, data, tmp_path):
-    swept = pargolf.sweep(tiny, ["train.batch_tokens=choice:64,10000000"], data=data, out=tmp_path, trials=3)
+    swept = pargolf.sweep(tiny, ["train.batch_tokens=choice:64,10000000"], data=data, out=tmp_path, trials=3).result()
     states = {trial.values["train.batch_tokens"]: trial for trial in swept.trials}
     assert swept.best is None or swept.best.values["train.batch_tokens"] == 64
     if 10_000_000 in states:
@@ -120,7 +121,7 @@ def test_values_that_cannot_be_trained_are_an_answer_and_stop_nothing(tiny, data
 )
 def test_a_range_that_cannot_be_is_one_line(data, tmp_path, words, line):
     with pytest.raises(UserError, match=line):
-        pargolf.sweep(TINY, words, data=data, out=tmp_path / "out", trials=1)
+        pargolf.sweep(TINY, words, data=data, out=tmp_path / "out", trials=1).result()
     assert not (tmp_path / "out").exists()
 
 

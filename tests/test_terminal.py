@@ -69,13 +69,15 @@ def test_what_a_closed_stream_leaves_free_is_no_other_files_place(tmp_path):
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(device, run, data, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     calls = [
-        lambda: pargolf.train(small.RECIPE, data=data, out=tmp_path / "a", device=device),
-        lambda: pargolf.seeds(small.RECIPE, seeds=[1], data=data, out=tmp_path / "a", device=device),
-        lambda: pargolf.sweep(small.RECIPE, ["train.steps=int:3,9"], data=data, out=tmp_path / "a", device=device),
+        lambda: pargolf.train(small.RECIPE, data=data, out=tmp_path / "a", device=device).result(),
+        lambda: pargolf.seeds(small.RECIPE, seeds=[1], data=data, out=tmp_path / "a", device=device).result(),
+        lambda: pargolf.sweep(
+            small.RECIPE, ["train.steps=int:3,9"], data=data, out=tmp_path / "a", device=device
+        ).result(),
         lambda: pargolf.ablate(
             small.RECIPE, edits={"a": {"train.steps": 3}}, data=data, out=tmp_path / "a", device=device
-        ),
-        lambda: pargolf.score(run[0] / "model.pargolf", data=data, device=device),
+        ).result(),
+        lambda: pargolf.score(run[0] / "model.pargolf", data=data, device=device).result(),
     ]
     for call in calls:
         with pytest.raises(UserError, match=f"There is no device '{device}' here: this machine has cpu only"):
@@ -118,9 +120,9 @@ def test_variables_that_describe_no_processes_are_one_line(stray, line, run, dat
     for name, word in stray.items():
         monkeypatch.setenv(name, word)
     with pytest.raises(UserError, match=line):
-        pargolf.train(small.RECIPE, data=data, out=tmp_path / "a")
+        pargolf.train(small.RECIPE, data=data, out=tmp_path / "a").result()
     with pytest.raises(UserError, match=line):
-        pargolf.score(run[0] / "model.pargolf", data=data)
+        pargolf.score(run[0] / "model.pargolf", data=data).result()
 
 
 @pytest.mark.parametrize("stray", [{"RANK": "3"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "1", "RANK": "0"}])

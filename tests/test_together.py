@@ -21,8 +21,8 @@ def steps(run):
 
 def test_seeds_run_on_all_processes_and_the_first_one_says_what_came_of_it(data, tmp_path, quick_code):
     def work(rank):
-        first = pargolf.seeds(RECIPE, seeds=[1, 2], data=data, out=tmp_path / "runs")
-        again = pargolf.seeds(RECIPE, seeds=[1, 2, 3], data=data, out=tmp_path / "runs")
+        first = pargolf.seeds(RECIPE, seeds=[1, 2], data=data, out=tmp_path / "runs").result()
+        again = pargolf.seeds(RECIPE, seeds=[1, 2, 3], data=data, out=tmp_path / "runs").result()
         if rank:
             assert first is None and again is None
         else:
@@ -33,7 +33,7 @@ def test_seeds_run_on_all_processes_and_the_first_one_says_what_came_of_it(data,
     for seed in (1, 2, 3):
         result = json.loads((tmp_path / "runs" / f"seed-{seed}" / "result.json").read_text())
         assert result["machine"]["world_size"] == 2 and result["seed"] == seed
-    pargolf.seeds(RECIPE, seeds=[1], data=data, out=tmp_path / "alone")
+    pargolf.seeds(RECIPE, seeds=[1], data=data, out=tmp_path / "alone").result()
     alone, both = ([e.loss for e in steps(tmp_path / out / "seed-1")] for out in ("alone", "runs"))
     assert len(both) == 3 and both == pytest.approx(alone, abs=1e-3)
 
@@ -47,7 +47,7 @@ def test_an_ablation_whose_parts_fail_keeps_the_processes_in_step(data, tmp_path
     }
 
     def work(rank):
-        rows = pargolf.ablate(RECIPE, edits=edits, seeds=[1], data=data, out=tmp_path / "runs", paced=True)
+        rows = pargolf.ablate(RECIPE, edits=edits, seeds=[1], data=data, out=tmp_path / "runs", paced=True).result()
         if rank == 0:
             assert [bool(row["failed"]) for row in rows] == [False, True, True, False]
             assert "cap is 20,100" in rows[1]["failed"] and "cannot share" in rows[2]["failed"]
@@ -58,7 +58,7 @@ def test_an_ablation_whose_parts_fail_keeps_the_processes_in_step(data, tmp_path
 
 def test_a_sweep_runs_its_trials_on_all_processes(data, tmp_path, quick_code):
     def work(rank):
-        swept = pargolf.sweep(RECIPE, ["train.steps=int:2,4"], data=data, out=tmp_path / "runs", trials=3)
+        swept = pargolf.sweep(RECIPE, ["train.steps=int:2,4"], data=data, out=tmp_path / "runs", trials=3).result()
         assert swept is None if rank else [trial.state for trial in swept.trials] == ["complete"] * 3
 
     assert shared(2, work, out=tmp_path) == [0, 0]
@@ -66,7 +66,7 @@ def test_a_sweep_runs_its_trials_on_all_processes(data, tmp_path, quick_code):
 
 def test_what_cannot_begin_ends_all_processes_with_one_line(data, tmp_path, capfd):
     def work(rank):
-        pargolf.seeds(RECIPE, seeds=[1], data=data, out=tmp_path / "runs", jobs=2)
+        pargolf.seeds(RECIPE, seeds=[1], data=data, out=tmp_path / "runs", jobs=2).result()
 
     assert shared(2, work, out=tmp_path) == [2, 0]
     assert "Leave out --jobs" in capfd.readouterr().out
@@ -78,7 +78,7 @@ def test_an_error_of_the_first_process_is_everybodys(data, tmp_path, capfd):
     (tmp_path / "run" / "recipe.json").write_text("{}")
 
     def work(rank):
-        pargolf.train(RECIPE, data=data, out=tmp_path / "run")
+        pargolf.train(RECIPE, data=data, out=tmp_path / "run").result()
 
     assert shared(2, work, out=tmp_path) == [2, 2]
     assert capfd.readouterr().out.count("already holds a run") == 2

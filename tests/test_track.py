@@ -103,5 +103,5 @@ def test_a_missing_package_names_its_extra_before_anything_runs(monkeypatch, tmp
         with pytest.raises(UserError, match=rf"pip install 'pargolf\[{kind}\]'"):
             check_trackers([kind])
     with pytest.raises(UserError, match="Did you mean wandb"):
-        pargolf.train("baseline", data=tmp_path, out=tmp_path / "a", trackers=["wandbb"])
+        pargolf.train("baseline", data=tmp_path, out=tmp_path / "a", trackers=["wandbb"]).result()
     assert not (tmp_path / "a").exists()

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Found, Own, recipe
 from pargolf.audit.sandbox.run import is_foreign, probe_script
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Progress, Proved
+from pargolf.core.events import Progress, Proved
 from pargolf.core.own import use
 from pargolf.core.result import Rests
+from pargolf.core.work import Events, Work, working
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate import windows as window_specs
@@ -37,7 +37,8 @@ from pargolf.study.bench import (
 )
 
 
-def score_events(
+@working
+def score(
     artifact: str | Path,
     *,
     data: str | Path,
@@ -46,8 +47,8 @@ def score_events(
     seconds: float | None = None,
     device: str | None = None,
     own: Own = (),
-) -> Iterator[Event | dict[str, Any]]:
-    """Unpack and score an artifact, adapting as its recipe says when asked; ends with the score's row.
+) -> Events[dict[str, Any]]:
+    """Unpack and score an artifact, adapting as its recipe says when asked; the score's row.
 
     Stopped before `seconds` are over, the row says that it is incomplete. Under torchrun only the first process
     yields anything. `own`: files of techniques that the artifact uses, which are run.
@@ -56,10 +57,13 @@ def score_events(
     spec = None if windows is None else window_specs.parse(windows)
     unpacked, folder = read_artifact(artifact), open_data(data)
     proof: Proved | None = None
-    for event in score_artifact(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device):
+    scoring = Work(score_artifact(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device))
+    for event in scoring:
         if isinstance(event, Proved):
             proof = event
-        yield {**event.row(), **_proof_row(event, proof)} if isinstance(event, Score | Adapted) else event
+        yield event
+    graded = scoring.result()
+    return {**graded.row(), **_proof_row(graded, proof)}
 
 
 def _proof_row(graded: Score | Adapted, proof: Proved | None) -> dict[str, Any]:
@@ -69,9 +73,6 @@ def _proof_row(graded: Score | Adapted, proof: Proved | None) -> dict[str, Any]:
     names = ("rests", "note", "shards_sha256", "tokenizer_sha256")
     legal = row["complete"] and row["in_turn"] and row["probed"] is not False and Rests(proof.rests).proved
     return {"legal": legal, "proof": {name: getattr(proof, name) for name in names}}
-
-
-score = to_the_end(score_events, "score")
 
 
 def probe(target: Found, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
@@ -155,10 +156,11 @@ def price_text(
     return [(words.decode([token]), bits) for token, bits in rows]
 
 
-def bench_codec_events(
+@working
+def bench_codec(
     target: str | Path, *, data: str | Path | None = None, own: Own = ()
-) -> Iterator[Event | dict[str, list[dict[str, Any]]]]:
-    """Compare codecs, and for a run quantizers; ends with rows `codecs` and, for a run, `quantizers`.
+) -> Events[dict[str, list[dict[str, Any]]]]:
+    """Compare codecs, and for a run quantizers; rows `codecs` and, for a run, `quantizers`.
 
     The codes are those that a run's artifact, or the artifact `target`, holds; of a `.safetensors` file its matrices
     as int6. Quantizers are every published pair with its codec on the run's weights, and ours at the bytes of the last
@@ -178,8 +180,7 @@ def bench_codec_events(
         yield Progress("codecs", len(rows), len(codes), row["role"])
     rows.append(sum_row(rows))
     if run is None:
-        yield {"codecs": rows}
-        return
+        return {"codecs": rows}
     system, weights, hessians = run.read_packable()
     where = Path(data) if data else path / "data"
     found = open_data(where) if data or where.is_dir() else None
@@ -190,10 +191,7 @@ def bench_codec_events(
     for row in run_quantizer_rows(system, weights, hessians, grade=grade):
         pairs.append(row)
         yield Progress("quantizers", len(pairs), len(published()) + 2, row["name"])
-    yield {"codecs": rows, "quantizers": pairs}
-
-
-bench_codec = to_the_end(bench_codec_events, "bench_codec")
+    return {"codecs": rows, "quantizers": pairs}
 
 
 def _written(found: Unpacked, words: Tokenizer, start: list[int], **options: Any) -> Iterator[str]:

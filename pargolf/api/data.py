@@ -1,6 +1,40 @@
-"""Published data: shards and tokenizer, fetched whole and proved."""
+"""Data: prepared of one's own text, checked, and the published shards fetched."""
 
-from pargolf.api.events import to_the_end
-from pargolf.data.fetch import fetch
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-fetch_data = to_the_end(fetch, "fetch_data")
+from pargolf.core.work import Events, working
+from pargolf.data.check import Finding, checks
+from pargolf.data.fetch import REPO, ROOT, SHARDS, Fetched, fetch
+from pargolf.data.folder import DataFolder, open_data
+from pargolf.data.prepare import prepare
+
+
+@working
+def prepare_data(sources: Sequence[str | Path], *, out: str | Path, **options: Any) -> Events[DataFolder]:
+    """Turn text (`embedded`, .txt, .jsonl, folders) into a tokenizer and shards in `out`; the folder, opened.
+
+    `options` are those of `data.prepare.prepare`: vocab, val_fraction, train_fraction, caseops, tokenizer, force.
+    """
+    yield from prepare([str(source) for source in sources], Path(out), **options)
+    return open_data(out)
+
+
+@working
+def fetch_data(
+    name: str = "sp1024",
+    *,
+    out: str | Path = "data",
+    shards: int = SHARDS,
+    repo: str = REPO,
+    root: str = ROOT,
+    force: bool = False,
+) -> Events[Fetched]:
+    """Fetch the published shards and tokenizer into `out`, whole and proved; goes on where it stopped."""
+    return (yield from fetch(name, out, shards=shards, repo=repo, root=root, force=force))
+
+
+def check_data(folder: str | Path) -> Iterator[Finding]:
+    """What `data check` finds of a folder, each finding as soon as it is known."""
+    return checks(folder)

@@ -1,22 +1,22 @@
 """Results compared, shown, judged, and made a submission."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Own
+from pargolf.audit.batch import Range, audit_all
 from pargolf.audit.judge import audit, record_of
 from pargolf.audit.own_runs.recompute import recompute
 from pargolf.audit.own_runs.recorded import run_folders
 from pargolf.core.ablation import read_ablation
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Progress
+from pargolf.core.events import Progress
 from pargolf.core.files import write_text
 from pargolf.core.own import use
 from pargolf.core.stats import Comparison
-from pargolf.core.work import Work
+from pargolf.core.work import Events, Work, working
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.entry import Entry
 from pargolf.report.pages.gather import entry_of, gather
@@ -32,10 +32,11 @@ def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tupl
     return compare_runs(new, against)
 
 
-def report_events(
+@working
+def write_report(
     paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False, own: Own = ()
-) -> Iterator[Event | Path]:
-    """Write the page of one run, or a board of all that the folders hold; ends with where it is.
+) -> Events[Path]:
+    """Write the page of one run, or a board of all that the folders hold; where it is.
 
     `out` None: `report.html` in the run's folder, `board.html` in the one folder named, or in the working folder.
     Runs and submissions are audited, which executes nothing. `own`: files of techniques that a run uses, which are run;
@@ -73,13 +74,11 @@ def report_events(
     if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
         raise UserError(f"{target} is no page of this package. Choose another --out, or say --force to replace it.")
     write_text(target, text)
-    yield target
+    return target
 
 
-write_report = to_the_end(report_events, "write_report")
-
-
-def submission_events(
+@working
+def write_submission(
     runs: Sequence[str | Path],
     *,
     out: str | Path,
@@ -91,19 +90,16 @@ def submission_events(
     data: str | Path | None = None,
     device: str | None = None,
     own: Own = (),
-) -> Iterator[Event | Bundle]:
+) -> Events[Bundle]:
     """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs.
 
-    Each artifact is first scored again, on `data` or where the run found its own; ends with what was written. Raises
+    Each artifact is first scored again, on `data` or where the run found its own. Raises
     `UserError` on whatever a run says that does not come out again. `own`: files of techniques that the runs use,
     which are run and are part of the script.
     """
     use(own)
     who = Author(author, github_id, blurb)
-    yield (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
-
-
-write_submission = to_the_end(submission_events, "write_submission")
+    return (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
 
 
 def judge(target: str | Path, *, record: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
@@ -115,6 +111,24 @@ def judge(target: str | Path, *, record: str | None = None, data: str | Path | N
     again = {folder: Work(recompute(folder, data=data)).result() for folder in run_folders(target)}
     beaten = None if record is None else record_of(record)
     return audit(target, record=beaten, recomputed=again).to_json()
+
+
+@working
+def judge_all(
+    repo: str | Path,
+    *,
+    out: str | Path,
+    prs: str | None = None,
+    jobs: int | None = None,
+    record: str | None = None,
+) -> Events[int]:
+    """Judge every pull request head of `repo`, a report a line in `out`; how many were judged now.
+
+    `prs` names a range, as `"1-2200"`. What `out` holds already is not judged again.
+    """
+    wanted = None if prs is None else Range.parse(prs)
+    beaten = None if record is None else record_of(record)
+    return (yield from audit_all(repo, out=out, prs=wanted, jobs=jobs, record=beaten))
 
 
 def _board_title(paths: Sequence[str | Path]) -> str:

@@ -1,18 +1,18 @@
 """Runs: one, or many of them to compare; and a run made of a published checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pargolf.api.events import to_the_end
 from pargolf.api.recipes import Found, Own, recipe
 from pargolf.core.ablation import AblationRow
 from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event
 from pargolf.core.own import use
 from pargolf.core.result import Result
 from pargolf.core.stats import Spread, spread
+from pargolf.core.work import Events, working
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.recipes import catalog
@@ -21,13 +21,14 @@ from pargolf.recipes.variants import Edits, base_parts, chosen, edited_parts, in
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import repack, run_recipe
 from pargolf.study.ablate import run_ablations, worth_row
-from pargolf.study.seeds import SeedDone, run_seeds, seed_rows
-from pargolf.study.sweep import Span, Swept, TrialDone, read_span, run_sweep
+from pargolf.study.seeds import run_seeds, seed_rows
+from pargolf.study.sweep import Span, Swept, read_span, run_sweep
 from pargolf.upstream import importing
 from pargolf.watch.trackers import check_trackers, track
 
 
-def train_events(
+@working
+def train(
     found: Found,
     *,
     data: str | Path,
@@ -42,10 +43,11 @@ def train_events(
     checkpoint_every: float = 60.0,
     trackers: Sequence[str] = (),
     command: str = "",
-) -> Iterator[Event | Result]:
-    """Train, pack, unpack and score a recipe into the folder `out`; ends with the `Result`, as `result.json` holds it.
+) -> Events[Result]:
+    """Train, pack, unpack and score a recipe into the folder `out`; the `Result`, as `result.json` holds it.
 
-    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields anything. `trackers`:
+    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields events, and the result
+    of the others is read from its folder. `trackers`:
     `tensorboard`, `trackio` or `wandb`, each an extra. `command` is what runs it again, where that is another one.
     """
     check_trackers(trackers)
@@ -54,7 +56,6 @@ def train_events(
     named = found.name if isinstance(found, Recipe) else found
     size = f"--scale {scale}" if scale else ""
     command = command or f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
-    speaks = False
     events = run_recipe(
         system,
         open_data(data),
@@ -67,37 +68,31 @@ def train_events(
         command=" ".join(command.split()),
         checkpoint_every=checkpoint_every,
     )
-    for event in track(events, trackers, folder=out):
-        speaks = True
-        yield event
-    if speaks:
-        yield RunFolder(Path(out)).read_result()
+    yield from track(events, trackers, folder=out)
+    return RunFolder(Path(out)).read_result()
 
 
-train = to_the_end(train_events, "train")
-
-
-def demo_events(
+@working
+def demo(
     *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
-) -> Iterator[Event | Result]:
+) -> Events[Result]:
     """The main job on the embedded corpus: the `house` recipe, in its own vocabulary; its data goes to `out/data`."""
     world, data = find_world(), Path(out) / "data"
     if world.main:
         RunFolder.create(out, force=force)
         yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
     from_first(world, lambda: None)  # the others wait for the data
-    yield from train_events(
-        "house",
-        data=data,
-        out=out,
-        changes={"train.seconds": seconds},
-        seed=seed,
-        force=True,
-        command=f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}",
+    return (
+        yield from train(
+            "house",
+            data=data,
+            out=out,
+            changes={"train.seconds": seconds},
+            seed=seed,
+            force=True,
+            command=f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}",
+        )
     )
-
-
-demo = to_the_end(demo_events, "demo")
 
 
 def pack(run: str | Path, *, cap: int | None = None, own: Own = ()) -> dict[str, int]:
@@ -111,7 +106,8 @@ def pack(run: str | Path, *, cap: int | None = None, own: Own = ()) -> dict[str,
     return {"model": packed.model_bytes, "code": packed.code_bytes, "total": total, "cap": packed.cap}
 
 
-def seeds_events(
+@working
+def seeds(
     found: Found,
     *,
     seeds: Sequence[int],
@@ -121,29 +117,21 @@ def seeds_events(
     changes: Mapping[str, Any] | None = None,
     jobs: int = 1,
     device: str | None = None,
-) -> Iterator[Event | tuple[list[dict[str, Any]], Spread]]:
-    """Run a recipe's missing seeds into `out/seed-N`; ends with a row per seed and the spread of their BPB."""
+) -> Events[tuple[list[dict[str, Any]], Spread]]:
+    """Run a recipe's missing seeds into `out/seed-N`; a row per seed, and the spread of their bits per byte."""
     system = recipe(found, scale=scale, changes=changes)
     named = found.name if isinstance(found, Recipe) else found
     rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
     listed = ",".join(map(str, seeds))
     words = f"pargolf seeds {named} {rows} {f'--scale {scale}' if scale else ''} --seeds {listed}"
     command = " ".join(f"{words} --data {data} --out {out}".split())
-    ended = []
-    events = run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
-    for event in events:
-        if isinstance(event, SeedDone):
-            ended.append(event.run)
-        else:
-            yield event
-    if ended:  # else another process of torchrun's speaks
-        yield seed_rows(ended), spread([run.bpb for run in ended])
+    ended = yield from run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
+    # Another process of torchrun's has none: there the first one speaks.
+    return seed_rows(ended or []), spread([run.bpb for run in ended or []] or [math.nan])
 
 
-seeds = to_the_end(seeds_events, "seeds")
-
-
-def sweep_events(
+@working
+def sweep(
     found: Found,
     spans: Sequence[str | Span],
     *,
@@ -156,8 +144,8 @@ def sweep_events(
     seed: int = 1337,
     prune: bool = True,
     device: str | None = None,
-) -> Iterator[Event | TrialDone | Swept]:
-    """Try values of some rows (`"train.optimizer[mlp.*].lr=log:0.01,0.1"`); a `TrialDone` each, and last `Swept`.
+) -> Events[Swept]:
+    """Try values of some rows (`"train.optimizer[mlp.*].lr=log:0.01,0.1"`); all trials, and the best.
 
     The study is a journal in `out`, or the database at `storage`, which many machines may share.
     """
@@ -167,24 +155,24 @@ def sweep_events(
         plain = next(span for span, one in zip(spans, read) if one is None)
         raise UserError(f"'{plain}' is no range. Write path=log:LOW,HIGH, or float:, int:, choice:.")
     system = recipe(found, scale=scale, changes=changes)
-    return run_sweep(
-        system,
-        named,
-        open_data(data),
-        out,
-        trials=trials,
-        storage=storage,
-        seed=seed,
-        prune=prune,
-        device=device,
-        command=f"pargolf sweep {found.name if isinstance(found, Recipe) else found} --data {data} --out {out}",
+    return (
+        yield from run_sweep(
+            system,
+            named,
+            open_data(data),
+            out,
+            trials=trials,
+            storage=storage,
+            seed=seed,
+            prune=prune,
+            device=device,
+            command=f"pargolf sweep {found.name if isinstance(found, Recipe) else found} --data {data} --out {out}",
+        )
     )
 
 
-sweep = to_the_end(sweep_events, "sweep")
-
-
-def ablate_events(
+@working
+def ablate(
     found: Found,
     *,
     data: str | Path | Sequence[str | Path],
@@ -199,8 +187,8 @@ def ablate_events(
     changes: Mapping[str, Any] | None = None,
     jobs: int = 1,
     device: str | None = None,
-) -> Iterator[Event | list[AblationRow]]:
-    """Run a recipe, and with each of `edits` alone; yields what each is worth so far, again and again, and at the end.
+) -> Events[list[AblationRow]]:
+    """Run a recipe, and with each of `edits` alone; what each is worth, the whole recipe first.
 
     Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the
     parts that `base` does not have (None: the recipe that a repaired one repairs, else the baseline). `only`: globs of
@@ -223,7 +211,7 @@ def ablate_events(
     variants = chosen(variants, only)
     named = found.name if isinstance(found, Recipe) else found
     first, *others = map(open_data, [data] if isinstance(data, str | Path) else data)
-    for event in run_ablations(
+    worths = yield from run_ablations(
         whole,
         variants,
         first,
@@ -234,11 +222,8 @@ def ablate_events(
         jobs=jobs,
         device=device,
         command=f"pargolf ablate {named}",
-    ):
-        yield [worth_row(worth) for worth in event] if isinstance(event, list) else event
-
-
-ablate = to_the_end(ablate_events, "ablate")
+    )
+    return [worth_row(worth) for worth in worths or []]
 
 
 def import_checkpoint(

@@ -23,8 +23,9 @@ from pargolf.audit.read.repository import Repository
 from pargolf.audit.report import UNVERIFIABLE, Evidence, Report, RuleFinding
 from pargolf.audit.rules.rule import Record
 from pargolf.core.errors import UserError
-from pargolf.core.events import Progress
+from pargolf.core.events import Event, Progress
 from pargolf.core.files import replacing
+from pargolf.core.work import Events
 
 MOST_SECONDS = 60
 _repository: Repository | None = None
@@ -46,6 +47,13 @@ class Range:
         return cls(int(first), int(last or first))
 
 
+@dataclass(frozen=True)
+class Judged(Event):
+    """One head was judged."""
+
+    report: Report
+
+
 def audit_all(
     repo: str | Path,
     *,
@@ -53,10 +61,10 @@ def audit_all(
     prs: Range | None = None,
     jobs: int | None = None,
     record: Record | None = None,
-) -> Iterator[Progress | Report]:
+) -> Events[int]:
     """Judge every pull request head of `repo` and append each report to `out` as one line of JSON.
 
-    Yields a `Progress` after each head, and before it the `Report`. Raises `UserError` when there are no heads.
+    Yields a `Judged` after each head; returns how many were judged now. Raises `UserError` when there are no heads.
     """
     repo = str(repo).removeprefix("git:")
     with Repository(repo) as opened:
@@ -75,8 +83,9 @@ def audit_all(
         for finished, report in enumerate(_work(repo, left, jobs, record), total - len(left) + 1):
             file.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
             file.flush()
-            yield report
+            yield Judged(report)
             yield Progress("audit", finished, total, f"{report.target.rpartition('@')[2]} {report.verdict}")
+    return len(left)
 
 
 def read_reports(path: str | Path) -> list[dict[str, Any]]:

@@ -19,8 +19,9 @@ from pargolf.cli.terminal import (
     ThreadsOpt,
     console,
     fail,
+    is_first,
     set_threads,
-    watch_run,
+    watch,
 )
 
 
@@ -39,11 +40,9 @@ def score(
     set_threads(threads)
     from pargolf import api
 
-    events = api.score_events(
-        artifact, data=data, windows=windows, adapt=adapt, seconds=seconds, device=device, own=own or ()
-    )
-    result = watch_run(events, quiet=as_json)
-    if result is None:  # another process of torchrun's speaks
+    events = api.score(artifact, data=data, windows=windows, adapt=adapt, seconds=seconds, device=device, own=own or ())
+    result = watch(events, quiet=as_json)
+    if not is_first():
         return
     if as_json:
         print(json.dumps(result))
@@ -202,7 +201,7 @@ def codec(
     set_threads(1)
     from pargolf import api
 
-    found = watch_run(api.bench_codec_events(target, data=data, own=own or ()), quiet=as_json)
+    found = watch(api.bench_codec(target, data=data, own=own or ()), quiet=as_json)
     if as_json:
         print(json.dumps(found))
         return

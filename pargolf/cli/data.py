@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from pargolf.cli.terminal import ForceOpt, JsonOpt, console, fail, watch_run
+from pargolf.cli.terminal import ForceOpt, JsonOpt, console, fail, watch
 
 
 def prepare(
@@ -21,12 +21,11 @@ def prepare(
     force: ForceOpt = False,
 ) -> None:
     """Turn text into a tokenizer and shards, split by document."""
-    from pargolf.data.folder import open_data
-    from pargolf.data.prepare import prepare
+    from pargolf import api
 
-    events = prepare(
+    work = api.prepare_data(
         sources,
-        out,
+        out=out,
         vocab=vocab,
         val_fraction=val_fraction,
         train_fraction=train_fraction,
@@ -34,8 +33,7 @@ def prepare(
         tokenizer=tokenizer,
         force=force,
     )
-    watch_run(events)
-    splits = open_data(out).meta["splits"]
+    splits = watch(work).meta["splits"]
     for name in ("train", "val"):
         row = splits[name]
         console.print(f"{name:5} {row['documents']:,} documents, {row['tokens']:,} tokens, {row['bytes']:,} bytes")
@@ -54,10 +52,10 @@ def fetch(
     """Fetch the published shards and tokenizer from the Hugging Face hub; goes on where it stopped."""
     from dataclasses import asdict
 
-    from pargolf.data.fetch import fetch
+    from pargolf import api
 
     other = {key: value for key, value in (("repo", repo), ("root", root)) if value is not None}
-    found = watch_run(fetch(name, out, shards=shards, force=force, **other), quiet=as_json)
+    found = watch(api.fetch_data(name, out=out, shards=shards, force=force, **other), quiet=as_json)
     if as_json:
         print(json.dumps(asdict(found), default=str))
         return
@@ -73,10 +71,10 @@ def check(folder: Annotated[Path, typer.Argument(help="A data folder.")], as_jso
     """Check shards, byte tables, the exact round trip, and the overlap of training and validation."""
     from dataclasses import asdict
 
-    from pargolf.data.check import checks
+    from pargolf import api
 
     rows = []
-    for finding in checks(folder):
+    for finding in api.check_data(folder):
         rows.append(asdict(finding))
         if not as_json:
             mark = Text("ok  ", style="green") if finding.ok else Text("FAIL", style="bold red")

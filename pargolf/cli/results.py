@@ -1,13 +1,12 @@
 """Commands on what runs came to: tests, pages, submissions, and the judge of anybody's."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pargolf.cli.terminal import DeviceOpt, JsonOpt, OwnOpt, ThreadsOpt, console, fail, set_threads, watch_run
+from pargolf.cli.terminal import DeviceOpt, JsonOpt, OwnOpt, ThreadsOpt, console, fail, set_threads, watch
 from pargolf.core.errors import UserError
 
 
@@ -41,7 +40,7 @@ def report(
     """Write the page of one run, or a board over many with their ablations and submissions."""
     from pargolf import api
 
-    page = watch_run(api.report_events(paths, out=out, force=force, own=own or ()), quiet=as_json)
+    page = watch(api.write_report(paths, out=out, force=force, own=own or ()), quiet=as_json)
     if as_json:
         print(json.dumps({"page": str(page)}))
     else:
@@ -76,7 +75,7 @@ def submit(
     from pargolf import api
     from pargolf.report.text.statistics import spread_line
 
-    events = api.submission_events(
+    events = api.write_submission(
         runs,
         out=out,
         squeeze=squeeze,
@@ -88,7 +87,7 @@ def submit(
         device=device,
         own=own or (),
     )
-    made = watch_run(events, quiet=as_json)
+    made = watch(events, quiet=as_json)
     if as_json:
         print(json.dumps({**asdict(made), "path": str(made.path)}))
         return
@@ -139,11 +138,11 @@ def audit(
         raise typer.Exit(0 if report.verdict == PASS else 2)
     if run or data is not None:
         fail("--run and --data look at one target at a time. Leave out --all.")
-    from pargolf.audit import batch
+    from pargolf import api
+    from pargolf.audit.batch import read_reports
 
-    wanted = None if prs is None else batch.Range.parse(prs)
-    watch_run(batch.audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten))
-    reports = batch.read_reports(out)
+    watch(api.judge_all(target, out=out, prs=prs, jobs=jobs, record=record))
+    reports = read_reports(out)
     counts = {word: sum(line["verdict"] == word for line in reports) for word in reversed(ORDER)}
     console.print(
         f"{len(reports):,} judged: " + ", ".join(f"{n:,} {word}" for word, n in counts.items()) + f"  -> {out}"
@@ -165,10 +164,6 @@ def _recomputed(target: str, data: Path | None, *, quiet: bool) -> dict[Path, An
             raise UserError(f"{target} is no run of ours, whose artifact could be scored again. Leave out --data.")
         return {}
     from pargolf.audit.own_runs.recompute import recompute
+    from pargolf.core.work import Work
 
-    return {folder: watch_run(_ending(recompute(folder, data=data)), quiet=quiet) for folder in folders}
-
-
-def _ending(events: Any) -> Iterator[Any]:
-    """Events, and then the value that they end with."""
-    yield (yield from events)
+    return {folder: watch(Work(recompute(folder, data=data)), quiet=quiet) for folder in folders}

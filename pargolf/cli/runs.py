@@ -20,8 +20,9 @@ from pargolf.cli.terminal import (
     console,
     fail,
     finish_run,
+    is_first,
     set_threads,
-    watch_run,
+    watch,
     whole_numbers,
 )
 
@@ -37,7 +38,7 @@ def demo(
     set_threads(threads)
     from pargolf import api
 
-    finish_run(api.demo_events(seconds=seconds, out=out, seed=seed, force=force), out)
+    finish_run(api.demo(seconds=seconds, out=out, seed=seed, force=force), out)
 
 
 def train(
@@ -64,7 +65,7 @@ def train(
     from pargolf import api
     from pargolf.core.spec import overrides
 
-    events = api.train_events(
+    events = api.train(
         recipe,
         data=data,
         out=out,
@@ -122,7 +123,7 @@ def seeds(
     from pargolf.core.spec import overrides
     from pargolf.report.text.statistics import seeds_table
 
-    events = api.seeds_events(
+    events = api.seeds(
         recipe,
         seeds=whole_numbers(seeds, "--seeds"),
         data=data,
@@ -132,10 +133,9 @@ def seeds(
         jobs=jobs,
         device=device,
     )
-    ended = watch_run(events, quiet=as_json)
-    if ended is None:  # another process of torchrun's speaks
+    rows, found = watch(events, quiet=as_json)
+    if not is_first():
         return
-    rows, found = ended
     if as_json:
         print(json.dumps({"runs": rows, "bpb": asdict(found)}))
     else:
@@ -178,7 +178,7 @@ def ablate(
     from pargolf.recipes.variants import parse_edits
     from pargolf.report.plots.worth import worth_table
 
-    events = api.ablate_events(
+    events = api.ablate(
         recipe,
         base=base,
         edits=parse_edits(without) if without else None,
@@ -193,8 +193,8 @@ def ablate(
         jobs=jobs,
         device=device,
     )
-    rows = watch_run(events, quiet=as_json)
-    if rows is None:  # another process of torchrun's speaks
+    rows = watch(events, quiet=as_json)
+    if not is_first():
         return
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
@@ -229,7 +229,7 @@ def sweep(
     from pargolf.study.sweep import read_span
 
     spans = [word for word in words if read_span(word) is not None]
-    events = api.sweep_events(
+    events = api.sweep(
         recipe,
         spans,
         data=data,
@@ -242,8 +242,8 @@ def sweep(
         prune=prune,
         device=device,
     )
-    swept = watch_run(events, quiet=as_json)
-    if swept is None:  # another process of torchrun's speaks
+    swept = watch(events, quiet=as_json)
+    if not is_first():
         return
     if as_json:
         print(json.dumps(asdict(swept)))

@@ -2,14 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 
 from pargolf.core.errors import UserError, out_of_memory
+from pargolf.core.result import Result
+from pargolf.core.work import Work
+
+T = TypeVar("T")
 
 TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep"})
 """Commands that the processes of torchrun run together; any other one is the first process's."""
@@ -45,7 +48,7 @@ OwnOpt = Annotated[
 SeedOpt = Annotated[int, typer.Option("--seed", help="Seed of the initial weights and the data's order.")]
 
 
-def fail(line: str) -> None:
+def fail(line: str) -> NoReturn:
     """Say one line on standard error and leave with code 2."""
     print(f"pargolf: {' '.join(line.split())}", file=sys.stderr)
     raise SystemExit(2)
@@ -102,34 +105,27 @@ def whole_numbers(text: str, option: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def watch_run(events: Iterable[Any], *, quiet: bool = False) -> Any:
-    """Draw progress while `events` run; returns the last thing that is no event."""
-    from pargolf.core import events as kinds
+def watch(work: Work[T], *, quiet: bool = False) -> T:
+    """Draw progress while `work` runs; returns its value."""
     from pargolf.watch.live import draw
 
-    last: Any = None
-
-    def only_events() -> Iterable[Any]:
-        nonlocal last
-        for event in events:
-            if isinstance(event, kinds.Event):
-                yield event
-            else:
-                last = event
-
-    passed = only_events() if quiet else draw(only_events(), Console(stderr=True))
-    for _ in passed:
-        pass
-    return last
+    if not quiet:
+        for _ in draw(work, Console(stderr=True)):
+            pass
+    return work.result()
 
 
-def finish_run(events: Iterable[Any], out: Path) -> None:
+def is_first() -> bool:
+    """Whether this process speaks: the only one, or the first of torchrun's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def finish_run(work: Work[Result], out: Path) -> None:
     """Watch a run to its end and print its table."""
-    from pargolf.core.result import Result
     from pargolf.report.text.results import result_table
 
-    result: Result | None = watch_run(events)
-    if result is None:  # one process of several; the first one speaks
+    result = watch(work)
+    if not is_first():
         return
     console.print(result_table(result))
     console.print(f"report  {(out / 'report.html').resolve()}")

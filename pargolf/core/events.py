@@ -6,7 +6,7 @@ A record becomes one JSON line (`to_json`) with its kind under `"event"`; times 
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Amount, Loss, Rate, Seconds, Within
@@ -18,7 +18,12 @@ Limit = Annotated[float, Within(0, endless=True)]
 
 
 @dataclass(frozen=True)
-class Started:
+class Event:
+    """What work says while it goes on. Kinds of a single folder may stand there; those here are for all."""
+
+
+@dataclass(frozen=True)
+class Started(Event):
     """The first record: what runs, on what."""
 
     recipe: str
@@ -33,7 +38,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Event):
     """One optimizer step: mean training loss in nats per token, the learning-rate multiplier, tokens so far."""
 
     step: Amount
@@ -44,7 +49,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Validated:
+class Validated(Event):
     """Scored while training, on weights not yet packed: `loss` in nats per token, `bpb` in bits per byte."""
 
     step: Amount
@@ -55,7 +60,7 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Weighed:
+class Weighed(Event):
     """What the artifact would weigh if training ended now, on the table's grids; `fills`: packing solves to the cap."""
 
     step: Amount
@@ -67,7 +72,7 @@ class Weighed:
 
 
 @dataclass(frozen=True)
-class PhaseBegan:
+class PhaseBegan(Event):
     """A phase (QAT, longer sequences, ...) took effect before this step."""
 
     step: Amount
@@ -76,7 +81,7 @@ class PhaseBegan:
 
 
 @dataclass(frozen=True)
-class Resumed:
+class Resumed(Event):
     """Training went on from the checkpoint `file`, written after `step` steps; `refused` names damaged newer ones."""
 
     step: Amount
@@ -86,7 +91,7 @@ class Resumed:
 
 
 @dataclass(frozen=True)
-class Unsaved:
+class Unsaved(Event):
     """A checkpoint after `step` steps could not be written, for `reason`; training went on, and tries again."""
 
     step: Amount
@@ -95,7 +100,7 @@ class Unsaved:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class Stopped(Event):
     """Training ended: `reason` is one of `seconds`, `steps`, `interrupted`, `terminated`."""
 
     step: Amount
@@ -104,7 +109,7 @@ class Stopped:
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(Event):
     """Weights became bytes. `by_role` maps a role to its bytes in the artifact."""
 
     model_bytes: Amount
@@ -115,7 +120,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Proved:
+class Proved(Event):
     """What validation's `bytes` rest on (`result.Rests`), before anything is scored; SHA-256 of shards by name."""
 
     rests: str
@@ -127,7 +132,7 @@ class Proved:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scored(Event):
     """One finished scoring: `name` is `pre_quant`, `post_quant`, ...; `windows` as on the command line."""
 
     name: str
@@ -140,7 +145,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Event):
     """A long piece of work is `done` of `total`; for progress bars, not written to the event file."""
 
     task: str
@@ -149,21 +154,24 @@ class Progress:
     note: str = ""
 
 
-Event = (
-    Started
-    | Resumed
-    | Step
-    | Validated
-    | Weighed
-    | PhaseBegan
-    | Unsaved
-    | Stopped
-    | Packed
-    | Proved
-    | Scored
-    | Progress
-)
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        Started,
+        Resumed,
+        Step,
+        Validated,
+        Weighed,
+        PhaseBegan,
+        Unsaved,
+        Stopped,
+        Packed,
+        Proved,
+        Scored,
+        Progress,
+    )
+}
+"""What `events.jsonl` may hold."""
 
 
 def to_json(event: Event) -> str:

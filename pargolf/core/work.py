@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Generator
 from functools import wraps
 from types import TracebackType
-from typing import Generic, ParamSpec, Self, TypeVar
+from typing import Generic, ParamSpec, Self, TypeVar, cast
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
@@ -33,8 +33,9 @@ class Work(Generic[T]):
         self._values: list[T] = []
         self._state = "not begun"
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Events[T]:
+        # Itself. It has what `yield from` asks of a generator, and so a type checker sees the value that this gives.
+        return cast(Events[T], self)
 
     def __next__(self) -> Event:
         """The next event. At the end `StopIteration` carries the value, for `yield from`."""

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from pargolf.core.errors import UserError, near
 from pargolf.core.events import Progress
 from pargolf.core.files import write_json
+from pargolf.core.work import Events
 from pargolf.data.check import bpb_constant
 from pargolf.data.folder import open_data
 from pargolf.data.meta import file_sha256
@@ -81,8 +82,8 @@ def fetch(
     repo: str = REPO,
     root: str = ROOT,
     force: bool = False,
-) -> Iterator[Progress | Fetched]:
-    """Fetch a published variant (`sp1024`, `sp8192`, `byte260`), yielding progress in bytes, and last what is there.
+) -> Events[Fetched]:
+    """Fetch a published variant (`sp1024`, `sp8192`, `byte260`), with progress in bytes; what is there then.
 
     `repo` and `root` name another export of the same layout; HF_ENDPOINT another hub. `force` replaces files that are
     not the published ones. Raises `UserError`: no such variant, more shards than there are, a hub that is away, a
@@ -109,7 +110,7 @@ def fetch(
     others = {k: v for k, v in record.items() if k not in facts}
     write_json(out / RECORD, {"repo": repo, "revision": revision, "files": others | facts})
     shutil.rmtree(staged, ignore_errors=True)
-    yield _prove(out / Path(files[0].place).parent, revision, counts, manifest, name)
+    return _prove(out / Path(files[0].place).parent, revision, counts, manifest, name)
 
 
 def _prove(folder: Path, revision: str, counts: tuple[int, int], manifest: Any, name: str) -> Fetched:

@@ -15,17 +15,17 @@ when whole; the same sources give the same bytes.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.files import write_bytes, write_json, write_text
+from pargolf.core.work import Events
 from pargolf.data.documents import SPLITS, Document, Row, rows_to_text, split_rank, trains, val_ratio
 from pargolf.data.folder import open_tokenizer
 from pargolf.data.huggingface import HuggingFaceTokenizer
@@ -41,8 +41,6 @@ REPORT_BYTES = 1 << 20
 OURS = ("meta.json", "documents.jsonl", "tokenizer.model", "tokenizer.json", "text_train_*.bin", "text_val_*.bin")
 
 Read = Callable[[], Iterator[Document]]
-T = TypeVar("T")
-Work = Generator[Progress, None, T]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def prepare(
     caseops: bool = False,
     tokenizer: str | Path | None = None,
     force: bool = False,
-) -> Iterator[Progress]:
+) -> Events[None]:
     """Make the data folder `out` from `sources` (`sources.py` says what may be one), yielding progress.
 
     Nothing happens until the iterator is advanced, and the folder stands when it ends. A `total` of 0 is not known
@@ -116,7 +114,7 @@ def prepare(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _plan(read: Read, ratio: Fraction, train_fraction: float) -> Work[Plan]:
+def _plan(read: Read, ratio: Fraction, train_fraction: float) -> Events[Plan]:
     rows: list[Row | None] = []
     seen: set[str] = set()
     blank = size = 0
@@ -180,7 +178,7 @@ def _halve(document: Document, ratio: Fraction) -> list[Document]:
     return [Document(f"{document.id}#train", text[:goal]), Document(f"{document.id}#val", text[goal:])]
 
 
-def _learn(plan: Plan, vocab: int, *, caseops: bool) -> Work[Tokenizer]:
+def _learn(plan: Plan, vocab: int, *, caseops: bool) -> Events[Tokenizer]:
     """Train on the training documents, every k-th of them where they are more than 64 MiB."""
     if vocab == ByteTokenizer.vocab:
         if caseops:
@@ -196,7 +194,7 @@ def _learn(plan: Plan, vocab: int, *, caseops: bool) -> Work[Tokenizer]:
     return tokenizer
 
 
-def _write_tokens(plan: Plan, tokenizer: Tokenizer, folder: Path) -> Work[list[Row]]:
+def _write_tokens(plan: Plan, tokenizer: Tokenizer, folder: Path) -> Events[list[Row]]:
     """Encode, check and write every document; return the rows with their token counts."""
     table = tokenizer.byte_table()
     writers = {split: _Writer(folder, split) for split in SPLITS}

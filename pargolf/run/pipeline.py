@@ -22,7 +22,7 @@ from pargolf.core.events import Event, Packed, Progress, Started
 from pargolf.core.files import write_bytes, write_text
 from pargolf.core.result import Bytes, DocumentScore, Grids, Result, ScoreRow, TextOverlap
 from pargolf.core.spec import checked
-from pargolf.core.work import Events
+from pargolf.core.work import Events, Work
 from pargolf.core.world import World
 from pargolf.data.content import refuse_repeats
 from pargolf.data.folder import DataFolder
@@ -108,6 +108,7 @@ def run_recipe(
         about = Circumstances(overlap, command)
         try:
             yield from _logged(recipe, data, text, keeping, about, seed=seed, world=world)
+            world.broadcast(b"")  # until the first process has written the result
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
@@ -374,8 +375,8 @@ def score_artifact(
     adapt: bool = False,
     seconds: float | None = None,
     device: str | None = None,
-) -> Iterator[Event | Score | Adapted]:
-    """Score an unpacked artifact on a data folder's validation split; ends with the `Score`, or with `Adapted`.
+) -> Events[Score | Adapted]:
+    """Score an unpacked artifact on a data folder's validation split: the `Score`, or `Adapted`.
 
     `seconds` limit each of the scorings with and without adaptation. Under torchrun the processes share the work, and
     the first one yields. Raises `UserError` when the data's tokenizer is not the one that the artifact was trained
@@ -394,10 +395,12 @@ def score_artifact(
     if world.main:
         yield proved(text)
     unpacked.model.to(world.device)
-    stages = _scored(text, unpacked, windows, unpacked.adapt if adapt else None, seconds=seconds, world=world)
-    for event in stages:
+    adapter = unpacked.adapt if adapt else None
+    scoring = Work(_scored(text, unpacked, windows, adapter, seconds=seconds, world=world))
+    for event in scoring:
         if world.main:
             yield event
+    return scoring.result()
 
 
 def _scored(
@@ -408,15 +411,15 @@ def _scored(
     *,
     seconds: float | None,
     world: World,
-) -> Iterator[Event | Score | Adapted]:
+) -> Events[Score | Adapted]:
     """The score, or the adapted one beside it; a call of all processes."""
     keep = adapter is not None
     grading = score_together(unpacked.model, text, windows, seconds=seconds, world=world, keep=keep)
     without = yield from watched(grading, Score)
     if adapter is None:
-        yield without
-        return
-    yield from _adapting(unpacked, text, windows, adapter, without=without, seconds=seconds, world=world)
+        return without
+    learning = _adapting(unpacked, text, windows, adapter, without=without, seconds=seconds, world=world)
+    return (yield from watched(learning, Adapted))
 
 
 def _adapting(

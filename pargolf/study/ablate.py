@@ -11,7 +11,7 @@ one begins, so a run that is cut short has whole rows with fewer seeds.
 """
 
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from pargolf.core.files import read_json, write_bytes, write_json, write_text
 from pargolf.core.ranges import Positive
 from pargolf.core.spec import build, edit
 from pargolf.core.stats import Comparison, compare_scores
+from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.report.plots.worth import worth_png, worth_svg
@@ -69,6 +70,13 @@ class Worth:
     pace: float | None = None
 
 
+@dataclass(frozen=True)
+class WorthsSoFar(Event):
+    """What the whole recipe and its parts are worth by the runs that have ended."""
+
+    worths: tuple[Worth, ...]
+
+
 @led
 def run_ablations(
     recipe: Recipe,
@@ -82,8 +90,8 @@ def run_ablations(
     jobs: int = 1,
     device: str | None = None,
     command: str = "",
-) -> Iterator[Event | list[Worth]]:
-    """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; the events, and the worths so far, often.
+) -> Events[list[Worth]]:
+    """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; returns what each is worth.
 
     `others` hold the same text in other vocabularies, for variants that have those. `paced` gives each variant the
     steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. `out/ablation.json` and its plots
@@ -120,8 +128,8 @@ def run_ablations(
     labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
     runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
     for event in run_jobs(wanted, data, jobs=jobs, device=device):
+        yield event
         if not isinstance(event, JobDone):
-            yield event
             continue
         label = labels[event.job.folder]
         if event.run is not None:
@@ -131,14 +139,16 @@ def run_ablations(
             failed[label] = f"{kind}{event.error}"
         elif event.error is not None:
             raise event.error
-        worths = _worths(runs, failed, paces)
         if not event.resumed:
-            write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, worths, paced=paced)))
-        yield worths
-    found = ablation_of(recipe, _worths(runs, failed, paces), paced=paced)
+            so_far = _worths(runs, failed, paces)
+            write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, so_far, paced=paced)))
+            yield WorthsSoFar(tuple(so_far))
+    worths = _worths(runs, failed, paces)
+    found = ablation_of(recipe, worths, paced=paced)
     write_json(Path(out) / "ablation.json", asdict(found))
     write_text(Path(out) / "ablation.svg", worth_svg(found.rows, page=False))
     write_bytes(Path(out) / "ablation.png", worth_png(found.rows))
+    return worths
 
 
 def ablation_of(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False) -> Ablation:
@@ -207,7 +217,7 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
 
 def _paces(
     everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
-) -> Generator[Event, None, tuple[dict[str, float], dict[str, str]]]:
+) -> Events[tuple[dict[str, float], dict[str, str]]]:
     """A step's time of everything over one of the whole recipe's, measured once, and kept; and what cannot train."""
     recipe, data = everything[""], texts[""]
     if recipe.train.steps is None:

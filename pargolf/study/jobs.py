@@ -30,7 +30,7 @@ _GO_ON = "Interrupted. What has ended is kept: run the same command again to go 
 
 
 @dataclass(frozen=True)
-class JobDone:
+class JobDone(Event):
     """A job has ended, now or before (`resumed`); `run` is None where it failed, with the `error`."""
 
     job: Job
@@ -39,9 +39,7 @@ class JobDone:
     error: Exception | None = None
 
 
-def run_jobs(
-    wanted: Sequence[Job], data: DataFolder, *, jobs: int = 1, device: str | None = None
-) -> Iterator[Event | JobDone]:
+def run_jobs(wanted: Sequence[Job], data: DataFolder, *, jobs: int = 1, device: str | None = None) -> Iterator[Event]:
     """Run what has not ended yet, in the order given; the events of runs in turn, and a `JobDone` for each job.
 
     Raises `UserError` before anything runs where a folder holds another recipe or other data, and when it is
@@ -88,7 +86,7 @@ def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
     return None if run.result.interrupted else run
 
 
-def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event | JobDone]:
+def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event]:
     """One after the other, in this process."""
     for job in wanted:
         events = run_together(job, data, device)
@@ -102,7 +100,7 @@ def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Ite
         yield done
 
 
-def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | None) -> Iterator[Event | JobDone]:
+def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | None) -> Iterator[Event]:
     """`jobs` processes at a time; while nothing ends, what runs is said every two seconds."""
     threads = max(1, torch.get_num_threads() // jobs)
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs

@@ -3,26 +3,17 @@
 OUT/seed-42  OUT/seed-314  OUT/seed-999        each a run folder like any other
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event
+from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.compare import Finished
 from pargolf.study.jobs import JobDone, run_jobs
 from pargolf.study.together import Job, led
-
-
-@dataclass(frozen=True)
-class SeedDone:
-    """One seed has ended, now or before."""
-
-    run: Finished
-    resumed: bool
 
 
 def seed_folder(out: str | Path, seed: int) -> Path:
@@ -46,21 +37,22 @@ def run_seeds(
     jobs: int = 1,
     device: str | None = None,
     command: str = "",
-) -> Iterator[Event | SeedDone]:
-    """Run every seed that has not ended yet (`study/jobs.py`); the events of runs, and a `SeedDone` for each seed.
+) -> Events[list[Finished]]:
+    """Run every seed that has not ended yet (`study/jobs.py`); returns the finished runs.
 
     Raises `UserError` on no or repeated seeds, and where a folder holds a run of another recipe or other data.
     """
     check_seeds(seeds)
     wanted = [Job(f"seed {seed}", recipe, seed, seed_folder(out, seed), command) for seed in seeds]
+    ended = []
     for event in run_jobs(wanted, data, jobs=jobs, device=device):
-        if not isinstance(event, JobDone):
-            yield event
-        elif event.run is None:
-            assert event.error is not None
-            raise event.error
-        else:
-            yield SeedDone(event.run, event.resumed)
+        yield event
+        if isinstance(event, JobDone):
+            if event.run is None:
+                assert event.error is not None
+                raise event.error
+            ended.append(event.run)
+    return ended
 
 
 def seed_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:

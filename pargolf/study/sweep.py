@@ -20,6 +20,7 @@ from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Validated
 from pargolf.core.spec import edit, parse_value, show
+from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.score import tokenizer_digest
@@ -64,7 +65,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class TrialDone:
+class TrialDone(Event):
     """A trial has ended: `state` is complete, pruned or failed; `bpb` the final one, or the last look's."""
 
     number: int
@@ -118,8 +119,8 @@ def run_sweep(
     device: str | None = None,
     command: str = "",
     pruner: Any = None,
-) -> Iterator[Event | TrialDone | Swept]:
-    """Run trials until the study has `trials` ended ones; the events of runs, a `TrialDone` each, and last `Swept`.
+) -> Events[Swept]:
+    """Run trials until the study has `trials` ended ones; the events of runs and a `TrialDone` each; returns all.
 
     `seed` is that of every run. Raises `UserError` on paths that do not exist or do not take such values, on a study
     of another recipe, other ranges or other data, and when it is interrupted; the same call then goes on.
@@ -144,7 +145,7 @@ def run_sweep(
     done = tuple(_row(trial, spans) for trial in _ended(study))
     whole = [row for row in done if row.state == "complete" and row.bpb is not None]
     yield Progress("trials", len(done), max(trials, len(done)))
-    yield Swept(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
+    return Swept(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
 
 
 def _one_trial(
@@ -157,7 +158,7 @@ def _one_trial(
     seed: int,
     device: str | None,
     command: str,
-) -> Iterator[Event | TrialDone]:
+) -> Iterator[Event]:
     """Ask for values, run them, look in on the run, and tell the study what came of it."""
     state = library.trial.TrialState
     trial = study.ask()

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from pargolf.core import own, spec
 from pargolf.core.devices import find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
+from pargolf.core.work import Events
 from pargolf.core.world import World
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.recipes.recipe import Recipe
@@ -46,25 +47,29 @@ class Job:
     data: DataFolder | None = None
 
 
-def led(function: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
-    """Make a generator function with a `device` one of the first process, which the others follow to its end."""
+def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
+    """Make a generator function with a `device` one of the first process, which the others follow to its end.
+
+    There its value is None.
+    """
 
     @wraps(function)
-    def begun(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def begun(*args: P.args, **kwargs: P.kwargs) -> Events[T]:
         world = find_world(str(kwargs["device"]) if kwargs.get("device") is not None else None)
         if world.size == 1:
-            yield from function(*args, **kwargs)
-        elif world.main:
+            return (yield from function(*args, **kwargs))
+        if world.main:
             try:
-                yield from function(*args, **kwargs)
+                value = yield from function(*args, **kwargs)
             except (UserError, GeneratorExit) as error:
                 if not isinstance(error, Interrupted):  # which the others are by themselves
                     _say(world, None)
                 raise
             _say(world, None)
-        else:
-            while (call := pickle.loads(_broadcast(world, b""))) is not None:
-                follow(call)
+            return value
+        while (call := pickle.loads(_broadcast(world, b""))) is not None:
+            follow(call)
+        return cast(T, None)
 
     return begun
 

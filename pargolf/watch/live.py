@@ -84,7 +84,7 @@ def milestone(event: Event) -> str | None:
             return f"validation: {event.bytes:,} bytes, which rest on: {event.rests}{note}"
         case Scored():
             return f"{event.name} {event.windows}: {event.bpb:.4f} bits per byte in {event.seconds:.1f} s"
-        case Step() | Validated() | Weighed() | Progress():
+        case _:
             return None
 
 

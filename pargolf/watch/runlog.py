@@ -79,7 +79,7 @@ def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
             return [said, *(f"sha256 {_plain(name)}: {_plain(digest)}" for name, digest in hashes.items())]
         case Scored():
             return _scored(event)
-        case Progress():
+        case _:
             return []
 
 
