@@ -39,6 +39,8 @@ class Split:
 
 BYTES: int = _KNOWN["bytes"]["text"]
 CASEOPS_BYTES: int = _KNOWN["bytes"]["caseops"]
+SHORT_DOCUMENTS: int = _KNOWN["short_split"]["documents"]
+WHOLE_TOKENS: int = _KNOWN["short_split"]["whole_tokens"]
 
 
 def _ratio(row: dict[str, Any]) -> float:

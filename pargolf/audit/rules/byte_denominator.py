@@ -27,6 +27,7 @@ from pargolf.audit.read.validation_sets import (
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
 
+_CASEOPS = re.compile(rf"\bbytes[=:]\s*{f'{CASEOPS_BYTES:,}'.replace(',', ',?')}\b")
 # The official table takes the mark off a piece's front and encodes the rest; a right one turns every mark into a space.
 _SPACE_STRIPPED = re.compile(r"startswith\(\s*[\"'](?:\u2581|\\u2581)[\"']")
 _SPACE_REPLACED = re.compile(r"replace\(\s*(?:[\"'](?:\u2581|\\u2581)[\"']|[\w.]+)\s*,\s*[\"'] [\"']")
@@ -95,7 +96,7 @@ def _unknown_quotient(facts: Facts, score: LoggedScore, slack: float) -> RuleFin
         )
     text = (
         f"Loss / bpb is {ratio:.4f}, of no known tokenizer. Decode all validation tokens: they must give "
-        "151,074,309 bytes."
+        f"{BYTES:,} bytes."
     )
     return RuleFinding("byte_denominator", HOLD, text, lines, numbers)
 
@@ -142,7 +143,7 @@ def _told_bytes(facts: Facts) -> RuleFinding | None:
     """A log line that gives the transformed text's bytes as the denominator of the declared score."""
     claim = facts.bpb.number if facts.bpb is not None else None
     for log in facts.own_logs if claim else ():
-        line = next((x for x in log.lines if re.search(r"\bbytes[=:]\s*164,?594,?398\b", x.text)), None)
+        line = next((x for x in log.lines if _CASEOPS.search(x.text)), None)
         if line is not None and claim and any(abs(claim - s.bpb) < 0.0015 for s in (*log.scores, *log.mixes)):
             fixed = claim * CASEOPS_BYTES / BYTES
             return RuleFinding(
@@ -252,7 +253,7 @@ def byte_table(program: Program) -> Iterator[Hit]:
                 counted,
                 f"The byte of a leading space is counted here and again on line {again[0].lineno}: the "
                 "score comes out some 15 % too low (#1545, #1687).",
-                "Probe: decode all validation tokens; they must give 151,074,309 bytes.",
+                f"Probe: decode all validation tokens; they must give {BYTES:,} bytes.",
             )
             return
 

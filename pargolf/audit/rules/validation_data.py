@@ -12,7 +12,7 @@ from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import calibrates
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line, Log
-from pargolf.audit.read.validation_sets import CANONICAL_TOKENS, SPLITS
+from pargolf.audit.read.validation_sets import CANONICAL_TOKENS, SHORT_DOCUMENTS, SPLITS, WHOLE_TOKENS
 from pargolf.audit.report import HOLD, PASS, SUSPECT, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
 
@@ -27,6 +27,9 @@ _DENIAL = re.compile(
     re.I,
 )
 
+_COUNT = f"{SHORT_DOCUMENTS:_}".replace("_", "[_,]?")
+_SHORT = re.compile(rf"val[_-]docs.*\b{_COUNT}\b|\b{_COUNT}\b.*val[_-]docs", re.I)
+
 
 def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Fingerprints in logs of a validation set that is not the standard one, or that training has seen."""
@@ -36,12 +39,12 @@ def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iter
             yield other
             return
     prepared = _validation_documents(facts)
-    if prepared is not None and any(log.val_tokens and log.val_tokens.value == 47_851_520 for log in facts.own_logs):
+    if prepared is not None and any(log.val_tokens and log.val_tokens.value == WHOLE_TOKENS for log in facts.own_logs):
         yield RuleFinding(
             "split_overlap",
             HOLD,
-            "The data script ends validation at 10,000 documents and the log scores all 50,000: 40,000 of them lie on "
-            "the training side. Probe: hash documents of both sides.",
+            f"The data script ends validation at {SHORT_DOCUMENTS:,} documents and the log scores all 50,000: "
+            "40,000 of them lie on the training side. Probe: hash documents of both sides.",
             quoted([prepared]),
         )
         return
@@ -78,15 +81,12 @@ def _other_split(log: Log) -> RuleFinding | None:
 
 
 def _validation_documents(facts: Facts) -> Line | None:
-    """A data-preparation script in the folder whose default number of validation documents is 10,000."""
+    """A data-preparation script in the folder whose default number of validation documents is too small."""
     for code in facts.codes:
         if "prepare" not in code.path and "tokenize" not in code.path:
             continue
         for number, text in enumerate(code.lines, 1):
-            if (
-                re.search(r"val[_-]docs.*\b10[_,]?000\b|\b10[_,]?000\b.*val[_-]docs", text, re.I)
-                and "#" not in text[:2]
-            ):
+            if _SHORT.search(text) and "#" not in text[:2]:
                 return Line(code.path, number, text.strip()[:240])
     return None
 
