@@ -83,7 +83,7 @@ def _run(name: str, seed: int, asked: argparse.Namespace) -> Result:
         if asked.cpu:
             changes |= {"budget.counts": "cpu", "budget.eval_seconds": 3600.0}
         events = api.train(name, data=data, out=out, scale="mini", changes=changes, seed=seed, force=True)
-        for _ in draw((event for event in events if not isinstance(event, Result)), Console(stderr=True)):
+        for _ in draw(events, Console(stderr=True)):
             pass
     return read_result(out / "result.json")
 
