@@ -89,7 +89,7 @@ def test_the_script_holds_the_files_and_gives_the_run_s_number(mine, data, place
 
 def test_jobs_side_by_side_and_ablations_use_the_files(place, data):
     rows = pargolf.ablate(place / "mine.py", data=data, out=place / "ablation", seeds=[1], jobs=2).result()
-    assert [row["part"] for row in rows] == ["", "parity"] and not any(row["failed"] for row in rows)
+    assert [row.part for row in rows] == ["", "parity"] and not any(row.failed for row in rows)
     assert (place / "ablation" / "everything" / "seed-1" / "own" / "mine.py").is_file()
 
 

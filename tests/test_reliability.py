@@ -193,7 +193,7 @@ def test_two_processes_train_pack_and_score_as_one(data, tmp_path):
 
     def work(rank):
         result = pargolf.train(recipe, data=data.path, out=tmp_path / "two", checkpoint_every=0).result()
-        assert bool(result) == (rank == 0)
+        assert result.steps == 50  # each process has the result, once the first one has written it
 
     assert shared(2, work, out=tmp_path) == [0, 0]
     one, two = (
@@ -327,7 +327,8 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
     slow(run_training, "fit", 1.5)
     slow(run_training.Training, "_gradients", 1.0)
     slow(run_training, "score_sample", 4.0)
-    recipe = edit(RECIPE, {"train.steps": None, "train.seconds": 200.0, "budget.counts": counts})
+    changes = {"train.steps": None, "train.seconds": 200.0, "budget.counts": counts, "model.vocab": data.vocab}
+    recipe = edit(RECIPE, changes)
     folder = RunFolder.create(tmp_path / "run")
     keeping = Keeping(folder, checkpoints)
     events = list(train_weights(recipe, data.train, open_text(data), seed=1, world=World(), clock=clock, keep=keeping))

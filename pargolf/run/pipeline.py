@@ -108,7 +108,7 @@ def run_recipe(
         about = Circumstances(overlap, command)
         try:
             yield from _logged(recipe, data, text, keeping, about, seed=seed, world=world)
-            world.broadcast(b"")  # until the first process has written the result
+            world.broadcast(b"ended")  # until the first process has written the result
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
