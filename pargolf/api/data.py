@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pargolf.core.work import Events, working
 from pargolf.data.check import Finding, checks
@@ -12,12 +11,31 @@ from pargolf.data.prepare import prepare
 
 
 @working
-def prepare_data(sources: Sequence[str | Path], *, out: str | Path, **options: Any) -> Events[DataFolder]:
+def prepare_data(
+    sources: Sequence[str | Path],
+    *,
+    out: str | Path,
+    vocab: int = 1024,
+    val_fraction: float = 0.1,
+    train_fraction: float = 1.0,
+    caseops: bool = False,
+    tokenizer: str | Path | None = None,
+    force: bool = False,
+) -> Events[DataFolder]:
     """Turn text (`embedded`, .txt, .jsonl, folders) into a tokenizer and shards in `out`; the folder, opened.
 
-    `options` are those of `data.prepare.prepare`: vocab, val_fraction, train_fraction, caseops, tokenizer, force.
+    The options are those of `data.prepare.prepare`, which says what each does.
     """
-    yield from prepare([str(source) for source in sources], Path(out), **options)
+    yield from prepare(
+        [str(source) for source in sources],
+        Path(out),
+        vocab=vocab,
+        val_fraction=val_fraction,
+        train_fraction=train_fraction,
+        caseops=caseops,
+        tokenizer=tokenizer,
+        force=force,
+    )
     return open_data(out)
 
 
