@@ -59,10 +59,18 @@ class Unpacked:
     tokenizer: str
 
 
-def pack(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians: Hessians | None = None) -> bytes:
+def pack(
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    *,
+    tokenizer: str,
+    hessians: Hessians | None = None,
+    quant: Quantize | None = None,
+) -> bytes:
     """Quantize and serialize. `tokenizer` is the SHA-256 of the tokenizer that the model reads with.
 
-    `hessians` are for the recipe's solver; without them it rounds.
+    `hessians` are for the recipe's solver; without them it rounds. `quant` are grids solved for a cap, where they are
+    not the recipe's own; the artifact names the recipe all the same.
     """
     meta = {
         "recipe": recipe.name,
@@ -73,7 +81,7 @@ def pack(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians
         "adapt": spec.dump(recipe.adapt),
         "tokenizer": tokenizer,
     }
-    return to_bytes(meta, stored_tensors(recipe.quant.encode(weights, hessians)), codec=recipe.codec)
+    return to_bytes(meta, stored_tensors((quant or recipe.quant).encode(weights, hessians)), codec=recipe.codec)
 
 
 def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
@@ -168,7 +176,7 @@ def fit(
     code = count_code(recipe, fitted=fill)
 
     def packed(quant: Quantize) -> bytes:
-        return pack(replace(recipe, quant=quant), weights, tokenizer=tokenizer, hessians=hessians)
+        return pack(recipe, weights, tokenizer=tokenizer, hessians=hessians, quant=quant)
 
     if not fill:
         data = packed(recipe.quant)

@@ -77,7 +77,7 @@ def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: Un
     )
     yield "The budget in result.json is not the recipe's.", recipe.budget == result.budget
     yield "The cap in result.json is not the recipe's.", recipe.budget.bytes == result.bytes.cap
-    # An artifact on solved grids names the recipe that has those.
+    # Artifacts on solved grids once named a recipe with those; now each names the one it was trained by.
     own = result.grids is Grids.SOLVED or unpacked.digest == recipe.digest
     yield "The artifact is of another recipe.", own and unpacked.recipe == recipe.name
     yield "The artifact's model is not the recipe's.", unpacked.model.spec == recipe.model
