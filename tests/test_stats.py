@@ -3,11 +3,13 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import special, stats
+from test_report import synthetic_result
 
 import pargolf
 from pargolf import cli
@@ -128,8 +130,8 @@ def test_the_words_say_what_the_numbers_say():
 def fake_run(folder, *, seed, bpb, size=1000, tokens=400, **more):
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text("{}")
-    result = {"seed": seed, "val_bpb": bpb, "val_tokens": tokens, "val_bytes": size, "complete": True, **more}
-    (folder / "result.json").write_text(json.dumps(result))
+    facts = {"seed": seed, "val_bpb": bpb, "val_tokens": tokens, "val_bytes": size, "val_split_tokens": tokens, **more}
+    (folder / "result.json").write_text(json.dumps(replace(synthetic_result(), **facts).to_json()))
     return folder
 
 
@@ -153,15 +155,12 @@ def test_runs_that_cannot_be_compared_are_refused(sides):
     unfinished = sides / "cut"
     unfinished.mkdir()
     (unfinished / "recipe.json").write_text("{}")
-    partial = fake_run(sides / "partial", seed=1, bpb=1.0, **{})
-    (partial / "result.json").write_text(
-        json.dumps({**json.loads((partial / "result.json").read_text()), "complete": False})
-    )
+    partial = fake_run(sides / "partial", seed=1, bpb=1.0, complete=False, val_split_tokens=500)
     new = [sides / "new"]
     for against, line in (
         ([other], "different text"),
         ([unfinished], "has not ended"),
-        ([partial], "every token"),
+        ([partial], "Only the first 400 of 500"),
         ([sides / "nowhere"], "no run folder"),
         ([sides / "old", "1.12"], "not both"),
         ([], "both sides"),

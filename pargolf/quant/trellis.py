@@ -133,6 +133,8 @@ def sides(codes_NC: Tensor, *, states: int, classes_C: Tensor | None = None) -> 
         side_NC = torch.empty_like(codes_NC, dtype=torch.int8)
         side_NC[:, order_C] = sides(codes_NC[:, order_C], states=states)
         return side_NC
+    if states not in MACHINES:
+        raise ValueError(f"there is no trellis of {states} states")
     mask = MACHINES[states]
     # Bit s of this table is the parity of s & mask.
     fed_S = torch.tensor([(s & mask).bit_count() & 1 for s in range(states)], device=codes_NC.device)
