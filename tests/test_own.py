@@ -16,6 +16,7 @@ from pargolf.core.errors import NotRead, UserError
 from pargolf.core.spec import edit
 from pargolf.recipes import catalog
 from pargolf.run.folder import RunFolder
+from pargolf.ship.program import program
 
 HERE = Path(__file__).parent / "own"
 
@@ -204,3 +205,14 @@ def test_a_stored_spec_runs_nothing(tmp_path, monkeypatch, unread):
         with pytest.raises(UserError):
             spec.load({"fn": stored})
     assert not Path("it_ran").exists()
+
+
+def test_the_page_s_idea_is_a_recipe_and_its_code_is_in_the_script(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "own.md").read_text()
+    block = page.split("```python\n", 1)[1].split("```", 1)[0]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 15
+    path = tmp_path / "page_idea.py"
+    path.write_text(block)
+    recipe = pargolf.recipe(path, scale="mini")
+    assert recipe.model.blocks[-1].mlp.act.__name__ == "cubed"
+    assert "def cubed(" in program(recipe)
