@@ -60,7 +60,8 @@ def one_line(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted before there was anything to keep. Run the command again."
-    if out_of_memory(error):
+    # The interpreter itself says so where it has no memory left to make an exception of.
+    if out_of_memory(error) or (isinstance(error, SystemError) and "without exception set" in str(error)):
         return (
             "Memory ran out, and nothing that was there is lost. Free some, or take less of it: a smaller "
             "train.micro_tokens, a smaller model, fewer --jobs."
