@@ -44,6 +44,7 @@ def entry(name: str = "house", seed: int = 42, **fields) -> Entry:
         "complete": True,
         "in_turn": True,
         "probed": True,
+        "look": None,
         "grades_per_position": (1, 1),
         "proof": Proof(Rests.DOCUMENTS, {"val_000000.bin": "a" * 64}, "b" * 64),
         "adaptation": None,

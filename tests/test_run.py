@@ -325,6 +325,21 @@ def test_the_score_of_a_model_that_looks_ahead_is_shown_and_refused(run, data, m
         assert "not legal" in done.stderr
 
 
+def test_a_run_whose_model_looks_ahead_ends_with_an_error_and_says_where(data, tmp_path, monkeypatch):
+    def peek(self, ids, first=0, ctx=None):
+        ahead = torch.nn.functional.pad(ids, (0, 2))[:, 2:]
+        return honest(self, ids, first, ctx) + torch.nn.functional.one_hot(ahead[:, first:], self.spec.vocab)
+
+    honest = Transformer.forward
+    monkeypatch.setattr(Transformer, "forward", peek)
+    words = ["train", "baseline", "train.steps=1", "train.batch_tokens=512", "--scale", "mini", "--data", data]
+    done = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2 and "not legal" in done.stderr
+    result = read_result(tmp_path / "run" / "result.json")
+    assert result.in_turn and result.complete and result.probed is False and not result.legal
+    assert "looked 2 tokens ahead" in result.sentence and result.sentence.startswith("Not legal")
+
+
 def test_a_damaged_artifact_names_its_section(run, tmp_path):
     out, _ = run
     whole = (out / "model.pargolf").read_bytes()

@@ -132,5 +132,7 @@ def finish_run(work: Work[Result], out: Path) -> None:
     console.print(f"report  {(out / 'report.html').resolve()}")
     if result.interrupted:
         fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")
+    if result.probed is False:
+        fail("The model looked ahead while it was scored, so the score is not legal. Find out where: pargolf probe.")
     if not result.complete:
         fail(f"{result.sentence} Raise budget.eval_seconds.")

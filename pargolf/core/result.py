@@ -137,7 +137,8 @@ class Result:
     """A finished run. `val_tokens` and `val_bytes` were scored, of `val_split_tokens` there are.
 
     `val_loss` is in nats per token and `val_bpb` in bits per byte; `scores` are all scorings by name, the final one
-    last. `probed`, `proof` and `val_split_tokens` are None where a run did not record them.
+    last. `probed`, `proof` and `val_split_tokens` are None where a run did not record them. `look` says in words where
+    the predictor read tokens to the right, if it did.
     """
 
     recipe: str
@@ -151,6 +152,7 @@ class Result:
     complete: bool
     in_turn: bool
     probed: bool | None
+    look: str | None
     grades_per_position: tuple[Amount, Amount]
     proof: Proof | None
     scores: dict[str, ScoreRow]
@@ -209,10 +211,11 @@ class Result:
     def _other_reasons(self) -> list[str]:
         """Why the number does not count, but for tokens that were not scored in time."""
         over, copied = self.bytes.total - self.bytes.cap, self.overlap.copied_documents or 0
+        look = f" ({self.look.rstrip('.')})" if self.look else ""
         note = f" ({self.proof.note.rstrip('.')})" if self.proof is not None and self.proof.note else ""
         said = {
             "positions were not scored in turn, each once": not self.in_turn,
-            "scores changed when later tokens were flipped": self.probed is False,
+            f"scores changed when later tokens were flipped{look}": self.probed is False,
             UNRECORDED: self.proof is None,
             f"its bytes are unproved{note}": self.proof is not None and not self.proof.rests.proved,
             "no step was trained": self.steps < 1,
@@ -289,6 +292,7 @@ def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         "in_turn": old.get("legal"),
         "probed": None,
+        "look": None,
         "proof": None,
         "val_split_tokens": old.get("val_tokens") if whole else None,
         "adaptation": None,

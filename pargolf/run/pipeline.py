@@ -7,7 +7,7 @@ result  = score(model), every token once     with its bytes proved against the d
 """
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -290,6 +290,7 @@ def _result(
 ) -> Result:
     """What the run came to, by its last score; the text's overlap and the command are not known here."""
     final = list(scores.values())[-1]
+    look = reduce(LookAhead.joined, (one.look for one in scores.values()))
     code = count_code(recipe, fitted=facts.grids is Grids.SOLVED)
     return Result(
         recipe=recipe.name,
@@ -302,7 +303,7 @@ def _result(
         val_split_tokens=final.positions,
         complete=final.complete,
         in_turn=final.in_turn,
-        probed=_probed(scores.values()),
+        probed=look.probed,
         grades_per_position=(final.grades_min, final.grades_max),
         proof=text.proof,
         scores={name: ScoreRow(one.loss, one.bpb, one.windows, one.seconds) for name, one in scores.items()},
@@ -321,6 +322,7 @@ def _result(
         machine=machine(world),
         data=str(data.path.resolve()),
         command="",
+        look=str(look) if look.ahead else None,
     )
 
 
@@ -347,11 +349,6 @@ def _packed(
     if trained.stage is not None:
         replace(trained.stage, packing=packing).write(folder)
     return artifact
-
-
-def _probed(scores: Iterable[Score]) -> bool | None:
-    """Whether changed tokens moved no distribution before them, in any of the scorings."""
-    return reduce(LookAhead.joined, (graded.look for graded in scores)).probed
 
 
 def _scorings(recipe: Recipe) -> list[tuple[str, Windows]]:
