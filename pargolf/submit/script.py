@@ -5,7 +5,8 @@
 
 `flatten` gathers this and what it needs; there `OWN_RECIPE` is the run's recipe and `OWN_PARTS` the classes and
 functions that it names. What is printed has the shapes of the published logs; the last line has every digit.
-The shipped form has `short.py` in the place of this module's `main`.
+The shipped form has `short.py` in the place of this module's `main`. What the bytes rest on was proved by the run that
+this program ships with, and is not proved again.
 """
 
 import argparse
@@ -25,14 +26,13 @@ from pargolf.core.events import Event, Packed, Started
 from pargolf.core.files import write_bytes
 from pargolf.core.world import World, join_world
 from pargolf.data.folder import DataFolder, open_data
-from pargolf.data.proof import finish
 from pargolf.evaluate.adapt import Adapted, score_adapted
 from pargolf.evaluate.score import Score
 from pargolf.evaluate.text import Text
 from pargolf.quant.gptq import Hessians
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.pack import Unpacked, fit, pack, unpack
-from pargolf.run.score import proved, proving_text, score_together, scored, tokenizer_digest
+from pargolf.run.score import open_text, score_together, scored, tokenizer_digest
 from pargolf.run.training import _hessians
 from pargolf.training.loop import Training
 from pargolf.watch.runlog import RunLog
@@ -88,7 +88,6 @@ def _log() -> RunLog:
 def train_and_pack(data: DataFolder, out: str, *, seed: int, world: World) -> Iterator[Event]:
     """Train the recipe inside its seconds, packing included, and write the artifact."""
     recipe = fit_to_data(read_recipe(), data)
-    finish(proving_text(data))
     clock = Clock()
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
@@ -143,8 +142,7 @@ def evaluate(artifact: str, data: DataFolder, world: World) -> Iterator[Event | 
     unpacked = opened(artifact)
     if tokenizer_digest(data) != unpacked.tokenizer:
         raise SystemExit(f"train_gpt: {data.path} has another tokenizer than {artifact} was trained with.")
-    text = finish(proving_text(data))
-    yield proved(text)
+    text = open_text(data)
     unpacked.model.to(world.device)
     for event in graded_by(unpacked, text):
         if isinstance(event, Score):
