@@ -13,10 +13,13 @@ from pathlib import Path
 import torch
 
 from pargolf.data.folder import open_data
-from pargolf.evaluate.adapt import Adapter, score_adapted
-from pargolf.evaluate.adapt_chunks import SGD, AdamW
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.adapter import Adapter
+from pargolf.evaluate.adapters.count_tilt import CountTilt
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.score import final, score
-from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import parse
 from pargolf.run.pack import unpack
 from pargolf.run.score import open_text

@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from pargolf.evaluate.adapt import mean_nats, score_adapted
-from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.adapter import mean_nats
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.generate import generate
 from pargolf.evaluate.probes import stir
 from pargolf.evaluate.score import final, merge, score, suits

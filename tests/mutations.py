@@ -29,10 +29,10 @@ import torch
 
 from pargolf.core.errors import UserError
 from pargolf.core.spec import checked, dump, edit
-from pargolf.evaluate.adapt import Adapted, score_adapted
-from pargolf.evaluate.adapt_chunks import AdamW
+from pargolf.evaluate.adapted import Adapted, score_adapted
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.tilt import CountTilt
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.bigram import BigramHash
 from pargolf.model.residual import TwoLanes

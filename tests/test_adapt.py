@@ -18,9 +18,11 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.spec import checked, dump
 from pargolf.core.spec import load as load_spec
-from pargolf.evaluate.adapt import score_adapted
-from pargolf.evaluate.adapt_chunks import SGD, AdamW
-from pargolf.evaluate.adapt_documents import LowRank, Phases
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.phases import Phases
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.score import Ledger, final, score
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, document_spans, document_starts

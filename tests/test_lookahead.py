@@ -9,13 +9,15 @@ import torch
 from peeking import BOS, VOCAB, Attending, LastOne, OverTime, Shifted, T, sound
 
 from pargolf.core.budget import Clock
-from pargolf.evaluate.adapt import score_adapted
-from pargolf.evaluate.adapt_chunks import SGD, AdamW
-from pargolf.evaluate.adapt_documents import LowRank
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.count_tilt import CountTilt
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.lookahead import Flips, LookAhead, changed, moved
 from pargolf.evaluate.score import batches, final, merge, score
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, Window
 
 PLAIN = Plain(T)

@@ -16,9 +16,12 @@ from torch import nn
 
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
-from pargolf.evaluate.adapt import choose
-from pargolf.evaluate.adapt_chunks import SGD, AdamW, train_on
-from pargolf.evaluate.adapt_documents import LowRank, Phases
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.adapter import choose
+from pargolf.evaluate.adapters.chunks import train_on
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.phases import Phases
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.probes import LAWS, ForeignGrader, LedgerGrader, probe, stream
 from pargolf.evaluate.score import batches
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding

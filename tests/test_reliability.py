@@ -26,12 +26,15 @@ from pargolf.core.world import World, join_world
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.stream import Shuffled
-from pargolf.evaluate.adapt import score_adapted
-from pargolf.evaluate.adapt_chunks import SGD, AdamW
-from pargolf.evaluate.adapt_documents import LowRank, Phases
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.count_tilt import CountTilt
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.phases import Phases
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.probes import stir
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Sliding
 from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import QAT, Quantize

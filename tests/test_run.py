@@ -23,7 +23,7 @@ from pargolf.core.spec import edit
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.shards import write_shard
-from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.windows import Sliding
 from pargolf.model.transformer import Transformer
 from pargolf.quant.grid import Int, Keep

@@ -19,7 +19,7 @@ from pargolf.core.ranges import Count, Fraction, Positive, Rate, Share, Within
 from pargolf.core.spec import build, checked, dump, edit, load
 from pargolf.core.strict import DEPTH, parse_json
 from pargolf.data.folder import open_data
-from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.model.dropout import Dropout
 from pargolf.quant.gptq import GPTQ
 from pargolf.recipes import catalog

@@ -19,7 +19,7 @@ from pargolf.audit.judge import audit
 from pargolf.core.errors import UserError
 from pargolf.core.result import Grids
 from pargolf.core.spec import edit
-from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int
 from pargolf.quant.trellis import Trellis

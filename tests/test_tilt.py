@@ -13,12 +13,13 @@ from small import model as small_model
 from pargolf.core.errors import UserError
 from pargolf.core.spec import checked, dump
 from pargolf.core.spec import load as load_spec
-from pargolf.evaluate.adapt import score_adapted
-from pargolf.evaluate.adapt_chunks import SGD
-from pargolf.evaluate.adapt_documents import LowRank
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.count_tilt import CountTilt
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.probes import LedgerGrader, probe, stream
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.tilt import CountTilt, HintTilt
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, document_spans, document_starts
 
 VOCAB, BOS = 32, 1

@@ -14,7 +14,7 @@ from pargolf.core.work import Events, Work, working
 from pargolf.data.folder import DataFolder, open_data, open_tokenizer
 from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate import windows as window_specs
-from pargolf.evaluate.adapt import Adapted
+from pargolf.evaluate.adapted import Adapted
 from pargolf.evaluate.generate import generate as sample
 from pargolf.evaluate.generate import score_text
 from pargolf.evaluate.probes import LedgerGrader, shortened, stir, stream

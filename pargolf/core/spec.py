@@ -31,9 +31,21 @@ S = TypeVar("S")
 Path = tuple[str | int, ...]
 Step = str | int | slice
 _PACKAGE = __name__.partition(".")[0]
-_STORED_AS = {"pargolf.recipes.recipe": "pargolf.run.recipe"}
-"""Modules that have moved, and the names by which files know them: so digests stay, and old files read."""
-_NOW_AT = {stored: module for module, stored in _STORED_AS.items()}
+_STORED_AS = {
+    f"pargolf.{now}": f"pargolf.{stored}"
+    for now, stored in (
+        ("recipes.recipe:Recipe", "run.recipe:Recipe"),
+        ("recipes.recipe:Reported", "run.recipe:Reported"),
+        ("evaluate.adapters.sgd:SGD", "evaluate.adapt_chunks:SGD"),
+        ("evaluate.adapters.adamw:AdamW", "evaluate.adapt_chunks:AdamW"),
+        ("evaluate.adapters.low_rank:LowRank", "evaluate.adapt_documents:LowRank"),
+        ("evaluate.adapters.phases:Phases", "evaluate.adapt_documents:Phases"),
+        ("evaluate.adapters.hint_tilt:HintTilt", "evaluate.tilt:HintTilt"),
+        ("evaluate.adapters.count_tilt:CountTilt", "evaluate.tilt:CountTilt"),
+    )
+}
+"""Parts that have moved, and the addresses by which files know them: so digests stay, and old files read."""
+_NOW_AT = {stored: now for now, stored in _STORED_AS.items()}
 _TOKEN = re.compile(r"\.?([A-Za-z_]\w*)|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
 
@@ -163,13 +175,13 @@ def _address(thing: Any) -> str:
     """`module:name` of a class or function of this package, and a digest after it where it is in another file."""
     if thing.__module__.partition(".")[0] != _PACKAGE or "." in thing.__qualname__:
         return own.address(thing)
-    return f"{_STORED_AS.get(thing.__module__, thing.__module__)}:{thing.__qualname__}"
+    address = f"{thing.__module__}:{thing.__qualname__}"
+    return _STORED_AS.get(address, address)
 
 
 def home(address: str) -> str:
     """Where the thing of a stored address stands now, as `module:name`."""
-    module, _, name = address.partition(":")
-    return f"{_NOW_AT.get(module, module)}:{name}"
+    return _NOW_AT.get(address, address)
 
 
 def _find(address: Any, within: tuple[str, ...]) -> Any:

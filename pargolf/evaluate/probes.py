@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pargolf.core.errors import UserError
-from pargolf.evaluate.adapt import Adapter
+from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.lookahead import LookAhead, Predictor, changed, moved
 from pargolf.evaluate.paths import pieces_differ, pieces_look, training_look
 from pargolf.evaluate.score import LogitsError, OrderError, UngradedError, batches

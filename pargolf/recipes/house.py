@@ -22,8 +22,8 @@ from typing import Any
 
 from pargolf.core.budget import Budget
 from pargolf.data.stream import Sequential, Shuffled, Strided
-from pargolf.evaluate.adapt_chunks import AdamW
-from pargolf.evaluate.tilt import CountTilt
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.windows import Plain, Sliding
 from pargolf.model.activations import leaky_relu2, relu2
 from pargolf.model.asymmetric_cap import AsymmetricCap

@@ -12,7 +12,7 @@ from pargolf.core.budget import Budget
 from pargolf.core.ranges import Count, Index, Rate
 from pargolf.core.spec import digest
 from pargolf.data.folder import DataFolder
-from pargolf.evaluate.adapt import Adapter
+from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding
 from pargolf.model.transformer import Model
 from pargolf.packing.codecs import Codec

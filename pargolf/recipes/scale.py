@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 from pargolf.core.errors import UserError
 from pargolf.core.roles import Table, layer_part
-from pargolf.evaluate.adapt import Adapter
-from pargolf.evaluate.adapt_chunks import SGD, AdamW
-from pargolf.evaluate.adapt_documents import LowRank
-from pargolf.evaluate.tilt import CountTilt, HintTilt
+from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.adapter import Adapter
+from pargolf.evaluate.adapters.count_tilt import CountTilt
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.windows import Plain
 from pargolf.model.transformer import Block, Model
 from pargolf.quant.awq import AWQ

@@ -17,7 +17,7 @@ from pargolf.core import own, spec
 from pargolf.core.errors import NotRead, UserError, out_of_memory
 from pargolf.core.files import reading
 from pargolf.core.roles import role
-from pargolf.evaluate.adapt import Adapter
+from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.model.transformer import Model, Transformer, shapes
 from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land

@@ -29,7 +29,8 @@ from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
 from pargolf.data.proof import finish
-from pargolf.evaluate.adapt import Adapted, Adapter, score_adapted
+from pargolf.evaluate.adapted import Adapted, score_adapted
+from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.lookahead import LookAhead
 from pargolf.evaluate.score import Score
 from pargolf.evaluate.text import Text

@@ -54,7 +54,7 @@ _SHIPPED_INSTEAD = {
     "pargolf.ship.size:count_code": f"{_SHORT}:own_size",
     "pargolf.packing.artifact:_press": f"{_SHORT}_artifact:compressed",
     "pargolf.evaluate.windows:document_starts": f"{_SHORT}_grades:starts_of",
-    "pargolf.evaluate.adapt_chunks:_sum_gradients": f"{_SHORT}_grades:alone",
+    "pargolf.evaluate.adapters.chunks:sum_gradients": f"{_SHORT}_grades:alone",
 }
 _BY_CODEC = {
     "pargolf.packing.artifact:_encode": f"{_SHORT}_artifact:encode_by_codec",

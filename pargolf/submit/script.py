@@ -26,7 +26,7 @@ from pargolf.core.events import Event, Packed, Started
 from pargolf.core.files import write_bytes
 from pargolf.core.world import World, join_world
 from pargolf.data.folder import DataFolder, open_data
-from pargolf.evaluate.adapt import Adapted, score_adapted
+from pargolf.evaluate.adapted import Adapted, score_adapted
 from pargolf.evaluate.score import Score
 from pargolf.evaluate.text import Text
 from pargolf.quant.gptq import Hessians

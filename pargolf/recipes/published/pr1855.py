@@ -23,8 +23,9 @@ where the source packs one row per process and cuts documents every 2,048 tokens
 """
 
 from pargolf.core.budget import Budget
-from pargolf.evaluate.adapt_chunks import SGD
-from pargolf.evaluate.adapt_documents import LowRank, Phases
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.phases import Phases
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.windows import PerDocument, Plain
 from pargolf.model.activations import leaky_relu2
 from pargolf.model.attention import Attention

@@ -22,9 +22,10 @@ finished, so that no grade depends on text that was not graded yet.
 """
 
 from pargolf.core.spec import edit
-from pargolf.evaluate.adapt_chunks import SGD
-from pargolf.evaluate.adapt_documents import LowRank, Phases
-from pargolf.evaluate.tilt import HintTilt
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.phases import Phases
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.windows import PerDocument, Plain
 from pargolf.model.asymmetric_cap import AsymmetricCap
 from pargolf.quant.gptq import GPTQ

@@ -19,7 +19,7 @@ Crosses documents: packed attention, the SmearGate, and the bigram hash.
 """
 
 from pargolf.core.budget import Budget
-from pargolf.evaluate.adapt_chunks import SGD
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.windows import Plain, Published
 from pargolf.model.activations import leaky_relu2
 from pargolf.model.attention import Attention

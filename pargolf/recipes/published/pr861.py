@@ -22,7 +22,7 @@ Crosses documents: packed attention, the SmearGate, and the bigram hash.
 """
 
 from pargolf.core.budget import Budget
-from pargolf.evaluate.adapt_chunks import AdamW
+from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.windows import Plain, Published
 from pargolf.model.activations import Affine, leaky_relu2
 from pargolf.model.attention import Attention

@@ -1,17 +1,14 @@
-"""Adaptation by documents: small weights of each document's own, forgotten at its end; SGD over finished ones.
+"""Adaptation by documents: small weights of each document's own, forgotten at its end.
 
     y = x W^T + (alpha / rank) (x A^T) B^T        A (rank, in) random, B (out, rank) zero at each document's start
 
 A document is graded `chunk` positions at a time; after each, one Adam step on those positions' loss changes its A and
 B. Documents do not touch each other, so those of similar length are graded together, each with its own A and B, in
 any order. `warm` keeps A from the document before in the same place of the batch. Then the order does matter, and is
-that of the stream: by length, as the published scripts go, earlier documents would learn from later ones.
+that of the stream: by length, as the published scripts go, earlier documents would learn from later ones. Between
+documents, `phases` of SGD may move the shared weights.
 
-Phases: after the first `at[0]` documents of the stream (then `at[1]`, ...) are finished, one pass of SGD over those
-finished since the last phase moves the shared weights.
-
-Source: Hu et al. 2021 (arXiv:2106.09685); pull requests 1530 (per document), 1767 (warm A, alpha), 1610 and 1626
-(phases).
+Source: Hu et al. 2021 (arXiv:2106.09685); pull requests 1530 (per document) and 1767 (warm A, alpha).
 """
 
 import math
@@ -24,24 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.errors import UserError, near
-from pargolf.core.ranges import Count, Fraction, Length, Positive, Size
+from pargolf.core.ranges import Fraction, Length, Positive, Size
 from pargolf.core.roles import matches, role
-from pargolf.evaluate.adapt import Book, Work, choose, mean_nats
-from pargolf.evaluate.adapt_chunks import SGD, set_lr, train_on
+from pargolf.evaluate.adapters.adapter import LedgerView, StepKind, choose, mean_nats
+from pargolf.evaluate.adapters.chunks import set_lr, train_on
+from pargolf.evaluate.adapters.phases import Phases
 from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows, document_spans
 from pargolf.model.linear import Linear
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Global SGD between documents: `at` counts finished documents, `sgd` says how (over all weights by default)."""
-
-    at: tuple[Count, ...] = (2000,)
-    sgd: SGD = SGD(lr=0.001, epochs=1)
-
-    def __post_init__(self) -> None:
-        if not self.at or any(a >= b for a, b in pairwise((0, *self.at))):
-            raise UserError(f"phases at {self.at} should be rising counts of documents, for example (833, 1666)")
 
 
 @dataclass(frozen=True)
@@ -66,13 +52,13 @@ class LowRank:
     def run(
         self,
         model: nn.Module,
-        ledger: Book,
+        ledger: LedgerView,
         windows: Windows,
         *,
         starts: IntArray,
         batch_windows: int,
         device: torch.device | str,
-    ) -> Iterator[Work]:
+    ) -> Iterator[StepKind]:
         """Grade all documents, phase after phase."""
         if not isinstance(windows, PerDocument):
             raise UserError(f"low-rank adaptation is per document, so grade document:{windows.length},... windows")
@@ -99,11 +85,11 @@ class LowRank:
         self,
         model: nn.Module,
         slots: "Slots",
-        ledger: Book,
+        ledger: LedgerView,
         windows: PerDocument,
         group: Sequence[tuple[int, int]],
         device: torch.device | str,
-    ) -> Iterator[Work]:
+    ) -> Iterator[StepKind]:
         """Grade documents side by side: their first chunks, a step, their second chunks, ...
 
         Each process of a world has its own of them, and their weights.
@@ -131,12 +117,12 @@ class LowRank:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        ledger: Book,
+        ledger: LedgerView,
         begin: int,
         stop: int,
         windows: Windows,
         device: torch.device | str,
-    ) -> Iterator[Work]:
+    ) -> Iterator[StepKind]:
         """One pass of SGD over the finished positions begin..stop-1, chunk by chunk."""
         assert self.phases is not None
         sgd = self.phases.sgd
@@ -239,7 +225,7 @@ def _alike(rows: Sequence[int], cuts: Sequence[Sequence[Window]], step: int) -> 
     return (list(members) for _, members in groupby(sorted(rows, key=shape), key=shape))
 
 
-def _loss(model: nn.Module, ledger: Book, batch: Sequence[Window], device: torch.device | str) -> Tensor:
+def _loss(model: nn.Module, ledger: LedgerView, batch: Sequence[Window], device: torch.device | str) -> Tensor:
     """Sum over documents of the mean loss of the positions just graded, so that no document scales another's step."""
     length, first = batch[0].end - batch[0].start, batch[0].first - batch[0].start
     rows = [torch.from_numpy(ledger.graded(w.start, w.end + 1).astype("int64")) for w in batch]

@@ -1,0 +1,69 @@
+"""Adaptation by AdamW over chosen weights, chunk by chunk, with an anchor that lets what was learned fade.
+
+    w <- w + anchor (w_0 - w)        after each step; w_0: the weights before anything was learned here
+
+So a step's effect fades over 1 / anchor steps. Sources: pull request 861 (the MLP and all scales, 1 epoch, lr .0004);
+Krause, Kahembwe, Murray, Renals, "Dynamic evaluation of neural sequence models" (ICML 2018, arXiv:1709.07432).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from pargolf.core.ranges import Count, Fraction, Index, Length, Positive, Rate
+from pargolf.evaluate.adapters.adapter import LedgerView, StepKind, choose
+from pargolf.evaluate.adapters.chunks import train_by_chunks
+from pargolf.evaluate.windows import IntArray, Windows
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay over the parameters that match `globs`, less the `frozen` ones, and an `anchor`.
+
+    The default globs are pull request 861's rule, "name contains up_proj, down_proj or scale", said in roles.
+    """
+
+    lr: Positive = 0.0004
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: Rate = 0.0
+    anchor: Fraction = 0.0
+    epochs: Index = 1
+    chunk: Length = 32_768
+    batch: Count = 32
+    clip: Positive = 1.0
+    cosine: bool = True
+    globs: tuple[str, ...] = ("mlp.up", "mlp.down", "*scale")
+    frozen: tuple[str, ...] = ()
+    by_document: ClassVar[bool] = False
+
+    def run(
+        self,
+        model: nn.Module,
+        ledger: LedgerView,
+        windows: Windows,
+        *,
+        starts: IntArray,
+        batch_windows: int,
+        device: torch.device | str,
+    ) -> Iterator[StepKind]:
+        """Grade and train, chunk by chunk."""
+        weights = choose(model, self.globs, frozen=self.frozen)
+        optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        if self.anchor:
+            _anchor(optimizer, weights, self.anchor)
+        return train_by_chunks(self, model, optimizer, ledger, windows, starts, batch_windows, device)
+
+
+def _anchor(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], anchor: float) -> None:
+    """After each step, bring the weights back by a share of the way they have come."""
+    start = [weight.detach().clone() for weight in weights]
+
+    def back(*_: object) -> None:
+        with torch.no_grad():
+            for weight, began in zip(weights, start, strict=True):
+                weight.lerp_(began, anchor)
+
+    optimizer.register_step_post_hook(back)

@@ -1,0 +1,83 @@
+"""Our n-gram tilt: every token that followed one of several contexts is pushed, by weights learned on the way.
+
+The weights begin at zero, and after each window, with the tokens that followed,
+
+    w += lr g / sqrt(1 + sum g^2)    g = sum over positions of (1 where a followed, else 0) - p'(a)
+
+which is AdaGrad (Duchi, Hazan, Singer 2011) on the log-likelihood of a log-linear model. Nothing is fixed beforehand
+but the buckets: how often a was seen there (1, 2-3, 4-7, ... 32 or more), in which share of the context's visits, and
+how probable the model holds it, since what the model knows by itself needs no push.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from pargolf.core.errors import UserError
+from pargolf.core.ranges import Positive, Size, Within
+from pargolf.evaluate.adapters.adapter import Adapter, LedgerView, StepKind, Unadapted
+from pargolf.evaluate.adapters.context_counts import TOTAL, Followed, check_orders
+from pargolf.evaluate.adapters.tilt import SIZES, Push, TiltedAlong
+from pargolf.evaluate.windows import IntArray, Windows
+
+_COUNTS, _SHARES = 6, (0.04, 0.15, 0.4, 0.8)
+_SEEN = _COUNTS * (len(_SHARES) + 1)
+_MANY = 64  # continuations of a context up to which all are looked at, above only those of some weight
+
+
+@dataclass(frozen=True)
+class CountTilt:
+    """Push every token that followed one of the contexts of `orders` tokens, by weights learned as it goes.
+
+    `lr` is AdaGrad's. `adapter` is what else learns meanwhile, from the model's own distribution.
+    """
+
+    orders: Annotated[tuple[Size, ...], Within(1, 64)] = (1, 2, 3, 4, 5, 6, 8)
+    lr: Positive = 0.2
+    adapter: Adapter | None = None
+    by_document: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_orders(self.orders)
+        if self.adapter is not None and self.adapter.by_document:
+            raise UserError("counts learn along one text, and documents that take turns are many: tilt by chunks")
+
+    def run(
+        self,
+        model: nn.Module,
+        ledger: LedgerView,
+        windows: Windows,
+        *,
+        starts: IntArray,
+        batch_windows: int,
+        device: torch.device | str,
+    ) -> Iterator[StepKind]:
+        """Grade everything tilted, while the adapter does its part."""
+        weights = np.zeros(len(self.orders) * _SEEN * SIZES)
+        book = TiltedAlong(ledger, windows, self.orders, _followers, weights, lr=self.lr)
+        adapter = self.adapter or Unadapted()
+        return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
+
+
+def _followers(found: list[Followed | None]) -> list[Push]:
+    """Every token that followed a context, pushed by the weight of context, count and share."""
+    pushes = []
+    for number, after in enumerate(found):
+        if after is None:
+            continue
+        total = after[TOTAL]
+        least = total // (4 * _MANY) if len(after) > _MANY else 0
+        for token, count in after.items():
+            if count > least and token != TOTAL:
+                pushes.append((token, number * _SEEN + _bucket(count, total)))
+    return pushes
+
+
+def _bucket(count: int, total: int) -> int:
+    share = bisect_right(_SHARES, count / total)
+    return min(count.bit_length(), _COUNTS) - 1 + _COUNTS * share

@@ -1,0 +1,221 @@
+"""N-gram tilt: what the text has repeated so far, as a push on the model's own distribution.
+
+    p'(a) ~ p(a) exp(s(a))          s(a) = sum over contexts k of w[k, count and share of a after it, size of p(a)]
+
+For every k in `orders` the last k tokens are looked up among all that came before; each token a that has followed them
+there gets its push, and the ledger normalizes the sum over the whole vocabulary, as it does all logits. So the result
+is a distribution fixed by the prefix, which hashed caches of the true token alone were not (pull requests 677, 982:
+ruled out; 1514: this form ruled legal).
+
+`hint_tilt` has the published form, `count_tilt` ours. This file holds what both share: a ledger whose predictors are
+tilted, along one stream or for documents that take turns. Everything is read off the ids that a predictor is shown,
+position by position, window after window; so the windows have to follow each other as they do in one pass over the
+stream. Where documents take turns (`LowRank`), a push is from the document's own text so far and from those before it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+from pargolf.evaluate.adapters.adapter import LedgerView
+from pargolf.evaluate.adapters.context_counts import ContextCounts, Followed, joined
+from pargolf.evaluate.lookahead import Predictor
+from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
+
+_CHANCES = (-8.0, -5.0, -3.0, -1.5)  # between sizes of p(a), in nats
+SIZES = len(_CHANCES) + 1
+Push = tuple[int, int]  # a token, and the number of the weight that pushes it
+Pushes = Callable[[list[Followed | None]], list[Push]]
+
+
+class TiltedLedger:
+    """A ledger whose predictors are tilted: an adapter writes its grades here in place of the real ledger.
+
+    `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
+    """
+
+    def __init__(
+        self, ledger: LedgerView, orders: tuple[int, ...], pushes: Pushes, weights: NDArray[np.float64]
+    ) -> None:
+        self.positions = ledger.positions
+        self.graded = ledger.graded
+        self.world = ledger.world
+        self._ledger = ledger
+        self._memory = ContextCounts(orders)
+        self._pushes = pushes
+        self._weights = weights
+
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
+        """Show the predictor a batch of windows and write down the grades that it gets tilted."""
+        rows = self._rows(len(batch), mine)
+
+        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
+            logits_BSV = predictor(ids_BT, first=first)
+            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
+                return logits_BSV  # the ledger says what is wrong with them
+            shown = zip(rows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
+            return torch.stack([self._tilt(batch[row], ids, logits_SV) for row, ids, logits_SV in shown])
+
+        self._ledger.grade(tilted, batch, device=device, mine=rows)
+
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        """Which of `count` windows this process tilts."""
+        raise NotImplementedError
+
+    def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
+        """One window's tilted logits; `ids` are the inputs of the positions that it grades."""
+        raise NotImplementedError
+
+
+class TiltedAlong(TiltedLedger):
+    """Along one stream: each window continues the one before, and with `lr` its weights learn from that."""
+
+    def __init__(
+        self,
+        ledger: LedgerView,
+        windows: Windows,
+        orders: tuple[int, ...],
+        pushes: Pushes,
+        weights: NDArray[np.float64],
+        *,
+        lr: float,
+    ) -> None:
+        if not windows.in_turn:
+            raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
+        super().__init__(ledger, orders, pushes, weights)
+        self._lr = lr
+        self._squares = np.ones(len(weights))
+        self._expected: _Pushed | None = None
+
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        """The tables need every token in its turn, so of several processes the first one grades alone."""
+        return range(count) if self.world.main else ()
+
+    def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
+        """The first of `ids` was the last window's last target."""
+        self._learn(ids)
+        memory = self._memory
+        found = [self._pushes([memory.after(key) for key in memory.step(token)]) for token in ids]
+        tilted_SV, pushed = _tilt(logits_SV, ids, found, self._weights, by_chance=self._lr > 0)
+        if self._lr:
+            row = torch.from_numpy(pushed.position).to(logits_SV.device)
+            flat = row * logits_SV.shape[1] + torch.from_numpy(pushed.token).to(row)
+            pushed.chance = (tilted_SV.flatten()[flat] - tilted_SV.logsumexp(-1)[row]).exp().double().cpu().numpy()
+            self._expected = pushed
+        return tilted_SV
+
+    def _learn(self, ids: list[int]) -> None:
+        """One step on the window before, whose targets are its inputs moved on by one and the first of `ids`."""
+        if self._expected is None:
+            return
+        before = self._expected
+        targets = np.array([*before.ids[1:], ids[0]])
+        wrong = (before.token == targets[before.position]) - before.chance
+        gradient = np.bincount(before.weight, weights=wrong, minlength=len(self._weights))
+        self._squares += gradient**2
+        self._weights += self._lr * gradient / np.sqrt(self._squares)
+
+
+class TiltedApart(TiltedLedger):
+    """For documents that take turns: tilted by a document's own text so far, and by documents before it.
+
+    Of those it counts the ones that have no unfinished document before them: so whichever turns they take, no grade
+    depends on text that stands after it in the stream. (Pull request 2135 counts all text before a position.)
+    """
+
+    def __init__(
+        self,
+        ledger: LedgerView,
+        starts: IntArray,
+        orders: tuple[int, ...],
+        pushes: Pushes,
+        weights: NDArray[np.float64],
+    ) -> None:
+        super().__init__(ledger, orders, pushes, weights)
+        self._orders = orders
+        self._spans = list(document_spans(ledger.positions, starts))
+        self._own: dict[int, ContextCounts] = {}
+        self._finished: set[int] = set()
+        self._counted = 0  # documents that the shared memory knows
+
+    def grade(
+        self,
+        predictor: Predictor,
+        batch: list[Window],
+        *,
+        device: torch.device | str = "cpu",
+        mine: Sequence[int] | None = None,
+    ) -> None:
+        """Grade tilted, then count the documents that end here and have no unfinished one before them."""
+        super().grade(predictor, batch, device=device, mine=mine)
+        ends = ((window.end, self._document(window)) for window in batch)
+        self._finished |= {document for end, document in ends if end == self._spans[document][1]}
+        while self._counted in self._finished:
+            self._count(self._counted)
+            self._counted += 1
+
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        return range(count)[self.world.share(count)] if mine is None else mine
+
+    def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
+        own = self._own.setdefault(self._document(window), ContextCounts(self._orders))
+        found = []
+        for token in ids:
+            keys = own.step(token)
+            found.append(self._pushes([joined(self._memory.after(key), own.after(key)) for key in keys]))
+        return _tilt(logits_SV, ids, found, self._weights)[0]
+
+    def _document(self, window: Window) -> int:
+        return bisect_right(self._spans, (window.first, self.positions)) - 1
+
+    def _count(self, document: int) -> None:
+        """Let the documents after this one know it."""
+        begin, stop = self._spans[document]
+        self._memory.begin()
+        for token in self.graded(begin, stop + 1).tolist():
+            self._memory.step(token)
+        self._own.pop(document, None)
+        self._finished.remove(document)
+
+
+@dataclass
+class _Pushed:
+    """What was pushed in one window, an entry per push, and the probability that each token then had."""
+
+    ids: list[int]
+    position: NDArray[np.int64]
+    token: NDArray[np.int64]
+    weight: NDArray[np.int64]
+    chance: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+def _tilt(
+    logits_SV: Tensor,
+    ids: list[int],
+    found: list[list[Push]],
+    weights: NDArray[np.float64],
+    *,
+    by_chance: bool = False,
+) -> tuple[Tensor, _Pushed]:
+    """Logits with the pushes of each position added, and what was pushed; `by_chance`: weights by size of p(a)."""
+    at = np.array([(s, *push) for s, pushes in enumerate(found) for push in pushes], dtype=np.int64).reshape(-1, 3)
+    pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
+    flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
+    if by_chance:
+        own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[torch.from_numpy(at[:, 0]).to(flat)]
+        pushed.weight = pushed.weight * SIZES + np.searchsorted(_CHANCES, own.cpu().numpy())
+    push = torch.from_numpy(weights[pushed.weight]).to(logits_SV)
+    return logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV), pushed
