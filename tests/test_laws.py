@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import pargolf.model
+from pargolf.core.errors import UserError
+from pargolf.core.smaller import RunLength, Smaller, relengthened, shrunk
 from pargolf.core.spec import dump, edit, load
 from pargolf.evaluate.lookahead import LookAhead, moved
 from pargolf.evaluate.paths import pieces_look, training_look
@@ -44,6 +46,7 @@ from pargolf.model.rope import Rope
 from pargolf.model.slots import Context, Place
 from pargolf.model.transformer import Block, Model, Transformer
 from pargolf.model.value_embed import ValueEmbed
+from pargolf.quant.grid import Int
 
 VOCAB, DIM, LAYERS, BOS = 23, 32, 4, 0
 PLACE = Place(vocab=VOCAB, dim=DIM, layers=LAYERS, heads=4, kv_heads=2, hidden=48, layer=1)
@@ -615,3 +618,60 @@ def test_modules_of_the_model_hold_their_parameters_once() -> None:
     for technique in TECHNIQUES:
         model = nn.ModuleList([with_techniques(technique).build()])
         assert len(list(model.named_parameters())) == len(list(model.named_parameters(remove_duplicate=False)))
+
+
+# --- what a technique becomes in a smaller system -----------------------------------------------------------------
+
+SMALLER = Smaller(4, context=64, seq_len=256, layers=(0, 2), head_dim=32, head_dim_before=64.0)
+FLOORS = ("data", "model", "quant", "training", "evaluate")
+NO_PART = {"LedgerGrader", "ForeignGrader", "FineGroup"}  # none of a recipe: a grid that is chosen at the end, probes
+
+
+def all_techniques() -> list[type]:
+    """Frozen dataclasses of the floors that a recipe is made of."""
+    found = []
+    for floor in FLOORS:
+        package = importlib.import_module(f"pargolf.{floor}")
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            things = [t for name, t in vars(module).items() if inspect.isclass(t) and not name.startswith("_")]
+            found += [t for t in things if t.__module__ == module.__name__ and dataclasses.is_dataclass(t)]
+    return [t for t in found if t.__dataclass_params__.frozen and set(vars(t)) & {"build", "run", "over", "encode",
+            "begin", "resolve", "apply", "choose", "factors", "__call__", "edges"}]  # fmt: skip
+
+
+def large(kind: type) -> Any:
+    """One with its defaults, and 4,096 for each whole number that has none."""
+    hints = get_type_hints(kind)
+    wholes = {f.name: 4096 for f in dataclasses.fields(kind) if hints[f.name] is int}
+    others = {"base": Int(4), "table": (), "k": 3.0, "p": 0.5, "fraction": 0.5, "lr": 0.1, "bits": 6, "std": 1.0}
+    asked = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+    return kind(**{name: others[name] if name in others else wholes[name] for name in asked})
+
+
+@pytest.mark.parametrize(
+    "kind", [t for t in all_techniques() if t.__name__ not in STRUCTURE | NO_PART], ids=lambda t: t.__name__
+)
+def test_a_technique_is_smaller_at_a_smaller_scale_or_has_no_size(kind: type) -> None:
+    before = large(kind)
+    after = shrunk(relengthened(before, RunLength(6000, 470.0)), SMALLER)
+    sizes = [f.name for f in dataclasses.fields(kind) if type(getattr(before, f.name)) is int]
+    grown = [name for name in sizes if getattr(after, name, 0) > getattr(before, name)]
+    big = [name for name in sizes if getattr(before, name) >= 32 and name != "seed"]
+    assert not grown and (not big or after != before or hasattr(kind, "at_scale"))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Somebody's part that says nothing of scale."""
+
+    reach: int = 512
+    chunk: int = 1024
+    few: int = 3
+
+
+def test_a_size_of_which_nothing_is_known_is_refused_and_usual_names_shrink() -> None:
+    with pytest.raises(UserError, match=r"Reach has reach=512.*at_scale"):
+        shrunk(Reach(), SMALLER)
+    assert shrunk((Reach(8),), SMALLER) == (Reach(8, 256, 3),)
+    assert shrunk(dump, SMALLER) is dump and shrunk(None, SMALLER) is None

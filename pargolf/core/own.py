@@ -15,7 +15,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, spec_from_loader
@@ -133,6 +133,14 @@ def find(stored: str) -> Any:
             "Name the file as it was: a run keeps its copy in RUN/own."
         )
     return thing
+
+
+def classes() -> dict[str, type]:
+    """The dataclasses that the files which were read define, by name."""
+    every = ((name, thing, own) for own in _READ.values() for name, thing in vars(own.module).items())
+    return {
+        n: t for n, t, own in every if is_dataclass(t) and isinstance(t, type) and t.__module__ == own.module.__name__
+    }
 
 
 def named_in(dumped: Any) -> list[str]:

@@ -175,7 +175,7 @@ class Strict:
             if not (isinstance(own, type) and dataclasses.is_dataclass(own)):
                 raise Misfit(at, f"is stored as {_cut(value.get('is'))!r}, which is no part of this package.")
             if not _answers(own, kind):
-                raise Misfit(at, f"takes {words(kind)}, not {own.__name__}.")
+                raise Misfit(at, f"takes {words(kind)}, not {own.__name__}{_lacks(own, kind)}.")
         given = {k: v for k, v in value.items() if k != "is" or not stored}
         fields = {f.name: f for f in dataclasses.fields(own) if f.init}
         for name in given:
@@ -197,7 +197,7 @@ class Strict:
         """A dataclass of Python, every field of it checked; another object only where a field had to change."""
         own: Any = type(value)
         if not _answers(own, kind):
-            _refuse(at, kind, value)
+            raise Misfit(at, f"takes {words(kind)}, not {_shown(value)}{_lacks(own, kind)}.")
         hints = hints_of(own)
         changed = {}
         for field in dataclasses.fields(value):
@@ -301,6 +301,13 @@ def _answers(own: type, kind: Any) -> bool:
     if _is_protocol(origin):
         return all(_has_member(own, origin, name) for name in _members(origin))
     return isinstance(origin, type) and issubclass(own, origin)
+
+
+def _lacks(own: type, kind: Any) -> str:
+    """Which members of a protocol a class lacks, or has with other arguments; at the end of a line that refuses it."""
+    origin = typing.get_origin(kind) or kind
+    lacking = sorted(n for n in _members(origin) if not _has_member(own, origin, n)) if _is_protocol(origin) else []
+    return f", which lacks {' and '.join(lacking)}" if lacking else ""
 
 
 def _has_member(own: type, protocol: Any, name: str) -> bool:

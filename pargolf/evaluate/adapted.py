@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from pargolf.core.budget import Clock
@@ -26,7 +25,7 @@ from pargolf.evaluate.bpb import bits_per_byte
 from pargolf.evaluate.score import Ledger, Score, progress, score, suits
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.watched import Watched, replays
-from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Windows, document_starts
+from pargolf.evaluate.windows import IntArray, Windows, starts_for
 
 _REPLAYED = 0.1  # of a scoring's time, the most that its replays take
 
@@ -97,20 +96,17 @@ def score_adapted(
     text.check()
     rows = batch_windows or suits(windows, device)
 
-    def starts_of(tokens: Stream) -> NDArray[np.int64]:
-        return document_starts(tokens, text.bos) if isinstance(windows, PerDocument) else np.zeros(0, dtype=np.int64)
-
     def run(ledger: Ledger, starts: IntArray) -> Iterator[StepKind]:
         own, size = copy.deepcopy(model).eval(), rows * ledger.world.size
         return adapter.run(own, ledger, windows, starts=starts, batch_windows=size, device=device)
 
     def again(part: Text, since: int) -> tuple[Watched, Iterator[StepKind]]:
-        starts = starts_of(part.tokens)
+        starts = starts_for(windows, part.tokens, text.bos)
         apart = starts if adapter.by_document else ()
         watched = Watched(part, since=since, once=windows.in_turn, documents=apart)
         return watched, run(watched, starts)
 
-    starts = starts_of(text.tokens)
+    starts = starts_for(windows, text.tokens, text.bos)
     ledger = Ledger(
         text,
         once=windows.in_turn,

@@ -41,7 +41,7 @@ from pargolf.evaluate.paths import pieces_differ, pieces_look, training_look
 from pargolf.evaluate.score import LogitsError, OrderError, UngradedError, batches
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.watched import Watched
-from pargolf.evaluate.windows import IntArray, PerDocument, Windows, document_starts
+from pargolf.evaluate.windows import IntArray, Windows, document_starts, per_document
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 
@@ -338,7 +338,7 @@ def _by_document(grader: Grader) -> bool:
     if not isinstance(grader, LedgerGrader):
         return False
     apart = grader.adapter is not None and grader.adapter.by_document
-    return apart or isinstance(grader.windows, PerDocument)
+    return apart or per_document(grader.windows)
 
 
 def _lasts(grader: Grader, tokens: IntArray) -> IntArray:

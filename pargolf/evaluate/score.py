@@ -35,7 +35,7 @@ from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
 from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import IntArray, PerDocument, Stream, Window, Windows, document_starts, pieces
+from pargolf.evaluate.windows import IntArray, Stream, Window, Windows, pieces, starts_for
 
 _BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
 _ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
@@ -294,7 +294,7 @@ def score(
     text.check()
     clock = clock or Clock()
     began = clock.seconds
-    starts = document_starts(text.tokens, text.bos) if isinstance(windows, PerDocument) else ()
+    starts = starts_for(windows, text.tokens, text.bos)
     cut = share(windows, text.positions, starts=starts, rank=rank, world=world)
     opening = next(cut, None)
     if opening is None and world > 1:

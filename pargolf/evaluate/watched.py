@@ -18,7 +18,7 @@ from pargolf.core.events import Progress
 from pargolf.evaluate.lookahead import TOLERANCE, LookAhead, Predictor, changed, moved
 from pargolf.evaluate.score import Ledger
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows
+from pargolf.evaluate.windows import IntArray, Window, Windows, per_document
 
 Entry = tuple[str, int, int]
 _LEAST, _MOST = 400, 100  # a replay covers one part in so many of the text; the more until something was learned
@@ -89,7 +89,7 @@ def replays(
     random, size = np.random.default_rng(seed), min(text.positions, max(2 * windows.length, text.positions // _LEAST))
     while True:
         tokens, since = np.array(text.tokens[0 : size + 1], dtype=np.int64), max(0, size - 2 * windows.length)
-        if isinstance(windows, PerDocument) and text.bos not in tokens[:size]:
+        if per_document(windows) and text.bos not in tokens[:size]:
             return LookAhead()
         part = replace(text, tokens=tokens, byte_counts=np.ones(size, dtype=np.int64))
         before = yield from _ended(begin(part, since), windows)

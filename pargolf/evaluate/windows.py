@@ -21,8 +21,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pargolf.core import own
 from pargolf.core.errors import UserError, near
 from pargolf.core.ranges import Length
+from pargolf.core.smaller import Smaller
 
 IntArray = NDArray[np.integer[Any]]
 _READ = 1 << 20  # tokens looked at once, so that a stream on disk is never held whole
@@ -45,7 +47,11 @@ class Window(NamedTuple):
 
 
 class Windows(Protocol):
-    """The slot: how N positions are cut into windows. `str()` of it is the command line's word."""
+    """The slot: how N positions are cut into windows. `str()` of it is what results call it.
+
+    A plan that is `in_turn` is held to it: the ledger refuses a position that is graded twice or out of order. One that
+    cuts by documents, so that no window shows two, says so by `by_document`: it is given their starts.
+    """
 
     in_turn: ClassVar[bool]
 
@@ -73,6 +79,10 @@ class Plain:
     def __str__(self) -> str:
         return _spell(self)
 
+    def at_scale(self, to: Smaller) -> "Plain":
+        """Windows of the small context."""
+        return Plain(to.context)
+
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
         """Yield ceil(positions / length) windows."""
         for start in range(0, positions, self.length):
@@ -97,6 +107,10 @@ class Sliding:
     def __str__(self) -> str:
         return _spell(self)
 
+    def at_scale(self, to: Smaller) -> "Sliding":
+        """Windows of the small context, with a stride of a quarter of it."""
+        return Sliding(to.context, to.context // 4)
+
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
         """Yield 1 + ceil((positions - length) / stride) windows, of `length` unless the stream is shorter."""
         return _slide(0, positions, self.length, self.stride)
@@ -113,12 +127,17 @@ class PerDocument:
     stride: Length
     word: ClassVar[str] = "document"
     in_turn: ClassVar[bool] = True
+    by_document: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self)
 
     def __str__(self) -> str:
         return _spell(self)
+
+    def at_scale(self, to: Smaller) -> "PerDocument":
+        """Windows of the small context, with a stride of a quarter of it."""
+        return PerDocument(to.context, to.context // 4)
 
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
         """Yield each document's sliding windows. Raises `UserError` without any document start."""
@@ -151,6 +170,10 @@ class Published:
     def __str__(self) -> str:
         return _spell(self)
 
+    def at_scale(self, to: Smaller) -> "Published":
+        """Windows of the small context, with a stride of a quarter of it."""
+        return Published(to.context, to.context // 4)
+
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
         """Yield the loop's windows: some positions repeat; with stride = length an odd tail is left out."""
         for start in range(0, positions, self.stride):
@@ -164,24 +187,39 @@ class Published:
 _KINDS = (Plain, Sliding, PerDocument, Published)
 
 
-def parse(text: str) -> Plain | Sliding | PerDocument | Published:
-    """Read `plain:256`, `sliding:256,64`, `document:256,64` or `published:256,64`. Raises `UserError`."""
+def parse(text: str) -> Windows:
+    """Read `plain:256`, `sliding:256,64`, `document:256,64` or `published:256,64`; or `Name:16,4`, a plan of a file.
+
+    The file is one of one's own that was read (`core/own.py`). Raises `UserError`.
+    """
     word, _, numbers = text.partition(":")
-    kinds = {kind.word: kind for kind in _KINDS}
+    kinds: dict[str, Any] = {kind.word: kind for kind in _KINDS}
+    if word not in kinds:
+        kinds |= {name: kind for name, kind in own.classes().items() if hasattr(kind, "over")}
     if word not in kinds:
         raise UserError(f"unknown windows {text!r}, expected for example sliding:256,64.{near(word, list(kinds))}")
-    kind = kinds[word]
-    wanted = [field.name for field in fields(kind)]
+    wanted = [field.name for field in fields(kinds[word])]
     given = numbers.split(",")
     if len(given) != len(wanted) or not all(n.isascii() and n.isdigit() and len(n) <= 9 for n in given):
         raise UserError(f"windows {text!r} should read {word}:{','.join(wanted).upper()}, in whole numbers")
-    return kind(*map(int, given))
+    windows: Windows = kinds[word](*map(int, given))
+    return windows
 
 
 def document_starts(tokens: Stream, bos: int) -> NDArray[np.int64]:
     """The positions whose input token is `bos`: where documents begin. The final token is no input."""
     starts = [np.flatnonzero(piece == bos) + at for at, piece in pieces(tokens, len(tokens) - 1)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *starts])
+
+
+def starts_for(windows: Windows, tokens: Stream, bos: int) -> NDArray[np.int64]:
+    """Where documents begin, for a plan that asks; else nothing, so that nothing grows with the stream."""
+    return document_starts(tokens, bos) if per_document(windows) else np.zeros(0, dtype=np.int64)
+
+
+def per_document(windows: Windows) -> bool:
+    """Whether no window of a plan shows two documents."""
+    return bool(getattr(windows, "by_document", False))
 
 
 def pieces(stream: Stream, stop: int | None = None) -> Iterator[tuple[int, IntArray]]:

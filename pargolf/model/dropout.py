@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.ranges import Rate, Within
-from pargolf.model.residual import Lanes, Parallel, Part, Serial, TwoLanes
+from pargolf.model.residual import Lanes, Part, Residual, Serial
 from pargolf.model.slots import Place
 
 
@@ -29,7 +29,7 @@ class Dropout:
 
     rate: Annotated[float, Within(0, 0.99)] = 0.1
     after: Rate = 0.0
-    join: Serial | Parallel | TwoLanes = Serial()
+    join: Residual = Serial()
 
     @property
     def lanes(self) -> int:

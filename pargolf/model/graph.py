@@ -196,7 +196,7 @@ def looped(blocks: int, first: int, last: int, times: int) -> Order:
 class UNet:
     """Skips from the first half of the steps, last in first out, into the second half."""
 
-    join: Added | Gated = Added()
+    join: Join = Added()
 
     def edges(self, order: Order) -> Iterable[Edge]:
         """One edge per step of the first half; numbered from the middle block on, where they enter without loops."""

@@ -54,9 +54,10 @@ class HeadModule(nn.Module):
         self.spec = spec
         self.own: Linear | None = None if spec.tied else Linear(place.dim, place.vocab)
         self.bias = nn.Parameter(torch.zeros(place.vocab)) if spec.bias else None
-        cap = spec.softcap
-        self.cap: Any = cap.build(place) if isinstance(cap, Builds) else None
-        self.fixed = None if isinstance(cap, Builds) else cap
+        cap: Any = spec.softcap
+        learned = hasattr(cap, "build")
+        self.cap: Any = cap.build(place) if learned else None
+        self.fixed = None if learned else cap
         self.ahead = nn.ModuleList(Linear(place.dim, place.vocab) for _ in range(spec.mtp.heads if spec.mtp else 0))
 
     def scores(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:

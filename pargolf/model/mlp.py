@@ -6,14 +6,15 @@ SwiGLU   down(silu(gate(u)) * up(u))            Shazeer 2020 (arXiv:2002.05202)
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pargolf.core.ranges import Size
-from pargolf.model.activations import Affine, relu2
+from pargolf.model.activations import relu2
 from pargolf.model.linear import Linear
-from pargolf.model.slots import Place
+from pargolf.model.slots import Builds, Place
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class MLP:
     """`hidden` units with activation `act`."""
 
     hidden: Size
-    act: Callable[[Tensor], Tensor] | Affine = relu2
+    act: Callable[[Tensor], Tensor] | Builds = relu2
 
     def build(self, place: Place) -> nn.Module:
         """Make the module."""
@@ -34,7 +35,8 @@ class MLPModule(nn.Module):
     def __init__(self, spec: MLP, place: Place) -> None:
         super().__init__()
         self.up = Linear(place.dim, spec.hidden)
-        self.act = spec.act.build(place) if isinstance(spec.act, Affine) else spec.act
+        act: Any = spec.act
+        self.act = act.build(place) if hasattr(act, "build") else act
         self.down = Linear(spec.hidden, place.dim)
 
     def forward(self, u_BTD: Tensor) -> Tensor:

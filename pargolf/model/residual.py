@@ -15,7 +15,7 @@ writing little to lane a.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,19 @@ def as_lanes(lanes: Lanes, count: int) -> Lanes:
     if len(lanes) == count:
         return lanes
     return lanes * 2 if count == 2 else (0.5 * (lanes[0] + lanes[1]),)
+
+
+class Residual(Protocol):
+    """The slot: how attention and MLP join the stream, which has so many `lanes` in the block."""
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that go in and come out."""
+        ...
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module `lanes, read_BTD, attend, feed -> lanes`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ Source: Su et al. 2021 (arXiv:2104.09864); partial form from pull request 315. P
 whatever its training length, so at 2,048 it trains and scores with base 22,081.79.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from pargolf.core.ranges import Count, Within
+from pargolf.core.smaller import Smaller
 from pargolf.model.slots import Context
 
 
@@ -42,6 +43,13 @@ class Rope:
             ctx.shared[key] = [ctx.here(x) for x in self.angles(ctx.window, x_BTHd.shape[-1], x_BTHd.device)]
         cos, sin = ctx.shared[key]
         return cos, sin
+
+    def at_scale(self, to: Smaller) -> "Rope":
+        """The same share of a head's channels, rescaled from the same share of the context."""
+        dims, start = self.dims, self.ntk_from
+        if dims is not None:
+            dims = max(2, int(dims / to.head_dim_before * to.head_dim) // 2 * 2)
+        return replace(self, dims=dims, ntk_from=start if start is None else start * to.context // to.seq_len)
 
 
 # A compiled graph takes them as constants; else it makes every angle anew in every kernel that turns by it.

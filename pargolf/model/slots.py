@@ -126,6 +126,19 @@ class Builds(Protocol):
         ...
 
 
+class FeedForward(Protocol):
+    """The part of a block after attention: `hidden` units, whatever they are."""
+
+    @property
+    def hidden(self) -> int:
+        """How many units there are between its matrices."""
+        ...
+
+    def build(self, place: Place) -> nn.Module:
+        """Make the module `u_BTD -> u_BTD`."""
+        ...
+
+
 ByLayer = Callable[[int, int], float]
 """A number that depends on depth: called with (layer, layers) when the model is built."""
 

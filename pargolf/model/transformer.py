@@ -19,14 +19,12 @@ from pargolf.core.ranges import Index, Size, Within
 from pargolf.core.roles import Table, resolve
 from pargolf.kernels.rms_norm import rms_norm
 from pargolf.model.attention import Attention
-from pargolf.model.dropout import Dropout
 from pargolf.model.graph import Graph, Wire
 from pargolf.model.head import Head, HeadModule
 from pargolf.model.init import Init, generator_for
 from pargolf.model.linear import Lookup
-from pargolf.model.mlp import MLP, SwiGLU
-from pargolf.model.residual import Lanes, Parallel, Serial, TwoLanes, as_lanes
-from pargolf.model.slots import ByLayer, Context, Place, Slot, at_layer, build_all
+from pargolf.model.residual import Lanes, Residual, Serial, as_lanes
+from pargolf.model.slots import ByLayer, Context, FeedForward, Place, Slot, at_layer, build_all
 
 _MOST = 1 << 32
 """Weights that a model may have: with more, 16 MB hold less than a thirtieth of a bit for each."""
@@ -37,10 +35,10 @@ class Block:
     """Attention and MLP, joined to the stream by `residual`; `norm_scale` multiplies both norms' outputs."""
 
     attn: Attention
-    mlp: MLP | SwiGLU
+    mlp: FeedForward
     norm_scale: float | ByLayer = 1.0
     gate: Slot | None = None
-    residual: Serial | Parallel | TwoLanes | Dropout = Serial()
+    residual: Residual = Serial()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ may go past its largest code where feedback pushes it there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Count, Index, Size, Within
+from pargolf.core.smaller import Smaller
 from pargolf.quant.grid import Codes, Grid, Uniform, check_finite
 from pargolf.quant.trellis import rows_of, spread_scales
 
@@ -109,3 +110,7 @@ class AWQ:
         for _, name, start in sorted(found)[: self.groups]:
             starts.setdefault(name, []).append(start)
         return {n: FineGroup(every[n], tuple(sorted(chosen)), self.width, self.bits) for n, chosen in starts.items()}
+
+    def at_scale(self, to: Smaller) -> "AWQ":
+        """Narrower groups, of smaller matrices."""
+        return replace(self, width=max(self.width // to.factor, 1), larger_than=self.larger_than // to.factor**2)

@@ -11,7 +11,7 @@ better than plain rounding, it is rounded. Which code is nearest, and what a cod
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Positive, Size, Within
+from pargolf.core.smaller import Smaller
 from pargolf.quant.grid import Codes, Grid, Rounds, check_finite
 from pargolf.quant.trellis import rows_of, spread_scales
 
@@ -113,6 +114,10 @@ class GPTQ:
             if not int(failed) and not int(failed_too):
                 return upper
         return eye  # it says nothing of what to feed where
+
+    def at_scale(self, to: Smaller) -> "GPTQ":
+        """Fewer batches calibrate fewer weights."""
+        return replace(self, batches=max(self.batches // to.factor, 1))
 
 
 def weighted_error(error: Tensor, hessian: Tensor | None) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Count, Size
+from pargolf.core.smaller import Smaller
 from pargolf.quant.clip import MeanAbs
 from pargolf.quant.gptq import Hessians, weighted_error
 from pargolf.quant.grid import Codes, Grid, Int
@@ -67,6 +68,10 @@ class LQER:
         fits = error_NC.shape[1] % self.group == 0
         grid = Int(4, per=self.group if fits else "row")
         return (ternary, left), (grid, grid.encode(right_RC))
+
+    def at_scale(self, to: Smaller) -> "LQER":
+        """As many directions: what they give back is a share of the error."""
+        return self
 
 
 def corrected(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

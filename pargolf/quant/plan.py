@@ -15,6 +15,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pargolf.core.roles import Table, matches, resolve
+from pargolf.core.smaller import Smaller, shrunk
 from pargolf.quant.gptq import GPTQ, Hessians
 from pargolf.quant.grid import Codes, Grid
 from pargolf.quant.prune import Prune
@@ -31,6 +32,11 @@ class Pruned:
 
     roles: tuple[str, ...]
     prune: Prune
+
+    def at_scale(self, to: Smaller) -> "Pruned":
+        """The layers that stay."""
+        roles = (to.glob(glob) for glob in self.roles)
+        return Pruned(tuple(glob for glob in roles if glob is not None), shrunk(self.prune, to))
 
 
 class Protection(Protocol):
@@ -108,6 +114,10 @@ class QAT:
         """Bind each parameter to its grid."""
         rows = resolve(self.table, weights, what="QAT table")
         return FakeWeights({name: grid for name, grid in rows.items() if grid is not None})
+
+    def at_scale(self, to: Smaller) -> "QAT":
+        """The rows of the layers that stay."""
+        return QAT(to.rows(self.table))
 
 
 class FakeWeights:

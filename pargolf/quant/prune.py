@@ -7,11 +7,12 @@ of more than 65,536 weights. A grid finer than the threshold stores zeros that c
 rounded them to zero already, so weigh it by the bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from pargolf.core.ranges import Fraction, Index
+from pargolf.core.smaller import Smaller
 from pargolf.quant.clip import magnitude_quantile
 
 
@@ -28,3 +29,7 @@ class Prune:
             return w
         threshold = magnitude_quantile(w.float().reshape(1, -1), p=(self.fraction,)).reshape(())
         return w.masked_fill(w.float().abs() < threshold, 0.0)
+
+    def at_scale(self, to: Smaller) -> "Prune":
+        """Tensors of a size in proportion."""
+        return replace(self, larger_than=self.larger_than // to.factor**2)

@@ -13,13 +13,11 @@ from pargolf.core.ranges import Count, Index, Rate
 from pargolf.core.spec import digest
 from pargolf.data.folder import DataFolder
 from pargolf.evaluate.adapters.adapter import Adapter
-from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding
+from pargolf.evaluate.windows import Plain, Windows
 from pargolf.model.transformer import Model
 from pargolf.packing.codecs import Codec
 from pargolf.quant.plan import Quantize
 from pargolf.training.loop import Train
-
-Windows = Plain | Sliding | PerDocument | Published
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Recipe:
     train: Train
     quant: Quantize
     codec: Codec | None = None
-    plain: Plain = Plain(1024)
+    plain: Windows = Plain(1024)
     windows: Windows = Plain(1024)
     adapt: Adapter | None = None
     budget: Budget = Budget()

@@ -16,7 +16,6 @@ from pargolf.core.errors import UserError, near
 from pargolf.core.roles import Table, matches
 from pargolf.core.spec import edit, overrides
 from pargolf.model.transformer import shapes
-from pargolf.quant.plan import QAT
 from pargolf.recipes.recipe import Recipe
 
 T = TypeVar("T")
@@ -97,16 +96,18 @@ def _fitting(recipe: Recipe) -> Recipe:
     if quant.pruned is not None:
         roles = tuple(glob for glob in quant.pruned.roles if any(matches(name, glob) for name in names))
         quant = replace(quant, pruned=replace(quant.pruned, roles=roles))
-    phases = tuple(
-        replace(phase, weights=QAT(_rows(phase.weights.table, names))) if isinstance(phase.weights, QAT) else phase
-        for phase in train.phases
-    )
+    phases = tuple(replace(phase, weights=_without_rows(phase.weights, names)) for phase in train.phases)
     return replace(
         recipe,
         model=replace(recipe.model, init=_rows(recipe.model.init, names)),
         quant=replace(quant, table=_rows(quant.table, names)),
         train=replace(train, optimizer=_rows(train.optimizer, names), phases=phases),
     )
+
+
+def _without_rows(weights: Any, names: Sequence[str]) -> Any:
+    """What a phase does to the weights; its table, where it has one, without the rows of parameters that are gone."""
+    return replace(weights, table=_rows(weights.table, names)) if hasattr(weights, "table") else weights
 
 
 def _rows(table: Table[T], names: Sequence[str]) -> tuple[tuple[str, T], ...]:

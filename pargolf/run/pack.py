@@ -18,6 +18,7 @@ from pargolf.core.errors import NotRead, UserError, out_of_memory
 from pargolf.core.files import reading
 from pargolf.core.roles import role
 from pargolf.evaluate.adapters.adapter import Adapter
+from pargolf.evaluate.windows import Windows
 from pargolf.model.transformer import Model, Transformer, shapes
 from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land
@@ -25,7 +26,7 @@ from pargolf.quant.gptq import Hessians
 from pargolf.quant.grid import Codes, Grid
 from pargolf.quant.lqer import corrected
 from pargolf.quant.plan import Quantize
-from pargolf.recipes.recipe import Recipe, Windows
+from pargolf.recipes.recipe import Recipe
 from pargolf.ship.size import count_code
 
 PARTS = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")

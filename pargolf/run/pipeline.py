@@ -34,8 +34,9 @@ from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.lookahead import LookAhead
 from pargolf.evaluate.score import Score
 from pargolf.evaluate.text import Text
+from pargolf.evaluate.windows import Windows
 from pargolf.kernels.compiled import compiled_kernels
-from pargolf.recipes.recipe import Recipe, Windows, fit_to_data
+from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack

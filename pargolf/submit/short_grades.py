@@ -80,7 +80,11 @@ def grade_alone(model: nn.Module, data: ShortData) -> Graded:
     starts = document_starts(grades.tokens, data.bos)
     for batch in batches(windows.over(grades.positions, starts=starts), suits(windows, device)):
         grades.grade(model, batch, device=device)
-    sliding = "final_pargolf_sliding_window_exact" if windows.word == "sliding" else "final_pargolf_roundtrip_exact"
+    sliding = (
+        "final_pargolf_sliding_window_exact"
+        if getattr(windows, "word", "") == "sliding"
+        else "final_pargolf_roundtrip_exact"
+    )
     return _result(sliding, grades)
 
 

@@ -14,13 +14,14 @@ pull request 549; EMA .997 from pull request 374.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
 
 from pargolf.core.ranges import Count, Fraction, Positive, Within
+from pargolf.core.smaller import RunLength, Smaller
 
 
 class Average(Protocol):
@@ -61,6 +62,10 @@ class EMA:
     def begin(self, weights: dict[str, Tensor]) -> Average:
         """Start from a copy."""
         return RunningEMA(self, weights)
+
+    def at_length(self, run: RunLength) -> "EMA":
+        """The average over the same share of the run."""
+        return replace(self, decay=max(0.5, 1 - (1 - self.decay) / run.ratio))
 
 
 class RunningEMA:
@@ -107,6 +112,14 @@ class SWA:
         """Start empty."""
         return RunningSWA(self)
 
+    def at_length(self, run: RunLength) -> "SWA":
+        """As many snapshots."""
+        return replace(self, every=max(1, round(self.every * run.ratio)))
+
+    def at_scale(self, to: Smaller) -> "SWA":
+        """Snapshots are counted by the run's length alone."""
+        return self
+
 
 class RunningSWA:
     """The average of an `SWA`."""
@@ -150,6 +163,14 @@ class LAWA:
     def begin(self, weights: dict[str, Tensor]) -> Average:
         """Start empty."""
         return RunningLAWA(self)
+
+    def at_length(self, run: RunLength) -> "LAWA":
+        """The same share of the run."""
+        return replace(self, every=max(1, round(self.every * run.ratio)))
+
+    def at_scale(self, to: Smaller) -> "LAWA":
+        """Snapshots are counted by the run's length alone."""
+        return self
 
 
 class RunningLAWA:

@@ -15,13 +15,14 @@ five coefficient rows from pull request 1787; row normalization (MuonEq-R) from 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from pargolf.core.ranges import Fraction, Rate, Share, Within
+from pargolf.core.smaller import RunLength
 from pargolf.core.world import Pending, World
 from pargolf.training.adam import Growth
 
@@ -58,6 +59,12 @@ class Muon:
     half_state: bool = False
     taper_from: Share = 1.0
     taper_to: Rate = 1.0
+
+    def at_length(self, run: RunLength) -> "Muon":
+        """The momentum's rise as a share of the run."""
+        if self.momentum_warmup < 1:
+            return self
+        return replace(self, momentum_warmup=min(self.momentum_warmup / run.source, 0.999))
 
     def growth(self, shape: torch.Size, *, cluster: bool) -> Growth:
         """How weights grow; a `cluster`'s batches have less noise, and agree for longer."""

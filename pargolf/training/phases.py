@@ -15,6 +15,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pargolf.core.ranges import Count, Index, Length, Rate, Share
+from pargolf.core.smaller import RunLength
 from pargolf.training.schedule import Standing
 
 
@@ -44,6 +45,10 @@ class AtStep:
     def __call__(self, at: Standing, lr: float) -> bool:
         """By step."""
         return at.step >= self.step
+
+    def at_length(self, run: RunLength) -> "AtFraction":
+        """The step as a share of the run."""
+        return AtFraction(run.fraction(self.step))
 
 
 @dataclass(frozen=True)

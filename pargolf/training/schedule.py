@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pargolf.core.ranges import Index, Share
+from pargolf.core.smaller import RunLength
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,12 @@ class WarmdownIters:
         warmdown = self.iters * at.seconds / max(at.step, 1)
         left = max(at.seconds_limit - at.seconds, 0.0)
         return left / warmdown if left <= warmdown and warmdown > 0 else 1.0
+
+    def at_length(self, run: RunLength) -> Warmdown:
+        """The warmdown as a share of the run that it really took.
+
+        Where a source's steps ran out before its seconds (861), the part of the warmdown that lay behind the end is cut
+        off, and the multiplier ends where it ended there.
+        """
+        share = self.iters / run.source
+        return Warmdown(min(max(share - run.behind, 0.0), 1.0), floor=min(run.behind / share, 1.0))

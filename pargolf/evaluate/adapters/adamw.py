@@ -7,13 +7,14 @@ Krause, Kahembwe, Murray, Renals, "Dynamic evaluation of neural sequence models"
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from pargolf.core.ranges import Count, Fraction, Index, Length, Positive, Rate
+from pargolf.core.smaller import Smaller
 from pargolf.evaluate.adapters.adapter import LedgerView, StepKind, choose
 from pargolf.evaluate.adapters.chunks import train_by_chunks
 from pargolf.evaluate.windows import IntArray, Windows
@@ -38,6 +39,10 @@ class AdamW:
     globs: tuple[str, ...] = ("mlp.up", "mlp.down", "*scale")
     frozen: tuple[str, ...] = ()
     by_document: ClassVar[bool] = False
+
+    def at_scale(self, to: Smaller) -> "AdamW":
+        """Chunks of as many sequences of the small context."""
+        return replace(self, chunk=max(to.context, self.chunk * to.context // to.seq_len))
 
     def run(
         self,

@@ -13,7 +13,7 @@ Source: Hu et al. 2021 (arXiv:2106.09685); pull requests 1530 (per document) and
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import ClassVar
 
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from pargolf.core.errors import UserError, near
 from pargolf.core.ranges import Fraction, Length, Positive, Size
 from pargolf.core.roles import matches, role
+from pargolf.core.smaller import Smaller
 from pargolf.evaluate.adapters.adapter import LedgerView, StepKind, choose, mean_nats
 from pargolf.evaluate.adapters.chunks import set_lr, train_on
 from pargolf.evaluate.adapters.phases import Phases
-from pargolf.evaluate.windows import IntArray, PerDocument, Window, Windows, document_spans
+from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans, per_document
 from pargolf.model.linear import Linear
 
 
@@ -49,6 +50,11 @@ class LowRank:
     seed: int = 0
     by_document: ClassVar[bool] = True
 
+    def at_scale(self, to: Smaller) -> "LowRank":
+        """A rank in proportion, and one chunk per stride of the small context."""
+        rank = max(self.rank // to.factor, 4)
+        return replace(self, rank=rank, alpha=self.alpha * rank / self.rank, chunk=to.context // 4)
+
     def run(
         self,
         model: nn.Module,
@@ -60,7 +66,7 @@ class LowRank:
         device: torch.device | str,
     ) -> Iterator[StepKind]:
         """Grade all documents, phase after phase."""
-        if not isinstance(windows, PerDocument):
+        if not per_document(windows):
             raise UserError(f"low-rank adaptation is per document, so grade document:{windows.length},... windows")
         optimizer = None
         if self.phases:
@@ -86,7 +92,7 @@ class LowRank:
         model: nn.Module,
         slots: "Slots",
         ledger: LedgerView,
-        windows: PerDocument,
+        windows: Windows,
         group: Sequence[tuple[int, int]],
         device: torch.device | str,
     ) -> Iterator[StepKind]:
@@ -208,7 +214,7 @@ def _groups(spans: Sequence[tuple[int, int]], batch: int, *, by_length: bool) ->
     return (ordered[at : at + batch] for at in range(0, len(ordered), batch))
 
 
-def _pieces(windows: PerDocument, begin: int, stop: int, chunk: int) -> Iterator[Window]:
+def _pieces(windows: Windows, begin: int, stop: int, chunk: int) -> Iterator[Window]:
     """One document's windows, cut so that each grades `chunk` positions at most and sees the same context."""
     for window in windows.over(stop - begin, starts=(0,)):
         for first in range(window.first, window.end, chunk):

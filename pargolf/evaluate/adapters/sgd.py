@@ -4,13 +4,14 @@ Source: pull requests 549, 910, 1009 (chunk 32,768, 3 epochs, lr .002, momentum 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from pargolf.core.ranges import Count, Fraction, Index, Length, Positive
+from pargolf.core.smaller import Smaller
 from pargolf.evaluate.adapters.adapter import LedgerView, StepKind, choose
 from pargolf.evaluate.adapters.chunks import train_by_chunks
 from pargolf.evaluate.windows import IntArray, Windows
@@ -29,6 +30,10 @@ class SGD:
     cosine: bool = True
     frozen: tuple[str, ...] = ()
     by_document: ClassVar[bool] = False
+
+    def at_scale(self, to: Smaller) -> "SGD":
+        """Chunks of as many sequences of the small context."""
+        return replace(self, chunk=max(to.context, self.chunk * to.context // to.seq_len))
 
     def run(
         self,
