@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,28 @@ def ended(child, *, within=60.0):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     pytest.fail(f"the process was not over within {within} s")
+
+
+def wait_until(holds, *, within=60.0):
+    """Return once `holds()` is true."""
+    until = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > until:
+            pytest.fail(f"nothing came of it within {within} s")
+        time.sleep(0.02)
+
+
+def children(process):
+    """Process ids of the children of a process."""
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def alive(process):
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def die():

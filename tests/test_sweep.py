@@ -1,6 +1,7 @@
 """Sweeps: typed ranges over paths of a recipe, trials that are run folders, and a study that goes on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def test_a_sweep_goes_on_where_it_stopped_and_no_other_goes_on_with_it(tiny, dat
     ):
         with pytest.raises(UserError, match=line):
             pargolf.sweep(other, spans, data=data, out=tmp_path, trials=4).result()
+    moved = shutil.copytree(data, tmp_path / "data")
+    raw = bytearray((moved / "text_val_000000.bin").read_bytes())
+    raw[-4:-2], raw[-2:] = raw[-2:], raw[-4:-2]
+    (moved / "text_val_000000.bin").write_bytes(raw)
+    with pytest.raises(UserError, match="other validation shards"):
+        pargolf.sweep(tiny, [RATE], data=moved, out=tmp_path, trials=4).result()
 
 
 def test_a_poor_trial_ends_at_a_look_and_is_no_best(tiny, data, tmp_path):

@@ -16,7 +16,7 @@ not depend on how windows are batched.
 
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, islice, pairwise
@@ -111,6 +111,8 @@ class Ledger:
     `keep` no array grows with the stream. Raises `UserError` for ids outside the vocabulary, a stream without
     positions or bytes, counts that do not align.
     """
+
+    turn: Callable[[int], None] | None = None
 
     def __init__(
         self,

@@ -40,17 +40,11 @@ class Signals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for name in _REASONS:
-                number = getattr(signal, name, None)  # Windows has no SIGHUP
-                # nohup has SIGHUP ignored, and means it.
-                if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
-                    self._previous[number] = signal.signal(number, self._take)
+        self._previous = _handle(self._take)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        _restore(self._previous)
 
     def advance(self, events: Generator[Event, None, T]) -> Event:
         """`next(events)`, which a signal may end by `Stop`, raised where `events` stand."""
@@ -95,3 +89,44 @@ class Signals:
                 raise KeyboardInterrupt
         else:
             raise Stop
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """A context in which signals end nothing: whoever waits for others' work looks at their names, and ends it."""
+    names: list[str] = []
+
+    def take(number: int, frame: Any) -> None:
+        names.append(signal.Signals(number).name)
+        if len(names) >= _IMPATIENT:
+            raise KeyboardInterrupt
+
+    previous = _handle(take)
+    try:
+        yield names
+    finally:
+        _restore(previous)
+
+
+def ignore_the_terminal() -> None:
+    """Let Ctrl-C and a closed terminal end no process that has no run; its first process tells it what to do."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _handle(take: Any) -> dict[int, Any]:
+    """Give this process's signals to `take`; returns whose they were."""
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in _REASONS:
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            # nohup has SIGHUP ignored, and means it.
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+                previous[number] = signal.signal(number, take)
+    return previous
+
+
+def _restore(previous: dict[int, Any]) -> None:
+    for number, handler in previous.items():
+        signal.signal(number, handler)

@@ -3,13 +3,21 @@
 A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off is. Side by side,
 each run is a process of its own and the threads are shared out among them: seconds of the wall then buy fewer steps
 than on a quiet machine, so let runs that are bounded by those take turns, or count seconds of the processor
-(`budget.counts=cpu`). One run that fails stops no other.
+(`budget.counts=cpu`). One run that fails stops no other. A signal to this process ends all of them, and so does its
+end, whatever that was: each writes a checkpoint, from which the same command goes on.
 """
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -17,16 +25,21 @@ import torch
 from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Scored
+from pargolf.core.result import Result
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import tokenizer_file
-from pargolf.run.signals import Interrupted
+from pargolf.run.signals import Interrupted, ignore_the_terminal, noted
 from pargolf.study.compare import Finished, read_finished
-from pargolf.study.together import Job, Told, run_job, run_together, sent
+from pargolf.study.together import Job, Told, goes_on, run_job, run_together, sent
 
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
+_SAID_EVERY = 2.0  # seconds between words on what runs
+_STEP_SECONDS, _PATIENCE = 10.0, 6  # a run that does not end in so many seconds is told again, so many times
 _GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
+_KILLED = "A process of these runs was killed; too little memory? What has ended is kept: run the same command again."
+_running = threading.Lock()  # held by a process while it has a run
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,16 @@ def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
     if not folder.has_ended:
         return None
     run = read_finished(path)
-    if run.result.val_tokens != len(data.val) - 1:
+    if not _scored_on(run.result, data):
         raise UserError(f"{path} holds a run on other data than {data.path}. Choose another --out, or remove it.")
     return None if run.result.interrupted else run
+
+
+def _scored_on(result: Result, data: DataFolder) -> bool:
+    """Whether a run was scored on this validation text, by its hashes; by its length where it recorded none."""
+    proof = result.proof
+    same = proof is None or sorted(proof.shards_sha256.values()) == sorted(data.val_hashes.values())
+    return same and result.val_tokens == len(data.val) - 1
 
 
 def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event]:
@@ -92,7 +112,7 @@ def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Ite
         events = run_together(job, data, device)
         try:
             yield from events
-            done = _ended(job)
+            done = _ended(job, data)
         except Interrupted as error:
             raise Interrupted(f"{_GO_ON} {error}" if "process" in str(error) else _GO_ON) from None
         except Exception as error:  # one recipe's fault is no reason to lose the others
@@ -104,25 +124,52 @@ def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | No
     """`jobs` processes at a time; while nothing ends, what runs is said every two seconds."""
     threads = max(1, torch.get_num_threads() // jobs)
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
-    with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), mp_context=spawn) as pool:
-        going: dict[Future[None], Job] = {
-            pool.submit(_run_one, *sent(job, data), device, threads): job for job in wanted
-        }
+    end, hold = multiprocessing.Pipe(duplex=False)  # the other processes see when this end of it is closed
+    size, said = min(jobs, max(len(wanted), 1)), time.monotonic()
+    with noted() as signals, ProcessPoolExecutor(size, mp_context=spawn, initializer=_begin, initargs=(end,)) as pool:
         try:
+            going: dict[Future[None], Job] = {
+                pool.submit(_run_one, *sent(job, data), device, threads): job for job in wanted
+            }
             while going:
                 done, _ = wait(going, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                if signals:
+                    raise Interrupted(_GO_ON)
                 for future in done:
                     job = going.pop(future)
                     error = future.exception()
-                    if error is not None and not isinstance(error, Exception):
+                    if isinstance(error, BrokenProcessPool):
+                        raise Interrupted(_KILLED)
+                    if isinstance(error, Interrupted) or not isinstance(error, Exception | None):
                         raise Interrupted(_GO_ON)
-                    yield _ended(job) if error is None else JobDone(job, None, error=error)
-                running = [job.label for future, job in going.items() if future.running()][:jobs]
-                yield Progress("runs", len(wanted) - len(going), len(wanted), ", ".join(running))
-        except KeyboardInterrupt:
-            raise Interrupted(_GO_ON) from None
+                    yield _ended(job, data) if error is None else JobDone(job, None, error=error)
+                if done or time.monotonic() - said > _SAID_EVERY:
+                    said = time.monotonic()
+                    running = [job.label for future, job in going.items() if future.running()][:jobs]
+                    yield Progress("runs", len(wanted) - len(going), len(wanted), ", ".join(running))
+        except BaseException:
+            hold.close()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+            hold.close()
+
+
+def _begin(end: Connection) -> None:
+    """What a process does before its first run: it ends when `end` does, and by no key."""
+    ignore_the_terminal()
+    threading.Thread(target=_follow, args=(end,), daemon=True).start()
+
+
+def _follow(end: Connection) -> None:
+    """Wait until the first process is gone or wants no more; then end the run, if there is one, and this process."""
+    multiprocessing.connection.wait([end])
+    idle = _running.acquire(blocking=False)
+    for _ in range(0 if idle else _PATIENCE):
+        os.kill(os.getpid(), signal.SIGTERM)  # the first ends a run after its step, the second at once
+        if _running.acquire(timeout=_STEP_SECONDS):
+            break
+    os._exit(1)
 
 
 def _run_one(
@@ -130,15 +177,18 @@ def _run_one(
 ) -> None:
     """The body of one process."""
     torch.set_num_threads(threads)
-    for _ in run_job(how, files, data, tokenizer, device, True):
-        pass
+    with _running:
+        for _ in run_job(how, files, data, tokenizer, device, True, goes_on(how["folder"])):
+            pass
 
 
-def _ended(job: Job) -> JobDone:
+def _ended(job: Job, data: DataFolder) -> JobDone:
     """What a job's folder holds now. Raises `Interrupted` where somebody ended the run."""
-    run = read_finished(job.folder)
+    run, data = read_finished(job.folder), job.data or data
     if run.result.interrupted:
         raise Interrupted(_GO_ON)
+    if not _scored_on(run.result, data):
+        raise UserError(f"{data.path} was changed after the first run: {job.folder} was scored on other text.")
     return JobDone(job, run)
 
 

@@ -212,6 +212,7 @@ def _study(
         "recipe": fit_to_data(recipe, data).digest,
         "ranges": sorted(span.word() for span in spans),
         "data": [tokenizer_digest(data), len(data.val)],
+        "validation shards": sorted(data.val_hashes.values()),
     }
     try:
         name = f"pargolf sweep of {recipe.name}" if storage else "pargolf sweep"

@@ -87,12 +87,16 @@ def follow(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
 
 
 def run_together(job: Job, data: DataFolder, device: str | None, *, force: bool = True) -> Iterator[Event]:
-    """A job's run, on all processes there are."""
+    """A job's run, on all processes there are; with `force` it goes on from a checkpoint, or replaces what is there."""
+    resume = force and goes_on(job.folder)
     if find_world(device).size == 1:
-        return run_recipe(
-            job.recipe, job.data or data, job.folder, seed=job.seed, force=force, device=device, command=job.command
-        )
-    return all_run(run_job, *sent(job, data), device, force, device=device)
+        return _run(job, job.data or data, device, force, resume)
+    return all_run(run_job, *sent(job, data), device, force, resume, device=device)
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a folder holds a run that was cut off and can go on."""
+    return any((folder / "checkpoints").glob("s*"))  # of a step, or of a later stage
 
 
 def all_run(work: Callable[..., Iterator[T]], *arguments: Any, device: str | None) -> Iterator[T]:
@@ -112,13 +116,25 @@ def sent(job: Job, data: DataFolder) -> tuple[Told, list[Path], Path, Path | Non
 
 
 def run_job(
-    how: Told, files: list[Path], data: Path, tokenizer: Path | None, device: str | None, force: bool
+    how: Told, files: list[Path], data: Path, tokenizer: Path | None, device: str | None, force: bool, resume: bool
 ) -> Iterator[Event]:
     """The events of one run, from what `sent` told."""
     own.use(files)
     job = Job(**(how | {"recipe": spec.load(how["recipe"])}))
-    folder = open_data(data, tokenizer=tokenizer)
-    return run_recipe(job.recipe, folder, job.folder, seed=job.seed, force=force, device=device, command=job.command)
+    return _run(job, open_data(data, tokenizer=tokenizer), device, force, resume)
+
+
+def _run(job: Job, data: DataFolder, device: str | None, force: bool, resume: bool) -> Iterator[Event]:
+    return run_recipe(
+        job.recipe,
+        data,
+        job.folder,
+        seed=job.seed,
+        force=force,
+        resume=resume,
+        device=device,
+        command=job.command,
+    )
 
 
 def _say(world: World, call: Any) -> None:

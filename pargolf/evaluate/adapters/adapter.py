@@ -35,6 +35,11 @@ class LedgerView(Protocol):
 
     positions: int
     world: World
+    turn: Callable[[int], None] | None
+    """Told the position at which each group of documents that take turns begins; then all before it is graded.
+
+    None where the order of documents does not matter.
+    """
 
     def grade(
         self,

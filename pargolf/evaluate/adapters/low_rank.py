@@ -5,8 +5,9 @@
 A document is graded `chunk` positions at a time; after each, one Adam step on those positions' loss changes its A and
 B. Documents do not touch each other, so those of similar length are graded together, each with its own A and B, in
 any order. `warm` keeps A from the document before in the same place of the batch. Then the order does matter, and is
-that of the stream: by length, as the published scripts go, earlier documents would learn from later ones. Between
-documents, `phases` of SGD may move the shared weights.
+that of the stream: by length, as the published scripts go, earlier documents would learn from later ones. It is that of
+the stream, too, under a ledger that learns from finished documents (`tilt`). Between documents, `phases` of SGD may
+move the shared weights.
 
 Source: Hu et al. 2021 (arXiv:2106.09685); pull requests 1530 (per document) and 1767 (warm A, alpha).
 """
@@ -76,7 +77,9 @@ class LowRank:
         slots = attach(self, model)
         spans = list(document_spans(ledger.positions, starts))
         for begin, stop in self._segments(len(spans)):
-            for group in _groups(spans[begin:stop], self.batch, by_length=not self.warm):
+            for group in _groups(spans[begin:stop], self.batch, by_length=not (self.warm or ledger.turn)):
+                if ledger.turn is not None:
+                    ledger.turn(group[0][0])
                 slots.reset(len(group), warm=self.warm)
                 yield from self._grade_group(model, slots, ledger, windows, group, device)
             if optimizer is not None and stop < len(spans):

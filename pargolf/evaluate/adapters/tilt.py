@@ -10,7 +10,8 @@ ruled out; 1514: this form ruled legal).
 `hint_tilt` has the published form, `count_tilt` ours. This file holds what both share: a ledger whose predictors are
 tilted, along one stream or for documents that take turns. Everything is read off the ids that a predictor is shown,
 position by position, window after window; so the windows have to follow each other as they do in one pass over the
-stream. Where documents take turns (`LowRank`), a push is from the document's own text so far and from those before it.
+stream. Where documents take turns (`LowRank`), a push is from the document's own text so far and from the groups of
+documents before its own.
 """
 
 from bisect import bisect_right
@@ -39,6 +40,8 @@ class TiltedLedger:
 
     `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
     """
+
+    turn: Callable[[int], None] | None = None
 
     def __init__(
         self, ledger: LedgerView, orders: tuple[int, ...], pushes: Pushes, weights: NDArray[np.float64]
@@ -130,10 +133,10 @@ class TiltedAlong(TiltedLedger):
 
 
 class TiltedApart(TiltedLedger):
-    """For documents that take turns: tilted by a document's own text so far, and by documents before it.
+    """For documents that take turns: tilted by a document's own text so far, and by the groups before its own.
 
-    Of those it counts the ones that have no unfinished document before them: so whichever turns they take, no grade
-    depends on text that stands after it in the stream. (Pull request 2135 counts all text before a position.)
+    Groups follow each other as in the stream, and none learns from its own members: which of these is over first
+    depends on where each ends, which no grade may know. (Pull request 2135 counts all text before a position.)
     """
 
     def __init__(
@@ -148,23 +151,17 @@ class TiltedApart(TiltedLedger):
         self._orders = orders
         self._spans = list(document_spans(ledger.positions, starts))
         self._own: dict[int, ContextCounts] = {}
-        self._finished: set[int] = set()
         self._counted = 0  # documents that the shared memory knows
+        self.turn = self._turn
 
-    def grade(
-        self,
-        predictor: Predictor,
-        batch: list[Window],
-        *,
-        device: torch.device | str = "cpu",
-        mine: Sequence[int] | None = None,
-    ) -> None:
-        """Grade tilted, then count the documents that end here and have no unfinished one before them."""
-        super().grade(predictor, batch, device=device, mine=mine)
-        ends = ((window.end, self._document(window)) for window in batch)
-        self._finished |= {document for end, document in ends if end == self._spans[document][1]}
-        while self._counted in self._finished:
-            self._count(self._counted)
+    def _turn(self, first: int) -> None:
+        """Let the documents from position `first` on know all that are before it."""
+        self._own.clear()
+        while self._spans[self._counted][0] < first:
+            begin, stop = self._spans[self._counted]
+            self._memory.begin()
+            for token in self.graded(begin, stop + 1).tolist():
+                self._memory.step(token)
             self._counted += 1
 
     def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
@@ -180,15 +177,6 @@ class TiltedApart(TiltedLedger):
 
     def _document(self, window: Window) -> int:
         return bisect_right(self._spans, (window.first, self.positions)) - 1
-
-    def _count(self, document: int) -> None:
-        """Let the documents after this one know it."""
-        begin, stop = self._spans[document]
-        self._memory.begin()
-        for token in self.graded(begin, stop + 1).tolist():
-            self._memory.step(token)
-        self._own.pop(document, None)
-        self._finished.remove(document)
 
 
 @dataclass
