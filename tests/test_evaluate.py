@@ -17,10 +17,11 @@ from pargolf.core.events import Progress
 from pargolf.data.shards import open_split, write_shard
 from pargolf.data.tokens import ByteCounts, ByteTable
 from pargolf.evaluate.bpb import bits_per_byte, by_document, loss_per_bpb, nats_per_token
-from pargolf.evaluate.generate import generate, score_text
+from pargolf.evaluate.generate import generate
 from pargolf.evaluate.probes import stir
 from pargolf.evaluate.score import Ledger, LogitsError, OrderError, Score, UngradedError, batches, final, merge, score
 from pargolf.evaluate.text import Text
+from pargolf.evaluate.texts import score_texts
 from pargolf.evaluate.windows import (
     PerDocument,
     Plain,
@@ -693,27 +694,29 @@ def test_every_recipe_writes_from_its_cache_as_from_its_window(name):
     assert cold == sample(lambda ids, *, first: model(ids, first=first), prompt, length=length, tokens=8, temperature=0)
 
 
-# ---- the cost of one's own text
+# ---- the cost of texts of one's own
 
 
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
-def test_a_texts_bits_are_its_tokens_grades(n, length, seed):
-    tokens, model = stream(n, seed), Bigram(seed)
-    rows = score_text(model, tokens.tolist(), vocab=VOCAB, length=length)
-    log_p = model.table.double().log_softmax(1).numpy() / math.log(2)
-    assert [token for token, _ in rows] == tokens[1:].tolist()
-    for (token, cost), before in zip(rows, tokens.astype(int)):
-        assert cost == pytest.approx(-log_p[before, token], abs=1e-5)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(1, 20), st.integers(0, 5))
+def test_the_nats_of_texts_are_their_tokens_grades(sizes, length, seed):
+    texts, model = [stream(n, seed + i) for i, n in enumerate(sizes)], Bigram(seed)
+    graded = score_texts(model, [tokens.tolist() for tokens in texts], vocab=VOCAB, length=length)
+    log_p = model.table.double().log_softmax(1).numpy()
+    for tokens, grades in zip(texts, graded):
+        rows = log_p[tokens[:-1].astype(int)]
+        assert grades.nats == pytest.approx(-rows[np.arange(len(rows)), tokens[1:].astype(int)], abs=1e-5)
+        assert (grades.likeliest == (rows.argmax(1) == tokens[1:])).all()
 
 
-def test_a_texts_bits_see_the_context_that_scoring_gives():
-    tokens = stream(50)
-    rows = score_text(Recency(), tokens.tolist(), vocab=VOCAB, length=16)
-    nats = run(Recency(), tokens, Sliding(16, 4)).nats_N
-    assert [cost for _, cost in rows] == pytest.approx((nats / math.log(2)).tolist())
+def test_texts_see_the_context_that_scoring_gives_and_nothing_of_each_other():
+    texts = [stream(50), stream(30, 1), stream(70, 2)]
+    graded = score_texts(Recency(), [tokens.tolist() for tokens in texts], vocab=VOCAB, length=16)
+    for tokens, grades in zip(texts, graded):
+        assert grades.nats == pytest.approx(run(Recency(), tokens, Sliding(16, 4)).nats_N)
 
 
 @pytest.mark.parametrize(("tokens", "hint"), [([], "two tokens"), ([BOS], "two tokens"), ([BOS, VOCAB], "vocabulary")])
 def test_a_text_that_cannot_be_scored_says_why(tokens, hint):
     with pytest.raises(UserError, match=hint):
-        score_text(Bigram(), tokens, vocab=VOCAB, length=8)
+        score_texts(Bigram(), [tokens], vocab=VOCAB, length=8)
+    assert score_texts(Bigram(), [], vocab=VOCAB, length=8) == []

@@ -21,7 +21,7 @@ FLOORS = [
     {"training"},
     {"quant", "packing"},
     {"evaluate"},
-    {"recipes"},
+    {"recipes", "exporting"},
     {"ship"},
     {"run"},
     {"study", "audit"},
@@ -31,12 +31,28 @@ FLOORS = [
     {"cli", "__init__"},
     {"__main__"},
 ]
-ROOF = {"recipes", "ship", "run", "study", "audit", "report", "submit", "api", "cli", "__init__", "__main__"}
+ROOF = {
+    "recipes",
+    "exporting",
+    "ship",
+    "run",
+    "study",
+    "audit",
+    "report",
+    "submit",
+    "api",
+    "cli",
+    "__init__",
+    "__main__",
+}
 BESIDE = {"upstream"}
 ACROSS = {("packing", "quant"), ("run", "report"), ("study", "report"), ("audit", "report")}
 # Files that answer before torch is loaded: what they need, they import when a command runs.
 LAZY = {"pargolf", "pargolf.__main__", "pargolf.recipes.catalog"}
-LAZY |= {f"pargolf.cli{part}" for part in ("", ".artifacts", ".data", ".recipes", ".results", ".runs", ".terminal")}
+LAZY |= {
+    f"pargolf.cli{part}"
+    for part in ("", ".artifacts", ".data", ".exporting", ".recipes", ".results", ".runs", ".terminal")
+}
 # One meaning each, at two places: a fast path's twin, and the read-back of what was stored.
 SHARED_NAMES = {"reference": "kernels", "load": "core.spec and upstream"}
 

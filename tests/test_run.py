@@ -230,13 +230,6 @@ def test_probe_judges_recipes_and_artifacts(run):
         assert all(row["holds"] for row in verdicts.values()) and verdicts["isolated"]["asked"]
 
 
-def test_a_text_is_priced_token_by_token(run):
-    out, _ = run
-    priced = pargolf.api.price_text(out / "model.pargolf", "the state of our union")
-    assert "".join(piece for piece, _ in priced) == "the state of our union"
-    assert all(bits > 0 for _, bits in priced)
-
-
 def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
     rng = np.random.default_rng(0)
     texts = tmp_path / "texts"

@@ -10,11 +10,11 @@ from pargolf.api.artifacts import (
     bench_codec,
     generate,
     inspect,
-    price_text,
     probe,
     score,
 )
 from pargolf.api.data import check_data, fetch_data, prepare_data
+from pargolf.api.exporting import Loaded, TokenLosses, export, load, token_losses
 from pargolf.api.recipes import Found, forecast, recipe
 from pargolf.api.results import compare, judge, judge_all, write_report, write_submission
 from pargolf.api.runs import (
@@ -29,11 +29,14 @@ from pargolf.api.runs import (
 
 __all__ = [
     "Found",
+    "Loaded",
+    "TokenLosses",
     "ablate",
     "bench_codec",
     "check_data",
     "compare",
     "demo",
+    "export",
     "fetch_data",
     "forecast",
     "generate",
@@ -41,14 +44,15 @@ __all__ = [
     "inspect",
     "judge",
     "judge_all",
+    "load",
     "pack",
     "prepare_data",
-    "price_text",
     "probe",
     "recipe",
     "score",
     "seeds",
     "sweep",
+    "token_losses",
     "train",
     "write_report",
     "write_submission",

@@ -6,20 +6,19 @@ from typing import Any
 
 from pargolf.api.recipes import Found, Own, recipe
 from pargolf.audit.sandbox.run import is_foreign, probe_script
-from pargolf.core.errors import UserError
 from pargolf.core.events import Progress, Proved
 from pargolf.core.own import use
 from pargolf.core.result import Rests
 from pargolf.core.work import Events, Work, working
-from pargolf.data.folder import DataFolder, open_data, open_tokenizer
+from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate import windows as window_specs
 from pargolf.evaluate.adapted import Adapted
 from pargolf.evaluate.generate import generate as sample
-from pargolf.evaluate.generate import score_text
 from pargolf.evaluate.probes import LedgerGrader, shortened, stir, stream
 from pargolf.evaluate.probes import probe as prove_laws
 from pargolf.evaluate.score import Score
+from pargolf.exporting.source import tokenizer_of
 from pargolf.model.transformer import Transformer
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder, load_tensors
@@ -135,25 +134,13 @@ def generate(
     """
     use(own)
     found = read_artifact(artifact)
-    words = _tokenizer_of(artifact, tokenizer)
+    words = tokenizer_of(artifact, found.tokenizer, tokenizer)
     start = [words.bos, *map(int, words.encode(prompt))]
     options = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
     for number in range(documents):
         if number:
             yield f"\n\n{prompt}"
         yield from _written(found, words, start, seed=seed + number, **options)
-
-
-def price_text(
-    artifact: str | Path, text: str, *, tokenizer: str | Path | None = None, own: Own = ()
-) -> list[tuple[str, float]]:
-    """Each token of a text, as it reads, with the bits that it cost. `own`: files of techniques that are run first."""
-    use(own)
-    found = read_artifact(artifact)
-    words = _tokenizer_of(artifact, tokenizer)
-    ids = [words.bos, *map(int, words.encode(text))]
-    rows = score_text(found.model, ids, vocab=found.model.spec.vocab, length=found.plain.length)
-    return [(words.decode([token]), bits) for token, bits in rows]
 
 
 @working
@@ -205,14 +192,6 @@ def _written(found: Unpacked, words: Tokenizer, start: list[int], **options: Any
         if not text.endswith("\ufffd"):
             yield text[len(shown) :]
             shown = text
-
-
-def _tokenizer_of(artifact: str | Path, tokenizer: str | Path | None) -> Tokenizer:
-    """The tokenizer that was named, or the one beside the artifact."""
-    path = Path(tokenizer) if tokenizer else Path(artifact).with_name("tokenizer.model")
-    if not path.is_file():
-        raise UserError(f"No tokenizer beside {artifact}. Name its .model file with --tokenizer.")
-    return open_tokenizer(path)
 
 
 def _sample_bpb(system: Recipe, data: DataFolder) -> Callable[[Transformer], float]:

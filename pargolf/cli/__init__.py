@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from pargolf.cli import artifacts, data, recipes, results, runs
+from pargolf.cli import artifacts, data, exporting, recipes, results, runs
 from pargolf.cli.group import FullNames
 from pargolf.cli.streams import lost_output, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
@@ -59,6 +59,7 @@ app.command()(artifacts.score)
 app.command()(artifacts.probe)
 app.command()(artifacts.inspect)
 app.command()(artifacts.generate)
+app.command()(exporting.export)
 app.command()(recipes.recipes)
 app.command()(recipes.describe)
 app.command()(recipes.diff)

@@ -1,6 +1,7 @@
 """Commands on an artifact: score it, prove it, look into it, let it write, weigh it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,11 +133,12 @@ def generate(
     from pargolf import api
 
     if score is not None:
-        priced = api.price_text(artifact, score, tokenizer=tokenizer, own=own or ())
-        for piece, bits in priced:
-            console.print(Text(piece, style=_heat(bits)), end="", soft_wrap=True)
-        total, size = sum(bits for _, bits in priced), len(score.encode())
-        console.print(f"\n{total:.1f} bits over {size} bytes: {total / max(size, 1):.3f} bits per byte", style="dim")
+        losses = api.token_losses(artifact, score, tokenizer=tokenizer, own=own or ())
+        bits = losses.nats / math.log(2)
+        for piece, cost in zip(losses.pieces, bits):
+            console.print(Text(piece, style=_heat(float(cost))), end="", soft_wrap=True)
+        size = int(losses.bytes.sum())
+        console.print(f"\n{bits.sum():.1f} bits over {size} bytes: {losses.bpb:.3f} bits per byte", style="dim")
         return
     console.print(Text(prompt, style="bold"), end="")
     written = api.generate(

@@ -27,7 +27,8 @@ _OPENING = ("<|bos|>", "<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|startoft
 class HuggingFaceTokenizer:
     """A byte-level BPE from the bytes of its `tokenizer.json`. Raises `UserError` for any other kind.
 
-    `bos` is the first of the usual names among its special tokens; a text that holds such a name is encoded as text.
+    `bos` is the first of the usual names among its special tokens, and `opening` that name; a text that holds such a
+    name is encoded as text.
     """
 
     def __init__(self, proto: bytes) -> None:
@@ -44,7 +45,8 @@ class HuggingFaceTokenizer:
         special = {token["content"]: int(token["id"]) for token in facts["added_tokens"] if token["special"]}
         if any(not token["special"] for token in facts["added_tokens"]):
             raise UserError("This tokenizer.json adds tokens that are ordinary text; only special ones can be counted.")
-        self.bos = next((special[name] for name in _OPENING if name in special), -1)
+        self.opening = next((name for name in _OPENING if name in special), "")
+        self.bos = special.get(self.opening, -1)
         if self.bos < 0:
             raise UserError(f"This tokenizer.json has no special token that opens a document; add {_OPENING[0]}.")
         byte_of = _bytes_of_characters()
@@ -73,6 +75,10 @@ class HuggingFaceTokenizer:
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
         """The pieces' bytes, joined; special ones are empty."""
         return b"".join([self._pieces[token] for token in np.asarray(tokens, dtype=np.int64).tolist()])
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that one token stands for; empty for a special token."""
+        return self.raw([token])
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """Each piece's length; special pieces, and ids past the vocabulary, count 0 and are boundaries."""

@@ -58,6 +58,10 @@ class Tokenizer(Protocol):
         """The pieces' own bytes, joined: what a continuation after these tokens appends to."""
         ...
 
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that one token stands for; empty for a control piece."""
+        ...
+
     def byte_table(self, size: int = 0) -> ByteTable:
         """The byte look-up arrays for max(vocab, size) ids."""
         ...
@@ -122,6 +126,10 @@ class SentencePieceTokenizer:
         """The pieces' bytes, joined, U+2581 as a space; control pieces are empty."""
         return b"".join([self._pieces[token] for token in np.asarray(tokens, dtype=np.int64).tolist()])
 
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that one token stands for; empty for a control piece."""
+        return self.raw([token])
+
     def byte_table(self, size: int = 0) -> ByteTable:
         """The published table, but for U+2581 inside a piece. Ids past the model's own count 0 and are boundaries."""
         size = max(size, self.vocab)
@@ -137,6 +145,10 @@ class SentencePieceTokenizer:
             table.leading_space_V[i] = piece.startswith(SPACE_MARK)
             table.bytes_V[i] = len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
         return table
+
+    def piece(self, token: int) -> str:
+        """How a token is written in the model, as `▁the` or `<0x41>`."""
+        return str(self._model.id_to_piece(int(token)))
 
     def piece_id(self, piece: str) -> int:
         """The id of a piece; that of the unknown piece where the model has none such."""
@@ -200,6 +212,18 @@ class ByteTokenizer:
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
         """The bytes themselves, without BOS."""
         return bytes(token for token in np.asarray(tokens, dtype=np.int64).tolist() if token != self.bos)
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that one token stands for; empty for BOS."""
+        return self.raw([token])
+
+    def piece(self, token: int) -> str:
+        """How a token is written: `<0x41>` for a byte, `<s>` for BOS."""
+        return "<s>" if token == self.bos else f"<0x{token:02X}>"
+
+    def piece_id(self, piece: str) -> int:
+        """The id of what `piece` wrote."""
+        return self.bos if piece == "<s>" else int(piece[3:5], 16)
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """One byte each; BOS, and ids past it, count 0 and are boundaries."""

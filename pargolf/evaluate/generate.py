@@ -1,4 +1,4 @@
-"""Sampling text from a predictor, one token at a time, and what each token of a given text costs it.
+"""Sampling text from a predictor, one token at a time.
 
     p_i ~ exp(logit_i / temperature), cut to the smallest set of likeliest tokens whose mass reaches top_p
 
@@ -12,16 +12,12 @@ whole window's; any other predictor is shown its window anew.
 
 from collections.abc import Collection, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
-from pargolf.evaluate.bpb import bits
 from pargolf.evaluate.lookahead import Predictor
-from pargolf.evaluate.score import Ledger, LogitsError, batches
-from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import Sliding
+from pargolf.evaluate.score import LogitsError
 from pargolf.model.cache import Cache
 from pargolf.model.transformer import Transformer
 
@@ -57,26 +53,6 @@ def generate(
             del context[: len(context) - (length - length // 4)]
             if cache is not None:
                 cache.forget()
-
-
-def score_text(
-    predictor: Predictor,
-    tokens: Sequence[int],
-    *,
-    vocab: int,
-    length: int,
-    device: torch.device | str = "cpu",
-) -> list[tuple[int, float]]:
-    """Each token after the first (most often BOS) with the bits that it cost, graded through the ledger.
-
-    Every token sees at least three quarters of `length`, or all that is before it. Raises `UserError` for fewer than
-    two tokens and ids outside the vocabulary.
-    """
-    stream = np.array(tokens, dtype=np.int64)
-    ledger = Ledger(Text(stream, np.ones(max(len(stream) - 1, 0), dtype=np.int64), vocab, bos=-1))
-    for batch in batches(Sliding(length, max(1, length // 4)).over(ledger.positions), 8):
-        ledger.grade(predictor, batch, device=device)
-    return [(int(token), bits(float(nats))) for token, nats in zip(stream[1:], ledger.nats_N)]
 
 
 def _next_logits(predictor: Predictor | Cache, context: list[int], device: torch.device | str) -> Tensor:

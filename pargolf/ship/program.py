@@ -124,20 +124,11 @@ def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
     """
     form = Form.of(recipe, fitted=fitted, also=also)
     flat = _flat(form, False)
-    text = [_HEAD.format(name=recipe.name), "\n".join(flat.imports), "\n\n"]
-    module = ""
-    for home, node in flat.definitions:
-        if _assigns(node, _OWN):
-            continue
-        if home != module:
-            module = home
-            text.append(f"\n# {module.replace('.', '/')}.py\n")
-        gap = "\n" if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
-        text.append(f"{gap}{ast.unparse(ast.fix_missing_locations(node))}\n{gap}")
+    text = [_HEAD.format(name=recipe.name), readable(flat, _OWN)]
     size = len(shipped(recipe, fitted=fitted, also=also))
     own = {
         "OWN_PARTS": "{" + ", ".join(f"{part!r}: {flat.name(spec.home(part))}" for part in form.parts) + "}",
-        "OWN_RECIPE": _written(recipe, lambda part: flat.name(spec.home(part))),
+        "OWN_RECIPE": expression(recipe, lambda part: flat.name(spec.home(part))),
         "OWN_DIGEST": repr(recipe.digest),
         "OWN_SIZE": repr(size),
     }
@@ -145,11 +136,26 @@ def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
     return "".join([*text, "\n\nif __name__ == '__main__':\n    main()\n"])
 
 
+def readable(flat: Flat, but: tuple[str, ...]) -> str:
+    """Imports and definitions as source, each file's under its name, without the assignments to names in `but`."""
+    text = ["\n".join(flat.imports), "\n\n"]
+    module = ""
+    for home, node in flat.definitions:
+        if _assigns(node, but):
+            continue
+        if home != module:
+            module = home
+            text.append(f"\n# {module.replace('.', '/')}.py\n")
+        gap = "\n" if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
+        text.append(f"{gap}{ast.unparse(ast.fix_missing_locations(node))}\n{gap}")
+    return "".join(text)
+
+
 def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> bytes:
     """The file that is shipped, and whose bytes count."""
     form = Form.of(recipe, fitted=fitted, also=also)
     text, names = _shipped_text(form)
-    own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": _written(recipe, names.__getitem__)}
+    own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": expression(recipe, names.__getitem__)}
     for name, value in own.items():
         text = text.replace(f"'{name}'", value)
     return self_extracting(text)
@@ -206,10 +212,10 @@ def _constants(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _written(value: Any, name: Callable[[str], str]) -> str:
-    """A recipe as an expression: fields that have their default are left out, and repeated items are multiplied."""
+def expression(value: Any, name: Callable[[str], str]) -> str:
+    """A recipe, or a part of it, as an expression: without fields at their default, and repeated items multiplied."""
     if isinstance(value, tuple | list):
-        runs = [(text, len(list(same))) for text, same in groupby(_written(item, name) for item in value)]
+        runs = [(text, len(list(same))) for text, same in groupby(expression(item, name) for item in value)]
         if all(count == 1 for _, count in runs):
             return f"({''.join(f'{text},' for text, _ in runs)})"
         return "(" + "+".join(f"({text},)" + (f"*{count}" if count > 1 else "") for text, count in runs) + ")"
@@ -223,7 +229,7 @@ def _written(value: Any, name: Callable[[str], str]) -> str:
         if (held == f.default and type(held) is type(f.default)) or f.name == "reported":
             leading = False
         else:
-            text = _written(held, name)
+            text = expression(held, name)
             given.append(text if leading else f"{f.name}={text}")
     return f"{name(spec.dump(value)['is'])}({','.join(given)})"
 

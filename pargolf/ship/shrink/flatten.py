@@ -39,12 +39,14 @@ def flatten(
     without: Iterable[str] = (),
     constants: Mapping[str, Callable[..., str]] | None = None,
     beside: Mapping[str, Beside] | None = None,
+    whole: Iterable[str] = (),
 ) -> Flat:
     """Gather what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
 
     `instead` maps addresses to others that take their place; `without` names methods, `Class.method`, that the caller
     knows are never called. `constants` are functions, by address, whose calls at a module's top become the strings that
-    they return. `beside` are files that are no part of the package, by module name. What follows `@` in an address is
+    they return. `beside` are files that are no part of the package, by module name. `whole` are addresses of classes
+    that lose no method, since others call them. What follows `@` in an address is
     no part of the name. Raises `ValueError` on an address that is not there, and `Unfit` on a file beside the package
     that holds what cannot be followed.
     """
@@ -52,7 +54,8 @@ def flatten(
     for address in [*roots, *(instead or {}).values()]:
         package.module(address.partition(":")[0])
     swapped = {_key(old): _key(new) for old, new in (instead or {}).items()}
-    reached, methods = _reach(package, [_key(address) for address in roots], swapped)
+    called = {name for address in whole for name in _methods_of(package, _key(address))}
+    reached, methods = _reach(package, [_key(address) for address in roots], swapped, called)
     names = _flat_names(package, reached, swapped, methods)
     imports = sorted({statement for module, statement in reached if not module})
     out = []
@@ -64,10 +67,19 @@ def flatten(
     return Flat(tuple(_import_line(line, names) for line in imports), tuple(_once(out)), names)
 
 
-def _reach(package: Package, roots: list[Key], instead: Mapping[Key, Key]) -> tuple[set[Key], set[str]]:
+def _methods_of(package: Package, key: Key) -> list[str]:
+    """The methods that a class defines."""
+    node = package.module(key[0]).nodes[key[1]]
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    return [inner.name for inner in body if isinstance(inner, ast.FunctionDef)]
+
+
+def _reach(
+    package: Package, roots: list[Key], instead: Mapping[Key, Key], called: set[str]
+) -> tuple[set[Key], set[str]]:
     """Definitions and mentioned names that the roots need; grown until nothing is added."""
     kept: set[Key] = {instead.get(key, key) for key in roots}
-    methods: set[str] = set()
+    methods = set(called)
     annotated: set[Key] = set()
     waiting: dict[Key, set[Key | str]] = {}
     while True:

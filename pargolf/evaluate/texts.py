@@ -1,0 +1,80 @@
+"""Texts that are no validation split: what each token of each text costs, many texts together.
+
+    score_texts(model, [[bos, 17, 4], [bos, 9]], length=256)  ->  the nats of 17, 4 and of 9
+
+The first token of a text is given (most often BOS), every other one is graded once, through the ledger, from the tokens
+before it in its own text. Texts of equal length share a batch, so a thousand short questions cost little more than one
+long text of their length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pargolf.core.errors import UserError
+from pargolf.evaluate.lookahead import Predictor
+from pargolf.evaluate.score import Ledger, batches, suits
+from pargolf.evaluate.text import Text
+from pargolf.evaluate.windows import Sliding, Window
+
+
+@dataclass(frozen=True, eq=False)
+class TextGrades:
+    """Per graded token of one text: its cost in nats (N,) float32, and whether it was the likeliest one (N,) bool."""
+
+    nats: NDArray[np.float32]
+    likeliest: NDArray[np.bool_]
+
+
+def score_texts(
+    predictor: Predictor,
+    texts: Sequence[Sequence[int]],
+    *,
+    vocab: int,
+    length: int,
+    stride: int | None = None,
+    device: torch.device | str = "cpu",
+) -> list[TextGrades]:
+    """Grade each token after the first of each text.
+
+    Windows hold `length` tokens and move on by `stride` (None: a quarter of the length). Raises `UserError` for a text
+    of fewer than two tokens and for ids outside the vocabulary.
+    """
+    if not texts:
+        return []
+    if min(map(len, texts)) < 2:
+        raise UserError("Scoring needs a text of at least two tokens, the first of which is given (BOS).")
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    starts = np.cumsum([0, *(len(texts[i]) for i in order)])
+    stream = np.array([token for i in order for token in texts[i]], dtype=np.int64)
+    text = Text(stream, np.ones(len(stream) - 1, dtype=np.int64), vocab, bos=-1)
+    ledger = Ledger(text, documents=starts[:-1])
+    best_N = np.zeros(ledger.positions, dtype=np.int64)
+    windows = Sliding(length, stride or max(1, length // 4))
+    shown: list[Tensor] = []
+
+    def watched(ids_BT: Tensor, *, first: int) -> Tensor:
+        shown.append(predictor(ids_BT, first=first))
+        return shown[-1]
+
+    # A text's last token predicts the first one of the next text, which nobody asks for.
+    spans = [(int(begin), int(stop) - 1) for begin, stop in pairwise(starts)]
+    cut = (_moved(window, begin) for begin, stop in spans for window in windows.over(stop - begin))
+    for batch in batches(cut, suits(windows, device)):
+        ledger.grade(watched, batch, device=device)
+        for window, best_S in zip(batch, shown.pop().argmax(-1).cpu().numpy()):
+            best_N[window.first : window.end] = best_S
+    graded: dict[int, TextGrades] = {}
+    for i, (begin, stop) in zip(order, spans):
+        likeliest = best_N[begin:stop] == stream[begin + 1 : stop + 1]
+        graded[i] = TextGrades(ledger.nats_N[begin:stop].copy(), likeliest)
+    return [graded[i] for i in range(len(texts))]
+
+
+def _moved(window: Window, by: int) -> Window:
+    return Window(window.start + by, window.end + by, window.first + by)

@@ -1,0 +1,203 @@
+"""A model that leaves the house gives the numbers that it was scored by, in whatever reads it."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import small
+import torch
+
+import pargolf
+from pargolf.core.errors import UserError
+from pargolf.evaluate.generate import generate
+from pargolf.exporting.huggingface import write_folder
+from pargolf.exporting.source import Source
+from pargolf.recipes import catalog
+from pargolf.recipes.scale import scaled
+from pargolf.ship.modeling import modeling_file, tokenization_file
+
+TEXT = "the state of our union is strong, and café № 7 is open"
+
+
+@pytest.fixture(scope="module")
+def artifact(run):
+    return run[0] / "model.pargolf"
+
+
+# ---- in Python
+
+
+def test_a_model_is_loaded_with_its_tokenizer(artifact):
+    model, tokenizer = pargolf.load(artifact)
+    ids = tokenizer.encode(TEXT)
+    assert tokenizer.decode(ids) == TEXT
+    assert b"".join(tokenizer.bytes_of(int(i)) for i in ids) == TEXT.encode()
+    assert tokenizer.bytes_of(tokenizer.bos) == b""
+    assert not model.training
+    assert model(torch.tensor([[tokenizer.bos, *ids.tolist()]])).shape == (1, len(ids) + 1, tokenizer.vocab)
+
+
+def test_a_texts_losses_are_the_models_own(artifact):
+    losses = pargolf.token_losses(artifact, "the state")
+    model, tokenizer = pargolf.load(artifact)
+    with torch.no_grad():
+        logs = model(torch.tensor([[tokenizer.bos, *losses.ids]]))[0, :-1].double().log_softmax(-1)
+    assert losses.nats == pytest.approx(-logs[range(len(losses.ids)), losses.ids].numpy(), abs=1e-5)
+    assert "".join(losses.pieces) == "the state" and losses.bytes.sum() == 9
+    assert losses.bpb == pytest.approx(float(losses.nats.sum()) / np.log(2) / 9)
+    with pytest.raises(UserError, match="empty"):
+        pargolf.token_losses(artifact, "")
+
+
+def test_a_missing_or_another_tokenizer_says_where_to_get_the_right_one(artifact, tmp_path):
+    alone = tmp_path / "model.pargolf"
+    shutil.copyfile(artifact, alone)
+    with pytest.raises(UserError, match=r"tokenizer\.model in the folder of the run"):
+        pargolf.load(alone)
+    assert pargolf.load(alone, tokenizer=artifact.with_name("tokenizer.model")).tokenizer.vocab == 300
+    other = tmp_path / "tokenizer.model"
+    shutil.copyfile("tests/golden/tokenizer.model", other)
+    with pytest.raises(UserError, match="is not the tokenizer that"):
+        pargolf.load(alone)
+
+
+def test_an_artifact_of_a_newer_format_is_refused_in_one_line(artifact, tmp_path):
+    data = bytearray(artifact.read_bytes())
+    data[4] += 1
+    (tmp_path / "model.pargolf").write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        pargolf.load(tmp_path / "model.pargolf")
+    assert "\n" not in str(caught.value)
+
+
+# ---- Hugging Face
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers", reason="transformers is not installed: pip install '.[hf-export]'")
+
+
+@pytest.fixture(scope="module")
+def folder(artifact, tmp_path_factory):
+    return pargolf.export(artifact, to="hf", out=tmp_path_factory.mktemp("hf") / "small", licence="cc0-1.0")
+
+
+@pytest.fixture(scope="module")
+def loaded(transformers, folder):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    return model, transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_transformers_gives_the_logits_of_the_artifact(artifact, loaded):
+    ours, tokenizer = pargolf.load(artifact)
+    theirs, words = loaded
+    ids = torch.tensor(
+        [[tokenizer.bos, *tokenizer.encode(TEXT).tolist(), tokenizer.bos, *tokenizer.encode("people").tolist()]]
+    )
+    assert words(TEXT)["input_ids"] == [tokenizer.bos, *tokenizer.encode(TEXT)]
+    with torch.no_grad():
+        assert (theirs(ids).logits - ours(ids)).abs().max() < 1e-5
+        loss = theirs(ids, labels=ids).loss
+    # What stands before a document's BOS changes nothing behind it.
+    at = ids[0].tolist().index(tokenizer.bos, 1)
+    assert (theirs(ids).logits[:, at:] - theirs(ids[:, at:]).logits).abs().max() < 1e-5
+    assert float(loss) > 0 and not theirs.training
+
+
+@pytest.mark.parametrize("prompt", ["the state", TEXT])
+def test_generate_with_its_cache_writes_what_our_sampling_writes(artifact, loaded, prompt):
+    ours, tokenizer = pargolf.load(artifact)
+    theirs, words = loaded
+    start = [tokenizer.bos, *map(int, tokenizer.encode(prompt))]
+    wanted = list(generate(ours, start, tokens=30, length=16, stop=(tokenizer.bos,), temperature=0))
+    given = theirs.generate(**words(prompt, return_tensors="pt"), max_new_tokens=30, do_sample=False)[0].tolist()
+    assert [i for i in given[len(start) :] if i != tokenizer.bos] == wanted and len(wanted) > 20
+
+
+def test_padded_rows_and_beams_give_what_each_row_alone_gives(loaded):
+    theirs, words = loaded
+    prompts = ["the state of our union", "free", "strong people"]
+    together = theirs.generate(**words(prompts, return_tensors="pt", padding=True), max_new_tokens=8, do_sample=False)
+    for prompt, row in zip(prompts, together):
+        alone = theirs.generate(**words(prompt, return_tensors="pt"), max_new_tokens=8, do_sample=False)[0]
+        assert row[-8:].tolist() == alone[-8:].tolist()
+    ids = words("the state", return_tensors="pt")
+    kept = theirs.generate(**ids, max_new_tokens=6, num_beams=3, do_sample=False)
+    assert torch.equal(kept, theirs.generate(**ids, max_new_tokens=6, num_beams=3, do_sample=False, use_cache=False))
+    padded = words(prompts, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        logits = theirs(**padded).logits[1, -1]
+        assert (logits - theirs(**words("free", return_tensors="pt")).logits[0, -1]).abs().max() < 1e-5
+
+
+def test_special_names_in_a_text_are_text_and_a_saved_tokenizer_is_the_same(transformers, loaded, tmp_path):
+    _, words = loaded
+    spelled = "a <s> in a text"
+    ids = words(spelled)["input_ids"]
+    assert ids.count(words.bos_token_id) == 1 and words.decode(ids, skip_special_tokens=True) == spelled
+    words.save_pretrained(tmp_path / "again")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    assert again(TEXT)["input_ids"] == words(TEXT)["input_ids"]
+
+
+def test_the_folder_reads_itself_and_its_card_says_what_the_run_says(folder, run):
+    modeling = (folder / "modeling_pargolf.py").read_text()
+    assert "import pargolf" not in modeling and "from pargolf" not in modeling
+    assert '"""Causal attention' in modeling and "BigramHash" not in modeling
+    card, result = (folder / "README.md").read_text(), run[1]
+    for words in (
+        f"{result.val_bpb:.6f}",
+        result.proof.rests.words,
+        f"{result.bytes.total:,}",
+        "cc0-1.0",
+        "Muon(lr=0.02",
+    ):
+        assert words in card
+    with pytest.raises(UserError, match="exists"):
+        pargolf.export(run[0] / "model.pargolf", out=folder)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_recipe_goes_to_transformers(name, transformers, tmp_path, monkeypatch):
+    recipe = scaled(catalog.find(name), "mini")
+    recipe = replace(recipe, model=replace(recipe.model, vocab=64))
+    model = recipe.model.build(seed=1).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    tokenizer = pargolf.data.tokens.load_tokenizer("tests/golden/tokenizer.model")
+    folder = write_folder(
+        Source(model, tokenizer, 32, name, recipe.digest, 1),
+        tmp_path / name,
+        modeling=modeling_file(recipe.model, name),
+        tokenization=tokenization_file(name),
+        card="",
+    )
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    ids = torch.randint(0, 64, (2, 24), generator=generator)
+    ids[:, 9] = 1
+    with torch.no_grad():
+        assert (theirs(ids).logits - model(ids)).abs().max() < 1e-5
+
+
+def test_plain_bytes_and_byte_level_bpe_go_along(transformers, tmp_path):
+    model = small.model(vocab=257, bos=256).build(seed=0).eval()
+    source = Source(model, pargolf.data.tokens.ByteTokenizer(), 16, "bytes", "0" * 16, 1)
+    texts = {"modeling": modeling_file(model.spec, "b"), "tokenization": tokenization_file("b"), "card": ""}
+    folder = write_folder(source, tmp_path / "bytes", **texts)
+    words = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    assert words("é")["input_ids"] == [256, 195, 169] and words.decode([195, 169]) == "é"
+    tokenizers = pytest.importorskip("tokenizers")
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train_from_iterator([TEXT], vocab_size=270, special_tokens=["<|bos|>"])
+    theirs = pargolf.data.huggingface.HuggingFaceTokenizer(bpe._tokenizer.to_str().encode())
+    folder = write_folder(replace(source, tokenizer=theirs), tmp_path / "bpe", **texts)
+    words = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    assert words(TEXT)["input_ids"] == [theirs.bos, *theirs.encode(TEXT)]
+    assert json.loads((folder / "config.json").read_text())["bos_token_id"] == theirs.bos
+    assert "pargolf" in sys.modules  # the exported files were loaded beside it, not through it
