@@ -154,7 +154,7 @@ def test_the_folder_reads_itself_and_its_card_says_what_the_run_says(folder, run
         result.proof.rests.words,
         f"{result.bytes.total:,}",
         "cc0-1.0",
-        "Muon(lr=0.02",
+        "initial values",
     ):
         assert words in card
     with pytest.raises(UserError, match="exists"):
