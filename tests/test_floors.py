@@ -51,7 +51,7 @@ ACROSS = {("packing", "quant"), ("run", "report"), ("study", "report"), ("audit"
 LAZY = {"pargolf", "pargolf.__main__", "pargolf.recipes.catalog"}
 LAZY |= {
     f"pargolf.cli{part}"
-    for part in ("", ".artifacts", ".data", ".exporting", ".recipes", ".results", ".runs", ".terminal")
+    for part in ("", ".artifacts", ".data", ".exporting", ".ledger", ".recipes", ".results", ".runs", ".terminal")
 }
 # One meaning each, at two places: a fast path's twin, and the read-back of what was stored.
 SHARED_NAMES = {"reference": "kernels", "load": "core.spec and upstream"}

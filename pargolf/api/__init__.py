@@ -15,6 +15,7 @@ from pargolf.api.artifacts import (
 )
 from pargolf.api.data import check_data, fetch_data, prepare_data
 from pargolf.api.exporting import Loaded, TokenLosses, export, load, token_losses
+from pargolf.api.ledger import list_runs, query_runs, rerun
 from pargolf.api.recipes import Found, forecast, recipe
 from pargolf.api.results import compare, judge, judge_all, write_report, write_submission
 from pargolf.api.runs import (
@@ -44,11 +45,14 @@ __all__ = [
     "inspect",
     "judge",
     "judge_all",
+    "list_runs",
     "load",
     "pack",
     "prepare_data",
     "probe",
+    "query_runs",
     "recipe",
+    "rerun",
     "score",
     "seeds",
     "sweep",

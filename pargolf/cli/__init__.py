@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from pargolf.cli import artifacts, data, exporting, recipes, results, runs
+from pargolf.cli import artifacts, data, exporting, ledger, recipes, results, runs
 from pargolf.cli.group import FullNames
 from pargolf.cli.streams import lost_output, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
@@ -53,6 +53,8 @@ app.command()(runs.ablate)
 app.command()(runs.sweep)
 app.command(context_settings={"allow_interspersed_args": False})(results.compare)
 app.command()(results.report)
+app.command()(ledger.runs)
+app.command()(ledger.rerun)
 app.command()(results.submit)
 app.command("import")(runs.import_)
 app.command()(artifacts.score)

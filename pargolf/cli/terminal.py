@@ -14,7 +14,7 @@ from pargolf.core.work import Work
 
 T = TypeVar("T")
 
-TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep"})
+TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep", "rerun"})
 """Commands that the processes of torchrun run together; any other one is the first process's."""
 
 # A pipe has no width of its own; 80 columns would fold the long paths of a recipe.

@@ -137,7 +137,8 @@ class Result:
     """A finished run. `val_tokens` and `val_bytes` were scored, of `val_split_tokens` there are.
 
     `val_loss` is in nats per token and `val_bpb` in bits per byte; `scores` are all scorings by name, the final one
-    last. `probed`, `proof` and `val_split_tokens` are None where a run did not record them. `look` says in words where
+    last. `probed`, `proof` and `val_split_tokens` are None where a run did not record them, and `version` (of this
+    package, with its commit) is empty. `look` says in words where
     the predictor read tokens to the right, if it did.
     """
 
@@ -171,6 +172,7 @@ class Result:
     machine: Machine
     data: str
     command: str
+    version: str = ""
 
     def check_fields(self) -> None:
         """Raise `UserError` where the fields contradict each other."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch.distributed import DistError
 
 from pargolf.core.budget import Clock
+from pargolf.core.commit import source_version
 from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Started
@@ -325,6 +326,7 @@ def _result(
         data=str(data.path.resolve()),
         command="",
         look=str(look) if look.ahead else None,
+        version=source_version(),
     )
 
 

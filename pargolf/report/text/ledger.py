@@ -1,0 +1,43 @@
+"""Rows of the ledger on a terminal, and as comma-separated values."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_DECIMALS = {"bpb": 4, "loss": 4, "seconds": 1, "eval_seconds": 1}
+
+
+def ledger_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """One line a row, numbers to the right; long paths and hashes fold."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        number = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_words(name, row[name]) for name in names))
+    return table
+
+
+def ledger_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """A line of names, then a line a row; nothing where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([row[name] for name in names] for row in rows)
+    return text.getvalue()
+
+
+def _words(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.{_DECIMALS.get(name, 4)}f}"
+    if isinstance(value, int) and name not in ("seed", "run"):
+        return f"{value:,}"
+    return str(value)

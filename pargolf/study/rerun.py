@@ -1,0 +1,87 @@
+"""A finished run once more, from what its folder keeps: the recipe as it ran, its seed, and the same data.
+
+Equal artifacts are promised on equal machines for runs that end by steps. One that ended by seconds takes as many steps
+as the machine makes in them, and `Repeated` says so.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Proved
+from pargolf.core.result import Result
+from pargolf.core.work import Events
+from pargolf.data.folder import open_data
+from pargolf.run.folder import RunFolder
+from pargolf.run.pipeline import run_recipe
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Two runs of one recipe and seed; `apart` says in words what differs, empty where the bytes are the same."""
+
+    first: Result
+    second: Result
+    apart: list[str]
+
+    @property
+    def same_bytes(self) -> bool:
+        """Whether both artifacts are the same, byte for byte."""
+        return self.first.artifact_sha256 == self.second.artifact_sha256
+
+
+def rerun(
+    run: str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    device: str | None = None,
+    force: bool = False,
+) -> Events[Repeated]:
+    """Train, pack and score a run's recipe again into `out`, on `data` or where the run found its own.
+
+    Raises `UserError` where the run has not ended, its data is gone, or the validation text is not the one it scored.
+    """
+    folder = RunFolder.open(run)
+    first, recipe = folder.read_result(), folder.read_recipe()
+    if Path(out).resolve() == folder.path.resolve():
+        raise UserError(f"{out} is the run itself. Choose another --out.")
+    source = data if data is not None else first.data
+    if not source or not Path(source).is_dir():
+        raise UserError(f"The data of {run} is not there any more ({source or 'not recorded'}). Name it with --data.")
+    command = f"pargolf rerun {run} --out {out}" + (f" --data {data}" if data is not None else "")
+    for event in run_recipe(
+        recipe, open_data(source), out, seed=first.seed, force=force, device=device, command=command
+    ):
+        if isinstance(event, Proved) and (words := _other_text(first, event)):
+            raise UserError(f"{source} is not what {run} was scored on: {words}. Name the right data with --data.")
+        yield event
+    second = RunFolder.open(out).read_result()
+    return Repeated(first, second, _apart(first, second))
+
+
+def _other_text(first: Result, proved: Proved) -> str:
+    """How the validation text differs from a run's, in a few words; empty where nothing is known to."""
+    if first.proof is None:
+        return ""
+    if first.proof.tokenizer_sha256 != proved.tokenizer_sha256:
+        return "the tokenizer's SHA-256 is another one"
+    shards = sorted(first.proof.shards_sha256.values()), sorted(proved.shards_sha256.values())
+    return "the validation shards' SHA-256 are others" if all(shards) and shards[0] != shards[1] else ""
+
+
+def _apart(first: Result, second: Result) -> list[str]:
+    """What differs between two runs of one recipe, the most telling first."""
+    if first.artifact_sha256 == second.artifact_sha256 and first.val_bpb == second.val_bpb:
+        return []
+    rows = {
+        "bits per byte": (f"{first.val_bpb:.6f}", f"{second.val_bpb:.6f}"),
+        "artifact": (first.artifact_sha256[:12], second.artifact_sha256[:12]),
+        "steps": (f"{first.steps:,}", f"{second.steps:,}"),
+        "version": (first.version or "not recorded", second.version or "not recorded"),
+        **{
+            name: (str(getattr(first.machine, name)), str(getattr(second.machine, name)))
+            for name in ("processor", "threads", "world_size", "torch", "python", "system")
+        },
+    }
+    return [f"{name}: {old} -> {new}" for name, (old, new) in rows.items() if old != new]
