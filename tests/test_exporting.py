@@ -13,6 +13,7 @@ import torch
 import pargolf
 from pargolf.core.errors import UserError
 from pargolf.evaluate.generate import generate
+from pargolf.evaluate.texts import score_texts
 from pargolf.exporting.huggingface import write_folder
 from pargolf.exporting.source import Source
 from pargolf.recipes import catalog
@@ -201,3 +202,123 @@ def test_plain_bytes_and_byte_level_bpe_go_along(transformers, tmp_path):
     assert words(TEXT)["input_ids"] == [theirs.bos, *theirs.encode(TEXT)]
     assert json.loads((folder / "config.json").read_text())["bos_token_id"] == theirs.bos
     assert "pargolf" in sys.modules  # the exported files were loaded beside it, not through it
+
+
+# ---- ONNX, safetensors
+
+
+def test_an_onnx_graph_gives_the_logits_for_any_batch_and_length(artifact, tmp_path):
+    onnx = pytest.importorskip("pargolf.exporting.onnx", reason="pip install '.[onnx]'", exc_type=ImportError)
+    out = pargolf.export(artifact, to="onnx", out=tmp_path / "model.onnx")
+    model, _ = pargolf.load(artifact)
+    assert onnx.difference(out.read_bytes(), model) < 1e-5
+    session = onnx.onnxruntime.InferenceSession(out.read_bytes())
+    for shape in ((4, 40), (1, 3)):
+        ids = onnx.example(model, *shape)
+        with torch.no_grad():
+            assert session.run(None, {"input_ids": ids.numpy()})[0] == pytest.approx(model(ids).numpy(), abs=1e-4)
+    with torch.no_grad():  # a graph of other weights is noticed
+        next(model.parameters()).add_(1.0)
+    assert onnx.difference(out.read_bytes(), model) > onnx.TOLERANCE
+
+
+def test_safetensors_hold_the_weights_and_what_they_are(artifact, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    out = pargolf.export(artifact, to="safetensors", out=tmp_path / "model.safetensors")
+    model, _ = pargolf.load(artifact)
+    with safetensors.safe_open(out, "pt") as file:
+        facts = file.metadata()
+        assert {name: file.get_tensor(name).shape for name in file.keys()} == {  # noqa: SIM118
+            name: p.shape for name, p in model.named_parameters()
+        }
+        assert torch.equal(file.get_tensor("embed.tokens.weight"), model.embed.tokens.weight)
+    assert facts["recipe"] == "small" and json.loads(facts["roles"])["blocks.0.mlp.up.weight"] == "mlp.up"
+    with pytest.raises(UserError, match="--force"):
+        pargolf.export(artifact, to="safetensors", out=out)
+    with pytest.raises(UserError, match="safetensors"):
+        pargolf.export(artifact, to="safetensor", out=out)
+
+
+# ---- lm-evaluation-harness
+
+DOCUMENTS = ["the state of our union is strong and its people are free to speak write read think", "free people, café"]
+TASKS = {
+    "own_text": """output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list: [{metric: bits_per_byte}]
+""",
+    "own_choice": """output_type: multiple_choice
+doc_to_text: "{{text}}"
+doc_to_choice: [" strong", " 7q7q"]
+doc_to_target: 0
+metric_list: [{metric: acc}]
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    lines = folder / "texts.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS), encoding="utf-8")
+    for name, rows in TASKS.items():
+        data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {lines}}}}}\ntest_split: test\n"
+        (folder / f"{name}.yaml").write_text(f"task: {name}\n{data}{rows}", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lm_eval(monkeypatch_module):
+    monkeypatch_module.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch_module.setenv("HF_DATASETS_OFFLINE", "1")
+    return pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[eval]'")
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patched:
+        yield patched
+
+
+def test_the_harness_runs_on_our_scoring(lm_eval, artifact, tasks):
+    rows = {row.task: row for row in pargolf.evaluate_tasks(artifact, list(TASKS), include=tasks)}
+    assert rows["own_choice"].metric == "acc" and rows["own_choice"].samples == 2
+    # The harness's windows lie side by side; so does document:16,16 over the same texts.
+    model, tokenizer = pargolf.load(artifact)
+    texts = [[tokenizer.bos, *map(int, tokenizer.encode(text))] for text in DOCUMENTS]
+    graded = score_texts(model, texts, vocab=tokenizer.vocab, length=16, stride=16)
+    bits = sum(float(grades.nats.sum()) for grades in graded) / np.log(2)
+    assert rows["own_text"].value == pytest.approx(bits / sum(len(text.encode()) for text in DOCUMENTS), abs=1e-6)
+
+
+def test_the_harness_gives_the_same_through_transformers(lm_eval, transformers, artifact, folder, tasks):
+    pytest.importorskip("accelerate")
+    found = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(folder), "trust_remote_code": True, "device": "cpu", "add_bos_token": True},
+        tasks=list(TASKS),
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(tasks), include_defaults=False),
+        log_samples=False,
+        bootstrap_iters=0,
+    )["results"]
+    rows = {row.task: row.value for row in pargolf.evaluate_tasks(artifact, list(TASKS), include=tasks)}
+    assert found["own_choice"]["acc,none"] == rows["own_choice"]
+    assert found["own_text"]["bits_per_byte,none"] == pytest.approx(rows["own_text"], abs=1e-5)
+
+
+def test_a_model_of_the_harness_writes_until_a_stop_word(lm_eval, artifact):
+    harness = pytest.importorskip("pargolf.exporting.harness", exc_type=ImportError)
+    model = harness.HarnessModel(pargolf.api.exporting.read_source(artifact))
+    whole = model._written("the state", {"max_gen_toks": 12, "until": []})
+    assert len(whole) > 3 and model._written("the state", {"max_gen_toks": 12, "until": whole[2:4]}) == whole[:2]
+
+
+def test_unknown_tasks_and_missing_data_are_one_line(lm_eval, artifact, tasks, tmp_path):
+    with pytest.raises(UserError, match="own_text"):
+        pargolf.evaluate_tasks(artifact, ["own_texts"], include=tasks)
+    (tmp_path / "gone.yaml").write_text((tasks / "own_text.yaml").read_text().replace("texts.jsonl", "gone.jsonl"))
+    with pytest.raises(UserError, match="Are their data here"):
+        pargolf.evaluate_tasks(artifact, ["own_text"], include=tmp_path)
+    with pytest.raises(UserError, match="at least one"):
+        pargolf.evaluate_tasks(artifact, [])

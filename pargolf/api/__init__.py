@@ -14,7 +14,7 @@ from pargolf.api.artifacts import (
     score,
 )
 from pargolf.api.data import check_data, fetch_data, prepare_data
-from pargolf.api.exporting import Loaded, TokenLosses, export, load, token_losses
+from pargolf.api.exporting import Loaded, TokenLosses, evaluate_tasks, export, load, token_losses
 from pargolf.api.ledger import list_runs, query_runs, rerun
 from pargolf.api.recipes import Found, forecast, recipe
 from pargolf.api.results import compare, judge, judge_all, write_report, write_submission
@@ -37,6 +37,7 @@ __all__ = [
     "check_data",
     "compare",
     "demo",
+    "evaluate_tasks",
     "export",
     "fetch_data",
     "forecast",

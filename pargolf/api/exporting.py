@@ -1,14 +1,16 @@
 """A model that leaves the house: loaded in Python, exported for other tools, evaluated by other people's tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pargolf.api.recipes import Own
 from pargolf.core.errors import UserError, near
+from pargolf.core.extras import extra
 from pargolf.core.own import use
 from pargolf.core.result import Result
 from pargolf.data.meta import file_sha256
@@ -18,6 +20,7 @@ from pargolf.evaluate.texts import score_texts
 from pargolf.exporting.card import model_card
 from pargolf.exporting.huggingface import write_folder
 from pargolf.exporting.source import Source, tokenizer_of
+from pargolf.exporting.tensors import write_tensors
 from pargolf.model.transformer import Transformer
 from pargolf.recipes.describe import describe
 from pargolf.recipes.recipe import Recipe
@@ -25,7 +28,10 @@ from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
 from pargolf.ship.modeling import modeling_file, tokenization_file
 
-TARGETS = ("hf",)
+if TYPE_CHECKING:
+    from pargolf.exporting.harness import TaskScore
+
+TARGETS = ("hf", "onnx", "safetensors")
 """What an artifact can be exported to."""
 
 
@@ -61,7 +67,7 @@ def load(artifact: str | Path, *, tokenizer: str | Path | None = None, own: Own 
     which are run. Raises `UserError` where the artifact is damaged or of a newer format, and where its tokenizer is not
     there or is another one.
     """
-    source = _read(artifact, tokenizer, own)
+    source = read_source(artifact, tokenizer, own)
     return Loaded(source.model, source.tokenizer)
 
 
@@ -71,7 +77,7 @@ def token_losses(artifact: str | Path, text: str, *, tokenizer: str | Path | Non
     Each token sees at least three quarters of a window of the artifact's length, or all of the text before it. Raises
     `UserError` as `load` does, and for an empty text.
     """
-    source = _read(artifact, tokenizer, own)
+    source = read_source(artifact, tokenizer, own)
     words = source.tokenizer
     ids = np.asarray(words.encode(text), dtype=np.int64)
     if not len(ids):
@@ -96,11 +102,26 @@ def export(
 
     `hf`: a folder for `AutoModelForCausalLM` and `AutoTokenizer` of Hugging Face transformers, with a model card that
     takes the score from the run's folder around the artifact, where there is one. `licence` is what the card says of
-    the weights. Raises `UserError` as `load` does, and where `out` exists and `force` is not given.
+    the weights. `onnx`: a graph that was checked in ONNX Runtime. `safetensors`: the weights alone, float32. Raises
+    `UserError` as `load` does, where `out` exists and `force` is not given, and for a model that cannot be traced.
     """
     if to not in TARGETS:
         raise UserError(f"'{to}' is no target of an export.{near(to, TARGETS)}")
-    source = _read(artifact, tokenizer, own)
+    source, out = read_source(artifact, tokenizer, own), Path(out)
+    if to == "hf":
+        return _folder(source, artifact, out, licence=licence, force=force)
+    if out.is_dir() or (out.exists() and not force):
+        raise UserError(f"{out} exists. Choose another --out" + ("." if out.is_dir() else ", or say --force."))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if to == "onnx":
+        extra("pargolf.exporting.onnx", "onnx").write_onnx(source, out)
+    else:
+        write_tensors(source, out)
+    return out
+
+
+def _folder(source: Source, artifact: str | Path, out: Path, *, licence: str, force: bool) -> Path:
+    """The folder for transformers."""
     recipe, result = _run_of(artifact)
     rows = f"digest {source.digest}" if recipe is None else describe(recipe)
     return write_folder(
@@ -113,7 +134,29 @@ def export(
     )
 
 
-def _read(artifact: str | Path, tokenizer: str | Path | None, own: Own) -> Source:
+def evaluate_tasks(
+    artifact: str | Path,
+    tasks: Sequence[str],
+    *,
+    include: str | Path | None = None,
+    limit: int | None = None,
+    tokenizer: str | Path | None = None,
+    own: Own = (),
+) -> "list[TaskScore]":
+    """Evaluate tasks of lm-evaluation-harness by name (`lambada_openai`, `blimp`); a row per metric.
+
+    `include` is a folder with YAML files of tasks of one's own, and `limit` caps the samples of each task. Raises
+    `UserError` for a task that the harness does not know, and where its data cannot be had.
+    """
+    if not tasks:
+        raise UserError("Name at least one task, as lambada_openai.")
+    source = read_source(artifact, tokenizer, own)
+    harness = extra("pargolf.exporting.harness", "eval")
+    rows: list[TaskScore] = harness.run_tasks(harness.HarnessModel(source), tasks, include=include, limit=limit)
+    return rows
+
+
+def read_source(artifact: str | Path, tokenizer: str | Path | None = None, own: Own = ()) -> Source:
     """The artifact with its tokenizer."""
     use(own)
     unpacked = read_artifact(artifact)
