@@ -14,6 +14,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from pargolf.core.constants import constant
 from pargolf.core.ranges import Count, Within
 from pargolf.core.smaller import Smaller
 from pargolf.model.slots import Context
@@ -53,7 +54,7 @@ class Rope:
 
 
 # A compiled graph takes them as constants; else it makes every angle anew in every kernel that turns by it.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _angles(length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     inverse = 1.0 / base ** (torch.arange(0, dims, 2, dtype=torch.float32, device=device) / dims)
     turn = torch.outer(torch.arange(length, dtype=torch.float32, device=device), inverse)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pargolf.core.budget import Clock
+from pargolf.core.constants import compile_whole
 from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.core.ranges import Count, Index, Length, Positive, Rate
@@ -338,7 +339,7 @@ class Training:
                 swapped: Tensor = functional_call(self.objective, changed, (x_BT, y_BT))
                 return swapped
 
-            graph = torch.compile(loss, fullgraph=True, dynamic=False) if self.compiled else loss
+            graph = compile_whole(loss) if self.compiled else loss
             self.changes[weights] = (change, graph)
         return self.changes[weights]
 
