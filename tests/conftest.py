@@ -3,6 +3,7 @@
 Hypothesis draws the same examples each time, so a change is judged by the change; HYPOTHESIS_PROFILE=explore draws new.
 """
 
+import gc
 import hashlib
 import os
 
@@ -19,6 +20,12 @@ settings.register_profile("shared", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shared"))
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

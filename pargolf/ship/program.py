@@ -10,7 +10,9 @@ adaptation are left out where this recipe's program never calls them. There are 
 """
 
 import ast
-from collections.abc import Callable, Collection
+import gc
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import groupby
@@ -164,7 +166,20 @@ def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
 @cache
 def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
     """The shipped text around what is the recipe's own, which its names stand for; and what parts are called there."""
-    return remembered(repr(form), lambda: _write_shipped(form))
+    with _uncollected():
+        return remembered(repr(form), lambda: _write_shipped(form))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: trees grow so fast that it would go through all of torch again and again."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pargolf.ship.shrink.purity import Harmless, is_pass, is_still, is_store, target_names
 from pargolf.ship.shrink.reserved import outside
-from pargolf.ship.shrink.tree import TreeTransformer, walk
+from pargolf.ship.shrink.tree import TreeTransformer, blocks, walk
 
 
 class Unasked(TreeTransformer):
@@ -72,19 +72,19 @@ class Tidied(TreeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Blocks without idle statements, and without what comes after they are left."""
         super().generic_visit(node)
-        for part in ("body", "orelse", "finalbody"):
-            block = getattr(node, part, None)
-            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
-                ends = [i for i, s in enumerate(block) if isinstance(s, _ENDS)]
-                left = [s for s in block[: ends[0] + 1 if ends else None] if not self._idle(s)]
-                setattr(node, part, left or ([ast.Pass()] if part == "body" else []))
+        for part, block in blocks(node):
+            ends = [i for i, s in enumerate(block) if isinstance(s, _ENDS)]
+            left = [s for s in block[: ends[0] + 1 if ends else None] if not self._idle(s)]
+            setattr(node, part, left or ([ast.Pass()] if part == "body" else []))
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """Without locals that nobody reads; what is named only to be returned is returned."""
         read = Counter(n.id for n in walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store))
         only = Counter(_filled(n) for n in walk(node) if isinstance(n, ast.Expr))
-        _Filled({name for name in only if name and only[name] == read[name] and _made_here(node, name)}).visit(node)
+        filled = {name for name in only if name and only[name] == read[name] and _made_here(node, name)}
+        if filled:
+            _Filled(filled).visit(node)
         shared = {name for n in walk(node) if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
         _Unread(set(read) | shared, self.harmless).visit(node)
         self.generic_visit(node)
@@ -156,9 +156,8 @@ class _Returned(TreeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Each block."""
         super().generic_visit(node)
-        for part in ("body", "orelse", "finalbody"):
-            block = getattr(node, part, None)
-            if isinstance(block, list) and len(block) > 1 and isinstance(block[-1], ast.Return):
+        for part, block in blocks(node):
+            if len(block) > 1 and isinstance(block[-1], ast.Return):
                 last, before = block[-1], block[-2]
                 if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(last.value, ast.Name):
                     targets = before.targets if isinstance(before, ast.Assign) else [before.target]
