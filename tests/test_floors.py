@@ -202,6 +202,13 @@ def test_modules_only_define(module: str) -> None:
         assert defines or text or wiring or is_choice(node) or module == "pargolf.__main__", f"{module}:{node.lineno}"
 
 
+def test_no_decorator_loads_torchs_compiler() -> None:
+    """Importing it takes longer than importing torch; `core/constants.py` marks what a graph takes as constants."""
+    defined = [(m, n) for m in FILES for n in ast.walk(tree(m)) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    slow = [f"{m}:{n.lineno}" for m, n in defined for d in n.decorator_list if "torch.compile" in ast.unparse(d)]
+    assert not slow
+
+
 @pytest.mark.parametrize("module", FILES)
 def test_every_module_says_what_it_is(module: str) -> None:
     doc = ast.get_docstring(tree(module))
