@@ -9,7 +9,7 @@ OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 demo: .venv/ready
 	$(BIN)/pargolf demo --seconds $(SECONDS) --out $(OUT)
 
-test: .venv/ready lint types
+test: .venv/ready .venv/extras lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: .venv/ready
@@ -24,6 +24,11 @@ types: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+# What only tests of optional formats need; without it those tests are skipped.
+.venv/extras: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parquet]'
 	touch $@
 
 clean:

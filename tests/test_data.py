@@ -26,8 +26,8 @@ from pargolf.data.learn import chunks, frequent_characters, train_bpe
 from pargolf.data.overlap import GRAM, check_overlap, hash_ngrams
 from pargolf.data.prepare import prepare
 from pargolf.data.proof import prove
+from pargolf.data.read.files import find_files, read_documents
 from pargolf.data.shards import ShardFile, Shards, open_split, split_documents, write_shard
-from pargolf.data.sources import find_files, read_documents
 from pargolf.data.stream import Sequential, Shuffled, Strided, TrainStream, permute, stride
 from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, count_bytes, load_tokenizer
 
@@ -401,7 +401,8 @@ def test_every_kind_of_file_is_read_and_nothing_else(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(line)
     (tmp_path / "d.jsonl.xz").write_bytes(lzma.compress(line))
     (tmp_path / "e.txt.zst").write_bytes(zstd.compress(b"zst") + zstd.compress(b"two"))
-    (tmp_path / "f.md").write_bytes(b"\xff")
+    (tmp_path / "f.md").write_bytes(b"\xff")  # about the tables, and so left out
+    (tmp_path / "f.pdf").write_bytes(b"\xff")
     (tmp_path / ".hidden" / "g.txt").write_bytes(b"\xff")
     read = list(read_documents(find_files([tmp_path, tmp_path / "a.txt"])))
     assert read == [
@@ -426,7 +427,7 @@ def test_every_kind_of_file_is_read_and_nothing_else(tmp_path):
         ("a.txt.xz", lzma.compress(b"x" * 99)[:-9], "does not unpack"),
         ("a.txt.gz", gzip.compress(b"x" * 99)[:-9], "does not unpack"),
         ("a.txt.zst", b"nonsense", "does not unpack"),
-        ("a.pdf", b"x", r"neither \.txt nor"),
+        ("a.pdf", b"x", r"of no kind that is read: \.txt, "),
         ("a.txt", b" \n\n", "hold no text"),
         ("a.jsonl", b'{"text": ""}', "hold no text"),
         ("a.txt", b"x", "nothing to split"),
@@ -441,7 +442,11 @@ def test_bad_text_is_named_and_leaves_nothing_behind(tmp_path, name, raw, said):
 
 
 def test_sources_that_are_not_there_or_empty_are_refused(tmp_path):
-    for sources, said in (([], "No documents"), ([tmp_path], "holds no .txt"), ([tmp_path / "x"], "There is no")):
+    for sources, said in (
+        ([], "No documents"),
+        ([tmp_path], "holds no file of a kind"),
+        ([tmp_path / "x"], "There is no"),
+    ):
         with pytest.raises(UserError, match=said):
             fill(sources, tmp_path / "out")
     for fraction in (0, 1, -1, 0.0001, float("nan")):
@@ -466,7 +471,12 @@ def test_messy_folder_is_prepared_whole(messy, tmp_path):
     data = fill([messy], tmp_path / "out", vocab=400)
     originals = {document.id: document.text for document in read_documents(find_files([messy]))}
     rows = data.rows("train") + data.rows("val")
-    assert data.meta["dropped"] == {"duplicates": len(originals) - 2 - len(rows), "blank": 2, "unused": 0}
+    assert data.meta["dropped"] == {
+        "duplicates": len(originals) - 2 - len(rows),
+        "blank": 2,
+        "unused": 0,
+        "near_copies": 0,
+    }
     assert {originals[row.id] for row in rows} == {text for text in originals.values() if text.strip()}
     for split, shards in (("train", data.train), ("val", data.val)):
         documents = [data.tokenizer.decode(span[1:]) for span in shards.documents(data.bos)]

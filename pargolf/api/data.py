@@ -18,11 +18,15 @@ def prepare_data(
     vocab: int = 1024,
     val_fraction: float = 0.1,
     train_fraction: float = 1.0,
+    max_bytes: int | None = None,
+    text_field: str | None = None,
+    dedupe: bool = False,
+    normalize: bool = False,
     caseops: bool = False,
     tokenizer: str | Path | None = None,
     force: bool = False,
 ) -> Events[DataFolder]:
-    """Turn text (`embedded`, .txt, .jsonl, folders) into a tokenizer and shards in `out`; the folder, opened.
+    """Turn text (files, folders, globs, hf://, `-`, `embedded`) into a tokenizer and shards in `out`; the folder.
 
     The options are those of `data.prepare.prepare`, which says what each does.
     """
@@ -32,6 +36,10 @@ def prepare_data(
         vocab=vocab,
         val_fraction=val_fraction,
         train_fraction=train_fraction,
+        max_bytes=max_bytes,
+        text_field=text_field,
+        dedupe=dedupe,
+        normalize=normalize,
         caseops=caseops,
         tokenizer=tokenizer,
         force=force,

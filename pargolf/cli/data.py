@@ -11,11 +11,20 @@ from pargolf.cli.terminal import ForceOpt, JsonOpt, console, fail, watch
 
 
 def prepare(
-    sources: Annotated[list[str], typer.Argument(help="Texts, .jsonl, folders; or the word `embedded`.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, globs, hf://datasets/OWNER/NAME, `-` for standard input, or `embedded`."),
+    ],
     out: Annotated[Path, typer.Option(help="The data folder to make.")],
     vocab: Annotated[int, typer.Option(help="Pieces of the tokenizer; 257 for plain bytes.")] = 1024,
     val_fraction: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.1,
     train_fraction: Annotated[float, typer.Option(help="Share of the others to train on; the rest is left out.")] = 1.0,
+    max_bytes: Annotated[int | None, typer.Option(help="Take a share of the documents, of so many bytes.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="The column of tables that is the text.")] = None,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Drop near-copies of other documents.")] = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Count the text that the tokenizer keeps, where it changes it.")
+    ] = False,
     caseops: Annotated[bool, typer.Option("--caseops", help="Spell capitals as symbols of their own.")] = False,
     tokenizer: Annotated[Path | None, typer.Option(help="Use this .model or tokenizer.json; learn none.")] = None,
     force: ForceOpt = False,
@@ -29,13 +38,19 @@ def prepare(
         vocab=vocab,
         val_fraction=val_fraction,
         train_fraction=train_fraction,
+        max_bytes=max_bytes,
+        text_field=text_field,
+        dedupe=dedupe,
+        normalize=normalize,
         caseops=caseops,
         tokenizer=tokenizer,
         force=force,
     )
-    splits = watch(work).meta["splits"]
+    meta = watch(work).meta
+    for note in meta["notes"]:
+        console.print(Text(note))
     for name in ("train", "val"):
-        row = splits[name]
+        row = meta["splits"][name]
         console.print(f"{name:5} {row['documents']:,} documents, {row['tokens']:,} tokens, {row['bytes']:,} bytes")
     console.print(f"-> {out}   next: pargolf data check {out}")
 

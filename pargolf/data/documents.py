@@ -5,9 +5,9 @@ A document is a name and a text. Its split depends on nothing but its name and t
     validation  <=>  int(sha256(id), 16) mod q < p
 
 so adding documents never moves old ones. For the usual tenth that reads `mod 10 == 0`, the rule of the embedded
-corpus. Of the others a share may train alone, by the same hash (`trains`), so that a smaller share is part of a larger
-one, and all are scored on the same documents. A `Row` is what a data folder remembers of a document: its split, name,
-hash and sizes, not its text.
+corpus. Of the others a share may train alone, by the same hash (`share_rank`), so that a smaller share is part of a
+larger one, and all are scored on the same documents. A `Row` is what a data folder remembers of a document: its split,
+name, hash and sizes, not its text.
 """
 
 import hashlib
@@ -58,9 +58,10 @@ def split_rank(document_id: str, ratio: Fraction) -> int:
     return _number(document_id) % ratio.denominator
 
 
-def trains(document_id: str, ratio: Fraction, share: float) -> bool:
-    """Whether a document that does not validate is among the `share` that is trained on, in thousandths."""
-    return _number(document_id) // ratio.denominator % 1000 < round(1000 * share)
+def share_rank(document_id: str, ratio: Fraction) -> tuple[int, int]:
+    """What shares are taken by: thousandths for a share of those that train, and 64 bits for a share of all."""
+    number = _number(document_id)
+    return number // ratio.denominator % 1000, number >> 192
 
 
 def _number(document_id: str) -> int:

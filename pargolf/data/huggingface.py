@@ -68,6 +68,11 @@ class HuggingFaceTokenizer:
             ) from error
         return np.array(self._model.encode(text, add_special_tokens=False).ids, dtype=np.uint16)
 
+    def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
+        """`encode` of each text, by all cores."""
+        found = self._model.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(one.ids, dtype=np.uint16) for one in found]
+
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
         """The library's own decoding, special tokens left out."""
         return str(self._model.decode([int(token) for token in tokens], skip_special_tokens=True))

@@ -4,7 +4,8 @@ A validation document overlaps when the same tokens stand in training as a whole
 its 13-grams occur anywhere in training. A few shared 13-grams are the boilerplate of natural text (dates, forms of
 address, quoted law), half are a copy. Runs of 13 are the usual measure since GPT-3 (Brown et al., arXiv 2005.14165,
 appendix C). Each 13-gram is one 64-bit hash, those across document borders left out; training streams by in blocks,
-so memory is a few times 8 bytes per validation token, whatever the size of training.
+so memory is a few times 8 bytes per validation token, whatever the size of training. Of more than 16 Mi tokens of
+validation every 2nd, 4th, ... hash is compared, chosen by its value: the same ones in both splits.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pargolf.data.folder import DataFolder
 from pargolf.data.hashing import U64, mix64
@@ -21,6 +21,8 @@ from pargolf.data.shards import Shards, Tokens
 GRAM = 13
 COPY_SHARE = 0.5
 WORST = 20
+COMPARED = 1 << 24
+"""13-grams of validation that are compared one by one; of more, a sample."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -68,16 +70,19 @@ class Overlap:
 def check_overlap(data: DataFolder) -> Overlap:
     """Compare the two splits of a data folder. Raises `UserError` when a split cannot be read."""
     rows = data.rows("val")
+    every = sampling(len(data.val))
     identical = _identical([_digest(body) for body in _bodies(data.val, data.bos)], data)
-    hashes = [hash_ngrams(body, data.bos) for body in _bodies(data.val, data.bos)]
-    distinct = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
-    occurs = _occur_in_train(distinct, data)
+    seen = Occurrence([sample(hash_ngrams(body, data.bos), every) for body in _bodies(data.val, data.bos)])
+    tail = np.zeros(0, dtype=np.uint16)
+    for block in data.train.blocks():
+        joined = np.concatenate([tail, block])
+        seen.add(sample(hash_ngrams(joined, data.bos), every))
+        tail = joined[-(GRAM - 1) :]
     found = []
     for number, body in enumerate(_bodies(data.val, data.bos)):
         name = rows[number].id if rows and number < len(rows) else f"number {number}"
-        gram_N = hash_ngrams(body, data.bos)
-        shared = int(occurs[np.searchsorted(distinct, gram_N)].sum()) if len(gram_N) else 0
-        found.append(DocumentOverlap(name, len(gram_N), shared, identical[number]))
+        gram_M = sample(hash_ngrams(body, data.bos), every)
+        found.append(DocumentOverlap(name, len(gram_M), seen.shared(gram_M), identical[number]))
     ordered = sorted(found, key=lambda one: (-one.identical, -one.share, one.id))
     return Overlap(
         documents=len(found),
@@ -86,6 +91,44 @@ def check_overlap(data: DataFolder) -> Overlap:
         copied=tuple(one for one in ordered if one.copied),
         worst=tuple(ordered[:WORST]),
     )
+
+
+class Occurrence:
+    """Which of some documents' 13-grams occur in other text; a bitmap over their top bits spares most searching."""
+
+    def __init__(self, documents: list[U64]) -> None:
+        self._distinct_N = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *documents]))
+        self._occurs_N = np.zeros(len(self._distinct_N), dtype=np.bool_)
+        bits = min(30, max(12, (8 * len(self._distinct_N)).bit_length()))
+        self._shift = np.uint64(64 - bits)
+        self._maybe = np.zeros(1 << bits, dtype=np.bool_)
+        self._maybe[self._distinct_N >> self._shift] = True
+
+    def add(self, gram_M: U64) -> None:
+        """Note the 13-grams of more text."""
+        if not len(self._distinct_N):
+            return
+        gram_M = gram_M[self._maybe[gram_M >> self._shift]]
+        place_M = np.minimum(np.searchsorted(self._distinct_N, gram_M), len(self._distinct_N) - 1)
+        self._occurs_N[place_M[self._distinct_N[place_M] == gram_M]] = True
+
+    def shared(self, gram_M: U64) -> int:
+        """How many 13-grams of one of the documents occur."""
+        return int(self._occurs_N[np.searchsorted(self._distinct_N, gram_M)].sum()) if len(gram_M) else 0
+
+    def share(self, gram_M: U64) -> float:
+        """The part of a document's 13-grams that occurs; 0 for a document shorter than one."""
+        return self.shared(gram_M) / len(gram_M) if len(gram_M) else 0.0
+
+
+def sampling(tokens: int) -> int:
+    """Every how many hashes of a split of so many tokens is compared: a power of two."""
+    return 1 << max(0, (tokens - 1) // COMPARED).bit_length()
+
+
+def sample(gram_M: U64, every: int) -> U64:
+    """The hashes that are compared, chosen by their value."""
+    return gram_M if every == 1 else gram_M[gram_M % np.uint64(every) == 0]
 
 
 def hash_ngrams(tokens_N: Tokens, bos: int) -> U64:
@@ -118,23 +161,3 @@ def _identical(digests: list[bytes], data: DataFolder) -> list[bool]:
     wanted = set(digests)
     seen = {digest for body in _bodies(data.train, data.bos) if (digest := _digest(body)) in wanted}
     return [digest in seen for digest in digests]
-
-
-def _occur_in_train(distinct: U64, data: DataFolder) -> npt.NDArray[np.bool_]:
-    """Which of the sorted hashes training holds; a bitmap over their top bits spares most of the searching."""
-    occurs = np.zeros(len(distinct), dtype=np.bool_)
-    if not len(distinct):
-        return occurs
-    bits = min(30, max(12, (8 * len(distinct)).bit_length()))
-    shift = np.uint64(64 - bits)
-    maybe = np.zeros(1 << bits, dtype=np.bool_)
-    maybe[distinct >> shift] = True
-    tail = np.zeros(0, dtype=np.uint16)
-    for block in data.train.blocks():
-        joined = np.concatenate([tail, block])
-        gram_M = hash_ngrams(joined, data.bos)
-        gram_M = gram_M[maybe[gram_M >> shift]]
-        place_M = np.minimum(np.searchsorted(distinct, gram_M), len(distinct) - 1)
-        occurs[place_M[distinct[place_M] == gram_M]] = True
-        tail = joined[-(GRAM - 1) :]
-    return occurs

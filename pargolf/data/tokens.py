@@ -12,6 +12,7 @@ A table is proved, not trusted: `proof.py` compares the count with the decoded d
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> Tokens:
         """Token ids of one document, without BOS: uint16 (N,)."""
+        ...
+
+    def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
+        """`encode` of each text, by all cores where the tokenizer's library can."""
         ...
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
@@ -118,6 +123,13 @@ class SentencePieceTokenizer:
                 f"The text holds a lone surrogate at character {error.start}; it is not Unicode text."
             ) from error
 
+    def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
+        """`encode` of each text, by all cores."""
+        if any(SPACE_MARK in text for text in texts):
+            return [SentencePieceTokenizer.encode(self, text) for text in texts]
+        found = self._model.encode(list(texts), num_threads=os.cpu_count() or 1)
+        return [np.array(ids, dtype=np.uint16) for ids in found]
+
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
         """The library's own decoding, which drops the space that models with a dummy prefix add."""
         return str(self._model.decode([int(token) for token in tokens]))
@@ -173,6 +185,10 @@ class CaseTokenizer(SentencePieceTokenizer):
         """Token ids of one document as it is spelled, without BOS: uint16 (N,)."""
         return super().encode(spelled(text))
 
+    def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
+        """`encode` of each text, by all cores."""
+        return super().encode_many([spelled(text) for text in texts])
+
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
         """The text with its capitals."""
         return plain(super().decode(tokens))
@@ -204,6 +220,10 @@ class ByteTokenizer:
             raise UserError(
                 f"The text holds a lone surrogate at character {error.start}; it is not Unicode text."
             ) from error
+
+    def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
+        """`encode` of each text."""
+        return [self.encode(text) for text in texts]
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
         """The text of byte ids; BOS is skipped."""

@@ -1,0 +1,91 @@
+"""Near-copies: documents of whose 13-grams others hold half or more, found before a split is written.
+
+    together    a validation document that is a copy of training text, as `data check` counts it, trains too; and again,
+                until validation has none
+    dropped     a document is left out where the documents before it hold half of its 13-grams
+
+The first is exact, by the same hashes as `overlap.py`. For the second, the 13-grams of all documents so far are one
+table of flags: one may be set by another 13-gram, and the share is corrected by how full the table is. Of a large
+corpus every 2nd, 4th, ... hash is compared, so that the table never takes more than 128 MiB.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from pargolf.data.hashing import U64
+from pargolf.data.overlap import COPY_SHARE, Occurrence, hash_ngrams, sample, sampling
+from pargolf.data.plan import TRAIN, VAL
+from pargolf.data.shards import BLOCK, Tokens
+
+Documents = Callable[..., Iterator[tuple[int, Tokens]]]
+"""Given splits, the number and the tokens (BOS first) of each of their documents, in order."""
+_SLOTS, _FEWEST = 1 << 27, 1 << 16
+_ROOM = 8  # slots for each 13-gram
+
+
+def copied_in_training(
+    documents: Documents, split_N: npt.NDArray[np.uint8], tokens_N: npt.NDArray[np.integer], bos: int
+) -> list[int]:
+    """Numbers of the validation documents that must train, so that none is a copy of what trains then.
+
+    `split_N` and `tokens_N`: split and length of each document; `split_N` is set while this goes on.
+    """
+    moved: list[int] = []
+    while True:
+        every = sampling(int(tokens_N[split_N == VAL].sum()))
+        found = _copied(documents, every, bos)
+        split_N[found] = TRAIN
+        moved += found
+        if not found or sampling(int(tokens_N[split_N == VAL].sum())) == every:
+            return sorted(moved)
+
+
+def _copied(documents: Documents, every: int, bos: int) -> list[int]:
+    """Validation documents that are copies of training text, or of it and each other."""
+    rest = {number: sample(hash_ngrams(tokens, bos), every) for number, tokens in documents(VAL)}
+    seen = Occurrence(list(rest.values()))
+    for block in _blocks(documents):
+        seen.add(sample(hash_ngrams(block, bos), every))
+    out: list[int] = []
+    while fresh := [number for number, gram_M in rest.items() if seen.share(gram_M) >= COPY_SHARE]:
+        for number in fresh:
+            seen.add(rest.pop(number))
+        out += fresh
+    return out
+
+
+def _blocks(documents: Documents) -> Iterator[Tokens]:
+    """Training text by about a block at a time, whole documents each."""
+    parts: list[Tokens] = []
+    for _, tokens in documents(TRAIN):
+        parts.append(tokens)
+        if sum(map(len, parts)) >= BLOCK:
+            yield np.concatenate(parts)
+            parts = []
+    if parts:
+        yield np.concatenate(parts)
+
+
+def copies_of_earlier(documents: Documents, tokens: int, bos: int) -> list[int]:
+    """Numbers of the documents half of whose 13-grams occur in documents before them that are kept themselves.
+
+    `tokens`: how many there are in all.
+    """
+    every = 1 << max(0, (_ROOM * tokens - 1) // _SLOTS).bit_length()
+    bits = max(_FEWEST, min(_SLOTS, _ROOM * tokens // every)).bit_length()
+    seen_S, used = np.zeros(1 << bits, dtype=np.bool_), 0
+    out: list[int] = []
+    for number, document in documents(TRAIN, VAL):
+        slot_M: U64 = sample(hash_ngrams(document, bos), every) >> np.uint64(64 - bits)
+        if not len(slot_M):
+            continue
+        full = used / len(seen_S)
+        if (float(seen_S[slot_M].mean()) - full) / (1 - full) >= COPY_SHARE:
+            out.append(number)
+            continue
+        fresh_M = np.unique(slot_M)
+        used += int((~seen_S[fresh_M]).sum())
+        seen_S[fresh_M] = True
+    return out

@@ -1,0 +1,159 @@
+"""The second reading: each document's tokens, checked byte for byte, kept on disk until the splits are final.
+
+A document counts as it is when its tokens decode to it and stand for its own bytes. Where a tokenizer changes it, the
+error says by which rule; with `normalize` the text that the tokenizer keeps is counted instead (`losses.py`), and what
+was lost is counted too. Batches of documents are encoded together, by all cores where the tokenizer's library can.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Progress
+from pargolf.core.work import Events
+from pargolf.data.documents import SPLITS, Document, Row
+from pargolf.data.losses import kept_text, losses, lost_bytes
+from pargolf.data.plan import DROPPED, TRAIN, VAL, Plan
+from pargolf.data.shards import Tokens, split_documents
+from pargolf.data.tokens import ByteTable, Tokenizer, count_bytes
+
+BATCH_BYTES = 1 << 20
+_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """What a tokenizer's own normalization changed: documents, the bytes of the originals, and how many were lost.
+
+    `repeats` are documents that were left out because another one had become the same text.
+    """
+
+    documents: int
+    bytes: int
+    lost: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Documents in order, on disk in `folder`; `split_N` and `tokens_N` (BOS included) of each may be changed."""
+
+    folder: Path
+    bos: int
+    split_N: npt.NDArray[np.uint8]
+    tokens_N: npt.NDArray[np.uint64]
+    normalized: Normalized | None
+
+    def documents(self, *splits: int) -> Iterator[tuple[int, Tokens]]:
+        """The number and the tokens, BOS first, of each document of these splits."""
+        with (self.folder / "tokens").open("rb") as file:
+            blocks = (np.frombuffer(raw, dtype="<u2") for raw in iter(lambda: file.read(2 * _READ), b""))
+            for number, tokens in enumerate(split_documents(blocks, self.bos)):
+                if self.split_N[number] in splits:
+                    yield number, tokens
+
+    def rows(self) -> Iterator[Row]:
+        """The record of each document that is not dropped."""
+        with (self.folder / "rows").open("rb") as file:
+            for split, line in zip(self.split_N.tolist(), file):
+                if split != DROPPED:
+                    yield Row(**{**json.loads(line), "split": SPLITS[split - TRAIN]})
+
+    def remove(self) -> None:
+        """Delete what is on disk."""
+        for name in ("tokens", "rows"):
+            (self.folder / name).unlink()
+
+
+@dataclass
+class _Checked:
+    """What is gathered while documents are checked."""
+
+    tokenizer: Tokenizer
+    table: ByteTable
+    normalize: bool
+    split: bytearray = field(default_factory=bytearray)
+    tokens: "array[int]" = field(default_factory=lambda: array("Q"))
+    seen: set[bytes] = field(default_factory=set)
+    changed: int = 0
+    original: int = 0
+    lost: int = 0
+    repeats: int = 0
+
+    def add(self, document: Document, raw: bytes, split: int, body: Tokens) -> tuple[Row, Tokens] | None:
+        """The record and the tokens of a document, BOS first; None for one that is left out. Raises `UserError`."""
+        ids = np.concatenate([np.array([self.tokenizer.bos], dtype=np.uint16), body])
+        self.original += len(raw)
+        if not self._keeps(ids, document.text, raw):
+            if not self.normalize:
+                raise UserError(
+                    f"The tokenizer does not keep document {document.id!r} as it is: it "
+                    f"{losses(self.tokenizer, document.text)}. Add --normalize to count the text that it keeps "
+                    "(every result then says that it is not lossless), or use another tokenizer."
+                )
+            text, body = kept_text(self.tokenizer, document.text)
+            ids = np.concatenate([ids[:1], body])
+            kept = text.encode()
+            self.changed, self.lost = self.changed + 1, self.lost + lost_bytes(raw, kept)
+            if kept.strip() and not self._keeps(ids, text, kept):
+                raise UserError(f"The byte table of the tokenizer does not fit document {document.id!r}; leave it out.")
+            raw = kept
+        digest = hashlib.sha256(raw).hexdigest()
+        if self.normalize:
+            short = bytes.fromhex(digest[:32])
+            if not raw.strip() or short in self.seen:
+                self.repeats += 1
+                return None
+            self.seen.add(short)
+        self.split.append(split)
+        self.tokens.append(len(ids))
+        return Row("", document.id, digest, len(raw), len(ids) - 1), ids
+
+    def _keeps(self, ids: Tokens, text: str, raw: bytes) -> bool:
+        """Whether tokens decode to a text and stand for its bytes, but for a first space that may be free."""
+        counted = int(count_bytes(self.table, ids[:-1], ids[1:]).sum())
+        first = len(ids) > 1 and bool(self.table.leading_space_V[ids[1]])
+        if len(raw) - counted not in ((0, 1) if first and raw.startswith(b" ") else (0,)):
+            return False
+        return self.tokenizer.raw(ids[1:]) == raw or self.tokenizer.decode(ids[1:]) == text
+
+
+def encode_documents(plan: Plan, tokenizer: Tokenizer, folder: Path, *, normalize: bool = False) -> Events[Encoded]:
+    """Encode and check what the plan keeps. Raises `UserError` for a document that the tokenizer does not keep."""
+    checked = _Checked(tokenizer, tokenizer.byte_table(), normalize)
+    total, done = plan.size(TRAIN, VAL), 0
+    with (folder / "tokens").open("wb") as tokens, (folder / "rows").open("w", encoding="utf-8") as rows:
+        for batch in _batches(plan):
+            bodies = tokenizer.encode_many([document.text for document, _, _ in batch])
+            for (document, raw, split), body in zip(batch, bodies):
+                done += len(raw)
+                if (kept := checked.add(document, raw, split, body)) is not None:
+                    rows.write(json.dumps(asdict(kept[0]), ensure_ascii=False) + "\n")
+                    tokens.write(kept[1].astype("<u2").tobytes())
+            yield Progress("encoding", done, total, batch[-1][0].id)
+    normalized = Normalized(checked.changed, checked.original, checked.lost, checked.repeats) if normalize else None
+    split_N = np.frombuffer(checked.split, dtype=np.uint8).copy()
+    for split in (TRAIN, VAL):
+        if not (split_N == split).any():
+            raise UserError("The tokenizer keeps nothing of the documents that train, or of those that validate.")
+    return Encoded(folder, tokenizer.bos, split_N, np.frombuffer(checked.tokens, dtype=np.uint64), normalized)
+
+
+def _batches(plan: Plan) -> Iterator[list[tuple[Document, bytes, int]]]:
+    batch: list[tuple[Document, bytes, int]] = []
+    size = 0
+    for item in plan.documents(TRAIN, VAL):
+        batch.append(item)
+        size += len(item[1])
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

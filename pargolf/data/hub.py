@@ -1,0 +1,194 @@
+"""A data set on a hub, by the library `huggingface_hub`: what it has, and files of it, proved and resumable.
+
+A file takes its place only when its SHA-256 is the hub's. What was cut off stays beside, and goes on where it stopped,
+in a later run too. `HF_ENDPOINT` names another hub.
+"""
+
+import hashlib
+import importlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Progress
+from pargolf.data.meta import file_sha256
+
+_AT_ONCE = 4
+_LISTED = 500  # files that the hub is asked about at once
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the hub: its path there, its place under OUT, its bytes, and how they are proved."""
+
+    path: str
+    place: str
+    size: int
+    proof: str
+
+    def holds(self, file: Path) -> bool:
+        """Whether a file's bytes are this one's: by SHA-256, or by git's hash where the hub has no other."""
+        if file.stat().st_size != self.size:
+            return False
+        if len(self.proof) == 64:
+            return file_sha256(file) == self.proof
+        whole = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        whole.update(file.read_bytes())
+        return whole.hexdigest() == self.proof
+
+
+class Hub:
+    """A repository of data sets on a hub, by the library `huggingface_hub`, whose errors become one line each."""
+
+    def __init__(self, repo: str) -> None:
+        try:
+            self._library: Any = importlib.import_module("huggingface_hub")
+        except ImportError as error:
+            raise UserError("Fetching needs the huggingface_hub package: pip install 'pargolf[hub]'.") from error
+        self._library.logging.set_verbosity_error()  # what fails is said in one line of ours
+        self.repo = repo
+        self.endpoint = os.environ.get("HF_ENDPOINT") or self._library.constants.ENDPOINT
+        self._api = self._library.HfApi(endpoint=self.endpoint)
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def revision(self, name: str | None = None) -> str:
+        """The commit that everything is taken from: of a branch or tag, or the newest."""
+        return str(self._asked("its revision", self._api.dataset_info, self.repo, revision=name, timeout=20).sha)
+
+    def names(self, revision: str) -> list[str]:
+        """The paths of all files."""
+        listed = self._asked(
+            "the list of its files", self._api.list_repo_files, self.repo, revision=revision, repo_type="dataset"
+        )
+        return sorted(str(path) for path in listed)
+
+    def files(self, wanted: list[tuple[str, str]], revision: str) -> list[RemoteFile]:
+        """Sizes and hashes of files. Raises `UserError` where one is not there."""
+        found: dict[str, Any] = {}
+        for at in range(0, len(wanted), _LISTED):
+            paths = [path for path, _ in wanted[at : at + _LISTED]]
+            listed = self._asked(
+                "the list of its files",
+                self._api.get_paths_info,
+                self.repo,
+                paths,
+                revision=revision,
+                repo_type="dataset",
+            )
+            found |= {info.path: info for info in listed}
+        for path, _ in wanted:
+            if path not in found:
+                raise UserError(f"{self.repo} lists {path} and does not hold it. Name fewer files of it.")
+        return [
+            RemoteFile(path, place, info.size, info.lfs.sha256 if info.lfs else info.blob_id)
+            for path, place in wanted
+            for info in [found[path]]
+        ]
+
+    def take(self, file: RemoteFile, revision: str, staged: Path) -> Path:
+        """A proved copy of a file in `staged`, going on where a copy was cut off. Raises `UserError`."""
+        staged.mkdir(parents=True, exist_ok=True)
+        part = staged / f"{file.proof}.part"
+        self._asked(file.path, self._fill, file, revision, part)
+        if not file.holds(part):
+            part.unlink()
+            raise UserError(f"{file.path} arrived with other bytes than the hub says it has. Run the command again.")
+        return part
+
+    def _fill(self, file: RemoteFile, revision: str, part: Path) -> None:
+        """Append to a part what it lacks; the library asks again where the connection breaks."""
+        library, how = self._library, {"endpoint": self.endpoint}
+        url = library.hf_hub_url(self.repo, file.path, repo_type="dataset", revision=revision, **how)
+        place = library.get_hf_file_metadata(url, **how).location
+        headers = library.utils.build_hf_headers()
+        if urlsplit(place).netloc != urlsplit(self.endpoint).netloc:
+            headers.pop("authorization", None)  # a store that the hub points to has its own signed address
+        with part.open("ab") as held:
+            if held.tell() > file.size:
+                held.truncate(0)
+                held.seek(0)
+            library.file_download.http_get(
+                place,
+                held,
+                resume_size=held.tell(),
+                headers=headers,
+                expected_size=file.size,
+                tqdm_class=self._counter(),
+            )
+
+    def _counter(self) -> Any:
+        """A progress bar that draws nothing and counts for all."""
+        hub, plain = self, self._library.utils.tqdm
+
+        class Counter(plain):  # type: ignore[misc, valid-type]
+            """Bytes of one file."""
+
+            def __init__(self, *args: Any, **how: Any) -> None:
+                super().__init__(*args, **how | {"disable": True, "name": None})
+                self.update(how.get("initial") or 0)
+
+            def update(self, n: float | None = 1) -> None:
+                """Count."""
+                with hub._lock:
+                    hub.count += int(n or 0)
+
+        return Counter
+
+    def _asked(self, what: str, call: Any, *words: Any, **how: Any) -> Any:
+        """What a call of the library returns. Raises `UserError` for everything that can go wrong."""
+        errors = self._library.errors
+        try:
+            return call(*words, **how)
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+            if not isinstance(error, errors.LocalEntryNotFoundError):
+                raise UserError(f"{self.endpoint} has no {self.repo} with {what} that you may read.") from error
+            reason = error
+        except Exception as error:  # httpx's, the library's own, and OSError for a body that was cut off
+            if isinstance(error, TypeError | AttributeError | AssertionError):
+                raise
+            reason = error
+        said = str(reason).strip().split("\n")[0][:120] or type(reason).__name__
+        raise UserError(
+            f"{self.endpoint} did not give {what} ({said}). What has arrived is kept: run the command again."
+        ) from reason
+
+
+def take_all(
+    hub: "Hub", files: list[RemoteFile], revision: str, staged: Path, out: Path, whole: int
+) -> Iterator[Progress]:
+    """Fetch some files side by side, and put each in its place once it is proved."""
+    done = whole - sum(file.size for file in files)
+
+    def one(file: RemoteFile) -> None:
+        held = hub.take(file, revision, staged)
+        place = out / file.place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        held.replace(place)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        waiting: set[Future[None]] = {pool.submit(one, file) for file in files}
+        try:
+            while waiting:
+                ended, waiting = wait(waiting, timeout=0.25, return_when="FIRST_EXCEPTION")
+                for future in ended:
+                    future.result()
+                yield Progress("fetch", min(done + hub.count, whole), whole, f"{len(waiting)} files to fetch")
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def check_room(out: Path, size: int, mend: str) -> None:
+    """Raise `UserError` where the disk has too little space for what is missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if size > free:
+        raise UserError(f"{size / 1e9:.1f} GB are missing and {out} has room for {free / 1e9:.1f}. {mend}")

@@ -1,0 +1,84 @@
+"""What a tokenizer does not keep of a text, in words, and the text that it does keep.
+
+Byte-level tokenizers, and SentencePiece models with identity normalization and byte fallback, keep everything; a dummy
+prefix alone loses nothing, since decoding takes it away. Of others one asks by trial: what comes back of each character
+between two letters, of two spaces, of a space at an end? `kept_text` is the text that encodes to itself, which is what
+`--normalize` counts: characters without a piece are left out, and the rest is as the tokenizer normalizes it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pargolf.core.errors import UserError
+from pargolf.data.shards import Tokens
+from pargolf.data.tokens import Tokenizer
+
+_ROUNDS = 4
+_SHOWN = 3
+
+
+def kept_text(tokenizer: Tokenizer, text: str) -> tuple[str, Tokens]:
+    """The text that a tokenizer keeps of `text`, and its tokens, which decode to it; perhaps empty.
+
+    Raises `UserError` where decoding and encoding again goes on to change it.
+    """
+    silent_V = tokenizer.byte_table().boundary_V
+    for _ in range(_ROUNDS):
+        ids = tokenizer.encode(text)
+        heard = ids[~silent_V[ids]]
+        again = tokenizer.decode(heard)
+        if again == text and len(heard) == len(ids):
+            return text, ids
+        text = again
+    raise UserError(
+        f"{text[:40]!r} changes each time that the tokenizer decodes and encodes it: nothing can be counted."
+    )
+
+
+def lost_bytes(raw: bytes, kept: bytes) -> int:
+    """Bytes of a text that have no counterpart in what was kept of it, whatever their order."""
+    counts = [np.bincount(np.frombuffer(part, dtype=np.uint8), minlength=256) for part in (raw, kept)]
+    return int(np.maximum(counts[0] - counts[1], 0).sum())
+
+
+def losses(tokenizer: Tokenizer, text: str) -> str:
+    """Which rules of the tokenizer change this text, for a message: `turns '\\n' into ' '; has no piece for '☃'`."""
+    silent_V = tokenizer.byte_table().boundary_V
+    turned: list[str] = []
+    missing: list[str] = []
+    for character in sorted(set(text) - {" "}):
+        probe = f"a{character}a"
+        ids = tokenizer.encode(probe)
+        if silent_V[ids].any():
+            missing.append(repr(character))
+        elif (again := tokenizer.decode(ids)) != probe:
+            inner = again[1:-1] if again[:1] == again[-1:] == "a" and len(again) > 1 else again
+            turned.append(f"{character!r} into {inner!r}")
+    out = []
+    if missing:
+        out.append(f"has no piece for {_listed(missing)} and no byte fallback")
+    if turned:
+        out.append(f"normalizes: turns {_listed(turned)}")
+    out += [words for words, probe in _spaces(text) if tokenizer.decode(tokenizer.encode(probe)) != probe]
+    return "; ".join(out) or f"normalizes: {_first_change(tokenizer, text)}"
+
+
+def _spaces(text: str) -> Iterator[tuple[str, str]]:
+    """Rules about spaces that bear on this text, each with a text that tells."""
+    if "  " in text:
+        yield "makes one space of several", "a  a"
+    if text.startswith(" "):
+        yield "drops a space at the start", " a"
+    if text.endswith(" "):
+        yield "drops a space at the end", "a "
+
+
+def _first_change(tokenizer: Tokenizer, text: str) -> str:
+    again = tokenizer.decode(tokenizer.encode(text))
+    at = next((i for i, (a, b) in enumerate(zip(text, again)) if a != b), min(len(text), len(again)))
+    return f"turns {text[at : at + 12]!r} into {again[at : at + 12]!r}"
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")

@@ -1,0 +1,219 @@
+"""What somebody names as text becomes documents, one at a time, each under an id of its own.
+
+A source is a file of a kind below (also under `.xz`, `.gz`, `.zst`, `.bz2`), a folder of these, a glob, `-` for
+standard input, or the word `embedded`. A folder is searched through in order of name, hidden files left out; where it
+holds tables, its `.md`, `.rst` and `.json` files are about them and are left out too. What standard input holds is told
+by its first bytes. Ids never hold a machine's paths: a name below the given folder, a file's own name, or `name:row`;
+an id seen before gets `#2`, `#3`, ... A text is kept as it is, down to its newlines; only a UTF-8 byte-order mark at
+the start of a file is dropped, since it marks the file and is no part of the text.
+"""
+
+import glob
+import hashlib
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from pargolf.core.errors import UserError
+from pargolf.core.files import reading
+from pargolf.data.corpus import embedded
+from pargolf.data.documents import Document
+from pargolf.data.read.arrays import read_arrays
+from pargolf.data.read.columns import Choose, TextRow, choose_column
+from pargolf.data.read.lines import read_lines
+from pargolf.data.read.packed import PACKINGS, opened, packing_of
+from pargolf.data.read.parquet import read_parquet
+from pargolf.data.read.plain import read_plain
+from pargolf.data.read.tables import read_tables
+
+EMBEDDED, STANDARD_INPUT = "embedded", "-"
+READERS: dict[str, Callable[[IO[bytes], str, Choose], Iterator[TextRow]]] = {
+    ".txt": read_plain,
+    ".md": read_plain,
+    ".rst": read_plain,
+    ".jsonl": read_lines,
+    ".json": read_arrays,
+    ".csv": read_tables,
+    ".tsv": read_tables,
+    ".parquet": read_parquet,
+}
+TABLES = frozenset({".jsonl", ".csv", ".tsv", ".parquet"})
+ABOUT = frozenset({".json", ".md", ".rst"})
+"""Kinds that are left out of a folder of tables."""
+_KINDS = f"{', '.join(READERS)}, and these under {', '.join(PACKINGS[1:])}"
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to read; `path` None is the embedded corpus. `name` is what its documents' ids begin with."""
+
+    path: Path | None
+    name: str
+    kind: str = ""
+    packing: str = ""
+
+
+@dataclass
+class Sources:
+    """Files in order, and what is to be said of them: files left out, and the column of each table that is read."""
+
+    files: list[SourceFile] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know, a line each."""
+        out = []
+        for column, count in Counter(self.columns.values()).most_common():
+            out.append(f'The text is column "{column}" of {count:,} file{"s" if count > 1 else ""}.')
+        if self.left_out:
+            shown = ", ".join(self.left_out[:3]) + (" ..." if len(self.left_out) > 3 else "")
+            out.append(f"Left out beside tables: {shown}. Name such files to read them.")
+        return out
+
+
+def find_files(sources: Sequence[str | Path], *, spool: Path | None = None) -> Sources:
+    """List what will be read, in order; standard input is kept in the folder `spool` first.
+
+    Raises `UserError` for a source that is missing or of no known kind.
+    """
+    out = Sources()
+    for source in sources:
+        path = Path(source)
+        if str(source) == EMBEDDED:
+            out.files.append(SourceFile(None, EMBEDDED))
+        elif str(source) == STANDARD_INPUT:
+            out.files.append(_standard_input(spool))
+        elif path.is_dir():
+            _search(path, out)
+        elif path.exists():
+            out.files.append(source_file(path, path.name))
+        elif glob.has_magic(str(source)):
+            _expand(str(source), out)
+        else:
+            raise UserError(f"There is no {path}; name text files, folders, `-`, or the word `embedded`.")
+    if not out.files:
+        raise UserError("No documents were named; give text files, folders, `-`, or the word `embedded`.")
+    return out
+
+
+def source_file(path: Path, name: str) -> SourceFile:
+    """A file of a known kind. Raises `UserError` for any other."""
+    kind, packing = _kind(path)
+    if not kind:
+        raise UserError(f"{path} is of no kind that is read: {_KINDS}. Rename it if it is one of these.")
+    return SourceFile(path, name, kind, packing)
+
+
+def read_documents(sources: Sources, *, text_field: str | None = None) -> Iterator[Document]:
+    """Yield every document with a unique id. Raises `UserError` naming the file (and row) that cannot be read."""
+    used: set[int] = set()
+    copies: Counter[str] = Counter()
+    for file in sources.files:
+        for document in embedded() if file.path is None else _read_file(file.path, file, sources, text_field):
+            name = unique = document.id.encode(errors="backslashreplace").decode()
+            while _short_hash(unique) in used:
+                copies[name] += 1
+                unique = f"{name}#{copies[name] + 1}"
+            used.add(_short_hash(unique))
+            yield Document(unique, document.text)
+
+
+def _read_file(path: Path, file: SourceFile, sources: Sources, text_field: str | None) -> Iterator[Document]:
+    shown = str(path) if file.name != STANDARD_INPUT else "standard input"
+    choose = partial(_choose, sources=sources, name=file.name, asked=text_field, where=shown)
+    with reading(path), opened(path, file.packing) as unpacked:
+        for row in READERS[file.kind](unpacked, shown, choose):
+            label = f"{file.name}:{row.label}" if row.label else file.name
+            yield Document(label if row.id is None else row.id, row.text)
+
+
+def _choose(
+    strings: Sequence[str], names: Sequence[str], *, sources: Sources, name: str, asked: str | None, where: str
+) -> str:
+    sources.columns[name] = choose_column(strings, names, asked=asked, where=where)
+    return sources.columns[name]
+
+
+def _short_hash(name: str) -> int:
+    """64 bits of a name, so that millions of names fit in memory."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """The suffixes that say what a file holds and how it is packed; empty for anything else."""
+    name = path.name.lower()
+    ends = [(kind, packing) for kind in READERS for packing in PACKINGS if name.endswith(kind + packing)]
+    return ends[0] if ends else ("", "")
+
+
+def _search(folder: Path, out: Sources) -> None:
+    """Add the files of a folder. Raises `UserError` where there is none."""
+    named = [(inner, inner.relative_to(folder)) for inner in sorted(folder.rglob("*")) if inner.is_file()]
+    shown = [
+        source_file(inner, name.as_posix())
+        for inner, name in named
+        if _kind(inner)[0] and not any(part.startswith(".") for part in name.parts)
+    ]
+    if any(file.kind in TABLES for file in shown):
+        out.left_out += [file.name for file in shown if file.kind in ABOUT]
+        shown = [file for file in shown if file.kind not in ABOUT]
+    if not shown:
+        raise UserError(f"{folder} holds no file of a kind that is read: {_KINDS}.")
+    out.files += shown
+
+
+def _expand(pattern: str, out: Sources) -> None:
+    """Add the files that a glob names, and those in the folders that it names. Raises `UserError` for none."""
+    fixed = Path(*_fixed_parts(pattern))
+    paths = sorted(path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if path.is_file())
+    if not paths:
+        raise UserError(f"No file is named by {pattern}.")
+    out.files += [source_file(path, path.relative_to(fixed).as_posix()) for path in paths]
+
+
+def _fixed_parts(pattern: str) -> Iterator[str]:
+    """The folders of a pattern before its first wildcard."""
+    for part in Path(pattern).parts[:-1]:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _standard_input(spool: Path | None) -> SourceFile:
+    """Standard input, kept in a file, since it is read more than once. Raises `UserError` where there is none."""
+    assert spool is not None, "standard input needs a folder"
+    path = spool / "standard-input"
+    if path.exists():
+        raise UserError("Standard input, `-`, is named twice, and it can be read once.")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("`-` reads standard input, and nothing is sent there: cat texts.jsonl | pargolf data ... -")
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    with path.open("rb") as file:
+        packing = packing_of(file.read(8))
+    with opened(path, packing) as file:
+        return SourceFile(path, STANDARD_INPUT, _kind_of_bytes(file.read(_HEAD)), packing)
+
+
+def _kind_of_bytes(head: bytes) -> str:
+    """What a text without a name is: Parquet, JSON lines, a JSON array, or else plain text."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"PAR1"):
+        return ".parquet"
+    if start.startswith(b"[") and start[1:].lstrip()[:1] in (b"{", b'"'):
+        return ".json"
+    try:
+        first = start.split(b"\n", 1)[0]
+        whole = len(first) < len(start) or len(head) < _HEAD
+        return ".jsonl" if start.startswith(b"{") and (not whole or isinstance(json.loads(first), dict)) else ".txt"
+    except (ValueError, RecursionError):
+        return ".txt"

@@ -1,0 +1,58 @@
+"""Tables of text (`.csv`, `.tsv`): a header names the columns, quotes hold what has line breaks in it.
+
+The text is the column with a usual name, or the only column that holds more than numbers. In a `.csv` file the
+separator is that of comma, semicolon and bar which the header has most of.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import IO
+
+from pargolf.core.errors import UserError
+from pargolf.data.read.columns import ID, TEXT_LIMIT, Choose, TextRow
+
+_LOOKED_AT = 100
+
+
+def read_tables(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow]:
+    """Each row's text. Raises `UserError` with the line of a row that does not fit the header."""
+    csv.field_size_limit(TEXT_LIMIT)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    lines: Iterator[list[str]] | None = None
+    try:
+        head = text.readline(TEXT_LIMIT)
+        separator = "\t" if "\t" in head else max(",;|", key=head.count)
+        reader = csv.reader(chain([head], text), delimiter=separator)
+        names = next(reader, [])
+        lines = reader
+        first = list(islice(lines, _LOOKED_AT))
+        column = choose(_texts(names, first), names)
+        at, id_at = names.index(column), names.index(ID) if ID in names else None
+        for number, row in enumerate(chain(first, lines), 1):
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise UserError(
+                    f"{where}, row {number} has {len(row)} fields and the header {len(names)}. Quote texts that have "
+                    f"{separator!r} in them."
+                )
+            yield TextRow(str(number), None if id_at is None else row[id_at], row[at])
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8; convert it, for instance with iconv.") from error
+    except csv.Error as error:
+        raise UserError(f"{where} is no table ({error}). Is a quote missing?") from error
+
+
+def _texts(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The columns that hold more than numbers, in the first rows."""
+    return [name for at, name in enumerate(names) if not all(_is_number(row[at]) for row in rows if at < len(row))]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or 0)
+    except ValueError:
+        return False
+    return True
