@@ -196,7 +196,7 @@ def test_plain_bytes_and_byte_level_bpe_go_along(transformers, tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train_from_iterator([TEXT], vocab_size=270, special_tokens=["<|bos|>"])
-    theirs = pargolf.data.huggingface.HuggingFaceTokenizer(bpe._tokenizer.to_str().encode())
+    theirs = pargolf.data.huggingface.hugging_face_tokenizer(bpe._tokenizer.to_str().encode())
     folder = write_folder(replace(source, tokenizer=theirs), tmp_path / "bpe", **texts)
     words = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     assert words(TEXT)["input_ids"] == [theirs.bos, *theirs.encode(TEXT)]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pargolf.core.errors import UserError
 from pargolf.data import huggingface
 from pargolf.data.check import check
-from pargolf.data.folder import open_data, open_tokenizer
-from pargolf.data.huggingface import HuggingFaceTokenizer
+from pargolf.data.folder import open_data
+from pargolf.data.huggingface import hugging_face_tokenizer
 from pargolf.data.prepare import prepare
+from pargolf.data.tokenizer_files import open_tokenizer
 from pargolf.data.tokens import SentencePieceTokenizer, count_bytes
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -34,7 +35,7 @@ def learned(vocab=300):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return HuggingFaceTokenizer(learned())
+    return hugging_face_tokenizer(learned())
 
 
 @given(st.text(max_size=60))
@@ -56,7 +57,7 @@ def test_a_folder_prepared_with_it_is_proved(tokenizer, tmp_path):
     files = sorted(tmp_path.glob("*.txt"))
     *_, _ = prepare(files, tmp_path / "data", val_fraction=0.3, tokenizer=tmp_path / "mine.json")
     data = open_data(tmp_path / "data")
-    assert isinstance(data.tokenizer, HuggingFaceTokenizer)
+    assert isinstance(data.tokenizer, huggingface.HuggingFaceTokenizer)
     assert data.prove("val").bytes == data.meta["splits"]["val"]["bytes"] > 0
     assert {found.name for found in check(tmp_path / "data") if not found.ok} <= {"overlap"}
 
@@ -72,11 +73,10 @@ def test_the_kind_is_read_from_the_file_and_not_from_its_name(tokenizer, tmp_pat
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        (lambda facts: facts["pre_tokenizer"].update(add_prefix_space=True), "space put in front"),
-        (lambda facts: facts.update(normalizer={"type": "Lowercase"}), "without a normalizer"),
-        (lambda facts: facts["model"].update(type="WordPiece"), "Only byte-level"),
+        (lambda facts: facts["model"].update(type="WordPiece"), "does not read this tokenizer.json"),
+        (lambda facts: facts.update(decoder={"type": "WordPiece"}), "do not say which bytes"),
         (lambda facts: facts["added_tokens"][0].update(content="<pad>"), "opens a document"),
-        (lambda facts: facts["added_tokens"][0].update(special=False), "ordinary text"),
+        (lambda facts: facts["added_tokens"][0].update(special=False), "opens a document"),
         (lambda facts: facts.pop("model"), "no tokenizer.json"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_cannot_be_counted_is_refused(tokenizer, change, hint):
     facts = json.loads(tokenizer.proto)
     change(facts)
     with pytest.raises(UserError, match=hint):
-        HuggingFaceTokenizer(json.dumps(facts).encode())
+        hugging_face_tokenizer(json.dumps(facts).encode())
 
 
 def test_without_the_package_the_reader_is_told_what_to_install(tokenizer, monkeypatch):
@@ -93,4 +93,4 @@ def test_without_the_package_the_reader_is_told_what_to_install(tokenizer, monke
 
     monkeypatch.setattr(huggingface.importlib, "import_module", missing)
     with pytest.raises(UserError, match="pip install"):
-        HuggingFaceTokenizer(tokenizer.proto)
+        hugging_face_tokenizer(tokenizer.proto)

@@ -181,10 +181,10 @@ def test_code_in_a_pickle_never_runs(codec, tmp_path):
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (b"", "neither"),
-        (b"not a checkpoint", "neither"),
-        (pickle.dumps({"a": 1}), "neither"),
-        (zlib.compress(b"no zip"), "no torch.save file"),
+        (b"", "is empty"),
+        (b"not a checkpoint", "no checkpoint that is known"),
+        (pickle.dumps({"a": 1}), "not a tensor"),
+        (zlib.compress(b"no zip"), "no checkpoint that is known"),
         (zlib.compress(saved({"a": torch.ones(9)}))[:-40], "cut off"),
         (saved({"a": torch.ones(900)})[:-500], "no torch.save file"),
         (saved({"a": 3}), "not a tensor"),
@@ -205,7 +205,7 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(data, line, tmp_path):
 
 
 def test_decompression_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("pargolf.upstream.checkpoints.LIMIT", 1 << 20)
+    monkeypatch.setattr("pargolf.upstream.unpacking.LIMIT", 1 << 20)
     for codec in CODECS.values():
         (tmp_path / "a.ptz").write_bytes(codec(bytes(1 << 22)))
         with pytest.raises(UserError, match="over 1,048,576 bytes"):

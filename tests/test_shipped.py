@@ -8,6 +8,7 @@ import pytest
 import small
 from test_caseops import WORDS
 from test_huggingface import learned
+from test_tokenizers import byte_export, cased, marked
 
 from pargolf.core import files
 from pargolf.core.spec import edit
@@ -23,8 +24,11 @@ from pargolf.ship.shrink.squeeze import minified
 from pargolf.ship.size import count_code
 from pargolf.submit.short_data import ShortData
 
+MADE = {"published capitals": cased, "marked": marked, "published bytes": byte_export}
+KINDS = ["pieces", "bytes", "capitals", "published capitals", "hugging face", "marked", "published bytes"]
 
-@pytest.mark.parametrize("kind", ["pieces", "bytes", "capitals", "hugging face"])
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_short_data_weighs_every_token_as_the_tokenizers_do(kind, data, tmp_path):
     folder = data
     if kind != "pieces":
@@ -38,6 +42,9 @@ def test_short_data_weighs_every_token_as_the_tokenizers_do(kind, data, tmp_path
         if kind == "hugging face":
             (tmp_path / "tokenizer.json").write_bytes(learned())
             how = {"tokenizer": tmp_path / "tokenizer.json"}
+        elif kind in MADE:
+            (tmp_path / "tokenizer").write_bytes(MADE[kind]())
+            how = {"tokenizer": tmp_path / "tokenizer", "normalize": True}
         elif kind == "capitals":
             how = {"vocab": 300, "caseops": True}
         for _ in prepare([texts], folder, val_fraction=0.3, **how):

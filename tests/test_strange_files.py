@@ -13,8 +13,9 @@ import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.files import reading
 from pargolf.data.check import checks
-from pargolf.data.folder import open_data, open_tokenizer
+from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
+from pargolf.data.tokenizer_files import open_tokenizer
 from pargolf.upstream.checkpoints import read_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

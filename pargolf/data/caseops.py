@@ -15,6 +15,8 @@ Source: pull request 1729 (four private symbols; ruled lossless in 1578, 1604). 
 """
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 TITLE, CAPS, NEXT, ESCAPE = "\U0010ffa0", "\U0010ffa1", "\U0010ffa2", "\U0010ffa3"
@@ -82,3 +84,15 @@ def _spelling() -> re.Pattern[str]:
 def _reading() -> re.Pattern[str]:
     small = f"[{re.escape(''.join(_capital()))}]"
     return re.compile(f"{ESCAPE}([{_NAMES}])|{CAPS}( ?)({small}+)|[{TITLE}{NEXT}]( ?)({small})|[{SYMBOLS}]")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A way to write capitals as symbols, and back; `bytes` of the text that each symbol stands for."""
+
+    spell: Callable[[str], str]
+    read: Callable[[str], str]
+    bytes: Mapping[str, int]
+
+
+OURS = Spelling(spelled, plain, SYMBOL_BYTES)

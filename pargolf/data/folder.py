@@ -6,7 +6,6 @@ either (`data/datasets/fineweb10B_sp1024` and `data/tokenizers/fineweb_1024_bpe.
 name holds the size in the folder's name (`sp1024`). Scoring touches no training shard.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,22 +16,14 @@ from pargolf.core.errors import UserError
 from pargolf.core.files import reading
 from pargolf.data.content import refuse_repeats, sampled_sha256, shard_hashes, shard_kind
 from pargolf.data.documents import Row, read_rows
-from pargolf.data.huggingface import HuggingFaceTokenizer
 from pargolf.data.listing import refuse_strays
 from pargolf.data.meta import file_sha256, read_meta
 from pargolf.data.official import doubt_of_length, known_split
 from pargolf.data.proof import Proving, SplitProof, finish, proved_by_name, proving, remembered
 from pargolf.data.shards import Shards, open_split, split_paths
 from pargolf.data.sidecar import Sidecar, open_sidecar, proving_sidecar
-from pargolf.data.tokens import (
-    MODEL_LIMIT,
-    ByteCounts,
-    ByteTable,
-    ByteTokenizer,
-    LearnedTokenizer,
-    Tokenizer,
-    load_tokenizer,
-)
+from pargolf.data.tokenizer_files import find_tokenizer, open_tokenizer
+from pargolf.data.tokens import ByteCounts, ByteTable, ByteTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -169,30 +160,3 @@ def open_data(folder: str | Path, *, tokenizer: str | Path | None = None) -> Dat
     if not path.is_dir():
         raise UserError(f"There is no data folder {path}; make one with `pargolf data prepare ... --out {path}`.")
     return DataFolder(path, read_meta(path / "meta.json"), Path(tokenizer) if tokenizer else None)
-
-
-def open_tokenizer(path: str | Path) -> LearnedTokenizer:
-    """Read a SentencePiece `.model` or a Hugging Face `tokenizer.json`, whatever its name. Raises `UserError`."""
-    path = Path(path)
-    with reading(path):
-        if path.is_file() and path.stat().st_size <= MODEL_LIMIT and path.read_bytes()[:1] == b"{":
-            return HuggingFaceTokenizer(path.read_bytes())
-        return load_tokenizer(path)
-
-
-def find_tokenizer(folder: Path) -> Path:
-    """Find the one `.model` or `tokenizer.json` of a folder of shards. Raises `UserError` for none, or several."""
-    folder = folder.resolve()
-    places = [folder, folder.parent, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"]
-    for place in places:
-        models = sorted(place.glob("*.model"))
-        size = re.search(r"sp(\d+)", folder.name)
-        if len(models) > 1 and size:
-            models = [model for model in models if re.search(rf"(?<!\d){size[1]}(?!\d)", model.name)] or models
-        if len(models) == 1:
-            return models[0]
-        if not models and (place / "tokenizer.json").is_file():
-            return place / "tokenizer.json"
-        if models:
-            raise UserError(f"{place} holds {len(models)} .model files; put the one of these shards into {folder}.")
-    raise UserError(f"No tokenizer was found for {folder}; put its .model file or tokenizer.json into that folder.")

@@ -1,9 +1,12 @@
-"""Hugging Face tokenizers: byte-level BPE from a `tokenizer.json`, counted in bytes like any other.
+"""Hugging Face tokenizers, from a `tokenizer.json`, counted in bytes like any other. Two ways to write bytes are read:
 
-Byte-level BPE (GPT-2) writes each byte of a text as one visible character, so every piece is a string of bytes and its
-count is its length; nothing is free and no space is special. The 188 bytes that Latin-1 shows stand for themselves, the
-other 68, in order, for U+0100 and on. Special tokens stand for no text and count nothing, and one of them opens a
-document. What cannot be counted so (WordPiece, Unigram, normalizers that change the text) is refused.
+    byte-level    GPT-2's: each byte is one visible character, so a piece's bytes are its length, and no space is free.
+                  The 188 bytes that Latin-1 shows stand for themselves, the other 68, in order, for U+0100 and on
+    marked        Llama's: a space is U+2581, other bytes `<0x0A>` where the model has them; counted as SentencePiece
+
+Special tokens stand for no text and count nothing, and one of them opens a document. Whether a text comes back whole is
+not read from the file: each document is decoded and compared when it is prepared (`encoding.py`). What writes no bytes
+(WordPiece) is refused.
 
 Needs the `tokenizers` package, `pip install pargolf[hf]`.
 """
@@ -11,7 +14,9 @@ Needs the `tokenizers` package, `pip install pargolf[hf]`.
 import hashlib
 import importlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,44 +24,47 @@ import numpy.typing as npt
 
 from pargolf.core.errors import UserError
 from pargolf.data.shards import Tokens
-from pargolf.data.tokens import ByteTable
+from pargolf.data.tokens import SPACE_MARK, ByteTable, marked_table
 
 _OPENING = ("<|bos|>", "<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|endoftext|>", "</s>")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_SHOWN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
+BYTE_CHARACTERS: dict[int, str] = {byte: chr(byte) for byte in _SHOWN} | {
+    b: chr(256 + n) for n, b in enumerate(_HIDDEN)
+}
+"""The character that byte-level BPE writes for each byte."""
 
 
 class HuggingFaceTokenizer:
-    """A byte-level BPE from the bytes of its `tokenizer.json`. Raises `UserError` for any other kind.
+    """A byte-level tokenizer from the bytes of its `tokenizer.json`, `facts` once they are parsed.
 
     `bos` is the first of the usual names among its special tokens, and `opening` that name; a text that holds such a
     name is encoded as text.
+    Raises `UserError` where no token opens a document, or a piece is not made of bytes.
     """
 
-    def __init__(self, proto: bytes) -> None:
+    def __init__(self, proto: bytes, facts: Mapping[str, Any]) -> None:
         self.proto = proto
         self.digest = hashlib.sha256(proto).hexdigest()
-        facts = _read(proto)
-        self._model: Any = _library().Tokenizer.from_str(proto.decode())
-        self._model.encode_special_tokens = True
-        self._model.no_truncation()
-        self._model.no_padding()
+        self._model = _model(proto)
         self.vocab = 1 + max(self._model.get_vocab(with_added_tokens=True).values())
         if self.vocab > 1 << 16:
             raise UserError(f"A vocabulary of {self.vocab} does not fit the shards' 16 bits; use 65536 or fewer.")
         special = {token["content"]: int(token["id"]) for token in facts["added_tokens"] if token["special"]}
-        if any(not token["special"] for token in facts["added_tokens"]):
-            raise UserError("This tokenizer.json adds tokens that are ordinary text; only special ones can be counted.")
         self.opening = next((name for name in _OPENING if name in special), "")
         self.bos = special.get(self.opening, -1)
         if self.bos < 0:
             raise UserError(f"This tokenizer.json has no special token that opens a document; add {_OPENING[0]}.")
-        byte_of = _bytes_of_characters()
-        self._pieces = [b""] * self.vocab
-        for piece, i in self._model.get_vocab(with_added_tokens=False).items():
-            if i in special.values():
-                continue
-            if not set(piece) <= byte_of.keys():
-                raise UserError(f"The piece {piece!r} of this tokenizer.json is not made of bytes.")
-            self._pieces[i] = bytes(byte_of[c] for c in piece)
+        self._texts: list[str | None] = [None] * self.vocab
+        silent = {*special.values(), self._model.token_to_id(str(facts["model"].get("unk_token")))}
+        added = {int(token["id"]) for token in facts["added_tokens"]}
+        for piece, i in self._model.get_vocab(with_added_tokens=True).items():
+            self._texts[i] = None if i in silent else piece
+        self._pieces = [
+            b"" if text is None else text.encode() if i in added else self._bytes_of(text)
+            for i, text in enumerate(self._texts)
+        ]
 
     def encode(self, text: str) -> Tokens:
         """Token ids of one document, without BOS: uint16 (N,). Raises `UserError` for text that UTF-8 cannot hold."""
@@ -92,35 +100,62 @@ class HuggingFaceTokenizer:
         bytes_V[: self.vocab] = [len(piece) for piece in self._pieces]
         return ByteTable(bytes_V, np.zeros(size, dtype=np.bool_), bytes_V == 0)
 
+    def _bytes_of(self, piece: str) -> bytes:
+        byte_of = _byte_of_character()
+        if not set(piece) <= byte_of.keys():
+            raise UserError(f"The piece {piece!r} of this tokenizer.json is not made of bytes.")
+        return bytes(byte_of[c] for c in piece)
 
-def _library() -> Any:
-    try:
-        return importlib.import_module("tokenizers")
-    except ImportError as error:
-        raise UserError("A tokenizer.json needs the tokenizers package: pip install 'pargolf[hf]'.") from error
+
+class MarkedTokenizer(HuggingFaceTokenizer):
+    """A `tokenizer.json` whose pieces write a space as U+2581, as Llama 2 and Mistral have it."""
+
+    def byte_table(self, size: int = 0) -> ByteTable:
+        """Counted as a SentencePiece model: a space at the start of a piece is free at the start of a document."""
+        return marked_table(
+            self._texts, [text is not None and bool(_BYTE.fullmatch(text)) for text in self._texts], size
+        )
+
+    def _bytes_of(self, piece: str) -> bytes:
+        byte = _BYTE.fullmatch(piece)
+        return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE_MARK, " ").encode()
 
 
-def _read(proto: bytes) -> dict[str, Any]:
-    """The file's own facts. Raises `UserError` unless they say byte-level BPE that changes no text."""
+def hugging_face_tokenizer(proto: bytes) -> HuggingFaceTokenizer:
+    """The tokenizer of a `tokenizer.json`. Raises `UserError` for what is none, or cannot be counted in bytes."""
     try:
         facts: dict[str, Any] = json.loads(proto)
-        splits = facts["pre_tokenizer"] or {}
-        stages = splits.get("pretokenizers", [splits])
-        byte_level = [stage for stage in stages if stage["type"] == "ByteLevel"]
-        fits = facts["model"]["type"] == "BPE" and len(byte_level) == 1 and facts["decoder"]["type"] == "ByteLevel"
-        exact = not facts["normalizer"] and not byte_level[0]["add_prefix_space"] if fits else False
+        kind, decoder = facts["model"]["type"], json.dumps(facts["decoder"] or {}, ensure_ascii=False)
+        before = json.dumps([facts["pre_tokenizer"], facts["normalizer"]], ensure_ascii=False)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError("This is no tokenizer.json of the tokenizers package.") from error
-    if not fits or not exact:
-        raise UserError(
-            "Only byte-level BPE without a normalizer and without a space put in front is read from a tokenizer.json: "
-            "the bytes of others cannot be counted token by token."
-        )
-    return facts
+    if '"ByteLevel"' in decoder and '"ByteLevel"' in before:
+        return HuggingFaceTokenizer(proto, facts)
+    if SPACE_MARK in decoder or '"Metaspace"' in decoder:
+        return MarkedTokenizer(proto, facts)
+    raise UserError(
+        f"The pieces of this tokenizer.json ({kind}) do not say which bytes they stand for, so its tokens cannot be "
+        "counted in bytes. Byte-level tokenizers are read, and those that write a space as U+2581."
+    )
 
 
-def _bytes_of_characters() -> dict[str, int]:
-    """The character that byte-level BPE writes for each byte, turned round."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+def _model(proto: bytes) -> Any:
+    """The library's tokenizer, for whole texts without additions. Raises `UserError` where the library has none."""
+    try:
+        library: Any = importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise UserError("A tokenizer.json needs the tokenizers package: pip install 'pargolf[hf]'.") from error
+    try:
+        model: Any = library.Tokenizer.from_str(proto.decode())
+    except Exception as error:  # the library raises no narrower kind
+        why = " ".join(str(error).split())[:150]
+        raise UserError(f"The tokenizers package does not read this tokenizer.json ({why}).") from error
+    model.encode_special_tokens = True
+    model.no_truncation()
+    model.no_padding()
+    return model
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    return {character: byte for byte, character in BYTE_CHARACTERS.items()}

@@ -29,7 +29,6 @@ from pargolf.core.work import Events
 from pargolf.data.copies import copied_in_training, copies_of_earlier
 from pargolf.data.documents import SPLITS, rows_to_text
 from pargolf.data.encoding import Encoded, encode_documents
-from pargolf.data.folder import open_tokenizer
 from pargolf.data.huggingface import HuggingFaceTokenizer
 from pargolf.data.learn import train_bpe
 from pargolf.data.meta import FORMAT, file_sha256
@@ -37,7 +36,8 @@ from pargolf.data.plan import DROPPED, TRAIN, VAL, Plan, Shares, plan_documents
 from pargolf.data.read.files import Sources, find_files, read_documents
 from pargolf.data.read.hub import with_fetched
 from pargolf.data.shards import Tokens, write_shard
-from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, Tokenizer
+from pargolf.data.tokenizer_files import open_tokenizer
+from pargolf.data.tokens import ByteExport, ByteTokenizer, SentencePieceTokenizer, Tokenizer
 
 Sizes = dict[str, dict[str, int]]
 """Documents, bytes and tokens of each split."""
@@ -224,8 +224,8 @@ def _write_records(folder: Path, record: _Record) -> None:
     if isinstance(tokenizer, SentencePieceTokenizer):
         kind = "sentencepiece-bpe"
         write_bytes(folder / "tokenizer.model", tokenizer.proto)
-    if isinstance(tokenizer, HuggingFaceTokenizer):
-        kind = "huggingface-bpe"
+    if isinstance(tokenizer, HuggingFaceTokenizer | ByteExport):
+        kind = "huggingface-bpe" if isinstance(tokenizer, HuggingFaceTokenizer) else "bytes-260"
         write_bytes(folder / "tokenizer.json", tokenizer.proto)
     lost = record.encoded.normalized
     meta = {

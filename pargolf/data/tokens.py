@@ -13,7 +13,7 @@ A table is proved, not trusted: `proof.py` compares the count with the decoded d
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,8 @@ import numpy.typing as npt
 import sentencepiece
 
 from pargolf.core.errors import UserError
-from pargolf.data.caseops import SYMBOL_BYTES, plain, spelled
+from pargolf.data.caseops import OURS, Spelling
+from pargolf.data.caseops_published import PUBLISHED
 from pargolf.data.shards import Shards, Tokens
 
 SPACE_MARK = "▁"
@@ -144,19 +145,8 @@ class SentencePieceTokenizer:
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """The published table, but for U+2581 inside a piece. Ids past the model's own count 0 and are boundaries."""
-        size = max(size, self.vocab)
-        table = ByteTable(np.zeros(size, np.int32), np.zeros(size, np.bool_), np.ones(size, np.bool_))
-        for i in range(self.vocab):
-            if self._silent(i):
-                continue
-            table.boundary_V[i] = False
-            if self._model.is_byte(i):
-                table.bytes_V[i] = 1
-                continue
-            piece = str(self._model.id_to_piece(i))
-            table.leading_space_V[i] = piece.startswith(SPACE_MARK)
-            table.bytes_V[i] = len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
-        return table
+        pieces = [None if self._silent(i) else str(self._model.id_to_piece(i)) for i in range(self.vocab)]
+        return marked_table(pieces, [bool(self._model.is_byte(i)) for i in range(self.vocab)], size)
 
     def piece(self, token: int) -> str:
         """How a token is written in the model, as `▁the` or `<0x41>`."""
@@ -179,28 +169,33 @@ class SentencePieceTokenizer:
 
 
 class CaseTokenizer(SentencePieceTokenizer):
-    """A SentencePiece model that knows the symbols of `caseops.py`, and reads text through them."""
+    """A SentencePiece model that knows the symbols of a case spelling, and reads text through them."""
+
+    def __init__(self, proto: bytes, spelling: Spelling) -> None:
+        super().__init__(proto)
+        self.spelling = spelling
 
     def encode(self, text: str) -> Tokens:
         """Token ids of one document as it is spelled, without BOS: uint16 (N,)."""
-        return super().encode(spelled(text))
+        return super().encode(self.spelling.spell(text))
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
         """`encode` of each text, by all cores."""
-        return super().encode_many([spelled(text) for text in texts])
+        return super().encode_many([self.spelling.spell(text) for text in texts])
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
         """The text with its capitals."""
-        return plain(super().decode(tokens))
+        return self.spelling.read(super().decode(tokens))
 
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
         """The bytes of the text with its capitals; bytes that are no UTF-8 stay as they are."""
-        return plain(super().raw(tokens).decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        spelled = super().raw(tokens).decode(errors="surrogateescape")
+        return self.spelling.read(spelled).encode(errors="surrogateescape")
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """The published table, with the bytes that the symbols stand for."""
         table = super().byte_table(size)
-        for symbol, count in SYMBOL_BYTES.items():
+        for symbol, count in self.spelling.bytes.items():
             table.bytes_V[self.piece_id(symbol)] = count
         return table
 
@@ -210,12 +205,13 @@ class ByteTokenizer:
 
     vocab = 257
     bos = 256
+    offset = 0
     digest = hashlib.sha256(b"pargolf bytes 257").hexdigest()
 
     def encode(self, text: str) -> Tokens:
         """The UTF-8 bytes as ids. Raises `UserError` for text that UTF-8 cannot hold."""
         try:
-            return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
+            return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16) + np.uint16(self.offset)
         except UnicodeEncodeError as error:
             raise UserError(
                 f"The text holds a lone surrogate at character {error.start}; it is not Unicode text."
@@ -231,7 +227,8 @@ class ByteTokenizer:
 
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
         """The bytes themselves, without BOS."""
-        return bytes(token for token in np.asarray(tokens, dtype=np.int64).tolist() if token != self.bos)
+        values = np.asarray(tokens, dtype=np.int64) - self.offset
+        return values[(values >= 0) & (values < 256)].astype(np.uint8).tobytes()
 
     def bytes_of(self, token: int) -> bytes:
         """The bytes that one token stands for; empty for BOS."""
@@ -239,23 +236,39 @@ class ByteTokenizer:
 
     def piece(self, token: int) -> str:
         """How a token is written: `<0x41>` for a byte, `<s>` for BOS."""
-        return "<s>" if token == self.bos else f"<0x{token:02X}>"
+        return "<s>" if token == self.bos else f"<0x{token - self.offset:02X}>"
 
     def piece_id(self, piece: str) -> int:
         """The id of what `piece` wrote."""
-        return self.bos if piece == "<s>" else int(piece[3:5], 16)
+        return self.bos if piece == "<s>" else self.offset + int(piece[3:5], 16)
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """One byte each; BOS, and ids past it, count 0 and are boundaries."""
-        is_byte_V = np.arange(max(size, self.vocab)) < 256
+        """One byte each; BOS, and other ids that are no bytes, count 0 and are boundaries."""
+        value_V = np.arange(max(size, self.vocab)) - self.offset
+        is_byte_V = (value_V >= 0) & (value_V < 256)
         return ByteTable(is_byte_V.astype(np.int32), np.zeros_like(is_byte_V), ~is_byte_V)
 
 
+class ByteExport(ByteTokenizer):
+    """The official export of pure bytes (`fineweb_pure_byte_260.json`): PAD, BOS, EOS, UNK, then the bytes from 4.
+
+    Source: openai/parameter-golf, `data/download_hf_docs_and_tokenize.py`, `PureByteTokenizer`.
+    """
+
+    vocab, bos, offset = 260, 1, 4
+
+    def __init__(self, proto: bytes, facts: Mapping[str, Any]) -> None:
+        config = facts.get("config")
+        numbers = ("bos_id", "byte_offset", "byte_count")
+        if not isinstance(config, dict) or [config.get(name) for name in numbers] != [self.bos, self.offset, 256]:
+            raise UserError("This export of pure bytes has other ids than the official one (BOS 1, bytes from 4).")
+        self.proto = proto
+        self.digest = hashlib.sha256(proto).hexdigest()
+
+
 def load_tokenizer(path: str | Path) -> SentencePieceTokenizer:
-    """Read a SentencePiece `.model` file. Raises `UserError` when it is missing or not one."""
+    """Read a SentencePiece model, whatever its suffix. Raises `UserError` when it is missing or not one."""
     path = Path(path)
-    if path.suffix != ".model":
-        raise UserError(f"{path} is not a SentencePiece tokenizer; give the .model file.")
     if not path.is_file():
         raise UserError(f"There is no tokenizer {path}; put the .model file beside the shards.")
     if path.stat().st_size > MODEL_LIMIT:
@@ -264,10 +277,25 @@ def load_tokenizer(path: str | Path) -> SentencePieceTokenizer:
 
 
 def sentencepiece_tokenizer(proto: bytes) -> SentencePieceTokenizer:
-    """The tokenizer of a `.model` file's bytes, which reads through `caseops` where the model has its symbols."""
+    """The tokenizer of a model's bytes, which reads through case symbols, ours or the published, where it has them."""
     tokenizer = SentencePieceTokenizer(proto)
-    cased = all(tokenizer.raw([tokenizer.piece_id(symbol)]) == symbol.encode() for symbol in SYMBOL_BYTES)
-    return CaseTokenizer(proto) if cased else tokenizer
+    for spelling in (OURS, PUBLISHED):
+        if all(tokenizer.raw([tokenizer.piece_id(symbol)]) == symbol.encode() for symbol in spelling.bytes):
+            return CaseTokenizer(proto, spelling)
+    return tokenizer
+
+
+def marked_table(pieces: Sequence[str | None], is_byte: Sequence[bool], size: int = 0) -> ByteTable:
+    """The byte table of pieces that write a space as U+2581; None is a piece that stands for no text."""
+    size = max(size, len(pieces))
+    table = ByteTable(np.zeros(size, np.int32), np.zeros(size, np.bool_), np.ones(size, np.bool_))
+    for i, piece in enumerate(pieces):
+        if piece is None:
+            continue
+        table.boundary_V[i] = False
+        table.leading_space_V[i] = piece.startswith(SPACE_MARK)
+        table.bytes_V[i] = 1 if is_byte[i] else len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
+    return table
 
 
 def count_bytes(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pargolf.core.errors import UserError
-from pargolf.data.folder import open_tokenizer
+from pargolf.data.tokenizer_files import open_tokenizer
 from pargolf.data.tokens import ByteTokenizer, Tokenizer
 from pargolf.model.transformer import Transformer
 

@@ -20,7 +20,7 @@ from pargolf.core.roles import role
 from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.windows import Windows
 from pargolf.model.transformer import Model, Transformer, shapes
-from pargolf.packing.artifact import Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
+from pargolf.packing.artifact import MAGIC, Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians
 from pargolf.quant.grid import Codes, Grid
@@ -141,22 +141,31 @@ def _of_a_file(what: str) -> Iterator[None]:
 
 def read_container(path: str | Path) -> Artifact:
     """What a file holds, without its model. Raises `UserError` when it is not there, or damaged."""
-    try:
-        with reading(path):
-            return from_bytes(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None
+    with reading(path):
+        return from_bytes(_bytes_of(path))
 
 
 def read_artifact(path: str | Path) -> Unpacked:
     """`unpack` a file. Raises `UserError` when it is not there, or needs a file of techniques that was not named."""
     try:
         with reading(path):
-            return unpack(Path(path).read_bytes())
+            return unpack(_bytes_of(path))
     except NotRead as error:
         raise own.kept(error, Path(path).parent) from None
+
+
+def _bytes_of(path: str | Path) -> bytes:
+    """The bytes of an artifact. Raises `UserError` when it is not there, or begins as somebody else's file."""
+    try:
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"There is no artifact {path}. A run's artifact is RUN/model.pargolf.") from None
+    if data and not data.startswith(MAGIC[: len(data)]):
+        raise UserError(
+            f"{path} is no artifact of pargolf. If a published script wrote it, make a run of it first: "
+            f"pargolf import {path} --system NAME --out RUN."
+        )
+    return data
 
 
 def fit(

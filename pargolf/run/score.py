@@ -13,9 +13,10 @@ from pargolf.core.events import Event, Progress, Proved, Scored
 from pargolf.core.result import DocumentScore, Proof
 from pargolf.core.world import World
 from pargolf.data.content import refuse_changed
-from pargolf.data.folder import DataFolder, find_tokenizer
+from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
 from pargolf.data.sidecar import Sidecar
+from pargolf.data.tokenizer_files import find_tokenizer
 from pargolf.evaluate.bpb import by_document
 from pargolf.evaluate.lookahead import LookAhead, Predictor
 from pargolf.evaluate.score import Score, final, merge, score

@@ -13,14 +13,19 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 from pargolf.data.caseops import SYMBOL_BYTES
-from pargolf.data.folder import find_tokenizer
+from pargolf.data.caseops_published import PUBLISHED_BYTES
 from pargolf.data.huggingface import _OPENING
 from pargolf.data.shards import ShardFile, Shards, Tokens, open_split
-from pargolf.data.tokens import SPACE_MARK
+from pargolf.data.tokenizer_files import find_tokenizer
+from pargolf.data.tokens import marked_table
 
 
 class ShortData:
     """A data folder: its splits, and of its tokenizer the size, the opening id, the digest and the bytes."""
+
+    bytes_V: Any
+    leading_V: Any
+    boundary_V: Any
 
     def __init__(self, folder: str, tokenizer: str | None) -> None:
         self.path = Path(folder)
@@ -33,40 +38,47 @@ class ShortData:
             proto = Path(tokenizer or find_tokenizer(self.path)).read_bytes()
             self.tokenizer = hashlib.sha256(proto).hexdigest()
             if proto[:1] == b"{":
-                self._hugging_face(json.loads(proto))
+                self._json(json.loads(proto))
             else:
                 self._sentencepiece(proto)
 
-    def _hugging_face(self, facts: Any) -> None:
-        """Byte-level BPE has a letter for each byte."""
+    def _json(self, facts: Any) -> None:
+        """The official bytes, or pieces with a letter for each byte, or with a mark for each space."""
+        if "config" in facts:
+            self._count(["" if i > 3 else None for i in range(260)], [True] * 260, 1)
+            return
         pieces = facts["model"]["vocab"]
-        special = {token["content"]: token["id"] for token in facts["added_tokens"]}
-        self.vocab = 1 + max((pieces | special).values())
-        self.bos = next(special[name] for name in _OPENING if name in special)
-        self.bytes_V = np.zeros(self.vocab, np.int32)
-        for piece, i in pieces.items():
-            self.bytes_V[i] = 0 if i in special.values() else len(piece)
-        self.leading_V, self.boundary_V = self.bytes_V < 0, self.bytes_V == 0
+        pieces = pieces if isinstance(pieces, dict) else {piece: i for i, (piece, _) in enumerate(pieces)}
+        added = {token["content"]: token["id"] for token in facts["added_tokens"]}
+        special = {token["content"]: token["id"] for token in facts["added_tokens"] if token["special"]}
+        texts: list[str | None] = [None] * (1 + max((pieces | added).values()))
+        for piece, i in (pieces | added).items():
+            texts[i] = None if i in special.values() or piece == facts["model"].get("unk_token") else piece
+        self._count(texts, [text is not None and text[:3] == "<0x" for text in texts], special[next(
+            name for name in _OPENING if name in special
+        )])  # fmt: skip
+        if "ByteLevel" in str(facts["decoder"]):
+            self.leading_V &= False
+            for i, text in enumerate(texts):
+                self.bytes_V[i] = len(text.encode() if text in added else text) if text else 0
 
     def _sentencepiece(self, proto: bytes) -> None:
-        """The published table, and the symbols of `caseops` where the model has them."""
+        """The published table, and the symbols for case where the model has them."""
         model: Any = SentencePieceProcessor(model_proto=proto)
-        self.vocab, self.bos = model.vocab_size(), model.bos_id()
-        self.boundary_V = np.array(
-            [model.is_control(i) or model.is_unknown(i) or model.is_unused(i) for i in range(self.vocab)]
-        )
-        pieces = ["" if silent else model.id_to_piece(i) for i, silent in enumerate(self.boundary_V)]
-        self.leading_V = np.array([piece[:1] == SPACE_MARK for piece in pieces])
-        self.bytes_V = np.array(
-            [
-                model.is_byte(i) or len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
-                for i, piece in enumerate(pieces)
-            ],
-            np.int32,
-        )
-        if all(symbol in pieces for symbol in SYMBOL_BYTES):
-            for symbol, count in SYMBOL_BYTES.items():
-                self.bytes_V[pieces.index(symbol)] = count
+        every = range(model.vocab_size())
+        silent = [model.is_control(i) or model.is_unknown(i) or model.is_unused(i) for i in every]
+        pieces = [None if silent[i] else model.id_to_piece(i) for i in every]
+        self._count(pieces, [model.is_byte(i) for i in every], model.bos_id())
+        for symbols in (PUBLISHED_BYTES, SYMBOL_BYTES):
+            if all(symbol in pieces for symbol in symbols):
+                for symbol, count in symbols.items():
+                    self.bytes_V[pieces.index(symbol)] = count
+
+    def _count(self, pieces: list[str | None], is_byte: list[bool], bos: int) -> None:
+        """Bytes of pieces that write a space as a mark; None stands for no text."""
+        self.vocab, self.bos = len(pieces), bos
+        table = marked_table(pieces, is_byte)
+        self.bytes_V, self.leading_V, self.boundary_V = table.bytes_V, table.leading_space_V, table.boundary_V
 
     @property
     def train(self) -> Shards:

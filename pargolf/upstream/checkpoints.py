@@ -1,35 +1,39 @@
-"""Read what the published scripts leave behind: `final_model.pt` and the compressed `.int8.ptz` / `.int6.ptz`.
+"""Read what scripts leave behind, as people have it: state dicts and quantized artifacts, plain, wrapped or compressed.
 
-    file -> zlib, zstd or xz by its first bytes -> torch.save's zip -> tensors only -> codes * scales -> state dict
+    file -> uncompressed (unpacking.py) -> torch.save, safetensors, MLX's .npz, a pickle of arrays (pickles.py)
+         -> the state dict out of `model`, `state_dict`, ... -> codes * scales -> names without `_orig_mod.`, `module.`
 
-There are two containers. One is `{__quant_format__, quantized, scales, dtypes, passthrough, ...}` (baseline, 543, 861),
-the other `{"w": {name.q, name.scale or name}, "m": {name: kind}}` (549, 910, 1009, 295). Both mean
-`float32(codes) * float32(scale of the row)`, then the tensor's own dtype: bfloat16 for embedding tables, as those
-scripts train and score them. Decompression is bounded, and the pickle inside is read by torch's `weights_only`
-unpickler, which knows tensors and no functions: a file that asks for more is refused with what it asked for.
+There are three containers of codes. `{__quant_format__, quantized, scales, dtypes, passthrough, ...}` (baseline, 543,
+861, and the official MLX script); `{"w": {name.q, name.scale or name}, "m": {name: kind}}` with kinds that are dicts
+(549, 910, 1009, 295); and the same with kinds in words (GPTQ, 1218 to 2135), where two thin factors may be added to a
+matrix (LQER) and gates are codes of eight bits. All mean `float32(codes) * float32(scale of the row)`, then the
+tensor's own dtype: bfloat16 for embedding tables, as those scripts train and score them. Decompression is bounded, and
+nothing in a file is run: one that asks for more than tensors is refused with what it asked for.
 """
 
 import io
-import lzma
-import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.core.files import reading
-from pargolf.packing.codecs import zstd_reader
+from pargolf.upstream.pickles import LEGACY, load_arrays, load_torch
+from pargolf.upstream.unpacking import LIMIT, is_safetensors, unpack
 
-LIMIT = 1 << 31
-"""Bytes that a file may hold, and that its decompression may come to."""
 _TABLE = re.compile(r"(^tok_emb|\bembed)\.weight$")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_WRAPPERS = ("model_state_dict", "state_dict", "model", "ema", "ema_state_dict", "module", "params")
+_PREFIXES = ("module.", "model.")
+_WRAPPED = re.compile(r"^(?:(?:module|model|_orig_mod)\.)+")
+_COUNTER = "n_averaged"  # of torch's AveragedModel
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -50,13 +54,15 @@ def _read(path: Path) -> dict[str, Tensor]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"There is no file {path}. Name a final_model.pt or a .ptz.") from None
-    held = _unpickle(_decompress(data, str(path)), str(path))
+    held = _unwrapped(_values(unpack(data, str(path)), str(path)))
     try:
         if isinstance(held, dict) and "quantized" in held and "scales" in held:
-            return _from_sections(held)
-        if isinstance(held, dict) and set(held) == {"w", "m"}:
-            return _from_flat(held["w"], held["m"])
-        return _tensors(held, "the file")
+            state = _from_sections(held)
+        elif isinstance(held, dict) and set(held) == {"w", "m"}:
+            state = _from_flat(held["w"], held["m"])
+        else:
+            state = _tensors(held, "the file")
+        return _plain_names(state)
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, IndexError, OverflowError) as error:
@@ -64,75 +70,118 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is no artifact of a published script ({why}). Was it written in full?") from error
 
 
-def _decompress(data: bytes, name: str) -> bytes:
-    """At most `LIMIT` bytes of what the compressed stream holds; a plain `torch.save` file passes through."""
-    if data[:4] == b"PK\x03\x04":
-        return data
+def _values(data: bytes, name: str) -> Any:
+    """What a container holds, told by its first bytes."""
+    if is_safetensors(data):
+        return _from_safetensors(data, name)
+    if data[:4] != b"PK\x03\x04":
+        return load_torch(data, name) if data.startswith(LEGACY) else load_arrays(data, name)
     try:
-        reader: Any
-        if data[:4] == b"\x28\xb5\x2f\xfd":
-            reader = zstd_reader()
-        elif data[:6] == b"\xfd7zXZ\x00":
-            reader = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 28)
-        elif data[:1] == b"\x78" and len(data) > 1 and (data[0] << 8 | data[1]) % 31 == 0:
-            reader = zlib.decompressobj()
-        else:
-            raise UserError(f"{name} is neither a torch.save file nor zlib, zstd or xz. Is it one of these scripts'?")
-        out: bytes = reader.decompress(data, LIMIT)
-    except UserError:
-        raise
-    except Exception as error:  # zstd's error type is its library's, which may be one of two
-        raise UserError(f"{name} does not decompress ({error}). Fetch it again.") from error
-    if not reader.eof:
-        raise UserError(f"{name} is cut off, or holds over {LIMIT:,} bytes. Fetch it again.")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > LIMIT:
+                raise UserError(f"{name} claims more than {LIMIT:,} bytes.")
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{name} is no torch.save file ({error}). Fetch it again, or save it again.") from error
+    if entries and all(entry.filename.endswith(".npy") for entry in entries):
+        return _from_npz(data, name)
+    return load_torch(data, name)
+
+
+def _from_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+    except Exception as error:  # the library's own error, or json's
+        raise UserError(f"{name} is no whole safetensors file ({error}). Fetch it again.") from error
+    return tensors
+
+
+def _from_npz(data: bytes, name: str) -> dict[str, Tensor]:
+    """Arrays of numbers by name; two bytes of no kind are MLX's bfloat16."""
+    out = {}
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            for key in arrays.files:
+                array = arrays[key]
+                halves = array.dtype.kind == "V" and array.dtype.itemsize == 2
+                tensor = torch.from_numpy(np.ascontiguousarray(array.view(np.int16) if halves else array))
+                out[key] = tensor.view(torch.bfloat16) if halves else tensor
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{name} holds what are no arrays of numbers ({error}). Fetch it again.") from error
     return out
 
 
-def _unpickle(data: bytes, name: str) -> Any:
-    """What a `torch.save` file holds, read by the unpickler that runs nothing."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > LIMIT:
-                raise UserError(f"{name} claims more than {LIMIT:,} bytes.")
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{name} is no torch.save file ({error}). Fetch it again, or save it again.") from error
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        asks = f"asks to run {wanted[1]}" if wanted else "holds more than tensors and plain values"
-        raise UserError(
-            f"{name} {asks}, and nothing in a checkpoint is run here. Save the state dict alone: "
-            "torch.save(model.state_dict(), path)."
-        ) from error
-    except Exception as error:  # whatever a strange file makes of the unpickler
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{name} is damaged ({why}). Fetch it again.") from error
+def _unwrapped(held: Any) -> Any:
+    """The state dict in a checkpoint that holds it beside a step, an optimizer's state and the like."""
+    for _ in range(3):
+        if not isinstance(held, Mapping) or any(isinstance(value, Tensor) for value in held.values()):
+            return held
+        inner = next((held[key] for key in _WRAPPERS if isinstance(held.get(key), Mapping) and held[key]), None)
+        if inner is None:
+            return held
+        held = inner
+    return held
+
+
+def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what torch.compile, data parallelism and wrappers put in front. Raises `UserError` for a clash."""
+    named = [(name.replace("_orig_mod.", ""), tensor) for name, tensor in state.items() if name != _COUNTER]
+    changed = True
+    while changed:
+        changed = False
+        for prefix in _PREFIXES:
+            if named and all(name.startswith(prefix) for name, _ in named):
+                named, changed = [(name.removeprefix(prefix), tensor) for name, tensor in named], True
+    out = dict(named)
+    if len(out) < len(named):
+        twice = next(name for name in out if sum(name == other for other, _ in named) > 1)
+        raise UserError(f"'{twice}' is there twice, under two prefixes. Save one model's state dict alone.")
+    return out
 
 
 def _from_sections(held: Mapping[str, Any]) -> dict[str, Tensor]:
     """Baseline, 543, 861: codes, scales and what was passed through, each in a dictionary of its own."""
     scales, dtypes = dict(held["scales"]), dict(held.get("dtypes", {}))
     out = {}
-    for name, codes in _tensors(held["quantized"], "quantized").items():
+    kept = held.get("passthrough", {})
+    for name, codes in (_tensors(held["quantized"], "quantized") if held["quantized"] or not kept else {}).items():
         out[name] = _dequantized(codes, _only_tensor(scales[name], name)).to(_DTYPES[dtypes.get(name, "float32")])
     originals = held.get("passthrough_orig_dtypes", {})
-    for name, tensor in _tensors(held.get("passthrough", {}), "passthrough").items():
+    for name, tensor in (_tensors(kept, "passthrough") if kept else {}).items():
         dtype = str(originals.get(name, tensor.dtype)).removeprefix("torch.")
         out[name] = tensor.to(_DTYPES[dtype]) if dtype in _DTYPES else tensor
     return out
 
 
 def _from_flat(held: Any, kinds: Mapping[str, Any]) -> dict[str, Tensor]:
-    """549, 910, 1009, 295: one flat dictionary; `kinds` says of each tensor whether it was quantized."""
+    """One flat dictionary; `kinds` says of each tensor how it is stored: in a dict (549 ...), or in words (GPTQ)."""
     tensors = _tensors(held, "w")
     out = {}
     for name, kind in kinds.items():
-        quantized = isinstance(kind, Mapping)
-        values = _dequantized(tensors[f"{name}.q"], tensors[f"{name}.scale"]) if quantized else tensors[name]
-        out[name] = values.to(torch.bfloat16 if _TABLE.search(name) else torch.float32)
+        if kind == "gate_int8_row":
+            values = _dequantized(tensors[f"{name}.gq"], tensors[f"{name}.gs"])
+        elif isinstance(kind, Mapping) or ("int" in str(kind) and not str(kind).startswith("passthrough")):
+            values = _dequantized(tensors[f"{name}.q"], tensors[f"{name}.scale"])
+            if "lqer" in str(kind):
+                values = values + _factors(tensors, name, values)
+        else:
+            values = tensors[name]
+        out[name] = values.to(torch.bfloat16 if _TABLE.search(_WRAPPED.sub("", name)) else torch.float32)
     return out
+
+
+def _factors(tensors: Mapping[str, Tensor], name: str, values: Tensor) -> Tensor:
+    """The product of two thin matrices that LQER adds: under one scale and by groups, or each by its rows."""
+    if f"{name}.lqA_a" in tensors:
+        left = tensors[f"{name}.lqA_a"].float() * tensors[f"{name}.lqAs_a"].float().reshape(())
+        codes, scales = tensors[f"{name}.lqB_a"], tensors[f"{name}.lqBs_a"]
+        right = (codes.float().reshape(scales.numel(), -1) * scales.float().reshape(-1, 1)).reshape(codes.shape)
+    else:
+        left = _dequantized(tensors[f"{name}.lqA"], tensors[f"{name}.lqAs"])
+        right = _dequantized(tensors[f"{name}.lqB"], tensors[f"{name}.lqBs"])
+    if left.dim() != 2 or right.dim() != 2 or (len(left), right.shape[1]) != tuple(values.shape):
+        raise UserError(f"The correction of '{name}' does not fit it. Is the file whole?")
+    return left @ right
 
 
 def _dequantized(codes: Tensor, scales: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from pargolf.core.errors import UserError, near
 from pargolf.core.files import write_bytes
 from pargolf.core.roles import Table, layer_part, matches
 from pargolf.data.folder import DataFolder
+from pargolf.model.transformer import shapes
 from pargolf.model.value_embed import AddValueEmbed
 from pargolf.model.xsa import XSA
 from pargolf.quant.plan import QAT, Quantize
@@ -31,6 +32,7 @@ from pargolf.ship.size import count_code
 from pargolf.training.loop import Train
 from pargolf.training.phases import Phase
 from pargolf.upstream.checkpoints import read_checkpoint
+from pargolf.upstream.frontier import FRONTIER, frontier_model
 from pargolf.upstream.state_dicts import SYSTEMS, count_layers, load
 
 T = TypeVar("T")
@@ -61,8 +63,8 @@ def import_checkpoint(
     With `data`, its tokenizer is kept and named in the artifact, which scoring asks for. Raises `UserError` on a file
     that is not this system's, data of another vocabulary, and a folder that holds a run.
     """
-    if system not in SYSTEMS:
-        raise UserError(f"No published system is called '{system}'.{near(system, list(SYSTEMS))}")
+    if system not in SYSTEMS and system not in FRONTIER:
+        raise UserError(f"No published system is called '{system}'.{near(system, [*SYSTEMS, *FRONTIER])}")
     state = read_checkpoint(path)
     fitted, weights = fit_recipe(recipe, state, system=system, **knobs)
     if data is not None and data.vocab != fitted.model.vocab:
@@ -86,13 +88,30 @@ def fit_recipe(
 
     `knobs` that are not None (`xsa`, `rope_dims`, `ve_layers`, ... of `upstream.load`) go before the recipe's.
     """
+    if (own := _own_weights(recipe, state)) is not None:
+        return recipe, own
     told = {key: value for key, value in knobs.items() if value is not None}
-    model = load(system, state, **{**_knobs(recipe, state), **told})  # type: ignore[arg-type]
-    weights = {name: p.detach() for name, p in model.named_parameters()}
-    fit = _Fit(len(recipe.model.blocks), len(model.spec.blocks), tuple(weights))
-    spec = replace(model.spec, init=fit.rows(recipe.model.init))
+    if system in FRONTIER:
+        rope_dims = told.get("rope_dims")
+        assert rope_dims is None or isinstance(rope_dims, int)
+        spec, weights = frontier_model(recipe.model, state, rope_dims=rope_dims)
+    else:
+        model = load(system, state, **{**_knobs(recipe, state), **told})  # type: ignore[arg-type]
+        spec, weights = model.spec, {name: p.detach() for name, p in model.named_parameters()}
+    fit = _Fit(len(recipe.model.blocks), len(spec.blocks), tuple(weights))
+    spec = replace(spec, init=fit.rows(recipe.model.init))
     fitted = replace(recipe, model=spec, quant=_quant(recipe.quant, fit), train=_train(recipe.train, fit))
     return fitted, weights
+
+
+def _own_weights(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The weights, where they have our own names; None where they have others. Raises `UserError` for other sizes."""
+    wanted = shapes(recipe.model)
+    if "embed.tokens.weight" not in state:
+        return None
+    if state.keys() != wanted.keys() or any(state[name].shape != shape for name, shape in wanted.items()):
+        raise UserError("These are weights of this program's own, and not of this recipe at its own size.")
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
 def _knobs(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, object]:
