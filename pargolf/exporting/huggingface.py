@@ -20,7 +20,7 @@ from torch import Tensor
 from pargolf.core.errors import UserError
 from pargolf.core.files import write_bytes, write_json, write_text
 from pargolf.data.huggingface import HuggingFaceTokenizer
-from pargolf.data.tokens import SentencePieceTokenizer, Tokenizer
+from pargolf.data.tokens import ByteExport, SentencePieceTokenizer, Tokenizer
 from pargolf.exporting.source import Source
 
 MODELING, TOKENIZATION = "modeling_pargolf", "tokenization_pargolf"
@@ -115,6 +115,8 @@ def _write_tokenizer(tokenizer: Tokenizer, length: int, folder: Path, tokenizati
         write_text(folder / "tokenizer.json", json.dumps(_opened(json.loads(tokenizer.proto), opening, tokenizer.bos)))
         write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **facts, **names})
         return
+    if isinstance(tokenizer, ByteExport):
+        raise UserError("The official export of pure bytes has no form in transformers here. Use --vocab 257.")
     classes = {"tokenizer_class": "PargolfTokenizer"}
     auto = {"auto_map": {"AutoTokenizer": [f"{TOKENIZATION}.PargolfTokenizer", None]}}
     write_json(folder / "tokenizer_config.json", {**classes, **auto, **facts})
