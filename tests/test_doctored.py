@@ -5,218 +5,31 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import small
+from batteries import doctored
+from batteries.doctored import events_jsonl, result_json
 
 import pargolf
 from pargolf.core.errors import UserError
-from pargolf.core.events import Packed, Scored, Started, Step, Stopped, to_json
-from pargolf.core.result import read_result, result_of
-from pargolf.core.spec import edit
+from pargolf.core.events import Started
 from pargolf.core.work import Work
 from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
 from pargolf.run.verify import contradictions, rescore
-from pargolf.watch.runlog import RunLog, read_events
 
 
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """Two seeds of one recipe."""
-    out = tmp_path_factory.mktemp("sound")
-    recipe = edit(small.RECIPE, {"train.steps": 3, "budget.bytes": 400_000})
-    for seed in (1, 2):
-        pargolf.train(recipe, data=data, out=out / f"seed-{seed}", seed=seed).result()
-    return out
+    return doctored.two_runs(data, tmp_path_factory.mktemp("sound"))
 
 
-def result_json(folder, change):
-    """Edit result.json; `legal` follows the other fields, as a careful forger would have it."""
-    path = folder / "result.json"
-    kept = json.loads(path.read_text())
-    change(kept)
-    try:
-        kept["legal"] = result_of({**kept, "legal": True}, where="").legal
-    except UserError:
-        kept["legal"] = False
-    path.write_text(json.dumps(kept))
-
-
-def events_jsonl(folder, change, *, log=True):
-    """Put `change(event)` in each event's place, none where it is None; the log follows."""
-    events = [new for event in read_events(folder / "events.jsonl") if (new := change(event)) is not None]
-    (folder / "events.jsonl").write_text("".join(to_json(event) + "\n" for event in events))
-    if log:
-        writer = RunLog()
-        lines = [line for event in events for line in writer.lines(event)]
-        (folder / "train.log").write_text("\n".join([*lines, read_result(folder / "result.json").sentence]) + "\n")
-
-
-def lower(folder, *names, factor=0.99):
-    """Lower scores everywhere they stand."""
-
-    def result(kept):
-        for name in names:
-            kept["scores"][name]["bpb"] *= factor
-            kept["scores"][name]["loss"] *= factor
-        last = list(kept["scores"].values())[-1]
-        kept |= {"val_bpb": last["bpb"], "val_loss": last["loss"]}
-
-    result_json(folder, result)
-    scores = read_result(folder / "result.json").scores
-    events_jsonl(
-        folder,
-        lambda e: (
-            replace(e, bpb=scores[e.name].bpb, loss=scores[e.name].loss)
-            if isinstance(e, Scored) and e.name in scores
-            else e
-        ),
-    )
-
-
-def other_artifact(folder, *, known):
-    """The other seed's artifact, with hash and size in the result and the events."""
-    shutil.copyfile(folder.parent / "other" / "model.pargolf", folder / "model.pargolf")
-    if known:
-        theirs = read_result(folder.parent / "other" / "result.json")
-        size = theirs.bytes.model
-        facts = {"artifact_sha256": theirs.artifact_sha256}
-        result_json(
-            folder, lambda r: r.update(facts, bytes=r["bytes"] | {"model": size, "total": size + r["bytes"]["code"]})
-        )
-        events_jsonl(folder, lambda e: replace(e, model_bytes=size) if isinstance(e, Packed) else e)
-
-
-def fewer_bytes(folder):
-    """More bytes of text under the same nats, everywhere."""
-
-    def more(kept):
-        kept["val_bytes"] *= 2
-        kept["val_bpb"] /= 2
-        for row in kept["scores"].values():
-            row["bpb"] /= 2
-
-    result_json(folder, more)
-    events_jsonl(folder, lambda e: replace(e, bytes=2 * e.bytes, bpb=e.bpb / 2) if isinstance(e, Scored) else e)
-
-
-def hidden_interrupt(folder):
-    """A run that was stopped after two of its steps, and says otherwise everywhere."""
-    steps = [e for e in read_events(folder / "events.jsonl") if isinstance(e, Step)]
-    result_json(folder, lambda r: r.update(steps=2, train_tokens=steps[1].tokens))
-    events_jsonl(
-        folder,
-        lambda e: None if isinstance(e, Step) and e.step > 2 else replace(e, step=2) if isinstance(e, Stopped) else e,
-    )
-
-
-def edit_text(folder, name, old, new):
-    path = folder / name
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def flipped(folder, name):
-    data = bytearray((folder / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / name).write_bytes(data)
-
-
-def recipe_json(folder, old, new):
-    edit_text(folder, "recipe.json", old, new)
-
-
-FIELDS = {
-    "val_bpb": lambda r: r.update(val_bpb=r["val_bpb"] * 0.9),
-    "val_loss": lambda r: r.update(val_loss=r["val_loss"] * 0.9),
-    "seed": lambda r: r.update(seed=7),
-    "steps": lambda r: r.update(steps=4),
-    "no steps": lambda r: r.update(steps=0),
-    "train_tokens": lambda r: r.update(train_tokens=1),
-    "parameters": lambda r: r.update(parameters=1),
-    "digest": lambda r: r.update(digest="0" * 16),
-    "recipe": lambda r: r.update(recipe="smaller"),
-    "train_seconds": lambda r: r.update(train_seconds=0.1),
-    "interrupted": lambda r: r.update(interrupted=True),
-    "fewer tokens": lambda r: r.update(val_tokens=r["val_tokens"] - 1, complete=False),
-    "other tokens": lambda r: r.update(val_tokens=9, val_split_tokens=9),
-    "val_bytes": lambda r: r.update(val_bytes=r["val_bytes"] + 1),
-    "grades": lambda r: r.update(grades_per_position=[1, 2]),
-    "in_turn": lambda r: r.update(in_turn=False),
-    "model bytes": lambda r: r["bytes"].update(model=1, total=1 + r["bytes"]["code"]),
-    "code bytes": lambda r: r["bytes"].update(code=1, total=1 + r["bytes"]["model"]),
-    "cap": lambda r: r["bytes"].update(cap=10**9),
-    "budget": lambda r: r["budget"].update(bytes=10**9),
-    "artifact_sha256": lambda r: r.update(artifact_sha256="0" * 64),
-    "machine": lambda r: r["machine"].update(processor="8x H100"),
-    "a score": lambda r: r["scores"]["pre_quant"].update(bpb=0.5),
-    "one more score": lambda r: r.update(scores=r["scores"] | {"adapted": r["scores"]["post_quant"]}),
-    "windows": lambda r: r["scores"]["post_quant"].update(windows="plain:8"),
-    "table": lambda r: r["proof"].update(rests="table"),
-    "published": lambda r: r["proof"].update(rests="published"),
-    "tokenizer hash": lambda r: r["proof"].update(tokenizer_sha256="0" * 64),
-    "copied documents": lambda r: r["overlap"].update(copied_documents=3),
-    "text": lambda r: r.update(seed="1"),
-    "a missing field": lambda r: r.pop("steps"),
-}
-KINDS = {f"result.json: {name}": lambda folder, act=act: result_json(folder, act) for name, act in FIELDS.items()} | {
-    "legal by hand": lambda folder: edit_text(folder, "result.json", '"probed": true', '"probed": false'),
-    "all scores, everywhere": lambda folder: lower(folder, "pre_quant", "post_quant", "post_quant_sliding"),
-    "the final score, everywhere": lambda folder: lower(folder, "post_quant_sliding"),
-    "a little of the final score": lambda folder: lower(folder, "post_quant_sliding", factor=0.9998),
-    "an inner score, everywhere": lambda folder: lower(folder, "post_quant"),
-    "more bytes of text, everywhere": fewer_bytes,
-    "interrupt hidden, everywhere": hidden_interrupt,
-    "interrupted by the events": lambda folder: events_jsonl(
-        folder, lambda e: replace(e, reason="interrupted") if isinstance(e, Stopped) else e
-    ),
-    "stopped early": lambda folder: events_jsonl(
-        folder, lambda e: replace(e, reason="seconds", seconds=0.0) if isinstance(e, Stopped) else e
-    ),
-    "seed by the events": lambda folder: events_jsonl(
-        folder, lambda e: replace(e, seed=9) if isinstance(e, Started) else e
-    ),
-    "no packing": lambda folder: events_jsonl(folder, lambda e: None if isinstance(e, Packed) else e),
-    "no final score": lambda folder: events_jsonl(
-        folder, lambda e: None if isinstance(e, Scored) and "sliding" in e.name else e
-    ),
-    "a step twice": lambda folder: events_jsonl(
-        folder, lambda e: replace(e, step=2) if isinstance(e, Step) and e.step == 3 else e
-    ),
-    "a loss without its log": lambda folder: events_jsonl(
-        folder, lambda e: replace(e, loss=0.1) if isinstance(e, Step) else e, log=False
-    ),
-    "another recipe": lambda folder: recipe_json(folder, '"batch_tokens": 64', '"batch_tokens": 128'),
-    "another recipe's name": lambda folder: recipe_json(folder, '"name": "small"', '"name": "smallest"'),
-    "another artifact": lambda folder: other_artifact(folder, known=False),
-    "another artifact, everywhere": lambda folder: other_artifact(folder, known=True),
-    "a bit of the artifact": lambda folder: flipped(folder, "model.pargolf"),
-    "a bit of the tokenizer": lambda folder: flipped(folder, "tokenizer.model"),
-    "no tokenizer": lambda folder: (folder / "tokenizer.model").unlink(),
-    "a document": lambda folder: edit_text(folder, "documents.json", '"bpb": ', '"bpb": 1'),
-    "no documents": lambda folder: (folder / "documents.json").write_text("[]"),
-    "the log's score": lambda folder: edit_text(folder, "train.log", "val_bpb:", "val_bpb:0"),
-    "the log's sentence": lambda folder: edit_text(folder, "train.log", "Every one of", "Each of"),
-    "no log": lambda folder: (folder / "train.log").unlink(),
-    "no events": lambda folder: (folder / "events.jsonl").unlink(),
-    "a damaged event": lambda folder: edit_text(folder, "events.jsonl", '"event": "Stopped"', '"event": 3'),
-    "a damaged recipe": lambda folder: (folder / "recipe.json").write_text("[]"),
-    "an empty result": lambda folder: (folder / "result.json").write_text(""),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", doctored.KINDS)
 def test_a_doctored_run_is_refused_in_one_line(runs, tmp_path, kind):
-    folder = tmp_path / "mine"
-    shutil.copytree(runs / "seed-1", folder)
-    shutil.copytree(runs / "seed-2", tmp_path / "other")
-    KINDS[kind](folder)
-    out = tmp_path / "track_non_record_16mb" / "a"
-    with pytest.raises(UserError) as caught:
-        pargolf.write_submission([folder], out=out).result()
-    line = str(caught.value)
-    assert "\n" not in line and str(folder) in line and len(line) < 500, line
-    assert not out.exists()
+    doctored.refused(kind, runs, tmp_path)
+
+
+@pytest.mark.parametrize("kind", list(doctored.KINDS)[::7])
+def test_the_auditor_passes_no_doctored_run(runs, data, tmp_path, kind):
+    doctored.not_passed(kind, runs, data, tmp_path)
 
 
 def test_what_nobody_touched_is_taken_and_says_what_was_checked(runs, data, tmp_path):
@@ -230,6 +43,27 @@ def test_what_nobody_touched_is_taken_and_says_what_was_checked(runs, data, tmp_
     assert made.rescored == {1: again.bpb}
     text = (out / "README.md").read_text()
     assert folder.read_result().sentence in text and "scored again" in text
+    proof, facts = folder.read_result().proof, json.loads((out / "submission.json").read_text())
+    assert facts["val_proof"]["shards_sha256"] == proof.shards_sha256 and proof.shards_sha256
+    for digest in (*proof.shards_sha256.values(), proof.tokenizer_sha256):
+        assert digest in text and digest in (folder.path / "train.log").read_text()
+
+
+@pytest.mark.parametrize(("name", "words"), [("shards", "validation shards"), ("tokenizer", "tokenizers")])
+def test_numbers_on_other_text_are_not_mixed(runs, tmp_path, name, words):
+    folder, other = tmp_path / "mine", "d" * 64
+    shutil.copytree(runs / "seed-1", folder)
+    changes = {"shards": {"shards_sha256": {"text_val_000000.bin": other}}, "tokenizer": {"tokenizer_sha256": other}}
+    result_json(folder, lambda r: r["proof"].update(changes[name]))
+    for mixed in (
+        lambda: pargolf.compare([folder, runs / "seed-2"], against=["1.0"]),
+        lambda: pargolf.write_submission([folder, runs / "seed-2"], out=tmp_path / "track" / "a").result(),
+    ):
+        with pytest.raises(UserError, match=f"{words} of different SHA-256"):
+            mixed()
+    if name == "shards":  # of another tokenizer only the bytes must be the same
+        with pytest.raises(UserError, match=f"{words} of different SHA-256"):
+            pargolf.compare([folder], against=[runs / "seed-2"])
 
 
 def test_one_run_under_two_seeds_is_one_run(runs, tmp_path):

@@ -152,3 +152,21 @@ def test_a_shell_can_complete_commands_and_recipes(shell):
     assert "pargolf" in done.stdout and done.returncode == 0, done.stderr
     names = [item.name for item in COMMAND.commands["train"].params]
     assert "recipe" in names
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("pargolf train basel", "baseline"), ("pargolf da", "data")])
+def test_a_shell_completes_what_is_typed(typed, meant):
+    done = subprocess.run(
+        [sys.executable, "-c", "from pargolf.cli import main; main()"],
+        env={
+            "_PARGOLF_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+            "PATH": "/usr/bin:/bin",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert done.stdout.split() == [meant], done.stderr

@@ -6,7 +6,6 @@ space; `cases/text.jsonl` is made-up text.
 
 import io
 import json
-import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import small
+from batteries.moving_data import change
 
 import pargolf
 from pargolf.core.errors import UserError
@@ -320,22 +320,6 @@ def test_validation_that_changes_after_the_proof_ends_the_scoring(data, tmp_path
     else:
         with pytest.raises(UserError, match="was changed while it was in use"):
             text.tokens[10:20]
-
-
-def change(path, way):
-    """Do to a file what others may do while it is read."""
-    raw = path.read_bytes()
-    turned = raw[:1024] + np.frombuffer(raw[1024:], "<u2")[::-1].tobytes()
-    os.utime(path, ns=(0, 0))  # a second at least from what follows, however coarse the clock is
-    if way == "in place":
-        path.write_bytes(turned)
-    elif way == "cut":
-        os.truncate(path, 1024 + 64)
-    elif way == "replaced":
-        path.with_suffix(".new").write_bytes(turned)
-        path.with_suffix(".new").replace(path)
-    else:
-        path.unlink()
 
 
 @pytest.mark.parametrize("way", ["in place", "cut", "replaced"])

@@ -1,6 +1,5 @@
 """Runs that are killed, terminated, shared or starved keep their promises; every process here is a fork of this one."""
 
-import itertools
 import json
 import os
 import resource
@@ -8,24 +7,33 @@ import signal
 import time
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import small
 import torch
+from batteries import kills
+from batteries.kills import (
+    RECIPE,
+    SIGNALS,
+    disturbed,
+    goes_on,
+    killed_at,
+    killed_while_writing,
+    limited,
+    logged_steps,
+    sent,
+    steps_of,
+)
 from forks import die, ended, forked, shared
 
 import pargolf
-from pargolf.core.budget import Budget, Clock
+from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
-from pargolf.core.events import Packed, PhaseBegan, Resumed, Scored, Started, Step, Stopped, Unsaved
+from pargolf.core.events import Packed, Resumed, Started, Step, Unsaved
 from pargolf.core.spec import edit
 from pargolf.core.world import World, join_world
-from pargolf.data.folder import open_data
-from pargolf.data.prepare import prepare
-from pargolf.data.stream import Shuffled
 from pargolf.evaluate.adapted import score_adapted
 from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.count_tilt import CountTilt
@@ -35,91 +43,27 @@ from pargolf.evaluate.adapters.phases import Phases
 from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.probes import stir
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import PerDocument, Plain, Sliding
-from pargolf.quant.grid import Int, Keep
-from pargolf.quant.plan import QAT, Quantize
-from pargolf.recipes.recipe import Recipe
+from pargolf.evaluate.windows import PerDocument, Sliding
 from pargolf.run import pipeline as run_pipeline
 from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
 from pargolf.run.score import open_text
 from pargolf.run.training import Keeping, train_weights
-from pargolf.training.average import EMA
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.training.optimizer import Optimizer
-from pargolf.training.phases import AtStep, Phase
-from pargolf.training.schedule import Warmdown
 from pargolf.watch.runlog import read_events
-
-QUANT = Quantize((("embed.*", Int(8)), ("attn.*", Int(6)), ("mlp.*", Int(5)), ("*", Keep())))
-RECIPE = Recipe(
-    name="small",
-    source="tests",
-    model=small.model(bos=1, vocab=260),
-    train=small.train(
-        steps=8,
-        order=Shuffled(),
-        average=EMA(0.8),
-        grad_clip=1.0,
-        schedule=Warmdown(0.5),
-        phases=(Phase("qat", AtStep(5), weights=QAT((("mlp.*", Int(5)), ("*", None)))),),
-    ),
-    quant=replace(QUANT, table=(("embed.*", Int(8)), ("mlp.*", Int(5)), ("*", Keep()))),
-    plain=Plain(16),
-    windows=Sliding(16, 8),
-    budget=Budget(bytes=200_000, train_seconds=60),
-)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    for i in range(20):
-        (folder / f"{i:02}.txt").write_text(f"Text {i * i * 7919} says {hash((i, 1)) % 10**9} and {i} more. " * 3)
-    out = tmp_path_factory.mktemp("data") / "prepared"
-    for _ in prepare([folder], out, vocab=257):
-        pass
-    return open_data(out)
+    return kills.prepared(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """A run that nothing disturbs."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    for _ in run_recipe(RECIPE, data, out):
-        pass
-    return RunFolder.open(out)
-
-
-def killed_at(step, data, out):
-    def work():
-        for event in run_recipe(RECIPE, data, out, checkpoint_every=0):
-            if isinstance(event, Step) and event.step == step:
-                die()
-
-    return ended(forked(work))
-
-
-def killed_while_writing(call, data, out):
-    """Die in the `call`-th sync of a checkpoint's file, with its bytes half on the disk."""
-
-    def work():
-        sync, calls = os.fsync, []
-
-        def fatal(handle):
-            path = Path(f"/proc/self/fd/{handle}").readlink()
-            calls.extend(["call"] if path.suffix == ".part" and path.parent.name == "checkpoints" else [])
-            if len(calls) == call:
-                os.ftruncate(handle, max(os.fstat(handle).st_size // 2, 1))
-                die()
-            sync(handle)
-
-        os.fsync = fatal
-        for _ in run_recipe(RECIPE, data, out, checkpoint_every=0):
-            pass
-
-    return ended(forked(work))
+    return kills.undisturbed(data, tmp_path_factory.mktemp("runs") / "whole")
 
 
 @pytest.mark.parametrize("kill", [(killed_at, 1), (killed_at, 4), (killed_at, 8), (killed_while_writing, 4)])
@@ -381,64 +325,6 @@ def test_seconds_too_few_for_one_step_and_packing_are_refused(data, tmp_path, mo
         list(run_recipe(recipe, data, tmp_path / "run"))
 
 
-def sent(number, to, twice_after=0.02):
-    """Send a signal to this process, and another 20 ms later."""
-    os.kill(os.getpid(), number)
-    time.sleep(twice_after)
-    os.kill(os.getpid(), to)
-    time.sleep(twice_after)
-
-
-def steps_of(folder):
-    return [(e.step, e.loss, e.tokens) for e in read_events(folder["events.jsonl"]) if isinstance(e, Step)]
-
-
-def logged_steps(folder):
-    words = (folder["train.log"]).read_text().split()
-    return [int(word[5:].split("/")[0]) for word, after in itertools.pairwise(words) if after.startswith("train_loss")]
-
-
-def goes_on(out, data, whole, *, from_step):
-    """`--resume` ends as the run that nothing disturbed; returns its events."""
-    events = list(run_recipe(RECIPE, data, out, resume=True))
-    again = RunFolder.open(out)
-    for name in ("weights.safetensors", "model.pargolf"):
-        assert again[name].read_bytes() == whole[name].read_bytes()
-    assert steps_of(again) == steps_of(whole) and logged_steps(again) == logged_steps(whole) == list(range(1, 9))
-    kinds = [[type(e) for e in read_events(f["events.jsonl"])] for f in (again, whole)]
-    for kind in (Started, PhaseBegan, Stopped, Packed, Scored):
-        assert kinds[0].count(kind) == kinds[1].count(kind), kind
-    resumed = [e.step for e in events if isinstance(e, Resumed)]
-    assert resumed == ([from_step] if from_step else [])
-    assert [e.step for e in events if isinstance(e, Step)] == list(range(from_step + 1, 9))
-    results = [json.loads(f["result.json"].read_text()) for f in (again, whole)]
-    assert results[0]["val_bpb"] == results[1]["val_bpb"] and not results[0]["interrupted"]
-    assert results[0]["steps"] == 8 and not again.checkpoints.exists()
-    return events
-
-
-def disturbed(owner, name, disturb, data, out, *, at=1, **options):
-    """A run in a fork in which the `at`-th call of a function is preceded by `disturb()`; its exit code."""
-
-    def work():
-        real, calls = getattr(owner, name), []
-
-        def wrapped(*args, **kwargs):
-            calls.append(name)
-            if len(calls) == at:
-                disturb()
-            return real(*args, **kwargs)
-
-        setattr(owner, name, wrapped)
-        for _ in run_recipe(RECIPE, data, out, **options):
-            pass
-
-    return ended(forked(work))
-
-
-SIGNALS = [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)]
-
-
 @pytest.mark.parametrize("pair", SIGNALS)
 def test_two_signals_20_ms_apart_end_the_run_at_once_with_its_state(pair, data, whole, tmp_path, capfd):
     out = tmp_path / "run"
@@ -535,11 +421,6 @@ def test_nohup_keeps_a_run_from_sighup(data, tmp_path):
                 os.kill(os.getpid(), signal.SIGHUP)
 
     assert ended(forked(work)) == 0 and (out / "result.json").exists()
-
-
-def limited(size):
-    """No file may grow past `size` bytes, as on a disk that is full; half a line is still written."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 @pytest.mark.parametrize("until", [6, 99])

@@ -517,6 +517,13 @@ def test_the_page_says_the_number_and_what_it_stands_on():
     assert "pargolf train demo --data DATA --out RUN --seed 42" in text
 
 
+def test_the_page_shows_the_hashes_of_what_was_scored():
+    proof = Proof(Rests.PUBLISHED, {"val_000000.bin": "1" * 64, "val_000001.bin": "2" * 64}, "3" * 64)
+    text = synthetic_page(result={"proof": proof})
+    for word in ("val_000000.bin", "1" * 64, "2" * 64, "3" * 64, "published"):
+        assert word in text
+
+
 def test_the_page_escapes_every_text_from_outside():
     text = synthetic_page(
         title=HOSTILE,

@@ -10,18 +10,16 @@ from pathlib import Path
 
 import pytest
 import small
-from forks import alive, children, ended, forked, wait_until
+from batteries import beside
 
 import pargolf
 from pargolf.core.errors import UserError
-from pargolf.core.events import Resumed
 from pargolf.core.spec import edit
 from pargolf.core.stats import spread
 from pargolf.data.folder import open_data
 from pargolf.run.signals import Interrupted
 from pargolf.study.jobs import JobDone, run_jobs
 from pargolf.study.together import Job
-from pargolf.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})
@@ -114,26 +112,11 @@ def test_other_text_of_the_same_length_is_other_data(done, data, tmp_path):
     assert [row["bpb"] for row in again] == [row["bpb"] for row in rows]
 
 
-LONG = edit(RECIPE, {"train.steps": 600})
-
-
 @pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc").is_dir(), reason="looks at processes in /proc")
 def test_runs_side_by_side_end_with_the_process_that_began_them_and_go_on(data, tmp_path, capfd):
-    first = forked(lambda: pargolf.seeds(LONG, seeds=[5, 7], data=data, out=tmp_path, jobs=2).result())
-    events = [tmp_path / f"seed-{seed}" / "events.jsonl" for seed in (5, 7)]
-    wait_until(lambda: all(path.is_file() and '"Step"' in path.read_text() for path in events))
-    others = children(first)
-    assert len(others) >= 2
-    os.kill(first, signal.SIGTERM)
-    assert ended(first) == 2
-    wait_until(lambda: not any(map(alive, others)))
+    beside.interrupted(signal.SIGTERM, data, tmp_path / "runs")
     said = capfd.readouterr()
     assert "Traceback" not in said.err and said.out.count("\n") == 1 and "same command again" in said.out
-    steps = [Checkpoints(path.parent / "checkpoints").newest().facts["step"] for path in events]
-    assert min(steps) > 0
-    work = pargolf.seeds(LONG, seeds=[5, 7], data=data, out=tmp_path)
-    assert [event.step for event in work if isinstance(event, Resumed)] == steps
-    assert [row["steps"] for row in work.result()[0]] == [600, 600]
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])

@@ -1,26 +1,15 @@
 """The command line never falls over: streams closed or full, encodings without a letter, devices, processes."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import small
+from batteries.terminal import ENCODINGS, MEMORY, PARGOLF, STRAY, STREAMS, shell
 
 import pargolf
 from pargolf.core import devices
 from pargolf.core.errors import UserError, out_of_memory
 
-PARGOLF = f"{sys.executable} -m pargolf"
 
-
-def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=60, env=os.environ | environment, errors="replace"
-    )
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16", "ascii:strict"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_an_encoding_without_a_letter_gets_another(encoding):
     done = shell(
         f"{PARGOLF} recipes; {PARGOLF} diff pr549 pr1009; {PARGOLF} inspect pas-là-…", PYTHONIOENCODING=encoding
@@ -37,20 +26,7 @@ def test_a_locale_without_utf_8_is_enough():
     assert done.returncode == 2 and "baseline" in done.stdout and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        (f"{PARGOLF} recipes | head -1; exit ${{PIPESTATUS[0]}}", 0),
-        (f"{PARGOLF} recipes --json | true; exit ${{PIPESTATUS[0]}}", 0),
-        (f"{PARGOLF} --help | true; exit ${{PIPESTATUS[0]}}", 0),
-        (f"{PARGOLF} recipes >&-", 0),
-        (f"{PARGOLF} recipes <&- >&- 2>&-", 0),
-        (f"{PARGOLF} inspect nowhere 2>&-", 2),
-        (f"{PARGOLF} recipes > /dev/full", 2),
-        (f"{PARGOLF} --help > /dev/full", 2),
-        (f"{PARGOLF} inspect nowhere 2> /dev/full", 2),
-    ],
-)
+@pytest.mark.parametrize(("line", "code"), STREAMS)
 def test_streams_that_are_gone_closed_or_full_end_nothing(line, code):
     done = shell(line)
     assert done.returncode == code and "Traceback" not in done.stderr
@@ -106,16 +82,7 @@ def test_gpus_are_counted(monkeypatch):
         devices.find_world("cuda:1")
 
 
-@pytest.mark.parametrize(
-    ("stray", "line"),
-    [
-        ({"RANK": "1", "WORLD_SIZE": "2"}, "without MASTER_ADDR and MASTER_PORT"),
-        ({"WORLD_SIZE": "2"}, "names no process"),
-        ({"RANK": "1", "WORLD_SIZE": "many"}, "names no process"),
-        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "no such process"),
-        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "port"}, "do not answer"),
-    ],
-)
+@pytest.mark.parametrize(("stray", "line"), STRAY)
 def test_variables_that_describe_no_processes_are_one_line(stray, line, run, data, tmp_path, monkeypatch):
     for name, word in stray.items():
         monkeypatch.setenv(name, word)
@@ -140,7 +107,7 @@ def test_a_command_of_one_process_is_the_first_ones():
     assert "baseline" in shell(f"{PARGOLF} recipes", RANK="1", WORLD_SIZE="2").stdout
 
 
-@pytest.mark.parametrize("kilobytes", [250_000, 400_000, 600_000])
+@pytest.mark.parametrize("kilobytes", MEMORY)
 def test_memory_too_small_for_the_libraries_is_one_line(kilobytes):
     done = shell(f"ulimit -v {kilobytes}; {PARGOLF} forecast house")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr

@@ -175,7 +175,7 @@ class RunFolder:
     def keep_tokenizer(self, source: Path | None) -> None:
         """Copy the tokenizer beside the artifact, where scoring and generation look for it."""
         if source is not None:
-            shutil.copyfile(source, self["tokenizer.model"])
+            write_bytes(self["tokenizer.model"], source.read_bytes())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pargolf.core.world import World
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
-from pargolf.run.score import tokenizer_file
+from pargolf.run.score import tokenizer_digest, tokenizer_file
 from pargolf.run.stage import read_stage
 from pargolf.run.training import Keeping
 from pargolf.training.checkpoint import Checkpoints
@@ -36,7 +36,7 @@ def open_run(
 
     Raises `UserError` when the folder holds a run and is to be new, or is to be resumed and was begun otherwise.
     """
-    facts = {"seed": seed, "train_tokens": len(data.train), **data.facts}
+    facts = {"seed": seed, "train_tokens": len(data.train), "tokenizer_sha256": tokenizer_digest(data), **data.facts}
     if not resume:
         folder = RunFolder(Path(out))
 
@@ -56,6 +56,8 @@ def open_run(
             raise UserError(f"{out} was begun with {key} {begun[key]}, not {value}. Resume it with what it had.")
     if world.main:
         folder["result.json"].unlink(missing_ok=True)  # of a run that was interrupted, and now goes on
+        folder.write_recipe(recipe)  # both are as they were, unless the disk was full before they were whole
+        folder.keep_tokenizer(tokenizer_file(data))
     return Keeping(folder, checkpoints, newest, stage, facts)
 
 

@@ -1,20 +1,23 @@
 """Checkpoints of published scripts, altered at random: each must be imported or refused in one line, and soon."""
 
 import io
+import itertools
 import random
-import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from batteries.trial import Trial
 from pargolf.recipes import catalog
 from pargolf.upstream.checkpoints import read_checkpoint
 from pargolf.upstream.importing import fit_recipe
 from pargolf.upstream.state_dicts import SYSTEMS
 
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def state_of(system: str) -> dict[str, Any]:
@@ -106,5 +109,8 @@ def import_one(path: Path, chance: random.Random) -> None:
     fit_recipe(catalog.find(system), read_checkpoint(path), system=system)
 
 
-if __name__ == "__main__":
-    sys.exit("Run benchmarks/reliability.py.")
+def trials(folder: Path, chance: random.Random) -> Iterator[Trial]:
+    """Altered checkpoints, endlessly."""
+    for number in itertools.count():
+        one = random.Random(chance.random())
+        yield Trial(f"checkpoint {number}", partial(import_one, folder / "a.pt", one))

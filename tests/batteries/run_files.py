@@ -1,19 +1,15 @@
-"""Run and data folders with one thing changed, through everything that reads them: refused in one line, or read.
-
-`mutate_results` is the battery: fast in the tests with a small count, larger in `benchmarks/reliability.py`.
-"""
+"""Run and data folders with one thing changed, through everything that reads them: refused in one line, or read."""
 
 import json
 import random
 import shutil
-import tempfile
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pargolf
+from batteries.trial import Trial
 from pargolf.audit.judge import audit
 from pargolf.core.errors import UserError
 from pargolf.data.check import check
@@ -49,26 +45,20 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def mutate_results(run: Path, data: Path, count: int, seed: int) -> Counter[str]:
-    """Change `count` things, one at a time, in copies of a finished run and of its data; what became of each.
-
-    Keys are `refused` (one line that names the file), `read`, and for bugs `unnamed: ...` (a line without the file, or
-    several lines) and `crash: ...`.
-    """
-    chance, found = random.Random(seed), Counter[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(count):
-            place = Path(folder) / f"{number}"
-            name = chance.choice((*OF_RUN, *OF_DATA))
-            source = run if name in OF_RUN else data
-            shutil.copytree(source, place / "bad", ignore=shutil.ignore_patterns("weights.*", "report.html"))
-            path = place / "bad" / name
-            path.write_bytes(mutated(path.read_bytes(), lines=path.suffix == ".jsonl", chance=chance))
-            readers = readers_of_run(run, place) if name in OF_RUN else readers_of_data(place)
-            for reader in readers:
-                found[outcome(reader, path)] += 1
-            shutil.rmtree(place)
-    return found
+def trials(run: Path, data: Path, folder: Path, chance: random.Random) -> Iterator[Trial]:
+    """Change things, one at a time, in copies of a finished run and of its data, and let every reader try them."""
+    number = 0
+    while True:
+        number += 1
+        place = folder / f"{number}"
+        name = chance.choice((*OF_RUN, *OF_DATA))
+        source = run if name in OF_RUN else data
+        shutil.copytree(source, place / "bad", ignore=shutil.ignore_patterns("weights.*", "report.html"))
+        path = place / "bad" / name
+        path.write_bytes(mutated(path.read_bytes(), lines=path.suffix == ".jsonl", chance=chance))
+        for reader in readers_of_run(run, place) if name in OF_RUN else readers_of_data(place):
+            yield Trial(f"{name}, {number}", partial(read, reader, path))
+        shutil.rmtree(place)
 
 
 def readers_of_run(run: Path, place: Path) -> Iterator[Callable[[], object]]:
@@ -86,17 +76,13 @@ def readers_of_data(place: Path) -> Iterator[Callable[[], object]]:
     yield lambda: check(place / "bad")
 
 
-def outcome(reader: Callable[[], object], path: Path) -> str:
-    """What a reader made of it, in a few words."""
+def read(reader: Callable[[], object], path: Path) -> str:
+    """Let a reader try the file at `path`; an error must name its folder."""
     try:
         reader()
     except UserError as error:
-        line = str(error)
-        sound = "\n" not in line and len(line) < 1000 and path.parent.name in line
-        return "refused" if sound else f"unnamed: {line[:80]!r}"
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"crash: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
+        assert path.parent.name in str(error), str(error)
+        raise
     return "read"
 
 

@@ -1,0 +1,53 @@
+"""Seeds side by side, one of whose processes gets a signal: all end, and the same command goes on."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import small
+from forks import alive, children, ended, forked, wait_until
+
+import pargolf
+from batteries.trial import Trial
+from pargolf.core.events import Resumed
+from pargolf.core.spec import edit
+from pargolf.training.checkpoint import Checkpoints
+
+SEEDS, STEPS = (5, 7), 600
+RECIPE = edit(small.RECIPE, {"train.steps": STEPS})
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
+
+
+def trials(data: Path, folder: Path, chance: random.Random) -> Iterator[Trial]:
+    """A signal to the first process, or SIGKILL to one of the others."""
+    for number in itertools.count():
+        out = folder / f"{number}"
+        for one in SIGNALS:
+            yield Trial(f"{one.name} to the first", partial(interrupted, one, data, out), seconds=240)
+        yield Trial("SIGKILL to another", partial(interrupted, signal.SIGKILL, data, out, first=False), seconds=240)
+
+
+def interrupted(number: signal.Signals, data: Path, out: Path, *, first: bool = True) -> str:
+    """Begin two runs, send the signal when both have taken steps, and go on one after the other."""
+    begun = forked(lambda: pargolf.seeds(RECIPE, seeds=SEEDS, data=data, out=out, jobs=len(SEEDS)).result())
+    events = [out / f"seed-{seed}" / "events.jsonl" for seed in SEEDS]
+    wait_until(lambda: all(path.is_file() and '"Step"' in path.read_text() for path in events))
+    others = children(begun)
+    assert len(others) >= len(SEEDS)
+    os.kill(begun if first else others[-1], number)
+    code = ended(begun)
+    assert code == (-number if first and number == signal.SIGKILL else 2), f"the first process ended with {code}"
+    wait_until(lambda: not any(map(alive, others)))
+    kept = [Checkpoints(path.parent / "checkpoints").newest() for path in events]
+    steps = [checkpoint.facts["step"] for checkpoint in kept if checkpoint is not None]
+    assert min(steps, default=0) > 0 and (len(steps) == len(SEEDS) or not first), "a run's state was not kept"
+    work = pargolf.seeds(RECIPE, seeds=SEEDS, data=data, out=out)
+    assert [event.step for event in work if isinstance(event, Resumed)] == steps
+    assert [row["steps"] for row in work.result()[0]] == [STEPS] * len(SEEDS)
+    shutil.rmtree(out)
+    return "it went on"
