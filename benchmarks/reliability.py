@@ -26,6 +26,7 @@ from batteries import (
     checkpoints,
     doctored,
     imports,
+    inputs,
     kills,
     moving_data,
     run_files,
@@ -45,8 +46,9 @@ def batteries(home: Path) -> list[tuple[str, float, Make]]:
     data = kills.prepared(home)
     whole = kills.undisturbed(data, home / "whole")
     runs = doctored.two_runs(data.path, home / "runs")
-    finished = home / "finished"
-    pargolf.train(small.RECIPE, data=data.path, out=finished, seed=3).result()
+    finished, learned = home / "finished", home / "learned"
+    pargolf.prepare_data([home / "texts"], out=learned, vocab=300).result()
+    pargolf.train(small.RECIPE, data=learned, out=finished, seed=3).result()
     return [
         ("a run, by SIGKILL", 26, lambda at, chance: kills.kills(data, whole, at, chance)),
         ("a run, by Ctrl-C, SIGTERM, SIGHUP", 11, lambda at, chance: kills.signals(data, whole, at, chance)),
@@ -57,7 +59,8 @@ def batteries(home: Path) -> list[tuple[str, float, Make]]:
         ("devices, encodings, streams, memory", 9, lambda at, chance: terminal.trials(data.path, at, chance)),
         ("artifacts", 3, lambda at, chance: artifacts.trials(chance)),
         ("headers and recipes, checksums true", 5, specs.trials),
-        ("result, events, documents and meta files", 5, lambda at, c: run_files.trials(finished, data.path, at, c)),
+        ("result, events, documents and meta files", 5, lambda at, c: run_files.trials(finished, learned, at, c)),
+        ("tokenizers, shards, weights, texts, submissions", 6, lambda at, c: inputs.trials(learned, finished, at, c)),
         ("runs made to look better", 7, lambda at, chance: doctored.trials(runs, data.path, at, chance)),
         ("checkpoints of published scripts", 3, imports.trials),
     ]

@@ -7,6 +7,7 @@ its newest checkpoint, as if the file were not there.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +54,11 @@ class Stage:
 def read_stage(folder: RunFolder) -> Stage | None:
     """The stage of a run; None where it is still training, or the file does not fit what the folder holds."""
     try:
-        stage = spec.load(read_json(folder.checkpoints / NAME), within=("pargolf.run.stage",))
+        stage = spec.load(read_json(folder.checkpoints / NAME), Stage, within=("pargolf.run.stage",))
+        sound = isinstance(json.loads(stage.begun_with), dict)
     except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    fits = isinstance(stage, Stage) and _digest(folder["weights.safetensors"]) == stage.weights
+    fits = sound and _digest(folder["weights.safetensors"]) == stage.weights
     return stage if fits else None
 
 

@@ -7,6 +7,7 @@
     artifacts.py       artifacts changed, cut, or forged with true checksums
     specs.py           stored recipes and artifact headers with a field changed
     run_files.py       result.json, events.jsonl and all other files of runs and data with something changed
+    inputs.py          tokenizers, shards, weights, texts, submissions, records of studies, changed
     checkpoints.py     checkpoints changed or cut, that must be refused, or go on to the same bytes
     doctored.py        runs edited so that they look better, which submit and audit must notice
     imports.py         checkpoints of published scripts, altered
