@@ -18,8 +18,8 @@ from pargolf.core.events import Resumed
 from pargolf.core.spec import edit
 from pargolf.training.checkpoint import Checkpoints
 
-SEEDS, STEPS = (5, 7), 600
-RECIPE = edit(small.RECIPE, {"train.steps": STEPS})
+SEEDS = (5, 7)
+RECIPE = edit(small.RECIPE, {"train.steps": 100_000})  # none ends by itself
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 
 
@@ -33,7 +33,7 @@ def trials(data: Path, folder: Path, chance: random.Random) -> Iterator[Trial]:
 
 
 def interrupted(number: signal.Signals, data: Path, out: Path, *, first: bool = True) -> str:
-    """Begin two runs, send the signal when both have taken steps, and go on one after the other."""
+    """Begin two runs, send the signal when both have taken steps, and go on with the first of them."""
     begun = forked(lambda: pargolf.seeds(RECIPE, seeds=SEEDS, data=data, out=out, jobs=len(SEEDS)).result())
     events = [out / f"seed-{seed}" / "events.jsonl" for seed in SEEDS]
     wait_until(lambda: all(path.is_file() and '"Step"' in path.read_text() for path in events))
@@ -47,7 +47,8 @@ def interrupted(number: signal.Signals, data: Path, out: Path, *, first: bool = 
     steps = [checkpoint.facts["step"] for checkpoint in kept if checkpoint is not None]
     assert min(steps, default=0) > 0 and (len(steps) == len(SEEDS) or not first), "a run's state was not kept"
     work = pargolf.seeds(RECIPE, seeds=SEEDS, data=data, out=out)
-    assert [event.step for event in work if isinstance(event, Resumed)] == steps
-    assert [row["steps"] for row in work.result()[0]] == [STEPS] * len(SEEDS)
+    if kept[0] is not None:
+        assert next(event.step for event in work if isinstance(event, Resumed)) == kept[0].facts["step"]
+    work.close()
     shutil.rmtree(out)
     return "it went on"
