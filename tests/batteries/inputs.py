@@ -79,16 +79,16 @@ def trials(data: Path, run: Path, folder: Path, chance: random.Random) -> Iterat
         raw = path.read_bytes()
         lines = path.suffix == ".jsonl"
         path.write_bytes(changed(raw, chance) if one.plain else mutated(raw, lines=lines, chance=chance))
-        yield Trial(f"{path.name}, {number}", partial(read, one.read, copy))
+        yield Trial(f"{path.name}, {number}", partial(read, one.read, path))
         shutil.rmtree(copy)
 
 
-def read(reader: Callable[[Path], object], folder: Path) -> str:
-    """Let a reader try the folder; an error must name it."""
+def read(reader: Callable[[Path], object], path: Path) -> str:
+    """Let a reader try the folder of a file; an error must name one of them."""
     try:
-        reader(folder)
+        reader(path.parent)
     except UserError as error:
-        assert folder.name in str(error), str(error)
+        assert path.name in str(error) or path.parent.name in str(error), str(error)
         raise
     return "read"
 
