@@ -11,7 +11,7 @@ import small
 from rich.console import Console
 
 import pargolf
-from pargolf.core.ablation import read_ablation
+from pargolf.core.ablation import costs, ranked, read_ablation
 from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.data.folder import open_data
@@ -24,7 +24,8 @@ from pargolf.quant.grid import Int
 from pargolf.recipes import catalog
 from pargolf.recipes.describe import describe
 from pargolf.recipes.variants import base_parts, chosen, edited_parts, in_plain_windows, parse_edits
-from pargolf.report.plots.worth import costs, ranked, worth_svg, worth_table
+from pargolf.report.plots.worth import worth_svg
+from pargolf.report.text.worth import worth_table
 from pargolf.study.ablate import WorthsSoFar, worth_row
 from pargolf.study.compare import read_finished
 from pargolf.study.jobs import JobDone

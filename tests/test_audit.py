@@ -6,7 +6,6 @@ import math
 import re
 import subprocess
 import sys
-from html import escape
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,11 @@ from pargolf.audit.read import validation_sets as known
 from pargolf.audit.read.repository import Repository
 from pargolf.audit.report import HOLD, ORDER, PASS, SUSPECT, UNVERIFIABLE, Report
 from pargolf.audit.rules.table import RULES
-from pargolf.audit.site import write_site
-from pargolf.audit.terminal import render
 from pargolf.cli import app
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
+from pargolf.report.pages.audits import write_site
+from pargolf.report.text.audits import report_text
 
 # ---- the whole
 
@@ -88,7 +87,7 @@ def test_every_rule_has_its_words_and_its_row_in_the_docs():
 def test_a_submission_is_judged_without_what_only_runs_need(tmp_path, target):
     folder = record(tmp_path)
     path = folder / "train_gpt.py" if target == "script" else folder
-    heavy = ("torch", "numpy", "matplotlib", "sentencepiece", "scipy", "multiprocessing", "pargolf.api")
+    heavy = ("torch", "numpy", "matplotlib", "sentencepiece", "scipy", "multiprocessing", "pargolf.run.pack")
     code = f"""
 import sys
 sys.argv = ["pargolf", "audit", {str(path)!r}]
@@ -213,20 +212,16 @@ def test_known_constants_are_ln2_times_bytes_per_token():
 # ---- pages
 
 
-def shell(body: str, *, title: str, style: str) -> str:
-    return f"<title>{escape(title)}</title><style>{style}</style>{body}"
-
-
 def test_the_site_escapes_and_fetches_nothing(tmp_path):
     hostile = '</td><script>alert(1)</script>"'
     folder = record(tmp_path, json={"val_bpb": 1.2, "bytes_total": 17_000_000, "name": hostile}, readme=f"# {hostile}")
     (folder / f"{hostile.replace('/', '')}.log").write_text(log_text(total=17_000_000))
     held = json.loads(json.dumps(audit(folder).to_json()))
     numbered = {**held, "target": "git:/x@pull/861/head"}
-    index = write_site([numbered, held], tmp_path / "site", shell=shell)
+    index = write_site([numbered, held], tmp_path / "site")
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text()
-        assert "<script>alert" not in text and "http" not in text
+        assert "<script>alert" not in text and not re.search(r"https?://|src=|@import", text)
     assert "#861" in index.read_text() and "over the cap" in index.read_text()
     assert (tmp_path / "site/heads/861.html").exists()
 
@@ -238,7 +233,7 @@ def test_the_site_names_folders_filters_and_corrected_scores(tmp_path):
     finding = next(f for f in held["findings"] if f["rule"] == "package")
     finding["evidence"] = [{"file": f"{TRACK}/2026-01-02_Mine", "line": 0, "text": ""}]
     reports = [{**held, "target": f"git:/x@pull/{n}/head"} for n in (10, 9, 8)]
-    page = write_site(reports, tmp_path / "site", shell=shell).read_text()
+    page = write_site(reports, tmp_path / "site").read_text()
     assert re.findall(r'data-short="#(\d+)"', page) == ["8", "9", "10"]
     assert ">Mine<" in page and "2026-01-02" in page and 'value="byte_denominator"' in page
     assert f"<s>1.2000</s> <b>{1.2 * 3.04 / 2.5832:.4f}</b>" in page
@@ -249,7 +244,7 @@ def test_the_site_names_folders_filters_and_corrected_scores(tmp_path):
 def test_the_rendered_report_shows_texts_literally(tmp_path):
     out = io.StringIO()
     folder = record(tmp_path, readme="# [red]x[/red]", json={"val_bpb": 1.2, "bytes_total": 17_000_000})
-    Console(file=out, width=200, no_color=True).print(render(audit(folder)))
+    Console(file=out, width=200, no_color=True).print(report_text(audit(folder)))
     text = out.getvalue()
     assert text.startswith("FAIL") and "submission.json:1" in text and "Not checked" in text
 

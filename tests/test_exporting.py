@@ -18,6 +18,7 @@ from pargolf.exporting.huggingface import write_folder
 from pargolf.exporting.source import Source
 from pargolf.recipes import catalog
 from pargolf.recipes.scale import scaled
+from pargolf.run.loading import read_source
 from pargolf.ship.modeling import modeling_file, tokenization_file
 
 TEXT = "the state of our union is strong, and café № 7 is open"
@@ -309,7 +310,7 @@ def test_the_harness_gives_the_same_through_transformers(lm_eval, transformers, 
 
 def test_a_model_of_the_harness_writes_until_a_stop_word(lm_eval, artifact):
     harness = pytest.importorskip("pargolf.exporting.harness", exc_type=ImportError)
-    model = harness.HarnessModel(pargolf.api.exporting.read_source(artifact))
+    model = harness.HarnessModel(read_source(artifact))
     whole = model._written("the state", {"max_gen_toks": 12, "until": []})
     assert len(whole) > 3 and model._written("the state", {"max_gen_toks": 12, "until": whole[2:4]}) == whole[:2]
 

@@ -26,7 +26,7 @@ from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
 from pargolf.upstream import load
 from pargolf.upstream.checkpoints import read_checkpoint
-from pargolf.upstream.importing import fit_recipe
+from pargolf.upstream.importing import Unseen, fit_recipe
 from pargolf.upstream.quantizers import quantize
 from pargolf.upstream.state_dicts import SYSTEMS
 
@@ -110,8 +110,8 @@ def test_a_state_dict_is_read_and_run_like_its_script_does(system, tmp_path):
     read = read_checkpoint(tmp_path / "final_model.pt")
     assert all(torch.equal(read[name], w) for name, w in state.items()) and set(read) == set(state)
     config = config_of(system)
-    told = {key: config[key] for key in ("xsa", "rope_dims", "ve_layers", "train_seq_len")}
-    fitted, weights = fit_recipe(catalog.find(system), read, system=system, **told)
+    unseen = Unseen(**{key: config[key] for key in ("xsa", "rope_dims", "ve_layers", "train_seq_len")})
+    fitted, weights = fit_recipe(catalog.find(system), read, system=system, unseen=unseen)
     theirs = load(system, state, **config)
     assert fitted.model == replace(theirs.spec, init=fitted.model.init)
     assert all(torch.equal(p, weights[name]) for name, p in theirs.named_parameters())

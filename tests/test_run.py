@@ -386,4 +386,4 @@ def test_the_auditor_answers_from_the_command_line(tmp_path):
     report = json.loads(done.stdout)
     assert done.returncode == 2 and report["verdict"] != "PASS"
     assert set(report) == {"target", "head", "track", "verdict", "findings", "unchecked"}
-    assert pargolf.judge(tmp_path) == report
+    assert pargolf.judge(tmp_path).result().to_json() == report

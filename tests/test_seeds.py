@@ -17,6 +17,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.spec import edit
 from pargolf.core.stats import spread
 from pargolf.data.folder import open_data
+from pargolf.run.folder import RunFolder
 from pargolf.run.signals import Interrupted
 from pargolf.study.jobs import JobDone, run_jobs
 from pargolf.study.together import Job
@@ -55,6 +56,7 @@ def test_what_has_ended_stays_and_what_is_missing_runs(done, data, tmp_path):
 def test_side_by_side_gives_the_same_numbers(done, data, tmp_path):
     _, rows, _ = done
     beside, _ = pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=tmp_path / "runs", jobs=2).result()
+    assert all((tmp_path / "runs" / f"seed-{seed}" / "report.html").is_file() for seed in (5, 7))
     assert [row["bpb"] for row in beside] == [row["bpb"] for row in rows]
 
 
@@ -117,6 +119,20 @@ def test_runs_side_by_side_end_with_the_process_that_began_them_and_go_on(data, 
     beside.interrupted(signal.SIGTERM, data, tmp_path / "runs")
     said = capfd.readouterr()
     assert "Traceback" not in said.err and said.out.count("\n") == 1 and "same command again" in said.out
+
+
+def test_every_run_has_its_page_and_the_command_that_makes_it_again(done, data, tmp_path):
+    """Where the page is gone it is written again, and nothing is run."""
+    out, *_ = done
+    result = RunFolder.open(out / "seed-5").read_result()
+    assert result.command == f"pargolf seeds small --seeds 7,5 --data {data} --out {out}"
+    copy = tmp_path / "runs"
+    shutil.copytree(out, copy)
+    (copy / "seed-5" / "report.html").unlink()
+    pargolf.seeds(RECIPE, seeds=[5, 7], data=data, out=copy).result()
+    for folder in (out, copy):
+        for seed in (5, 7):
+            assert "bits per byte" in (folder / f"seed-{seed}" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])

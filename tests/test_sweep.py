@@ -1,6 +1,7 @@
 """Sweeps: typed ranges over paths of a recipe, trials that are run folders, and a study that goes on."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def test_trials_are_run_folders_of_the_values_proposed(tiny, data, tmp_path):
     for trial in swept.trials:
         run = RunFolder.open(Path(trial.run))
         result = json.loads(run["result.json"].read_text())
+        words = " ".join(["pargolf sweep", tiny.name, shlex.join(spans), f"--data {data} --out {tmp_path}"])
+        assert result["command"].startswith(words) and run["report.html"].is_file()
         made = run.read_recipe()
         assert trial.state == "complete" and trial.bpb == result["val_bpb"]
         assert 0.001 <= trial.values["train.optimizer[*].lr"] <= 0.1
@@ -117,7 +120,7 @@ def test_values_that_cannot_be_trained_are_an_answer_and_stop_nothing(tiny, data
         (["train.steps=choice:3,x"], "train.steps takes"),
         ([RATE, RATE], "one path"),
         ([], "Name at least one range"),
-        (["train.steps=4"], "is no range. Write path=log"),
+        (["train.steps=4"], "Name at least one range"),
         (["train.steps=int:4"], r"Write train.steps=int:LOW,HIGH\[,STEP\]"),
         (["train.steps=int:4,2"], "is no range"),
         (["train.steps=int:4,8.5"], "is no range"),

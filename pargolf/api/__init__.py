@@ -3,40 +3,26 @@
 A call that takes long returns `Work` (`core/work.py`): iterate it for what happens, or ask `.result()` for the value.
 All raise `UserError` with one line that says what to do.
 
-The calls stand in files by what they work on, as the commands do in `cli/`.
+The calls stand in files by what they work on, as the commands do in `cli/`, which takes names, types, defaults and help
+of its options from here. So that it can do so at once, each call imports what it needs when it runs.
 """
 
-from pargolf.api.artifacts import (
-    bench_codec,
-    generate,
-    inspect,
-    probe,
-    score,
-)
+from pargolf.api.artifacts import bench_codec, generate, inspect, probe, score
 from pargolf.api.data import check_data, fetch_data, prepare_data
-from pargolf.api.exporting import Loaded, TokenLosses, evaluate_tasks, export, load, token_losses
+from pargolf.api.exporting import evaluate_tasks, export, load, token_losses
 from pargolf.api.ledger import list_runs, query_runs, rerun
-from pargolf.api.recipes import Found, forecast, recipe
+from pargolf.api.recipes import describe, diff, forecast, list_recipes, recipe
 from pargolf.api.results import compare, judge, judge_all, write_report, write_submission
-from pargolf.api.runs import (
-    ablate,
-    demo,
-    import_checkpoint,
-    pack,
-    seeds,
-    sweep,
-    train,
-)
+from pargolf.api.runs import ablate, demo, import_checkpoint, pack, seeds, sweep, train
 
 __all__ = [
-    "Found",
-    "Loaded",
-    "TokenLosses",
     "ablate",
     "bench_codec",
     "check_data",
     "compare",
     "demo",
+    "describe",
+    "diff",
     "evaluate_tasks",
     "export",
     "fetch_data",
@@ -46,6 +32,7 @@ __all__ = [
     "inspect",
     "judge",
     "judge_all",
+    "list_recipes",
     "list_runs",
     "load",
     "pack",

@@ -1,200 +1,193 @@
 """What an artifact is worth: scored, proved, looked into, written with, and its codes under other codecs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pargolf.api.recipes import Found, Own, recipe
-from pargolf.audit.sandbox.run import is_foreign, probe_script
-from pargolf.core.events import Progress, Proved
+from pargolf.api.parameters import Own, Place, RecipeLike
+from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.own import use
-from pargolf.core.result import Rests
-from pargolf.core.work import Events, Work, working
-from pargolf.data.folder import DataFolder, open_data
-from pargolf.data.tokens import Tokenizer
-from pargolf.evaluate import windows as window_specs
-from pargolf.evaluate.adapted import Adapted
-from pargolf.evaluate.generate import generate as sample
-from pargolf.evaluate.probes import LedgerGrader, shortened, stir, stream
-from pargolf.evaluate.probes import probe as prove_laws
-from pargolf.evaluate.score import Score
-from pargolf.exporting.source import tokenizer_of
-from pargolf.model.transformer import Transformer
-from pargolf.recipes.recipe import Recipe
-from pargolf.run.folder import RunFolder, load_tensors
-from pargolf.run.pack import Unpacked, read_artifact
-from pargolf.run.pipeline import score_artifact
-from pargolf.run.score import open_text, score_sample
-from pargolf.study.bench import (
-    codec_rows,
-    hessians_of,
-    int6_codes,
-    published,
-    run_quantizer_rows,
-    stored_codes,
-    sum_row,
-)
+from pargolf.core.ranges import Rate, Seconds, Share, Some
+from pargolf.core.work import Events, working
+
+if TYPE_CHECKING:
+    from pargolf.evaluate.probes import Grader
 
 
 @working
 def score(
-    artifact: str | Path,
+    artifact: Place,
     *,
-    data: str | Path,
+    data: Place = "data",
     windows: str | None = None,
     adapt: bool = False,
-    seconds: float | None = None,
+    seconds: Seconds | None = None,
     device: str | None = None,
     own: Own = (),
 ) -> Events[dict[str, Any]]:
-    """Unpack and score an artifact, adapting as its recipe says when asked; the score's row.
+    """Unpack an artifact and grade every validation token once.
 
-    Stopped before `seconds` are over, the row says that it is incomplete. Under torchrun only the first process
-    yields anything. `own`: files of techniques that the artifact uses, which are run.
+    Args:
+        artifact: A model.pargolf file.
+        data: A folder of shards and a tokenizer.
+        windows: plain:256, sliding:256,64 or document:256,64.
+        adapt: Learn, score first, as the artifact's recipe says.
+        seconds: Stop before so many are over, and say so.
+        device: cpu or cuda; the best there is when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        The score's row; `complete` is false where the seconds ran out. Under torchrun only the first process yields
+        anything.
     """
+    from pargolf.data.folder import open_data
+    from pargolf.evaluate.windows import parse
+    from pargolf.run.pack import read_artifact
+    from pargolf.run.pipeline import score_row
+
     use(own)
-    spec = None if windows is None else window_specs.parse(windows)
+    spec = None if windows is None else parse(windows)
     unpacked, folder = read_artifact(artifact), open_data(data)
-    proof: Proved | None = None
-    scoring = Work(score_artifact(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device))
-    for event in scoring:
-        if isinstance(event, Proved):
-            proof = event
-        yield event
-    graded = scoring.result()
-    return {**graded.row(), **_proof_row(graded, proof)}
+    return (yield from score_row(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device))
 
 
-def _proof_row(graded: Score | Adapted, proof: Proved | None) -> dict[str, Any]:
-    """What the bytes of a score rest on, and whether the score is legal: whole, in turn, and over proved bytes."""
-    assert proof is not None
-    row = graded.row()
-    names = ("rests", "note", "shards_sha256", "tokenizer_sha256")
-    legal = row["complete"] and row["in_turn"] and row["probed"] is not False and Rests(proof.rests).proved
-    return {"legal": legal, "proof": {name: getattr(proof, name) for name in names}}
+def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
+    """Prove that a model's grades are fair: causal, normalized, once, and by document where promised.
 
+    A script that defines no RECIPE is a foreign one: it is imported in a sandbox, and its own model is probed there.
 
-def probe(target: Found, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
-    """Prove the laws of a fair score on a recipe (with first weights), an artifact or a foreign script, a row per law.
+    Args:
+        target: A recipe, a model.pargolf file, or anybody's train_gpt.py.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
 
-    A script without a `RECIPE` is foreign: it runs in the sandbox only. `own`: files of techniques that an artifact
-    uses, which are run. Raises `UserError` when it cannot be probed.
+    Returns:
+        A row for each law: its name, whether it holds, and the evidence. A recipe is probed with first weights.
+
+    Raises:
+        UserError: it cannot be probed.
     """
+    from pargolf.audit.sandbox.run import is_foreign, probe_script
+    from pargolf.evaluate.probes import probe as prove_laws
+    from pargolf.evaluate.probes import stream
+
     use(own)
     if is_foreign(target):
         return probe_script(str(target))
+    grader, vocab, bos, isolated = _grader(target, scale)
+    verdicts = prove_laws(grader, stream(vocab=vocab, bos=bos), vocab=vocab, bos=bos, isolated=isolated)
+    return [verdict.row() for verdict in verdicts]
+
+
+def _grader(target: RecipeLike, scale: str | None) -> "tuple[Grader, int, int, bool]":
+    """What grades a short stream as the target grades a text: with its vocabulary, BOS, and whether by document."""
+    from pargolf.evaluate.probes import LedgerGrader, shortened, stir
+    from pargolf.evaluate.windows import PerDocument, Sliding
+    from pargolf.run.pack import read_artifact
+
     if str(target).endswith(".pargolf"):
         unpacked = read_artifact(str(target))
         model, windows, adapter = unpacked.model, unpacked.windows, unpacked.adapt
     else:
-        system = recipe(target, scale=scale)
+        system = find_recipe(target, scale=scale)
         model, windows, adapter = system.model.build(seed=0).eval(), system.windows, system.adapt
         stir(model)
     spec = model.spec
     bos = 1 if spec.bos is None else spec.bos
     length = min(windows.length, 64)
-    kind = window_specs.PerDocument if isinstance(windows, window_specs.PerDocument) else window_specs.Sliding
+    kind = PerDocument if isinstance(windows, PerDocument) else Sliding
     learning = None if adapter is None else shortened(adapter, chunk=max(1, length // 4), batch=4)
     grader = LedgerGrader(model, kind(length, max(1, length // 2)), spec.vocab, bos, learning)
-    apart = spec.bos is not None and adapter is None
-    verdicts = prove_laws(grader, stream(vocab=spec.vocab, bos=bos), vocab=spec.vocab, bos=bos, isolated=apart)
-    return [verdict.row() for verdict in verdicts]
+    return grader, spec.vocab, bos, spec.bos is not None and adapter is None
 
 
-def inspect(artifact: str | Path, *, own: Own = ()) -> dict[str, Any]:
-    """Who made an artifact, and where each of its bytes goes. `own`: files of techniques that it uses; they are run."""
+def inspect(artifact: Place, *, own: Own = ()) -> dict[str, Any]:
+    """Show where every byte of an artifact goes.
+
+    Args:
+        artifact: A model.pargolf file.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        Who made it (`recipe`, `digest`), its `codecs`, `bytes` and `parameters`, and a row for each role (`by_role`).
+    """
+    from pargolf.run.pack import read_artifact
+
     use(own)
-    found = read_artifact(artifact)
+    unpacked = read_artifact(artifact)
     return {
-        "recipe": found.recipe,
-        "digest": found.digest,
-        "codecs": sorted({section.codec for section in found.artifact.sections}),
+        "recipe": unpacked.recipe,
+        "digest": unpacked.digest,
+        "codecs": sorted({section.codec for section in unpacked.artifact.sections}),
         "bytes": Path(artifact).stat().st_size,
-        "parameters": sum(p.numel() for p in found.model.parameters()),
-        "by_role": found.artifact.by_role(),
+        "parameters": sum(p.numel() for p in unpacked.model.parameters()),
+        "by_role": unpacked.artifact.by_role(),
     }
 
 
 def generate(
-    artifact: str | Path,
+    artifact: Place,
     *,
-    prompt: str,
-    tokens: int = 200,
-    temperature: float = 0.8,
-    top_p: float = 0.95,
+    prompt: str = "",
+    tokens: Some = 200,
+    temperature: Rate = 0.8,
+    top_p: Share = 0.95,
+    documents: Some = 1,
     seed: int = 1337,
-    documents: int = 1,
-    tokenizer: str | Path | None = None,
+    tokenizer: Place | None = None,
     own: Own = (),
 ) -> Iterator[str]:
-    """Go on from a prompt, a few characters at a time; each of several documents begins anew, after an empty line.
+    """Let a model go on from a prompt, or show what each token of a text costs it.
 
-    A document ends where the model ends it, or after `tokens`. `own`: files of techniques that the artifact uses, which
-    are run.
+    Args:
+        artifact: A model.pargolf file.
+        prompt: The text to go on from.
+        tokens: How many tokens at the most.
+        temperature: 0 takes the likeliest token; 1 draws as the model says.
+        top_p: Draw from the likeliest tokens that have this share together.
+        documents: How many documents, each begun anew.
+        seed: Seed of what is drawn.
+        tokenizer: The .model file; beside the artifact when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        The text, a few characters at a time. A document ends where the model ends it, or after `tokens`; the next one
+        begins with the prompt after an empty line.
     """
+    from pargolf.evaluate.generate import continue_text
+    from pargolf.run.loading import read_source
+
     use(own)
-    found = read_artifact(artifact)
-    words = tokenizer_of(artifact, found.tokenizer, tokenizer)
-    start = [words.bos, *map(int, words.encode(prompt))]
-    options = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
+    source = read_source(artifact, tokenizer)
     for number in range(documents):
         if number:
             yield f"\n\n{prompt}"
-        yield from _written(found, words, start, seed=seed + number, **options)
+        yield from continue_text(
+            source.model,
+            source.tokenizer,
+            prompt,
+            tokens=tokens,
+            length=source.length,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed + number,
+        )
 
 
 @working
-def bench_codec(
-    target: str | Path, *, data: str | Path | None = None, own: Own = ()
-) -> Events[dict[str, list[dict[str, Any]]]]:
-    """Compare codecs, and for a run quantizers; rows `codecs` and, for a run, `quantizers`.
+def bench_codec(target: Place, *, data: Place | None = None, own: Own = ()) -> Events[dict[str, list[dict[str, Any]]]]:
+    """Compare codecs on a run's codes, and every published quantizer with ours on its weights.
 
-    The codes are those that a run's artifact, or the artifact `target`, holds; of a `.safetensors` file its matrices
-    as int6. Quantizers are every published pair with its codec on the run's weights, and ours at the bytes of the last
-    one; with the bits per byte of a sample where data are found, in `data` or in the run's own folder. `own`: files of
-    techniques that the run uses, which are run.
+    Args:
+        target: A run folder, a model.pargolf, or any .safetensors file.
+        data: Data for bits per byte; the run's own when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        The rows `codecs` and, for a run, `quantizers`: every published pair with its codec, and ours at the bytes of
+        the last one. The codes of a `.safetensors` file are its matrices as int6.
     """
+    from pargolf.study.bench import bench
+
     use(own)
-    path = Path(target)
-    run = None if path.suffix in (".safetensors", ".pargolf") else RunFolder.open(path)
-    if path.suffix == ".safetensors":
-        codes = int6_codes(load_tensors(path))
-    else:
-        codes = stored_codes(read_artifact(path if run is None else run["model.pargolf"]).artifact)
-    rows: list[dict[str, Any]] = []
-    for row in codec_rows(codes):
-        rows.append(row)
-        yield Progress("codecs", len(rows), len(codes), row["role"])
-    rows.append(sum_row(rows))
-    if run is None:
-        return {"codecs": rows}
-    system, weights, hessians = run.read_packable()
-    where = Path(data) if data else path / "data"
-    found = open_data(where) if data or where.is_dir() else None
-    if hessians is None and found is not None:
-        hessians = hessians_of(system, weights, found, batches=4)
-    grade = None if found is None else _sample_bpb(system, found)
-    pairs: list[dict[str, Any]] = []
-    for row in run_quantizer_rows(system, weights, hessians, grade=grade):
-        pairs.append(row)
-        yield Progress("quantizers", len(pairs), len(published()) + 2, row["name"])
-    return {"codecs": rows, "quantizers": pairs}
-
-
-def _written(found: Unpacked, words: Tokenizer, start: list[int], **options: Any) -> Iterator[str]:
-    """One document, in pieces of whole characters."""
-    ids: list[int] = []
-    shown = ""
-    for token in sample(found.model, start, length=found.plain.length, stop=(words.bos,), **options):
-        ids.append(token)
-        text = words.decode(ids)
-        # A character that is not complete yet decodes to U+FFFD; wait for its other bytes.
-        if not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text
-
-
-def _sample_bpb(system: Recipe, data: DataFolder) -> Callable[[Transformer], float]:
-    """What grades a model on a sample of the validation text."""
-    text = open_text(data)
-    return lambda model: score_sample(model.eval(), text, system.plain, count=64).bpb
+    return (yield from bench(target, data=data))

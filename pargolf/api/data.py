@@ -1,20 +1,23 @@
-"""Data: prepared of one's own text, checked, and the published shards fetched."""
+"""Data: prepared from your own text, checked, and the published shards fetched."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from pargolf.api.parameters import Place, Target
+from pargolf.core.ranges import Within
 from pargolf.core.work import Events, working
-from pargolf.data.check import Finding, checks
-from pargolf.data.fetch import REPO, ROOT, SHARDS, Fetched, fetch
-from pargolf.data.folder import DataFolder, open_data
-from pargolf.data.prepare import prepare
+
+if TYPE_CHECKING:
+    from pargolf.data.check import Finding
+    from pargolf.data.fetch import Fetched
+    from pargolf.data.folder import DataFolder
 
 
 @working
 def prepare_data(
-    sources: Sequence[str | Path],
+    sources: Sequence[Target],
     *,
-    out: str | Path,
+    out: Place,
     vocab: int = 1024,
     val_fraction: float = 0.1,
     train_fraction: float = 1.0,
@@ -23,16 +26,34 @@ def prepare_data(
     dedupe: bool = False,
     normalize: bool = False,
     caseops: bool = False,
-    tokenizer: str | Path | None = None,
+    tokenizer: Place | None = None,
     force: bool = False,
-) -> Events[DataFolder]:
-    """Turn text (files, folders, globs, hf://, `-`, `embedded`) into a tokenizer and shards in `out`; the folder.
+) -> "Events[DataFolder]":
+    """Turn text into a tokenizer and shards, split by document.
 
-    The options are those of `data.prepare.prepare`, which says what each does.
+    Args:
+        sources: Files, folders, globs, hf://datasets/OWNER/NAME, `-` for standard input, or `embedded`.
+        out: The data folder to make.
+        vocab: Pieces of the tokenizer; 257 for plain bytes.
+        val_fraction: Share of documents held out.
+        train_fraction: Share of the others to train on; the rest is left out.
+        max_bytes: Take a share of the documents, of so many bytes.
+        text_field: The column of tables that is the text.
+        dedupe: Drop near-copies of other documents.
+        normalize: Count the text that the tokenizer keeps, where it changes it.
+        caseops: Spell capitals as symbols of their own.
+        tokenizer: Use this .model or tokenizer.json; learn none.
+        force: Replace what the output folder holds.
+
+    Returns:
+        The folder, opened.
     """
+    from pargolf.data.folder import open_data
+    from pargolf.data.prepare import prepare
+
     yield from prepare(
         [str(source) for source in sources],
-        Path(out),
+        out,
         vocab=vocab,
         val_fraction=val_fraction,
         train_fraction=train_fraction,
@@ -51,16 +72,39 @@ def prepare_data(
 def fetch_data(
     name: str = "sp1024",
     *,
-    out: str | Path = "data",
-    shards: int = SHARDS,
-    repo: str = REPO,
-    root: str = ROOT,
+    out: Place = "data",
+    shards: Annotated[int, Within(0)] = 80,
+    repo: str | None = None,
+    root: str | None = None,
     force: bool = False,
-) -> Events[Fetched]:
-    """Fetch the published shards and tokenizer into `out`, whole and proved; goes on where it stopped."""
-    return (yield from fetch(name, out, shards=shards, repo=repo, root=root, force=force))
+) -> "Events[Fetched]":
+    """Fetch the published shards and tokenizer from the Hugging Face hub; goes on where it stopped.
+
+    Args:
+        name: sp1024, or another variant that is published.
+        out: Where the published folders go.
+        shards: Training shards, of 100 million tokens each.
+        repo: Another data set of the hub, laid out as the official one.
+        root: The folder of its manifest.json.
+        force: Replace files that are not the published ones.
+
+    Returns:
+        What was fetched, whole and proved.
+    """
+    from pargolf.data.fetch import REPO, ROOT, fetch
+
+    return (yield from fetch(name, out, shards=shards, repo=repo or REPO, root=root or ROOT, force=force))
 
 
-def check_data(folder: str | Path) -> Iterator[Finding]:
-    """What `data check` finds of a folder, each finding as soon as it is known."""
+def check_data(folder: Place) -> "Iterator[Finding]":
+    """Check shards, byte tables, the exact round trip, and the overlap of training and validation.
+
+    Args:
+        folder: A data folder.
+
+    Returns:
+        Each finding as soon as it is known.
+    """
+    from pargolf.data.check import checks
+
     return checks(folder)

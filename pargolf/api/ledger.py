@@ -2,50 +2,89 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pargolf.api.recipes import Own
+from pargolf.api.parameters import Own, Place
 from pargolf.core.own import use
 from pargolf.core.work import Events, working
-from pargolf.study import rerun as repeats
-from pargolf.study.ledger import Ledger, read_ledger
-from pargolf.study.rerun import Repeated
-from pargolf.study.sql import ask
 
-Folders = str | Path | Sequence[str | Path]
+if TYPE_CHECKING:
+    from pargolf.study.ledger import Ledger
+    from pargolf.study.rerun import Repeated
 
 
 @working
-def list_runs(folders: Folders = "runs", *, where: str = "", sort: str = "") -> Events[Ledger]:
-    """All runs at or below some folders, a flat row each: `pandas.DataFrame(pargolf.list_runs().result().rows)`.
+def list_runs(
+    folders: Place | Sequence[Place] = "runs", *, where: str = "", sort: str = "", columns: Sequence[str] = ()
+) -> "Events[Ledger]":
+    """List every run under some folders, one row each, with filters, order and SQL.
 
-    `where` keeps rows (`bpb < 1.3 and recipe = house`); `sort` names a column, with a `-` before it for downwards.
-    Raises `UserError` on a folder that is not there, and on a filter or column that is none.
+    Args:
+        folders: Folders of runs; runs/ if none.
+        where: Only these: "bpb < 1.3 and recipe = house".
+        sort: Order by a column; -bpb for downwards.
+        columns: The columns of a row; all when left out.
+
+    Returns:
+        The runs as flat rows: `pandas.DataFrame(pargolf.list_runs().result().rows)`.
+
+    Raises:
+        UserError: a folder is not there, or a filter or column is none.
     """
+    from pargolf.study.ledger import read_ledger
+
     ledger = yield from read_ledger([folders] if isinstance(folders, str | Path) else folders)
     ledger = ledger.where(where) if where else ledger
-    return ledger.sorted(sort) if sort else ledger
+    ledger = ledger.sorted(sort) if sort else ledger
+    return ledger.choose(columns) if columns else ledger
 
 
 @working
-def query_runs(sql: str, folders: Folders = "runs", *, where: str = "") -> Events[list[dict[str, Any]]]:
-    """Ask the table `runs` of all runs in SQL, by DuckDB (an extra); a dictionary for each row of the answer."""
+def query_runs(sql: str, folders: Place | Sequence[Place] = "runs", *, where: str = "") -> Events[list[dict[str, Any]]]:
+    """Ask the table `runs` of all runs in SQL, by DuckDB (an extra).
+
+    Args:
+        sql: The question: "select recipe, min(bpb) from runs group by recipe".
+        folders: Folders of runs; runs/ if none.
+        where: Only these: "bpb < 1.3 and recipe = house".
+
+    Returns:
+        A dictionary for each row of the answer.
+    """
+    from pargolf.study.sql import ask
+
     return ask((yield from list_runs(folders, where=where)), sql)
 
 
 @working
 def rerun(
-    run: str | Path,
+    run: Place,
     *,
-    out: str | Path,
-    data: str | Path | None = None,
+    out: Place,
+    data: Place | None = None,
     device: str | None = None,
     force: bool = False,
     own: Own = (),
-) -> Events[Repeated]:
-    """Train, pack and score a finished run again, from its folder alone, into `out`; both results, and what differs.
+) -> "Events[Repeated]":
+    """Run a finished run again from its folder: recipe, seed, data; and say whether the same bytes came.
 
-    `data`: where its data lies now, if not where it was. `own`: files of techniques that it uses, which are run.
+    Args:
+        run: A finished run's folder.
+        out: The folder of the new run.
+        data: Its data, where that is not where it was.
+        device: cpu or cuda; the best there is when left out.
+        force: Replace what the output folder holds.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        Both results, and what differs.
     """
+    from pargolf.core.devices import find_world
+    from pargolf.report.pages.write import write_run_page
+    from pargolf.study.rerun import rerun as run_again
+
     use(own)
-    return (yield from repeats.rerun(run, out, data=data, device=device, force=force))
+    repeated = yield from run_again(run, out, data=data, device=device, force=force)
+    if find_world(device).main:
+        write_run_page(out)
+    return repeated

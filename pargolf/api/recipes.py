@@ -1,47 +1,105 @@
-"""Recipes found, scaled and changed; what one will weigh."""
+"""Recipes: listed, found, scaled, changed, printed and compared; and what one will weigh."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pargolf.core.spec import checked, edit
-from pargolf.data.folder import open_data
-from pargolf.model.transformer import parameters
+from pargolf.api.parameters import Changes, Place, RecipeLike
+from pargolf.core.ranges import Some
 from pargolf.recipes import catalog
-from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.recipes.scale import scaled
-from pargolf.run.forecast import forecast as forecast_bytes
-from pargolf.run.forecast import lands, unused_pieces
-from pargolf.run.growth import expected_steps
-from pargolf.ship.size import count_code
 
-Found = str | Path | Recipe
-"""A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or the thing itself."""
-Own = str | Path | Sequence[str | Path]
-"""Files of techniques of one's own, or folders of such files, that may be run."""
+if TYPE_CHECKING:
+    from pargolf.recipes.recipe import Recipe
 
 
-def recipe(found: Found, *, scale: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Find a recipe, scale it, change its rows. Raises `UserError` on a value that its field does not take."""
-    base = found if isinstance(found, Recipe) else catalog.find(str(found))
+def list_recipes() -> list[dict[str, str]]:
+    """List the shipped recipes.
+
+    Returns:
+        A row for each: its name, and its title.
+    """
+    return catalog.summaries()
+
+
+def recipe(recipe: RecipeLike, *, scale: str | None = None, changes: Changes | None = None) -> "Recipe":
+    """Find a recipe, scale it and change its rows.
+
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        changes: Rows to change, path=value.
+
+    Raises:
+        UserError: there is no such recipe or row, or a row does not take the value.
+    """
+    from pargolf.core.spec import checked, edit
+    from pargolf.recipes.recipe import Recipe
+    from pargolf.recipes.scale import scaled
+
+    base = recipe if isinstance(recipe, Recipe) else catalog.find(str(recipe))
     return checked(edit(scaled(base, scale), changes or {}))
 
 
-def forecast(
-    found: Found,
-    *,
-    scale: str | None = None,
-    changes: Mapping[str, Any] | None = None,
-    data: str | Path | None = None,
-    steps: int | None = None,
-) -> dict[str, Any]:
-    """What a recipe's artifact will weigh on its own grids, before any training: bytes of the model by role, and code.
+def describe(recipe: RecipeLike, *, scale: str | None = None) -> str:
+    """Print a whole system, row by row, and beside its rows what they were measured to be worth.
 
-    `lands` is what will be submitted: where the recipe fills its cap (`fills`) or is over it, the grids are solved for,
-    and the total ends in the last .2 % under the cap. `data` say which pieces of the vocabulary no text has; `steps` of
-    training are guessed where neither caller nor recipe says.
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        scale: mini: the same system at a size a CPU trains in minutes; without what was measured.
     """
-    system, unused = recipe(found, scale=scale, changes=changes), 0
+    from pargolf.recipes.describe import describe as describe_recipe
+    from pargolf.recipes.recipe import Recipe
+
+    if scale or isinstance(recipe, Recipe):
+        return describe_recipe(_recipe(recipe, scale=scale))
+    edits, worths = catalog.ablations(str(recipe)), catalog.measured(str(recipe))
+    return describe_recipe(_recipe(recipe), edits=edits, found=worths)
+
+
+def diff(a: RecipeLike, b: RecipeLike) -> dict[str, tuple[str | None, str | None]]:
+    """Print the rows in which two recipes differ.
+
+    Args:
+        a: A recipe.
+        b: The other one.
+
+    Returns:
+        Both values by row, None where a recipe does not have it.
+    """
+    from pargolf.recipes.describe import diff as diff_rows
+
+    return diff_rows(_recipe(a), _recipe(b))
+
+
+def forecast(
+    recipe: RecipeLike,
+    *,
+    changes: Changes | None = None,
+    scale: str | None = None,
+    data: Place | None = None,
+    steps: Some | None = None,
+) -> dict[str, Any]:
+    """Say what a recipe's artifact will weigh, before any training.
+
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        changes: Rows to change, path=value.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        data: Data to be trained on; says which pieces no text has.
+        steps: Steps of training; guessed when left out.
+
+    Returns:
+        Bytes of the model on the recipe's own grids (`by_role`, `model`), of the code, and of both (`total`). `lands`
+        is what will be submitted: where the recipe fills its cap (`fills`) or is over it, the grids are solved for,
+        and the total ends in the last .2 % under the cap.
+    """
+    from pargolf.data.folder import open_data
+    from pargolf.model.transformer import parameters
+    from pargolf.recipes.recipe import fit_to_data
+    from pargolf.run.forecast import forecast as forecast_bytes
+    from pargolf.run.forecast import lands, unused_pieces
+    from pargolf.run.growth import expected_steps
+    from pargolf.ship.size import count_code
+
+    system, unused = _recipe(recipe, scale=scale, changes=changes), 0
     if data is not None:
         folder = open_data(data)
         system, unused = fit_to_data(system, folder), unused_pieces(folder)
@@ -59,3 +117,7 @@ def forecast(
         "lands": lands(system, guess.model, code=code),
         "by_role": guess.by_role,
     }
+
+
+_recipe = recipe
+"""The function, where a parameter has its name."""

@@ -1,135 +1,160 @@
 """Results compared, shown, judged, and made a submission."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pargolf.api.recipes import Own
-from pargolf.audit.batch import Range, audit_all
-from pargolf.audit.judge import audit, record_of
-from pargolf.audit.own_runs.recompute import recompute
-from pargolf.audit.own_runs.recorded import run_folders
-from pargolf.core.ablation import read_ablation
+from pargolf.api.parameters import Own, Place, Target
 from pargolf.core.errors import UserError
-from pargolf.core.events import Progress
-from pargolf.core.files import write_text
 from pargolf.core.own import use
-from pargolf.core.stats import Comparison
-from pargolf.core.work import Events, Work, working
-from pargolf.report.pages.board import board_page
-from pargolf.report.pages.entry import Entry
-from pargolf.report.pages.gather import entry_of, gather
-from pargolf.report.pages.html import PROOF
-from pargolf.report.pages.run import page_of
-from pargolf.run.folder import RunFolder
-from pargolf.study.compare import compare_runs
-from pargolf.submit.bundle import Author, Bundle, bundle
+from pargolf.core.ranges import Count
+from pargolf.core.work import Events, working
+
+if TYPE_CHECKING:
+    from pargolf.audit.report import Report
+    from pargolf.core.stats import Comparison
+    from pargolf.submit.bundle import Bundle
 
 
-def compare(new: Sequence[str | Path], *, against: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:
-    """Test runs against others, or one published number, by the record rule; the test, and all of it as JSON."""
+def compare(new: Sequence[Place], *, against: Sequence[Place]) -> "tuple[Comparison, dict[str, Any]]":
+    """Test whether runs A beat runs B (or one published number) by the record rule: .005 nats at p < .01.
+
+    Args:
+        new: Runs, or folders of runs.
+        against: Runs, folders of runs, or one published number.
+
+    Returns:
+        The test, and all of it as JSON.
+    """
+    from pargolf.study.compare import compare_runs
+
     return compare_runs(new, against)
 
 
 @working
 def write_report(
-    paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False, own: Own = ()
+    paths: Sequence[Place], *, out: Place | None = None, force: bool = False, own: Own = ()
 ) -> Events[Path]:
-    """Write the page of one run, or a board of all that the folders hold; where it is.
+    """Write the page of one run, or a board over many with their ablations and submissions.
 
-    `out` None: `report.html` in the run's folder, `board.html` in the one folder named, or in the working folder.
-    Runs and submissions are audited, which executes nothing. `own`: files of techniques that a run uses, which are run;
-    without them the page leaves the recipe's rows out. Raises `UserError` where `out` holds something else.
+    Args:
+        paths: Run folders, or folders of them.
+        out: The page; in the folder when left out.
+        force: Replace a file that is no page of ours.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        Where the page is: `report.html` in the run's folder, `board.html` in the one folder named, or in the working
+        folder. Runs and submissions are audited, which executes nothing. Without the files that a run uses its page
+        leaves the recipe's rows out.
     """
+    from pargolf.report.pages.write import write_page
+
     use(own)
-    found = gather(paths)
-    alone = len(found.runs) == 1 and not found.ablations and not found.submissions
-    if alone:
-        folder = RunFolder(found.runs[0])
-        target = Path(out) if out else folder["report.html"]
-        text = page_of(folder, folder.read_result())
-    else:
-        target = Path(out) if out else (Path(paths[0]) if len(paths) == 1 else Path()) / "board.html"
-        entries, damaged, total = list[Entry](), list[str](), len(found.runs) + len(found.submissions)
-        for place, path in enumerate(found.runs):
-            try:
-                entries.append(replace(entry_of(path, beside=target.parent), audit=audit(path).to_json()))
-            except UserError as error:  # one damaged run is no reason to hide the others
-                damaged.append(str(error))
-            yield Progress("reading", place + 1, total, str(path))
-        audits = []
-        for path in found.submissions:
-            audits.append(audit(path).to_json())
-            yield Progress("reading", len(found.runs) + len(audits), total, str(path))
-        ablations = []
-        for path in found.ablations:
-            try:
-                ablations.append(read_ablation(path / "ablation.json"))
-            except UserError as error:
-                damaged.append(str(error))
-        if damaged and not (entries or audits or ablations):
-            raise UserError(damaged[0])
-        text = board_page(entries, title=_board_title(paths), ablations=ablations, audits=audits, damaged=damaged)
-    if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
-        raise UserError(f"{target} is no page of this package. Choose another --out, or say --force to replace it.")
-    write_text(target, text)
-    return target
+    return (yield from write_page(paths, out=out, force=force))
 
 
 @working
 def write_submission(
-    runs: Sequence[str | Path],
+    runs: Sequence[Place],
     *,
-    out: str | Path,
+    out: Place,
     squeeze: bool = False,
     artifacts: bool = False,
     author: str = "",
     github_id: str = "",
     blurb: str = "",
-    data: str | Path | None = None,
+    data: Place | None = None,
     device: str | None = None,
     own: Own = (),
-) -> Events[Bundle]:
-    """Write a submission's folder of some seeds of one recipe: script, README, submission.json and logs.
+) -> "Events[Bundle]":
+    """Write a submission: one script that needs none of this package, README, submission.json, logs.
 
-    Each artifact is first scored again, on `data` or where the run found its own. Raises
-    `UserError` on whatever a run says that does not come out again. `own`: files of techniques that the runs use,
-    which are run and are part of the script.
+    Each artifact is scored again first, and a run whose files do not agree with it is refused.
+
+    Args:
+        runs: Runs of one recipe, one per seed; or a folder of them.
+        out: The folder to make: records/TRACK/DATE_NAME.
+        squeeze: Ship the script minified and compressed; by itself where it must be.
+        artifacts: Put the artifacts in as well.
+        author: Your name.
+        github_id: Your name on GitHub.
+        blurb: A sentence or two on what is new.
+        data: The data to score the artifacts on again; the runs' own if left out.
+        device: cpu or cuda; the best there is when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        What was written, with its bytes and its score.
     """
+    from pargolf.submit.bundle import Author, bundle
+
     use(own)
     who = Author(author, github_id, blurb)
     return (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
 
 
-def judge(target: str | Path, *, record: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
-    """Audit a submission's folder, script, run or `git:REPO@REF` without executing it; the report as plain JSON.
+@working
+def judge(
+    target: Target, *, run: bool = False, record: str | None = None, data: Place | None = None
+) -> "Events[Report]":
+    """Judge a submission by the rules, with evidence; executes none of it without --run.
 
-    `record` names what a new record has to beat: its scores, `"1.1147,1.1150"`, or the submission that holds it. With
-    `data` the artifacts of runs are scored again.
+    Args:
+        target: A records folder, a script, a run, or git:REPO@REF.
+        run: Also import the script in a sandbox and probe its model.
+        record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
+        data: Also score the artifact of a run of ours again, on this data.
+
+    Returns:
+        The verdict, and every finding with its evidence; `to_json()` is what `--json` prints.
     """
-    again = {folder: Work(recompute(folder, data=data)).result() for folder in run_folders(target)}
+    from pargolf.audit.judge import audit, record_of
+    from pargolf.audit.own_runs.recorded import run_folders
+
     beaten = None if record is None else record_of(record)
-    return audit(target, record=beaten, recomputed=again).to_json()
+    recomputed = {}
+    if folders := run_folders(target):
+        from pargolf.audit.own_runs.recompute import recompute
+
+        for folder in folders:
+            recomputed[folder] = yield from recompute(folder, data=data)
+    elif data is not None:
+        raise UserError(f"{target} is no run of ours, whose artifact could be scored again. Leave out --data.")
+    return audit(target, run=run, record=beaten, recomputed=recomputed)
 
 
 @working
 def judge_all(
-    repo: str | Path,
+    target: Target,
     *,
-    out: str | Path,
+    out: Place = "audit.jsonl",
     prs: str | None = None,
-    jobs: int | None = None,
+    jobs: Count | None = None,
     record: str | None = None,
-) -> Events[int]:
-    """Judge every pull request head of `repo`, a report a line in `out`; how many were judged now.
+    html: Place | None = None,
+) -> Events[list[dict[str, Any]]]:
+    """Judge every pull request head of a repository; what `out` holds already is not judged again.
 
-    `prs` names a range, as `"1-2200"`. What `out` holds already is not judged again.
+    Args:
+        target: git:REPO.
+        out: Where the reports go, a line each; resumed when there.
+        prs: Only these, for example 1-2200.
+        jobs: Processes; one per core when left out.
+        record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
+        html: A folder of pages to browse.
+
+    Returns:
+        All reports in `out` as JSON.
     """
+    from pargolf.audit.batch import Range, audit_all, read_reports
+    from pargolf.audit.judge import record_of
+    from pargolf.report.pages.audits import write_site
+
     wanted = None if prs is None else Range.parse(prs)
     beaten = None if record is None else record_of(record)
-    return (yield from audit_all(repo, out=out, prs=wanted, jobs=jobs, record=beaten))
-
-
-def _board_title(paths: Sequence[str | Path]) -> str:
-    return Path(paths[0]).resolve().name if len(paths) == 1 else "Board"
+    yield from audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten)
+    reports = read_reports(out)
+    if html is not None:
+        write_site(reports, html)
+    return reports

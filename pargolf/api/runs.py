@@ -1,63 +1,74 @@
 """Runs: one, or many of them to compare; and a run made of a published checkpoint."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pargolf.api.recipes import Found, Own, recipe
+from pargolf.api.parameters import Changes, Edits, Own, Place, RecipeLike, command_line
+from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.ablation import AblationRow
-from pargolf.core.devices import find_world, from_first
-from pargolf.core.errors import UserError
 from pargolf.core.own import use
+from pargolf.core.ranges import Count, Index, Seconds, Within
 from pargolf.core.result import Result
-from pargolf.core.stats import Spread, spread
+from pargolf.core.stats import Spread
 from pargolf.core.work import Events, working
-from pargolf.data.folder import open_data
-from pargolf.data.prepare import prepare
-from pargolf.recipes import catalog
-from pargolf.recipes.recipe import Recipe
-from pargolf.recipes.variants import Edits, base_parts, chosen, edited_parts, in_plain_windows
-from pargolf.run.folder import RunFolder
-from pargolf.run.pipeline import repack, run_recipe
-from pargolf.study.ablate import run_ablations, worth_row
-from pargolf.study.seeds import run_seeds, seed_rows
-from pargolf.study.sweep import Span, Swept, read_span, run_sweep
-from pargolf.upstream import importing
-from pargolf.watch.trackers import check_trackers, track
+
+if TYPE_CHECKING:
+    from pargolf.recipes.recipe import Recipe
+    from pargolf.study.sweep import Span, Swept
+
+
+class SeedRuns(NamedTuple):
+    """A row for each seed's run, and the spread of their bits per byte."""
+
+    runs: list[dict[str, Any]]
+    bpb: Spread
 
 
 @working
 def train(
-    found: Found,
+    recipe: RecipeLike,
     *,
-    data: str | Path,
-    out: str | Path,
+    changes: Changes | None = None,
+    data: Place = "data",
+    out: Place = "runs/run",
     scale: str | None = None,
-    changes: Mapping[str, Any] | None = None,
     seed: int = 1337,
     force: bool = False,
     resume: bool = False,
+    checkpoint_every: Seconds = 60.0,
     device: str | None = None,
     allow_overlap: bool = False,
-    checkpoint_every: float = 60.0,
     trackers: Sequence[str] = (),
-    command: str = "",
 ) -> Events[Result]:
-    """Train, pack, unpack and score a recipe into the folder `out`; the `Result`, as `result.json` holds it.
+    """Train a recipe, pack it under its cap, and score what was unpacked.
 
-    `resume` goes on from the checkpoint in `out`. Under torchrun only the first process yields events, and the result
-    of the others is read from its folder. `trackers`:
-    `tensorboard`, `trackio` or `wandb`, each an extra. `command` is what runs it again, where that is another one.
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        changes: Rows to change, path=value.
+        data: A folder of shards and a tokenizer.
+        out: Where the run goes.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        seed: Seed of the initial weights and the data's order.
+        force: Replace what the output folder holds.
+        resume: Go on from the newest checkpoint in --out.
+        checkpoint_every: Seconds between checkpoints; 0: after every step.
+        device: cpu or cuda; the best there is when left out.
+        allow_overlap: Train although validation text is in training.
+        trackers: tensorboard, trackio or wandb; may be repeated.
+
+    Returns:
+        What `result.json` holds. Under torchrun only the first process yields events, and the others read its file.
     """
+    from pargolf.data.folder import open_data
+    from pargolf.report.pages.write import with_page
+    from pargolf.run.pipeline import run_recipe
+    from pargolf.watch.trackers import check_trackers, track
+
+    command = command_line(train, locals())
     check_trackers(trackers)
-    system = recipe(found, scale=scale, changes=changes)
-    rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
-    named = found.name if isinstance(found, Recipe) else found
-    size = f"--scale {scale}" if scale else ""
-    command = command or f"pargolf train {named} {rows} {size} --data {data} --out {out} --seed {seed}"
     events = run_recipe(
-        system,
+        find_recipe(recipe, scale=scale, changes=changes),
         open_data(data),
         out,
         seed=seed,
@@ -65,41 +76,59 @@ def train(
         resume=resume,
         device=device,
         allow_overlap=allow_overlap,
-        command=" ".join(command.split()),
+        command=command,
         checkpoint_every=checkpoint_every,
     )
-    yield from track(events, trackers, folder=out)
-    return RunFolder(Path(out)).read_result()
+    return (yield from with_page(track(events, trackers, folder=out), out, device=device))
 
 
 @working
 def demo(
-    *, seconds: float = 180.0, out: str | Path = "runs/demo", seed: int = 1337, force: bool = False
+    *, seconds: Annotated[float, Within(1)] = 180.0, out: Place = "runs/demo", seed: int = 1337, force: bool = False
 ) -> Events[Result]:
-    """The main job on the embedded corpus: the `house` recipe, in its own vocabulary; its data goes to `out/data`."""
+    """Do the main job on the embedded corpus: train, pack, unpack, score, report.
+
+    Args:
+        seconds: Training budget, packing included.
+        out: Where the run goes; its data goes to the folder `data` in it.
+        seed: Seed of the initial weights and the data's order.
+        force: Replace what the output folder holds.
+
+    Returns:
+        What `result.json` holds, of the `house` recipe in its own vocabulary.
+    """
+    from pargolf.core.devices import find_world, from_first
+    from pargolf.data.folder import open_data
+    from pargolf.data.prepare import prepare
+    from pargolf.report.pages.write import with_page
+    from pargolf.run.folder import RunFolder
+    from pargolf.run.pipeline import run_recipe
+
+    command = command_line(demo, locals())
+    system = find_recipe("house", changes={"train.seconds": seconds})
     world, data = find_world(), Path(out) / "data"
     if world.main:
         RunFolder.create(out, force=force)
-        yield from prepare(["embedded"], data, vocab=recipe("house").model.vocab, force=True)
+        yield from prepare(["embedded"], data, vocab=system.model.vocab, force=True)
     from_first(world, lambda: None)  # the others wait for the data
-    return (
-        yield from train(
-            "house",
-            data=data,
-            out=out,
-            changes={"train.seconds": seconds},
-            seed=seed,
-            force=True,
-            command=f"pargolf demo --seconds {seconds:g} --out {out} --seed {seed}",
-        )
-    )
+    events = run_recipe(system, open_data(data), out, seed=seed, force=True, command=command)
+    return (yield from with_page(events, out))
 
 
-def pack(run: str | Path, *, cap: int | None = None, own: Own = ()) -> dict[str, int]:
-    """Pack a run's weights again under `cap` bytes; returns model, code and total bytes, and the cap.
+def pack(run: Place, *, cap: int | None = None, own: Own = ()) -> dict[str, int]:
+    """Pack a run's weights again, under another cap.
 
-    `own`: files of techniques that the run uses, which are run.
+    Args:
+        run: A run folder.
+        cap: Byte cap, code included; the recipe's own when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        Bytes of the model, of the code and of both (`total`), and the cap.
     """
+    from pargolf.run.folder import RunFolder
+    from pargolf.run.pipeline import repack
+
     use(own)
     packed = repack(RunFolder.open(run), cap=cap)
     total = packed.model_bytes + packed.code_bytes
@@ -108,110 +137,157 @@ def pack(run: str | Path, *, cap: int | None = None, own: Own = ()) -> dict[str,
 
 @working
 def seeds(
-    found: Found,
+    recipe: RecipeLike,
     *,
-    seeds: Sequence[int],
-    data: str | Path,
-    out: str | Path,
+    changes: Changes | None = None,
+    seeds: Sequence[int] = (42, 314, 999),
+    data: Place = "data",
+    out: Place = "runs/seeds",
     scale: str | None = None,
-    changes: Mapping[str, Any] | None = None,
-    jobs: int = 1,
+    jobs: Count = 1,
     device: str | None = None,
-) -> Events[tuple[list[dict[str, Any]], Spread]]:
-    """Run a recipe's missing seeds into `out/seed-N`; a row per seed, and the spread of their bits per byte."""
-    system = recipe(found, scale=scale, changes=changes)
-    named = found.name if isinstance(found, Recipe) else found
-    rows = " ".join(f"{path}={value}" for path, value in (changes or {}).items())
-    listed = ",".join(map(str, seeds))
-    words = f"pargolf seeds {named} {rows} {f'--scale {scale}' if scale else ''} --seeds {listed}"
-    command = " ".join(f"{words} --data {data} --out {out}".split())
-    ended = yield from run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
+) -> Events[SeedRuns]:
+    """Run a recipe with several seeds, going on where it was left; say the mean and how sure it is.
+
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        changes: Rows to change, path=value.
+        seeds: Which seeds, with commas between.
+        data: A folder of shards and a tokenizer.
+        out: Where the runs go, a folder per seed.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        jobs: How many runs side by side; they share the threads.
+        device: cpu or cuda; the best there is when left out.
+    """
+    from pargolf.core.stats import spread
+    from pargolf.data.folder import open_data
+    from pargolf.report.pages.write import with_pages
+    from pargolf.study.seeds import run_seeds, seed_rows
+
+    command = command_line(_seeds, locals())
+    system = find_recipe(recipe, scale=scale, changes=changes)
+    events = run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
+    ended = yield from with_pages(events)
     # Another process of torchrun's has none: there the first one speaks.
-    return seed_rows(ended or []), spread([run.bpb for run in ended or []] or [math.nan])
+    return SeedRuns(seed_rows(ended or []), spread([run.bpb for run in ended or []] or [float("nan")]))
+
+
+_seeds = seeds
+"""The function, where a parameter has its name."""
 
 
 @working
 def sweep(
-    found: Found,
-    spans: Sequence[str | Span],
+    recipe: RecipeLike,
+    spans: Sequence["str | Span"],
     *,
-    data: str | Path,
-    out: str | Path,
-    trials: int = 20,
+    changes: Changes | None = None,
+    data: Place = "data",
+    out: Place = "runs/sweep",
+    trials: Count = 20,
     storage: str | None = None,
     scale: str | None = None,
-    changes: Mapping[str, Any] | None = None,
     seed: int = 1337,
     prune: bool = True,
     device: str | None = None,
-) -> Events[Swept]:
-    """Try values of some rows (`"train.optimizer[mlp.*].lr=log:0.01,0.1"`); all trials, and the best.
+) -> "Events[Swept]":
+    """Try values of some rows of a recipe, and say which gave the fewest bits per byte; goes on where it stopped.
 
-    The study is a journal in `out`, or the database at `storage`, which many machines may share.
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        spans: Ranges, PATH=log:0.01,0.1 (float: int: choice:), and rows for all, PATH=VALUE.
+        changes: Rows for all trials.
+        data: A folder of shards and a tokenizer.
+        out: Where the study goes, and a folder per trial.
+        trials: How many trials the study shall have.
+        storage: A database's URL, for many machines on one study.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        seed: Seed of the initial weights and the data's order.
+        prune: End trials early that are behind the others' median.
+        device: cpu or cuda; the best there is when left out.
+
+    Returns:
+        All trials, and the best of those that ran to their end.
     """
-    read = [span if isinstance(span, Span) else read_span(span) for span in spans]
-    named = [span for span in read if span is not None]
-    if len(named) < len(spans):
-        plain = next(span for span, one in zip(spans, read) if one is None)
-        raise UserError(f"'{plain}' is no range. Write path=log:LOW,HIGH, or float:, int:, choice:.")
-    system = recipe(found, scale=scale, changes=changes)
-    return (
-        yield from run_sweep(
-            system,
-            named,
-            open_data(data),
-            out,
-            trials=trials,
-            storage=storage,
-            seed=seed,
-            prune=prune,
-            device=device,
-            command=f"pargolf sweep {found.name if isinstance(found, Recipe) else found} --data {data} --out {out}",
-        )
+    from pargolf.core.spec import overrides
+    from pargolf.data.folder import open_data
+    from pargolf.report.pages.write import with_pages
+    from pargolf.study.sweep import Span, read_span, run_sweep
+
+    command = command_line(sweep, locals())
+    words = [(span, read_span(span) if isinstance(span, str) else span) for span in spans]
+    rows = overrides(str(word) for word, span in words if span is None)
+    system = find_recipe(recipe, scale=scale, changes={**(changes or {}), **rows})
+    ranges = [span for _, span in words if isinstance(span, Span)]
+    trying = run_sweep(
+        system,
+        ranges,
+        open_data(data),
+        out,
+        trials=trials,
+        storage=storage,
+        seed=seed,
+        prune=prune,
+        device=device,
+        command=command,
     )
+    return (yield from with_pages(trying))
 
 
 @working
 def ablate(
-    found: Found,
+    recipe: RecipeLike,
     *,
-    data: str | Path | Sequence[str | Path],
-    out: str | Path,
-    base: Found | None = None,
+    changes: Changes | None = None,
+    base: RecipeLike | None = None,
     edits: Edits | None = None,
     only: Sequence[str] = (),
     plain: bool = False,
     paced: bool = False,
     seeds: Sequence[int] = (42, 314, 999),
+    data: Place | Sequence[Place] = "data",
+    out: Place = "runs/ablation",
     scale: str | None = None,
-    changes: Mapping[str, Any] | None = None,
-    jobs: int = 1,
+    jobs: Count = 1,
     device: str | None = None,
 ) -> Events[list[AblationRow]]:
-    """Run a recipe, and with each of `edits` alone; what each is worth, the whole recipe first.
+    """Take each part of a recipe away in turn, and say with intervals what it is worth.
 
-    Without `edits`: those that the recipe's module names as ABLATIONS; without those, or where a `base` is named, the
-    parts that `base` does not have (None: the recipe that a repaired one repairs, else the baseline). `only`: globs of
-    labels. `plain` scores over the plain windows alone, without adaptation. `changes` (as `train.steps`) go to all.
-    `paced` gives each part, of the recipe's steps, as many as the same seconds buy, timed in turns.
-    `data`: a folder, or several of the same text, of which a part with another vocabulary takes the one in its own.
+    Parts are the recipe's own ABLATIONS, or each --without, or the fields that --base has otherwise. Side by side,
+    every run has one thread; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
+
+    Args:
+        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        changes: Rows for all, as train.steps=200.
+        base: Take parts back to this recipe, field by field.
+        edits: An edit to try, 'LABEL: PATH=VALUE'; may be repeated.
+        only: Labels to run, as '+ *'; may be repeated.
+        plain: Score over plain windows alone, without adapting.
+        paced: Give each part the steps that equal seconds buy, timed in turns.
+        seeds: Which seeds, with commas between.
+        data: Prepared text; again for the same text in other pieces.
+        out: Where the runs go, a folder per part.
+        scale: mini: the same system at a size a CPU trains in minutes.
+        jobs: How many runs side by side; they share the threads.
+        device: cpu or cuda; the best there is when left out.
+
+    Returns:
+        What each part is worth, the whole recipe first; `ablation.json` and its plots in `out` hold the same.
     """
-    whole = recipe(found, scale=scale, changes=changes)
-    if edits is None and base is None and not isinstance(found, Recipe):
-        edits = catalog.ablations(str(found))
-    if edits:
-        variants = edited_parts(whole, edits)
-    else:
-        if base is None:
-            base = str(found).removesuffix("_repaired") if str(found).endswith("_repaired") else "baseline"
-        variants = base_parts(whole, recipe(base, scale=scale, changes=changes))
+    from pargolf.data.folder import open_data
+    from pargolf.recipes.variants import chosen, in_plain_windows
+    from pargolf.report.pages.write import with_pages
+    from pargolf.report.plots.worth import write_plots
+    from pargolf.study.ablate import run_ablations, worth_row
+
+    command = command_line(ablate, locals())
+    whole = find_recipe(recipe, scale=scale, changes=changes)
+    variants = chosen(_parts(whole, recipe, base, edits, scale=scale, changes=changes), only)
     if plain:
         whole = in_plain_windows(whole)
         variants = {label: in_plain_windows(variant) for label, variant in variants.items()}
-    variants = chosen(variants, only)
-    named = found.name if isinstance(found, Recipe) else found
     first, *others = map(open_data, [data] if isinstance(data, str | Path) else data)
-    worths = yield from run_ablations(
+    running = run_ablations(
         whole,
         variants,
         first,
@@ -221,45 +297,92 @@ def ablate(
         paced=paced,
         jobs=jobs,
         device=device,
-        command=f"pargolf ablate {named}",
+        command=command,
     )
-    return [worth_row(worth) for worth in worths or []]
+    worths = yield from with_pages(running)
+    rows = [worth_row(worth) for worth in worths or []]
+    if rows:  # another process of torchrun's has none
+        write_plots(rows, Path(out))
+    return rows
+
+
+def _parts(
+    whole: "Recipe",
+    named: RecipeLike,
+    base: RecipeLike | None,
+    edits: Edits | None,
+    *,
+    scale: str | None,
+    changes: Changes | None,
+) -> "dict[str, Recipe]":
+    """The recipe without each part: by `edits`, else its module's ABLATIONS, else what sets it apart from a base."""
+    from pargolf.recipes import catalog
+    from pargolf.recipes.variants import base_parts, edited_parts, parse_edits
+
+    shipped = isinstance(named, str | Path)
+    if edits is None and base is None and shipped:
+        edits = catalog.ablations(str(named))
+    if edits:
+        return edited_parts(whole, edits if isinstance(edits, Mapping) else parse_edits(edits))
+    if base is None:
+        repairs = shipped and str(named).endswith("_repaired")
+        base = str(named).removesuffix("_repaired") if repairs else "baseline"
+    return base_parts(whole, find_recipe(base, scale=scale, changes=changes))
 
 
 def import_checkpoint(
-    path: str | Path,
+    path: Place,
     *,
     system: str,
-    out: str | Path,
-    data: str | Path | None = None,
-    force: bool = False,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    rope_dims: int | None = None,
-    xsa: int | None = None,
+    out: Place,
+    data: Place | None = None,
+    heads: Count | None = None,
+    kv_heads: Count | None = None,
+    rope_dims: Index | None = None,
+    xsa: Index | None = None,
     ve_layers: Sequence[int] | None = None,
-    train_seq_len: int | None = None,
+    train_seq_len: Count | None = None,
+    force: bool = False,
 ) -> dict[str, int]:
-    """Make a run folder of a published script's checkpoint; returns its parameters, layers, bytes and the cap.
+    """Make a run folder of a checkpoint that a published script left behind.
 
-    What the file does not show is as in `upstream.load`, where the system's own recipe does not have it: `heads`,
-    `kv_heads`, rotated channels per head, how many last layers have XSA, the layers that add the value embedding, and
-    the length that was trained at.
+    What the file does not show is taken from the system's own recipe where it is not said.
+
+    Args:
+        path: A final_model.pt, or an .int8.ptz or .int6.ptz artifact.
+        system: Whose it is: baseline, pr549, pr910, pr1009, pr543, pr295 or pr861.
+        out: Where the run goes.
+        data: Data with its tokenizer, to score on.
+        heads: Attention heads.
+        kv_heads: Heads of keys and values.
+        rope_dims: Rotated channels per head; 0: all.
+        xsa: How many last layers have XSA.
+        ve_layers: Layers that add the value embedding, as 9,10.
+        train_seq_len: The length of the sequences that it was trained on.
+        force: Replace what the output folder holds.
+
+    Returns:
+        Its parameters and layers, bytes of the model, of the code and of both (`total`), and the cap.
     """
-    opened = None if data is None else open_data(data)
+    from pargolf.data.folder import open_data
+    from pargolf.recipes import catalog
+    from pargolf.upstream import importing
+
     made = importing.import_checkpoint(
         path,
         catalog.find(system),
         out,
         system=system,
-        data=opened,
+        data=None if data is None else open_data(data),
         force=force,
-        heads=heads,
-        kv_heads=kv_heads,
-        rope_dims=rope_dims,
-        xsa=xsa,
-        ve_layers=ve_layers,
-        train_seq_len=train_seq_len,
+        unseen=importing.Unseen(
+            heads=heads,
+            kv_heads=kv_heads,
+            rope_dims=rope_dims,
+            xsa=xsa,
+            ve_layers=None if ve_layers is None else tuple(ve_layers),
+            train_seq_len=train_seq_len,
+        ),
     )
     return {
         "parameters": made.parameters,

@@ -71,6 +71,11 @@ class Report:
         """The weakest status of all findings; UNVERIFIABLE when nothing ran."""
         return weakest(finding.status for finding in self.findings) if self.findings else UNVERIFIABLE
 
+    @property
+    def passed(self) -> bool:
+        """Whether every check that ran found nothing wrong."""
+        return self.verdict == PASS
+
     def to_json(self) -> dict[str, Any]:
         """The machine's form, in the order that is documented."""
         return {

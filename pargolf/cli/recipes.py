@@ -1,19 +1,21 @@
-"""Commands that show recipes; they answer without torch where they can."""
+"""Commands that show recipes; the list answers without torch."""
 
 import json
 
 from rich.table import Table
 from rich.text import Text
 
-from pargolf.cli.terminal import JsonOpt, RecipeArg, ScaleOpt, console
-from pargolf.recipes import catalog
+from pargolf import api
+from pargolf.cli.options import Given, command
+from pargolf.cli.terminal import console
+from pargolf.core.spec import dump
 
 
-def recipes(as_json: JsonOpt = False) -> None:
-    """List the shipped recipes."""
-    rows = catalog.summaries()
-    if as_json:
-        print(json.dumps(rows))
+@command(api.list_recipes)
+def recipes(given: Given) -> None:
+    """Print a table."""
+    rows = given.call(api.list_recipes)
+    if given.prints_json(rows):
         return
     table = Table(box=None, header_style="bold")
     table.add_column("recipe")
@@ -23,29 +25,22 @@ def recipes(as_json: JsonOpt = False) -> None:
     console.print(table)
 
 
-def describe(recipe: RecipeArg, scale: ScaleOpt = None, as_json: JsonOpt = False) -> None:
-    """Print a whole system, row by row, and beside its rows what they were measured to be worth."""
-    from pargolf import api
-    from pargolf.core.spec import dump
-    from pargolf.recipes.describe import describe as describe_text
+@command(api.describe)
+def describe(given: Given) -> None:
+    """Print the rows; with --json the recipe itself."""
+    if given.as_json:
+        print(json.dumps(dump(api.recipe(given["recipe"], scale=given["scale"]))))
+    else:
+        print(given.call(api.describe))
 
-    found = api.recipe(recipe, scale=scale)
-    if as_json:
-        print(json.dumps(dump(found)))
+
+@command(api.diff)
+def diff(given: Given) -> None:
+    """Print a table of the rows."""
+    rows = given.call(api.diff)
+    if given.prints_json(rows):
         return
-    edits, worths = ({}, None) if scale else (catalog.ablations(recipe), catalog.measured(recipe))
-    print(describe_text(found, edits=edits, found=worths))
-
-
-def diff(a: RecipeArg, b: RecipeArg, as_json: JsonOpt = False) -> None:
-    """Print the rows in which two recipes differ."""
-    from pargolf.recipes.describe import diff as diff_rows
-
-    rows = diff_rows(catalog.find(a), catalog.find(b))
-    if as_json:
-        print(json.dumps(rows))
-        return
-    table = Table("row", a, b, box=None, header_style="bold")
+    table = Table("row", given["a"], given["b"], box=None, header_style="bold")
     for path, (left, right) in rows.items():
         table.add_row(Text(path), Text(left or "-", style="red"), Text(right or "-", style="green"))
     console.print(table if rows else "no difference")

@@ -1,18 +1,13 @@
-"""What the commands share: options with one meaning each, threads, progress, and the one line of bad input."""
+"""What the commands share: the console, threads, and the one line of bad input."""
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from pargolf.core.errors import UserError, out_of_memory
-from pargolf.core.result import Result
-from pargolf.core.work import Work
-
-T = TypeVar("T")
 
 TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep", "rerun"})
 """Commands that the processes of torchrun run together; any other one is the first process's."""
@@ -21,31 +16,7 @@ TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep", "rer
 console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
 
 
-def _recipe_names(begun: str) -> list[str]:
-    """Names of shipped recipes that begin so, for a shell's completion."""
-    from pargolf.recipes import catalog
-
-    return [name for name in catalog.names() if name.startswith(begun)]
-
-
-RecipeArg = Annotated[
-    str,
-    typer.Argument(help="A shipped recipe's name, or a .py file that defines RECIPE.", autocompletion=_recipe_names),
-]
-DataOpt = Annotated[Path, typer.Option("--data", help="A folder of shards and a tokenizer.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ForceOpt = Annotated[bool, typer.Option("--force", help="Replace what the output folder holds.")]
 ThreadsOpt = Annotated[int, typer.Option("--threads", help="CPU threads; 0: what is fastest now.", min=0)]
-ScaleOpt = Annotated[
-    str | None, typer.Option("--scale", help="mini: the same system at a size a CPU trains in minutes.")
-]
-JobsOpt = Annotated[int, typer.Option("--jobs", help="How many runs side by side; they share the threads.", min=1)]
-DeviceOpt = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best there is when left out.")]
-OwnOpt = Annotated[
-    list[Path] | None,
-    typer.Option("--with", help="A .py file, or a folder of them, with techniques that this uses; it is run."),
-]
-SeedOpt = Annotated[int, typer.Option("--seed", help="Seed of the initial weights and the data's order.")]
 
 
 def fail(line: str) -> NoReturn:
@@ -106,33 +77,6 @@ def whole_numbers(text: str, option: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def watch(work: Work[T], *, quiet: bool = False) -> T:
-    """Draw progress while `work` runs; returns its value."""
-    from pargolf.watch.live import draw
-
-    if not quiet:
-        for _ in draw(work, Console(stderr=True)):
-            pass
-    return work.result()
-
-
 def is_first() -> bool:
     """Whether this process speaks: the only one, or the first of torchrun's."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def finish_run(work: Work[Result], out: Path) -> None:
-    """Watch a run to its end and print its table."""
-    from pargolf.report.text.results import result_table
-
-    result = watch(work)
-    if not is_first():
-        return
-    console.print(result_table(result))
-    console.print(f"report  {(out / 'report.html').resolve()}")
-    if result.interrupted:
-        fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")
-    if result.probed is False:
-        fail("The model looked ahead while it was scored, so the score is not legal. Find out where: pargolf probe.")
-    if not result.complete:
-        fail(f"{result.sentence} Raise budget.eval_seconds.")

@@ -1,5 +1,6 @@
 """What an ablation came to: the typed value of `ablation.json`, which plots, boards and `describe` read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -92,3 +93,29 @@ class Ablation:
 def read_ablation(path: str | Path) -> Ablation:
     """What an `ablation.json` holds. Raises `UserError` with file and field."""
     return build(Ablation, read_json(path), where=str(path))
+
+
+def ranked(rows: Sequence[AblationRow]) -> list[AblationRow]:
+    """Parts by what they are worth, then additions likewise; without the whole recipe and what failed."""
+    parts = [row for row in rows if row.part and row.worth is not None]
+    return sorted(parts, key=lambda row: (row.is_addition, -row.gain))
+
+
+def costs(row: AblationRow, whole: AblationRow) -> tuple[float | None, float | None]:
+    """What the part costs: milliseconds a step and bytes, against what is left without it; None where unknown.
+
+    Bytes are those on the recipe's own grids where runs fill the cap and say so, else the artifact's. Time is what the
+    runs took, or, where the machine wavers and steps were timed in turns, the whole recipe's by the row's pace.
+    """
+    own_grids = row.weighs is not None and whole.weighs is not None
+    sizes = (row.weighs, whole.weighs) if own_grids else (row.bytes, whole.bytes)
+    paced = row.pace is not None and whole.step_ms is not None
+    times = ((row.pace or 0.0) * (whole.step_ms or 0.0) if paced else row.step_ms, whole.step_ms)
+    sign = 1 if row.is_addition else -1
+    return _change(times, sign), _change(sizes, sign)
+
+
+def _change(pair: tuple[float | None, float | None], sign: int) -> float | None:
+    """What the first has more than the second, by sign; None where one is unknown."""
+    ours, theirs = pair
+    return None if ours is None or theirs is None else sign * (ours - theirs)

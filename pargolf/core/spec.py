@@ -85,6 +85,16 @@ def overrides(words: Iterable[str]) -> dict[str, Any]:
     return changes
 
 
+def override(path: str, value: Any) -> str:
+    """Write one `path=value` word that `overrides` reads; a value that no word can give as `show` prints it."""
+    if isinstance(value, str) and parse_value(value) == value:
+        return f"{path}={value}"
+    try:
+        return f"{path}={json.dumps(value)}"
+    except TypeError:
+        return f"{path}={show(value)}"
+
+
 def rows(spec: Any) -> dict[str, str]:
     """Flatten to `path -> printed value`; indices with equal values are folded, `blocks[0:4].attn.heads`."""
     return _fold(_leaves(spec))

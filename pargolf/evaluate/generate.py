@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.score import LogitsError
 from pargolf.model.cache import Cache
@@ -53,6 +54,40 @@ def generate(
             del context[: len(context) - (length - length // 4)]
             if cache is not None:
                 cache.forget()
+
+
+def continue_text(
+    predictor: Predictor,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    tokens: int,
+    length: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Yield the text that follows `prompt` in a document of its own, in pieces of whole characters."""
+    start = [tokenizer.bos, *map(int, tokenizer.encode(prompt))]
+    written = generate(
+        predictor,
+        start,
+        tokens=tokens,
+        length=length,
+        stop=(tokenizer.bos,),
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
+    ids: list[int] = []
+    shown = ""
+    for token in written:
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        # A character that is not complete yet decodes to U+FFFD; wait for its other bytes.
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
 
 
 def _next_logits(predictor: Predictor | Cache, context: list[int], device: torch.device | str) -> Tensor:

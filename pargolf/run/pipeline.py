@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 from torch.distributed import DistError
 
@@ -19,9 +20,9 @@ from pargolf.core.budget import Clock
 from pargolf.core.commit import source_version
 from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError, out_of_memory
-from pargolf.core.events import Event, Packed, Progress, Started
-from pargolf.core.files import write_bytes, write_text
-from pargolf.core.result import Bytes, DocumentScore, Grids, Result, ScoreRow, TextOverlap
+from pargolf.core.events import Event, Packed, Progress, Proved, Started
+from pargolf.core.files import write_bytes
+from pargolf.core.result import Bytes, DocumentScore, Grids, Rests, Result, ScoreRow, TextOverlap
 from pargolf.core.spec import checked
 from pargolf.core.work import Events, Work
 from pargolf.core.world import World
@@ -38,7 +39,6 @@ from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import Windows
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.report.pages.run import page_of
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import Unpacked, fit, unpack
 from pargolf.run.resume import earlier_events, open_run
@@ -95,7 +95,7 @@ def run_recipe(
     command: str = "",
     checkpoint_every: float = 60.0,
 ) -> Iterator[Event]:
-    """Do the main job into folder `out`: train, pack, unpack, score, report. `result.json` is written last.
+    """Do the main job into folder `out`: train, pack, unpack, score. `result.json` is written last.
 
     `resume` goes on from the folder's newest checkpoint, which training writes every `checkpoint_every` seconds. Under
     torchrun every process calls this; the first one writes the files and yields the events, the others yield none.
@@ -168,7 +168,7 @@ def _logged(
             try:
                 event = signals.advance(stages)
             except StopIteration as end:
-                result, unpacked, documents = end.value
+                result, documents = end.value
                 break
             if not isinstance(event, Progress) and not (isinstance(event, Started) and kept):
                 events.write(event)
@@ -178,7 +178,6 @@ def _logged(
         log.line(result.sentence, sync=True)
     with signals.shielded():
         folder.write_documents(documents)
-        write_text(folder["report.html"], page_of(folder, result, by_role=unpacked.artifact.by_role()))
         folder.write_result(result)
         if not result.interrupted:  # which may still go on
             folder.drop_checkpoints()
@@ -212,8 +211,8 @@ def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
 
 def _stages(
     recipe: Recipe, data: DataFolder, text: Text, keeping: Keeping, *, seed: int, world: World
-) -> Generator[Event, None, tuple[Result, Unpacked, list[DocumentScore]]]:
-    """Train, pack, unpack, score; returns the result, what was unpacked, and the final score by document.
+) -> Generator[Event, None, tuple[Result, list[DocumentScore]]]:
+    """Train, pack, unpack, score; returns the result, and the final score by document.
 
     A call of all processes; only the first one packs and writes, and the others receive its bytes.
     """
@@ -249,7 +248,7 @@ def _stages(
     scores, took = {"pre_quant": before, **scores}, scoring.seconds
     result = _result(recipe, data, text, artifact, facts, scores, adapted, seed=seed, eval_seconds=took, world=world)
     final, without = list(scores.values())[-1], None if adapted is None else adapted.without
-    return result, unpacked, document_rows(text, final, without=without)
+    return result, document_rows(text, final, without=without)
 
 
 def score_unpacked(
@@ -402,6 +401,32 @@ def score_artifact(
         if world.main:
             yield event
     return scoring.result()
+
+
+def score_row(
+    unpacked: Unpacked,
+    data: DataFolder,
+    *,
+    windows: Windows | None = None,
+    adapt: bool = False,
+    seconds: float | None = None,
+    device: str | None = None,
+) -> Events[dict[str, Any]]:
+    """Score as `score_artifact` does; the score's row, with what its bytes rest on, and whether it is legal.
+
+    Legal is a score of the whole text, in turn, without a look ahead, over proved bytes.
+    """
+    proof: Proved | None = None
+    with Work(score_artifact(unpacked, data, windows=windows, adapt=adapt, seconds=seconds, device=device)) as scoring:
+        for event in scoring:
+            proof = event if isinstance(event, Proved) else proof
+            yield event
+        row = scoring.result().row()
+    if proof is None:  # another process of torchrun's, which yields nothing
+        return row
+    names = ("rests", "note", "shards_sha256", "tokenizer_sha256")
+    legal = row["complete"] and row["in_turn"] and row["probed"] is not False and Rests(proof.rests).proved
+    return {**row, "legal": legal, "proof": {name: getattr(proof, name) for name in names}}
 
 
 def _scored(

@@ -21,14 +21,13 @@ from pargolf.core.ablation import ADDED, Ablation, AblationRow
 from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Step, Weighed
-from pargolf.core.files import read_json, write_bytes, write_json, write_text
+from pargolf.core.files import read_json, write_json
 from pargolf.core.ranges import Positive
 from pargolf.core.spec import build, edit
 from pargolf.core.stats import Comparison, compare_scores
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
-from pargolf.report.plots.worth import worth_png, worth_svg
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished
 from pargolf.study.jobs import JobDone, run_jobs
@@ -94,8 +93,8 @@ def run_ablations(
     """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; returns what each is worth.
 
     `others` hold the same text in other vocabularies, for variants that have those. `paced` gives each variant the
-    steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. `out/ablation.json` and its plots
-    (`.svg`, `.png`) follow. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
+    steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. What came of it so far is always in
+    `out/ablation.json`. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
     """
     check_device(device)
     check_seeds(seeds)
@@ -144,10 +143,7 @@ def run_ablations(
             write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, so_far, paced=paced)))
             yield WorthsSoFar(tuple(so_far))
     worths = _worths(runs, failed, paces)
-    found = ablation_of(recipe, worths, paced=paced)
-    write_json(Path(out) / "ablation.json", asdict(found))
-    write_text(Path(out) / "ablation.svg", worth_svg(found.rows, page=False))
-    write_bytes(Path(out) / "ablation.png", worth_png(found.rows))
+    write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, worths, paced=paced)))
     return worths
 
 

@@ -12,6 +12,7 @@ last published frontier (pull requests 1394 to 2135): int6 at 12.85 deviations, 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ import torch
 from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.events import Progress
 from pargolf.core.roles import role
 from pargolf.core.spec import dump
-from pargolf.data.folder import DataFolder
+from pargolf.core.work import Events
+from pargolf.data.folder import DataFolder, open_data
 from pargolf.data.stream import TrainStream
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
@@ -37,7 +40,9 @@ from pargolf.quant.plan import Quantize
 from pargolf.quant.published import INT5_861, INT8, INT8_SEARCHED_543, amax_295, lite_549, lite_1009
 from pargolf.quant.trellis import Trellis
 from pargolf.recipes.recipe import Recipe
-from pargolf.run.pack import pack, unpack
+from pargolf.run.folder import RunFolder, load_tensors
+from pargolf.run.pack import pack, read_artifact, unpack
+from pargolf.run.score import open_text, score_sample
 
 _SMALL = 2048
 _LATER = 10_000  # a step that short runs do not reach
@@ -198,6 +203,43 @@ def at_equal(rows: Sequence[dict[str, Any]], *, given: str, value: float, wanted
     x, y = np.log([p[0] for p in points]), np.log([p[1] for p in points])
     inside = len(points) > 1 and value > 0 and x[0] <= np.log(value) <= x[-1]
     return float(np.exp(np.interp(np.log(value), x, y))) if inside else None
+
+
+def bench(target: str | Path, *, data: str | Path | None = None) -> Events[dict[str, list[dict[str, Any]]]]:
+    """Rows `codecs` of a run's, an artifact's or a `.safetensors` file's codes; of a run `quantizers` as well.
+
+    Quantizers are measured with the bits per byte of a sample where data lie, in `data` or in the run's own folder.
+    """
+    path = Path(target)
+    run = None if path.suffix in (".safetensors", ".pargolf") else RunFolder.open(path)
+    if path.suffix == ".safetensors":
+        codes = int6_codes(load_tensors(path))
+    else:
+        codes = stored_codes(read_artifact(path if run is None else run["model.pargolf"]).artifact)
+    rows: list[dict[str, Any]] = []
+    for row in codec_rows(codes):
+        rows.append(row)
+        yield Progress("codecs", len(rows), len(codes), row["role"])
+    rows.append(sum_row(rows))
+    if run is None:
+        return {"codecs": rows}
+    recipe, weights, hessians = run.read_packable()
+    folder = Path(data) if data else path / "data"
+    text = open_data(folder) if data or folder.is_dir() else None
+    if hessians is None and text is not None:
+        hessians = hessians_of(recipe, weights, text, batches=4)
+    grade = None if text is None else _sample_bpb(recipe, text)
+    pairs: list[dict[str, Any]] = []
+    for row in run_quantizer_rows(recipe, weights, hessians, grade=grade):
+        pairs.append(row)
+        yield Progress("quantizers", len(pairs), len(published()) + 2, row["name"])
+    return {"codecs": rows, "quantizers": pairs}
+
+
+def _sample_bpb(recipe: Recipe, data: DataFolder) -> Grade:
+    """What grades a model on a sample of the validation text."""
+    text = open_text(data)
+    return lambda model: score_sample(model.eval(), text, recipe.plain, count=64).bpb
 
 
 def _measured(

@@ -61,8 +61,6 @@ COLUMNS: dict[str, Callable[[Result], Any]] = {
 """The columns that come of a result, in the order of a full table."""
 ALL = ("run", "state", "ended", *COLUMNS, "note")
 """Every column: the run's folder, its state, when it ended (UTC), the result's, and what is wrong with it."""
-SHOWN = ("run", "recipe", "seed", "bpb", "legal", "total", "steps", "seconds", "ended")
-"""The columns of a table that asks for none."""
 _SKIPPED = {"checkpoints", "own", "data", "__pycache__"}
 _DEEPEST = 12
 

@@ -58,7 +58,7 @@ class Span:
         whole = (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
         return self.choices or whole
 
-    def word(self) -> str:
+    def __str__(self) -> str:
         """As it was written."""
         held = self.choices or tuple(x for x in (self.low, self.high, self.step) if x is not None)
         return f"{self.path}={self.kind}:{','.join(map(show, held))}"
@@ -210,7 +210,7 @@ def _study(
         place = library.storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
     facts = {
         "recipe": fit_to_data(recipe, data).digest,
-        "ranges": sorted(span.word() for span in spans),
+        "ranges": sorted(str(span) for span in spans),
         "data": [tokenizer_digest(data), len(data.val)],
         "validation shards": sorted(data.val_hashes.values()),
     }

@@ -9,10 +9,10 @@ system's own grids, without a look at the cap: `pargolf pack RUN` does that.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -39,6 +39,24 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What the tensors of a checkpoint do not show, as `upstream.load` takes it; None where nobody has said it."""
+
+    heads: int | None = None
+    kv_heads: int | None = None
+    rope_dims: int | None = None
+    xsa: int | None = None
+    ve_layers: tuple[int, ...] | None = None
+    softcap: float | None = None
+    tied: bool | None = None
+    train_seq_len: int | None = None
+
+    def known(self) -> dict[str, Any]:
+        """What was said, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+@dataclass(frozen=True)
 class Imported:
     """What came of it: parameters, layers, and bytes of the artifact as the system's own table packs it."""
 
@@ -56,9 +74,9 @@ def import_checkpoint(
     system: str,
     data: DataFolder | None = None,
     force: bool = False,
-    **knobs: object,
+    unseen: Unseen | None = None,
 ) -> Imported:
-    """Read the file, fit `recipe` (the system's own) to it, and write the run folder `out`; `knobs` as in `fit_recipe`.
+    """Read the file, fit `recipe` (the system's own) to it, and write the run folder `out`.
 
     With `data`, its tokenizer is kept and named in the artifact, which scoring asks for. Raises `UserError` on a file
     that is not this system's, data of another vocabulary, and a folder that holds a run.
@@ -66,7 +84,7 @@ def import_checkpoint(
     if system not in SYSTEMS and system not in FRONTIER:
         raise UserError(f"No published system is called '{system}'.{near(system, [*SYSTEMS, *FRONTIER])}")
     state = read_checkpoint(path)
-    fitted, weights = fit_recipe(recipe, state, system=system, **knobs)
+    fitted, weights = fit_recipe(recipe, state, system=system, unseen=unseen)
     if data is not None and data.vocab != fitted.model.vocab:
         raise UserError(f"{path} has {fitted.model.vocab} tokens and {data.path} {data.vocab}. Name its own data.")
     digest = "unknown" if data is None else tokenizer_digest(data)
@@ -82,21 +100,19 @@ def import_checkpoint(
 
 
 def fit_recipe(
-    recipe: Recipe, state: Mapping[str, Tensor], *, system: str, **knobs: object
+    recipe: Recipe, state: Mapping[str, Tensor], *, system: str, unseen: Unseen | None = None
 ) -> tuple[Recipe, dict[str, Tensor]]:
     """The system's recipe at the sizes of a state dict, and the weights under our names in float32.
 
-    `knobs` that are not None (`xsa`, `rope_dims`, `ve_layers`, ... of `upstream.load`) go before the recipe's.
+    What `unseen` says goes before what the recipe says.
     """
     if (own := _own_weights(recipe, state)) is not None:
         return recipe, own
-    told = {key: value for key, value in knobs.items() if value is not None}
+    unseen = unseen or Unseen()
     if system in FRONTIER:
-        rope_dims = told.get("rope_dims")
-        assert rope_dims is None or isinstance(rope_dims, int)
-        spec, weights = frontier_model(recipe.model, state, rope_dims=rope_dims)
+        spec, weights = frontier_model(recipe.model, state, rope_dims=unseen.rope_dims)
     else:
-        model = load(system, state, **{**_knobs(recipe, state), **told})  # type: ignore[arg-type]
+        model = load(system, state, **{**_unseen(recipe, state), **unseen.known()})
         spec, weights = model.spec, {name: p.detach() for name, p in model.named_parameters()}
     fit = _Fit(len(recipe.model.blocks), len(spec.blocks), tuple(weights))
     spec = replace(spec, init=fit.rows(recipe.model.init))
@@ -114,7 +130,7 @@ def _own_weights(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Tenso
     return {name: tensor.float() for name, tensor in state.items()}
 
 
-def _knobs(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, object]:
+def _unseen(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What `load` must be told: heads by shape, the rest as the recipe has it, counted from the last layer."""
     gain, keys = state.get("blocks.0.attn.q_gain"), state.get("blocks.0.attn.c_k.weight")
     table = state.get("tok_emb.weight")

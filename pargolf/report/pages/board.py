@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pargolf.core.ablation import Ablation
+from pargolf.core.ablation import Ablation, ranked
 from pargolf.core.events import Packed
 from pargolf.core.stats import Comparison, compare_scores, spread
 from pargolf.report.pages.entry import Entry, Group, front, grouped
@@ -18,7 +18,7 @@ from pargolf.report.pages.html import figure_pair, number_cell, page, section, t
 from pargolf.report.pages.style import BOARD_SCRIPT
 from pargolf.report.plots import boards, runs
 from pargolf.report.plots.drawing import NARROW, WIDE
-from pargolf.report.plots.worth import ranked, worth_svg
+from pargolf.report.plots.worth import worth_svg
 
 _MOST_CURVES = 80
 _MOST_ADAPTED = 3

@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth, drawn and tabled: a dot and its 95 % interval on one scale, best on top.
+"""What each part of a recipe is worth, drawn: a dot and its 95 % interval on one scale, best on top.
 
 Right of zero helps. Parts that were taken away stand above, additions (labels that begin with "+ ") below. A dot is
 blue where the whole interval is above zero, vermillion where it is below, and hollow where the seeds cannot tell. The
@@ -7,15 +7,15 @@ figures at the right are the gain in bits per byte, and what the part costs: mil
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich.table import Table
-from rich.text import Text
 
-from pargolf.core.ablation import AblationRow
+from pargolf.core.ablation import AblationRow, costs, ranked
+from pargolf.core.files import write_bytes, write_text
 from pargolf.report.plots.drawing import FIRST, INK, SECOND, STYLE, WIDE, cut, new_figure, standalone, svg_text
 
 
@@ -40,76 +40,10 @@ def worth_png(rows: Sequence[AblationRow], *, width: float = WIDE) -> bytes:
     return buffer.getvalue()
 
 
-def ranked(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """Parts by what they are worth, then additions likewise; without the whole recipe and what failed."""
-    parts = [row for row in rows if row.part and row.worth is not None]
-    return sorted(parts, key=lambda row: (row.is_addition, -row.gain))
-
-
-def costs(row: AblationRow, whole: AblationRow) -> tuple[float | None, float | None]:
-    """What the part costs: milliseconds a step and bytes, against what is left without it; None where unknown.
-
-    Bytes are those on the recipe's own grids where runs fill the cap and say so, else the artifact's. Time is what the
-    runs took, or, where the machine wavers and steps were timed in turns, the whole recipe's by the row's pace.
-    """
-    own_grids = row.weighs is not None and whole.weighs is not None
-    sizes = (row.weighs, whole.weighs) if own_grids else (row.bytes, whole.bytes)
-    paced = row.pace is not None and whole.step_ms is not None
-    times = ((row.pace or 0.0) * (whole.step_ms or 0.0) if paced else row.step_ms, whole.step_ms)
-    sign = 1 if row.is_addition else -1
-    return _change(times, sign), _change(sizes, sign)
-
-
-def _change(pair: tuple[float | None, float | None], sign: int) -> float | None:
-    """What the first has more than the second, by sign; None where one is unknown."""
-    ours, theirs = pair
-    return None if ours is None or theirs is None else sign * (ours - theirs)
-
-
-def worth_table(rows: Sequence[AblationRow]) -> Table:
-    """Return what each part is worth, drawn with its 95 % interval on one scale; rows of `worth_row`, whole first."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("without, or with +", "bpb", "worth", "95% interval", "p", "ms/step", "bytes"):
-        table.add_column(name, justify="left" if name.startswith("without") else "right", overflow="fold")
-    table.add_column("")
-    shown = ranked(rows)
-    ends = [abs(end) for row in shown for end in (row.gain, *(row.interval or ()))]
-    reach = max(ends, default=0.0) or 1.0
-    for whole in (row for row in rows if not row.part and row.bpb is not None):
-        weight = whole.bytes if whole.weighs is None else whole.weighs
-        pace, weighs = (_shown(value, spec) for value, spec in ((whole.step_ms, ".1f"), (weight, ",.0f")))
-        table.add_row("nothing", _shown(whole.bpb, ".4f"), "", "", "", pace, weighs, "")
-        for row in shown:
-            time, size = costs(row, whole)
-            table.add_row(
-                Text(row.part),
-                _shown(row.bpb, ".4f"),
-                f"{row.gain:+.4f}",
-                "" if row.interval is None else "{:+.4f} to {:+.4f}".format(*row.interval),
-                _shown(row.p, ".2g"),
-                _shown(time, "+.1f"),
-                _shown(size, "+,.0f"),
-                Text(_whisker(row, reach), style="cyan"),
-            )
-    for row in (row for row in rows if row.failed):
-        table.add_row(Text(row.part), "", "", "", "", "", "", Text(f"cannot run: {row.failed}", style="red"))
-    return table
-
-
-def _shown(value: float | None, spec: str) -> str:
-    """A number as a cell shows it, empty where there is none."""
-    return "" if value is None else format(value, spec)
-
-
-def _whisker(row: AblationRow, reach: float, *, half: int = 12) -> str:
-    """A mean `o` and its interval `---` around zero `|`, in a line of 2 * half + 1 letters."""
-    cells = [" "] * (2 * half + 1)
-    if row.interval is not None:
-        left, right = (half + round(half * end / reach) for end in row.interval)
-        cells[left : right + 1] = "-" * (right - left + 1)
-    cells[half] = "|"
-    cells[half + round(half * row.gain / reach)] = "o"
-    return "".join(cells)
+def write_plots(rows: Sequence[AblationRow], folder: Path) -> None:
+    """Write the plot as `ablation.svg`, which is dark where its reader is, and as `ablation.png`."""
+    write_text(folder / "ablation.svg", worth_svg(rows, page=False))
+    write_bytes(folder / "ablation.png", worth_png(rows))
 
 
 def _drawn(rows: Sequence[AblationRow], shown: Sequence[AblationRow], width: float) -> tuple[Figure, dict[str, str]]:

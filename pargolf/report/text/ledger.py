@@ -8,6 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+SHOWN = ("run", "recipe", "seed", "bpb", "legal", "total", "steps", "seconds", "ended")
+"""The columns of a table that asks for none."""
 _DECIMALS = {"bpb": 4, "loss": 4, "seconds": 1, "eval_seconds": 1}
 
 

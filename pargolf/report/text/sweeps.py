@@ -1,31 +1,33 @@
 """A sweep as a table: each trial's values and what came of them, the best first."""
 
-import json
+import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from pargolf.core.spec import show
+from pargolf.core.spec import override, show
+
+if TYPE_CHECKING:
+    from pargolf.study.sweep import TrialDone
 
 
-def sweep_table(trials: Sequence[Mapping[str, Any]], *, rows: int = 30) -> Table:
-    """Trials (number, state, bpb, values, note): the `rows` best of those that ran to their end, then the others."""
+def sweep_table(trials: "Sequence[TrialDone]", *, rows: int = 30) -> Table:
+    """The `rows` best of the trials that ran to their end, then the others."""
     table = Table(box=None, pad_edge=False)
-    paths = list(dict.fromkeys(path for trial in trials for path in trial["values"]))
+    paths = list(dict.fromkeys(path for trial in trials for path in trial.values))
     for name, right in (("trial", True), *((path, True) for path in paths), ("bits/byte", True), ("", False)):
         table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     order = {"complete": 0, "pruned": 1, "failed": 2}
-    ranked = sorted(trials, key=lambda t: (order[t["state"]], t["bpb"] is None, t["bpb"] or 0.0, t["number"]))
-    for place, trial in enumerate(ranked[:rows]):
-        bpb = "" if trial["bpb"] is None else f"{trial['bpb']:.4f}"
-        said = trial["note"] or ("" if trial["state"] == "complete" else trial["state"])
-        values = [_shown(trial["values"][path]) if path in trial["values"] else "" for path in paths]
-        best = place == 0 and trial["state"] == "complete"
-        table.add_row(
-            *(Text(cell) for cell in (str(trial["number"]), *values, bpb, said)), style="bold" if best else None
-        )
+    ranked = sorted(trials, key=lambda t: (order[t.state], t.bpb is None, t.bpb or 0.0, t.number))
+    for number, trial in enumerate(ranked[:rows]):
+        bpb = "" if trial.bpb is None else f"{trial.bpb:.4f}"
+        note = trial.note or ("" if trial.state == "complete" else trial.state)
+        values = [_shown(trial.values[path]) if path in trial.values else "" for path in paths]
+        best = number == 0 and trial.state == "complete"
+        cells = (str(trial.number), *values, bpb, note)
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if best else None)
     if len(ranked) > rows:
         table.add_row(Text(f"... {len(ranked) - rows} more"))
     return table
@@ -33,7 +35,7 @@ def sweep_table(trials: Sequence[Mapping[str, Any]], *, rows: int = 30) -> Table
 
 def override_words(values: Mapping[str, Any]) -> list[str]:
     """Values as the command line takes them."""
-    return [f"'{path}={value if isinstance(value, str) else json.dumps(value)}'" for path, value in values.items()]
+    return [shlex.quote(override(path, value)) for path, value in values.items()]
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,8 @@
 """A report for people: what, where, why, what to do; the weakest finding first."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
@@ -9,7 +12,7 @@ from pargolf.audit.report import FAIL, HOLD, MEANINGS, ORDER, PASS, SUSPECT, UNV
 _COLOURS = {PASS: "green", HOLD: "cyan", UNVERIFIABLE: "yellow", SUSPECT: "magenta", FAIL: "bold red"}
 
 
-def render(report: Report) -> RenderableType:
+def report_text(report: Report) -> RenderableType:
     """The report as rich text; every text of the submission is shown literally."""
     parts: list[RenderableType] = []
     head = Text.assemble((report.verdict, _COLOURS[report.verdict]), f"  {MEANINGS[report.verdict]}  ")
@@ -32,6 +35,12 @@ def render(report: Report) -> RenderableType:
         parts.append(Text("\nNot checked, and so not passed:", "bold"))
         parts += [Text(f"  {item}") for item in report.unchecked]
     return Group(*parts)
+
+
+def counts_line(reports: Sequence[Mapping[str, Any]]) -> str:
+    """How many reports have each verdict, the worst first."""
+    counts = [(word, sum(report["verdict"] == word for report in reports)) for word in reversed(ORDER)]
+    return f"{len(reports):,} judged: " + ", ".join(f"{count:,} {word}" for word, count in counts)
 
 
 def _finding(finding: RuleFinding, more: str = "") -> RenderableType:

@@ -1,13 +1,13 @@
 """Every audit as pages for a browser: one table of all submissions with filters, one page of reasons for each.
 
-`write_site` takes the lines that `audit --all` wrote and a shell that puts a body between head and foot, so that the
-pages look like every other page of the package. Nothing is fetched; the templates in `pages/` escape every text of a
-submission; the table reads well without any script, which only hides and sorts rows.
+`write_site` takes the lines that `audit --all` wrote. The pages look like every other page of the package. Nothing is
+fetched; the templates escape every text of a submission; the table reads well without any script, which only hides and
+sorts rows.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,8 +17,9 @@ from markupsafe import Markup, escape
 
 from pargolf.audit.report import MEANINGS, ORDER, PASS
 from pargolf.core.files import write_text
+from pargolf.report.pages.html import page
 
-_PAGES = Path(__file__).with_name("pages")
+_PAGES = Path(__file__).with_name("audit")
 _WORSE_FIRST = tuple(reversed(ORDER))
 _MOST_WHY = 3
 
@@ -51,15 +52,12 @@ class Row:
     declared: float | None
 
 
-def write_site(
-    reports: Sequence[Mapping[str, Any]], folder: str | Path, *, shell: Callable[..., str], title: str = "Audit"
-) -> Path:
+def write_site(reports: Sequence[Mapping[str, Any]], folder: str | Path, *, title: str = "Audit") -> Path:
     """Write `index.html` and one page for each report; return the index's path.
 
     Args:
         reports: reports in their JSON form.
         folder: where the pages go; it is made when it is not there.
-        shell: `shell(body, title=..., style=...)` gives a whole document.
         title: the index's heading.
     """
     folder = Path(folder)
@@ -72,7 +70,7 @@ def write_site(
         after = names[order[at + 1]] if at + 1 < len(order) else ""
         body = templates.get_template("submission.html").render(_facts(reports[i]), before=before, after=after)
         heading = f"{_short(reports[i])}: {reports[i]['verdict']}"
-        write_text(folder / "heads" / f"{names[i]}.html", shell(body, title=heading, style=style))
+        write_text(folder / "heads" / f"{names[i]}.html", page(body, title=heading, style=style))
     rows = [_row(reports[i], names[i]) for i in order]
     body = templates.get_template("index.html").render(
         title=title,
@@ -85,7 +83,7 @@ def write_site(
         script=_asset("filter.js"),
     )
     index = folder / "index.html"
-    write_text(index, shell(body, title=title, style=style + _asset("index.css")))
+    write_text(index, page(body, title=title, style=style + _asset("index.css")))
     return index
 
 

@@ -1,0 +1,202 @@
+"""Commands made of the api's functions: names, types, defaults and help of their options stand there, and only there.
+
+    @command(api.pack)
+    def pack(given: Given) -> None:
+        packed = given.call(api.pack)          with what was typed
+        if not given.prints_json(packed):      --json
+            console.print(...)
+
+Parameters of the api before the `*` are arguments, and so are the rows that a recipe changes; the others are options.
+Help is what the docstring says under `Args:`, and of the command all that stands before it. Further parameters of the
+function here are options of the terminal alone, spelled for typer.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from functools import wraps
+from inspect import Parameter
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import typer
+from rich.console import Console
+
+from pargolf import api
+from pargolf.api.parameters import Changes, Edits, Own, Place, RecipeLike, Target, option_of
+from pargolf.cli.terminal import ThreadsOpt, is_first, set_threads, whole_numbers
+from pargolf.core.spec import overrides
+from pargolf.core.work import Work
+from pargolf.watch.live import draw
+
+T = TypeVar("T")
+_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ASKED = -1
+"""As many threads as the command's own `--threads` says."""
+_ENDLESS = 1e9
+"""From here on a limit is none that anybody meets, and no help prints it."""
+_SECTIONS = re.compile(r"\n\s*(?:Args|Returns|Raises):\n")
+
+
+class Given:
+    """What was typed: the arguments of the api's functions by name, and whether JSON is wanted."""
+
+    def __init__(self, values: Mapping[str, Any], *, as_json: bool) -> None:
+        self.values = dict(values)
+        self.as_json = as_json
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def call(self, function: Callable[..., T]) -> T:
+        """Call a function of the api with those of the arguments that it takes."""
+        names = inspect.signature(function).parameters
+        return function(**{name: value for name, value in self.values.items() if name in names})
+
+    def result(self, function: Callable[..., Work[T]]) -> T:
+        """Call one that takes long, with its progress drawn, but for --json.
+
+        A process of torchrun's that is not the first ends here.
+        """
+        work = self.call(function)
+        if not self.as_json:
+            for _ in draw(work, Console(stderr=True)):
+                pass
+        value = work.result()
+        if not is_first():
+            raise typer.Exit
+        return value
+
+    def prints_json(self, value: Any) -> bool:
+        """Print a value as JSON where that is wanted; whether it was."""
+        if self.as_json:
+            print(json.dumps(value, default=_plain, ensure_ascii=False))
+        return self.as_json
+
+
+def command(
+    *functions: Callable[..., Any],
+    as_json: bool = True,
+    threads: int | None = None,
+    hidden: Sequence[str] = (),
+    text: str = "",
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command that calls `functions`: a function that typer reads, with all their parameters.
+
+    Args:
+        functions: those of the api that the command calls.
+        as_json: whether it has `--json`.
+        threads: how many it takes, or `ASKED` for `--threads`; None: it computes nothing.
+        hidden: parameters that are no options of it.
+        text: its help; the docstring of the first function when left out.
+    """
+    parameters = {
+        name: (parameter, _helps(function).get(name, ""))
+        for function in reversed(functions)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in hidden
+    }
+
+    def made(body: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(body).parameters.values()
+        shown = [_shown(parameter, words) for parameter, words in parameters.values()]
+        shown += [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
+        switches = [("as_json", _JSON, False)] * as_json + [("threads", ThreadsOpt, 0)] * (threads == ASKED)
+        shown += [Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=no) for name, kind, no in switches]
+
+        @wraps(body)
+        def run(**typed: Any) -> None:
+            if threads is not None:
+                set_threads(typed["threads"] if threads == ASKED else threads)
+            values = {name: _read(parameter, typed[name]) for name, (parameter, _) in parameters.items()}
+            body(Given(values, as_json=typed.get("as_json", False)), **{one.name: typed[one.name] for one in own})
+
+        run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in shown}
+        run.__doc__ = text or _SECTIONS.split(inspect.getdoc(functions[0]) or "")[0]
+        return run
+
+    return made
+
+
+def _helps(function: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring says of each parameter."""
+    section = re.search(r"^Args:\n((?:    .*\n?)*)", inspect.getdoc(function) or "", re.MULTILINE)
+    rows = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in rows}
+
+
+def _shown(parameter: Parameter, text: str) -> Parameter:
+    """A parameter as typer reads it."""
+    kind, ranges = _plain_kind(parameter.annotation)
+    positional = parameter.kind is not Parameter.KEYWORD_ONLY or kind == Changes
+    shown, default = _typed(kind, parameter.default)
+    if default is None:
+        shown = shown | None
+    if positional:
+        info: Any = typer.Argument(help=text, autocompletion=_recipe_names if kind == RecipeLike else None, **ranges)
+    else:
+        switch = f"/--no-{parameter.name.replace('_', '-')}" if default is True else ""
+        info = typer.Option(f"{option_of(parameter.name)}{switch}", help=text, **ranges)
+    return Parameter(parameter.name, Parameter.KEYWORD_ONLY, annotation=Annotated[shown, info], default=default)
+
+
+def _plain_kind(annotation: Any) -> tuple[Any, dict[str, Any]]:
+    """A type without None and without a range, and the range as click takes it."""
+    if get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation):
+        rest = [one for one in get_args(annotation) if one is not NoneType]
+        annotation = Union[tuple(rest)]  # noqa: UP007
+    if annotation == Target or get_origin(annotation) is not Annotated:
+        return annotation, {}
+    kind, *marks = get_args(annotation)  # each a `core.ranges.Within`
+    ranges = [("min", mark.low) for mark in marks] + [("max", mark.high) for mark in marks]
+    return kind, {end: value for end, value in ranges if abs(value) < _ENDLESS}
+
+
+def _is_list(kind: Any) -> bool:
+    return kind in (Changes, Edits, Own) or get_origin(kind) is Sequence
+
+
+def _typed(kind: Any, default: Any) -> tuple[Any, Any]:
+    """What typer reads for a type of the api, and the default as that."""
+    known = default is not None and default is not Parameter.empty
+    if kind in (RecipeLike, Target):
+        return str, default
+    if kind == Place:
+        return Path, Path(default) if known else default
+    if not _is_list(kind):
+        return kind, default
+    if get_args(kind)[0] is int:
+        return str, ",".join(map(str, default)) if known else default
+    item = Path if kind == Own or get_args(kind)[0] == Place else str
+    values = [default] if isinstance(default, str | Path) else list(default) if known else []
+    return list[item], default if default is Parameter.empty else [*map(item, values)] or None  # type: ignore[valid-type]
+
+
+def _read(parameter: Parameter, value: Any) -> Any:
+    """What was typed as the api takes it."""
+    kind, _ = _plain_kind(parameter.annotation)
+    if kind == Changes:
+        return overrides(value or [])
+    if kind == Edits:
+        return value
+    if _is_list(kind) and get_args(kind)[0] is int:
+        return None if value is None else whole_numbers(value, option_of(parameter.name))
+    if _is_list(kind):
+        return value or ()
+    return value
+
+
+def _recipe_names(begun: str) -> list[str]:
+    """Names of shipped recipes that begin so, for a shell's completion."""
+    return [row["name"] for row in api.list_recipes() if row["name"].startswith(begun)]
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON does not know, in values that it knows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value)
