@@ -62,7 +62,8 @@ def reading(*paths: str | Path) -> Iterator[None]:
     """The block reads these files. A path that is missing is the block's own to report.
 
     Raises `UserError` before anything is read of a pipe, a device, a folder or a Git LFS pointer; and in the place of
-    an error of the block, where a file is a page of HTML.
+    an error of the block, where a file is a page of HTML. A `UserError` of the block that names no file is given the
+    name of the one that is read.
     """
     for path in map(Path, paths):
         kind = _kind_of(path)
@@ -76,6 +77,9 @@ def reading(*paths: str | Path) -> Iterator[None]:
                 raise UserError(
                     f"{path} is a page of HTML, not the file it is named after. Download the raw file instead."
                 ) from error
+        names = [name for path in map(Path, paths) for name in (str(path), path.name)]
+        if len(paths) == 1 and not any(name in str(error) for name in names):
+            error.args = (f"{paths[0]}: {error}", *error.args[1:])
         raise
 
 

@@ -146,12 +146,14 @@ def read_container(path: str | Path) -> Artifact:
 
 
 def read_artifact(path: str | Path) -> Unpacked:
-    """`unpack` a file. Raises `UserError` when it is not there, or needs a file of techniques that was not named."""
-    try:
-        with reading(path):
+    """`unpack` a file. Raises `UserError` with its name when it is not there, or is damaged, or needs a file of
+    techniques that was not named.
+    """
+    with reading(path):
+        try:
             return unpack(_bytes_of(path))
-    except NotRead as error:
-        raise own.kept(error, Path(path).parent) from None
+        except NotRead as error:
+            raise own.kept(error, Path(path).parent) from None
 
 
 def _bytes_of(path: str | Path) -> bytes:

@@ -46,7 +46,7 @@ def contradictions(folder: RunFolder) -> list[str]:
     Raises `UserError` on a file that is missing or damaged.
     """
     result, recipe = folder.read_result(), folder.read_recipe()
-    unpacked, events = _artifact(folder), read_events(folder["events.jsonl"])
+    unpacked, events = read_artifact(folder["model.pargolf"]), read_events(folder["events.jsonl"])
     claims = [
         *_of_artifact(folder, result, recipe, unpacked),
         *_of_training(result, recipe, events),
@@ -54,14 +54,6 @@ def contradictions(folder: RunFolder) -> list[str]:
         *_of_log(folder, result, events),
     ]
     return [words for words, holds in claims if not holds]
-
-
-def _artifact(folder: RunFolder) -> Unpacked:
-    path = folder["model.pargolf"]
-    try:
-        return read_artifact(path)
-    except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
 
 
 def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: Unpacked) -> Claims:
@@ -176,7 +168,7 @@ def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -
 
     Raises `UserError` on data with another tokenizer, whose bytes cannot be proved, or too short for the windows.
     """
-    result, recipe, unpacked = folder.read_result(), folder.read_recipe(), _artifact(folder)
+    result, recipe, unpacked = folder.read_result(), folder.read_recipe(), read_artifact(folder["model.pargolf"])
     if tokenizer_digest(data) != unpacked.tokenizer:
         raise UserError(f"{data.path} has another tokenizer than {folder.path} was trained with. Name its own --data.")
     world = find_world(device)
