@@ -1,10 +1,10 @@
 """Many runs: what has ended stays, what is missing runs, in turn or side by side.
 
-A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off is. Side by side,
-each run is a process of its own and the threads are shared out among them: seconds of the wall then buy fewer steps
-than on a quiet machine, so let runs that are bounded by those take turns, or count seconds of the processor
-(`budget.counts=cpu`). One run that fails stops no other. A signal to this process ends all of them, and so does its
-end, whatever that was: each writes a checkpoint, from which the same command goes on.
+A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off goes on from its
+checkpoint, or begins again where it has none. Side by side, each run is a process of its own and the threads are shared
+out among them: seconds of the wall then buy fewer steps than on a quiet machine, so let runs that are bounded by those
+take turns, or count seconds of the processor (`budget.counts=cpu`). One run that fails stops no other. A signal to this
+process ends all of them, and so does its end, whatever that was: each writes a checkpoint.
 """
 
 import multiprocessing
