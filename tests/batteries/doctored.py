@@ -246,7 +246,7 @@ def refused(kinds: str | list[str], runs: Path, place: Path) -> str:
 
 def not_passed(kind: str, runs: Path, data: Path, place: Path) -> str:
     """`audit` must not say PASS of it, with the data at hand."""
-    verdict = pargolf.judge(edited(kind, runs, place), data=data)["verdict"]
+    verdict = pargolf.judge(edited(kind, runs, place), data=data).result().verdict
     assert verdict != "PASS", "audit says PASS"
     shutil.rmtree(place, ignore_errors=True)
     return str(verdict)

@@ -61,10 +61,10 @@ def inputs(data: Path, run: Path, place: Path) -> list[Input]:
         Input(run, "model.pargolf", lambda folder: pargolf.inspect(folder / "model.pargolf")),
         *(Input(texts, name, partial(_prepared, name), plain="json" not in name) for name in _names(texts)),
         Input(study, "ablation.json", lambda folder: pargolf.write_report([folder]).result(), plain=False),
-        Input(submission, "submission.json", pargolf.judge, plain=False),
-        Input(submission, "README.md", pargolf.judge),
-        Input(submission, SCRIPT, pargolf.judge),
-        Input(submission, "*.log", pargolf.judge),
+        Input(submission, "submission.json", _judged, plain=False),
+        Input(submission, "README.md", _judged),
+        Input(submission, SCRIPT, _judged),
+        Input(submission, "*.log", _judged),
     ]
 
 
@@ -110,6 +110,10 @@ def changed(raw: bytes, chance: random.Random) -> bytes:
     else:
         del data[at:]
     return bytes(data)
+
+
+def _judged(folder: Path) -> object:
+    return pargolf.judge(folder).result()
 
 
 def _prepared(name: str, folder: Path) -> None:
