@@ -26,7 +26,8 @@ from pargolf.data.check import check
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.shards import ShardFile, write_shard
-from pargolf.data.tokens import SentencePieceTokenizer, count_bytes, load_tokenizer
+from pargolf.data.tokenizer_files import open_tokenizer
+from pargolf.data.tokens import SPACE_MARK, SentencePieceTokenizer, count_bytes, load_tokenizer
 from pargolf.run.score import proving_text, score_together
 
 CASES = Path(__file__).parent / "cases"
@@ -383,3 +384,12 @@ def test_a_slow_proof_is_kept_for_these_bytes_alone(model, other, monkeypatch, t
     (folder / "tokenizer.model").write_bytes(other)
     with pytest.raises(UserError, match="does not encode to itself"):
         open_data(folder).prove()
+
+
+def test_a_tokenizer_whose_pieces_are_no_text_is_refused_by_name(data, tmp_path):
+    raw = (data / "tokenizer.model").read_bytes()
+    assert SPACE_MARK.encode() in raw
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(raw.replace(SPACE_MARK.encode(), b"\xe2xx"))
+    with pytest.raises(UserError, match=r"tokenizer\.model: This SentencePiece model is damaged: a piece is no text"):
+        open_tokenizer(path)

@@ -53,7 +53,8 @@ def submit(given: Given) -> None:
         f"script  {made.readable:,} bytes to read, {made.squeezed:,} squeezed; the {form} one is shipped{why}"
     )
     console.print(f"total   {made.total:,} bytes with the largest artifact, of {made.cap:,}")
-    console.print(f"score   {spread_line(made.bpb)}, and the same when scored again from the artifacts")
+    console.print(f"score   {spread_line(made.bpb)}")
+    console.print("        the same when scored again from the artifacts")
     console.print(f"-> {made.path}   next: pargolf audit {made.path}", soft_wrap=True)
 
 

@@ -103,7 +103,12 @@ class SentencePieceTokenizer:
             raise UserError("This SentencePiece model has no BOS piece; train it with bos_id=1.")
         if self.vocab > 1 << 16:
             raise UserError(f"A vocabulary of {self.vocab} does not fit the shards' 16 bits; use 65536 or fewer.")
-        self._pieces = [self._piece_bytes(i) for i in range(self.vocab)]
+        try:
+            self._pieces = [self._piece_bytes(i) for i in range(self.vocab)]
+        except ValueError as error:  # letters that are no UTF-8, or a byte that is no number
+            raise UserError(
+                f"This SentencePiece model is damaged: a piece is no text ({error}). Fetch it again."
+            ) from error
         mark = [int(self._model.piece_to_id(f"<0x{byte:02X}>")) for byte in SPACE_MARK.encode()]
         in_bytes = all(self._model.is_byte(i) for i in mark)
         pieces = (b"".join(self._pieces[i] for i in self._model.encode(probe)) for probe in _PROBES)

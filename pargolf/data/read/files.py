@@ -133,7 +133,13 @@ def _read_file(path: Path, file: SourceFile, sources: Sources, text_field: str |
     with reading(path), opened(path, file.packing) as unpacked:
         for row in READERS[file.kind](unpacked, shown, choose):
             label = f"{file.name}:{row.label}" if row.label else file.name
-            yield Document(label if row.id is None else row.id, row.text)
+            name = label if row.id is None else row.id
+            try:
+                row.text.encode()
+            except UnicodeEncodeError as error:
+                what = f"holds a lone surrogate at character {error.start}; it is not Unicode text"
+                raise UserError(f"{shown}: document {name!r} {what}.") from error
+            yield Document(name, row.text)
 
 
 def _choose(
