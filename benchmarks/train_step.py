@@ -165,7 +165,7 @@ def memory(system: Recipe) -> dict[str, float]:
     weights = sum(p.numel() for p in run.params.values())
     own = {p.untyped_storage().data_ptr() for p in run.params.values()}
     activations = sum(size for place, size in kept.items() if place not in own)
-    muon = sum(stack.buffer_NRC.numel() for stack in run.optimizer.muon)
+    muon = sum(p.numel() for stack in run.optimizer.shared for p in stack.params)
     counted = 4 * (2 * weights + muon + 2 * (weights - muon)) + activations
     return {"peak": (grown + 4 * weights) / 2**20, "counted": counted / 2**20}
 

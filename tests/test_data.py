@@ -28,7 +28,7 @@ from pargolf.data.prepare import prepare
 from pargolf.data.proof import prove
 from pargolf.data.read.files import find_files, read_documents
 from pargolf.data.shards import ShardFile, Shards, open_split, split_documents, write_shard
-from pargolf.data.stream import Sequential, Shuffled, Strided, TrainStream, permute, stride
+from pargolf.data.stream import MicroBatch, Sequential, Shuffled, Strided, TrainStream, permute, stride
 from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, count_bytes, load_tokenizer
 
 if sys.version_info >= (3, 14):
@@ -301,13 +301,8 @@ def test_every_window_is_visited_once_per_epoch(tokens, rows, seed, order):
 
 @pytest.mark.parametrize("order", [Shuffled(), Strided()])
 def test_epochs_differ_and_seeds_differ(order):
-    source = Shards([np.arange(8001, dtype=np.uint16)])
     starts = {
-        (seed, epoch): tuple(
-            TrainStream(source, batch_tokens=64, seq_len=8, seed=seed, order=order)
-            .window_starts(1000 * epoch, 1000)
-            .tolist()
-        )
+        (seed, epoch): tuple(order.starts(MicroBatch(1000 * epoch, epoch, 1000, 8, 8001, seed)).tolist())
         for seed in (1, 2)
         for epoch in (0, 1)
     }

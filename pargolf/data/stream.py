@@ -13,8 +13,9 @@ sample of the whole split; neighbours in a batch stay the same distance apart. (
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,35 @@ FEISTEL_ROUNDS = 6
 
 
 @dataclass(frozen=True)
+class MicroBatch:
+    """Which sequences of a run are asked for: `count` of `seq_len` tokens, out of a split of `tokens`.
+
+    `first` numbers them through steps and processes, `turn` the micro-batches as processes take them in turn.
+    """
+
+    first: int
+    turn: int
+    count: int
+    seq_len: int
+    tokens: int
+    seed: int
+
+
+class WindowOrder(Protocol):
+    """The slot: in which order the sequences of the training split are seen."""
+
+    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+        """Where these sequences begin in the split, which is a ring: int64 (count,). A pure function of `at`."""
+        ...
+
+
+@dataclass(frozen=True)
 class Sequential:
     """The stream as it lies in the shards, in the published spans; the seed plays no part."""
+
+    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+        """One span: each sequence begins with the last target of the one before."""
+        return at.turn * (at.count * at.seq_len + 1) + np.arange(at.count, dtype=np.int64) * at.seq_len
 
 
 @dataclass(frozen=True)
@@ -38,15 +66,18 @@ class Shuffled:
 
     shift: bool = True
 
+    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+        """By the permutation of the epoch."""
+        return _visited(at, permute, shift=self.shift)
+
 
 @dataclass(frozen=True)
 class Strided:
     """Windows at a stride coprime to their count, drawn anew every epoch, as are the windows' borders."""
 
-    shift: ClassVar[bool] = True
-
-
-WindowOrder = Sequential | Shuffled | Strided
+    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+        """By the stride of the epoch."""
+        return _visited(at, stride, shift=True)
 
 
 class TrainStream:
@@ -93,42 +124,36 @@ class TrainStream:
     def micro(self, step: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Micro-batch `index` of `step`: inputs and targets, int64 (B / accumulation, T) each."""
         assert step >= 0 and 0 <= index < self.accumulation
-        if isinstance(self.order, Sequential):
-            return self._sequential(step * self.accumulation + index)
-        return self._shuffled(step, index)
+        rows = self.batch_tokens // self.seq_len
+        count = rows // (self.world * self.accumulation)
+        at = MicroBatch(
+            first=step * rows + (self.rank * self.accumulation + index) * count,
+            turn=(step * self.accumulation + index) * self.world + self.rank,
+            count=count,
+            seq_len=self.seq_len,
+            tokens=len(self.source),
+            seed=self.seed,
+        )
+        windows = np.stack([self.source.take(start, self.seq_len + 1) for start in self.order.starts(at).tolist()])
+        window_BT = torch.from_numpy(windows.astype(np.int64))
+        return window_BT[:, :-1].contiguous(), window_BT[:, 1:].contiguous()
 
     def epoch(self, step: int) -> float:
         """How often `step` whole batches have gone through the split."""
         return step * self.batch_tokens / len(self.source)
 
-    def _sequential(self, micro: int) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self.batch_tokens // (self.world * self.accumulation)
-        span = self.source.take((micro * self.world + self.rank) * (tokens + 1), tokens + 1)
-        rows = torch.from_numpy(span.astype(np.int64))
-        return rows[:-1].reshape(-1, self.seq_len), rows[1:].reshape(-1, self.seq_len)
 
-    def _shuffled(self, step: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self.batch_tokens // self.seq_len
-        count = rows // (self.world * self.accumulation)
-        first = step * rows + (self.rank * self.accumulation + index) * count
-        starts = self.window_starts(first, count).tolist()
-        windows = np.stack([self.source.take(start, self.seq_len + 1) for start in starts])
-        window_BT = torch.from_numpy(windows.astype(np.int64))
-        return window_BT[:, :-1].contiguous(), window_BT[:, 1:].contiguous()
-
-    def window_starts(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Where the windows that are visited as number `first` and on begin: int64 (count,)."""
-        per_epoch = (len(self.source) - 1) // self.seq_len
-        number_N = np.arange(first, first + count)
-        start_N = np.empty(count, dtype=np.int64)
-        shifts = not isinstance(self.order, Sequential) and self.order.shift
-        visit = stride if isinstance(self.order, Strided) else permute
-        for epoch in range(first // per_epoch, (first + count - 1) // per_epoch + 1):
-            here_N = number_N // per_epoch == epoch
-            shift = mix_words(self.seed, epoch, 1) % self.seq_len if shifts else 0
-            places = visit(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(self.seed, epoch, 0))
-            start_N[here_N] = shift + places * self.seq_len
-        return start_N
+def _visited(at: MicroBatch, visit: Callable[..., npt.NDArray[np.int64]], *, shift: bool) -> npt.NDArray[np.int64]:
+    """Where windows begin that are visited once per epoch, in the order that `visit` draws for it: int64 (count,)."""
+    per_epoch = (at.tokens - 1) // at.seq_len
+    number_N = np.arange(at.first, at.first + at.count)
+    start_N = np.empty(at.count, dtype=np.int64)
+    for epoch in range(at.first // per_epoch, (at.first + at.count - 1) // per_epoch + 1):
+        here_N = number_N // per_epoch == epoch
+        moved = mix_words(at.seed, epoch, 1) % at.seq_len if shift else 0
+        places = visit(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(at.seed, epoch, 0))
+        start_N[here_N] = moved + places * at.seq_len
+    return start_N
 
 
 def permute(index_N: npt.NDArray[np.integer], *, size: int, key: int) -> npt.NDArray[np.int64]:

@@ -46,9 +46,13 @@ class DropoutModule(nn.Module):
 
     def __init__(self, spec: Dropout, place: Place) -> None:
         super().__init__()
-        self.rate, self.after = spec.rate, spec.after
+        self.rate, self.last_change = spec.rate, spec.after
         self.begun = True
         self.join = spec.join.build(place)
+
+    def follow_step(self, epoch: float) -> None:
+        """Begin once the text was seen often enough."""
+        self.begun = epoch >= self.last_change
 
     def forward(self, lanes: Lanes, read_BTD: Tensor, attend: Part, feed: Part) -> Lanes:
         """Join attention and MLP, thinned in training."""

@@ -21,9 +21,9 @@ once and recur later (`Phase(recur=True)`, 1 mBPB better than from the start in 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -259,6 +259,10 @@ class Graph(nn.Module):
             if edge.name not in group:
                 at = Place(place.vocab, place.dim, place.layers, layer=int(edge.name))
                 group.add_module(edge.name, edge.join.build(at))
+
+    def follow_phases(self, begun: Sequence[Any], coming: Sequence[Any]) -> None:
+        """Recur, unless a phase is still to come that begins it, and none has."""
+        self.recur(any(phase.recur for phase in begun) or not any(phase.recur for phase in coming))
 
     def recur(self, on: bool) -> None:
         """Run the model's own order, or each block once. Raises `UserError` where that needs other edges."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pargolf.core.ranges import Positive, Rate, Within
+from pargolf.data.shards import TokenSource
+from pargolf.data.unigram import log_unigram
 from pargolf.kernels.product import product
 from pargolf.kernels.softcap_ce import head_cross_entropy, softcap
 from pargolf.model.linear import Linear
@@ -59,6 +61,12 @@ class HeadModule(nn.Module):
         self.cap: Any = cap.build(place) if learned else None
         self.fixed = None if learned else cap
         self.ahead = nn.ModuleList(Linear(place.dim, place.vocab) for _ in range(spec.mtp.heads if spec.mtp else 0))
+
+    def start_from(self, source: TokenSource) -> None:
+        """Begin at the log frequencies of the training text."""
+        if self.bias is not None:
+            with torch.no_grad():
+                self.bias.copy_(log_unigram(source, len(self.bias)))
 
     def scores(self, x_BTD: Tensor, table_VD: Tensor) -> Tensor:
         """Uncapped logits."""

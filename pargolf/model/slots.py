@@ -15,6 +15,12 @@
 | cap | `model.head.softcap` | `z_NV` | `z_NV`, bounded; with a `loss` of its own |
 
 A technique is a frozen dataclass whose `build(place)` makes its module; one without parameters may be a plain function.
+A module may follow its training, by any of these methods (`training/loop.py` calls them):
+
+    start_from(source)               before anything else: initial values out of the training text
+    follow_phases(begun, coming)     at the start and whenever a phase begins: which have, and which are to come
+    follow_step(epoch)               before each step, `epoch` times through the text; `last_change` is the last epoch
+                                     at which it becomes another, whose graph is then compiled before training
 
 Shape suffixes, everywhere: B batch, T time, D width of the stream, H query heads, K key and value heads, d width of a
 head, F hidden units of the MLP, V vocabulary, N rows or buckets, L layers.
@@ -152,3 +158,8 @@ def build_all(slots: tuple[Slot, ...], place: Place) -> nn.ModuleDict:
     """Build the techniques of one slot under their keys. Raises `AssertionError` when two share a key."""
     assert len({s.key for s in slots}) == len(slots), f"two techniques with one key in {slots}"
     return nn.ModuleDict({s.key: s.build(place) for s in slots})
+
+
+def following(model: nn.Module, hook: str) -> list[Any]:
+    """The modules that have a method of this name."""
+    return [module for module in model.modules() if hasattr(module, hook)]

@@ -9,6 +9,7 @@ one's own is a `.py` file that defines `RECIPE`, most often as `edit(SOME_RECIPE
 from dataclasses import dataclass, replace
 
 from pargolf.core.budget import Budget
+from pargolf.core.errors import UserError
 from pargolf.core.ranges import Count, Index, Rate
 from pargolf.core.spec import digest
 from pargolf.data.folder import DataFolder
@@ -49,6 +50,13 @@ class Recipe:
     adapt: Adapter | None = None
     budget: Budget = Budget()
     reported: Reported = Reported()
+
+    def check_fields(self) -> None:
+        """Raise `UserError` where a phase begins what the model does not have."""
+        if self.model.order is None:
+            for i, phase in enumerate(self.train.phases):
+                if phase.recur:
+                    raise UserError(f"train.phases[{i}].recur needs a model.order: name the blocks it should run.")
 
     @property
     def digest(self) -> str:

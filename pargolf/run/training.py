@@ -103,7 +103,7 @@ class RunTraining(Training):
                 p.copy_(weights[name])
         for i in stage.begun:
             self._begin(i)
-        self.model.graph.recur(True)
+        self.follow(range(len(self.spec.phases)))
         self.step, self.tokens = stage.step, stage.tokens
 
     def _begin(self, i: int) -> None:

@@ -4,13 +4,15 @@
 `Frozen` says that a parameter is meant to stay as it began: pull request 543 did so with its value embedding unawares.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pargolf.core.ranges import Fraction, Positive, Rate
+from pargolf.core.world import World
 
 
 class Growth(NamedTuple):
@@ -31,25 +33,40 @@ class Adam:
     eps: Positive = 1e-8
     weight_decay: Rate = 0.0
 
+    def begin(self, params: Mapping[str, nn.Parameter], *, world: World, half: bool) -> "list[AdamGroup]":
+        """One group."""
+        return [AdamGroup(self, list(params.values()))]
+
 
 @dataclass(frozen=True)
 class Frozen:
     """Never updated, on purpose."""
 
+    def begin(self, params: Mapping[str, nn.Parameter], *, world: World, half: bool) -> "list[AdamGroup]":
+        """No group."""
+        return []
 
-def torch_adam(groups: list[tuple[Adam, list[nn.Parameter]]]) -> torch.optim.Optimizer:
-    """One fused torch optimizer; each group remembers its row's rate under `base_lr`."""
-    return torch.optim.AdamW(
-        [
-            {
-                "params": params,
-                "lr": row.lr,
-                "base_lr": row.lr,
-                "betas": (row.beta1, row.beta2),
-                "eps": row.eps,
-                "weight_decay": row.weight_decay,
-            }
-            for row, params in groups
-        ],
-        fused=True,
-    )
+
+class AdamGroup:
+    """Parameters under one row, updated by torch's fused AdamW."""
+
+    def __init__(self, row: Adam, params: list[nn.Parameter]) -> None:
+        self.row, self.params = row, params
+        self.torch = torch.optim.AdamW(
+            params, lr=row.lr, betas=(row.beta1, row.beta2), eps=row.eps, weight_decay=row.weight_decay, fused=True
+        )
+
+    def update(self, lr: float, *, step: int, fraction: float) -> None:
+        """One step at the row's rate times `lr`."""
+        self.torch.param_groups[0]["lr"] = self.row.lr * lr
+        self.torch.step()
+
+    def state(self) -> list[dict[str, Tensor]]:
+        """Both moments and the step of each parameter that had a gradient."""
+        return [dict(self.torch.state.get(p, {})) for p in self.params]
+
+    def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take moments and steps back."""
+        for p, kept in zip(self.params, state, strict=True):
+            if kept:
+                self.torch.state[p] = {key: kept[key].clone() for key in ("step", "exp_avg", "exp_avg_sq")}

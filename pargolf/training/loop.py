@@ -9,7 +9,7 @@ a CPU whose steps are bounded by number the rest is then bit for bit what it wou
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +27,13 @@ from pargolf.core.roles import Table
 from pargolf.core.world import World
 from pargolf.data.hashing import mix_words
 from pargolf.data.stream import Sequential, TrainStream, WindowOrder
-from pargolf.data.unigram import log_unigram
 from pargolf.kernels.product import multiplies_half
-from pargolf.model.dropout import DropoutModule
+from pargolf.model.slots import following
 from pargolf.model.transformer import Transformer
 from pargolf.training.average import AverageSpec
-from pargolf.training.optimizer import Optimizer, Row
+from pargolf.training.optimizer import Optimizer
 from pargolf.training.phases import Phase, WeightChange, WeightPhase
+from pargolf.training.rows import Row
 from pargolf.training.schedule import Schedule, Standing, Warmdown
 
 Batch = tuple[Tensor, Tensor]
@@ -104,14 +104,10 @@ class Training:
         cuda = self.world.device.type == "cuda"
         self.half = cuda if spec.half is None else spec.half and (cuda or multiplies_half())
         self.kernels = kernels or (lambda half: nullcontext())
-        if model.head.bias is not None:
-            with torch.no_grad():
-                model.head.bias.copy_(log_unigram(shards, model.spec.vocab))
-        if any(phase.recur for phase in spec.phases):
-            if model.spec.order is None:
-                raise UserError("A phase begins recurrence, and model.order is None: name the blocks it should run.")
-            model.graph.recur(False)
-        self.dropouts = [module for module in model.modules() if isinstance(module, DropoutModule)]
+        for module in following(model, "start_from"):
+            module.start_from(shards)
+        self.by_phase, self.by_step = following(model, "follow_phases"), following(model, "follow_step")
+        self.follow(())
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world, half=self.half)
@@ -157,7 +153,7 @@ class Training:
             last = now - self.now
             yield Step(self.step, loss, lr, self.tokens, now)
         yield Stopped(self.step, reason, self.clock.seconds)
-        self.model.graph.recur(True)  # as the artifact will run it
+        self.follow(range(len(self.spec.phases)))  # as the artifact will run it
         if self.average is not None and (mean := self.average.weights()) is not None:
             with torch.no_grad():
                 for name, p in self.params.items():
@@ -174,18 +170,18 @@ class Training:
         So nothing compiles later, and `first` and `slower` know what a step takes, and what each phase will add to it,
         before there was such a step.
         """
-        stream, change, route = self.stream, (self.change, self.loss), self.model.graph.route
+        stream, change = self.stream, (self.change, self.loss)
         times = [self._visit()]
-        for phase in self.spec.phases:
+        for i, phase in enumerate(self.spec.phases):
             self.change, self.loss = self._under(phase.weights) if phase.weights else (self.change, self.loss)
             self.stream = self._reshaped(phase)
-            if phase.recur:
-                self.model.graph.recur(True)
+            self.follow({*self.begun, *range(i + 1)})
             times.append(self._visit())
-        self.stream, (self.change, self.loss), self.model.graph.route = stream, change, route
+        self.stream, (self.change, self.loss) = stream, change
+        self.follow(self.begun)
         if self.spec.phases or self.compiled:  # else the first visit compiled nothing
             times[0] = self._visit()
-        if self.compiled and (late := max((module.after for module in self.dropouts), default=0.0)):
+        if self.compiled and (late := max((module.last_change for module in self.by_step), default=0.0)):
             self._visit(math.ceil(late * len(self.shards) / self.stream.batch_tokens))
         self.first = times[0]
         self.slower = [max(after - times[0], 0.0) for after in times[1:]]
@@ -216,6 +212,14 @@ class Training:
             self.average.restore(parts["average"])
         self.step, self.tokens = facts["step"], facts["tokens"]
 
+    def follow(self, begun: Collection[int]) -> None:
+        """Tell the model which phases have begun, by their numbers."""
+        sides: tuple[list[Phase], list[Phase]] = ([], [])
+        for i, phase in enumerate(self.spec.phases):
+            sides[i not in begun].append(phase)
+        for module in self.by_phase:
+            module.follow_phases(*sides)
+
     def _over(self, next_end: float) -> str:
         """Why no further step may begin, or an empty string."""
         if self.stop:
@@ -236,8 +240,7 @@ class Training:
             self.change, self.loss = self._under(phase.weights)
         if phase.reset_average and self.spec.average is not None:
             self.average = self.spec.average.begin(self._weights())
-        if phase.recur:
-            self.model.graph.recur(True)
+        self.follow(self.begun)
         self.lr *= phase.lr
         self.stream = self._reshaped(phase)
 
@@ -293,8 +296,8 @@ class Training:
     def _gradients(self, step: int) -> float:
         """Leave the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
         x_BT, y_BT = self._batch(step)
-        for module in self.dropouts:
-            module.begun = self.stream.epoch(step) >= module.after
+        for module in self.by_step:
+            module.follow_step(self.stream.epoch(step))
         # What dropout draws depends on the step alone, as the batch does.
         torch.manual_seed(mix_words(self.seed, step, self.world.rank))
         rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)

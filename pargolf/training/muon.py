@@ -14,13 +14,14 @@ five coefficient rows from pull request 1787; row normalization (MuonEq-R) from 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.errors import UserError
 from pargolf.core.ranges import Fraction, Rate, Share, Within
 from pargolf.core.smaller import RunLength
 from pargolf.core.world import Pending, World
@@ -59,6 +60,18 @@ class Muon:
     half_state: bool = False
     taper_from: Share = 1.0
     taper_to: Rate = 1.0
+
+    def begin(self, params: Mapping[str, nn.Parameter], *, world: World, half: bool) -> "list[MuonGroup]":
+        """A group for each shape. Raises `UserError` on what is no matrix."""
+        how: dict[str, Any] = {"world": world}
+        if half and world.device.type == "cpu":
+            how |= {"dtype": torch.bfloat16, "fused": True}
+        stacks: dict[torch.Size, list[nn.Parameter]] = {}
+        for name, p in params.items():
+            if p.ndim != 2:
+                raise UserError(f"Muon takes matrices and '{name}' is {p.ndim}-dimensional. Give it an Adam row.")
+            stacks.setdefault(p.shape, []).append(p)
+        return [MuonGroup(self, stack, **how) for stack in stacks.values()]
 
     def at_length(self, run: RunLength) -> "Muon":
         """The momentum's rise as a share of the run."""
@@ -138,13 +151,6 @@ class MuonGroup:
         self.grads_NRC = self.buffer_NRC
         self._sent: Pending | None = None
 
-    def step(self, lr: float, momentum: float) -> None:
-        """All three phases, one after another, with the row's full weight decay."""
-        self.reduce()
-        self.wait()
-        self.update(lr, momentum, self.row.weight_decay)
-        self.finish()
-
     @torch.no_grad()
     def reduce(self) -> None:
         """Begin to average gradients to their owners; they are taken from the parameters."""
@@ -159,8 +165,9 @@ class MuonGroup:
         return self.grads_NRC
 
     @torch.no_grad()
-    def update(self, lr: float, momentum: float, decay: float, *, clip: float = 1.0) -> None:
-        """Move the matrices owned here with learning rate `lr`, weight decay `decay`; gradients count `clip` times."""
+    def update(self, lr: float, *, step: int, fraction: float, clip: float = 1.0) -> None:
+        """Move the matrices owned here, at the row's rate times `lr`; gradients count `clip` times."""
+        rate, momentum, decay = self.row.lr * lr, self.row.momentum_at(step, fraction), self.row.decay_at(fraction)
         grads_NRC = (self.grads_NRC.mul_(clip) if clip != 1.0 else self.grads_NRC).to(self.buffer_NRC.dtype)
         self.buffer_NRC.mul_(momentum).add_(grads_NRC)
         update_NRC = grads_NRC.add_(self.buffer_NRC, alpha=momentum)
@@ -168,11 +175,11 @@ class MuonGroup:
             update_NRC = update_NRC / (update_NRC.norm(dim=-1, keepdim=True) + 1e-7)
         update_NRC = orthogonalize(update_NRC, self.row.polynomials, **self._how)
         scale = max(1.0, update_NRC.shape[-2] / update_NRC.shape[-1]) ** 0.5
-        keep = 1.0 - lr * decay
+        keep = 1.0 - rate * decay
         for p, o_RC in zip(self.mine, update_NRC):
             if not self.row.decay_after and keep != 1.0:
                 p.mul_(keep)
-            p.add_(o_RC.to(p.dtype), alpha=-lr * scale)
+            p.add_(o_RC.to(p.dtype), alpha=-rate * scale)
             if self.row.decay_after and keep != 1.0:
                 p.mul_(keep)
         self.grads_NRC = self.buffer_NRC
@@ -187,14 +194,15 @@ class MuonGroup:
                 p.copy_(new_RC)
         self._sent = None
 
-    def momentum(self) -> list[Tensor]:
+    def state(self) -> list[dict[str, Tensor]]:
         """The momentum of every matrix of the group, gathered from its owners; a call of all processes."""
-        return list(self.world.all_gather(self.buffer_NRC).wait()[: len(self.params)])
+        return [{"momentum": m_RC} for m_RC in self.world.all_gather(self.buffer_NRC).wait()[: len(self.params)]]
 
-    def take_momentum(self, momentum: list[Tensor]) -> None:
+    def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
         """Keep what is owned here of every matrix's momentum."""
         first = self.world.rank * len(self.buffer_NRC)
-        for buffer_RC, value_RC in zip(self.buffer_NRC, momentum[first : first + len(self.mine)]):
+        momenta = [kept["momentum"] for kept in state]
+        for buffer_RC, value_RC in zip(self.buffer_NRC, momenta[first : first + len(self.mine)]):
             buffer_RC.copy_(value_RC)
 
     def _stack(self, matrices: list[Tensor]) -> Tensor:
