@@ -33,7 +33,7 @@ from pargolf.model.transformer import Transformer
 from pargolf.training.average import AverageSpec
 from pargolf.training.optimizer import Optimizer
 from pargolf.training.phases import Phase, WeightChange, WeightPhase
-from pargolf.training.rows import Row
+from pargolf.training.rows import OptimizerRow
 from pargolf.training.schedule import Schedule, Standing, Warmdown
 
 Batch = tuple[Tensor, Tensor]
@@ -56,7 +56,7 @@ class Train:
     processors that have instructions for it.
     """
 
-    optimizer: Table[Row]
+    optimizer: Table[OptimizerRow]
     batch_tokens: Count = 524_288
     seq_len: Length = 1024
     schedule: Schedule = Warmdown(0.5)

@@ -2,8 +2,8 @@
 
     (("embed.*", Adam(.05)), ("attn.[qkv]", Muon(.04)), ..., ("*", Adam(.04)))
 
-A row says how its parameters are updated (`Row`). One class for one process and for many. A step goes through these
-phases; with one process 1 and 4 do nothing:
+A row says how its parameters are updated (`OptimizerRow`). One class for one process and for many. A step goes
+through these phases; with one process 1 and 4 do nothing:
 
     1  reduce   rows that share their work among processes (Muon: stacks of same-shape matrices) send gradients to who
                 owns them. All other gradients, which are small, are averaged everywhere in one flat vector.
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pargolf.core.roles import Table, resolve
 from pargolf.core.world import World
-from pargolf.training.rows import Group, Row, SharedGroup
+from pargolf.training.rows import Group, OptimizerRow, SharedGroup
 
 
 class Optimizer:
@@ -34,7 +34,7 @@ class Optimizer:
 
     def __init__(
         self,
-        table: Table[Row],
+        table: Table[OptimizerRow],
         params: dict[str, nn.Parameter],
         *,
         world: World | None = None,
@@ -42,7 +42,7 @@ class Optimizer:
     ) -> None:
         self.world = world or World()
         rows = resolve(table, params, what="optimizer table")
-        by_row: dict[Row, dict[str, nn.Parameter]] = {}
+        by_row: dict[OptimizerRow, dict[str, nn.Parameter]] = {}
         for name, p in params.items():
             by_row.setdefault(rows[name], {})[name] = p
         groups = [group for row, own in by_row.items() for group in row.begin(own, world=self.world, half=half)]

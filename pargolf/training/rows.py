@@ -79,7 +79,7 @@ class SharedGroup(Protocol):
         ...
 
 
-class Row(Protocol):
+class OptimizerRow(Protocol):
     """The slot: a row of the optimizer table, a frozen dataclass."""
 
     def begin(
