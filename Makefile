@@ -7,7 +7,7 @@ OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 .PHONY: demo test lint types check clean
 
 demo: .venv/ready
-	$(BIN)/pargolf demo --seconds $(SECONDS) --out $(OUT)
+	$(BIN)/pargolf golf embedded --cap 1MB --seconds $(SECONDS) --out $(OUT)
 
 test: .venv/ready .venv/extras lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

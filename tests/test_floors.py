@@ -49,7 +49,8 @@ BESIDE = {"upstream"}
 ACROSS = {("packing", "quant")}
 # Files that answer before torch is loaded: what they need, they import when a function runs.
 LAZY = {"pargolf", "pargolf.__main__", "pargolf.recipes.catalog", "pargolf.cli.terminal"}
-LAZY |= {f"pargolf.api.{name}" for name in ("artifacts", "data", "exporting", "ledger", "recipes", "results", "runs")}
+_CALLS = "artifacts", "data", "exporting", "ledger", "planning", "recipes", "results", "runs"
+LAZY |= {f"pargolf.api.{name}" for name in _CALLS}
 # What the command line draws with. All else that it does is a call of the api.
 DRAWING = {"pargolf.core", "pargolf.report.text", "pargolf.watch.live"}
 # One meaning each, at two places: a fast path's twin, and the read-back of what was stored.

@@ -292,9 +292,9 @@ def test_the_terminal_scores_generates_and_prices(run, data):
         assert done.exit_code == code, done.output
         return done.stdout
 
-    part = json.loads(said("score", "--data", data, "--seconds", 0, "--json", code=2))
+    part = json.loads(said("score", "--data", data, "--seconds", 0.001, "--json", code=2))
     assert not part["complete"] and part["tokens"] < part["positions"]
-    first = said("score", "--data", data, "--seconds", 0, code=2).splitlines()[0]
+    first = said("score", "--data", data, "--seconds", 0.001, code=2).splitlines()[0]
     assert first.startswith(f"Only the first {part['tokens']} of {part['positions']} validation tokens were scored")
     assert "Every one of" in said("score", "--data", data)
     assert said("generate", "--prompt", "the state", "--documents", 2, "--tokens", 3).count("the state") == 2

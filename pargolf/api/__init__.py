@@ -11,16 +11,16 @@ from pargolf.api.artifacts import bench_codec, generate, inspect, probe, score
 from pargolf.api.data import check_data, fetch_data, prepare_data
 from pargolf.api.exporting import evaluate_tasks, export, load, token_losses
 from pargolf.api.ledger import list_runs, query_runs, rerun
+from pargolf.api.planning import golf, plan
 from pargolf.api.recipes import describe, diff, forecast, list_recipes, recipe
 from pargolf.api.results import compare, judge, judge_all, write_report, write_submission
-from pargolf.api.runs import ablate, demo, import_checkpoint, pack, seeds, sweep, train
+from pargolf.api.runs import ablate, import_checkpoint, pack, seeds, sweep, train
 
 __all__ = [
     "ablate",
     "bench_codec",
     "check_data",
     "compare",
-    "demo",
     "describe",
     "diff",
     "evaluate_tasks",
@@ -28,6 +28,7 @@ __all__ = [
     "fetch_data",
     "forecast",
     "generate",
+    "golf",
     "import_checkpoint",
     "inspect",
     "judge",
@@ -36,6 +37,7 @@ __all__ = [
     "list_runs",
     "load",
     "pack",
+    "plan",
     "prepare_data",
     "probe",
     "query_runs",

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import Own, Place, RecipeLike
+from pargolf.api.parameters import Duration, Own, Place, RecipeLike
 from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.own import use
-from pargolf.core.ranges import Rate, Seconds, Share, Some
+from pargolf.core.ranges import Rate, Share, Some
+from pargolf.core.units import parse_seconds
 from pargolf.core.work import Events, working
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def score(
     data: Place = "data",
     windows: str | None = None,
     adapt: bool = False,
-    seconds: Seconds | None = None,
+    seconds: Duration | None = None,
     device: str | None = None,
     own: Own = (),
 ) -> Events[dict[str, Any]]:
@@ -32,7 +33,7 @@ def score(
         data: A folder of shards and a tokenizer.
         windows: plain:256, sliding:256,64 or document:256,64.
         adapt: Learn, score first, as the artifact's recipe says.
-        seconds: Stop before so many are over, and say so.
+        seconds: Stop before 90s, 10m or 1h are over, and say so.
         device: cpu or cuda; the best there is when left out.
         own: A .py file, or a folder of them, with techniques that this uses; it is run.
 
@@ -48,7 +49,8 @@ def score(
     use(own)
     spec = None if windows is None else parse(windows)
     unpacked, folder = read_artifact(artifact), open_data(data)
-    return (yield from score_row(unpacked, folder, windows=spec, adapt=adapt, seconds=seconds, device=device))
+    clock = None if seconds is None else parse_seconds(seconds)
+    return (yield from score_row(unpacked, folder, windows=spec, adapt=adapt, seconds=clock, device=device))
 
 
 def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:

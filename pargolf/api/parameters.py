@@ -22,6 +22,10 @@ Place = str | Path
 """A file or a folder."""
 Target = Annotated[str | Path, "as it is written"]
 """A file or a folder, or a name that is none, as `git:REPO@REF`."""
+ByteSize = int | str
+"""A number of bytes, or one as people write it: `250kB`, `1MB`, `1MiB` (`core/units.py`)."""
+Duration = float | str
+"""A number of seconds, or one as people write it: `90s`, `10m`, `1h`."""
 RecipeLike = Union[str, Path, "Recipe"]
 """A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or the thing itself."""
 Changes = Mapping[str, Any]

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pargolf.api.parameters import Changes, Edits, Own, Place, RecipeLike, command_line
+from pargolf.api.parameters import ByteSize, Changes, Edits, Own, Place, RecipeLike, command_line
 from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.ablation import AblationRow
 from pargolf.core.own import use
-from pargolf.core.ranges import Count, Index, Seconds, Within
+from pargolf.core.ranges import Count, Index, Seconds
 from pargolf.core.result import Result
 from pargolf.core.stats import Spread
+from pargolf.core.units import parse_bytes
 from pargolf.core.work import Events, working
 
 if TYPE_CHECKING:
@@ -82,45 +83,12 @@ def train(
     return (yield from with_page(track(events, trackers, folder=out), out, device=device))
 
 
-@working
-def demo(
-    *, seconds: Annotated[float, Within(1)] = 180.0, out: Place = "runs/demo", seed: int = 1337, force: bool = False
-) -> Events[Result]:
-    """Do the main job on the embedded corpus: train, pack, unpack, score, report.
-
-    Args:
-        seconds: Training budget, packing included.
-        out: Where the run goes; its data goes to the folder `data` in it.
-        seed: Seed of the initial weights and the data's order.
-        force: Replace what the output folder holds.
-
-    Returns:
-        What `result.json` holds, of the `house` recipe in its own vocabulary.
-    """
-    from pargolf.core.devices import find_world, from_first
-    from pargolf.data.folder import open_data
-    from pargolf.data.prepare import prepare
-    from pargolf.report.pages.write import with_page
-    from pargolf.run.folder import RunFolder
-    from pargolf.run.pipeline import run_recipe
-
-    command = command_line(demo, locals())
-    system = find_recipe("house", changes={"train.seconds": seconds})
-    world, data = find_world(), Path(out) / "data"
-    if world.main:
-        RunFolder.create(out, force=force)
-        yield from prepare(["embedded"], data, vocab=system.model.vocab, force=True)
-    from_first(world, lambda: None)  # the others wait for the data
-    events = run_recipe(system, open_data(data), out, seed=seed, force=True, command=command)
-    return (yield from with_page(events, out))
-
-
-def pack(run: Place, *, cap: int | None = None, own: Own = ()) -> dict[str, int]:
+def pack(run: Place, *, cap: ByteSize | None = None, own: Own = ()) -> dict[str, int]:
     """Pack a run's weights again, under another cap.
 
     Args:
         run: A run folder.
-        cap: Byte cap, code included; the recipe's own when left out.
+        cap: Byte cap with code, as 250kB or 1MB; the recipe's own when left out.
         own: A .py file, or a folder of them, with techniques that this uses; it is run.
 
     Returns:
@@ -130,7 +98,7 @@ def pack(run: Place, *, cap: int | None = None, own: Own = ()) -> dict[str, int]
     from pargolf.run.pipeline import repack
 
     use(own)
-    packed = repack(RunFolder.open(run), cap=cap)
+    packed = repack(RunFolder.open(run), cap=None if cap is None else parse_bytes(cap))
     total = packed.model_bytes + packed.code_bytes
     return {"model": packed.model_bytes, "code": packed.code_bytes, "total": total, "cap": packed.cap}
 

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from pargolf.cli import artifacts, data, exporting, ledger, recipes, results, runs
+from pargolf.cli import artifacts, data, exporting, ledger, planning, recipes, results, runs
 from pargolf.cli.group import FullNames
 from pargolf.cli.streams import lost_output, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
@@ -45,7 +45,8 @@ app.add_typer(data_app, name="data")
 bench_app = typer.Typer(cls=FullNames, no_args_is_help=True, help="Measure what a technique costs and gains.")
 app.add_typer(bench_app, name="bench")
 
-app.command()(runs.demo)
+app.command()(planning.golf)
+app.command()(planning.plan)
 app.command()(runs.train)
 app.command()(runs.pack)
 app.command()(runs.seeds)

@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 
 from pargolf import api
-from pargolf.api.parameters import Changes, Edits, Own, Place, RecipeLike, Target, option_of
+from pargolf.api.parameters import ByteSize, Changes, Duration, Edits, Own, Place, RecipeLike, Target, option_of
 from pargolf.cli.terminal import ThreadsOpt, is_first, set_threads, whole_numbers
 from pargolf.core.spec import overrides
 from pargolf.core.work import Work
@@ -165,6 +165,8 @@ def _typed(kind: Any, default: Any) -> tuple[Any, Any]:
     known = default is not None and default is not Parameter.empty
     if kind in (RecipeLike, Target):
         return str, default
+    if kind in (ByteSize, Duration):
+        return str, str(default) if known else default
     if kind == Place:
         return Path, Path(default) if known else default
     if not _is_list(kind):

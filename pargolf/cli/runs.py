@@ -1,6 +1,7 @@
 """Commands that make runs: one, many, or many told apart."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pargolf import api
 from pargolf.cli.options import ASKED, Given, command
@@ -13,12 +14,6 @@ from pargolf.report.text.sweeps import override_words, sweep_table
 from pargolf.report.text.worth import worth_table
 
 
-@command(api.demo, as_json=False, threads=ASKED)
-def demo(given: Given) -> None:
-    """Watch the run, and print its table."""
-    _finish(given, api.demo)
-
-
 @command(api.train, as_json=False, threads=ASKED)
 def train(given: Given) -> None:
     """Watch the run, and print its table."""
@@ -27,9 +22,13 @@ def train(given: Given) -> None:
 
 def _finish(given: Given, function: Callable[..., Work[Result]]) -> None:
     """Watch a run to its end and print its table."""
-    result = given.result(function)
+    end_run(given.result(function), given["out"])
+
+
+def end_run(result: Result, out: Path) -> None:
+    """Print a run's table, and fail where its number does not count."""
     console.print(result_table(result))
-    console.print(f"report  {(given['out'] / 'report.html').resolve()}")
+    console.print(f"report  {(out / 'report.html').resolve()}")
     if result.interrupted:
         fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")
     if result.probed is False:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pargolf.core.errors import UserError, out_of_memory
 
-TOGETHER = frozenset({"train", "demo", "score", "seeds", "ablate", "sweep", "rerun"})
+TOGETHER = frozenset({"train", "score", "seeds", "ablate", "sweep", "rerun"})
 """Commands that the processes of torchrun run together; any other one is the first process's."""
 
 # A pipe has no width of its own; 80 columns would fold the long paths of a recipe.

@@ -70,7 +70,7 @@ class Compiled:
     def _built(self, text: str) -> Path:
         """The file of the compiled source, from the cache where it is there already."""
         assert self.compiler is not None
-        name = hashlib.sha256("\n".join([text, *_FLAGS, self.compiler, _processor()]).encode()).hexdigest()[:24]
+        name = hashlib.sha256("\n".join([text, *_FLAGS, self.compiler, processor_words()]).encode()).hexdigest()[:24]
         path = self.folder / f"{name}.so"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=self.folder) as place:
@@ -120,7 +120,7 @@ def _find(half: bool) -> Compiled | None:
         return None
 
 
-def _processor() -> str:
+def processor_words() -> str:
     """What `-march=native` looks at: another machine may share the home folder."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

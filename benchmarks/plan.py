@@ -1,0 +1,326 @@
+"""The planner's law: run its grid, fit it, and say how far it is off.
+
+    python benchmarks/plan.py --run [--minutes 3]    trains what is missing of the grid, on one thread, until time is up
+    python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
+    python benchmarks/plan.py                        each run, what the law says of it, and of it when left out
+
+A run of the grid is a training of some hundred steps with its own warmdown, scored before packing on 40,000 tokens of
+the embedded validation split, and packed under the caps that the grid names. Seconds are those of the processor. The
+fit is by least squares of log L under weak priors, which stand below; errors are those of each run left out.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import least_squares
+
+from pargolf import api
+from pargolf.core.budget import Clock
+from pargolf.core.errors import UserError
+from pargolf.core.events import Step
+from pargolf.core.files import write_json
+from pargolf.core.spec import edit
+from pargolf.data.corpus import embedded
+from pargolf.data.documents import Document
+from pargolf.data.folder import DataFolder, open_data
+from pargolf.kernels.compiled import compiled_kernels
+from pargolf.model.transformer import Transformer
+from pargolf.quant.calibrate import calibrate
+from pargolf.recipes.family import Shape, member
+from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.run.pack import fit, unpack
+from pargolf.run.score import open_text, score_sample
+from pargolf.run.training import on_cpu
+from pargolf.study.planning import law as laws
+from pargolf.study.planning.law import Constants, Curve, Law, Packing, Run, read_law
+from pargolf.study.planning.sample import xz_bits
+from pargolf.study.planning.search import stored_whole
+from pargolf.training.loop import Training
+
+LAW = Path(laws.__file__).with_name("law.json")
+WINDOWS = 160
+NAMES = "E", "log A", "a", "log B", "b", "log R", "table's share", "power of bytes per token"
+PRIORS = {  # mean and deviation: where the literature, or reason, expects each
+    "E": (0.80, 0.15),
+    "log A": (-1.5, 1.0),
+    "a": (0.35, 0.10),
+    "log B": (0.0, 1.0),
+    "b": (0.40, 0.15),
+    "log R": (math.log(8.0), 0.7),
+    "table's share": (0.5, 0.3),
+    "power of bytes per token": (0.8, 0.4),
+}
+CRITICAL_BATCH = 12_000.0  # from house's ablation: 4,096 tokens a step at equal seconds are .0046 behind 2,048
+TENTH = "a tenth of embedded"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training of the grid, and the caps that it is packed under."""
+
+    shape: Shape
+    steps: int
+    text: str = "embedded"
+    caps: tuple[int, ...] = ()
+
+
+def _point(vocab: int, dim: int, blocks: int, hidden: int, steps: int, *caps: int, text: str = "embedded") -> Point:
+    return Point(Shape(vocab, dim, blocks, hidden), steps, text, caps)
+
+
+GRID = [
+    _point(512, 64, 2, 128, 400, 64_000, 54_000, 46_000),
+    _point(1024, 64, 2, 128, 400),
+    _point(1024, 128, 4, 256, 150),
+    _point(4096, 128, 4, 256, 200),
+    _point(4096, 192, 4, 384, 120),
+    _point(1024, 64, 3, 192, 1000, 100_000, 80_000, 64_000),
+    _point(2048, 96, 3, 192, 300),
+    _point(2048, 128, 4, 256, 500, 400_000, 300_000, 250_000),
+    _point(4096, 192, 4, 384, 300),
+    _point(512, 64, 2, 128, 1500),
+    _point(1024, 128, 4, 256, 500),
+    _point(4096, 128, 4, 256, 500),
+    _point(2048, 192, 4, 384, 300),
+    _point(4096, 256, 4, 512, 120),
+    _point(4096, 256, 4, 512, 300),
+    _point(4096, 192, 6, 384, 200),
+    _point(4096, 192, 2, 384, 300),
+    _point(4096, 192, 4, 768, 200),
+    _point(1024, 96, 3, 192, 700),
+    _point(4096, 128, 4, 256, 110, text=TENTH),
+    _point(4096, 128, 4, 256, 330, text=TENTH),
+    _point(4096, 128, 4, 256, 900, text=TENTH),
+    _point(1024, 96, 3, 192, 350, text=TENTH),
+    _point(1024, 96, 3, 192, 1000, text=TENTH),
+    _point(4096, 192, 4, 384, 660, text=TENTH),
+    _point(1024, 96, 3, 192, 2000),
+    _point(1024, 64, 2, 128, 2500),
+    _point(4096, 192, 4, 384, 700),
+    _point(4096, 320, 4, 640, 200),
+    _point(4096, 128, 4, 256, 1000),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", action="store_true", help="train what is missing of the grid")
+    parser.add_argument("--minutes", type=float, default=1e9, help="of training, at most")
+    parser.add_argument("--fit", action="store_true", help="fit the law to the runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/plan"), help="where prepared text goes")
+    asked = parser.parse_args()
+    if asked.run:
+        _run_missing(asked.out, asked.minutes)
+    if asked.fit:
+        _write(fit_law(read_law(LAW), pieces_of(asked.out)))
+    _print(read_law(LAW))
+
+
+def _run_missing(out: Path, minutes: float) -> None:
+    """Train the grid's points that have no run yet; each is written as soon as it has ended."""
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    for point in GRID:
+        held = read_law(LAW)
+        known = {(run.shape, run.steps, run.text) for run in held.runs}
+        shape = replace(Shape(), **{name: getattr(point.shape, name) for name in ("vocab", "dim", "blocks", "hidden")})
+        if (shape, point.steps, point.text) in known:
+            continue
+        if time.monotonic() - began > 60 * minutes:
+            return
+        run = run_point(point, _data(out, point))
+        print(run, flush=True)
+        _write(replace(held, runs=(*held.runs, run)))
+
+
+def run_point(point: Point, data: DataFolder) -> Run:
+    """Train one point, score it on a sample, and pack it under its caps."""
+    recipe = fit_to_data(edit(member(point.shape), {"train.steps": point.steps, "train.seconds": None}), data)
+    clock, model = Clock(time.process_time), recipe.model.build(1337)
+    training = Training(
+        recipe.train, model, data.train, seed=1337, clock=clock, seconds=math.inf, kernels=compiled_kernels
+    )
+    training.warm_up()
+    began = clock.seconds
+    for event in training.run():
+        assert not isinstance(event, Step) or math.isfinite(event.loss)
+    seconds, shape = clock.seconds - began, point.shape
+    before = _bpb(model, data, recipe)
+    packed = _packings(recipe, training, data, point.caps) if point.caps else ()
+    size = data.meta["splits"]["train"]["bytes"]
+    batch, count = shape.batch_tokens, len(data.train)
+    sizes = shape.vocab, shape.dim, shape.blocks, shape.hidden, batch, point.steps
+    return Run(*sizes, point.text, count, size, round(seconds, 2), round(before, 5), packed)
+
+
+def _packings(recipe: Recipe, training: Training, data: DataFolder, caps: tuple[int, ...]) -> tuple[Packing, ...]:
+    """The trained weights packed under each cap."""
+    hessians = calibrate(training.model, [training.stream.batch(training.step + i) for i in range(4)])
+    weights, rows = on_cpu(training.model), []
+    for cap in caps:
+        clock = Clock(time.process_time)
+        try:
+            with compiled_kernels():
+                _, artifact = fit(recipe, weights, tokenizer="grid", cap=cap, hessians=hessians)
+        except UserError as error:
+            print(error)
+            continue
+        seconds = clock.seconds
+        bpb = _bpb(unpack(artifact).model.eval(), data, recipe)
+        rows.append(packing(shape_of(recipe), len(artifact), bpb, seconds))
+    return tuple(rows)
+
+
+def packing(shape: Shape, size: int, bpb: float, seconds: float) -> Packing:
+    """A packing with its net bits."""
+    bits = 8 * (size - stored_whole(shape)) / shape.weights
+    return Packing(size, round(bits, 4), round(bpb, 5), round(seconds, 2))
+
+
+def shape_of(recipe: Recipe) -> Shape:
+    """The shape that a recipe of the family was made of."""
+    model = recipe.model
+    return Shape(model.vocab, model.dim, len(model.blocks), model.blocks[0].mlp.hidden)
+
+
+def _bpb(model: Transformer, data: DataFolder, recipe: Recipe) -> float:
+    return score_sample(model.eval(), open_text(data), recipe.plain, count=WINDOWS).bpb
+
+
+def _data(out: Path, point: Point) -> DataFolder:
+    """The embedded text in this vocabulary, whole or a tenth of it in the same pieces."""
+    whole = out / f"data_{point.shape.vocab}"
+    if not whole.exists():
+        api.prepare_data(["embedded"], out=whole, vocab=point.shape.vocab).result()
+    if point.text == "embedded":
+        return open_data(whole)
+    tenth = out / f"tenth_{point.shape.vocab}"
+    if not tenth.exists():
+        pieces = whole / "tokenizer.model"
+        api.prepare_data(["embedded"], out=tenth, train_fraction=0.1, tokenizer=pieces).result()
+    return open_data(tenth)
+
+
+def fit_law(held: Law, pieces: Curve) -> Law:
+    """The law with every constant fitted on its runs."""
+    values, covariance, _ = _fitted(held.runs)
+    errors = [_left_out(held.runs, i) for i in range(len(held.runs))]
+    spread = math.sqrt(float(np.mean(np.square(errors))))
+    packed = [
+        (p.bits, p.bpb - run.bpb) for run in held.runs for p in run.packed if p.bpb - run.bpb > 5e-4 and p.bits > 2
+    ]
+    slope, start = np.polyfit([bits for bits, _ in packed], np.log2([cost for _, cost in packed]), 1)
+    ends = [(run.packed[0].bpb, run.packed[0].bpb - run.final) for run in held.runs if run.final and run.packed]
+    return replace(
+        held,
+        constants=Constants(tuple(values), tuple(map(tuple, covariance)), round(spread, 5), CRITICAL_BATCH),
+        bits=Curve((2.0, 6.0), tuple(round(float(start + slope * x), 4) for x in (2.0, 6.0))),
+        gain=_line(ends) if len(ends) > 1 else held.gain,
+        pieces=pieces,
+        hardness=_hardness(),
+        fitted=len(held.runs),
+    )
+
+
+def _fitted(runs: tuple[Run, ...]) -> tuple[list[float], list[list[float]], float]:
+    """Values, their covariance, and the residuals' root mean square of log L."""
+    means, deviations = np.array(list(PRIORS.values())).T
+    noise = 0.01
+
+    def residuals(x: Any) -> Any:
+        said = [_said(x, run) for run in runs]
+        own = [(math.log(max(value, 1e-3)) - math.log(run.bpb)) / noise for value, run in zip(said, runs)]
+        return np.concatenate([own, (x - means) / deviations])
+
+    bounds = np.array([(0.2, 1.2), (-6, 3), (0.05, 1), (-6, 4), (0.05, 1.5), (0, 4), (0, 1.5), (0, 2)]).T
+    found = least_squares(residuals, np.clip(means, *bounds), bounds=bounds)
+    rms = math.sqrt(float(np.mean(np.square(found.fun[: len(runs)])))) * noise
+    covariance = np.linalg.inv(found.jac.T @ found.jac) * max(rms / noise, 1.0) ** 2
+    return [round(float(v), 6) for v in found.x], [[float(f"{v:.6g}") for v in row] for row in covariance], rms
+
+
+def _said(x: Any, run: Run) -> float:
+    """What the law says of a run."""
+    how = {"tokens": float(run.tokens), "unique": float(run.unique_tokens), "per_token": run.bytes_per_token}
+    return laws.law(list(x), run.shape, critical=CRITICAL_BATCH, **how)
+
+
+def _left_out(runs: tuple[Run, ...], i: int) -> float:
+    """Error of log L of one run by the fit to the others."""
+    values, _, _ = _fitted((*runs[:i], *runs[i + 1 :]))
+    return math.log(_said(values, runs[i])) - math.log(runs[i].bpb)
+
+
+def _line(points: list[tuple[float, float]]) -> Curve:
+    """The line of least squares through points, by its values at 1.1 and 1.9."""
+    slope, start = np.polyfit(*zip(*points), 1) if len(points) > 2 else (0.0, float(np.mean([y for _, y in points])))
+    return Curve((1.1, 1.9), tuple(round(float(start + slope * x), 5) for x in (1.1, 1.9)))
+
+
+def pieces_of(out: Path) -> Curve:
+    """Bytes per token of the embedded text by log2 of the vocabulary, of what is prepared."""
+    folders = sorted(((int(f.name.removeprefix("data_")), f) for f in out.glob("data_*")), key=lambda pair: pair[0])
+    rows = [
+        (math.log2(vocab), json.loads((folder / "meta.json").read_text())["splits"]["train"])
+        for vocab, folder in folders
+    ]
+    if len(rows) < 2:
+        return read_law(LAW).pieces
+    return Curve(tuple(x for x, _ in rows), tuple(round(row["bytes"] / row["tokens"], 4) for _, row in rows))
+
+
+def _hardness() -> Curve:
+    """Bits per byte of the embedded text under xz, by log2 of a sample's bytes."""
+    documents: list[Document] = embedded()
+    pieces = [document.text.encode()[: 1 << 14] for document in documents]
+    rows = [xz_bits(pieces[:: 1 << k]) for k in range(5, -1, -1)]
+    return Curve(tuple(round(math.log2(n), 3) for _, n in rows), tuple(round(bits, 4) for bits, _ in rows))
+
+
+def _write(found: Law) -> None:
+    write_json(LAW, asdict(found))
+    read_law.cache_clear()
+
+
+def _print(held: Law) -> None:
+    """The constants, and each run beside what the law says of it."""
+    out = Console(width=140)
+    for name, value, row in zip(NAMES, held.constants.values, held.constants.covariance):
+        deviation = math.sqrt(max(row[NAMES.index(name)], 0.0))
+        out.print(f"{name:26} {value:8.4f} +- {deviation:.4f}")
+    out.print(f"spread of a run left out   {held.constants.spread:8.4f} of log L, {held.fitted} runs")
+    table = Table(title="log L: the law's less the run's")
+    for head in ("pieces", "width", "blocks", "hidden", "steps", "text", "passes", "BPB", "law", "error", "left out"):
+        table.add_column(head, justify="right")
+    for i, run in enumerate(held.runs):
+        said, passes = _said(held.constants.values, run), run.tokens / run.unique_tokens
+        sizes = [f"{x:,}" for x in (run.vocab, run.dim, run.blocks, run.hidden, run.steps)]
+        errors = f"{math.log(said / run.bpb):+.4f}", f"{_left_out(held.runs, i):+.4f}"
+        table.add_row(*sizes, run.text, f"{passes:.2f}", f"{run.bpb:.4f}", f"{said:.4f}", *errors)
+    out.print(table)
+    _print_packings(held, out)
+
+
+def _print_packings(held: Law, out: Console) -> None:
+    """What packing cost, and what the law says."""
+    table = Table(title="packing")
+    for head in ("weights", "model bytes", "net bits", "cost", "law"):
+        table.add_column(head, justify="right")
+    for run in held.runs:
+        for p in run.packed:
+            cost = f"{p.bpb - run.bpb:.4f}", f"{held.cost(p.bits):.4f}"
+            table.add_row(f"{run.shape.weights:,}", f"{p.bytes:,}", f"{p.bits:.2f}", *cost)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The best model for any cap, clock and text: planned, and made from text to report in one call."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pargolf.api.parameters import ByteSize, Duration, Place, Target, command_line
+from pargolf.core.errors import UserError
+from pargolf.core.result import Result
+from pargolf.core.units import parse_bytes, parse_seconds
+from pargolf.core.work import Events, working
+
+if TYPE_CHECKING:
+    from pargolf.study.planning.sample import TextFacts
+    from pargolf.study.planning.throughput import Throughput
+    from pargolf.study.planning.words import Plan
+
+_ONE = "A plan is for one process. Say pargolf plan ... --write mine.py, and train mine.py with torchrun."
+
+
+class Golfed(NamedTuple):
+    """A plan, and what came of it."""
+
+    plan: "Plan"
+    result: Result
+
+
+@working
+def plan(
+    *,
+    data: Sequence[Target],
+    cap: ByteSize = "1MB",
+    seconds: Duration | None = None,
+    minutes: float | None = None,
+    device: str | None = None,
+    again: bool = False,
+    write: Place | None = None,
+    throughput: "Throughput | None" = None,
+) -> "Events[Plan]":
+    """Choose what to train for a cap, a clock and a text, and say why and what it should reach.
+
+    Args:
+        data: Text files, folders, `embedded`, or one prepared folder; may be repeated.
+        cap: Bytes of model and code: 250kB, 1MB, 16MB, 1MiB.
+        seconds: Training with packing and planning: 90, 90s, 10m, 1h; 3 minutes when left out.
+        minutes: The same in minutes.
+        device: cpu or cuda; the best there is when left out.
+        again: Measure the machine again, and not take what was measured before.
+        write: Write the recipe as a .py file.
+        throughput: What a machine was measured at, in place of measuring this one.
+
+    Returns:
+        The plan; its `recipe` can be trained.
+
+    Raises:
+        UserError: nothing can be trained (with the smallest budget that can), and for bad sizes, times and devices.
+    """
+    from pargolf.core.devices import find_world
+    from pargolf.core.files import write_text
+    from pargolf.study.planning.law import read_law
+    from pargolf.study.planning.sample import read_text
+    from pargolf.study.planning.throughput import measured
+    from pargolf.study.planning.words import recipe_file
+
+    sources = _listed(data)
+    size, clock = parse_bytes(cap), _seconds(seconds, minutes, 180.0)
+    if find_world(device).size > 1:
+        raise UserError(_ONE)
+    text = yield from read_text(sources, read_law())
+    pace = throughput
+    if pace is None:
+        pace = yield from measured(device=device, again=again)
+    made = _planned(text, pace, cap=size, seconds=clock)
+    if write is not None:
+        write_text(write, recipe_file(made, command_line(plan, {**locals(), "throughput": None}, seed=False)))
+    return made
+
+
+@working
+def golf(
+    texts: Sequence[Target],
+    *,
+    cap: ByteSize = "1MB",
+    seconds: Duration | None = None,
+    minutes: float | None = None,
+    out: Place = "runs/golf",
+    seed: int = 1337,
+    force: bool = False,
+    device: str | None = None,
+    throughput: "Throughput | None" = None,
+) -> Events[Golfed]:
+    """Make the best model of your text under your bytes in your minutes: prepare, plan, train, pack, score, report.
+
+    Args:
+        texts: Text files, folders, `embedded`, or one prepared folder.
+        cap: Bytes of model and code: 250kB, 1MB, 16MB, 1MiB.
+        seconds: Training with packing and planning: 90, 90s, 10m, 1h; 10 minutes when left out. Preparing the text and
+          scoring come on top.
+        minutes: The same in minutes.
+        out: Where the run goes, with `plan.json` and the prepared text in `data`.
+        seed: Seed of the initial weights and the data's order.
+        force: Replace what the output folder holds.
+        device: cpu or cuda; the best there is when left out.
+        throughput: What a machine was measured at, in place of measuring this one.
+
+    Returns:
+        The plan with its forecast, and what `result.json` holds.
+
+    Raises:
+        UserError: whatever `plan`, `prepare_data` and `train` refuse.
+    """
+    from pargolf.core.files import write_json
+    from pargolf.data.folder import open_data
+    from pargolf.data.prepare import prepare
+    from pargolf.report.pages.write import with_page
+    from pargolf.run.folder import RunFolder
+    from pargolf.run.pipeline import run_recipe
+    from pargolf.study.planning.sample import is_prepared
+
+    command = command_line(golf, {**locals(), "throughput": None})
+    sources, clock = _listed(texts), _seconds(seconds, minutes, 600.0)
+    made = yield from plan(data=sources, cap=cap, seconds=clock, device=device, throughput=throughput)
+    RunFolder.create(out, force=force)
+    data = Path(out) / "data"
+    if len(sources) == 1 and is_prepared(Path(sources[0])):
+        data = Path(sources[0])
+    else:
+        yield from prepare(sources, data, vocab=made.choice.shape.vocab, force=True)
+    write_json(Path(out) / "plan.json", made.row())
+    events = run_recipe(made.recipe, open_data(data), out, seed=seed, force=True, device=device, command=command)
+    return Golfed(made, (yield from with_page(events, out, device=device)))
+
+
+def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float) -> "Plan":
+    """The plan, for what measuring left of the seconds."""
+    from dataclasses import replace
+
+    from pargolf.core.budget import Budget
+    from pargolf.recipes.family import Shape, member
+    from pargolf.ship.size import count_code
+    from pargolf.study.planning.law import read_law
+    from pargolf.study.planning.search import CODE, Search
+    from pargolf.study.planning.words import make_plan
+
+    left = seconds - (pace.seconds if pace.fresh else 0.0)
+    if left <= 0:
+        raise UserError(
+            f"Measuring this machine took {pace.seconds:.1f} of {seconds:g} s. It is known now: say it again, or give "
+            "more seconds."
+        )
+    search = Search(Budget(bytes=cap, train_seconds=left), text, pace, read_law(), CODE)
+    likely = min(search.prospects(), key=lambda prospect: prospect.bpb, default=None)
+    code = count_code(member(Shape() if likely is None else likely.shape), fitted=True)
+    return make_plan(replace(search, code=code))
+
+
+def _seconds(seconds: Duration | None, minutes: float | None, default: float) -> float:
+    """The clock that was asked for."""
+    if seconds is not None and minutes is not None:
+        raise UserError("Say --seconds or --minutes, not both.")
+    if minutes is not None:
+        return parse_seconds(60.0 * minutes)
+    return default if seconds is None else parse_seconds(seconds)
+
+
+def _listed(texts: Target | Sequence[Target]) -> list[str]:
+    """One source, or several."""
+    return [str(texts)] if isinstance(texts, str | Path) else [str(text) for text in texts]

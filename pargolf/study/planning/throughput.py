@@ -1,0 +1,149 @@
+"""How fast this machine trains: seconds of the real step at three shapes, and from them those of any shape.
+
+    seconds of a step = a + b arithmetic + c traffic        arithmetic: 1e9 multiply-adds; traffic: 1e6 numbers moved
+
+What a machine is good at is measured and not read from its flags: the middle shape's step is taken with bfloat16
+factors and with float32 ones in turn, and the faster way is the plan's. The three numbers are the least squares of
+relative errors that are not negative. Measured once, they are kept in the user's cache by processor, device, threads
+and version of torch; the seconds that measuring took count in the budget.
+"""
+
+import hashlib
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+
+from pargolf.core.budget import Clock
+from pargolf.core.devices import find_world
+from pargolf.core.errors import UserError
+from pargolf.core.events import Progress, Step
+from pargolf.core.files import cache_folder, read_json, write_json
+from pargolf.core.ranges import Rate, Seconds
+from pargolf.core.spec import build, edit
+from pargolf.core.work import Events
+from pargolf.data.shards import Shards
+from pargolf.kernels.compiled import compiled_kernels, processor_words
+from pargolf.recipes.family import Shape, member
+from pargolf.training.loop import Training
+
+Now = Callable[[], float]
+"""Seconds by some clock."""
+SMALL = Shape(vocab=512, dim=64, blocks=2, hidden=128)
+MIDDLE = Shape(vocab=4096, dim=128, blocks=4, hidden=256)
+WIDE = Shape(vocab=1024, dim=256, blocks=3, hidden=768)
+STEPS = 3
+"""Steps that are timed of each shape, the first left out."""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Three numbers of a machine, whether bfloat16 factors are faster on it, and seconds that measuring took.
+
+    `fresh` is false where the numbers come from the cache.
+    """
+
+    fixed: Rate
+    arithmetic: Rate
+    traffic: Rate
+    half: bool
+    machine: str
+    seconds: Seconds = 0.0
+    fresh: bool = True
+
+    def step(self, shape: Shape) -> float:
+        """Seconds of one training step."""
+        return float(np.dot(features(shape), (self.fixed, self.arithmetic, self.traffic)))
+
+
+def features(shape: Shape) -> tuple[float, float, float]:
+    """What a step costs: 1, 1e9 multiply-adds of products and of Muon, 1e6 numbers read and written between them."""
+    products = 3.0 * shape.batch_tokens * shape.weights
+    keys = shape.batch_tokens * shape.seq_len * shape.dim * shape.blocks * 3.0
+    muon = 15.0 * shape.blocks * shape.matrices * shape.dim
+    moved = shape.batch_tokens * (shape.vocab + shape.blocks * (20 * shape.dim + 4 * shape.hidden))
+    return 1.0, (products + keys + muon) / 1e9, (moved + 4.0 * shape.weights) / 1e6
+
+
+def measured(
+    *, device: str | None = None, again: bool = False, count: int = STEPS, now: Now = time.perf_counter
+) -> Events[Throughput]:
+    """Measure this machine, or read what was measured before unless `again`; yields progress.
+
+    `now` is the clock that the budget goes by: of the wall, or of the processor. Raises `UserError` for a device that
+    is not there.
+    """
+    world = find_world(device)
+    words = [processor_words(), str(world.device), f"{torch.get_num_threads()} threads", str(torch.__version__)]
+    words.append(now.__name__)
+    name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:24]
+    path = cache_folder() / f"throughput-{name}.json"
+    if path.is_file() and not again:
+        try:
+            return replace(build(Throughput, read_json(path), where=str(path)), fresh=False, seconds=0.0)
+        except UserError:  # of another version: measured again
+            path.unlink(missing_ok=True)
+    clock = Clock(now)
+    found = yield from _measure(device, f"{world.device}, {torch.get_num_threads()} threads", count, now)
+    found = replace(found, seconds=clock.seconds)
+    write_json(path, asdict(found))
+    return found
+
+
+def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[Throughput]:
+    """Time the shapes, the middle one in both ways."""
+    yield Progress("measuring this machine", 0, 4, "bfloat16 or float32")
+    times = {half: _steps(replace(MIDDLE, half=half), device, now) for half in (True, False)}
+    turns = [(next(times[True]), next(times[False])) for _ in range(count)]
+    halved, whole = (statistics.median(column) for column in zip(*turns))
+    half, rows = halved < whole, [(MIDDLE, min(halved, whole))]
+    for number, shape in enumerate((SMALL, WIDE)):
+        yield Progress("measuring this machine", 2 + number, 4, str(shape))
+        steps = itertools.islice(_steps(replace(shape, half=half), device, now), count)
+        rows.append((shape, statistics.median(steps)))
+    return fitted(rows, half=half, machine=machine)
+
+
+def fitted(rows: Sequence[tuple[Shape, float]], *, half: bool, machine: str) -> Throughput:
+    """The three numbers, from shapes and the seconds of their steps."""
+    scaled = np.array([features(shape) for shape, _ in rows]) / np.array([[seconds] for _, seconds in rows])
+    best: tuple[float, list[float]] = (np.inf, [0.0, 0.0, 0.0])
+    for chosen in (columns for size in (1, 2, 3) for columns in itertools.combinations(range(3), size)):
+        x, *_ = np.linalg.lstsq(scaled[:, chosen], np.ones(len(rows)), rcond=None)
+        error = float(np.square(scaled[:, chosen] @ x - 1).sum())
+        if (x >= 0).all() and error < best[0] - 1e-12:
+            values = [0.0, 0.0, 0.0]
+            for column, value in zip(chosen, x):
+                values[column] = float(value)
+            best = error, values
+    fixed, arithmetic, traffic = best[1]
+    return Throughput(fixed, arithmetic, traffic, half, machine)
+
+
+def _steps(shape: Shape, device: str | None, now: Now) -> Iterator[float]:
+    """Seconds of one real training step after another, on tokens drawn at random; the first is not told."""
+    world = find_world(device)
+    recipe = edit(member(shape), {"train.steps": 1 << 20, "train.seconds": None})
+    tokens = np.random.default_rng(0).integers(2, shape.vocab, 8 * shape.batch_tokens).astype(np.uint16)
+    clock = Clock(now)
+    training = Training(
+        recipe.train,
+        recipe.model.build(0).to(world.device),
+        Shards([tokens]),
+        seed=0,
+        clock=clock,
+        seconds=float("inf"),
+        world=world,
+        kernels=compiled_kernels,
+    )
+    training.warm_up()
+    events = (event for event in training.run() if isinstance(event, Step))
+    next(events)
+    while True:
+        began = clock.seconds
+        next(events)
+        yield clock.seconds - began

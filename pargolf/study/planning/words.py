@@ -1,0 +1,208 @@
+"""A plan, and what it says of itself: a reason for each row, what more text would bring, and a recipe file.
+
+A reason is, where it can be, the forecast of the nearest other choice: what the next wider model would come to on the
+same budget says more than any rule. Where it was measured once and for all, the reason names the measurement.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pargolf.core.budget import Budget
+from pargolf.core.spec import show
+from pargolf.core.units import size_text, time_text
+from pargolf.recipes.family import HEADS, Shape, member
+from pargolf.recipes.recipe import Recipe
+from pargolf.study.planning.sample import TextFacts
+from pargolf.study.planning.search import BLOCKS, PIECES, RATIOS, Prospect, Search, alternatives
+from pargolf.study.planning.throughput import Throughput
+
+_MORE = 2  # times the text, of which the plan says what it would bring
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One row of the plan: what was chosen, and why."""
+
+    row: str
+    choice: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, what it should come to, the best alternatives, and why.
+
+    `more_text` is what twice the text should save in bits per byte; `scoring` the seconds that scoring should take.
+    """
+
+    budget: Budget
+    text: TextFacts
+    machine: Throughput
+    choice: Prospect
+    others: tuple[Prospect, ...]
+    reasons: tuple[Reason, ...]
+    more_text: float
+    scoring: float
+    weighed: int
+    code: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe to train."""
+        return member(self.choice.shape)
+
+    def row(self) -> dict[str, Any]:
+        """Everything for a JSON file."""
+        return {
+            "cap": self.budget.bytes,
+            "seconds": self.budget.train_seconds,
+            "text": {
+                "name": self.text.name,
+                "train_bytes": self.text.train_bytes,
+                "val_bytes": self.text.val_bytes,
+                "hardness": self.text.hardness,
+            },
+            "machine": {"what": self.machine.machine, "half": self.machine.half, "seconds": self.machine.seconds},
+            "choice": prospect_row(self.choice),
+            "others": [prospect_row(other) for other in self.others],
+            "reasons": {reason.row: {"choice": reason.choice, "why": reason.why} for reason in self.reasons},
+            "more_text": self.more_text,
+            "scoring_seconds": self.scoring,
+            "weighed": self.weighed,
+            "code": self.code,
+        }
+
+
+def prospect_row(prospect: Prospect) -> dict[str, Any]:
+    """One prospect for a JSON file."""
+    shape = prospect.shape
+    sizes = {name: getattr(shape, name) for name in ("vocab", "dim", "blocks", "hidden", "batch_tokens", "seq_len")}
+    names = ("steps", "passes", "bits", "bytes", "before", "packed", "bpb", "low", "high")
+    return {**sizes, "weights": shape.weights, **{name: getattr(prospect, name) for name in names}}
+
+
+def make_plan(search: Search) -> Plan:
+    """Search, and say why. Raises `UserError` where nothing can be trained."""
+    found = search.best()
+    choice = found[0]
+    if search.scoring(choice.shape) > search.budget.eval_seconds:
+        choice = search.weigh(replace(choice.shape, adapt=None)) or choice
+    return Plan(
+        search.budget,
+        search.text,
+        search.pace,
+        choice,
+        alternatives(found),
+        tuple(_reasons(search, choice)),
+        _more_text(search, choice),
+        search.scoring(choice.shape),
+        len(found),
+        search.code,
+    )
+
+
+def recipe_file(plan: Plan, command: str) -> str:
+    """A `.py` file that defines the plan's RECIPE."""
+    choice, shape = plan.choice, plan.choice.shape
+    default = Shape()
+    fields = [
+        f"    {name}={show(getattr(shape, name))},"
+        for name in Shape.__dataclass_fields__
+        if name != "adapt" and (getattr(shape, name) != getattr(default, name) or name in ("vocab", "dim", "blocks"))
+    ]
+    if shape.adapt is None:
+        fields.append("    adapt=None,")
+    lines = [
+        f'"""House of {shape} (planned).',
+        "",
+        f"Source: {command}",
+        f"Forecast: {choice.bpb:.3f} bits per byte ({choice.low:.3f} to {choice.high:.3f}), {choice.bytes:,} bytes, "
+        f"{choice.steps:,} steps.",
+        '"""',
+        "",
+        "from pargolf.recipes.family import Shape, member",
+        "",
+        "RECIPE = member(Shape(",
+        *fields,
+        "))",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
+    """A reason for each row of the recipe that was chosen."""
+    shape, budget = choice.shape, search.budget
+    yield Reason("vocabulary", f"{shape.vocab:,} pieces", _pieces(search, choice))
+    yield Reason("width", f"{shape.dim}", _beside(search, choice, "dim", tuple(HEADS)))
+    yield Reason("depth", f"{shape.blocks} blocks", _beside(search, choice, "blocks", BLOCKS))
+    ratios = tuple(ratio * shape.dim for ratio in RATIOS)
+    yield Reason("hidden units", f"{shape.hidden}", _beside(search, choice, "hidden", ratios))
+    heads = f"{shape.dim // 32} of 32, {HEADS[shape.dim]} for keys and values"
+    yield Reason("heads", heads, "half as many heads of keys as of queries gained .017 in house's ablation")
+    yield Reason("tables", "none", "hashed bigrams and value embeddings lost to width in 1,800 s (docs/LOG.md)")
+    why = "half as many lost .095 in house's ablation, twice as many were not told apart"
+    yield Reason("batch", f"{shape.batch_tokens:,} tokens", why)
+    yield Reason("rows", f"{shape.seq_len} tokens", "rows of 512 gained nothing for what they cost (docs/LOG.md)")
+    yield Reason(
+        "epochs", f"{choice.passes:.2f}", f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
+    )
+    late = f"the text is gone through {'more than once' if choice.passes > 1 else 'once at most'}"
+    held = f"{shape.dropout:g}" + (f" from pass {shape.dropout_after + 1:g}" if shape.dropout else "")
+    yield Reason("dropout", held, late)
+    yield Reason("weight decay", f"{shape.weight_decay:g}", "beside dropout it gained nothing (docs/LOG.md)")
+    cost = search.text.hardness * search.law.cost(choice.bits)
+    yield Reason(
+        "bits per weight", f"{choice.bits:.2f}", f"what the cap leaves; packing costs {cost:.4f} bits per byte"
+    )
+    yield Reason("QAT", "no", "not measured to pay at these sizes; the trellis is solved for the cap after training")
+    faster = "bfloat16" if shape.half else "float32"
+    yield Reason("products", faster, f"measured faster on {search.pace.machine}")
+    yield Reason("adaptation", "chunks and counts" if shape.adapt else "none", _adapting(search, choice, budget))
+
+
+def _pieces(search: Search, choice: Prospect) -> str:
+    if search.text.vocab:
+        return "as the text was prepared"
+    return _beside(search, choice, "vocab", PIECES)
+
+
+def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]) -> str:
+    """What the next smaller and the next larger value would come to, all else as chosen."""
+    value, words = getattr(choice.shape, name), []
+    smaller, larger = [v for v in values if v < value][-1:], [v for v in values if v > value][:1]
+    for other in (*smaller, *larger):
+        prospect = search.weigh(_changed(choice.shape, name, other))
+        words.append(f"{other:,}: " + ("does not fit" if prospect is None else f"{prospect.bpb - choice.bpb:+.3f}"))
+    return "; ".join(words) or "the only choice"
+
+
+def _changed(shape: Shape, name: str, value: int) -> Shape:
+    """The shape with one size changed; a change of width keeps the ratio of hidden units."""
+    sizes: dict[str, Any] = {name: value}
+    if name == "dim":
+        sizes["hidden"] = shape.hidden * value // shape.dim
+    return replace(shape, dropout=Shape().dropout, **sizes)
+
+
+def _adapting(search: Search, choice: Prospect, budget: Budget) -> str:
+    took = search.scoring(choice.shape)
+    if choice.shape.adapt is None:
+        return f"scoring with it would take longer than the {time_text(budget.eval_seconds)} there are"
+    return f"legal, score first: {choice.bpb - choice.packed:+.3f}; scoring takes about {time_text(took)} in all"
+
+
+def _more_text(search: Search, choice: Prospect) -> float:
+    """Bits per byte that twice as much text should save, the shape as chosen."""
+    text = replace(search.text, train_bytes=_MORE * search.text.train_bytes)
+    other = replace(search, text=text).weigh(replace(choice.shape, dropout=Shape().dropout))
+    return 0.0 if other is None else max(choice.bpb - other.bpb, 0.0)
+
+
+def headline(plan: Plan) -> str:
+    """The plan in a sentence."""
+    choice = plan.choice
+    return (
+        f"{choice.bpb:.3f} bits per byte ({choice.low:.3f} to {choice.high:.3f}) in {choice.bytes:,} bytes under "
+        f"{size_text(plan.budget.bytes)}: {choice.shape}, {choice.shape.weights:,} weights, {choice.steps:,} steps"
+    )

@@ -1,0 +1,307 @@
+"""The planner: what fits is planned, what cannot be is refused with the smallest that can, and words match figures."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+import pargolf
+from pargolf.core.budget import Budget
+from pargolf.core.errors import UserError
+from pargolf.data.folder import open_data
+from pargolf.recipes import catalog
+from pargolf.recipes.family import HEADS, Shape, member
+from pargolf.recipes.house import RECIPE as HOUSE
+from pargolf.study.planning import throughput
+from pargolf.study.planning.law import effective, read_law
+from pargolf.study.planning.sample import LEAST, TextFacts, read_text
+from pargolf.study.planning.search import Search, stored_whole
+from pargolf.study.planning.throughput import Throughput, features, fitted, measured
+from pargolf.study.planning.words import make_plan, recipe_file
+
+PACE = Throughput(0.02, 0.001, 0.004, True, "a made-up machine")
+EMBEDDED = TextFacts("embedded", 9_735_929, 1_025_229, 1.0, True)
+CELLS = [(cap, seconds) for cap in (64_000, 250_000, 1_000_000, 4_000_000) for seconds in (60.0, 300.0, 1800.0)]
+
+
+def search(cap: int = 1_000_000, seconds: float = 300.0, text: TextFacts = EMBEDDED, pace: Throughput = PACE) -> Search:
+    return Search(Budget(bytes=cap, train_seconds=seconds), text, pace, read_law(), 25_300)
+
+
+# --- the family ---------------------------------------------------------------------------------------------------
+
+
+def test_the_house_is_a_member_of_its_family() -> None:
+    made = member(Shape())
+    assert (made.model, made.train, made.quant, made.adapt) == (HOUSE.model, HOUSE.train, HOUSE.quant, HOUSE.adapt)
+
+
+@pytest.mark.parametrize("dim", HEADS)
+def test_a_shape_counts_its_weights(dim: int) -> None:
+    shape = Shape(vocab=300, dim=dim, blocks=2, hidden=2 * dim)
+    matrices = [p.numel() for p in member(shape).model.build(0).parameters() if p.ndim == 2]
+    assert sum(matrices) == shape.weights
+
+
+# --- the law ------------------------------------------------------------------------------------------------------
+
+
+def test_text_that_repeats_is_worth_less_and_never_less_than_none() -> None:
+    worth = [effective(passes * 1e6, 1e6, 4.0) for passes in (0.5, 1, 2, 4, 100, 10_000)]
+    assert worth[:2] == [5e5, 1e6]
+    assert worth == sorted(worth)
+    assert worth[2] < 2e6
+    assert worth[-1] == pytest.approx(5e6, rel=1e-6)
+
+
+def test_more_of_anything_is_forecast_to_help() -> None:
+    law, shape = read_law(), Shape()
+    how = {"tokens": 2e6, "unique": 2e6, "bytes_per_token": 4.3}
+    plain = law.constants.loss(shape, **how)
+    assert law.constants.loss(shape, **how | {"tokens": 1.5e6}) > plain
+    assert law.constants.loss(replace(shape, dim=128, hidden=256), **how) > plain
+    assert law.constants.loss(shape, tokens=2e6, unique=2e5, bytes_per_token=4.3) > plain
+    assert law.cost(2.5) > law.cost(3.5) > law.cost(4.5) > 0
+
+
+def test_the_interval_widens_away_from_the_runs() -> None:
+    constants = read_law().constants
+    near = constants.deviation(Shape(), tokens=2e6, unique=2.2e6, bytes_per_token=4.3)
+    far = constants.deviation(Shape(8192, 512, 11, 2048), tokens=4e9, unique=8e9, bytes_per_token=4.3)
+    assert constants.spread < near < far
+
+
+def test_the_law_is_as_near_to_its_runs_as_it_says() -> None:
+    law = read_law()
+    assert law.fitted == len(law.runs) >= 8
+    errors = [
+        math.log(
+            law.constants.loss(
+                run.shape, tokens=run.tokens, unique=run.unique_tokens, bytes_per_token=run.bytes_per_token
+            )
+            / run.bpb
+        )
+        for run in law.runs
+    ]
+    assert math.sqrt(sum(e * e for e in errors) / len(errors)) <= law.constants.spread
+    costs = [(p.bpb - run.bpb, law.cost(p.bits)) for run in law.runs for p in run.packed if p.bits > 2.4]
+    assert all(abs(cost - said) < max(0.6 * cost, 0.003) for cost, said in costs)
+
+
+# --- the search ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cap", "seconds"), CELLS)
+def test_something_trains_in_every_cell(cap: int, seconds: float) -> None:
+    plan = make_plan(search(cap, seconds))
+    choice, shape = plan.choice, plan.choice.shape
+    room = cap - plan.code - stored_whole(shape)
+    assert choice.bits * shape.weights / 8 <= room
+    assert choice.bytes <= cap
+    assert choice.steps * PACE.step(shape) < seconds
+    assert choice.low < choice.bpb < choice.high
+    assert choice.bpb < choice.packed
+    assert [other.bpb for other in plan.others] == sorted(other.bpb for other in plan.others)
+    assert choice.bpb <= plan.others[0].bpb
+    assert len(plan.others) == 3
+    assert all(reason.why for reason in plan.reasons)
+    assert plan.recipe.budget == Budget(bytes=cap, train_seconds=seconds)
+
+
+def test_more_bytes_and_more_seconds_never_make_it_worse() -> None:
+    found = {cell: make_plan(search(*cell)).choice.bpb for cell in CELLS}
+    for cap, seconds in CELLS:
+        assert all(found[cap, seconds] >= bpb - 1e-3 for (c, s), bpb in found.items() if c >= cap and s >= seconds)
+
+
+def test_a_small_text_is_gone_through_often_and_more_of_it_would_help() -> None:
+    text = TextFacts("small", 400_000, 40_000, 1.0, False)
+    plan = make_plan(search(text=text))
+    assert plan.choice.passes > 2
+    assert plan.choice.shape.dropout > 0
+    assert plan.more_text > make_plan(search()).more_text > 0
+    assert make_plan(search(seconds=40.0)).choice.shape.dropout == 0
+
+
+def test_a_harder_text_is_forecast_higher_and_wider() -> None:
+    easy, hard = (make_plan(search(text=replace(EMBEDDED, hardness=h, known=h == 1.0))).choice for h in (1.0, 1.5))
+    assert hard.bpb > 1.3 * easy.bpb
+    assert math.log(hard.high / hard.low) > math.log(easy.high / easy.low)
+
+
+def test_scoring_that_would_take_too_long_goes_without_adaptation() -> None:
+    one = search()
+    slow = replace(one, text=replace(EMBEDDED, val_bytes=10**9, train_bytes=10**10))
+    assert make_plan(slow).choice.shape.adapt is None
+    assert make_plan(one).choice.shape.adapt is not None
+
+
+@pytest.mark.parametrize(
+    ("cap", "seconds", "words"),
+    [
+        (20_000, 300.0, "A cap of 20 kB is under the code alone"),
+        (30_000, 300.0, "too small for any member"),
+        (1_000_000, 2.0, "2 s are too few to train anything under 1 MB"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_the_smallest_that_can(cap: int, seconds: float, words: str) -> None:
+    with pytest.raises(UserError, match=words) as refused:
+        make_plan(search(cap, seconds))
+    line = str(refused.value)
+    assert "\n" not in line
+    if "--cap" in line:
+        assert make_plan(search(1000 * int(line.rpartition("--cap ")[2].removesuffix("kB.")), seconds))
+    else:
+        assert make_plan(search(cap, float(line.rpartition("--seconds ")[2].removesuffix("."))))
+
+
+def test_the_recipe_file_is_the_plan(tmp_path) -> None:
+    plan = make_plan(search(250_000, 60.0))
+    (tmp_path / "mine.py").write_text(recipe_file(plan, "pargolf plan"))
+    assert catalog.find(str(tmp_path / "mine.py")) == plan.recipe
+
+
+# --- what a machine and a text are like ---------------------------------------------------------------------------
+
+
+def test_throughput_is_what_the_steps_took() -> None:
+    shapes = [throughput.SMALL, throughput.MIDDLE, throughput.WIDE]
+    found = fitted([(shape, PACE.step(shape)) for shape in shapes], half=True, machine="m")
+    assert (found.fixed, found.arithmetic, found.traffic) == pytest.approx((0.02, 0.001, 0.004))
+    one = [(shape, 3e-3 * features(shape)[2]) for shape in shapes]
+    assert fitted(one, half=True, machine="m").step(Shape()) == pytest.approx(3e-3 * features(Shape())[2])
+
+
+@pytest.mark.parametrize("slower", [0.5, 2.0])
+def test_half_precision_is_chosen_by_measuring(slower: float, monkeypatch, tmp_path) -> None:
+    def steps(shape: Shape, device: str | None, now: object):
+        while True:
+            yield PACE.step(shape) * (slower if shape.half else 1.0)
+
+    monkeypatch.setattr(throughput, "_steps", steps)
+    monkeypatch.setattr(throughput, "cache_folder", lambda: tmp_path)
+    found = _ended(measured())
+    assert found.half == (slower < 1)
+    assert found.fresh
+    again = _ended(measured())
+    assert not again.fresh
+    assert replace(again, fresh=True, seconds=found.seconds) == found
+    next(tmp_path.glob("*.json")).write_text('{"fixed": "fast"}')
+    assert _ended(measured()).fresh
+
+
+def test_the_real_step_is_measured(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(throughput, "cache_folder", lambda: tmp_path)
+    tiny = Shape(vocab=64, dim=32, blocks=1, hidden=32, batch_tokens=512)
+    for name in ("SMALL", "MIDDLE", "WIDE"):
+        monkeypatch.setattr(throughput, name, tiny)
+    began = time.perf_counter()
+    found = _ended(measured(count=1))
+    assert 0 < found.step(tiny) < time.perf_counter() - began
+    assert found.seconds > 0
+
+
+def _ended(work):
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def test_facts_of_a_text(tmp_path) -> None:
+    text = "".join(f"Number {i} follows {i - 1} and is the {i}th of them all. " for i in range(2000))
+    (tmp_path / "a.txt").write_text(text[: len(text) // 2])
+    (tmp_path / "b.txt").write_text(text[len(text) // 2 :])
+    (tmp_path / "c.txt").write_text(text[len(text) // 2 :])
+    facts = _ended(read_text([tmp_path], read_law()))
+    assert facts.train_bytes + facts.val_bytes == len(text)
+    assert facts.hardness < 0.8
+    assert not facts.known
+
+
+def test_facts_of_a_prepared_folder(data) -> None:
+    with pytest.raises(UserError, match=f"too few to train on. Give {LEAST // 1000} kB"):
+        _ended(read_text([data], read_law()))
+
+
+def test_the_embedded_text_is_as_hard_as_itself() -> None:
+    facts = _ended(read_text(["embedded"], read_law()))
+    assert (facts.known, facts.hardness) == (True, 1.0)
+    assert facts.train_bytes + facts.val_bytes == 10_761_158
+
+
+# --- the commands -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """Sixty kB of text to train on in seconds."""
+    folder = tmp_path_factory.mktemp("words")
+    for i in range(12):
+        lines = (
+            f"In {j * (i + 3) % 97} of {j} cases the state of the union was {j % 7} times as strong." for j in range(80)
+        )
+        (folder / f"{i}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.usefixtures("quick_code")
+def test_golf_makes_a_model_of_a_text(words, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pargolf.run.training._rehearse", lambda *_: (0.3, 0.0))
+    pace = Throughput(0.02, 0.0, 0.0, True, "a made-up machine")
+    golfed = pargolf.golf([words], cap=100_000, seconds=6.0, out=tmp_path / "run", throughput=pace).result()
+    result = golfed.result
+    assert result.legal
+    assert result.bytes.total <= 100_000
+    assert result.steps > 3
+    assert result.scores.keys() >= {"pre_quant", "post_quant", "adapted"}
+    held = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert held["choice"]["bpb"] == golfed.plan.choice.bpb
+    assert open_data(tmp_path / "run" / "data").vocab == golfed.plan.choice.shape.vocab
+    with pytest.raises(UserError, match="--force"):
+        pargolf.golf([words], cap=100_000, seconds=6.0, out=tmp_path / "run", throughput=pace).result()
+
+
+@pytest.mark.usefixtures("quick_code")
+def test_plan_writes_a_recipe_and_knows_the_text(words, tmp_path) -> None:
+    plan = pargolf.plan(data=[words], cap=64_000, seconds=60.0, throughput=PACE, write=tmp_path / "mine.py").result()
+    assert catalog.find(str(tmp_path / "mine.py")).budget.bytes == 64_000
+    assert json.loads(json.dumps(plan.row()))["reasons"]["vocabulary"]["choice"].endswith("pieces")
+
+
+@pytest.mark.usefixtures("quick_code")
+def test_measuring_counts_in_the_budget(words) -> None:
+    slow = replace(PACE, seconds=50.0)
+    fresh = pargolf.plan(data=[words], cap=64_000, seconds=110.0, throughput=slow).result()
+    known = pargolf.plan(data=[words], cap=64_000, seconds=110.0, throughput=replace(slow, fresh=False)).result()
+    assert fresh.budget.train_seconds == 60.0
+    assert known.budget.train_seconds == 110.0
+    with pytest.raises(UserError, match="Measuring this machine took 50"):
+        pargolf.plan(data=[words], cap=64_000, seconds=40.0, throughput=slow).result()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--cap", "1M"], "'1M' may be 1MB, 1,000,000 bytes, or 1MiB, 1,048,576. Write one."),
+        (["--cap", "much"], "'much' is no size."),
+        (["--seconds", "soon"], "'soon' is no time."),
+        (["--seconds", "60", "--minutes", "1"], "Say --seconds or --minutes, not both."),
+        (["--device", "cuda:7"], "There is no device 'cuda:7' here"),
+        (["--data", "-"], "A plan reads the text twice, and standard input once."),
+        (["--data", "LINE"], "too few to train on. Give 20 kB or more."),
+    ],
+)
+def test_bad_input_is_one_line(options, line, tmp_path) -> None:
+    (tmp_path / "line.txt").write_text("One line of text.\n")
+    options = [str(tmp_path / "line.txt") if word == "LINE" else word for word in options]
+    options += [] if "--data" in options else ["--data", "embedded"]
+    done = subprocess.run([sys.executable, "-m", "pargolf", "plan", *options], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
