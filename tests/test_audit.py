@@ -43,7 +43,7 @@ def test_a_complete_submission_passes_and_names_what_was_not_checked(tmp_path):
 
 def test_json_has_the_documented_shape(tmp_path):
     held = json.loads(json.dumps(audit(record(tmp_path)).to_json()))
-    assert list(held) == ["target", "head", "track", "verdict", "findings", "unchecked"]
+    assert list(held) == ["target", "head", "track", "verdict", "findings", "unchecked", "coverage"]
     for finding in held["findings"]:
         assert list(finding) == ["rule", "status", "summary", "evidence", "numbers", "words", "source"]
         assert finding["words"] and finding["source"]

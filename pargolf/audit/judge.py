@@ -4,7 +4,7 @@ Each folder of the target is judged. A rule that raises is a bug of ours and mus
 so its name goes to `unchecked` with the error; nothing that was not checked counts as passed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +96,8 @@ def judge(
         missing.add(f"{name} was not judged: the head touches too many folders")
     track = submission.folders[0].track if submission.folders else None
     said = tuple(_with_words(finding) for finding in findings)
-    return Report(submission.target, submission.head, track, said, tuple(missing.unchecked))
+    coverage = tuple(missing.coverage)
+    return Report(submission.target, submission.head, track, said, tuple(missing.unchecked), coverage)
 
 
 def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, run: bool) -> list[RuleFinding]:
@@ -109,9 +110,20 @@ def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, ru
             findings += _ask(rule, facts, context, missing)
     findings += _judge_code(facts, missing)
     findings += smoke(facts, missing) if run else []
+    findings += _not_checked(folder, findings, missing)
     # What a log proves outweighs that the code was not caught at it.
     spoken = {f.rule for f in findings if f.status != PASS}
     return [f for f in findings if f.status != PASS or f.rule not in spoken]
+
+
+def _not_checked(folder: Folder, findings: list[RuleFinding], missing: Missing) -> Iterator[RuleFinding]:
+    """Rules that could not be checked: nothing passes unread. What the caller alone can give is only listed."""
+    spoken = {finding.rule for finding in findings}
+    for rule in RULES:
+        if rule.name not in spoken and not rule.needs and (rule.reads_code or not folder.script_only):
+            reasons = [text.partition(": ")[2] for text in missing.unchecked if text.startswith(f"{rule.name}:")]
+            if reasons:
+                yield RuleFinding(rule.name, UNVERIFIABLE, f"Not checked: {'; '.join(reasons)}.")
 
 
 def _ask(rule: Rule, facts: Facts, context: Surroundings, missing: Missing) -> list[RuleFinding]:

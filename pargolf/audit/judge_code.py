@@ -15,7 +15,7 @@ from pargolf.audit.code.switches import guards, sleeping, switches
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.read.facts import EIGHT, Facts
 from pargolf.audit.read.logs import Line
-from pargolf.audit.report import PASS, SUSPECT, Evidence, RuleFinding
+from pargolf.audit.report import PASS, SUSPECT, Coverage, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing
 from pargolf.audit.rules.table import RULES
 
@@ -25,24 +25,36 @@ _LOGGERS = ("print", "log", "log0", "log_fn", "info", "logger", "_log", "log_fun
 def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
     """Run every check of code on the main script as it ran, on eight processes, and with every switch open."""
     reads = sorted((rule for rule in RULES if rule.reads_code), key=lambda rule: rule.name)
-    why, code = _unread(facts), facts.main
+    why, code = _unread(facts), facts.program
     if why or code is None:
         for rule in reads:
             missing.add(f"{rule.name}: {why}")
         return []
     here = Program(code.index, facts.environment)
+    missing.coverage.append(_coverage(code, here))
     hits = {hit.key: hit for hit in _hits(here)}
     if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
         hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
     findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
     findings += _latent(code, facts.environment, hits, here, facts)
     spoken = {f.rule for f in findings}
-    return findings + [RuleFinding(rule.name, PASS, rule.passes) for rule in reads if rule.name not in spoken]
+    clean = [rule for rule in reads if rule.name not in spoken]
+    if code.unread:
+        for rule in clean:
+            missing.add(f"{rule.name}: not all of the code could be followed: {'; '.join(code.unread[:3])}")
+        return findings
+    return findings + [RuleFinding(rule.name, PASS, rule.passes) for rule in clean]
+
+
+def _coverage(code: Code, program: Program) -> Coverage:
+    """How much of the code was reached in the reading of the script as it ran."""
+    functions = [function for function in program.functions if function.name != "<lambda>"]
+    return Coverage(code.path, sum(function.live for function in functions), len(functions), code.unread)
 
 
 def _unread(facts: Facts) -> str:
     """Why the script cannot be judged by its code, or nothing."""
-    code = facts.main
+    code = facts.program
     if code is None or code.tree is None:
         return "there is no script that could be read"
     if code.note.startswith(("a long", "a packed")):
@@ -58,7 +70,7 @@ def _hits(program: Program) -> list[Hit]:
 
 def _finding(code: Code, hit: Hit, facts: Facts) -> RuleFinding:
     line = getattr(hit.node, "lineno", 0)
-    evidence = [Evidence(code.path, line, code.line(line))]
+    evidence = [Evidence(*code.place(line))]
     where = " (line numbers are those of the unpacked script)" if code.packed else ""
     logged = next((log.prequant for log in facts.own_logs or facts.logs if log.prequant), None)
     if logged is not None and hit.rule == "ttt_order":
@@ -91,7 +103,7 @@ def _latent(
             ran = _printed(here, opened, hit.node, facts)
             if ran is not None:
                 line = getattr(hit.node, "lineno", 0)
-                places = (Evidence(code.path, line, code.line(line)), Evidence(ran.file, ran.number, ran.text))
+                places = (Evidence(*code.place(line)), Evidence(ran.file, ran.number, ran.text))
                 text = f"{hit.summary} It is off by default, but the log shows that it ran. {hit.probe}"
                 yield RuleFinding(hit.rule, hit.status, text, places)
                 continue
@@ -122,7 +134,7 @@ def _uncalled(
             line = getattr(hit.node, "lineno", 0)
             shown = Evidence(ran[name].file, ran[name].number, ran[name].text)
             text = f"{hit.summary} The committed script never calls it, but the log shows that it ran. {hit.probe}"
-            yield RuleFinding(hit.rule, hit.status, text, (Evidence(code.path, line, code.line(line)), shown))
+            yield RuleFinding(hit.rule, hit.status, text, (Evidence(*code.place(line)), shown))
 
 
 def _latent_finding(code: Code, hit: Hit, status: str, when: str) -> RuleFinding:
@@ -130,7 +142,7 @@ def _latent_finding(code: Code, hit: Hit, status: str, when: str) -> RuleFinding
     text = (
         f"Off in the reported run; it fires {when}: {hit.rule}: {hit.summary[:1].lower()}{hit.summary[1:]} {hit.probe}"
     )
-    return RuleFinding("latent", status, text, (Evidence(code.path, line, code.line(line)),))
+    return RuleFinding("latent", status, text, (Evidence(*code.place(line)),))
 
 
 def _printed(here: Program, opened: Program, node: ast.AST, facts: Facts) -> Line | None:

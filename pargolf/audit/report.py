@@ -4,7 +4,7 @@ A check that could not run at all stands in `unchecked` and never counts as pass
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL = "PASS", "HOLD", "UNVERIFIABLE", "SUSPECT", "FAIL"
@@ -57,6 +57,22 @@ class RuleFinding:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How much of a script was read: functions that can run, of all there are, and what could not be followed."""
+
+    path: str
+    reached: int
+    functions: int
+    unread: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """In a few words: `31 of 43 functions`."""
+        more = f"; not followed: {'; '.join(self.unread)}" if self.unread else ""
+        return f"{self.reached} of {self.functions} functions can run, and were read{more}"
+
+
+@dataclass(frozen=True)
 class Report:
     """The whole audit of one target."""
 
@@ -65,6 +81,7 @@ class Report:
     track: str | None
     findings: tuple[RuleFinding, ...]
     unchecked: tuple[str, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -85,6 +102,7 @@ class Report:
             "verdict": self.verdict,
             "findings": [finding.to_json() for finding in self.findings],
             "unchecked": list(self.unchecked),
+            "coverage": [asdict(coverage) for coverage in self.coverage],
         }
 
 

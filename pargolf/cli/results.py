@@ -8,6 +8,7 @@ from pargolf import api
 from pargolf.cli.options import ASKED, Given, command
 from pargolf.cli.terminal import console, fail
 from pargolf.core.errors import UserError
+from pargolf.report.reviews import FORMS, written
 from pargolf.report.text.audits import counts_line, report_text
 from pargolf.report.text.statistics import comparison_table, spread_line
 
@@ -62,9 +63,14 @@ def submit(given: Given) -> None:
 def audit(
     given: Given,
     every: Annotated[bool, typer.Option("--all", help="Judge every pull request head of a repository.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text, markdown, json, sarif or github.")] = "text",
 ) -> None:
     """Print the report, or with --all the counts; exit code 2 unless it passed."""
+    if form not in ("text", *FORMS):
+        fail(f"--format is text, {', '.join(FORMS)}; not {form}.")
     if every:
+        if form != "text":
+            fail("--format is for one target at a time. Leave out --all.")
         if given["run"] or given["data"] is not None:
             fail("--run and --data look at one target at a time. Leave out --all.")
         reports = given.result(api.judge_all)
@@ -73,6 +79,8 @@ def audit(
             console.print(f"-> {given['html'] / 'index.html'}")
         return
     report = given.result(api.judge)
-    if not given.prints_json(report.to_json()):
+    if form != "text" and not given.as_json:
+        print(written(report, form), end="")
+    elif not given.prints_json(report.to_json()):
         console.print(report_text(report))
     raise typer.Exit(0 if report.passed else 2)

@@ -35,7 +35,8 @@ class Code:
     """One script as the rules see it.
 
     `text` is what is inside, `tree` its syntax or None with `error` and `error_line`; `proven` says that the error
-    holds in every Python; `packed` how many times it was unpacked; `note` what could not be done.
+    holds in every Python; `packed` how many times it was unpacked; `note` what could not be done. Where modules were
+    joined to it (`code/modules.py`), `parts` are their first lines and paths, and `unread` what could not be followed.
     """
 
     path: str
@@ -47,6 +48,13 @@ class Code:
     error_line: int = 0
     proven: bool = False
     note: str = ""
+    parts: tuple[tuple[int, str], ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def place(self, number: int) -> tuple[str, int, str]:
+        """The file, the line in it and that line's text of a line of the program."""
+        first, path = next((part for part in reversed(self.parts) if part[0] <= number), (1, self.path))
+        return path, number - first + 1 if number else 0, self.line(number)
 
     def line(self, number: int) -> str:
         """The text of one line, counted from 1."""

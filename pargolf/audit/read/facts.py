@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pargolf.audit.code.modules import joined
 from pargolf.audit.code.script import Code, read_code, text_of
 from pargolf.audit.read.fields import SEED_GROUP, Leaf, is_foreign_leaf, read_leaves, seed_of
 from pargolf.audit.read.logs import Line, Log, LoggedRow, LoggedScore, Seen, read_log
@@ -97,6 +98,12 @@ class Facts:
         speaking = [c for c in at_top if "val_bpb" in c.text or "bpb" in c.text]
         pool = named or speaking or at_top
         return max(pool, key=lambda c: (c.path.rsplit("/", 1)[-1].startswith("train"), len(c.text))) if pool else None
+
+    @cached_property
+    def program(self) -> Code | None:
+        """The script that trains, with the modules of the folder that it imports."""
+        main = self.main
+        return main if main is None or main.tree is None else joined(main, self.codes)
 
     @property
     def title(self) -> str:

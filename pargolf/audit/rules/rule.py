@@ -14,7 +14,7 @@ from pargolf.audit.code.program import Program
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line
 from pargolf.audit.read.validation_sets import GOOD
-from pargolf.audit.report import Evidence, RuleFinding
+from pargolf.audit.report import Coverage, Evidence, RuleFinding
 
 FLIP = "Probe: flip one target and see whether any score at or before it changes."
 SUM = "Probe: sum p over the whole vocabulary at random positions; it must be 1."
@@ -41,9 +41,10 @@ class Surroundings:
 
 @dataclass
 class Missing:
-    """Collects what a rule could not check."""
+    """Collects what a rule could not check, and how much of the code was read."""
 
     unchecked: list[str] = field(default_factory=list)
+    coverage: list[Coverage] = field(default_factory=list)
 
     def add(self, text: str) -> None:
         """Note one check that did not run, once."""
@@ -86,6 +87,9 @@ class Rule:
         script_alone: whether `facts` has something to say of a script without a folder.
         reads_code: whether a script that cannot be read leaves the rule unchecked, and one without hits passes it.
         law: the law of `pargolf probe` that decides the rule when the script is run.
+        arithmetic: whether a PASS of `facts` is a sum over the submission's own files and logs, and so proved.
+        needs: what the caller must give for the rule to be checked at all; without it the headline does not wait.
+        mend: what the author should do where the rule is broken.
     """
 
     name: str
@@ -98,6 +102,9 @@ class Rule:
     script_alone: bool = False
     reads_code: bool = False
     law: str = ""
+    arithmetic: bool = False
+    needs: str = ""
+    mend: str = ""
 
 
 def quoted(lines: Iterable[Line]) -> tuple[Evidence, ...]:

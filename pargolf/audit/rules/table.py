@@ -27,6 +27,8 @@ RULES: tuple[Rule, ...] = (
         source=_FAQ,
         passes="Code and model are under the cap.",
         facts=size_cap,
+        mend="Bring code and compressed model under 16,000,000 bytes, and commit the script that was logged.",
+        arithmetic=True,
     ),
     Rule(
         name="train_time",
@@ -35,6 +37,8 @@ RULES: tuple[Rule, ...] = (
         source=_FAQ,
         passes="Training took no longer than 600 s.",
         facts=train_time,
+        mend="Train again within 600 s on eight H100, everything counted, and commit that log.",
+        arithmetic=True,
     ),
     Rule(
         name="eval_time",
@@ -43,6 +47,8 @@ RULES: tuple[Rule, ...] = (
         source=_FAQ,
         passes="Scoring took no longer than 600 s.",
         facts=eval_time,
+        mend="Score within 600 s on eight H100, and log how long it took.",
+        arithmetic=True,
     ),
     Rule(
         name="calibration_budget",
@@ -52,6 +58,7 @@ RULES: tuple[Rule, ...] = (
         passes="No calibration begins after the training clock stopped.",
         facts=calibration_budget,
         code=late_calibration,
+        mend="Move calibration inside the training clock, or calibrate on nothing.",
     ),
     Rule(
         name="seeds",
@@ -60,6 +67,8 @@ RULES: tuple[Rule, ...] = (
         source=_PROCESS,
         passes="There are at least three runs with logs.",
         facts=seeds,
+        mend="Add runs of other seeds, each with its own log.",
+        arithmetic=True,
     ),
     Rule(
         name="significance",
@@ -68,6 +77,9 @@ RULES: tuple[Rule, ...] = (
         source=_PROCESS,
         passes="The gain over the record exceeds 0.005 nats at p < 0.01.",
         facts=significance,
+        mend="Add seeds until the gain is 0.005 nats at p < 0.01, or enter the non-record track.",
+        arithmetic=True,
+        needs="the record to beat (--record)",
     ),
     Rule(
         name="package",
@@ -77,6 +89,8 @@ RULES: tuple[Rule, ...] = (
         passes="README, submission.json, log and script are there.",
         facts=package,
         script_alone=True,
+        mend="Add the file that is missing.",
+        arithmetic=True,
     ),
     Rule(
         name="outside_folder",
@@ -85,6 +99,8 @@ RULES: tuple[Rule, ...] = (
         source="README; #1031 #1120 #1143",
         passes="Only this folder is touched.",
         facts=outside_folder,
+        mend="Take every change outside the new folder out of the pull request.",
+        arithmetic=True,
     ),
     Rule(
         name="syntax",
@@ -94,6 +110,8 @@ RULES: tuple[Rule, ...] = (
         passes="Every script parses.",
         facts=syntax,
         script_alone=True,
+        mend="Commit a script that Python can compile.",
+        arithmetic=True,
     ),
     Rule(
         name="byte_denominator",
@@ -104,6 +122,8 @@ RULES: tuple[Rule, ...] = (
         facts=byte_denominator,
         script_alone=True,
         code=byte_table,
+        mend="Decode all validation tokens, count the bytes of the text, and divide by that.",
+        arithmetic=True,
     ),
     Rule(
         name="split_overlap",
@@ -112,6 +132,8 @@ RULES: tuple[Rule, ...] = (
         source="maintainer on #2130; #1854 #2109",
         passes="The number of validation tokens is that of the standard set.",
         facts=split_overlap,
+        mend="Score the standard validation shards whole, and train on none of its documents.",
+        arithmetic=True,
     ),
     Rule(
         name="ttt_order",
@@ -122,6 +144,7 @@ RULES: tuple[Rule, ...] = (
         facts=logged_order,
         code=ttt_order,
         reads_code=True,
+        mend="Score each chunk before the model is trained on it, and report that score.",
     ),
     Rule(
         name="val_in_training",
@@ -132,6 +155,7 @@ RULES: tuple[Rule, ...] = (
         facts=val_in_training,
         code=validation_in_artifact,
         reads_code=True,
+        mend="Keep validation tokens out of training, calibration and the artifact.",
     ),
     Rule(
         name="ngram_target_key",
@@ -142,6 +166,7 @@ RULES: tuple[Rule, ...] = (
         facts=logged_caches,
         code=ngram_target_key,
         reads_code=True,
+        mend="Fix a whole distribution over the vocabulary before the token is looked up.",
     ),
     Rule(
         name="consistency",
@@ -150,6 +175,8 @@ RULES: tuple[Rule, ...] = (
         source="arithmetic; no ruling needed",
         passes="Every number that appears twice agrees.",
         facts=consistency,
+        mend="Make the numbers agree with the log of the run that is submitted.",
+        arithmetic=True,
     ),
     Rule(
         name="slot",
@@ -158,6 +185,7 @@ RULES: tuple[Rule, ...] = (
         source="#1336 (open), #1240",
         passes="No reachable code optimises tensors of its own on the tokens it scores.",
         reads_code=True,
+        mend="Ask a maintainer for a ruling before more work goes into it.",
     ),
     Rule(
         name="two_pass",
@@ -168,6 +196,7 @@ RULES: tuple[Rule, ...] = (
         facts=logged_passes,
         code=two_pass,
         reads_code=True,
+        mend="Count each token once, at its first score.",
     ),
     Rule(
         name="causality",
@@ -178,6 +207,7 @@ RULES: tuple[Rule, ...] = (
         code=causality,
         reads_code=True,
         law="causal",
+        mend="Give attention a causal mask, and reset it between documents.",
     ),
     Rule(
         name="normalization",
@@ -186,6 +216,8 @@ RULES: tuple[Rule, ...] = (
         source="#1017 (C2); #886",
         passes="The probed probabilities sum to one.",
         law="normalized",
+        mend="Divide by the sum over the vocabulary.",
+        needs="a run of the script (--run)",
     ),
     Rule(
         name="run",
@@ -193,6 +225,8 @@ RULES: tuple[Rule, ...] = (
         words="The script compiles and runs from its records folder.",
         source=_PROCESS,
         passes="The script was imported and its model built in the sandbox.",
+        mend="Say in the README how the script is run, and what it needs.",
+        needs="a run of the script (--run)",
     ),
     Rule(
         name="latent",
@@ -200,6 +234,7 @@ RULES: tuple[Rule, ...] = (
         words="The committed script follows the rules on eight processes too, and with each of its switches.",
         source="#1170 #1232",
         passes="What breaks a rule is off by default.",
+        mend="Remove the switch, or say in the README that it must stay off.",
     ),
 )
 BY_NAME = {rule.name: rule for rule in RULES}

@@ -8,20 +8,21 @@ from rich.padding import Padding
 from rich.text import Text
 
 from pargolf.audit.report import FAIL, HOLD, MEANINGS, ORDER, PASS, SUSPECT, UNVERIFIABLE, Report, RuleFinding
+from pargolf.audit.standing import headline
 
 _COLOURS = {PASS: "green", HOLD: "cyan", UNVERIFIABLE: "yellow", SUSPECT: "magenta", FAIL: "bold red"}
 
 
 def report_text(report: Report) -> RenderableType:
     """The report as rich text; every text of the submission is shown literally."""
-    parts: list[RenderableType] = []
-    head = Text.assemble((report.verdict, _COLOURS[report.verdict]), f"  {MEANINGS[report.verdict]}  ")
+    words = headline(report).removeprefix(report.verdict)
+    head = Text.assemble((report.verdict, _COLOURS[report.verdict]), f"{words}\n{MEANINGS[report.verdict]}  ")
     head.append(report.target, "bold")
     if report.head:
         head.append(f" ({report.head[:10]})")
     if report.track:
         head.append(f"  track {report.track}")
-    parts.append(head)
+    parts: list[RenderableType] = [head]
     passed: dict[str, int] = {}
     for finding in report.findings:
         if finding.status == PASS:
@@ -31,6 +32,8 @@ def report_text(report: Report) -> RenderableType:
             parts.append(_finding(finding))
         elif times := passed.pop(finding.rule, 0):
             parts.append(_finding(finding, f" (and in {times - 1} other folders)" if times > 1 else ""))
+    for coverage in report.coverage:
+        parts.append(Text(f"\nCode of {coverage.path}: {coverage.words}."))
     if report.unchecked:
         parts.append(Text("\nNot checked, and so not passed:", "bold"))
         parts += [Text(f"  {item}") for item in report.unchecked]

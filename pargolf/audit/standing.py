@@ -1,0 +1,65 @@
+"""How each rule stands after an audit: broken, proved, read, or not checked, and by what.
+
+`proved` is arithmetic over the submission's own files and logs, or a law that its model kept when it was run. `read`
+is code in which nothing was found; how much of it was read stands beside it. Whatever was neither is `not checked`,
+with the reason, and never counts as passed.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pargolf.audit.report import ORDER, PASS, Report, RuleFinding
+from pargolf.audit.rules.rule import Rule
+from pargolf.audit.rules.table import RULES
+
+
+class How(StrEnum):
+    """What a rule's PASS rests on, or that it has none."""
+
+    PROVED = "proved"
+    READ = "read"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One rule: its verdict, what that rests on, and the reason in words."""
+
+    rule: Rule
+    status: str
+    how: How
+    note: str
+
+
+def standings(report: Report) -> list[Standing]:
+    """Every rule of the table, in its order; the weakest finding speaks for a rule."""
+    return [_standing(rule, report) for rule in RULES]
+
+
+def headline(report: Report) -> str:
+    """The verdict with what it rests on: `PASS: 11 rules proved, 7 rules read, 3 not checked (...)`."""
+    rows = standings(report)
+    counts = {how: [row for row in rows if row.how is how and row.status == PASS] for how in (How.PROVED, How.READ)}
+    broken = [row.rule.name for row in rows if row.status not in (PASS, "")]
+    open_rules = [row.rule.name for row in rows if row.status == ""]
+    parts = [f"{len(found)} rules {how.value}" for how, found in counts.items()]
+    parts += [f"{len(open_rules)} not checked ({', '.join(open_rules)})"] if open_rules else []
+    return f"{report.verdict}{' by ' + ', '.join(broken) if broken else ''}: {', '.join(parts)}"
+
+
+def _standing(rule: Rule, report: Report) -> Standing:
+    own = [finding for finding in report.findings if finding.rule == rule.name]
+    if not own:
+        reasons = [text.partition(": ")[2] for text in report.unchecked if text.startswith(f"{rule.name}:")]
+        why = "; ".join(reasons) or (f"it needs {rule.needs}" if rule.needs else "it does not apply here")
+        return Standing(rule, "", How.NOT_CHECKED, why)
+    worst = max(own, key=lambda finding: ORDER.index(finding.status))
+    return Standing(rule, worst.status, _how(rule, worst), worst.summary)
+
+
+def _how(rule: Rule, finding: RuleFinding) -> How:
+    if finding.summary.startswith("Not checked"):
+        return How.NOT_CHECKED
+    if (rule.law and "worst" in finding.numbers) or rule.name == "run":
+        return How.PROVED
+    return How.PROVED if rule.arithmetic else How.READ

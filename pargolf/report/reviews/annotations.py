@@ -1,0 +1,31 @@
+"""A report as commands of a GitHub workflow: each finding stands beside the line that it speaks of."""
+
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE, Report
+from pargolf.audit.standing import headline
+
+_LEVELS = {FAIL: "error", SUSPECT: "warning", UNVERIFIABLE: "notice", HOLD: "notice"}
+_MOST = 40
+
+
+def to_github(report: Report, *, base: str = "") -> str:
+    """One command a finding, at its first piece of evidence, and one for the verdict; `base` as in `to_sarif`."""
+    lines = [f"::{_LEVELS.get(report.verdict, 'notice')} title=pargolf audit::{_text(headline(report))}"]
+    for finding in [finding for finding in report.findings if finding.status != PASS][:_MOST]:
+        where = ""
+        if finding.evidence:
+            first = finding.evidence[0]
+            path = first.file if not base or first.file.startswith("records/") else f"{base.rstrip('/')}/{first.file}"
+            where = f"file={_value(path)}," + (f"line={first.line}," if first.line else "")
+        title = _value(f"{finding.status} {finding.rule}")
+        lines.append(f"::{_LEVELS[finding.status]} {where}title={title}::{_text(finding.summary)}")
+    return "\n".join(lines) + "\n"
+
+
+def _text(text: str) -> str:
+    """A message that stays one command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _value(text: str) -> str:
+    """A property's value, in which commas and colons end nothing."""
+    return _text(text).replace(":", "%3A").replace(",", "%2C")
