@@ -52,7 +52,7 @@ LAZY = {"pargolf", "pargolf.__main__", "pargolf.recipes.catalog", "pargolf.cli.t
 _CALLS = "artifacts", "data", "exporting", "ledger", "planning", "recipes", "results", "runs"
 LAZY |= {f"pargolf.api.{name}" for name in _CALLS}
 # What the command line draws with. All else that it does is a call of the api.
-DRAWING = {"pargolf.core", "pargolf.report.text", "pargolf.watch.live"}
+DRAWING = {"pargolf.core", "pargolf.report.reviews", "pargolf.report.text", "pargolf.watch.live"}
 # One meaning each, at two places: a fast path's twin, and the read-back of what was stored.
 SHARED_NAMES = {"reference": "kernels", "load": "core.spec and upstream"}
 

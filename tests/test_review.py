@@ -28,9 +28,9 @@ def test_a_pass_is_earned_rule_by_rule(tmp_path):
     assert rows["size_cap"].how is How.PROVED and rows["size_cap"].status == PASS
     assert rows["ttt_order"].how is How.READ and rows["two_pass"].how is How.READ
     assert rows["significance"].how is How.NOT_CHECKED and "record" in rows["significance"].note
-    assert re.match(r"PASS: \d+ rules proved, \d+ rules read, 3 not checked \(significance, ", headline(report))
+    assert re.match(r"PASS: \d+ rules proved, \d+ rules read, 4 not checked \(significance, ", headline(report))
     coverage = report.coverage[0]
-    assert 4 <= coverage.reached < coverage.functions and not coverage.unread
+    assert 3 <= coverage.reached < coverage.functions and not coverage.unread
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_markdown_shows_a_submission_s_words_and_lets_them_do_nothing(hostile):
     text = written(hostile, "markdown")
     assert text.startswith("## FAIL by ")
     outside = re.sub(r"`+ ?[^\n]*? ?`+", "", text)
-    assert "![x]" not in outside and "](http" not in outside and "<script" not in outside
+    assert not re.search(r"(?<!\\)[<\[]|(?<!\\)\]\(", outside)
     assert "@openai" not in outside and "\n::" not in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert len(rows) == len(RULES) and all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
-    assert "**For the author:**" in text and "Repeat it: `pargolf audit" in text
+    assert "**For the author:**" in text and re.search("Repeat it: `+ ?pargolf audit", text)
 
 
 @pytest.mark.parametrize("text", ["a`b", "``", "`", "", "a\nb", "x" * 999])
@@ -275,7 +275,8 @@ def test_without_github_s_variables_it_says_so(env, monkeypatch, capsys):
 
 
 def test_the_action_needs_no_torch():
-    text = "import sys, pargolf.report.reviews.pull_request; print([n for n in ('torch', 'numpy', 'typer') if n in sys.modules])"
+    heavy = ("torch", "numpy", "typer", "matplotlib")
+    text = f"import sys, pargolf.report.reviews.pull_request; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -84,10 +84,8 @@ def _join(module: str, state: _Joined) -> dict[str, str]:
     state.names[code.path] = names
     state.taken |= set(names.values())
     state.parts.append((len(state.lines) + 1, code.path))
-    for node in ast.walk(tree):
-        if hasattr(node, "lineno"):
-            node.lineno += len(state.lines)
-            node.end_lineno = (node.end_lineno or 0) + len(state.lines)
+    for node in tree.body:
+        ast.increment_lineno(node, len(state.lines))
     state.lines += code.lines
     state.unread += _made_at_run_time(code)
     changed = {name: new for name, new in names.items() if name != new}

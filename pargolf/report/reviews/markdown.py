@@ -58,7 +58,7 @@ def to_markdown(report: Report, *, command: str = "") -> str:
         findings=[_finding(finding) for finding in weak],
         coverage=plain(_read(report)),
         limits=[plain(text) for text in report.unchecked],
-        command=command or f"pargolf audit {report.target}".replace("`", ""),
+        command=code(command or f"pargolf audit {report.target}"),
         version=VERSION,
     )
 
