@@ -31,7 +31,7 @@ from forks import die, ended, forked, shared
 import pargolf
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
-from pargolf.core.events import Packed, Resumed, Started, Step, Unsaved
+from pargolf.core.events import Narrowed, Packed, Resumed, Started, Step, Unsaved
 from pargolf.core.spec import edit
 from pargolf.core.world import World, join_world
 from pargolf.evaluate.adapted import score_adapted
@@ -476,7 +476,9 @@ def test_passes_shrink_where_memory_runs_out(data, tmp_path, monkeypatch):
     sizes.clear()
     events = list(run_recipe(RECIPE, data, tmp_path / "b"))
     assert sizes[0] == 32_768 and sizes[-1] == 32
+    said = [(e.what, e.size) for e in read_events(tmp_path / "b" / "events.jsonl") if isinstance(e, Narrowed)]
+    assert said == [("train.micro_tokens", 32)]
     assert [e.loss for e in events if isinstance(e, Step)] == [e.loss for e in small_passes if isinstance(e, Step)]
     room[0] = 0
-    with pytest.raises(UserError, match=r"Memory ran out .*train\.micro_tokens.*--resume"):
+    with pytest.raises(UserError, match=r"Memory ran out .* a model 16 wide on 16 tokens.*train\.seq_len.*--resume"):
         list(run_recipe(RECIPE, data, tmp_path / "c"))

@@ -13,6 +13,7 @@ import pytest
 import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
+from made_up import synthetic_result
 
 from pargolf.core.errors import UserError
 from pargolf.core.result import Rests
@@ -20,10 +21,11 @@ from pargolf.data.caseops_published import ALLCAPS, CAPNEXT, ESCAPE, PUBLISHED, 
 from pargolf.data.check import check
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
-from pargolf.data.proof import prove
+from pargolf.data.proof import finish, prove
 from pargolf.data.shards import Shards, write_shard
 from pargolf.data.tokenizer_files import find_tokenizer, open_tokenizer
 from pargolf.data.tokens import CaseTokenizer, SentencePieceTokenizer, count_bytes
+from pargolf.run.score import proving_text
 
 CASES = Path(__file__).parent / "cases"
 DOCS = (Path(__file__).parent / "golden" / "docs.txt").read_text(encoding="utf-8").split("\x1e")
@@ -160,6 +162,9 @@ def test_what_the_tokenizer_keeps_is_counted_where_that_is_asked_for(how, tmp_pa
     lost = data.meta["normalized"]
     assert not data.meta["lossless"] and lost["documents"] > 0 and lost["lost"] > 0
     assert lost["bytes"] == sum(len(text.encode()) for text in originals)
+    text = finish(proving_text(data))
+    assert text.proof.lossless is False
+    assert "as its tokenizer normalizes it, not lossless" in synthetic_result(proof=text.proof).sentence
     assert re.search(r"Not lossless: .* changed \d+ documents, and [\d,]+ of [\d,]+ bytes are lost", str(data.meta))
 
 
@@ -173,6 +178,7 @@ def test_texts_that_become_one_when_normalized_are_kept_once(tmp_path):
 def test_a_lossless_tokenizer_stays_so_where_normalizing_is_allowed(tmp_path):
     data = fill(texts(), piece_model(**EXACT), tmp_path, normalize=True)
     assert data.meta["lossless"] and data.meta["normalized"]["documents"] == 0
+    assert finish(proving_text(data)).proof.lossless is True
 
 
 def test_the_piece_without_a_space_is_not_counted_by_its_table(tmp_path):

@@ -34,7 +34,7 @@ def score(
         windows: plain:256, sliding:256,64 or document:256,64.
         adapt: Learn, score first, as the artifact's recipe says.
         seconds: Stop before 90s, 10m or 1h are over, and say so.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         own: A .py file, or a folder of them, with techniques that this uses; it is run.
 
     Returns:

@@ -72,7 +72,7 @@ def rerun(
         run: A finished run's folder.
         out: The folder of the new run.
         data: Its data, where that is not where it was.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         force: Replace what the output folder holds.
         own: A .py file, or a folder of them, with techniques that this uses; it is run.
 

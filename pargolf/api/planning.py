@@ -44,7 +44,7 @@ def plan(
         cap: Bytes of model and code: 250kB, 1MB, 16MB, 1MiB.
         seconds: Training with packing and planning: 90, 90s, 10m, 1h; 3 minutes when left out.
         minutes: The same in minutes.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         again: Measure the machine again, and not take what was measured before.
         write: Write the recipe as a .py file.
         throughput: What a machine was measured at, in place of measuring this one.
@@ -100,7 +100,7 @@ def golf(
         out: Where the run goes, with `plan.json` and the prepared text in `data`.
         seed: Seed of the initial weights and the data's order.
         force: Replace what the output folder holds.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         throughput: What a machine was measured at, in place of measuring this one.
 
     Returns:

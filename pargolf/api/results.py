@@ -81,7 +81,7 @@ def write_submission(
         github_id: Your name on GitHub.
         blurb: A sentence or two on what is new.
         data: The data to score the artifacts on again; the runs' own if left out.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         own: A .py file, or a folder of them, with techniques that this uses; it is run.
 
     Returns:

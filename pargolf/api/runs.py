@@ -54,7 +54,7 @@ def train(
         force: Replace what the output folder holds.
         resume: Go on from the newest checkpoint in --out.
         checkpoint_every: Seconds between checkpoints; 0: after every step.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         allow_overlap: Train although validation text is in training.
         trackers: tensorboard, trackio or wandb; may be repeated.
 
@@ -125,7 +125,7 @@ def seeds(
         out: Where the runs go, a folder per seed.
         scale: mini: the same system at a size a CPU trains in minutes.
         jobs: How many runs side by side; they share the threads.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
     """
     from pargolf.core.stats import spread
     from pargolf.data.folder import open_data
@@ -172,7 +172,7 @@ def sweep(
         scale: mini: the same system at a size a CPU trains in minutes.
         seed: Seed of the initial weights and the data's order.
         prune: End trials early that are behind the others' median.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
 
     Returns:
         All trials, and the best of those that ran to their end.
@@ -237,7 +237,7 @@ def ablate(
         out: Where the runs go, a folder per part.
         scale: mini: the same system at a size a CPU trains in minutes.
         jobs: How many runs side by side; they share the threads.
-        device: cpu or cuda; the best there is when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
 
     Returns:
         What each part is worth, the whole recipe first; `ablation.json` and its plots in `out` hold the same.

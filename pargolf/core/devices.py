@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from pargolf.core.errors import UserError
-from pargolf.core.world import World, join_world
+from pargolf.core.errors import UserError, out_of_memory
+from pargolf.core.world import KINDS, World, join_world
 
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
@@ -21,12 +21,43 @@ def check_device(device: str | None) -> None:
     """Raise `UserError` that says what there is, unless `device` is None or a device of this machine."""
     if device is None or device == "cpu":
         return
-    word = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if word and int(word[1] or 0) < count:
+    word = re.fullmatch(r"(\w+)(?::(\d{1,4}))?", device)
+    counts = {kind: count for kind in KINDS if kind != "cpu" and (count := count_devices(kind))}
+    if word and int(word[2] or 0) < counts.get(word[1], 0):
         return
-    gpus = f" and cuda:0 to cuda:{count - 1}" if count > 1 else " and cuda" if count else " only"
-    raise UserError(f"There is no device '{device}' here: this machine has cpu{gpus}. Choose another --device.")
+    shown = "".join(f" and {kind}" + (f":0 to {kind}:{n - 1}" if n > 1 else "") for kind, n in counts.items())
+    raise UserError(
+        f"There is no device '{device}' here: this machine has cpu{shown or ' only'}. Choose another --device."
+    )
+
+
+def count_devices(kind: str) -> int:
+    """How many devices of a kind this torch can use; none of a kind that it was not built with."""
+    module = getattr(torch, kind, None)
+    there = getattr(module, "is_available", lambda: True)
+    return int(module.device_count()) if module is not None and there() else 0
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a device's memory for later."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
+
+
+def halving(size: int, work: Callable[[int], None], device: torch.device) -> int:
+    """Do `work` with `size`, and where memory runs out again with half of it; the size that fitted.
+
+    `work` begins anew each time. What is left of 1 is raised as it came.
+    """
+    while True:
+        try:
+            work(size)
+            return size
+        except (MemoryError, RuntimeError) as error:
+            if size < 2 or not out_of_memory(error):
+                raise
+        size //= 2
+        release_memory(device)
 
 
 def check_processes() -> None:
@@ -65,8 +96,8 @@ def find_world(device: str | None = None) -> World:
     except (dist.DistError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"The other processes do not answer ({why}). Start all of them with torchrun.") from error
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
+    if world.device.index is not None:
+        torch.get_device_module(world.device).set_device(world.device)
     return world
 
 

@@ -100,6 +100,15 @@ class Unsaved(Event):
 
 
 @dataclass(frozen=True)
+class Narrowed(Event):
+    """Memory ran out, and from here on no more than `size` of `what` are computed at once; the numbers are the same."""
+
+    what: str
+    size: Amount
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
 class Stopped(Event):
     """Training ended: `reason` is one of `seconds`, `steps`, `interrupted`, `terminated`."""
 
@@ -164,6 +173,7 @@ _KINDS: dict[str, Any] = {
         Weighed,
         PhaseBegan,
         Unsaved,
+        Narrowed,
         Stopped,
         Packed,
         Proved,

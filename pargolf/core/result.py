@@ -65,12 +65,14 @@ class Proof:
 
     `shards_sha256` names the validation shards; `tokenizer_sha256` is `bytes` for the vocabulary of plain bytes. `note`
     says what a reader should know: why bytes are unproved, or that a split is not the one that its name claims.
+    `lossless` is whether the text is the original, or what a tokenizer's normalization left of it; None: not known.
     """
 
     rests: Rests
     shards_sha256: dict[str, str]
     tokenizer_sha256: str
     note: str = ""
+    lossless: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,8 @@ class Result:
         if not self.complete:
             return scored_sentence(self.val_tokens, self.val_split_tokens) + (f" Also: {reasons}." if reasons else "")
         every = scored_sentence(self.val_tokens, self.val_split_tokens or self.val_tokens, once=self.in_turn)
-        bytes_words = f"{self.val_bytes:,} bytes of text" + (f" ({self.proof.rests.words})" if self.proof else "")
+        left = " as its tokenizer normalizes it, not lossless" if self.proof and self.proof.lossless is False else ""
+        bytes_words = f"{self.val_bytes:,} bytes of text{left}" + (f" ({self.proof.rests.words})" if self.proof else "")
         return (f"Not legal: {reasons}. " if reasons else "") + (
             f"{every.rstrip('.')}, over {bytes_words}, by what was unpacked from {size.model:,} bytes; "
             f"with {size.code:,} bytes of code {size.total:,} of a cap of {size.cap:,}."

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,48 @@ _ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others; packing on process 0 is the longest wait there is."""
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """What a kind of device can do beside float32, one operation after another.
+
+    `half`: products of bfloat16 under autocast. `compiles`: torch.compile pays by itself. `pins`: copies from pinned
+    memory run beside computation. `flex`: FlexAttention, compiled. `group`: how several processes talk.
+    """
+
+    half: bool = False
+    compiles: bool = False
+    pins: bool = False
+    flex: bool = False
+    group: str = "gloo"
+
+
+KINDS = {
+    "cpu": DeviceKind(),
+    "cuda": DeviceKind(half=True, compiles=True, pins=True, flex=True, group="nccl"),
+    "mps": DeviceKind(),
+    "xpu": DeviceKind(half=True, compiles=True, pins=True, flex=True, group="xccl"),
+}
+"""The kinds of device that are known. Only `cpu` and `cuda` were run by those who wrote this."""
+HALF_SINCE, COMPILES_SINCE = (8, 0), (7, 0)
+"""Compute capabilities of CUDA from which a card multiplies bfloat16, and from which it can compile."""
+
+
+def abilities(device: torch.device) -> DeviceKind:
+    """What a device can do: its kind's row, less what an old card lacks; float32 alone for a kind that is not known."""
+    kind = KINDS.get(device.type, DeviceKind())
+    if device.type == "cuda" and torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability(device)
+        new = capability >= HALF_SINCE
+        kind = replace(kind, half=new, flex=new, compiles=capability >= COMPILES_SINCE)
+    return kind
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given; a CPU has."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 @dataclass(frozen=True)
@@ -101,7 +143,7 @@ class Pending:
 def join_world(device: str | None = None) -> World:
     """The world that torchrun describes in the environment, or a world of one.
 
-    `device` is `cpu`, `cuda` or None for CUDA where there is one. A process that dies takes the others with it: gloo's
+    `device` is one of `KINDS` or None for CUDA where there is one. A process that dies takes the others with it: gloo's
     break with the connection, and torchrun ends those that wait.
     """
     steady_heap()
@@ -111,10 +153,10 @@ def join_world(device: str | None = None) -> World:
         return World(device=torch.device(kind))
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
-    place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(place)
+        dist.init_process_group(KINDS[kind].group, timeout=PATIENCE)
+    place = torch.device(kind) if KINDS[kind].group == "gloo" else torch.device(kind, local)
+    if place.index is not None:
+        torch.get_device_module(place).set_device(place)
     return World(rank, size, place)
 
 

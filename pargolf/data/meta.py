@@ -22,6 +22,8 @@ _KINDS: dict[str, Any] = {
     "splits": dict[str, dict[str, Amount]],
     "sha256": dict[str, str],
 }
+_LATER: dict[str, Any] = {"lossless": bool, "notes": list[str]}
+"""What folders that were made before do not record."""
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     meta = read_json(path)
     if not isinstance(meta, dict) or meta.get("format") != FORMAT or not meta.keys() >= _KINDS.keys():
         raise UserError(f"{path} is of a format this program does not read; prepare the data again.")
-    for name, kind in _KINDS.items():
+    for name, kind in (_KINDS | {name: kind for name, kind in _LATER.items() if name in meta}).items():
         build(kind, meta[name], where=f"{path}: {name}")
     return meta
 

@@ -17,12 +17,12 @@ from torch import nn
 
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
-from pargolf.core.events import Progress
+from pargolf.core.events import Narrowed, Progress
 from pargolf.core.spec import show
 from pargolf.core.world import World
 from pargolf.evaluate.adapters.adapter import Adapter, StepKind
 from pargolf.evaluate.bpb import bits_per_byte
-from pargolf.evaluate.score import Ledger, Score, progress, score, suits
+from pargolf.evaluate.score import ALL_WINDOWS, Ledger, Score, progress, score, suits
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.watched import Watched, replays
 from pargolf.evaluate.windows import IntArray, Windows, starts_for
@@ -82,7 +82,7 @@ def score_adapted(
     without: Score | None = None,
     world: World | None = None,
     probe: bool = True,
-) -> Iterator[Progress | Adapted]:
+) -> Iterator[Progress | Narrowed | Adapted]:
     """Grade `text` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
 
     Arguments are those of `score`. `seconds` limits the adapted scoring alone; the one without adaptation follows
@@ -115,6 +115,8 @@ def score_adapted(
     )
     for _ in _in_time(run(ledger, starts), ledger, clock=clock, seconds=seconds):
         yield progress(ledger, f"adapt {windows}", elapsed=clock.seconds - began)
+    if ledger.most < ALL_WINDOWS:
+        yield Narrowed("windows at once", ledger.most, clock.seconds - began)
     text.check()
     graded = ledger.score(windows, seconds=clock.seconds - began)
     ends = clock.seconds + _REPLAYED * world.size * graded.seconds

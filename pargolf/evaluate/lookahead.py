@@ -43,6 +43,14 @@ class Predictor(Protocol):
         ...
 
 
+class PartedPredictor(Predictor, Protocol):
+    """A predictor of one batch that knows which of its rows it is shown, where memory is too small for all at once."""
+
+    def part(self, begin: int, end: int) -> Predictor:
+        """The predictor of rows begin..end-1 alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class LookAhead:
     """What changing tokens in `windows` windows showed: how far ahead a predictor looked at the worst place.
@@ -114,7 +122,7 @@ class Flips:
 
     def __init__(self, predictor: Predictor, *, batches: int, rows: int, vocab: int, bos: int, seed: int = 0) -> None:
         self.look = LookAhead()
-        self._predictor = predictor
+        self.predictor = predictor
         self._vocab, self._bos = vocab, bos
         self._random = np.random.default_rng(seed)
         count = min(batches, max(-(-_KINDS // rows), batches // _ONE_IN)) if vocab > 2 else 0
@@ -127,25 +135,26 @@ class Flips:
         """The predictor for this batch: the very same, or one that is shown changed tokens before the true ones."""
         self._shown += 1
         if not self._due or self._shown <= self._due[0]:
-            return self._predictor
+            return self.predictor
         self._due.popleft()
 
-        def watched(ids_BT: Tensor, *, first: int) -> Tensor:
-            places = self._changes(ids_BT, first)
-            flipped_BT = ids_BT.clone()
-            for row, (_, ids_T) in places.items():
-                flipped_BT[row] = torch.from_numpy(ids_T).to(ids_BT.device)
-            after = self._predictor(flipped_BT, first=first)[list(places)].clone() if places else None
-            logits_BSV = self._predictor(ids_BT, first=first)
-            for at, (row, (place, _)) in enumerate(places.items()):
-                if after is None or after[at].shape != logits_BSV[row].shape or logits_BSV.ndim != 3:
-                    break  # the ledger says what is wrong with them
-                before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[at]))
-                start = batch[row].start
-                self.look = self.look.joined(moved(before_SV, after_SV, start=start + first, place=start + place))
-            return logits_BSV
+        return _Watched(self, batch)
 
-        return watched
+    def watched(self, batch: list[Window], ids_BT: Tensor, first: int) -> Tensor:
+        """The logits of a batch, after those of the same with changed tokens."""
+        places = self._changes(ids_BT, first)
+        flipped_BT = ids_BT.clone()
+        for row, (_, ids_T) in places.items():
+            flipped_BT[row] = torch.from_numpy(ids_T).to(ids_BT.device)
+        after = self.predictor(flipped_BT, first=first)[list(places)].clone() if places else None
+        logits_BSV = self.predictor(ids_BT, first=first)
+        for at, (row, (place, _)) in enumerate(places.items()):
+            if after is None or after[at].shape != logits_BSV[row].shape or logits_BSV.ndim != 3:
+                break  # the ledger says what is wrong with them
+            before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[at]))
+            start = batch[row].start
+            self.look = self.look.joined(moved(before_SV, after_SV, start=start + first, place=start + place))
+        return logits_BSV
 
     def _changes(self, ids_BT: Tensor, first: int) -> dict[int, tuple[int, NDArray[np.int64]]]:
         """For some rows, the first changed place and the ids with the change; kinds of change take turns."""
@@ -162,3 +171,19 @@ class Flips:
                 out[row] = int(places[0]), other_T
                 self._turn += 1
         return out
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The predictor for one batch that is shown twice; of a part of it, the plain one."""
+
+    flips: Flips
+    batch: list[Window]
+
+    def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
+        """Logits of the batch in its true form."""
+        return self.flips.watched(self.batch, ids_BT, first)
+
+    def part(self, begin: int, end: int) -> Predictor:
+        """Nothing is changed where memory is too small for the batch."""
+        return self.flips.predictor

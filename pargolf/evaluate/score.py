@@ -29,8 +29,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pargolf.core.budget import Clock
-from pargolf.core.errors import UserError
-from pargolf.core.events import Progress
+from pargolf.core.devices import release_memory
+from pargolf.core.errors import UserError, out_of_memory
+from pargolf.core.events import Narrowed, Progress
 from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
 from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor
@@ -39,6 +40,8 @@ from pargolf.evaluate.windows import IntArray, Stream, Window, Windows, pieces, 
 
 _BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
 _ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
+ALL_WINDOWS = 1 << 30
+"""What a ledger shows at once, as long as memory suffices for the batches that it is given."""
 _HELD = 1 << 22  # grades that are kept in memory; those of a longer stream lie in a file
 
 
@@ -135,6 +138,7 @@ class Ledger:
         self.nats_N = _blank(self.positions if keep else 0)
         # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
         self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
+        self.most = ALL_WINDOWS  # shown at once; fewer where memory has run out
         self._tokens = text.tokens
         self._byte_counts = text.byte_counts
         self._once = once
@@ -205,6 +209,23 @@ class Ledger:
         )
 
     def _nats(
+        self, predictor: Predictor, batch: list[Window], first: int, device: torch.device | str
+    ) -> NDArray[np.float32]:
+        """Grades of a batch; where memory runs out, of its halves one after the other."""
+        if len(batch) <= self.most:
+            try:
+                return self._nats_at_once(predictor, batch, first, device)
+            except (MemoryError, RuntimeError) as error:
+                if len(batch) < 2 or not out_of_memory(error) or _part(predictor, 0, 0) is None:
+                    raise
+            self.most = len(batch) // 2
+            release_memory(torch.device(device))
+        cuts = range(0, len(batch), self.most)
+        spans = [(begin, min(begin + self.most, len(batch))) for begin in cuts]
+        parts = [(_part(predictor, *span), batch[slice(*span)]) for span in spans]
+        return np.concatenate([self._nats(part or predictor, rows, first, device) for part, rows in parts])
+
+    def _nats_at_once(
         self, predictor: Predictor, batch: list[Window], first: int, device: torch.device | str
     ) -> NDArray[np.float32]:
         ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)
@@ -282,7 +303,7 @@ def score(
     world: int = 1,
     keep: bool = True,
     probe: bool = True,
-) -> Iterator[Progress | Score]:
+) -> Iterator[Progress | Narrowed | Score]:
     """Grade every position of `text`, yielding progress and at the end the `Score`.
 
     `batch_windows` are shown at once, None for as many as suit the device. With `seconds`, scoring ends
@@ -317,12 +338,22 @@ def score(
         if seconds is not None and ledger.bytes and elapsed + max(recent) > seconds:
             break
         spare = seconds is None or (len(recent) > 0 and elapsed + 2 * max(recent) <= seconds)
-        shown = flips.around(batch) if spare else predictor
+        shown, most = flips.around(batch) if spare else predictor, ledger.most
         ledger.grade(shown, batch, device=device)
+        if ledger.most < most:
+            yield Narrowed("windows at once", ledger.most, clock.seconds - began)
         recent.append((clock.seconds - elapsed) / (1 if shown is predictor else 2))
         yield progress(ledger, f"score {windows}", elapsed=clock.seconds - began)
     text.check()
     yield replace(ledger.score(windows, seconds=clock.seconds - began), look=flips.look)
+
+
+def _part(predictor: Predictor, begin: int, end: int) -> Predictor | None:
+    """The predictor of some rows of its batch; None where it cannot be told which rows it is shown."""
+    part: Callable[[int, int], Predictor] | None = getattr(predictor, "part", None)
+    if part is not None:
+        return part(begin, end)
+    return predictor if isinstance(predictor, torch.nn.Module) else None
 
 
 def suits(windows: Windows, device: torch.device | str) -> int:
@@ -366,7 +397,7 @@ def merge(scores: Sequence[Score]) -> Score:
     )
 
 
-def final(events: Iterable[Progress | Score]) -> Score:
+def final(events: Iterable[Progress | Narrowed | Score]) -> Score:
     """Run a scoring to its end without watching it."""
     *_, last = events
     assert isinstance(last, Score)

@@ -20,16 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from pargolf.core.world import KINDS
 from pargolf.kernels.compiled import Compiled, at_hand, c_source
 
 _C = c_source("attention")
+_FLEX = tuple(name for name, kind in KINDS.items() if kind.flex)
 Mask = Tensor | BlockMask
 Masking = Callable[[], Mask | None]
 
 
 def document_mask(since_BT: Tensor) -> Mask:
     """Which positions each may see, `since` the first of its document: (B, 1, T, T) bool, or FlexAttention's."""
-    if since_BT.is_cuda and torch.compiler.is_compiling():
+    if since_BT.device.type in _FLEX and torch.compiler.is_compiling():
         return block_mask(since_BT)
     place_T = torch.arange(since_BT.shape[1], device=since_BT.device)
     return ((place_T >= since_BT[:, :, None]) & (place_T <= place_T[:, None]))[:, None]

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pargolf.core.world import abilities
 from pargolf.model.cache import Cache
 from pargolf.model.linear import Linear, Lookup
 from pargolf.model.transformer import Transformer
@@ -28,7 +29,7 @@ def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> H
     """Hessians of every `Linear` and `Lookup` from (ids, targets) batches of text, (B, T) each."""
     sums = _Sums()
     tied = model.spec.head.tied
-    half = model.embed.tokens.weight.device.type == "cuda"
+    half = abilities(model.embed.tokens.weight.device).half
     training = model.training
     model.eval()  # as it will be scored, without dropout
     tables = [module.weight for module in model.modules() if isinstance(module, Lookup)]

@@ -126,8 +126,9 @@ def _of_machine(error: Exception, recipe: Recipe, out: str | Path, world: World)
     why = " ".join(str(error).split())[:200] or type(error).__name__
     if out_of_memory(error):
         return (
-            f"Memory ran out ({why}). Lower train.micro_tokens, now {recipe.train.micro_tokens}, or take a smaller "
-            f"model; what was kept in {out} goes on with --resume."
+            f"Memory ran out ({why}), with one sequence at a time: a model {recipe.model.dim} wide on "
+            f"{recipe.train.seq_len} tokens with a vocabulary of {recipe.model.vocab}. Lower model.dim, train.seq_len "
+            f"or the vocabulary, or free some; what was kept in {out} goes on with --resume."
         )
     if world.size > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
         return f"Another process of this job is gone ({why}). Go on with --resume."

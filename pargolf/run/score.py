@@ -46,7 +46,8 @@ def proving_text(data: DataFolder) -> Generator[Progress, None, Text]:
     text = open_text(data)
     if text.bytes != proof.bytes:
         raise UserError(f"{text.bytes:,} bytes would be scored and {proof.bytes:,} were proved: no score.")
-    return replace(text, proof=Proof(proof.rests, data.val_hashes, tokenizer_digest(data), proof.note))
+    lossless = data.meta.get("lossless")
+    return replace(text, proof=Proof(proof.rests, data.val_hashes, tokenizer_digest(data), proof.note, lossless))
 
 
 def score_together(

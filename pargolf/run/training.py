@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from pargolf.core.budget import Clock
-from pargolf.core.devices import from_first
+from pargolf.core.devices import from_first, halving, release_memory
 from pargolf.core.errors import UserError, out_of_memory
-from pargolf.core.events import Event, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
+from pargolf.core.events import Event, Narrowed, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
 from pargolf.core.result import Machine
 from pargolf.core.world import World
 from pargolf.data.meta import file_sha256
@@ -95,6 +95,7 @@ class RunTraining(Training):
     """Training that knows when it is `whole`, between two steps, and takes smaller passes where memory runs out."""
 
     whole = True
+    micro_tokens_asked = 0
 
     def ended(self, stage: Stage, weights: dict[str, Tensor]) -> None:
         """Take the place of the training that came to `weights`, to calibrate on the batches after its last."""
@@ -127,9 +128,20 @@ class RunTraining(Training):
         """Halve what a pass holds; whether it could be halved."""
         rows = min(self.spec.micro_tokens, self.stream.batch_tokens // self.world.size) // self.stream.seq_len
         self.spec = replace(self.spec, micro_tokens=max(rows // 2, 1) * self.stream.seq_len)
-        if self.world.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(self.world.device)
         return rows > 1
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The state, and what a pass may hold here."""
+        tensors, facts = super().state()
+        return tensors, facts | {"micro_tokens": self.spec.micro_tokens}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take `state` back; passes stay as small as they had become."""
+        super().restore(tensors, facts)
+        before = facts.get("micro_tokens")
+        if isinstance(before, int) and 0 < before < self.spec.micro_tokens:
+            self.spec = replace(self.spec, micro_tokens=before)
 
 
 def train_weights(
@@ -183,7 +195,7 @@ def train_weights(
 def _begun(
     recipe: Recipe, model: Transformer, shards: Shards, *, seed: int, world: World, clock: Clock, seconds: float
 ) -> RunTraining:
-    return RunTraining(
+    training = RunTraining(
         recipe.train,
         model,
         shards,
@@ -193,6 +205,8 @@ def _begun(
         world=world,
         kernels=compiled_kernels,
     )
+    training.micro_tokens_asked = recipe.train.micro_tokens
+    return training
 
 
 def _ended(
@@ -264,10 +278,14 @@ def _watched(
         (cost,) = world.max(clock.now() - began)
     (before,) = world.max(clock.seconds)
     training.whole = True
+    micro_tokens = training.micro_tokens_asked
     with saver.signals.ending(training):
         try:
             for event in training.run():
                 training.whole = True
+                if training.spec.micro_tokens < micro_tokens:
+                    micro_tokens = training.spec.micro_tokens
+                    yield Narrowed("train.micro_tokens", micro_tokens, clock.seconds)
                 if isinstance(event, Stopped):
                     reason = event.reason
                     if reason in ("interrupted", "terminated"):
@@ -366,7 +384,9 @@ def _times(recipe: Recipe, model: Transformer, world: World, keep: Keeping | Non
         share = (recipe.train.batch_tokens // world.size // recipe.train.seq_len, recipe.train.seq_len)
         ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
         rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
-        hessians = calibrate(model, ((x_bT, x_bT) for x_bT in torch.split(ids_BT, rows)))
+        found: list[Hessians] = []
+        halving(rows, lambda n: found.append(calibrate(model, ((x, x) for x in torch.split(ids_BT, n)))), world.device)
+        hessians = found[-1]
         packing = (solver.batches - 1) * (clock.seconds - start)
         if solver.calibration is not None:
             packing += solver.batches * _sampling(model, ids_BT, clock)
@@ -445,7 +465,8 @@ def on_cpu(model: Transformer) -> dict[str, Tensor]:
 
 def machine(world: World) -> Machine:
     """What the numbers were measured on."""
-    gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
+    module: Any = torch.get_device_module(world.device)
+    gpu = module.get_device_name(world.device) if hasattr(module, "get_device_name") else ""
     return Machine(
         processor=gpu or platform.processor() or platform.machine(),
         cores=os.cpu_count(),

@@ -24,7 +24,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import PhaseBegan, Step, Stopped
 from pargolf.core.ranges import Count, Index, Length, Positive, Rate
 from pargolf.core.roles import Table
-from pargolf.core.world import World
+from pargolf.core.world import World, abilities, synchronize
 from pargolf.data.hashing import mix_words
 from pargolf.data.stream import Sequential, TrainStream, WindowOrder
 from pargolf.kernels.product import multiplies_half
@@ -52,8 +52,8 @@ class Train:
     """How a recipe trains. `seconds` None: the track's training budget; `steps` bounds the run by steps instead.
 
     `batch_tokens` is the global batch; `micro_tokens` the most that one process holds in a forward pass. `compile`
-    None: where there is CUDA. `half` takes bfloat16 for the matrix products: None where there is CUDA, True also on
-    processors that have instructions for it.
+    None: on devices where it pays. `half` takes bfloat16 for the matrix products: None on devices that multiply it,
+    True also on processors that have instructions for it (`core/world.py` has a row for each kind of device).
     """
 
     optimizer: Table[OptimizerRow]
@@ -101,8 +101,9 @@ class Training:
     ) -> None:
         self.spec, self.model, self.shards, self.seed = spec, model, shards, seed
         self.clock, self.seconds, self.world = clock, seconds, world or World()
-        cuda = self.world.device.type == "cuda"
-        self.half = cuda if spec.half is None else spec.half and (cuda or multiplies_half())
+        self.can = abilities(self.world.device)
+        cpu = self.world.device.type == "cpu"
+        self.half = self.can.half if spec.half is None else spec.half and (self.can.half or (cpu and multiplies_half()))
         self.kernels = kernels or (lambda half: nullcontext())
         for module in following(model, "start_from"):
             module.start_from(shards)
@@ -113,7 +114,7 @@ class Training:
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world, half=self.half)
         self.average = spec.average.begin(self._weights()) if spec.average else None
         self.begun: list[int] = []
-        self.compiled = cuda if spec.compile is None else spec.compile
+        self.compiled = self.can.compiles if spec.compile is None else spec.compile
         self.first = 0.0
         self.slower = [0.0] * len(spec.phases)
         self.changes: dict[WeightPhase | None, tuple[WeightChange | None, Loss]] = {}
@@ -307,25 +308,25 @@ class Training:
         for x_bT, y_bT in zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True):
             with (
                 self.kernels(self.half),
-                torch.autocast(device, torch.bfloat16, enabled=self.half and device == "cuda"),
+                torch.autocast(device, torch.bfloat16, enabled=self.half and self.can.half),
             ):
                 loss = self.loss(x_bT, y_bT) * (len(x_bT) / len(x_BT))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            if device == "cuda" and self._ahead is None:  # while the device has work in hand
+            if self.can.pins and self._ahead is None:  # while the device has work in hand
                 self._ahead = (self.stream, step + 1, self._load(step + 1))
         return float(self.world.mean(total))
 
     def _batch(self, step: int) -> Batch:
-        """Inputs and targets; on CUDA they were sent while the step before was computed."""
+        """Inputs and targets; where memory is pinned they were sent while the step before was computed."""
         held, self._ahead = self._ahead, None
         return held[2] if held is not None and held[0] is self.stream and held[1] == step else self._load(step)
 
     def _load(self, step: int) -> Batch:
         """Send a batch to the device; from pinned memory the copy runs beside the computation."""
         x_BT, y_BT = self.stream.batch(step)
-        if self.world.device.type != "cuda":
-            return x_BT, y_BT
+        if not self.can.pins:
+            return x_BT.to(self.world.device), y_BT.to(self.world.device)
         x_BT, y_BT = (t.pin_memory().to(self.world.device, non_blocking=True) for t in (x_BT, y_BT))
         return x_BT, y_BT
 
@@ -351,8 +352,7 @@ class Training:
         (began,) = self.world.max(self.clock.now())
         self._gradients(step)
         self.optimizer.zero_grad()
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(self.world.device)
         (ended,) = self.world.max(self.clock.now())
         return ended - began
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Fraction, Rate, Share, Within
 from pargolf.core.smaller import RunLength
-from pargolf.core.world import Pending, World
+from pargolf.core.world import Pending, World, abilities
 from pargolf.training.adam import Growth
 
 Quintic = tuple[float, float, float]
@@ -106,10 +106,10 @@ def orthogonalize(
 ) -> Tensor:
     """Push the singular values of each matrix in the stack towards 1. Returns the stack in its own type.
 
-    The products are in `dtype`, by default float32 on a CPU and bfloat16 elsewhere. `fused` adds within a product, so
-    that half precision rounds once where the published order rounds twice; by default in float32 alone.
+    The products are in `dtype`, by default bfloat16 on devices that multiply it, else float32. `fused` adds within a
+    product, so that half precision rounds once where the published order rounds twice; by default in float32 alone.
     """
-    x = u_NRC.to(dtype or (torch.float32 if u_NRC.device.type == "cpu" else torch.bfloat16))
+    x = u_NRC.to(dtype or (torch.bfloat16 if abilities(u_NRC.device).half else torch.float32))
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pargolf.core.events import (
     Event,
+    Narrowed,
     Packed,
     PhaseBegan,
     Progress,
@@ -68,6 +69,8 @@ def milestone(event: Event) -> str | None:
             return f"{_clock(event.seconds)}  resumed after step {event.step:,} from {event.file}.{refused}"
         case Unsaved():
             return f"{_clock(event.seconds)}  no checkpoint after step {event.step:,}: {event.reason}; training goes on"
+        case Narrowed():
+            return f"{_clock(event.seconds)}  memory ran out: {event.what} is now {event.size:,}, with the same numbers"
         case Stopped():
             why = {"seconds": "the time is spent", "steps": "all steps are done", "interrupted": "interrupted"}
             reason = why.get(event.reason, event.reason)

@@ -22,6 +22,7 @@ from typing import Any, Self
 from pargolf.core.errors import UserError
 from pargolf.core.events import (
     Event,
+    Narrowed,
     Packed,
     PhaseBegan,
     Progress,
@@ -62,6 +63,8 @@ def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
             return [f"resumed:{_plain(file)} {_of(step, limit)} train_time:{_ms(seconds)}ms", *map(_plain, refused)]
         case Unsaved(step=step, reason=reason, seconds=seconds):
             return [f"no_checkpoint: {_plain(reason)} {_of(step, limit)} train_time:{_ms(seconds)}ms"]
+        case Narrowed(what=what, size=size, seconds=seconds):
+            return [f"memory ran out: {_plain(what)} is now {size} train_time:{_ms(seconds)}ms"]
         case Stopped(step=step, reason=reason, seconds=seconds):
             tag = {"seconds": "stopping_early: wallclock_cap", "steps": "stopping: step_limit"}
             why = tag.get(reason, f"stopping_early: {_plain(reason)}")

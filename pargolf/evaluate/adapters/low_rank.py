@@ -21,6 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from pargolf.core.devices import halving
 from pargolf.core.errors import UserError, near
 from pargolf.core.ranges import Fraction, Length, Positive, Size
 from pargolf.core.roles import matches, role
@@ -112,14 +113,19 @@ class LowRank:
                 mine = [at for at, i in enumerate(rows) if i % world.size == world.rank]
                 slots.rows = torch.tensor([rows[at] for at in mine], device=device)
                 yield "grade"
-                ledger.grade(model, [cuts[i][step] for i in rows], device=device, mine=mine)
+                ledger.grade(_Rows(model, slots, slots.rows), [cuts[i][step] for i in rows], device=device, mine=mine)
             going_on = [i for i in present if step + 1 < len(cuts[i])]
             if going_on:
                 yield "train"
-                optimizer.zero_grad(set_to_none=True)
-                for rows in _alike([i for i in going_on if i % world.size == world.rank], cuts, step):
-                    slots.rows = torch.tensor(rows, device=device)
-                    torch.autograd.backward(_loss(model, ledger, [cuts[i][step] for i in rows], device))
+                alike = list(_alike([i for i in going_on if i % world.size == world.rank], cuts, step))
+
+                def gradients(most: int, step: int = step, alike: list[list[int]] = alike) -> None:
+                    optimizer.zero_grad(set_to_none=True)
+                    for rows in (every[at : at + most] for every in alike for at in range(0, len(every), most)):
+                        slots.rows = torch.tensor(rows, device=device)
+                        torch.autograd.backward(_loss(model, ledger, [cuts[i][step] for i in rows], device))
+
+                slots.most = halving(slots.most, gradients, torch.device(device))
                 optimizer.step()
 
     def _phase(
@@ -168,6 +174,23 @@ class LowRankLinear(nn.Module):
         return y_BTO + slots.scale * change_BTO
 
 
+class _Rows:
+    """The model under the changes of some slots, a row of the batch each."""
+
+    def __init__(self, model: nn.Module, slots: "Slots", rows: Tensor) -> None:
+        self._model, self._slots, self._rows = model, slots, rows
+
+    def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
+        """Logits of the rows."""
+        self._slots.rows = self._rows
+        logits_BSV: Tensor = self._model(ids_BT, first=first)
+        return logits_BSV
+
+    def part(self, begin: int, end: int) -> "_Rows":
+        """The model of some of the rows."""
+        return _Rows(self._model, self._slots, self._rows[begin:end])
+
+
 class Slots(nn.Module):
     """All low-rank factors of the documents in a batch; `rows` says which of them the next forward pass holds."""
 
@@ -175,6 +198,7 @@ class Slots(nn.Module):
         super().__init__()
         self.scale = spec.alpha / spec.rank
         self.rows: Tensor | None = None
+        self.most = spec.batch  # documents whose gradients are computed at once; fewer where memory has run out
         self.factors = nn.ParameterDict()
         for key, (outputs, inputs) in enumerate(shapes):
             self.factors[f"{key}-a"] = nn.Parameter(torch.empty(spec.batch, spec.rank, inputs, device=device))

@@ -1,0 +1,196 @@
+"""Any device, and too little memory: a row says what a kind can do, and passes become smaller with the same numbers."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import small
+import torch
+from torch import nn
+
+import pargolf
+from pargolf.core import devices, world
+from pargolf.core.budget import Clock
+from pargolf.core.errors import UserError
+from pargolf.core.events import Narrowed
+from pargolf.core.world import KINDS, DeviceKind, World, abilities
+from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.score import Score, score
+from pargolf.evaluate.text import Text
+from pargolf.evaluate.windows import PerDocument, Sliding
+from pargolf.training.loop import Training
+
+ROOT = Path(pargolf.__file__).parent
+KNOW = ("core/world.py", "core/devices.py", "ship/shrink/reserved.py")  # the last lists names of torch
+FULL = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
+
+
+def test_only_the_table_knows_devices_by_name():
+    """What a device can do is asked of `core/world.py`: no other file names a kind."""
+    names = re.compile(r"""["'](cuda|mps|xpu)["']|is_cuda|torch\.(cuda|mps|xpu)\b""")
+    strange = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in ROOT.rglob("*.py")
+        if path.parts[-2] != "sandbox" and path.relative_to(ROOT).as_posix() not in KNOW
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if names.search(line)
+    ]
+    assert strange == []
+
+
+def training(device, **fields):
+    fields = {"steps": 2, **fields}
+    return Training(
+        small.train(**fields),
+        small.model().build(0).to(device),
+        small.shards(),
+        seed=1,
+        clock=Clock(),
+        seconds=float("inf"),
+        world=World(device=torch.device(device)),
+    )
+
+
+def test_a_device_that_nobody_knows_is_asked_for_float32_alone(monkeypatch):
+    assert abilities(torch.device("meta")) == DeviceKind()
+    plain = training("meta")
+    assert not plain.half and not plain.compiled and plain._load(0)[0].device.type == "meta"
+    assert not training("meta", half=True).half
+    monkeypatch.setitem(KINDS, "meta", DeviceKind(half=True, compiles=True))
+    able = training("meta")
+    assert able.half and able.compiled and not training("meta", half=False).half
+
+
+def test_an_old_card_is_not_asked_for_bfloat16(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for capability, half, compiles in (((9, 0), True, True), ((7, 5), False, True), ((6, 1), False, False)):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda device, found=capability: found)
+        found = abilities(torch.device("cuda"))
+        assert (found.half, found.flex, found.compiles, found.pins) == (half, half, compiles, True)
+
+
+def test_a_made_up_device_is_taken_and_counted(monkeypatch):
+    monkeypatch.setitem(KINDS, "made", DeviceKind())
+    monkeypatch.setattr(torch, "made", SimpleNamespace(device_count=lambda: 2), raising=False)
+    devices.check_device("made:1")
+    with pytest.raises(UserError, match=r"There is no device 'made:2' here: this machine has cpu and made:0 to made:1"):
+        devices.check_device("made:2")
+    for word in ("mps", "xpu", "xpu:0", "tpu"):
+        with pytest.raises(UserError, match=f"There is no device '{word}'"):
+            devices.check_device(word)
+
+
+def test_a_device_s_memory_is_given_back_and_waited_for(monkeypatch):
+    asked = []
+    module = SimpleNamespace(empty_cache=lambda: asked.append("empty"), synchronize=lambda: asked.append("wait"))
+    monkeypatch.setattr("torch.get_device_module", lambda device: module)
+    for device in ("cpu", "meta"):
+        devices.release_memory(torch.device(device))
+        world.synchronize(torch.device(device))
+    assert asked == ["empty", "wait"]
+
+
+# --- memory
+
+
+class Cramped(nn.Module):
+    """A model that has room for `most` rows at a time."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.inner, self.most, self.shown = model, most, []
+
+    def forward(self, ids_BT, *, first=0):
+        self.shown.append(len(ids_BT))
+        if len(ids_BT) > self.most:
+            raise RuntimeError(FULL)
+        return self.inner(ids_BT, first=first)
+
+
+def a_text(tokens=600):
+    stream = small.shards(tokens).take(0, tokens)
+    stream[::60] = 1
+    return Text(stream, np.ones(tokens - 1, dtype=np.int64), 32, 1)
+
+
+def final(work):
+    events = list(work)
+    return events[-1], [event for event in events if isinstance(event, Narrowed)]
+
+
+def test_scoring_shows_fewer_windows_where_memory_runs_out():
+    model = small.model().build(0).eval()
+    whole, none = final(score(model, a_text(), Sliding(16, 8), batch_windows=12))
+    cramped = Cramped(model, 2)
+    found, said = final(score(cramped, a_text(), Sliding(16, 8), batch_windows=12))
+    assert none == [] and [(event.what, event.size) for event in said] == [("windows at once", 1)]
+    assert isinstance(found, Score) and found.in_turn and found.tokens == whole.tokens
+    assert found.loss == pytest.approx(whole.loss, abs=1e-6) and max(cramped.shown[4:]) <= 12
+    assert np.allclose(found.nats_N, whole.nats_N, atol=1e-6)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        final(score(Cramped(model, 0), a_text(), Sliding(16, 8), batch_windows=12))
+
+
+def test_a_predictor_that_cannot_be_parted_is_not():
+    model = small.model().build(0).eval()
+    cramped = Cramped(model, 2)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        final(score(lambda ids, *, first: cramped(ids, first=first), a_text(), Sliding(16, 8), batch_windows=12))
+
+
+def test_adapting_takes_fewer_documents_at_once_with_the_same_numbers(monkeypatch):
+    spec, shown = LowRank(rank=2, lr=0.05, chunk=8, batch=6, globs=("attn.q", "mlp.up")), []
+
+    def adapted():
+        model = small.model(bos=1).build(0)
+        return list(score_adapted(model, a_text(), PerDocument(16, 8), spec))[-1].score
+
+    whole = adapted()
+    real = type(small.model().build(0)).hidden
+
+    def hidden(self, ids_BT, *args, **how):
+        shown.append(len(ids_BT))
+        if len(ids_BT) > 2:
+            raise RuntimeError(FULL)
+        return real(self, ids_BT, *args, **how)
+
+    monkeypatch.setattr(type(small.model().build(0)), "hidden", hidden)
+    cramped = adapted()
+    assert max(shown) > 2 and sum(rows > 2 for rows in shown) < 8
+    assert cramped.loss == pytest.approx(whole.loss, abs=1e-6)
+
+
+LIMITED = """
+import resource, sys
+import numpy as np, torch
+sys.path.insert(0, {tests!r})
+import small
+from pargolf.core.budget import Clock
+from pargolf.run.training import RunTraining
+torch.set_num_threads(1)
+def begun(micro):
+    spec = small.train(batch_tokens=8192, seq_len=128, micro_tokens=micro)
+    model = small.model(vocab=4096, layers=1).build(0)
+    return RunTraining(spec, model, small.shards(20000, vocab=4096), seed=1, clock=Clock(), seconds=1e9)
+small_passes = begun(1024)
+told = small_passes._gradients(0)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
+cramped = begun(8192)
+found = cramped._gradients(0)
+print(cramped.spec.micro_tokens, abs(found - told) < 1e-6)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of its address space from /proc")
+def test_under_a_limit_on_address_space_training_goes_on_in_smaller_passes():
+    code = LIMITED.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    size, same = done.stdout.split()
+    assert int(size) < 8192 and same == "True"
