@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,16 +237,16 @@ def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
         (texts / f"{i}.txt").write_text(" ".join(str(n) for n in rng.integers(0, 10_000, 80)))
     for _ in prepare([texts], tmp_path / "data", vocab=280):
         pass
-    held = next(row for row in open_data(tmp_path / "data").rows("val")).id
-    source = next(path for path in texts.iterdir() if path.name == Path(held).name)
-    for i in range(5):
-        (texts / f"copy{i}.txt").write_text(source.read_text() + f" and {i} words more")
-    for _ in prepare([texts], tmp_path / "data", vocab=280, force=True):
-        pass
+    made, folder = open_data(tmp_path / "data"), tmp_path / "leaky"  # `data prepare` itself would mend it
+    folder.mkdir()
+    shutil.copyfile(made.path / "tokenizer.model", folder / "tokenizer.model")
+    train, val = made.train.take(0, len(made.train)), made.val.take(0, len(made.val))
+    write_shard(folder / "own_val_000000.bin", val)
+    write_shard(folder / "own_train_000000.bin", np.concatenate([train, val]))
     with pytest.raises(UserError, match="--allow-overlap"):
-        pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run").result()
+        pargolf.train(RECIPE, data=folder, out=tmp_path / "run").result()
     assert not (tmp_path / "run").exists()
-    result = pargolf.train(RECIPE, data=tmp_path / "data", out=tmp_path / "run", allow_overlap=True).result()
+    result = pargolf.train(RECIPE, data=folder, out=tmp_path / "run", allow_overlap=True).result()
     assert result.overlap.copied_documents >= 1
 
 

@@ -13,7 +13,7 @@ import pytest
 import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_up import synthetic_result
+from made_up import entry
 
 from pargolf.core.errors import UserError
 from pargolf.core.result import Rests
@@ -164,7 +164,7 @@ def test_what_the_tokenizer_keeps_is_counted_where_that_is_asked_for(how, tmp_pa
     assert lost["bytes"] == sum(len(text.encode()) for text in originals)
     text = finish(proving_text(data))
     assert text.proof.lossless is False
-    assert "as its tokenizer normalizes it, not lossless" in synthetic_result(proof=text.proof).sentence
+    assert "as its tokenizer normalizes it, not lossless" in entry(proof=text.proof).result.sentence
     assert re.search(r"Not lossless: .* changed \d+ documents, and [\d,]+ of [\d,]+ bytes are lost", str(data.meta))
 
 

@@ -23,6 +23,8 @@ def read_tables(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow
     lines: Iterator[list[str]] | None = None
     try:
         head = text.readline(TEXT_LIMIT)
+        if head.lstrip().lower().startswith(("<!doctype", "<html", "<!--")):
+            raise UserError(f"{where} is no table.")  # `reading` says what it is
         separator = "\t" if "\t" in head else max(",;|", key=head.count)
         reader = csv.reader(chain([head], text), delimiter=separator)
         names = next(reader, [])
