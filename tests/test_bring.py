@@ -26,11 +26,17 @@ LINES = [
 ]
 
 
+def drawn(name, count):
+    """Bytes that are always the same for a name."""
+    return b"".join(hashlib.sha256(f"{name} {i}".encode()).digest() for i in range(count // 32 + 1))[:count]
+
+
+POOL = ["".join("etaoinshrdlcumwf"[byte % 16] for byte in drawn(i, 3 + i % 6)) for i in range(256)]
+
+
 def passage(number, words=60):
     """Some text of its own."""
-    pool = "the state of our union is strong and its people free to speak write read think act".split()  # noqa: SIM905
-    draws = b"".join(hashlib.sha256(f"{number} {i}".encode()).digest() for i in range(words // 32 + 1))
-    return " ".join(pool[byte % len(pool)] for byte in draws[:words]) + f", number {number}."
+    return " ".join(POOL[byte] for byte in drawn(number, words)) + f", number {number}."
 
 
 @pytest.fixture(scope="module")
