@@ -1,8 +1,7 @@
 """Any device, and too little memory: a row says what a kind can do, and passes become smaller with the same numbers."""
 
 import re
-import subprocess
-import sys
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from forks import ended, forked
 from torch import nn
 
 import pargolf
@@ -19,10 +19,12 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Narrowed
 from pargolf.core.world import KINDS, DeviceKind, World, abilities
 from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
 from pargolf.evaluate.score import Score, score
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import PerDocument, Sliding
+from pargolf.run.training import RunTraining
 from pargolf.training.loop import Training
 
 ROOT = Path(pargolf.__file__).parent
@@ -143,8 +145,10 @@ def test_a_predictor_that_cannot_be_parted_is_not():
         final(score(lambda ids, *, first: cramped(ids, first=first), a_text(), Sliding(16, 8), batch_windows=12))
 
 
-def test_adapting_takes_fewer_documents_at_once_with_the_same_numbers(monkeypatch):
-    spec, shown = LowRank(rank=2, lr=0.05, chunk=8, batch=6, globs=("attn.q", "mlp.up")), []
+@pytest.mark.parametrize("adapter", [lambda spec: spec, lambda spec: HintTilt((2,), adapter=spec)])
+def test_adapting_takes_fewer_documents_at_once_with_the_same_numbers(adapter, monkeypatch):
+    shown = []
+    spec = adapter(LowRank(rank=2, lr=0.05, chunk=8, batch=6, globs=("attn.q", "mlp.up")))
 
     def adapted():
         model = small.model(bos=1).build(0)
@@ -165,32 +169,22 @@ def test_adapting_takes_fewer_documents_at_once_with_the_same_numbers(monkeypatc
     assert cramped.loss == pytest.approx(whole.loss, abs=1e-6)
 
 
-LIMITED = """
-import resource, sys
-import numpy as np, torch
-sys.path.insert(0, {tests!r})
-import small
-from pargolf.core.budget import Clock
-from pargolf.run.training import RunTraining
-torch.set_num_threads(1)
-def begun(micro):
-    spec = small.train(batch_tokens=8192, seq_len=128, micro_tokens=micro)
-    model = small.model(vocab=4096, layers=1).build(0)
-    return RunTraining(spec, model, small.shards(20000, vocab=4096), seed=1, clock=Clock(), seconds=1e9)
-small_passes = begun(1024)
-told = small_passes._gradients(0)
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
-cramped = begun(8192)
-found = cramped._gradients(0)
-print(cramped.spec.micro_tokens, abs(found - told) < 1e-6)
-"""
+def cramped_training(micro_tokens):
+    spec = small.train(batch_tokens=2048, seq_len=128, micro_tokens=micro_tokens)
+    shards = small.shards(3000, vocab=16384)
+    model = small.model(vocab=16384, layers=1).build(0)
+    return RunTraining(spec, model, shards, seed=1, clock=Clock(), seconds=float("inf"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of its address space from /proc")
 def test_under_a_limit_on_address_space_training_goes_on_in_smaller_passes():
-    code = LIMITED.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    size, same = done.stdout.split()
-    assert int(size) < 8192 and same == "True"
+    told = cramped_training(256)._gradients(0)
+    cramped = cramped_training(2048)
+
+    def work():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (120 << 20),) * 2)
+        found = cramped._gradients(0)
+        assert cramped.spec.micro_tokens < 2048 and found == pytest.approx(told, abs=1e-6)
+
+    assert ended(forked(work)) == 0

@@ -13,13 +13,14 @@ What this proves is about the places that were tried. It says nothing of what a 
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pargolf.evaluate.windows import IntArray, Window
 
@@ -46,9 +47,17 @@ class Predictor(Protocol):
 class PartedPredictor(Predictor, Protocol):
     """A predictor of one batch that knows which of its rows it is shown, where memory is too small for all at once."""
 
-    def part(self, begin: int, end: int) -> Predictor:
-        """The predictor of rows begin..end-1 alone."""
+    def part(self, begin: int, end: int) -> Predictor | None:
+        """The predictor of rows begin..end-1 alone; None where there is no such."""
         ...
+
+
+def part_of(predictor: Predictor, begin: int, end: int) -> Predictor | None:
+    """The predictor of some rows of its batch; None where it cannot be told which rows it is shown."""
+    part: Callable[[int, int], Predictor | None] | None = getattr(predictor, "part", None)
+    if part is not None:
+        return part(begin, end)
+    return predictor if isinstance(predictor, nn.Module) else None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Narrowed, Progress
 from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
-from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor
+from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor, part_of
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Stream, Window, Windows, pieces, starts_for
 
@@ -216,13 +216,13 @@ class Ledger:
             try:
                 return self._nats_at_once(predictor, batch, first, device)
             except (MemoryError, RuntimeError) as error:
-                if len(batch) < 2 or not out_of_memory(error) or _part(predictor, 0, 0) is None:
+                if len(batch) < 2 or not out_of_memory(error) or part_of(predictor, 0, 0) is None:
                     raise
             self.most = len(batch) // 2
             release_memory(torch.device(device))
         cuts = range(0, len(batch), self.most)
         spans = [(begin, min(begin + self.most, len(batch))) for begin in cuts]
-        parts = [(_part(predictor, *span), batch[slice(*span)]) for span in spans]
+        parts = [(part_of(predictor, *span), batch[slice(*span)]) for span in spans]
         return np.concatenate([self._nats(part or predictor, rows, first, device) for part, rows in parts])
 
     def _nats_at_once(
@@ -346,14 +346,6 @@ def score(
         yield progress(ledger, f"score {windows}", elapsed=clock.seconds - began)
     text.check()
     yield replace(ledger.score(windows, seconds=clock.seconds - began), look=flips.look)
-
-
-def _part(predictor: Predictor, begin: int, end: int) -> Predictor | None:
-    """The predictor of some rows of its batch; None where it cannot be told which rows it is shown."""
-    part: Callable[[int, int], Predictor] | None = getattr(predictor, "part", None)
-    if part is not None:
-        return part(begin, end)
-    return predictor if isinstance(predictor, torch.nn.Module) else None
 
 
 def suits(windows: Windows, device: torch.device | str) -> int:

@@ -126,7 +126,7 @@ def _of_machine(error: Exception, recipe: Recipe, out: str | Path, world: World)
     why = " ".join(str(error).split())[:200] or type(error).__name__
     if out_of_memory(error):
         return (
-            f"Memory ran out ({why}), with one sequence at a time: a model {recipe.model.dim} wide on "
+            f"Memory ran out ({why}), and passes go down to one sequence: a model {recipe.model.dim} wide on "
             f"{recipe.train.seq_len} tokens with a vocabulary of {recipe.model.vocab}. Lower model.dim, train.seq_len "
             f"or the vocabulary, or free some; what was kept in {out} goes on with --resume."
         )

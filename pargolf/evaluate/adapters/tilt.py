@@ -26,13 +26,35 @@ from torch import Tensor
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapters.adapter import LedgerView
 from pargolf.evaluate.adapters.context_counts import ContextCounts, Followed, joined
-from pargolf.evaluate.lookahead import Predictor
+from pargolf.evaluate.lookahead import Predictor, part_of
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
 
 _CHANCES = (-8.0, -5.0, -3.0, -1.5)  # between sizes of p(a), in nats
 SIZES = len(_CHANCES) + 1
 Push = tuple[int, int]  # a token, and the number of the weight that pushes it
 Pushes = Callable[[list[Followed | None]], list[Push]]
+
+
+@dataclass(frozen=True)
+class _Tilted:
+    """A predictor of some `windows` whose logits are tilted, window after window."""
+
+    predictor: Predictor
+    windows: Sequence[Window]
+    tilt: Callable[[Window, list[int], Tensor], Tensor]
+
+    def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
+        """The tilted logits."""
+        logits_BSV = self.predictor(ids_BT, first=first)
+        if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
+            return logits_BSV  # the ledger says what is wrong with them
+        shown = zip(self.windows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
+        return torch.stack([self.tilt(window, ids, logits_SV) for window, ids, logits_SV in shown])
+
+    def part(self, begin: int, end: int) -> Predictor | None:
+        """The same of some of the windows; None where the predictor itself cannot be parted."""
+        inner = part_of(self.predictor, begin, end)
+        return None if inner is None else _Tilted(inner, self.windows[begin:end], self.tilt)
 
 
 class TiltedLedger:
@@ -64,14 +86,7 @@ class TiltedLedger:
     ) -> None:
         """Show the predictor a batch of windows and write down the grades that it gets tilted."""
         rows = self._rows(len(batch), mine)
-
-        def tilted(ids_BT: Tensor, *, first: int) -> Tensor:
-            logits_BSV = predictor(ids_BT, first=first)
-            if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
-                return logits_BSV  # the ledger says what is wrong with them
-            shown = zip(rows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
-            return torch.stack([self._tilt(batch[row], ids, logits_SV) for row, ids, logits_SV in shown])
-
+        tilted = _Tilted(predictor, [batch[row] for row in rows], self._tilt)
         self._ledger.grade(tilted, batch, device=device, mine=rows)
 
     def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
