@@ -1,15 +1,25 @@
 """Ours against the published baseline: same text, seconds, cores and byte cap, in one run.
 
     python benchmarks/house.py [--seconds 300] [--seeds 1337] [--text embedded] [--cpu] [--out runs/bench_house]
+    python benchmarks/house.py --table [--caps 64kB,1MB] [--clocks 60,300] [--texts embedded,FILE] [--hours 2]
 
 Prints a row per run: speed, steps, bits per byte before packing, packed, and at the end (sliding windows and whatever
 the recipe adapts), bytes, and both scores as ratios of the baseline's packed one. Each recipe has the text in its own
 vocabulary; bits per byte do not depend on that. The baseline is the published one at mini scale (7 x 128).
 `--cpu` counts one thread's seconds on the processor, for a machine that is not free. Finished runs are not run again.
+
+`--table` has a row for each cap, clock and text: what `pargolf plan` chose, its forecast, what came, and the baseline
+of the best of three widths, on the processor's seconds throughout. No run begins after the hours are over; what was
+not run is named at the end.
 """
 
 import argparse
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +28,45 @@ from rich.console import Console
 from rich.table import Table
 
 from pargolf import api
+from pargolf.core.errors import UserError
 from pargolf.core.result import Result, read_result
+from pargolf.core.units import parse_bytes, parse_seconds
+from pargolf.core.work import Work
 from pargolf.core.world import settle_threads
 from pargolf.data.prepare import prepare
+from pargolf.recipes.recipe import Recipe
+from pargolf.study.planning.throughput import Throughput, measured
 from pargolf.watch.live import draw
 
 HEADS = ["recipe", "seed", "tokens/s", "steps", "pre", "packed", "final", "bytes", "packed/base", "final/base"]
 
 
+WIDTHS = {64_000: (16, 24, 32), 250_000: (32, 48, 64), 1_000_000: (96, 128, 192), 4_000_000: (128, 192, 256)}
+"""Widths of the baseline by the largest cap that three are for; heads have 32 channels, or half of a narrow one."""
+CELL_HEADS = ["cap", "seconds", "text", "seed", "planned", "forecast", "packed", "end", "bytes", "baseline", "end/base"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cap, clock, text and seed."""
+
+    cap: int
+    seconds: float
+    text: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        return f"{self.cap}_{self.seconds:g}_{Path(self.text).stem}_{self.seed}"
+
+
 def main() -> None:
     asked = _arguments()
+    if asked.table:
+        torch.set_num_threads(1)
+        _print_cells(asked)
+        return
     if asked.threads or asked.cpu:
         torch.set_num_threads(asked.threads or 1)
     else:
@@ -56,6 +95,95 @@ def main() -> None:
     Console(width=120).print(table)
 
 
+def _print_cells(asked: argparse.Namespace) -> None:
+    """Run the table's cells while the hours last, and print them."""
+    began, missing = time.monotonic(), []
+    table = Table(title="the planner's choice and the best of three baselines; seconds of one thread's processor")
+    for head in CELL_HEADS:
+        table.add_column(head, justify="right")
+    clocks = [parse_seconds(word) for word in asked.clocks.split(",")]
+    caps = [parse_bytes(word) for word in asked.caps.split(",")]
+    seeds = [int(word) for word in asked.seeds.split(",")]
+    for seconds, cap, text, seed in product(clocks, caps, asked.texts.split(","), seeds):
+        cell = Cell(cap, seconds, text, seed)
+        row = _cell(cell, asked, over=lambda: time.monotonic() - began > 3600 * asked.hours)
+        if row is None:
+            missing.append(cell.name)
+        else:
+            table.add_row(*row)
+    Console(width=140).print(table)
+    if missing:
+        print(f"not run: {', '.join(missing)}")
+
+
+def _cell(cell: Cell, asked: argparse.Namespace, *, over: Callable[[], bool]) -> list[str] | None:
+    """A row of the table; None where the hours were over before all of it had run."""
+    widths = next(three for cap, three in WIDTHS.items() if cell.cap <= cap)
+    bases = [(width, _baseline(cell, width, asked, over)) for width in widths]
+    pace = _throughput()
+    plan = api.plan(data=[cell.text], cap=cell.cap, seconds=cell.seconds, throughput=pace).result()
+    changes = {"budget.counts": "cpu", "budget.eval_seconds": 3600.0}
+    name = f"cell_{cell.name}_{plan.recipe.digest[:6]}"
+    mine = _trained(plan.recipe, name, cell, changes, asked, over)
+    found = [(run.scores["post_quant"].bpb, width) for width, run in bases if run is not None]
+    if mine is None or not found:
+        return None
+    best, width = min(found)
+    sizes = [f"{cell.cap:,}", f"{cell.seconds:g}", Path(cell.text).stem, str(cell.seed), str(plan.choice.shape)]
+    forecast = f"{plan.choice.bpb:.4f} ({plan.choice.low:.3f} to {plan.choice.high:.3f})"
+    scores = f"{mine.scores['post_quant'].bpb:.4f}", f"{mine.val_bpb:.4f}", f"{mine.bytes.total:,}"
+    return [*sizes, forecast, *scores, f"{best:.4f} ({width})", f"{mine.val_bpb / best:.3f}"]
+
+
+def _baseline(cell: Cell, width: int, asked: argparse.Namespace, over: Callable[[], bool]) -> Result | None:
+    """The published baseline at mini scale and another width; None where it does not fit, or was not run."""
+    heads = max(2, width // 32)
+    changes: dict[str, Any] = {
+        "budget.counts": "cpu",
+        "budget.eval_seconds": 3600.0,
+        "budget.bytes": cell.cap,
+        "budget.train_seconds": cell.seconds,
+        "model.dim": width,
+        "model.blocks[:].attn.heads": heads,
+        "model.blocks[:].attn.kv_heads": heads // 2,
+        "model.blocks[:].mlp.hidden": 2 * width,
+    }
+    try:
+        return _trained(api.recipe("baseline", scale="mini"), f"base_{cell.name}_{width}", cell, changes, asked, over)
+    except UserError as error:
+        print(f"baseline {width} wide: {error}")
+        return None
+
+
+def _trained(
+    recipe: Recipe,
+    name: str,
+    cell: Cell,
+    changes: dict[str, Any],
+    asked: argparse.Namespace,
+    over: Callable[[], bool],
+) -> Result | None:
+    """One run, or what was found before; None where the hours are over."""
+    out = asked.out / name
+    if not (out / "result.json").exists():
+        if over():
+            return None
+        data = asked.out / f"{Path(cell.text).stem}_{recipe.model.vocab}"
+        if not data.exists():
+            asked.out.mkdir(parents=True, exist_ok=True)
+            api.prepare_data([cell.text], out=data, vocab=recipe.model.vocab).result()
+        events = api.train(recipe, data=data, out=out, changes=changes, seed=cell.seed, force=True)
+        for _ in draw(events, Console(stderr=True)):
+            pass
+    return read_result(out / "result.json")
+
+
+@cache
+def _throughput() -> Throughput:
+    """This machine, on the processor's seconds."""
+    return replace(Work(measured(now=time.process_time)).result(), fresh=False)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300.0)
@@ -66,6 +194,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/bench_house"))
     parser.add_argument("--threads", type=int, default=0, help="0: what is fastest now, for both alike")
     parser.add_argument("--cpu", action="store_true", help="count seconds on the processor, not on the wall")
+    parser.add_argument("--table", action="store_true", help="caps x seconds x texts, each as planned")
+    parser.add_argument("--caps", default="64kB,250kB,1MB,4MB", help="of the table")
+    parser.add_argument("--clocks", default="60,300,1800", help="seconds of the table")
+    parser.add_argument("--texts", default="embedded", help="of the table: embedded, files, with commas between")
+    parser.add_argument("--hours", type=float, default=1e9, help="after which no run of the table begins")
     return parser.parse_args()
 
 

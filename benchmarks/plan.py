@@ -2,6 +2,7 @@
 
     python benchmarks/plan.py --run [--minutes 3]    trains what is missing of the grid, on one thread, until time is up
     python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
+    python benchmarks/plan.py --cells                what is planned and forecast for some caps and clocks, here
     python benchmarks/plan.py                        each run, what the law says of it, and of it when left out
 
 A run of the grid is a training of some hundred steps with its own warmdown, scored before packing on 40,000 tokens of
@@ -14,6 +15,7 @@ import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from rich.table import Table
 from scipy.optimize import least_squares
 
 from pargolf import api
-from pargolf.core.budget import Clock
+from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Step
 from pargolf.core.files import write_json
 from pargolf.core.spec import edit
+from pargolf.core.units import size_text
+from pargolf.core.work import Work
 from pargolf.data.corpus import embedded
 from pargolf.data.documents import Document
 from pargolf.data.folder import DataFolder, open_data
@@ -42,8 +46,9 @@ from pargolf.run.score import open_text, score_sample
 from pargolf.run.training import on_cpu
 from pargolf.study.planning import law as laws
 from pargolf.study.planning.law import Constants, Curve, Law, Packing, Run, read_law
-from pargolf.study.planning.sample import xz_bits
-from pargolf.study.planning.search import stored_whole
+from pargolf.study.planning.sample import read_text, xz_bits
+from pargolf.study.planning.search import CODE, Search, stored_whole
+from pargolf.study.planning.throughput import measured
 from pargolf.training.loop import Training
 
 LAW = Path(laws.__file__).with_name("law.json")
@@ -116,8 +121,12 @@ def main() -> None:
     parser.add_argument("--run", action="store_true", help="train what is missing of the grid")
     parser.add_argument("--minutes", type=float, default=1e9, help="of training, at most")
     parser.add_argument("--fit", action="store_true", help="fit the law to the runs")
+    parser.add_argument("--cells", action="store_true", help="plan caps and clocks on this machine")
     parser.add_argument("--out", type=Path, default=Path("runs/plan"), help="where prepared text goes")
     asked = parser.parse_args()
+    if asked.cells:
+        _print_cells()
+        return
     if asked.run:
         _run_missing(asked.out, asked.minutes)
     if asked.fit:
@@ -208,6 +217,24 @@ def _data(out: Path, point: Point) -> DataFolder:
         pieces = whole / "tokenizer.model"
         api.prepare_data(["embedded"], out=tenth, train_fraction=0.1, tokenizer=pieces).result()
     return open_data(tenth)
+
+
+def _print_cells() -> None:
+    """Plans of the embedded text for one thread, in seconds of the processor."""
+    torch.set_num_threads(1)
+    law = read_law(LAW)
+    pace = Work(measured(now=time.process_time)).result()
+    text = Work(read_text(["embedded"], law)).result()
+    out, table = Console(width=140), Table(title=f"a step of house takes {pace.step(Shape()):.3f} s here")
+    for head in ("cap", "seconds", "pieces", "width", "blocks", "hidden", "weights", "bits", "steps", "forecast"):
+        table.add_column(head, justify="right")
+    for cap, seconds in product((64_000, 250_000, 1_000_000, 4_000_000), (60.0, 300.0, 1800.0)):
+        best = Search(Budget(bytes=cap, train_seconds=seconds), text, pace, law, CODE).best()[0]
+        shape = best.shape
+        sizes = [f"{x:,}" for x in (shape.vocab, shape.dim, shape.blocks, shape.hidden, shape.weights)]
+        forecast = f"{best.bpb:.3f} ({best.low:.3f} to {best.high:.3f})"
+        table.add_row(size_text(cap), f"{seconds:g}", *sizes, f"{best.bits:.2f}", f"{best.steps:,}", forecast)
+    out.print(table)
 
 
 def fit_law(held: Law, pieces: Curve) -> Law:

@@ -20,8 +20,13 @@ from pargolf.study.planning.law import Law, interval
 from pargolf.study.planning.sample import TextFacts
 from pargolf.study.planning.throughput import Throughput
 
-PIECES = (512, 1024, 2048, 4096, 8192)
+PIECES = (512, 1024, 2048, 4096)
+"""Vocabularies that the law has runs of."""
+WIDTHS = tuple(dim for dim in HEADS if dim >= 64)
+"""Likewise widths: nothing narrower was trained."""
 BLOCKS = (2, 3, 4, 6, 8, 11)
+LEAST_BLOCKS = {64: 2, 96: 3}
+"""Fewest blocks by width (4 of wider ones): the law counts weights and not depth, and flatter ones have no run."""
 RATIOS = (2, 3, 4)
 """Hidden units of an MLP over the width."""
 ALTERNATIVES = 3
@@ -85,9 +90,10 @@ class Search:
         """The family within reach of this text and cap."""
         pieces = (self.text.vocab,) if self.text.vocab else PIECES
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
-        for vocab, dim, blocks, ratio in product(pieces, HEADS, BLOCKS, RATIOS):
+        for vocab, dim, blocks, ratio in product(pieces, WIDTHS, BLOCKS, RATIOS):
             known = self.text.train_bytes / self.text.spelled(vocab, self.law) >= _EACH_SEEN * vocab
-            if known or self.text.vocab or vocab == PIECES[0]:
+            deep = blocks >= LEAST_BLOCKS.get(dim, 4)
+            if deep and (known or self.text.vocab or vocab == PIECES[0]):
                 yield replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim)
 
     def weigh(self, shape: Shape) -> Prospect | None:
@@ -166,15 +172,12 @@ def stored_whole(shape: Shape) -> int:
 
 
 def alternatives(found: list[Prospect]) -> tuple[Prospect, ...]:
-    """The best that differ from the first, and from each other, in pieces, width or depth."""
-    kept = found[:1]
-    for prospect in found[1:]:
-        key = _frame(prospect.shape)
-        if all(key != _frame(other.shape) for other in kept):
-            kept.append(prospect)
-        if len(kept) > ALTERNATIVES:
-            break
-    return tuple(kept[1:])
+    """The best that differ from the first and each other in pieces, width or depth; then the best of the rest."""
+    first: dict[tuple[int, int, int], Prospect] = {}
+    for prospect in found:
+        first.setdefault(_frame(prospect.shape), prospect)
+    others = [*first.values(), *(prospect for prospect in found if prospect not in first.values())]
+    return tuple(sorted(others[1 : 1 + ALTERNATIVES], key=lambda prospect: prospect.bpb))
 
 
 def _frame(shape: Shape) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from pargolf.core.units import size_text, time_text
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
-from pargolf.study.planning.search import BLOCKS, PIECES, RATIOS, Prospect, Search, alternatives
+from pargolf.study.planning.search import BLOCKS, LEAST_BLOCKS, PIECES, RATIOS, WIDTHS, Prospect, Search, alternatives
 from pargolf.study.planning.throughput import Throughput
 
 _MORE = 2  # times the text, of which the plan says what it would bring
@@ -134,7 +134,7 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     """A reason for each row of the recipe that was chosen."""
     shape, budget = choice.shape, search.budget
     yield Reason("vocabulary", f"{shape.vocab:,} pieces", _pieces(search, choice))
-    yield Reason("width", f"{shape.dim}", _beside(search, choice, "dim", tuple(HEADS)))
+    yield Reason("width", f"{shape.dim}", _beside(search, choice, "dim", WIDTHS))
     yield Reason("depth", f"{shape.blocks} blocks", _beside(search, choice, "blocks", BLOCKS))
     ratios = tuple(ratio * shape.dim for ratio in RATIOS)
     yield Reason("hidden units", f"{shape.hidden}", _beside(search, choice, "hidden", ratios))
@@ -172,7 +172,11 @@ def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]
     value, words = getattr(choice.shape, name), []
     smaller, larger = [v for v in values if v < value][-1:], [v for v in values if v > value][:1]
     for other in (*smaller, *larger):
-        prospect = search.weigh(_changed(choice.shape, name, other))
+        shape = _changed(choice.shape, name, other)
+        if shape.blocks < LEAST_BLOCKS.get(shape.dim, 4):
+            words.append(f"{other:,}: flatter than any run of the law")
+            continue
+        prospect = search.weigh(shape)
         words.append(f"{other:,}: " + ("does not fit" if prospect is None else f"{prospect.bpb - choice.bpb:+.3f}"))
     return "; ".join(words) or "the only choice"
 
