@@ -159,6 +159,15 @@ def test_what_cannot_be_trained_is_refused_with_the_smallest_that_can(cap: int, 
         assert make_plan(search(cap, float(line.rpartition("--seconds ")[2].removesuffix("."))))
 
 
+def test_larger_batches_are_for_machines_that_they_cost_little() -> None:
+    flat = Throughput(0.05, 1e-6, 1e-6, True, "cuda, 1 threads")
+    much = replace(EMBEDDED, train_bytes=10**9)
+    plan = make_plan(search(pace=flat, text=much))
+    assert plan.choice.shape.batch_tokens > 2048
+    assert plan.recipe.train.micro_tokens >= plan.recipe.train.batch_tokens
+    assert make_plan(search(pace=replace(flat, machine="cpu"), text=much)).choice.shape.batch_tokens == 2048
+
+
 def test_the_recipe_file_is_the_plan(tmp_path) -> None:
     plan = make_plan(search(250_000, 60.0))
     (tmp_path / "mine.py").write_text(recipe_file(plan, "pargolf plan"))

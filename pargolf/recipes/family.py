@@ -26,6 +26,8 @@ from pargolf.recipes.recipe import Recipe
 HEADS = {32: 1, 64: 1, 96: 1, 128: 2, 192: 3, 256: 4, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12}
 """Widths of the family, and how many heads of keys and values each has; heads of queries are 32 channels wide."""
 
+_MATRICES = ("attn.[qkv]", "attn.out", "mlp.*")
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -89,6 +91,3 @@ def member(shape: Shape) -> Recipe:
             "budget": Budget(bytes=shape.cap, train_seconds=shape.seconds),
         },
     )
-
-
-_MATRICES = ("attn.[qkv]", "attn.out", "mlp.*")

@@ -27,6 +27,8 @@ WIDTHS = tuple(dim for dim in HEADS if dim >= 64)
 BLOCKS = (2, 3, 4, 6, 8, 11)
 LEAST_BLOCKS = {64: 2, 96: 3}
 """Fewest blocks by width (4 of wider ones): the law counts weights and not depth, and flatter ones have no run."""
+BATCHES = (2048, 4096, 8192, 16_384, 32_768)
+"""Tokens of a step: the first one on a CPU, which it fills; on a GPU larger ones cost little more."""
 RATIOS = (2, 3, 4)
 """Hidden units of an MLP over the width."""
 ALTERNATIVES = 3
@@ -90,11 +92,16 @@ class Search:
         """The family within reach of this text and cap."""
         pieces = (self.text.vocab,) if self.text.vocab else PIECES
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
-        for vocab, dim, blocks, ratio in product(pieces, WIDTHS, BLOCKS, RATIOS):
+        for vocab, dim, blocks, ratio, batch in product(pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
             known = self.text.train_bytes / self.text.spelled(vocab, self.law) >= _EACH_SEEN * vocab
             deep = blocks >= LEAST_BLOCKS.get(dim, 4)
             if deep and (known or self.text.vocab or vocab == PIECES[0]):
-                yield replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim)
+                yield replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Tokens of a step that come into question on this machine."""
+        return BATCHES if self.pace.machine.startswith("cuda") else BATCHES[:1]
 
     def weigh(self, shape: Shape) -> Prospect | None:
         """What a shape should come to; None where it does not fit the bytes or the seconds."""

@@ -142,7 +142,8 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     yield Reason("heads", heads, "half as many heads of keys as of queries gained .017 in house's ablation")
     yield Reason("tables", "none", "hashed bigrams and value embeddings lost to width in 1,800 s (docs/LOG.md)")
     why = "half as many lost .095 in house's ablation, twice as many were not told apart"
-    yield Reason("batch", f"{shape.batch_tokens:,} tokens", why)
+    batches = _beside(search, choice, "batch_tokens", search.batches)
+    yield Reason("batch", f"{shape.batch_tokens:,} tokens", why if len(search.batches) == 1 else batches)
     yield Reason("rows", f"{shape.seq_len} tokens", "rows of 512 gained nothing for what they cost (docs/LOG.md)")
     yield Reason(
         "epochs", f"{choice.passes:.2f}", f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
