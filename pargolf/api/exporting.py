@@ -1,14 +1,14 @@
-"""A model that leaves the house: loaded in Python, exported for other tools, evaluated by other people's tasks."""
+"""A model that leaves the house: loaded in Python, exported for other tools, evaluated by others' tasks, served."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pargolf.api.parameters import Own, Place
 from pargolf.core.errors import UserError, near
 from pargolf.core.extras import extra
 from pargolf.core.own import use
-from pargolf.core.ranges import Count
+from pargolf.core.ranges import Count, Within
 
 if TYPE_CHECKING:
     from pargolf.exporting.harness import TaskScore
@@ -139,3 +139,32 @@ def evaluate_tasks(
     harness = extra("pargolf.exporting.harness", "eval")
     rows: list[TaskScore] = harness.run_tasks(harness.HarnessModel(source), tasks, include=include, limit=limit)
     return rows
+
+
+def serve(
+    artifact: Place,
+    *,
+    port: Annotated[int, Within(0, 65535)] = 8000,
+    host: str = "127.0.0.1",
+    tokenizer: Place | None = None,
+    own: Own = (),
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve an artifact until interrupted: an OpenAI-compatible API, and a page that shows what it reads and writes.
+
+    Args:
+        artifact: A model.pargolf file.
+        port: The port to listen on; 0 takes a free one.
+        host: The address to listen on; 0.0.0.0 lets other machines in.
+        tokenizer: The .model file; beside the artifact when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        ready: Called with the address when the port is open.
+
+    Raises:
+        UserError: as `load`, and where the port cannot be had.
+    """
+    from pargolf.run.loading import read_source
+
+    use(own)
+    server = extra("pargolf.serving.app", "serve")
+    server.serve(read_source(artifact, tokenizer), host=host, port=port, ready=ready)

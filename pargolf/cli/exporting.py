@@ -1,4 +1,4 @@
-"""Commands that hand a model to other tools: export it, evaluate other people's tasks on it."""
+"""Commands that hand a model to other tools: export it, evaluate other people's tasks on it, serve it."""
 
 from typing import Annotated
 
@@ -33,3 +33,14 @@ def evaluate(
         error = "" if row.stderr is None else f"{row.stderr:.4f}"
         table.add_row(*map(Text, (row.task, row.metric, f"{row.value:.6f}", error, f"{row.samples:,}")))
     console.print(table)
+
+
+@command(api.serve, as_json=False, threads=ASKED, hidden=["ready"])
+def serve(given: Given) -> None:
+    """Print the address when the port is open."""
+
+    def ready(address: str) -> None:
+        print(f"{address}  the page; {address}/v1/completions  the API. Ctrl-C stops it.", flush=True)
+
+    given.values["ready"] = ready
+    given.call(api.serve)

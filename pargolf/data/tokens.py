@@ -124,10 +124,11 @@ class SentencePieceTokenizer:
             for number, part in enumerate(text.split(SPACE_MARK)):
                 ids += (self._mark_ids if number else []) + self._model.encode(part)
             return np.array(ids, dtype=np.uint16)
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"The text holds a lone surrogate at character {error.start}; it is not Unicode text."
-            ) from error
+        except (UnicodeEncodeError, RuntimeError) as error:  # versions of the library raise one or the other
+            at = next((i for i, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+            if at is None:
+                raise
+            raise UserError(f"The text holds a lone surrogate at character {at}; it is not Unicode text.") from error
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
         """`encode` of each text, by all cores."""

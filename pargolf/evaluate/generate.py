@@ -40,15 +40,35 @@ def generate(
     The same predictor, prompt and seed give the same ids. Raises `UserError` for an empty prompt or settings
     out of range, at the first id.
     """
+    drawn = sampled(
+        predictor, prompt, tokens=tokens, length=length, temperature=temperature, top_p=top_p, seed=seed, device=device
+    )
+    for token, _ in drawn:
+        if token in stop:
+            return
+        yield token
+
+
+def sampled(
+    predictor: Predictor,
+    prompt: Sequence[int],
+    *,
+    tokens: int,
+    length: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield `tokens` ids, each with the logits (V,) float32 it was drawn from; arguments are those of `generate`."""
     _check(prompt, tokens, length, temperature, top_p)
     random = torch.Generator().manual_seed(seed)
     cache = Cache(predictor, length) if isinstance(predictor, Transformer) else None
     context = list(prompt)[-length:]
     for _ in range(tokens):
-        token = _choose(_next_logits(cache or predictor, context, device), temperature, top_p, random)
-        if token in stop:
-            return
-        yield token
+        logits_V = _next_logits(cache or predictor, context, device)
+        token = _choose(logits_V, temperature, top_p, random)
+        yield token, logits_V
         context.append(token)
         if len(context) > length:
             del context[: len(context) - (length - length // 4)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from pargolf.core.errors import UserError
 from pargolf.data.tokenizer_files import open_tokenizer
 from pargolf.data.tokens import ByteTokenizer, Tokenizer
+from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.model.transformer import Transformer
 
 
@@ -17,7 +18,8 @@ from pargolf.model.transformer import Transformer
 class Source:
     """A model to export. `length` is how many tokens it sees at once when it is scored, `bytes` is the artifact's size.
 
-    `recipe` is the recipe's name and `digest` the sixteen hex digits over all that decided the run.
+    `adapt` is how the artifact's recipe learns from what was scored, None where it does not; `recipe` is its name, and
+    `digest` the sixteen hex digits over all that decided the run.
     """
 
     model: Transformer
@@ -26,6 +28,7 @@ class Source:
     recipe: str
     digest: str
     bytes: int
+    adapt: Adapter | None = None
 
 
 def tokenizer_of(artifact: str | Path, sha256: str, named: str | Path | None = None) -> Tokenizer:

@@ -54,7 +54,7 @@ def read_source(artifact: str | Path, tokenizer: str | Path | None = None) -> So
     unpacked = read_artifact(artifact)
     words = tokenizer_of(artifact, unpacked.tokenizer, tokenizer)
     size = Path(artifact).stat().st_size
-    return Source(unpacked.model, words, unpacked.plain.length, unpacked.recipe, unpacked.digest, size)
+    return Source(unpacked.model, words, unpacked.plain.length, unpacked.recipe, unpacked.digest, size, unpacked.adapt)
 
 
 def losses_of(source: Source, text: str) -> TokenLosses:
