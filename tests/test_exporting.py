@@ -323,3 +323,13 @@ def test_unknown_tasks_and_missing_data_are_one_line(lm_eval, artifact, tasks, t
         pargolf.evaluate_tasks(artifact, ["own_text"], include=tmp_path)
     with pytest.raises(UserError, match="at least one"):
         pargolf.evaluate_tasks(artifact, [])
+
+
+def test_what_an_artifact_costs_is_measured_in_processes_of_their_own(artifact):
+    pytest.importorskip("pargolf.exporting.onnx", reason="pip install '.[onnx]'", exc_type=ImportError)
+    ours, onnx = pargolf.bench_device(artifact, tokens=40).result()
+    assert (ours.engine, onnx.engine) == ("pargolf", "onnx") and ours.file_bytes == artifact.stat().st_size
+    for row in (ours, onnx):
+        assert min(row.libraries, row.reading, row.first_token, row.written, row.scored) > 0
+        assert 20 < row.megabytes < 4000 and row.cold_start > row.first_token
+    assert onnx.megabytes < ours.megabytes  # torch is not in that process

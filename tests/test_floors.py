@@ -206,7 +206,8 @@ def test_modules_only_define(module: str) -> None:
     for node in tree(module).body:
         text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         wiring = isinstance(node, ast.Expr) and module == "pargolf.cli"
-        defines = isinstance(node, (*IMPORT, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign))
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        defines = isinstance(node, (*IMPORT, *functions, ast.ClassDef, ast.Assign, ast.AnnAssign))
         assert defines or text or wiring or is_choice(node) or module == "pargolf.__main__", f"{module}:{node.lineno}"
 
 
@@ -243,6 +244,6 @@ def test_a_public_name_means_one_thing() -> None:
 @pytest.mark.parametrize("module", FILES)
 def test_functions_fit_a_screen(module: str) -> None:
     for node in ast.walk(tree(module)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 80, f"{module}:{node.lineno} {node.name} is longer than a screen"

@@ -9,7 +9,7 @@ of its options from here. So that it can do so at once, each call imports what i
 
 from pargolf.api.artifacts import bench_codec, generate, inspect, probe, score
 from pargolf.api.data import check_data, fetch_data, prepare_data
-from pargolf.api.exporting import evaluate_tasks, export, load, serve, token_losses
+from pargolf.api.exporting import bench_device, evaluate_tasks, export, load, serve, token_losses
 from pargolf.api.ledger import list_runs, query_runs, rerun
 from pargolf.api.planning import golf, plan
 from pargolf.api.recipes import describe, diff, forecast, list_recipes, recipe
@@ -19,6 +19,7 @@ from pargolf.api.runs import ablate, import_checkpoint, pack, seeds, sweep, trai
 __all__ = [
     "ablate",
     "bench_codec",
+    "bench_device",
     "check_data",
     "compare",
     "describe",

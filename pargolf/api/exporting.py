@@ -9,10 +9,12 @@ from pargolf.core.errors import UserError, near
 from pargolf.core.extras import extra
 from pargolf.core.own import use
 from pargolf.core.ranges import Count, Within
+from pargolf.core.work import Events, working
 
 if TYPE_CHECKING:
     from pargolf.exporting.harness import TaskScore
     from pargolf.run.loading import Loaded, TokenLosses
+    from pargolf.study.device import DeviceRow
 
 TARGETS = ("hf", "onnx", "safetensors")
 """What an artifact can be exported to."""
@@ -139,6 +141,36 @@ def evaluate_tasks(
     harness = extra("pargolf.exporting.harness", "eval")
     rows: list[TaskScore] = harness.run_tasks(harness.HarnessModel(source), tasks, include=include, limit=limit)
     return rows
+
+
+@working
+def bench_device(
+    artifact: Place,
+    *,
+    tokens: Count = 256,
+    onnx: bool = True,
+    tokenizer: Place | None = None,
+    own: Own = (),
+) -> "Events[list[DeviceRow]]":
+    """Measure what an artifact costs where it is used: cold start, tokens a second on one thread, memory.
+
+    Args:
+        artifact: A model.pargolf file.
+        tokens: How many tokens are written.
+        onnx: Measure its export in ONNX Runtime too.
+        tokenizer: The .model file; beside the artifact when left out.
+        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+
+    Returns:
+        A row for each engine, measured in a process of its own.
+    """
+    from pargolf.study.device import bench_device as measure
+
+    def graph(folder: Path) -> Path:
+        return export(artifact, to="onnx", out=folder / "model.onnx", tokenizer=tokenizer, own=own)
+
+    files = [str(path) for path in ([own] if isinstance(own, str | Path) else own)]
+    return (yield from measure(Path(artifact), graph if onnx else None, tokens=tokens, own=files))
 
 
 def serve(

@@ -35,7 +35,7 @@ Edits = Mapping[str, Mapping[str, Any]] | Sequence[str]
 Own = Place | Sequence[Place]
 """Files of techniques of one's own, or folders of such files, that may be run."""
 
-OPTIONS = {"own": "--with", "trackers": "--track", "edits": "--without"}
+OPTIONS = {"own": "--with", "trackers": "--track", "edits": "--without", "start": "--from"}
 """Options with another name than their parameter's."""
 _ONCE = ("force", "resume", "trackers", "checkpoint_every")
 """Parameters of one call, which another one that shall give the same does without."""

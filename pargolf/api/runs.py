@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pargolf.api.parameters import ByteSize, Changes, Edits, Own, Place, RecipeLike, command_line
 from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.ablation import AblationRow
+from pargolf.core.errors import UserError
 from pargolf.core.own import use
 from pargolf.core.ranges import Count, Index, Seconds
 from pargolf.core.result import Result
@@ -16,6 +17,7 @@ from pargolf.core.work import Events, working
 
 if TYPE_CHECKING:
     from pargolf.recipes.recipe import Recipe
+    from pargolf.run.loading import Start
     from pargolf.study.sweep import Span, Swept
 
 
@@ -41,11 +43,13 @@ def train(
     device: str | None = None,
     allow_overlap: bool = False,
     trackers: Sequence[str] = (),
+    start: Place | None = None,
+    more_seconds: Seconds | None = None,
 ) -> Events[Result]:
     """Train a recipe, pack it under its cap, and score what was unpacked.
 
     Args:
-        recipe: A shipped recipe's name, or a .py file that defines RECIPE.
+        recipe: A shipped recipe's name, a .py file that defines RECIPE, or the folder of a run to go on with.
         changes: Rows to change, path=value.
         data: A folder of shards and a tokenizer.
         out: Where the run goes.
@@ -57,6 +61,8 @@ def train(
         device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         allow_overlap: Train although validation text is in training.
         trackers: tensorboard, trackio or wandb; may be repeated.
+        start: A run folder or a model.pargolf whose weights training starts from; its seconds count too.
+        more_seconds: Train the starting weights for so many more; the budget grows by as many.
 
     Returns:
         What `result.json` holds. Under torchrun only the first process yields events, and the others read its file.
@@ -68,8 +74,9 @@ def train(
 
     command = command_line(train, locals())
     check_trackers(trackers)
+    system, origin = _begun_from(recipe, start, more_seconds, scale=scale, changes=changes)
     events = run_recipe(
-        find_recipe(recipe, scale=scale, changes=changes),
+        system,
         open_data(data),
         out,
         seed=seed,
@@ -79,8 +86,33 @@ def train(
         allow_overlap=allow_overlap,
         command=command,
         checkpoint_every=checkpoint_every,
+        start=origin,
     )
     return (yield from with_page(track(events, trackers, folder=out), out, device=device))
+
+
+def _begun_from(
+    recipe: RecipeLike, start: Place | None, more: float | None, *, scale: str | None, changes: Changes | None
+) -> "tuple[Recipe, Start | None]":
+    """The recipe of a run, and the weights that it starts from. A folder of a run stands for its recipe and weights."""
+    from pargolf.core.spec import checked, edit
+    from pargolf.run.folder import RunFolder
+    from pargolf.run.loading import read_start
+
+    if isinstance(recipe, str | Path) and (Path(recipe) / "recipe.json").is_file():
+        start = recipe if start is None else start
+        recipe = RunFolder.open(recipe).read_recipe()
+    system = find_recipe(recipe, scale=scale, changes=changes)
+    origin = None if start is None else read_start(start)
+    if more is None:
+        return system, origin
+    if origin is None:
+        raise UserError("--more-seconds goes on with what was trained: name the run or its artifact with --from.")
+    if origin.origin.train_seconds is None:
+        raise UserError(f"Nothing says how long {origin.origin.path} was trained. Set train.seconds instead.")
+    budget = max(system.budget.train_seconds, origin.origin.train_seconds + more)
+    rows = {"train.seconds": more, "train.steps": None, "budget.train_seconds": budget}
+    return checked(edit(system, rows)), origin
 
 
 def pack(run: Place, *, cap: ByteSize | None = None, own: Own = ()) -> dict[str, int]:

@@ -35,6 +35,21 @@ def evaluate(
     console.print(table)
 
 
+@command(api.bench_device)
+def device(given: Given) -> None:
+    """Print a row for each engine."""
+    rows = given.result(api.bench_device)
+    if given.prints_json(rows):
+        return
+    names = ("engine", "file", "libraries", "reading", "first token", "cold start", "tokens/s", "scored/s", "memory")
+    table = Table(*names, box=None, header_style="bold")
+    for row in rows:
+        start = (row.libraries, row.reading, row.first_token, row.cold_start)
+        cells = (row.engine, f"{row.file_bytes:,}", *(f"{seconds:.2f} s" for seconds in start))
+        table.add_row(*map(Text, (*cells, f"{row.written:,.0f}", f"{row.scored:,.0f}", f"{row.megabytes:,.0f} MB")))
+    console.print(table)
+
+
 @command(api.serve, as_json=False, threads=ASKED, hidden=["ready"])
 def serve(given: Given) -> None:
     """Print the address when the port is open."""

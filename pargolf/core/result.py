@@ -135,13 +135,27 @@ class TextOverlap:
 
 
 @dataclass(frozen=True)
+class StartedFrom:
+    """The weights that a run started from: the file as it was named, its SHA-256, and the recipe that made them.
+
+    `train_seconds` are all that were spent on them, runs before theirs included; None where nothing says how many.
+    """
+
+    path: str
+    sha256: str
+    recipe: str
+    digest: str
+    train_seconds: Seconds | None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished run. `val_tokens` and `val_bytes` were scored, of `val_split_tokens` there are.
 
     `val_loss` is in nats per token and `val_bpb` in bits per byte; `scores` are all scorings by name, the final one
     last. `probed`, `proof` and `val_split_tokens` are None where a run did not record them, and `version` (of this
-    package, with its commit) is empty. `look` says in words where
-    the predictor read tokens to the right, if it did.
+    package, with its commit) is empty. `look` says in words where the predictor read tokens to the right, if it did.
+    `origin` is what the run started from, None for initial weights; `train_seconds` are this run's alone.
     """
 
     recipe: str
@@ -175,6 +189,7 @@ class Result:
     data: str
     command: str
     version: str = ""
+    origin: StartedFrom | None = None
 
     def check_fields(self) -> None:
         """Raise `UserError` where the fields contradict each other."""
@@ -183,6 +198,14 @@ class Result:
             raise UserError(f"complete is {self.complete}, and {self._scored} were scored.")
         if not self.scores:
             raise UserError("scores is empty.")
+
+    @property
+    def all_train_seconds(self) -> float | None:
+        """Seconds of training, those of the starting weights included; None where nobody knows how many."""
+        if self.origin is None:
+            return self.train_seconds
+        before = self.origin.train_seconds
+        return None if before is None else self.train_seconds + before
 
     @property
     def legal(self) -> bool:
@@ -218,7 +241,12 @@ class Result:
         over, copied = self.bytes.total - self.bytes.cap, self.overlap.copied_documents or 0
         look = f" ({self.look.rstrip('.')})" if self.look else ""
         note = f" ({self.proof.note.rstrip('.')})" if self.proof is not None and self.proof.note else ""
+        total, limit = self.all_train_seconds, self.budget.train_seconds
         said = {
+            "nothing says how long its starting weights were trained": total is None,
+            f"{total or 0:.0f} s of training in all, over the budget of {limit:.0f}": (
+                self.origin is not None and total is not None and total > limit
+            ),
             "positions were not scored in turn, each once": not self.in_turn,
             f"scores changed when later tokens were flipped{look}": self.probed is False,
             UNRECORDED: self.proof is None,

@@ -12,10 +12,11 @@ Needs `pip install pargolf[onnx]`: torch traces the graph through onnxscript.
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def write_onnx(source: Source, out: Path) -> float:
 
     Raises `UserError` where torch cannot trace the model, and where the graph gives other logits.
     """
-    data = traced(source.model)
+    data = traced(source.model, {"recipe": source.recipe, "digest": source.digest, "length": str(source.length)})
     worst = difference(data, source.model)
     if worst > TOLERANCE:
         raise UserError(
@@ -69,8 +70,11 @@ def write_onnx(source: Source, out: Path) -> float:
     return worst
 
 
-def traced(model: Transformer) -> bytes:
-    """The graph, serialized. Raises `UserError` where torch cannot trace the model."""
+def traced(model: Transformer, facts: Mapping[str, str]) -> bytes:
+    """The graph, serialized; its metadata are `facts` and the size of the vocabulary.
+
+    Raises `UserError` where torch cannot trace the model.
+    """
     ids = example(model, *_SHAPES[0])
     shapes = {"input_ids": {0: torch.export.Dim("batch", max=_LONGEST), 1: torch.export.Dim("length", min=2)}}
     try:
@@ -88,7 +92,9 @@ def traced(model: Transformer) -> bytes:
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(f"torch cannot write this model as ONNX: {why}. Export to hf instead.") from error
     assert program is not None
-    data: bytes = program.model_proto.SerializeToString()
+    graph = program.model_proto
+    onnx.helper.set_model_props(graph, {**facts, "vocab": str(model.spec.vocab)})
+    data: bytes = graph.SerializeToString()
     return data
 
 

@@ -1,7 +1,8 @@
-"""A packed model as Python values: the model with its tokenizer, and what each token of a text costs it.
+"""What was trained before as Python values: the model with its tokenizer, what a text costs it, weights to start from.
 
 source = read_source("runs/a/model.pargolf")            model, tokenizer, window, who made it
 losses = losses_of(source, "a text")                    nats and bytes of each of its tokens
+start = read_start("runs/a")                            weights for another run, and where they are from
 """
 
 from dataclasses import dataclass
@@ -10,14 +11,22 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pargolf.core.errors import UserError
+from pargolf.core.result import StartedFrom
+from pargolf.core.spec import diff
+from pargolf.data.folder import DataFolder
+from pargolf.data.meta import file_sha256
 from pargolf.data.tokens import Tokenizer, count_bytes
 from pargolf.evaluate.bpb import bits_per_byte
 from pargolf.evaluate.texts import score_texts
 from pargolf.exporting.source import Source, tokenizer_of
-from pargolf.model.transformer import Transformer
+from pargolf.model.transformer import Model, Transformer, shapes
+from pargolf.recipes.recipe import Recipe
+from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
+from pargolf.run.score import tokenizer_digest
 
 
 class Loaded(NamedTuple):
@@ -67,3 +76,62 @@ def losses_of(source: Source, text: str) -> TokenLosses:
     stream = np.concatenate([[words.bos], ids])
     counts = count_bytes(words.byte_table(vocab), stream[:-1], stream[1:])
     return TokenLosses(ids, tuple(words.decode([int(token)]) for token in ids), grades.nats, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Weights that a run starts from, by name, the model that they are of, the tokenizer's SHA-256, and the origin."""
+
+    weights: dict[str, Tensor]
+    model: Model
+    tokenizer: str
+    origin: StartedFrom
+
+    def fits(self, recipe: Recipe, data: DataFolder) -> None:
+        """Raise `UserError` with the rows that differ, where a recipe's model has other weights, or other tokens."""
+        if tokenizer_digest(data) != self.tokenizer:
+            raise UserError(
+                f"{data.path} has another tokenizer than {self.origin.path} was trained with. Prepare the data with "
+                "that one: data prepare --tokenizer."
+            )
+        wanted = {name: tuple(shape) for name, shape in shapes(recipe.model).items() if not _ahead(name)}
+        given = {name: tuple(w.shape) for name, w in self.weights.items() if not _ahead(name)}
+        if wanted == given:
+            return
+        rows = diff(self.model, recipe.model)
+        named = "; ".join(f"model.{row}: {old or 'absent'} -> {new or 'absent'}" for row, (old, new) in rows.items())
+        raise UserError(f"The weights of {self.origin.path} do not fit the recipe ({named}). Change these rows back.")
+
+
+def read_start(path: str | Path) -> Start:
+    """The weights of a run folder, as trained, or of an artifact, as unpacked.
+
+    Raises `UserError` where there are none, or they are damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = RunFolder.open(path)
+        recipe, weights, _ = folder.read_packable()
+        held = folder["tokenizer.model"]
+        tokenizer = file_sha256(held) if held.is_file() else "bytes"
+        origin = _origin(path, file_sha256(folder["weights.safetensors"]), recipe.name, recipe.digest, path)
+        return Start(weights, recipe.model, tokenizer, origin)
+    unpacked = read_artifact(path)
+    weights = {name: p.detach() for name, p in unpacked.model.named_parameters()}
+    origin = _origin(path, file_sha256(path), unpacked.recipe, unpacked.digest, path.parent)
+    return Start(weights, unpacked.model.spec, unpacked.tokenizer, origin)
+
+
+def _origin(path: Path, sha256: str, recipe: str, digest: str, run: Path) -> StartedFrom:
+    """Where weights are from; how long they were trained stands in the result of their run."""
+    seconds = None
+    if (run / "result.json").is_file():
+        result = RunFolder(run).read_result()
+        if path.is_dir() or result.artifact_sha256 == sha256:
+            seconds = result.all_train_seconds
+    return StartedFrom(str(path), sha256, recipe, digest, seconds)
+
+
+def _ahead(name: str) -> bool:
+    """Heads that only training has."""
+    return name.startswith("head.ahead.")

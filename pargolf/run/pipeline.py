@@ -40,6 +40,7 @@ from pargolf.evaluate.windows import Windows
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.folder import RunFolder
+from pargolf.run.loading import Start
 from pargolf.run.pack import Unpacked, fit, unpack
 from pargolf.run.resume import earlier_events, open_run
 from pargolf.run.score import (
@@ -80,6 +81,7 @@ class Circumstances:
 
     overlap: TextOverlap
     command: str
+    start: Start | None = None
 
 
 def run_recipe(
@@ -94,21 +96,35 @@ def run_recipe(
     allow_overlap: bool = False,
     command: str = "",
     checkpoint_every: float = 60.0,
+    start: Start | None = None,
 ) -> Iterator[Event]:
     """Do the main job into folder `out`: train, pack, unpack, score. `result.json` is written last.
 
+    `start` are another run's weights to begin with.
     `resume` goes on from the folder's newest checkpoint, which training writes every `checkpoint_every` seconds. Under
     torchrun every process calls this; the first one writes the files and yields the events, the others yield none.
     Raises `UserError` on whatever the caller can mend: data, folder, recipe, cap, numbers that do not fit.
     """
     world = find_world(device)
     recipe = checked(fit_to_data(recipe, data))
+    if start is not None:
+        start.fits(recipe, data)
     text = yield from _proved(data, world, recipe.plain, recipe.windows)
     overlap = check_leak(data, allowed=allow_overlap)
     with Signals() as signals:
-        begun = open_run(recipe, data, out, seed=seed, force=force, resume=resume, world=world, every=checkpoint_every)
+        begun = open_run(
+            recipe,
+            data,
+            out,
+            seed=seed,
+            force=force,
+            resume=resume,
+            world=world,
+            every=checkpoint_every,
+            start=start.origin.sha256 if start else "",
+        )
         keeping = replace(begun, signals=signals)
-        about = Circumstances(overlap, command)
+        about = Circumstances(overlap, command, start)
         try:
             yield from _logged(recipe, data, text, keeping, about, seed=seed, world=world)
             world.broadcast(b"ended")  # until the first process has written the result
@@ -150,7 +166,7 @@ def _logged(
     kept: list[Event] = []
     from_first(world, lambda: kept.extend(earlier_events(keeping)))
     if not world.main:
-        stages = _stages(recipe, data, text, keeping, seed=seed, world=world)
+        stages = _stages(recipe, data, text, keeping, about.start, seed=seed, world=world)
         with suppress(StopIteration):
             while True:
                 signals.advance(stages)
@@ -164,7 +180,7 @@ def _logged(
             events.drain()
             log.drain()
 
-        stages = _stages(recipe, data, text, replace(keeping, ready=ready), seed=seed, world=world)
+        stages = _stages(recipe, data, text, replace(keeping, ready=ready), about.start, seed=seed, world=world)
         while True:
             try:
                 event = signals.advance(stages)
@@ -175,7 +191,8 @@ def _logged(
                 events.write(event)
                 log.write(event)
             yield event
-        result = replace(result, overlap=about.overlap, command=about.command)
+        origin = about.start.origin if about.start else None
+        result = replace(result, overlap=about.overlap, command=about.command, origin=origin)
         log.line(result.sentence, sync=True)
     with signals.shielded():
         folder.write_documents(documents)
@@ -211,7 +228,14 @@ def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
 
 
 def _stages(
-    recipe: Recipe, data: DataFolder, text: Text, keeping: Keeping, *, seed: int, world: World
+    recipe: Recipe,
+    data: DataFolder,
+    text: Text,
+    keeping: Keeping,
+    start: Start | None,
+    *,
+    seed: int,
+    world: World,
 ) -> Generator[Event, None, tuple[Result, list[DocumentScore]]]:
     """Train, pack, unpack, score; returns the result, and the final score by document.
 
@@ -220,7 +244,10 @@ def _stages(
     if world.main:
         count_code(recipe)  # once, before the clock runs
     clock = recipe.budget.clock(already=keeping.seconds)
-    trained = yield from train_weights(recipe, data.train, text, seed=seed, world=world, clock=clock, keep=keeping)
+    weights = start.weights if start else None
+    trained = yield from train_weights(
+        recipe, data.train, text, seed=seed, world=world, clock=clock, keep=keeping, start=weights
+    )
     weights = trained.weights
     packings: list[Packing] = []
     artifact = from_first(world, partial(_packed, recipe, data, trained, keeping, clock, packings))

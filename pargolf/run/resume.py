@@ -31,12 +31,16 @@ def open_run(
     resume: bool,
     world: World,
     every: float,
+    start: str = "",
 ) -> Keeping:
     """The run's folder, made by the first process or found by all, and the checkpoint to go on from.
+
+    `start` is the SHA-256 of the weights that the run starts from, empty for initial ones.
 
     Raises `UserError` when the folder holds a run and is to be new, or is to be resumed and was begun otherwise.
     """
     facts = {"seed": seed, "train_tokens": len(data.train), "tokenizer_sha256": tokenizer_digest(data), **data.facts}
+    facts["start_sha256"] = start
     if not resume:
         folder = RunFolder(Path(out))
 

@@ -97,6 +97,14 @@ class RunTraining(Training):
     whole = True
     micro_tokens_asked = 0
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these weights in the place of the initial ones; of what they lack, the initial ones stay."""
+        with torch.no_grad():
+            for name, p in self.params.items():
+                if name in weights:
+                    p.copy_(weights[name])
+        self.average = self.spec.average.begin(self._weights()) if self.spec.average else None
+
     def ended(self, stage: Stage, weights: dict[str, Tensor]) -> None:
         """Take the place of the training that came to `weights`, to calibrate on the batches after its last."""
         with torch.no_grad():
@@ -153,10 +161,12 @@ def train_weights(
     world: World,
     clock: Clock,
     keep: Keeping | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> Generator[Event, None, Trained]:
     """Train on `shards` inside the budget of seconds, or to the recipe's steps; a call of all processes.
 
-    Samples of the validation `text` are scored on the way, for whoever watches.
+    Samples of the validation `text` are scored on the way, for whoever watches. `start` are weights by name that
+    training begins with; the optimizer begins anew.
     Raises `UserError` when the seconds are too few, when the loss is no number, and on SIGTERM.
     """
     torch.manual_seed(seed)
@@ -168,6 +178,8 @@ def train_weights(
     reserve = Reserve(_limit(recipe), packing + writing)
     limit = reserve.limit
     training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=limit)
+    if start is not None:
+        training.start_from(start)
     if keep is not None and keep.resumed is not None:
         training.restore(keep.resumed.tensors, keep.resumed.facts)
     if training.compiled or math.isfinite(limit):

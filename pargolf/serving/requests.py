@@ -26,8 +26,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logit_bias": (None, {}),
 }
 """Fields that are not served, with the values that ask for nothing."""
-_KNOWN = {"model", "prompt", "max_tokens", "temperature", "top_p", "n", "stream", "stream_options", "logprobs", "echo"}
-_KNOWN |= {"stop", "seed", "user", *_NEUTRAL}
+_SERVED = ("model", "prompt", "max_tokens", "temperature", "top_p", "n", "stream", "stream_options", "logprobs", "echo")
+_KNOWN = {*_SERVED, "stop", "seed", "user", *_NEUTRAL}
 
 
 class APIError(Exception):

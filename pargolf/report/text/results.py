@@ -61,10 +61,20 @@ def result_facts(result: Result) -> list[tuple[str, str]]:
             f"{train:,.1f} s, {result.steps:,} steps, {result.train_tokens:,} tokens"
             f" ({result.train_tokens / max(train, 1e-9):,.0f}/s), {result.parameters:,} parameters{ended}",
         ),
+        *started_rows(result),
         ("scoring", f"{result.eval_seconds:,.1f} s"),
         ("recipe", f"{result.recipe}  digest {result.digest[:16]}  seed {result.seed}"),
         ("machine", ", ".join(f"{key} {value}" for key, value in machine_rows(result))),
     ]
+
+
+def started_rows(result: Result) -> list[tuple[str, str]]:
+    """Return a `(name, text)` row that says which weights the run started from, if it did from any."""
+    origin, total = result.origin, result.all_train_seconds
+    if origin is None:
+        return []
+    before = "nobody knows how long" if total is None else f"{total:,.1f} s in all"
+    return [("started from", f"{origin.path}  (recipe {origin.recipe}, digest {origin.digest[:16]}; {before})")]
 
 
 def machine_rows(result: Result) -> list[tuple[str, str]]:

@@ -1,0 +1,158 @@
+"""What an artifact costs where it is used: cold start, tokens a second on one thread, peak memory; beside its ONNX.
+
+Each engine runs in a process of its own, with one thread, so that its start is cold and its memory is its own:
+
+    pargolf   read and decode the artifact, then write tokens with the key-value cache
+    onnx      load the exported graph in ONNX Runtime, then write tokens by showing the window anew for each
+
+Start is split in three: loading libraries, reading the model, the first token. Peak memory is that of the whole
+process, libraries included. `scored` are tokens a second when whole windows are graded.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Progress
+from pargolf.core.work import Events
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """One engine's costs: seconds of its cold start in three parts, tokens per second, megabytes, bytes of the file."""
+
+    engine: str
+    libraries: float
+    reading: float
+    first_token: float
+    written: float
+    scored: float
+    megabytes: float
+    file_bytes: int
+
+    @property
+    def cold_start(self) -> float:
+        """Seconds from the start of the interpreter's work to the first token."""
+        return self.libraries + self.reading + self.first_token
+
+
+def bench_device(
+    artifact: Path, onnx: Callable[[Path], Path] | None, *, tokens: int, own: list[str]
+) -> Events[list[DeviceRow]]:
+    """Measure an artifact, and the graph that `onnx` writes into a folder (None: none), each in its own process."""
+    rows = []
+    yield Progress("bench", 0, 2, "the artifact")
+    rows.append(_measured("pargolf", artifact, tokens, own))
+    if onnx is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Progress("bench", 1, 2, "export to ONNX, and ONNX Runtime")
+            graph = onnx(Path(folder))
+            rows.append(_measured("onnx", graph, tokens, own))
+    return rows
+
+
+def _measured(engine: str, path: Path, tokens: int, own: list[str]) -> DeviceRow:
+    code = f"from pargolf.study.device import measure_{engine}; measure_{engine}()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(path), str(tokens), *own]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise UserError(f"{path} could not be measured: {done.stderr.strip().splitlines()[-1]}")
+    return DeviceRow(engine, **json.loads(done.stdout.splitlines()[-1]), file_bytes=path.stat().st_size)
+
+
+def measure_pargolf() -> None:
+    """Measure the artifact named on the command line, and print a row; what the child process runs."""
+    clock = time.perf_counter
+    began = clock()
+    torch = import_module("torch")
+    torch.set_num_threads(1)
+    pack, own = import_module("pargolf.run.pack"), import_module("pargolf.core.own")
+    sampling = import_module("pargolf.evaluate.generate")
+    libraries = clock() - began
+    began = clock()
+    own.use(sys.argv[3:])
+    found = pack.read_artifact(sys.argv[1])
+    reading, length, vocab = clock() - began, found.plain.length, found.model.spec.vocab
+    tokens = int(sys.argv[2])
+    drawn = sampling.generate(found.model, [min(1, vocab - 1)], tokens=tokens, length=length, seed=1)
+    first, written = _timed(drawn)
+    ids = torch.randint(0, vocab, (_BATCH, length))
+
+    def score() -> None:
+        with torch.no_grad():
+            found.model(ids)
+
+    _print_row(libraries, reading, first, written, ids.numel() / _best(score))
+
+
+def measure_onnx() -> None:
+    """Measure the graph named on the command line, and print a row; what the child process runs."""
+    clock = time.perf_counter
+    began = clock()
+    runtime = import_module("onnxruntime")
+    libraries = clock() - began
+    began = clock()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+    reading = clock() - began
+    facts = session.get_modelmeta().custom_metadata_map
+    length, vocab = int(facts["length"]), int(facts["vocab"])
+    rng = np.random.default_rng(1)
+
+    def draw() -> Any:
+        ids = [min(1, vocab - 1)]
+        for _ in range(int(sys.argv[2])):
+            shown = np.array([[ids[0], *ids]] if len(ids) == 1 else [ids], dtype=np.int64)
+            logits_V = session.run(None, {"input_ids": shown})[0][0, -1].astype(np.float64)
+            p_V = np.exp(logits_V - logits_V.max())
+            ids.append(int(rng.choice(vocab, p=p_V / p_V.sum())))
+            yield ids[-1]
+            if len(ids) > length:
+                del ids[: len(ids) - (length - length // 4)]
+
+    first, written = _timed(draw())
+    batch = rng.integers(0, vocab, (_BATCH, length))
+    _print_row(libraries, reading, first, written, batch.size / _best(lambda: session.run(None, {"input_ids": batch})))
+
+
+def _timed(drawn: Any) -> tuple[float, float]:
+    """Seconds of the first token, and tokens a second of the others."""
+    began = time.perf_counter()
+    next(drawn)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    count = sum(1 for _ in drawn)
+    return first, count / max(time.perf_counter() - began, 1e-9)
+
+
+def _best(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of three."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _print_row(libraries: float, reading: float, first: float, written: float, scored: float) -> None:
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    names = ("libraries", "reading", "first_token", "written", "scored", "megabytes")
+    print(json.dumps(dict(zip(names, (libraries, reading, first, written, scored, megabytes)))))
