@@ -93,15 +93,29 @@ def test_more_seconds_go_on_with_a_run_and_grow_its_budget(run, data, tmp_path, 
         pargolf.train(small.RECIPE, data=data, out=tmp_path / "d", start=alone, more_seconds=5).result()
     with pytest.raises(UserError, match="--from"):
         pargolf.train(small.RECIPE, data=data, out=tmp_path / "d", more_seconds=5).result()
-    words = ["train", str(run[0]), "--more-seconds", "2.5", "--data", str(data), "--out", str(tmp_path / "e")]
+    system, start = pargolf.api.runs._begun_from(run[0], None, 600.0, scale=None, changes=None)
+    assert (system.train.seconds, system.train.steps) == (600.0, None) and start.origin.path == str(run[0])
+    assert system.budget.train_seconds == pytest.approx(run[1].train_seconds + 600)
+
+
+def test_the_folder_of_a_run_stands_for_its_recipe_and_its_weights(run, data, tmp_path, quick_code):
+    words = ["train", str(run[0]), "--data", str(data), "--out", str(tmp_path / "e"), "--threads", "1"]
     made = CliRunner().invoke(app, words)
     assert made.exit_code == 0, made.output
     result = read_result(tmp_path / "e" / "result.json")
-    assert result.origin.path == str(run[0]) and result.steps > 0 and "started from" in made.output
-    assert RunFolder(tmp_path / "e").read_recipe().train.seconds == 2.5
-    with pytest.raises(UserError, match="start_sha256"):  # it is resumed with what it had
-        (tmp_path / "e" / "result.json").unlink()
-        pargolf.train(RunFolder(tmp_path / "e").read_recipe(), data=data, out=tmp_path / "e", resume=True).result()
+    assert result.origin.path == str(run[0]) and result.steps == 6 and "started from" in made.output
+    assert RunFolder(tmp_path / "e").read_recipe().digest == run[1].digest
+
+
+def test_a_run_is_resumed_with_the_weights_that_it_started_from(run, data, tmp_path, quick_code):
+    settings = {"data": data, "out": tmp_path / "f", "seed": 3, "checkpoint_every": 0.0}
+    work = pargolf.train(small.RECIPE, start=run[0], **settings)
+    next(event for event in work if isinstance(event, Step) and event.step == 4)
+    work.close()
+    with pytest.raises(UserError, match="start_sha256"):
+        pargolf.train(small.RECIPE, resume=True, **settings).result()
+    result = pargolf.train(small.RECIPE, resume=True, start=run[0], **settings).result()
+    assert result.steps == 6 and result.origin.path == str(run[0])
 
 
 def test_a_submission_has_no_starting_weights(more, tmp_path):
