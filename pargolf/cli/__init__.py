@@ -4,12 +4,14 @@ Bad input ends in one line on standard error and exit code 2; nothing imports to
 `recipes` answer at once. The commands stand in files by what they work on, and here in the order of `--help`.
 """
 
+import json
 import sys
+from typing import Annotated
 
 import typer
 
 from pargolf.cli import artifacts, data, exporting, ledger, planning, recipes, results, runs
-from pargolf.cli.group import FullNames
+from pargolf.cli.group import FullNames, listed
 from pargolf.cli.streams import lost_output, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
 from pargolf.core.version import VERSION
@@ -75,6 +77,17 @@ bench_app.command("device")(exporting.device)
 data_app.command("prepare")(data.prepare)
 data_app.command("fetch")(data.fetch)
 data_app.command("check")(data.check)
+
+
+@app.command("help")
+def help_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """List every command with its options, as JSON for machines."""
+    if as_json:
+        print(json.dumps(listed(typer.main.get_command(app)), ensure_ascii=False))
+    else:
+        app(["--help"], prog_name="pargolf")
 
 
 def main() -> None:

@@ -7,6 +7,47 @@ from typer.core import TyperGroup
 _LONGEST = 400
 
 
+def listed(group: Any) -> list[dict[str, Any]]:
+    """Every command by its full name, with its help, arguments and options, as plain JSON."""
+    rows = []
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        if inner is not None:
+            rows += [row | {"command": f"{name} {row['command']}"} for row in listed(command)]
+        elif not command.hidden:
+            parameters = [_parameter(one) for one in command.params if not getattr(one, "hidden", False)]
+            rows.append({"command": name, "help": (command.help or "").strip(), "parameters": parameters})
+    return rows
+
+
+def _plain(default: Any) -> Any:
+    """A default as JSON has it."""
+    if isinstance(default, list | tuple):
+        return [_plain(one) for one in default]
+    return default if isinstance(default, str | int | float | None) else str(default)
+
+
+def _type_name(parameter: Any) -> str:
+    """The type of a parameter in a word: typer keeps Python's own since it is no longer built on click's."""
+    described = getattr(parameter, "type_descriptor", None)
+    if described is None:
+        return str(parameter.type.name)
+    return str(getattr(described.annotation, "__name__", described.annotation)).lower()
+
+
+def _parameter(parameter: Any) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "kind": parameter.param_type_name,
+        "options": [*parameter.opts, *parameter.secondary_opts],
+        "type": _type_name(parameter),
+        "required": parameter.required,
+        "many": bool(parameter.multiple) or parameter.nargs != 1,
+        "default": _plain(parameter.default),
+        "help": getattr(parameter, "help", None) or "",
+    }
+
+
 class FullNames(TyperGroup):
     """A group that lists the commands of the groups in it beside its own."""
 

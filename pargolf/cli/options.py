@@ -15,7 +15,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
@@ -27,12 +27,15 @@ from rich.console import Console
 
 from pargolf import api
 from pargolf.api.parameters import ByteSize, Changes, Duration, Edits, Own, Place, RecipeLike, Target, option_of
-from pargolf.cli.terminal import ThreadsOpt, is_first, set_threads, whole_numbers
+from pargolf.cli.terminal import ThreadsOpt, console, is_first, set_threads, whole_numbers
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event
 from pargolf.core.spec import overrides
 from pargolf.core.work import Work
 from pargolf.watch.live import draw
 
 T = TypeVar("T")
+_EVENTS = Annotated[str | None, typer.Option("--events", help="json: print each event as a line of JSON.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 ASKED = -1
 """As many threads as the command's own `--threads` says."""
@@ -42,11 +45,12 @@ _SECTIONS = re.compile(r"\n\s*(?:Args|Returns|Raises):\n")
 
 
 class Given:
-    """What was typed: the arguments of the api's functions by name, and whether JSON is wanted."""
+    """What was typed: the arguments of the api's functions by name, and whether JSON is wanted, or a line an event."""
 
-    def __init__(self, values: Mapping[str, Any], *, as_json: bool) -> None:
+    def __init__(self, values: Mapping[str, Any], *, as_json: bool, events: bool = False) -> None:
         self.values = dict(values)
         self.as_json = as_json
+        self.events = events
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -62,6 +66,8 @@ class Given:
         A process of torchrun's that is not the first ends here.
         """
         work = self.call(function)
+        if self.events:
+            return self._printed(work)
         if not self.as_json:
             for _ in draw(work, Console(stderr=True)):
                 pass
@@ -70,8 +76,22 @@ class Given:
             raise typer.Exit
         return value
 
+    def _printed(self, work: Work[T]) -> T:
+        """Print each event as a line of JSON, and the value as the last one; nothing else is printed after that."""
+        for event in work:
+            if is_first():
+                print(event_line(event), flush=True)
+        value = work.result()
+        if not is_first():
+            raise typer.Exit
+        print(json.dumps({"event": "Done", "value": value}, default=_plain, ensure_ascii=False), flush=True)
+        console.quiet = True
+        return value
+
     def prints_json(self, value: Any) -> bool:
-        """Print a value as JSON where that is wanted; whether it was."""
+        """Print a value as JSON where that is wanted; whether nothing else is to be printed."""
+        if self.events:
+            return True
         if self.as_json:
             print(json.dumps(value, default=_plain, ensure_ascii=False))
         return self.as_json
@@ -104,7 +124,9 @@ def command(
         _, *own = inspect.signature(body).parameters.values()
         shown = [_shown(parameter, words) for parameter, words in parameters.values()]
         shown += [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
-        switches = [("as_json", _JSON, False)] * as_json + [("threads", ThreadsOpt, 0)] * (threads == ASKED)
+        long = any(inspect.isgeneratorfunction(inspect.unwrap(function)) for function in functions)
+        switches: list[tuple[str, Any, Any]] = [("events", _EVENTS, None)] * long
+        switches += [("as_json", _JSON, False)] * as_json + [("threads", ThreadsOpt, 0)] * (threads == ASKED)
         shown += [Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=no) for name, kind, no in switches]
 
         @wraps(body)
@@ -112,7 +134,11 @@ def command(
             if threads is not None:
                 set_threads(typed["threads"] if threads == ASKED else threads)
             values = {name: _read(parameter, typed[name]) for name, (parameter, _) in parameters.items()}
-            body(Given(values, as_json=typed.get("as_json", False)), **{one.name: typed[one.name] for one in own})
+            events = typed.get("events")
+            if events not in (None, "json"):
+                raise UserError(f"--events is json; not {events}.")
+            given = Given(values, as_json=typed.get("as_json", False), events=events is not None)
+            body(given, **{one.name: typed[one.name] for one in own})
 
         run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in shown}
@@ -197,8 +223,16 @@ def _recipe_names(begun: str) -> list[str]:
     return [row["name"] for row in api.list_recipes() if row["name"].startswith(begun)]
 
 
+def event_line(event: Event) -> str:
+    """An event as one line of JSON, its kind under `event`."""
+    parts = {field.name: getattr(event, field.name) for field in fields(event)}
+    return json.dumps({"event": type(event).__name__, **parts}, default=_plain, ensure_ascii=False)
+
+
 def _plain(value: Any) -> Any:
     """A value that JSON does not know, in values that it knows."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     return str(value)
