@@ -17,7 +17,7 @@ from pargolf.core.result import (
     ScoreRow,
     TextOverlap,
 )
-from pargolf.report.pages.entry import Entry
+from pargolf.report.entry import Entry
 
 RATIO = 0.51
 NAMES = (("house", 1.25, 26_600), ("pr1009 repaired", 1.34, 24_100), ("pr549", 1.41, 22_800), ("pr910", 1.52, 22_000))

@@ -15,8 +15,8 @@ import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.result import Bytes
 from pargolf.core.stats import compare_scores
+from pargolf.report.entry import Entry, front, grouped
 from pargolf.report.pages.board import board_page
-from pargolf.report.pages.entry import Entry, front, grouped
 from pargolf.report.pages.gather import gather
 from pargolf.report.plots import boards, drawing
 
@@ -53,7 +53,7 @@ def test_runs_of_one_digest_are_a_recipe_and_names_tell_them_apart():
 
 def test_the_page_nests_and_fetches_nothing(page):
     found = balanced(page)
-    assert len(found.ids) == len(set(found.ids)) and "default-src &#x27;none&#x27;" in page
+    assert len(found.ids) == len(set(found.ids)) and "default-src 'none'" in page
     assert {link for link in found.fetched if not link.startswith("#")} == {"run.html"}  # links to pages, a click each
 
 

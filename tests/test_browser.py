@@ -10,7 +10,7 @@ import made_up
 import pytest
 
 from pargolf.report.pages.board import board_page
-from pargolf.report.pages.html import run_page
+from pargolf.report.pages.run import run_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (

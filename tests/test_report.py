@@ -26,7 +26,7 @@ from pargolf.core.events import (
     to_json,
 )
 from pargolf.core.result import Bytes, DocumentScore, Machine, Proof, Rests, Result, ScoreRow, TextOverlap
-from pargolf.report.pages import html
+from pargolf.report.pages.run import run_page
 from pargolf.report.plots import drawing, runs
 from pargolf.report.text import results
 from pargolf.watch import live
@@ -150,7 +150,7 @@ def synthetic_page(**changes: object) -> str:
         "title": "Demo on the State of the Union",
     }
     result = synthetic_result(**changes.pop("result", {}))  # type: ignore[arg-type]
-    return html.run_page(result, list(synthetic_events()), **{**given, **changes})  # type: ignore[arg-type]
+    return run_page(result, list(synthetic_events()), **{**given, **changes})  # type: ignore[arg-type]
 
 
 def logged(events: list[Event], *, every: int = 50) -> list[str]:
@@ -500,7 +500,7 @@ def test_the_page_nests_and_fetches_nothing():
     assert len(found.ids) == len(set(found.ids))
     assert {value[1:] for value in found.fetched} <= set(found.ids)
     assert not re.search(r"@import|url\((?!#)|https?://(?!www\.w3\.org/2000/svg)", text)
-    assert "default-src &#x27;none&#x27;" in text
+    assert "default-src 'none'" in text
 
 
 def test_the_page_says_the_number_and_what_it_stands_on():
@@ -545,6 +545,21 @@ def test_the_page_escapes_every_text_from_outside():
 
 def test_the_page_of_a_run_with_little_to_show_still_stands():
     bare = synthetic_result()
-    text = html.run_page(bare, [], by_role=[], documents=[], describe="", title="bare")
+    text = run_page(bare, [], by_role=[], documents=[], describe="", title="bare")
     balanced(text)
     assert "<svg" not in text and "bits per byte" in text
+
+
+def test_html_style_and_script_stand_in_files_of_their_own():
+    """No tag in the Python of the pages; every template and asset is used, and part of the package's data."""
+    pages = Path(report.__path__[0]) / "pages"
+    code = "".join(path.read_text() for path in pages.glob("*.py"))
+    texts = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert not [text for text in texts if isinstance(text, str) and re.search(r"</\w|<[a-z]+[ >]", text)]
+    templates = {path.name: path.read_text() for path in (pages / "templates").iterdir()}
+    everything = code + "".join(templates.values())
+    for path in [*(pages / "templates").iterdir(), *(pages / "assets").iterdir()]:
+        assert f'"{path.name}"' in everything, path.name
+    assert all("|safe" not in text for text in templates.values())
+    packaged = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert '"report/pages/templates/*"' in packaged and '"report/pages/assets/*"' in packaged

@@ -11,7 +11,7 @@ What is kept whole goes through the codec, as a sample.
 
 A grid whose scales have a floor gives codes that depend on the weights' magnitude, so that is forecast first, from
 steps, rates and decay (`growth.py`). Where it stops: a fifth more is a quarter of a bit, 5 % of such a model.
-docs/bytes.md has runs measured, small and published. `weigh` has no such limit: it sees the weights.
+docs/quant.md has runs measured, small and published. `weigh` has no such limit: it sees the weights.
 """
 
 from collections import Counter

@@ -7,7 +7,7 @@ sqrt(max(1, rows / columns)) / sqrt(max(rows, columns)); Adam's by about the rat
 row that has no `growth` of its own. What gradients agree on for a few steps adds up in proportion to the steps, and
 after that as their root; decay bounds it. Two numbers for each optimizer were fitted on four runs of this project (21
 to 631 steps, rates .02 to .05); batches of a cluster's size have less noise, and agree for longer: one number more,
-from what pull request 549 reports. docs/bytes.md has others.
+from what pull request 549 reports. docs/quant.md has others.
 """
 
 import math

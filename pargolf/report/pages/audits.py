@@ -12,14 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
-
 from pargolf.audit.report import MEANINGS, ORDER, PASS
 from pargolf.core.files import write_text
-from pargolf.report.pages.html import page
+from pargolf.report.pages.template import render
 
-_PAGES = Path(__file__).with_name("audit")
 _WORSE_FIRST = tuple(reversed(ORDER))
 _MOST_WHY = 3
 
@@ -62,17 +58,16 @@ def write_site(reports: Sequence[Mapping[str, Any]], folder: str | Path, *, titl
     """
     folder = Path(folder)
     (folder / "heads").mkdir(parents=True, exist_ok=True)
-    templates, style = _templates(), _asset("common.css")
     names = _names(reports)
     order = sorted(range(len(reports)), key=lambda i: (len(names[i]), names[i]))
     for at, i in enumerate(order):
         before = names[order[at - 1]] if at else ""
         after = names[order[at + 1]] if at + 1 < len(order) else ""
-        body = templates.get_template("submission.html").render(_facts(reports[i]), before=before, after=after)
-        heading = f"{_short(reports[i])}: {reports[i]['verdict']}"
-        write_text(folder / "heads" / f"{names[i]}.html", page(body, title=heading, style=style))
+        page = render("submission.html", before=before, after=after, **_facts(reports[i]))
+        write_text(folder / "heads" / f"{names[i]}.html", page)
     rows = [_row(reports[i], names[i]) for i in order]
-    body = templates.get_template("index.html").render(
+    page = render(
+        "audits.html",
         title=title,
         rows=rows,
         verdicts=_verdicts(rows),
@@ -80,22 +75,10 @@ def write_site(reports: Sequence[Mapping[str, Any]], folder: str | Path, *, titl
             ("rule", "Any rule", _counted(rule for row in rows for rule in row.rules)),
             ("track", "Any track", _counted(row.track for row in rows)),
         ),
-        script=_asset("filter.js"),
     )
     index = folder / "index.html"
-    write_text(index, page(body, title=title, style=style + _asset("index.css")))
+    write_text(index, page)
     return index
-
-
-def _templates() -> Environment:
-    made = Environment(loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined)
-    made.filters |= {"prose": _prose, "shown": _shown}
-    return made
-
-
-def _asset(name: str) -> str:
-    """A file of style or script."""
-    return (_PAGES / name).read_text(encoding="utf-8")
 
 
 def _short(report: Mapping[str, Any]) -> str:
@@ -192,21 +175,3 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
         "wrong": wrong,
         "passed": passed,
     }
-
-
-def _prose(text: str) -> Markup:
-    """A summary as HTML: escaped, with `code` set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _shown(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A finding's numbers with their names, as people read them."""
-    return [(name.replace("_", " "), _number(value)) for name, value in numbers.items() if value is not None]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " / ".join(_number(v) for v in value)
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
-from pargolf.report.pages.entry import Entry
+from pargolf.report.entry import Entry
 from pargolf.run.folder import RunFolder
 from pargolf.study.ablate import WHOLE
 from pargolf.watch.runlog import read_events

@@ -21,8 +21,8 @@ from pargolf.core.result import Result
 from pargolf.core.work import Events, Work
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.gather import Gathered, entry_of, gather
-from pargolf.report.pages.html import PROOF
 from pargolf.report.pages.run import page_of
+from pargolf.report.pages.template import PROOF
 from pargolf.run.folder import RunFolder
 from pargolf.run.signals import Signals
 from pargolf.study.jobs import JobDone

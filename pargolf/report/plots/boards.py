@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pargolf.core.events import Step, Weighed
 from pargolf.core.result import Grids
-from pargolf.report.pages.entry import Entry, Group, front
+from pargolf.report.entry import Entry, Group, front
 from pargolf.report.plots.drawing import INK, SERIES, STYLE, WIDE, cut, new_figure, svg_text
 from pargolf.report.plots.runs import bpb_per_loss, smoothed, thin
 
