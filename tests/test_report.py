@@ -1,9 +1,11 @@
+import ast
 import io
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import made_up
 import numpy as np
@@ -26,6 +28,7 @@ from pargolf.core.events import (
     to_json,
 )
 from pargolf.core.result import Bytes, DocumentScore, Machine, Proof, Rests, Result, ScoreRow, TextOverlap
+from pargolf.report.pages import template
 from pargolf.report.pages.run import run_page
 from pargolf.report.plots import drawing, runs
 from pargolf.report.text import results
@@ -552,7 +555,7 @@ def test_the_page_of_a_run_with_little_to_show_still_stands():
 
 def test_html_style_and_script_stand_in_files_of_their_own():
     """No tag in the Python of the pages; every template and asset is used, and part of the package's data."""
-    pages = Path(report.__path__[0]) / "pages"
+    pages = Path(str(template.__file__)).parent
     code = "".join(path.read_text() for path in pages.glob("*.py"))
     texts = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
     assert not [text for text in texts if isinstance(text, str) and re.search(r"</\w|<[a-z]+[ >]", text)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 PROOF = "Written by pargolf"
 """By what a page of this package is known, so that no other file is replaced by one."""
@@ -97,7 +97,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     made = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined)
-    made.filters |= {"asset": _asset, "count": _count, "counted": counted, "prose": _prose, "shown": _shown}
+    made.filters |= {"asset": _asset, "count": _count, "counted": counted, "parts": _parts, "shown": _shown}
     return made
 
 
@@ -116,9 +116,9 @@ def counted(things: Sized | int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def _prose(text: str) -> Markup:
-    """A summary as HTML: escaped, with `code` set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+def _parts(text: str) -> list[str]:
+    """A text and its `code` in turns, the text first."""
+    return re.split(r"`([^`]+)`", text)
 
 
 def _shown(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
