@@ -178,7 +178,7 @@ def test_scoring_asks_for_no_kernel_and_stops_in_time(run, data, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("pargolf.kernels.compiled._find", lambda half: pytest.fail("scoring looked for a compiler"))
     assert pargolf.score(out / "model.pargolf", data=data).result()["bpb"] == result.val_bpb
-    row = pargolf.score(out / "model.pargolf", data=data, windows="sliding:16,1", seconds=0.0).result()
+    row = pargolf.score(out / "model.pargolf", data=data, windows="sliding:16,1", seconds=0.001).result()
     assert not row["complete"] and 0 < row["tokens"] < row["positions"] and row["grades_min"] == 0
 
 
