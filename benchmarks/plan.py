@@ -288,9 +288,10 @@ def _left_out(runs: tuple[Run, ...], i: int) -> float:
 
 
 def _line(points: list[tuple[float, float]]) -> Curve:
-    """The line of least squares through points, by its values at 1.1 and 1.9."""
+    """The line of least squares through points, by its values at the ends."""
     slope, start = np.polyfit(*zip(*points), 1) if len(points) > 2 else (0.0, float(np.mean([y for _, y in points])))
-    return Curve((1.1, 1.9), tuple(round(float(start + slope * x), 5) for x in (1.1, 1.9)))
+    ends = min(x for x, _ in points), max(x for x, _ in points)
+    return Curve(ends, tuple(round(float(start + slope * x), 5) for x in ends))
 
 
 def pieces_of(out: Path) -> Curve:

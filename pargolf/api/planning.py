@@ -142,7 +142,7 @@ def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float)
     from pargolf.study.planning.search import CODE, Search
     from pargolf.study.planning.words import make_plan
 
-    left = seconds - (pace.seconds if pace.fresh else 0.0)
+    left = round(seconds - (pace.seconds if pace.fresh else 0.0), 1)
     if left <= 0:
         raise UserError(
             f"Measuring this machine took {pace.seconds:.1f} of {seconds:g} s. It is known now: say it again, or give "

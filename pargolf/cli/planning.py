@@ -23,6 +23,16 @@ def plan(given: Given) -> None:
     if given.prints_json(made.row()):
         return
     console.print(plan_table(made))
-    write = given["write"]
-    step = f"pargolf train {write} --data {given['data'][0]}" if write else "add --write mine.py for the recipe"
-    console.print(f"next: {step}", soft_wrap=True)
+    console.print(
+        f"next: {_next(given, made.choice.shape.vocab, prepared=made.text.vocab is not None)}", soft_wrap=True
+    )
+
+
+def _next(given: Given, vocab: int, *, prepared: bool) -> str:
+    """What to type next."""
+    words = " ".join(given["data"])
+    if not given["write"]:
+        return f"pargolf golf {words} --cap {given['cap']}, or add --write mine.py for the recipe"
+    if prepared:
+        return f"pargolf train {given['write']} --data {words}"
+    return f"pargolf data prepare {words} --vocab {vocab} --out data, then pargolf train {given['write']} --data data"

@@ -146,8 +146,9 @@ class Law:
         return float(2.0 ** self.bits(bits))
 
     def adapted(self, packed: float) -> float:
-        """Bits per byte after legal adaptation."""
-        return packed - max(self.gain(packed), 0.0)
+        """Bits per byte after legal adaptation; beyond the runs that had it, it gains what it gained at their end."""
+        low, high = self.gain.x[0], self.gain.x[-1]
+        return packed - max(self.gain(min(max(packed, low), high)), 0.0)
 
 
 def law(

@@ -25,14 +25,12 @@ PIECES = (512, 1024, 2048, 4096)
 WIDTHS = tuple(dim for dim in HEADS if dim >= 64)
 """Likewise widths: nothing narrower was trained."""
 BLOCKS = (2, 3, 4, 6, 8, 11)
-LEAST_BLOCKS = {64: 2, 96: 3}
-"""Fewest blocks by width (4 of wider ones): the law counts weights and not depth, and flatter ones have no run."""
 BATCHES = (2048, 4096, 8192, 16_384, 32_768)
 """Tokens of a step: the first one on a CPU, which it fills; on a GPU larger ones cost little more."""
 RATIOS = (2, 3, 4)
 """Hidden units of an MLP over the width."""
 ALTERNATIVES = 3
-CODE = 25_300
+CODE = 26_200
 """About what the code of a member takes, to begin with: a few bytes of it are the shape's own numbers."""
 _LEAST_STEPS = 40
 _LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: fewer are not known by the law, more are not stored
@@ -94,7 +92,7 @@ class Search:
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
         for vocab, dim, blocks, ratio, batch in product(pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
             known = self.text.train_bytes / self.text.spelled(vocab, self.law) >= _EACH_SEEN * vocab
-            deep = blocks >= LEAST_BLOCKS.get(dim, 4)
+            deep = blocks >= least_blocks(dim)
             if deep and (known or self.text.vocab or vocab == PIECES[0]):
                 yield replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
 
@@ -168,6 +166,11 @@ class Search:
             f"{time_text(self.budget.train_seconds)} are too few to train anything under {size_text(self.budget.bytes)}"
             f" here. The smallest member takes --seconds {seconds}."
         )
+
+
+def least_blocks(dim: int) -> int:
+    """Fewest blocks of a width: the law counts weights and not depth, and flatter models have no run."""
+    return {64: 2, 96: 3}.get(dim, 4)
 
 
 def stored_whole(shape: Shape) -> int:

@@ -14,7 +14,7 @@ from pargolf.core.units import size_text, time_text
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
-from pargolf.study.planning.search import BLOCKS, LEAST_BLOCKS, PIECES, RATIOS, WIDTHS, Prospect, Search, alternatives
+from pargolf.study.planning.search import BLOCKS, PIECES, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
 from pargolf.study.planning.throughput import Throughput
 
 _MORE = 2  # times the text, of which the plan says what it would bring
@@ -174,7 +174,7 @@ def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]
     smaller, larger = [v for v in values if v < value][-1:], [v for v in values if v > value][:1]
     for other in (*smaller, *larger):
         shape = _changed(choice.shape, name, other)
-        if shape.blocks < LEAST_BLOCKS.get(shape.dim, 4):
+        if shape.blocks < least_blocks(shape.dim):
             words.append(f"{other:,}: flatter than any run of the law")
             continue
         prospect = search.weigh(shape)
@@ -183,10 +183,10 @@ def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]
 
 
 def _changed(shape: Shape, name: str, value: int) -> Shape:
-    """The shape with one size changed; a change of width keeps the ratio of hidden units."""
+    """The shape with one size changed; with the width go the hidden units, and blocks where it needs more."""
     sizes: dict[str, Any] = {name: value}
     if name == "dim":
-        sizes["hidden"] = shape.hidden * value // shape.dim
+        sizes |= {"hidden": shape.hidden * value // shape.dim, "blocks": max(shape.blocks, least_blocks(value))}
     return replace(shape, dropout=Shape().dropout, **sizes)
 
 
