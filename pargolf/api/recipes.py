@@ -33,9 +33,12 @@ def recipe(recipe: RecipeLike, *, scale: str | None = None, changes: Changes | N
     from pargolf.core.spec import checked, edit
     from pargolf.recipes.recipe import Recipe
     from pargolf.recipes.scale import scaled
+    from pargolf.recipes.trial import limits
 
     base = recipe if isinstance(recipe, Recipe) else catalog.find(str(recipe))
-    return checked(edit(scaled(base, scale), changes or {}))
+    ready = checked(edit(scaled(base, scale), changes or {}))
+    limits(ready)
+    return ready
 
 
 def describe(recipe: RecipeLike, *, scale: str | None = None) -> str:

@@ -31,7 +31,7 @@ from pargolf.core.ranges import Index, Within
 from pargolf.core.spec import build
 from pargolf.core.strict import parse_json
 from pargolf.packing import coder
-from pargolf.packing.codecs import CODECS, Brotli, Codec, Damage, Lzma, Zstd
+from pargolf.packing.codecs import Brotli, Codec, Damage, Lzma, Zstd, codec_of, stored_as
 from pargolf.quant.trellis import MACHINES, sides
 
 MAGIC = b"\x9bpargolf"
@@ -419,7 +419,7 @@ def _encode(
     codec: Codec | None, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]], orders: Orders
 ) -> tuple[str, bytes]:
     """How a section is stored, and its payload."""
-    return _smallest(parts, pieces, orders) if codec is None else (codec.name, codec.encode(_join(pieces)))
+    return _smallest(parts, pieces, orders) if codec is None else (stored_as(codec), codec.encode(_join(pieces)))
 
 
 def _smallest(parts: Sequence[_Part], pieces: Sequence[NDArray[Any]], orders: Orders) -> tuple[str, bytes]:
@@ -447,10 +447,10 @@ def _decode(method: str, payload: bytes, parts: Sequence[_Part], orders: Orders)
     if method == "range":
         found = iter(_range_decode(parts, payload, orders))
         return [_from_ordered(part, [next(found) for _ in part.matrices]) for part in parts]
-    name, _, turned = method.partition("/")
+    name, _, turned = (method, "", "") if method.startswith("{") else method.partition("/")
     if turned not in ("", "turned"):
         raise Damage("the codec is unknown")
-    data = CODECS[name].decode(payload, size=sum(part.bytes for part in parts))
+    data = codec_of(name).decode(payload, size=sum(part.bytes for part in parts))
     out: list[NDArray[Any]] = []
     at = 0
     for part in parts:

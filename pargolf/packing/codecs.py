@@ -8,6 +8,7 @@ codes of a trained model brotli-11 comes within 1 % of order-0 entropy, zstd-22 
 """
 
 import importlib
+import json
 import lzma
 import zlib
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Annotated, Any, Protocol
 
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Within
+from pargolf.core.spec import dump, load
+from pargolf.core.strict import parse_json
 
 _XZ_ROOM = 1 << 20  # what reading xz takes beside its window
 
@@ -153,6 +156,20 @@ class Brotli:
 
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (Raw(), Zlib(), Lzma(), Zstd(), Brotli())}
+
+
+def stored_as(codec: Codec) -> str:
+    """What an artifact calls a codec: its name, or the JSON of its spec where it stands in a file of one's own."""
+    dumped = dump(codec)
+    return json.dumps(dumped, separators=(",", ":")) if "@" in dumped["is"] else codec.name
+
+
+def codec_of(name: str) -> Codec:
+    """The codec that `stored_as` named. Raises `KeyError` on an unknown name, `NotRead` where its file was not read."""
+    if not name.startswith("{"):
+        return CODECS[name]
+    codec: Codec = load(parse_json(name, "The artifact's codec"), Codec, within=(), at="The artifact's codec")
+    return codec
 
 
 def zstd_reader() -> Any:

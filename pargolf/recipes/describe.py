@@ -12,6 +12,7 @@ from pargolf.core.spec import diff as spec_diff
 from pargolf.core.spec import show
 from pargolf.model.transformer import Block, parameters
 from pargolf.recipes.recipe import Recipe
+from pargolf.recipes.trial import limits
 from pargolf.recipes.variants import Edits, edited_parts
 from pargolf.training.muon import POLAR_EXPRESS
 
@@ -36,6 +37,8 @@ def describe(recipe: Recipe, *, edits: Edits | None = None, found: Ablation | No
             row = next(gone, lines[0])  # an edit that sets what is at its default takes no row away
             notes.setdefault(row, []).append(f"{label} {_worth(worths[label])}")
     out = [line for row in lines for line in _noted(row, notes.get(row, []))]
+    own = limits(recipe)
+    out += ["", "techniques of your own", *(f"  {line}" for line in own)] if own else []
     return "\n".join(out + (_left_out(found, worths) if found else []) + ["", f"digest {recipe.digest}"])
 
 

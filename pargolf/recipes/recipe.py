@@ -14,7 +14,7 @@ from pargolf.core.ranges import Count, Index, Rate
 from pargolf.core.spec import digest
 from pargolf.data.folder import DataFolder
 from pargolf.evaluate.adapters.adapter import Adapter
-from pargolf.evaluate.windows import Plain, Windows
+from pargolf.evaluate.windows import Plain, Windows, per_document
 from pargolf.model.transformer import Model
 from pargolf.packing.codecs import Codec
 from pargolf.quant.plan import Quantize
@@ -52,7 +52,12 @@ class Recipe:
     reported: Reported = Reported()
 
     def check_fields(self) -> None:
-        """Raise `UserError` where a phase begins what the model does not have."""
+        """Raise `UserError` where a phase, the adapter or the packer needs what another part does not have."""
+        if self.adapt is not None and self.adapt.by_document and not per_document(self.windows):
+            raise UserError(f"adapt goes document by document, so windows must too: document:{self.windows.length},...")
+        grids = [grid for _, grid in self.quant.table]
+        if self.quant.fill and not any(hasattr(grid, "at_step") for grid in grids):
+            raise UserError("quant.fill needs a grid of other steps: none of the table has at_step(step, widest).")
         if self.model.order is None:
             for i, phase in enumerate(self.train.phases):
                 if phase.recur:

@@ -39,6 +39,7 @@ from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import Windows
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, fit_to_data
+from pargolf.recipes.trial import limits
 from pargolf.run.folder import RunFolder
 from pargolf.run.loading import Start
 from pargolf.run.pack import Unpacked, fit, unpack
@@ -107,6 +108,7 @@ def run_recipe(
     """
     world = find_world(device)
     recipe = checked(fit_to_data(recipe, data))
+    limits(recipe)
     if start is not None:
         start.fits(recipe, data)
     text = yield from _proved(data, world, recipe.plain, recipe.windows)

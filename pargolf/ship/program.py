@@ -58,6 +58,8 @@ _SHIPPED_INSTEAD = {
     "pargolf.evaluate.windows:document_starts": f"{_SHORT}_grades:starts_of",
     "pargolf.evaluate.adapters.chunks:sum_gradients": f"{_SHORT}_grades:alone",
 }
+_OF_THE_PACKAGE = {"stored_as": "codec_name", "codec_of": "named_codec"}
+"""Stand-ins in `submit/script.py` where the recipe's codec stands in no file of one's own."""
 _BY_CODEC = {
     "pargolf.packing.artifact:_encode": f"{_SHORT}_artifact:encode_by_codec",
     "pargolf.packing.artifact:_decode": f"{_SHORT}_artifact:decode_by_codec",
@@ -70,8 +72,9 @@ _OWN = ("OWN_RECIPE", "OWN_DIGEST", "OWN_SIZE", "OWN_PARTS")
 class Form:
     """What decides a program's definitions: the parts that it names, and which stand-ins it takes.
 
-    `fitted` where grids are solved for the cap, `constants` what fields of the recipe all are, where that is one of
-    None, True, False and (); numbers are the recipe's own and change no definition.
+    `fitted` where grids are solved for the cap, `own_codec` where the codec is no part of the package, `constants` what
+    fields of the recipe all are, where that is one of None, True, False and (); numbers are the recipe's own and change
+    no definition.
     """
 
     parts: tuple[str, ...]
@@ -80,6 +83,7 @@ class Form:
     fitted: bool
     in_turn: bool
     codec: bool
+    own_codec: bool
     constants: tuple[tuple[str, Any], ...]
 
     @staticmethod
@@ -92,6 +96,7 @@ class Form:
             fitted=fitted or recipe.quant.fill,
             in_turn=recipe.windows.in_turn and recipe.plain.in_turn,
             codec=recipe.codec is not None,
+            own_codec=bool(own.named_in(spec.dump(recipe.codec))),
             constants=tuple(sorted(_constants(recipe).items())),
         )
 
@@ -105,6 +110,8 @@ def _flat(form: Form, shipped: bool) -> Flat:
         instead[f"{_SHORT}_grades:grade_alone"] = f"{_SHORT}_grades:adapt_alone"
     if form.solves:
         instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
+    if not form.own_codec:
+        instead |= {f"pargolf.packing.codecs:{a}": f"{_SCRIPT}{b}" for a, b in _OF_THE_PACKAGE.items()}
     if form.fitted:
         instead[f"{_SCRIPT}packed"] = f"{_SCRIPT}fitted"
     if shipped:

@@ -29,6 +29,7 @@ from pargolf.data.folder import DataFolder, open_data
 from pargolf.evaluate.adapted import Adapted, score_adapted
 from pargolf.evaluate.score import Score
 from pargolf.evaluate.text import Text
+from pargolf.packing.codecs import CODECS, Codec
 from pargolf.quant.gptq import Hessians
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.pack import Unpacked, fit, pack, unpack
@@ -135,6 +136,16 @@ def packed(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessia
 def fitted(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians: Hessians | None = None) -> bytes:
     """Pack under the cap, filling it or giving up bits as the run did; stands in for `packed`."""
     return fit(recipe, weights, tokenizer=tokenizer, cap=recipe.budget.bytes, hessians=hessians)[1]
+
+
+def codec_name(codec: Codec) -> str:
+    """What an artifact calls a codec of the package; stands in for `stored_as`."""
+    return codec.name
+
+
+def named_codec(name: str) -> Codec:
+    """The codec of the package that has this name; stands in for `codec_of`."""
+    return CODECS[name]
 
 
 def evaluate(artifact: str, data: DataFolder, world: World) -> Iterator[Event | Score]:

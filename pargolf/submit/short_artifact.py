@@ -28,7 +28,7 @@ from pargolf.packing.artifact import (
     _Part,
     _rebuild,
 )
-from pargolf.packing.codecs import Codec
+from pargolf.packing.codecs import Codec, stored_as
 from pargolf.quant.lqer import corrected
 from pargolf.run.pack import _decode as decoded
 from pargolf.submit.script import read_recipe
@@ -66,7 +66,7 @@ def encode_by_codec(
     codec: Codec, parts: Sequence[_Part], pieces: Sequence[NDArray[Any]], orders: Orders
 ) -> tuple[str, bytes]:
     """A section in the recipe's codec."""
-    return codec.name, codec.encode(_join(pieces))
+    return stored_as(codec), codec.encode(_join(pieces))
 
 
 def decode_by_codec(method: str, payload: bytes, parts: Sequence[_Part], orders: Orders) -> list[NDArray[Any]]:
