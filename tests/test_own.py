@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from test_submit import alone
 
 import pargolf
 from pargolf.core import own, spec
 from pargolf.core.errors import NotRead, UserError
+from pargolf.core.events import Resumed, Step
 from pargolf.core.spec import edit
+from pargolf.quant.gptq import GPTQ, weighted_error
+from pargolf.quant.grid import Keep
 from pargolf.recipes import catalog
 from pargolf.run.folder import RunFolder
 from pargolf.ship.program import program
@@ -87,6 +91,68 @@ def test_the_script_holds_the_files_and_gives_the_run_s_number(mine, data, place
     assert done.returncode == 0, done.stderr
     assert f"val_bpb:{result.val_bpb!r}" in done.stdout
     assert (tmp_path / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(mine, data, place):
+    out, _ = mine
+    with pargolf.train(place / "mine.py", data=data, out=place / "cut", seed=3, checkpoint_every=0) as work:
+        for event in work:
+            if isinstance(event, Step) and event.step == 3:
+                break
+    again = list(pargolf.train(place / "mine.py", data=data, out=place / "cut", seed=3, resume=True))
+    assert [event.step for event in again if isinstance(event, Resumed)] in ([2], [3])
+    assert (place / "cut" / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
+
+
+def test_every_kind_of_technique_in_the_recipe_is_somebody_s(place):
+    recipe = catalog.find(str(place / "mine.py"))
+    named = {address.partition(":")[2].partition("@")[0] for address in own.named_in(spec.dump(recipe))}
+    kinds = (
+        "kinked2 calmer Parity Crossed SignDescent Backwards Cosine AfterHalf LastTwo Shy Cubic Reversed Overlapping"
+    )
+    assert named == {*kinds.split(), "Nudge"}
+    small = pargolf.recipe(place / "mine.py", scale="mini")
+    assert small == recipe  # as narrow already
+
+
+def test_the_feedback_of_gptq_reaches_a_grid_of_somebody_s(place):
+    grid = catalog.find(str(place / "mine.py")).quant.table[2][1]
+    w, x = torch.randn(2, 12, 12, generator=torch.Generator().manual_seed(0))
+    hessian = x.T @ x
+    fed, plain = (grid.decode(codes) - w for codes in (GPTQ().encode(w, grid, hessian), grid.encode(w)))
+    assert weighted_error(fed, hessian) < 0.9 * weighted_error(plain, hessian)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (".to(torch.int8).reshape", ".to(torch.int16).reshape", r"quant\.table\[mlp.*codes of torch\.int16.*int8"),
+        ("return straight_through(w, self", "return straight_through(w, 2 * self", "fake gives other values"),
+        (".round().clamp(-self.n, self.n)", ".mul(99).round()", "codes past 8 bits"),
+        ("return out[::-1]", "return out", "1024 bytes do not come back"),
+        ("yield Window(end - self.length, end, first)", "yield Window(first, end, first + 1)", "not each once"),
+        ("return self.floor + (", "return -self.floor - (", "the multiplier is -"),
+        ("np.arange(at.count, dtype=np.int64)", "0", "one for each sequence"),
+        ("def round(self", "def nearest(self", r"Cubic fails on a small input"),
+    ],
+)  # fmt: skip
+def test_what_a_technique_does_wrong_is_said_before_training(old, new, message, tmp_path, unread):
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "mine.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        pargolf.describe(path)
+
+
+def test_what_a_technique_cannot_do_is_described(place):
+    assert "Cubic keeps its steps" in pargolf.describe(place / "mine.py")
+    with pytest.raises(UserError, match=r"quant\.fill needs a grid"):
+        pargolf.recipe(place / "mine.py", changes={"quant.fill": True, "quant.table": (("*", Keep()),)})
+    with pytest.raises(UserError, match=r"Did you mean model\.blocks\[:\]\.mlp\.act\?"):
+        pargolf.recipe(place / "mine.py", changes={"model.blocks.mlp.act": "relu2"})
 
 
 def test_jobs_side_by_side_and_ablations_use_the_files(place, data):

@@ -107,10 +107,8 @@ def _try_windows(windows: Windows) -> None:
     """Every position once, in order, from windows no longer than the plan says."""
     positions, done = 3 * windows.length + 5, 0
     for window in windows.over(positions, starts=(0, positions // 2)):
-        if (
-            not 0 <= window.start <= window.first < window.end <= positions
-            or window.end - window.start > windows.length
-        ):
+        start, end, first = window
+        if not 0 <= start <= first < end <= positions or end - start > windows.length:
             raise UserError(f"{window} is no window of up to {windows.length} of {positions} positions.")
         if windows.in_turn and first != done:
             raise UserError(f"position {first} is scored after position {done - 1}: not each once, in order.")
