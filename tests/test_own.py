@@ -60,7 +60,7 @@ def test_a_run_keeps_the_files_and_names_one_that_is_not_given(mine, data, unrea
     shutil.copy(out / "model.pargolf", copy)
     with pytest.raises(UserError, match=r"Add --with mine\.py\."):
         pargolf.inspect(copy)
-    scored = pargolf.score(copy, data=data, own=out / "own").result()
+    scored = pargolf.score(copy, data=data, adapt=True, own=out / "own").result()
     assert scored["bpb"] == result.val_bpb
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pargolf.core.errors import UserError
+from pargolf.core.errors import NotRead, UserError
 from pargolf.core.ranges import Index, Within
 from pargolf.core.spec import build
 from pargolf.core.strict import parse_json
@@ -223,6 +223,8 @@ def from_bytes(data: bytes) -> Artifact:
         payload = data[section.offset : section.offset + section.size]
         try:
             arrays = _decode(section.codec, payload, parts, decoded)
+        except NotRead:
+            raise
         except (Damage, *_SHAPELESS) as error:
             raise ArtifactError(section.name, str(error)) from error
         decoded |= {(part.tensor, part.field): array for part, array in zip(parts, arrays)}

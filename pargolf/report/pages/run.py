@@ -31,10 +31,12 @@ _SOLVED = " Packing then solved for other steps, to fill the cap or to meet it."
 def page_of(folder: RunFolder, result: Result) -> str:
     """Return the page of a finished run as HTML text. Raises `UserError` on damage.
 
-    Where the recipe uses a file of techniques that was not named, its rows are left out and the page says which.
+    Where the recipe uses a file of techniques that was not named, its rows are left out and the page says which; where the
+    codec is such a technique, so is what each role weighs.
     """
-    title = result.recipe
+    title, by_role = result.recipe, list[dict[str, Any]]()
     try:
+        by_role = read_container(folder["model.pargolf"]).by_role()
         recipe = folder.read_recipe()
         title, describe = recipe.name, "\n".join(f"{path} = {value}" for path, value in rows(recipe).items())
     except NotRead as error:
@@ -42,7 +44,7 @@ def page_of(folder: RunFolder, result: Result) -> str:
     return run_page(
         result,
         read_events(folder["events.jsonl"]),
-        by_role=read_container(folder["model.pargolf"]).by_role(),
+        by_role=by_role,
         documents=folder.read_documents(),
         describe=describe,
         title=title,
