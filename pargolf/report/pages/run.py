@@ -31,8 +31,8 @@ _SOLVED = " Packing then solved for other steps, to fill the cap or to meet it."
 def page_of(folder: RunFolder, result: Result) -> str:
     """Return the page of a finished run as HTML text. Raises `UserError` on damage.
 
-    Where the recipe uses a file of techniques that was not named, its rows are left out and the page says which; where the
-    codec is such a technique, so is what each role weighs.
+    Where the recipe uses a file of techniques that was not named, its rows are left out and the page says which; with a
+    codec of such a file, so is what each role weighs.
     """
     title, by_role = result.recipe, list[dict[str, Any]]()
     try:
