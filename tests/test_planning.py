@@ -12,6 +12,7 @@ import pargolf
 from pargolf.cli import app
 from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
+from pargolf.core.result import read_result
 from pargolf.data.folder import open_data
 from pargolf.recipes import catalog
 from pargolf.recipes.family import HEADS, Shape, member
@@ -259,23 +260,51 @@ def words(tmp_path_factory):
     return folder
 
 
+def _known(pace: Throughput):
+    """A machine that was measured before."""
+
+    def measured(**_: object):
+        yield from ()
+        return replace(pace, fresh=False)
+
+    return measured
+
+
 @pytest.mark.usefixtures("quick_code")
 def test_golf_makes_a_model_of_a_text(words, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("pargolf.run.training._rehearse", lambda *_: (0.3, 0.0))
+    monkeypatch.setattr(throughput, "measured", _known(Throughput(0.02, 0.0, 0.0, True, "a made-up machine")))
     # Seconds of the processor: those of the wall are few on a machine that others use.
     monkeypatch.setattr(Budget, "clock", lambda self, already=0.0: Clock(time.process_time, already=already))
-    pace = Throughput(0.02, 0.0, 0.0, True, "a made-up machine")
-    golfed = pargolf.golf([words], cap=60_000, seconds=5.0, out=tmp_path / "run", throughput=pace).result()
-    result = golfed.result
+    out = tmp_path / "run"
+    options = ["golf", str(words), "--cap", "60kB", "--seconds", "5s", "--threads", "1", "--out", str(out)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    result, held = read_result(out / "result.json"), json.loads((out / "plan.json").read_text())
     assert result.legal
     assert result.bytes.total <= 60_000
     assert result.steps > 0
     assert result.scores.keys() >= {"pre_quant", "post_quant", "adapted"}
-    held = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert held["choice"]["bpb"] == golfed.plan.choice.bpb
-    assert open_data(tmp_path / "run" / "data").vocab == golfed.plan.choice.shape.vocab
-    with pytest.raises(UserError, match="--force"):
-        pargolf.golf([words], cap=60_000, seconds=5.0, out=tmp_path / "run", throughput=pace).result()
+    assert result.command.startswith(f"pargolf golf {words} --cap 60kB --seconds 5s --out {out}")
+    assert open_data(out / "data").vocab == held["choice"]["vocab"]
+    assert "forecast and outcome" in done.output
+    assert f"{held['choice']['bpb']:.4f}" in done.output
+    assert f"{result.val_bpb:.4f}" in done.output
+    again = CliRunner().invoke(app, options)
+    assert "--force" in str(again.exception)
+
+
+@pytest.mark.usefixtures("quick_code")
+def test_plan_prints_its_reasons_and_what_to_type_next(words, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "measured", _known(PACE))
+    options = ["plan", "--data", str(words), "--cap", "64kB", "--minutes", "1", "--threads", "1"]
+    done = CliRunner().invoke(app, [*options, "--write", str(tmp_path / "mine.py")])
+    assert done.exit_code == 0, done.output
+    assert "Twice the text would bring" in done.output
+    assert f"--vocab {catalog.find(str(tmp_path / 'mine.py')).model.vocab}" in done.output
+    row = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
+    assert (row["cap"], row["seconds"]) == (64_000, 60.0)
+    assert row["choice"]["low"] < row["choice"]["bpb"] < row["choice"]["high"]
 
 
 @pytest.mark.usefixtures("quick_code")

@@ -119,8 +119,8 @@ def golf(
 
     command = command_line(golf, {**locals(), "throughput": None})
     sources, clock = _listed(texts), _seconds(seconds, minutes, 600.0)
-    made = yield from plan(data=sources, cap=cap, seconds=clock, device=device, throughput=throughput)
     RunFolder.create(out, force=force)
+    made = yield from plan(data=sources, cap=cap, seconds=clock, device=device, throughput=throughput)
     data = Path(out) / "data"
     if len(sources) == 1 and is_prepared(Path(sources[0])):
         data = Path(sources[0])
