@@ -1,4 +1,4 @@
-"""Seeds side by side, one of whose processes gets a signal: all end, and the same command goes on."""
+"""Seeds side by side, whose processes get a signal: all end, and the same command goes on."""
 
 import itertools
 import os
@@ -24,28 +24,31 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 
 
 def trials(data: Path, folder: Path, chance: random.Random) -> Iterator[Trial]:
-    """A signal to the first process, or SIGKILL to one of the others."""
+    """A signal to the first process, Ctrl-C to all of them as a terminal sends it, SIGKILL to one of the others."""
     for number in itertools.count():
         out = folder / f"{number}"
         for one in SIGNALS:
             yield Trial(f"{one.name} to the first", partial(interrupted, one, data, out), seconds=240)
-        yield Trial("SIGKILL to another", partial(interrupted, signal.SIGKILL, data, out, first=False), seconds=240)
+        yield Trial("SIGINT to all", partial(interrupted, signal.SIGINT, data, out, to="all"), seconds=240)
+        yield Trial("SIGKILL to another", partial(interrupted, signal.SIGKILL, data, out, to="another"), seconds=240)
 
 
-def interrupted(number: signal.Signals, data: Path, out: Path, *, first: bool = True) -> str:
+def interrupted(number: signal.Signals, data: Path, out: Path, *, to: str = "first") -> str:
     """Begin two runs, send the signal when both have taken steps, and go on with the first of them."""
     begun = forked(lambda: pargolf.seeds(RECIPE, seeds=SEEDS, data=data, out=out, jobs=len(SEEDS)).result())
     events = [out / f"seed-{seed}" / "events.jsonl" for seed in SEEDS]
     wait_until(lambda: all(path.is_file() and '"Step"' in path.read_text() for path in events))
     others = children(begun)
     assert len(others) >= len(SEEDS)
-    os.kill(begun if first else others[-1], number)
+    for process in {"first": [begun], "all": [begun, *others], "another": others[-1:]}[to]:
+        os.kill(process, number)
     code = ended(begun)
-    assert code == (-number if first and number == signal.SIGKILL else 2), f"the first process ended with {code}"
+    killed = to == "first" and number == signal.SIGKILL
+    assert code == (-number if killed else 2), f"the first process ended with {code}"
     wait_until(lambda: not any(map(alive, others)))
     kept = [Checkpoints(path.parent / "checkpoints").newest() for path in events]
     steps = [checkpoint.facts["step"] for checkpoint in kept if checkpoint is not None]
-    assert min(steps, default=0) > 0 and (len(steps) == len(SEEDS) or not first), "a run's state was not kept"
+    assert min(steps, default=0) > 0 and (len(steps) == len(SEEDS) or to == "another"), "a run's state was not kept"
     work = pargolf.seeds(RECIPE, seeds=SEEDS, data=data, out=out)
     if kept[0] is not None:
         assert next(event.step for event in work if isinstance(event, Resumed)) == kept[0].facts["step"]
