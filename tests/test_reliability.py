@@ -66,6 +66,10 @@ def whole(data, tmp_path_factory):
     return kills.undisturbed(data, tmp_path_factory.mktemp("runs") / "whole")
 
 
+def test_every_place_where_a_run_is_disturbed_is_there():
+    assert all(callable(getattr(owner, name)) for owner, name, _ in kills.PLACES) and len(kills.PLACES) + 8 > 32
+
+
 @pytest.mark.parametrize("kill", [(killed_at, 1), (killed_at, 4), (killed_at, 8), (killed_while_writing, 4)])
 def test_a_killed_run_goes_on_to_the_same_bytes(kill, data, whole, tmp_path):
     how, when = kill

@@ -185,7 +185,6 @@ AFTER_TRAINING: list[Place] = [
     (run_pipeline, "unpack", 1),
     *((run_pipeline, "score_together", n) for n in range(1, 4)),
     (run_pipeline, "document_rows", 1),
-    (run_pipeline, "page_of", 1),
     (RunFolder, "write_documents", 1),
     (RunFolder, "write_result", 1),
     (RunFolder, "drop_checkpoints", 2),
