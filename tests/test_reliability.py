@@ -339,11 +339,12 @@ def test_two_signals_20_ms_apart_end_the_run_at_once_with_its_state(pair, data, 
     goes_on(out, data, whole, from_step=3)
 
 
-def test_signals_in_the_middle_of_an_update_go_back_to_the_checkpoint(data, whole, tmp_path):
+@pytest.mark.parametrize(("at", "kept"), [(4, 4), (8, 8)])
+def test_signals_in_the_middle_of_an_update_wait_for_it(at, kept, data, whole, tmp_path):
     out = tmp_path / "run"
-    assert disturbed(Optimizer, "step", lambda: sent(*SIGNALS[0]), data, out, at=4, checkpoint_every=0) == 2
-    assert Checkpoints(out / "checkpoints").newest().facts["step"] == 3
-    goes_on(out, data, whole, from_step=3)
+    assert disturbed(Optimizer, "step", lambda: sent(*SIGNALS[0]), data, out, at=at) == 2
+    assert Checkpoints(out / "checkpoints").newest().facts["step"] == kept
+    goes_on(out, data, whole, from_step=kept)
 
 
 def test_signals_while_a_checkpoint_is_written_wait_for_it(data, whole, tmp_path):

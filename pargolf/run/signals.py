@@ -1,8 +1,9 @@
 """What Ctrl-C, SIGTERM and SIGHUP ask of a run, and when they may have it.
 
 The first one while training ends it after the step at hand: Ctrl-C packs and scores what was trained, the other two end
-the run. A second one, or any outside training, ends the run at once. Nothing ends while a checkpoint is being written,
-and none in the code of whoever reads the events: there it waits until the run is asked for the next one.
+the run. A second one, or any outside training, ends the run at once. Nothing ends while a checkpoint is being written
+or in the middle of an update, and none in the code of whoever reads the events: there it waits until the run is asked
+for the next one.
 """
 
 import signal
@@ -10,11 +11,10 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from inspect import GEN_CLOSED, getgeneratorstate
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
-from pargolf.training.loop import Training
 
 T = TypeVar("T")
 _REASONS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"}
@@ -29,11 +29,18 @@ class Stop(KeyboardInterrupt):
     """Raised by a signal wherever the run is; `run_recipe` makes `Interrupted` of it."""
 
 
+class Stoppable(Protocol):
+    """Training that ends after the step at hand where `stop` is a reason; `whole` between two steps."""
+
+    stop: str
+    whole: bool
+
+
 class Signals:
     """A context in which the process's signals are a run's. Outside the main thread it changes nothing."""
 
     def __init__(self) -> None:
-        self.training: Training | None = None
+        self.training: Stoppable | None = None
         self.reason = ""
         self._count = self._shields = 0
         self._inside = self._due = False
@@ -70,7 +77,7 @@ class Signals:
             raise Stop
 
     @contextmanager
-    def ending(self, training: Training) -> Iterator[None]:
+    def ending(self, training: Stoppable) -> Iterator[None]:
         """While it lasts, the first signal sets `training.stop`."""
         self.training = training
         try:
@@ -83,10 +90,10 @@ class Signals:
         self._count += 1
         if first and self.training is not None:
             self.training.stop = self.reason
-        elif self._shields or not self._inside:
+        elif self._shields or not self._inside or not (self.training is None or self.training.whole):
             self._due = True
             if self._count >= _IMPATIENT and not self._shields:
-                raise KeyboardInterrupt
+                raise Stop if self._inside else KeyboardInterrupt
         else:
             raise Stop
 

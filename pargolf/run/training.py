@@ -199,7 +199,8 @@ def train_weights(
     reason = yield from _watched(recipe, training, text, saver, reserve)
     if reason == "terminated":
         raise Interrupted(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
-    stage = None if keep is None else _keep_weights(training, reason, keep)
+    with saver.signals.shielded():
+        stage = None if keep is None else _keep_weights(training, reason, keep)
     hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
     return Trained(model, training.step, training.tokens, reason, hessians, stage)
 
@@ -303,6 +304,8 @@ def _watched(
                     if reason in ("interrupted", "terminated"):
                         yield from saver.save()
                 yield event
+                if isinstance(event, Stopped):
+                    training.whole = False  # the average takes the place of the weights
                 if not isinstance(event, Step):
                     continue
                 (now,) = world.max(clock.seconds)
