@@ -49,7 +49,7 @@ from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
 from pargolf.run.score import open_text
-from pargolf.run.training import Keeping, train_weights
+from pargolf.run.training import Checkpointer, train_weights
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.training.optimizer import Optimizer
 from pargolf.watch.runlog import read_events
@@ -281,8 +281,10 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
     changes = {"train.steps": None, "train.seconds": 200.0, "budget.counts": counts, "model.vocab": data.vocab}
     recipe = edit(RECIPE, changes)
     folder = RunFolder.create(tmp_path / "run")
-    keeping = Keeping(folder, checkpoints)
-    events = list(train_weights(recipe, data.train, open_text(data), seed=1, world=World(), clock=clock, keep=keeping))
+    checkpointer = Checkpointer(folder, checkpoints)
+    events = list(
+        train_weights(recipe, data.train, open_text(data), seed=1, world=World(), clock=clock, keep=checkpointer)
+    )
     needed = 1.0 + 1.5
     assert 200.0 - 2 * needed - 5.0 <= clock.seconds <= 200.0 - needed
     looks = sum(type(e).__name__ == "Validated" for e in events)

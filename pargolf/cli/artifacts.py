@@ -111,10 +111,10 @@ def forecast(given: Given) -> None:
 @command(api.bench_codec, threads=1)
 def codec(given: Given) -> None:
     """Print a table for codecs, and one for quantizers."""
-    found = given.result(api.bench_codec)
-    if given.prints_json(found):
+    tables = given.result(api.bench_codec)
+    if given.prints_json(tables):
         return
-    for rows in found.values():
+    for rows in tables.values():
         table = Table(*(column.replace("_", " ") for column in rows[0]), box=None, header_style="bold")
         for row in rows:
             cells = (

@@ -56,7 +56,7 @@ from pargolf.run.score import (
 )
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Packing, packed_bytes
-from pargolf.run.training import Keeping, Trained, machine, train_weights
+from pargolf.run.training import Checkpointer, Trained, machine, train_weights
 from pargolf.ship.size import count_code
 from pargolf.watch.runlog import EventFile, LogFile
 
@@ -125,10 +125,10 @@ def run_recipe(
             every=checkpoint_every,
             start=start.origin.sha256 if start else "",
         )
-        keeping = replace(begun, signals=signals)
+        checkpointer = replace(begun, signals=signals)
         about = Circumstances(overlap, command, start)
         try:
-            yield from _logged(recipe, data, text, keeping, about, seed=seed, world=world)
+            yield from _logged(recipe, data, text, checkpointer, about, seed=seed, world=world)
             world.broadcast(b"ended")  # until the first process has written the result
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
@@ -157,18 +157,18 @@ def _logged(
     recipe: Recipe,
     data: DataFolder,
     text: Text,
-    keeping: Keeping,
+    checkpointer: Checkpointer,
     about: Circumstances,
     *,
     seed: int,
     world: World,
 ) -> Iterator[Event]:
     """The stages with their events logged, and at the end the files that say what came of it; of the first process."""
-    folder, signals = keeping.folder, keeping.signals
+    folder, signals = checkpointer.folder, checkpointer.signals
     kept: list[Event] = []
-    from_first(world, lambda: kept.extend(earlier_events(keeping)))
+    from_first(world, lambda: kept.extend(earlier_events(checkpointer)))
     if not world.main:
-        stages = _stages(recipe, data, text, keeping, about.start, seed=seed, world=world)
+        stages = _stages(recipe, data, text, checkpointer, about.start, seed=seed, world=world)
         with suppress(StopIteration):
             while True:
                 signals.advance(stages)
@@ -182,7 +182,7 @@ def _logged(
             events.drain()
             log.drain()
 
-        stages = _stages(recipe, data, text, replace(keeping, ready=ready), about.start, seed=seed, world=world)
+        stages = _stages(recipe, data, text, replace(checkpointer, ready=ready), about.start, seed=seed, world=world)
         while True:
             try:
                 event = signals.advance(stages)
@@ -233,7 +233,7 @@ def _stages(
     recipe: Recipe,
     data: DataFolder,
     text: Text,
-    keeping: Keeping,
+    checkpointer: Checkpointer,
     start: Start | None,
     *,
     seed: int,
@@ -245,18 +245,18 @@ def _stages(
     """
     if world.main:
         count_code(recipe)  # once, before the clock runs
-    clock = recipe.budget.clock(already=keeping.seconds)
+    clock = recipe.budget.clock(already=checkpointer.seconds)
     weights = start.weights if start else None
     trained = yield from train_weights(
-        recipe, data.train, text, seed=seed, world=world, clock=clock, keep=keeping, start=weights
+        recipe, data.train, text, seed=seed, world=world, clock=clock, keep=checkpointer, start=weights
     )
     weights = trained.weights
     packings: list[Packing] = []
-    artifact = from_first(world, partial(_packed, recipe, data, trained, keeping, clock, packings))
+    artifact = from_first(world, partial(_packed, recipe, data, trained, checkpointer, clock, packings))
     packing = packings[0] if packings else Packing("", 0.0, False)  # which the first process alone needs
     yield packed_event(recipe, artifact, packing.seconds, fitted=packing.solved)
     if recipe.quant.solver is not None:
-        from_first(world, partial(keeping.folder.write_hessians, trained.hessians or {}))
+        from_first(world, partial(checkpointer.folder.write_hessians, trained.hessians or {}))
     yield proved(text)
     grading = score_together(trained.model, text, recipe.plain, world=world)
     before = yield from watched(grading, Score)
@@ -360,10 +360,15 @@ def _result(
 
 
 def _packed(
-    recipe: Recipe, data: DataFolder, trained: Trained, keeping: Keeping, clock: Clock, packings: list[Packing]
+    recipe: Recipe,
+    data: DataFolder,
+    trained: Trained,
+    checkpointer: Checkpointer,
+    clock: Clock,
+    packings: list[Packing],
 ) -> bytes:
     """The artifact, packed now, or before the run was ended; kept in the folder. Appends what is known of it."""
-    folder = keeping.folder
+    folder = checkpointer.folder
     held = packed_bytes(folder, trained.stage) if trained.stage else None
     if held is not None and trained.stage and trained.stage.packing:
         packings.append(trained.stage.packing)

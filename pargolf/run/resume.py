@@ -16,7 +16,7 @@ from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import tokenizer_digest, tokenizer_file
 from pargolf.run.stage import read_stage
-from pargolf.run.training import Keeping
+from pargolf.run.training import Checkpointer
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.watch.runlog import read_events
 
@@ -32,7 +32,7 @@ def open_run(
     world: World,
     every: float,
     start: str = "",
-) -> Keeping:
+) -> Checkpointer:
     """The run's folder, made by the first process or found by all, and the checkpoint to go on from.
 
     `start` is the SHA-256 of the weights that the run starts from, empty for initial ones.
@@ -50,7 +50,7 @@ def open_run(
             folder.keep_tokenizer(tokenizer_file(data))
 
         from_first(world, create)
-        return Keeping(folder, Checkpoints(folder.checkpoints, every), facts=facts)
+        return Checkpointer(folder, Checkpoints(folder.checkpoints, every), facts=facts)
     folder = RunFolder.resume(out, recipe)
     checkpoints, stage = Checkpoints(folder.checkpoints, every), read_stage(folder)
     newest = None if stage else checkpoints.newest()
@@ -62,17 +62,25 @@ def open_run(
         folder["result.json"].unlink(missing_ok=True)  # of a run that was interrupted, and now goes on
         folder.write_recipe(recipe)  # both are as they were, unless the disk was full before they were whole
         folder.keep_tokenizer(tokenizer_file(data))
-    return Keeping(folder, checkpoints, newest, stage, facts)
+    return Checkpointer(folder, checkpoints, newest, stage, facts)
 
 
-def earlier_events(keeping: Keeping) -> list[Event]:
+def earlier_events(checkpointer: Checkpointer) -> list[Event]:
     """What happened before the state that the run goes on from, each step once."""
-    events = [] if keeping.stage is None and keeping.resumed is None else read_events(keeping.folder["events.jsonl"])
-    if keeping.stage is not None:
+    events = (
+        []
+        if checkpointer.stage is None and checkpointer.resumed is None
+        else read_events(checkpointer.folder["events.jsonl"])
+    )
+    if checkpointer.stage is not None:
         last = max((i for i, event in enumerate(events) if isinstance(event, Stopped)), default=len(events) - 1)
         return events[: last + 1]
     kept: list[Event] = []
-    step, phases = (keeping.resumed.facts["step"], len(keeping.resumed.facts["begun"])) if keeping.resumed else (0, 0)
+    step, phases = (
+        (checkpointer.resumed.facts["step"], len(checkpointer.resumed.facts["begun"]))
+        if checkpointer.resumed
+        else (0, 0)
+    )
     for event in events:
         before = isinstance(event, Step | Validated | Weighed | Unsaved | Resumed) and event.step <= step
         begun = isinstance(event, PhaseBegan) and event.step <= step and phases > 0

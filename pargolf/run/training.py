@@ -70,7 +70,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Checkpointer:
     """Where a run's state goes, and what it goes on from: a checkpoint, or the stage where training has ended.
 
     `ready` writes out all that was logged, before a state that comes after it is kept; it raises `OSError` where it
@@ -160,7 +160,7 @@ def train_weights(
     seed: int,
     world: World,
     clock: Clock,
-    keep: Keeping | None = None,
+    keep: Checkpointer | None = None,
     start: dict[str, Tensor] | None = None,
 ) -> Generator[Event, None, Trained]:
     """Train on `shards` inside the budget of seconds, or to the recipe's steps; a call of all processes.
@@ -227,7 +227,7 @@ def _ended(
     model: Transformer,
     shards: Shards,
     stage: Stage,
-    keep: Keeping,
+    keep: Checkpointer,
     *,
     seed: int,
     world: World,
@@ -241,7 +241,7 @@ def _ended(
     return Trained(model, stage.step, stage.tokens, stage.reason, hessians, stage)
 
 
-def _keep_weights(training: Training, reason: str, keep: Keeping) -> Stage | None:
+def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage | None:
     """Write the weights, and beside them that training has ended with these; a run that was interrupted has not."""
     kept: list[Stage] = []
 
@@ -334,7 +334,7 @@ def _watched(
 class Saver:
     """Writes a run's checkpoints on the first process, when it is time and the time allows."""
 
-    def __init__(self, training: Training, keep: Keeping | None, *, cost: float) -> None:
+    def __init__(self, training: Training, keep: Checkpointer | None, *, cost: float) -> None:
         self.training, self.keep = training, keep
         self.signals = keep.signals if keep else Signals()
         self.path = keep.resumed.path if keep and keep.resumed else None
@@ -383,7 +383,7 @@ def _limit(recipe: Recipe) -> float:
 
 
 def _rehearse(
-    recipe: Recipe, model: Transformer, world: World, keep: Keeping | None, clock: Clock
+    recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
 ) -> tuple[float, float]:
     """Seconds that calibration and packing take, and writing the weights; on the first process, and known to all."""
     times = from_first(world, lambda: json.dumps(_times(recipe, model, world, keep, clock)).encode())
@@ -391,7 +391,9 @@ def _rehearse(
     return packing, writing
 
 
-def _times(recipe: Recipe, model: Transformer, world: World, keep: Keeping | None, clock: Clock) -> tuple[float, float]:
+def _times(
+    recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
+) -> tuple[float, float]:
     """What `_rehearse` measures, here."""
     packing, start = 0.0, clock.seconds
     weights, hessians, solver = on_cpu(model), None, recipe.quant.solver

@@ -210,17 +210,17 @@ def _drawn(events: Iterable[Event], console: Console) -> Iterator[Event]:
 
 def _printed(events: Iterable[Event], console: Console, plain_seconds: float) -> Iterator[Event]:
     status = Status()
-    printed, said = time.monotonic(), ""
+    printed, last_line = time.monotonic(), ""
     for event in events:
         status.take(event)
         line = milestone(event)
         if line is None and time.monotonic() - printed >= plain_seconds:
             line = status.plain() or None
-            if line == said:  # a wait of an hour is one line, not hundreds
+            if line == last_line:  # a wait of an hour is one line, not hundreds
                 line = None
         if line is not None:
             console.print(Text(line), soft_wrap=True)
-            printed, said = time.monotonic(), line
+            printed, last_line = time.monotonic(), line
         yield event
 
 

@@ -96,14 +96,14 @@ def _names(reports: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _folders(report: Mapping[str, Any]) -> list[str]:
     """The folders that a report judges, as its findings on the package name them."""
-    held = [e["file"] for f in report["findings"] if f["rule"] == "package" for e in f["evidence"] if not e["line"]]
-    return list(dict.fromkeys(path for path in held if path.startswith("records/") and path.count("/") == 2))
+    paths = [e["file"] for f in report["findings"] if f["rule"] == "package" for e in f["evidence"] if not e["line"]]
+    return list(dict.fromkeys(path for path in paths if path.startswith("records/") and path.count("/") == 2))
 
 
 def _wrong(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Findings that are no PASS, the worst first."""
-    found = (finding for finding in report["findings"] if finding["status"] != PASS)
-    return sorted(found, key=lambda finding: -ORDER.index(finding["status"]))
+    findings = (finding for finding in report["findings"] if finding["status"] != PASS)
+    return sorted(findings, key=lambda finding: -ORDER.index(finding["status"]))
 
 
 # ---- all submissions

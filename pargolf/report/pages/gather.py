@@ -31,22 +31,22 @@ class Gathered:
 
 def gather(paths: Sequence[str | Path]) -> Gathered:
     """Find what the folders hold. Raises `UserError` on a path that is no folder, and where nothing is found."""
-    found: dict[str, list[Path]] = {"result.json": [], "ablation.json": [], "submission.json": [], "recipe.json": []}
+    folders: dict[str, list[Path]] = {"result.json": [], "ablation.json": [], "submission.json": [], "recipe.json": []}
     for path in map(Path, paths):
         if not path.is_dir():
             raise UserError(f"{path} is no folder. Name run folders, or folders of them.")
         for folder, names in _walk(path):
-            for name in set(names) & set(found):
-                if folder not in found[name]:
-                    found[name].append(folder)
-    ablations = tuple(found["ablation.json"])
-    alone = [run for run in found["result.json"] if not any(place in run.parents for place in ablations)]
-    runs = tuple(alone or [run for run in found["result.json"] if run.parent.name == WHOLE])
-    unfinished = len(set(found["recipe.json"]) - set(found["result.json"]))
-    if not (runs or ablations or found["submission.json"]):
-        left = f" {unfinished} there have not ended." if unfinished else " Make some with `pargolf train`."
-        raise UserError(f"No finished run lies in {', '.join(map(str, paths))}.{left}")
-    return Gathered(runs, ablations, tuple(found["submission.json"]), unfinished)
+            for name in set(names) & set(folders):
+                if folder not in folders[name]:
+                    folders[name].append(folder)
+    ablations = tuple(folders["ablation.json"])
+    alone = [run for run in folders["result.json"] if not any(place in run.parents for place in ablations)]
+    runs = tuple(alone or [run for run in folders["result.json"] if run.parent.name == WHOLE])
+    unfinished = len(set(folders["recipe.json"]) - set(folders["result.json"]))
+    if not (runs or ablations or folders["submission.json"]):
+        note = f" {unfinished} there have not ended." if unfinished else " Make some with `pargolf train`."
+        raise UserError(f"No finished run lies in {', '.join(map(str, paths))}.{note}")
+    return Gathered(runs, ablations, tuple(folders["submission.json"]), unfinished)
 
 
 def entry_of(path: Path, *, beside: Path) -> Entry:
