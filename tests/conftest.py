@@ -63,3 +63,11 @@ def quick_code():
         count_code.cache_clear()
         yield
     count_code.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def quick_page():
+    """A bare page for all runs of a module: drawing plots takes half of a small run's time, and few tests look at it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pargolf.run.pipeline.page_of", lambda *_, **__: "<!doctype html>")
+        yield

@@ -32,7 +32,7 @@ from pargolf.study.jobs import JobDone
 from pargolf.study.pace import pace
 from pargolf.training.adam import Adam
 
-pytestmark = pytest.mark.usefixtures("quick_code")
+pytestmark = pytest.mark.usefixtures("quick_code", "quick_page")
 
 BASE = edit(small.RECIPE, {"train.steps": 2})
 SMEAR = replace(BASE.model, stream=(SmearGate(),), init=(("embed.tokens", Normal(0.01)), *BASE.model.init[1:]))
@@ -159,7 +159,7 @@ def test_edits_are_read_as_overrides_with_a_label():
 
 
 @pytest.fixture(scope="module")
-def ablated(data, quick_code, tmp_path_factory):
+def ablated(data, quick_code, quick_page, tmp_path_factory):
     """Where an ablation ran, and every table that it gave on the way."""
     out = tmp_path_factory.mktemp("ablation")
     work = pargolf.ablate(RECIPE, edits=EDITS, data=data, out=out, seeds=[1, 2], plain=True)

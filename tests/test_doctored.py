@@ -18,7 +18,7 @@ from pargolf.run.verify import contradictions, rescore
 
 
 @pytest.fixture(scope="module")
-def runs(data, tmp_path_factory):
+def runs(data, quick_page, tmp_path_factory):
     return doctored.two_runs(data, tmp_path_factory.mktemp("sound"))
 
 

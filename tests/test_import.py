@@ -130,7 +130,7 @@ def test_an_artifact_is_dequantized_as_its_script_does(system, codec, tmp_path):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_run_folder_computes_what_the_state_dict_computes(system, tmp_path):
+def test_the_run_folder_computes_what_the_state_dict_computes(system, quick_code, tmp_path):
     """Packed in whole float32, the folder's model gives the very logits of `upstream.load`."""
     state = golden(system)
     (tmp_path / "final_model.pt").write_bytes(saved(state))

@@ -60,7 +60,7 @@ def learned(vocab=400, texts=TRAIN, **options):
     return written.getvalue()
 
 
-pytestmark = pytest.mark.usefixtures("quick_code")
+pytestmark = pytest.mark.usefixtures("quick_code", "quick_page")
 BACKWARDS = [text[::-1] for text in TRAIN]
 PHRASES = [f"{i} of the people by the people {'for the people ' * (i % 5)}in the union of {i * i}" for i in range(99)]
 

@@ -61,7 +61,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(data, quick_page, tmp_path_factory):
     """A run that nothing disturbs."""
     return kills.undisturbed(data, tmp_path_factory.mktemp("runs") / "whole")
 

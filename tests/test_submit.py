@@ -32,7 +32,7 @@ WORDS = [sys.executable, "-I"]
 
 
 @pytest.fixture(scope="module")
-def runs(data, tmp_path_factory):
+def runs(data, quick_page, tmp_path_factory):
     out = tmp_path_factory.mktemp("submit")
     pargolf.seeds(
         edit(small.RECIPE, {"train.steps": 3, "budget.bytes": 400_000}), seeds=[42, 314, 999], data=data, out=out

@@ -27,7 +27,7 @@ RATE = "train.optimizer[*].lr=log:0.001,0.1"
 
 
 @pytest.fixture
-def tiny(quick_code):
+def tiny(quick_code, quick_page):
     return TINY
 
 
