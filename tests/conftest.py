@@ -6,6 +6,8 @@ Hypothesis draws the same examples each time, so a change is judged by the chang
 import gc
 import hashlib
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import small
@@ -13,6 +15,7 @@ import torch
 from hypothesis import settings
 
 import pargolf
+from pargolf.cli import main
 from pargolf.data.prepare import prepare
 from pargolf.ship.size import count_code
 
@@ -67,7 +70,26 @@ def quick_code():
 
 @pytest.fixture(scope="module")
 def quick_page():
-    """A bare page for all runs of a module: drawing plots takes half of a small run's time, and few tests look at it."""
+    """A bare page for all runs of a module: drawing takes half of a small run's time, and few tests look at it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pargolf.run.pipeline.page_of", lambda *_, **__: "<!doctype html>")
         yield
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """The command line in this process, its exit code and what it wrote; another process takes 5 s to load torch."""
+
+    def called(*words):
+        monkeypatch.setattr(sys, "argv", ["pargolf", *map(str, words)])
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+        written = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=written.out, stderr=written.err)
+
+    return called

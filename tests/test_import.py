@@ -5,8 +5,6 @@ import json
 import lzma
 import os
 import pickle
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -226,7 +224,7 @@ def test_another_system_s_file_other_data_and_a_used_folder_are_refused(run, dat
         pargolf.import_checkpoint(path, system="pr295", out=run[0])
 
 
-def test_with_data_an_imported_run_can_be_scored_and_packed_again(data, tmp_path):
+def test_with_data_an_imported_run_can_be_scored_and_packed_again(data, cli, quick_code, tmp_path):
     """A state dict over the data's own vocabulary, on the command line."""
     state = golden("pr1009")
     vocab = open_data(data).vocab
@@ -236,9 +234,7 @@ def test_with_data_an_imported_run_can_be_scored_and_packed_again(data, tmp_path
     held, _ = artifact("pr1009", state)
     (tmp_path / "m.int6.ptz").write_bytes(CODECS["zstd"](saved(held)))
     words = ["import", tmp_path / "m.int6.ptz", "--system", "pr1009", "--data", data, "--out", tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pargolf", *map(str, words)], capture_output=True, text=True, timeout=120
-    )
+    done = cli(*words)
     assert done.returncode == 0, done.stderr
     assert "pargolf score" in done.stdout
     scored = pargolf.score(tmp_path / "run" / "model.pargolf", data=data, windows="plain:64").result()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -189,13 +188,12 @@ def test_a_file_is_run_once_and_again_when_it_changes(place, tmp_path):
     assert shown == {"model.vocab": ("32", "40")}
 
 
-def test_a_script_is_not_run_to_see_that_it_is_no_recipe(tmp_path):
+def test_a_script_is_not_run_to_see_that_it_is_no_recipe(tmp_path, cli, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     script = tmp_path / "train_gpt.py"
     script.write_text("open('it_ran', 'w')\nrecipe = 'RECIPE'\n")
     for words in (["describe"], ["diff", "baseline"], ["forecast"], ["train"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "pargolf", *words, str(script)], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = cli(*words, script)
         assert done.returncode == 2 and "pargolf audit" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "it_ran").exists()
 

@@ -257,11 +257,6 @@ def test_the_code_that_counts_is_what_would_be_shipped():
     assert plain < count_code(RECIPE, fitted=True) < plain + 5_000
 
 
-def cli(*words, **options):
-    command = [sys.executable, "-m", "pargolf", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-
-
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -276,8 +271,9 @@ def cli(*words, **options):
         (["describe", "nothing"], "nothing"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(words, line, tmp_path):
-    done = cli(*words, cwd=tmp_path)
+def test_bad_input_is_one_line_and_code_2(words, line, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli(*words)
     assert done.returncode == 2
     assert line in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not list(tmp_path.iterdir())
@@ -332,7 +328,7 @@ def test_a_run_whose_model_looks_ahead_ends_with_an_error_and_says_where(data, t
     assert "looked 2 tokens ahead" in result.sentence and result.sentence.startswith("Not legal")
 
 
-def test_a_damaged_artifact_names_its_section(run, tmp_path):
+def test_a_damaged_artifact_names_its_section(run, cli, tmp_path):
     out, _ = run
     whole = (out / "model.pargolf").read_bytes()
     (tmp_path / "cut.pargolf").write_bytes(whole[: len(whole) // 2])
@@ -379,7 +375,7 @@ def test_the_data_tokenizer_is_named_in_the_artifact(run, data):
     assert read_artifact(out / "model.pargolf").tokenizer == tokenizer_digest(open_data(data))
 
 
-def test_the_auditor_answers_from_the_command_line(tmp_path):
+def test_the_auditor_answers_from_the_command_line(cli, tmp_path):
     (tmp_path / "train_gpt.py").write_text("print('hello')\n")
     done = cli("audit", tmp_path, "--json")
     report = json.loads(done.stdout)

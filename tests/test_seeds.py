@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -141,16 +140,15 @@ def test_seeds_are_named_once_each(seeds, data, tmp_path):
         pargolf.seeds(RECIPE, seeds=seeds, data=data, out=tmp_path).result()
 
 
-def test_the_command_line_reads_seeds_and_says_the_mean(done, data):
+def test_the_command_line_reads_seeds_and_says_the_mean(done, data, cli):
     out, _, found = done
     recipe = out / "mine.py"
     recipe.write_text(
         f"import sys\nsys.path.insert(0, {str(sys.path[0])!r})\nimport test_seeds\nRECIPE = test_seeds.RECIPE\n"
     )
-    words = ["seeds", recipe, "--seeds", "5,7", "--data", data, "--out", out]
-    command = [sys.executable, "-m", "pargolf", *map(str, words)]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    words = ["seeds", recipe, "--data", data, "--out", out, "--seeds"]
+    shown = cli(*words, "5,7")
     assert shown.returncode == 0, shown.stderr
     assert f"{found.mean:.6f}" in shown.stdout and f"sd {found.sd:.6f}" in shown.stdout
-    bad = subprocess.run([*command[:-6], "--seeds", "five"], capture_output=True, text=True, timeout=60)
+    bad = cli(*words, "five")
     assert bad.returncode == 2 and "whole numbers" in bad.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 import small
-from batteries.terminal import ENCODINGS, MEMORY, PARGOLF, STRAY, STREAMS, shell
+from batteries.terminal import ENCODINGS, MEMORY, PARGOLF, STRAY, STREAMS, shell, together
 
 import pargolf
 from pargolf.core import devices
@@ -11,9 +11,7 @@ from pargolf.core.errors import UserError, out_of_memory
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_an_encoding_without_a_letter_gets_another(encoding):
-    done = shell(
-        f"{PARGOLF} recipes; {PARGOLF} diff pr549 pr1009; {PARGOLF} inspect pas-là-…", PYTHONIOENCODING=encoding
-    )
+    done = shell(together("recipes", "diff pr549 pr1009", "inspect pas-là-…"), PYTHONIOENCODING=encoding)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     if encoding != "utf-16":
         assert "baseline" in done.stdout and "no artifact" in done.stderr

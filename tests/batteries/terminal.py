@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,10 @@ STREAMS = [
     (f"{PARGOLF} --help | true; exit ${{PIPESTATUS[0]}}", 0),
     (f"{PARGOLF} recipes >&-", 0),
     (f"{PARGOLF} recipes <&- >&- 2>&-", 0),
-    (f"{PARGOLF} inspect nowhere 2>&-", 2),
+    (f"{PARGOLF} audit nowhere 2>&-", 2),
     (f"{PARGOLF} recipes > /dev/full", 2),
     (f"{PARGOLF} --help > /dev/full", 2),
-    (f"{PARGOLF} inspect nowhere 2> /dev/full", 2),
+    (f"{PARGOLF} audit nowhere 2> /dev/full", 2),
 ]
 ENCODINGS = ("ascii", "cp1252", "utf-16", "ascii:strict")
 DEVICES = ("mps", "cuda:99", "tpu", "", "cuda:x", "CPU")
@@ -40,6 +41,15 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, timeout=60, env=os.environ | environment, errors="replace"
     )
+
+
+def together(*lines: str) -> str:
+    """Commands one after the other in one process, which ends as the last one does: torch is loaded once for all."""
+    code = "import sys; from pargolf.cli import main"
+    for line in lines:
+        code += f"\nsys.argv = {['pargolf', *line.split()]!a}\n"
+        code += "main()" if line == lines[-1] else "try: main()\nexcept SystemExit: pass"
+    return f"{sys.executable} -c {shlex.quote(code)}"
 
 
 def trials(data: Path, folder: Path, chance: random.Random) -> Iterator[Trial]:
