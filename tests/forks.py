@@ -1,11 +1,14 @@
 """Processes for tests: forks of this one, alone or as torchrun would start them."""
 
 import os
+import runpy
 import signal
 import socket
+import sys
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +47,40 @@ def ended(child, *, within=60.0):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     pytest.fail(f"the process was not over within {within} s")
+
+
+def script_alone(path, *words, within=100.0):
+    """Run a Python file as `__main__` in its folder, in a fork without pargolf; its exit code and what it wrote.
+
+    A fork has torch already; starting Python and loading it would take seconds each time.
+    """
+    written = [path.parent / f".{path.stem}.{stream}" for stream in ("out", "err")]
+
+    def work():
+        for descriptor, file in enumerate(written, 1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
+        for name in [name for name in sys.modules if name.split(".")[0] == "pargolf"]:
+            del sys.modules[name]
+        sys.modules["pargolf"] = None
+        os.chdir(path.parent)
+        sys.argv = [path.name, *map(str, words)]
+        code = 0
+        try:
+            runpy.run_path(path.name, run_name="__main__")
+        except SystemExit as error:
+            if isinstance(error.code, str):
+                print(error.code, file=sys.stderr)
+            code = 1 if isinstance(error.code, str) else error.code or 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    code = ended(forked(work), within=within)
+    out, err = (file.read_text() for file in written)
+    for file in written:
+        file.unlink()
+    return SimpleNamespace(returncode=code, stdout=out, stderr=err)
 
 
 def wait_until(holds, *, within=60.0):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_submit import alone
+from forks import script_alone
 
 import pargolf
 from pargolf.core import own, spec
@@ -86,7 +86,7 @@ def test_the_script_holds_the_files_and_gives_the_run_s_number(mine, data, place
     text = (readable.path / "train_gpt.py").read_text()
     assert "class ParityModule" in text and "def kink(" in text and "import parts" not in text
     shutil.copy(made.path / "train_gpt.py", tmp_path)
-    done = alone(tmp_path, "--data", data, "--seed", 3, "--threads", 1)
+    done = script_alone(tmp_path / "train_gpt.py", "--data", data, "--seed", 3, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert f"val_bpb:{result.val_bpb!r}" in done.stdout
     assert (tmp_path / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import small
+from forks import script_alone
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,15 +54,10 @@ def folders(runs, tmp_path_factory):
 
 
 def alone(folder, *words):
-    """Run the script from another folder, without this package in reach."""
+    """Run the script from another folder, without this package in reach, in a process of its own."""
     hide = "import sys; sys.modules['pargolf'] = None; sys.argv = sys.argv[1:]; import runpy; "
-    command = [
-        *WORDS,
-        "-c",
-        hide + "runpy.run_path(sys.argv[0], run_name='__main__')",
-        "train_gpt.py",
-        *map(str, words),
-    ]
+    run = hide + "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [*WORDS, "-c", run, "train_gpt.py", *map(str, words)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, env=env)
 
@@ -79,7 +75,7 @@ def test_the_script_alone_gives_the_run_s_number_to_the_last_bit(folders, runs, 
 
 def test_the_script_alone_trains_the_run_s_artifact(folders, runs, data, tmp_path):
     shutil.copy(folders[1].path / "train_gpt.py", tmp_path)
-    done = alone(tmp_path, "--data", data, "--seed", 999, "--out", "mine.pargolf")
+    done = script_alone(tmp_path / "train_gpt.py", "--data", data, "--seed", 999, "--out", "mine.pargolf")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine.pargolf").read_bytes() == (runs / "seed-999" / "model.pargolf").read_bytes()
     assert f"Code size: {folders[1].code} bytes" in done.stdout
@@ -88,7 +84,7 @@ def test_the_script_alone_trains_the_run_s_artifact(folders, runs, data, tmp_pat
 def test_the_script_says_bad_input_in_one_line(folders, data, tmp_path):
     shutil.copy(folders[1].path / "train_gpt.py", tmp_path)
     (tmp_path / "bad.pargolf").write_bytes(b"\x9bpargolf nonsense")
-    done = alone(tmp_path, "--evaluate", "bad.pargolf", "--data", data)
+    done = script_alone(tmp_path / "train_gpt.py", "--evaluate", "bad.pargolf", "--data", data)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert done.stderr.startswith("train_gpt: The artifact")
 
@@ -148,7 +144,7 @@ def test_an_adapting_recipe_ships_its_adapter_and_gives_its_number(data, tmp_pat
     result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1).result()
     out = tmp_path / "track_non_record_16mb" / "a"
     made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True).result()
-    done = alone(made.path, "--evaluate", "model_seed1.pargolf", "--data", data)
+    done = script_alone(made.path / "train_gpt.py", "--evaluate", "model_seed1.pargolf", "--data", data)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"val_bpb:{result.val_bpb!r}"
     assert done.stdout.startswith("legal_ttt_exact ")
@@ -163,10 +159,10 @@ def test_what_a_filled_cap_chose_is_known_to_the_script(data, tmp_path):
     result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1).result()
     out = tmp_path / "track_non_record_16mb" / "a"
     made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True).result()
-    done = alone(made.path, "--evaluate", "model_seed1.pargolf", "--data", data)
+    done = script_alone(made.path / "train_gpt.py", "--evaluate", "model_seed1.pargolf", "--data", data)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"val_bpb:{result.val_bpb!r}"
-    done = alone(made.path, "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
+    done = script_alone(made.path / "train_gpt.py", "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
     assert done.returncode == 0, done.stderr
 
 
@@ -177,7 +173,7 @@ def test_a_run_under_a_tight_cap_ships_its_solver(run, data, tmp_path):
     made = pargolf.write_submission([tmp_path / "run"], out=tmp_path / "track_non_record_16mb" / "a").result()
     # The readable script would not fit, so the squeezed one is shipped without being asked for.
     assert made.squeezed_to_fit and made.code == made.squeezed == result.bytes.code and made.total <= made.cap
-    done = alone(made.path, "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
+    done = script_alone(made.path / "train_gpt.py", "--data", data, "--seed", 1, "--out", tmp_path / "again.pargolf")
     assert done.returncode == 0, done.stderr
     weighs = (tmp_path / "again.pargolf").stat().st_size + (made.path / "train_gpt.py").stat().st_size
     assert weighs <= recipe.budget.bytes
