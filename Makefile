@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/pargolf golf embedded --cap 1MB --seconds $(SECONDS) --out $(OUT)
 
 test: .venv/ready .venv/extras lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check .
