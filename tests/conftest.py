@@ -72,7 +72,7 @@ def quick_code():
 def quick_page():
     """A bare page for all runs of a module: drawing takes half of a small run's time, and few tests look at it."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pargolf.run.pipeline.page_of", lambda *_, **__: "<!doctype html>")
+        patched.setattr("pargolf.report.pages.write.page_of", lambda *_, **__: "<!doctype html>")
         yield
 
 

@@ -60,11 +60,8 @@ def data(tmp_path_factory):
     return kills.prepared(tmp_path_factory.mktemp("data"))
 
 
-pytestmark = pytest.mark.usefixtures("quick_page")
-
-
 @pytest.fixture(scope="module")
-def whole(data, quick_page, tmp_path_factory):
+def whole(data, tmp_path_factory):
     """A run that nothing disturbs."""
     return kills.undisturbed(data, tmp_path_factory.mktemp("runs") / "whole")
 

@@ -44,12 +44,14 @@ def test_a_letter_alone_is_not_guessed():
 )
 def test_times(text, seconds):
     assert parse_seconds(text) == seconds
+    assert parse_seconds("0", none=True) == parse_seconds(0.0, none=True) == 0
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "nan", "inf", "1d", "m", "1m1h", "1.2.3s", "abc"])
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(UserError, match="no time"):
-        parse_seconds(text)
+    for none in {False, text != "0"}:
+        with pytest.raises(UserError, match="no time"):
+            parse_seconds(text, none=none)
 
 
 @given(st.integers(1, 10**12))

@@ -49,7 +49,7 @@ def score(
     use(own)
     spec = None if windows is None else parse(windows)
     unpacked, folder = read_artifact(artifact), open_data(data)
-    clock = None if seconds is None else parse_seconds(seconds)
+    clock = None if seconds is None else parse_seconds(seconds, none=True)
     return (yield from score_row(unpacked, folder, windows=spec, adapt=adapt, seconds=clock, device=device))
 
 

@@ -35,15 +35,15 @@ def parse_bytes(text: str | int) -> int:
     return round(size)
 
 
-def parse_seconds(text: str | float) -> float:
-    """Seconds of `90`, `90s`, `10m`, `1h`, `1h30m`. Raises `UserError` on anything else, and on nothing at all."""
+def parse_seconds(text: str | float, *, none: bool = False) -> float:
+    """Seconds of `90`, `90s`, `10m`, `1h`, `1h30m`. Raises `UserError` on anything else, and on 0 but for `none`."""
     match = _TIME.fullmatch(str(text))
     try:
-        parts = [float(part) if part else 0.0 for part in match.groups()] if match else []
+        parts = [float(part) if part else 0.0 for part in match.groups()] if match and any(match.groups()) else []
     except ValueError:
         parts = []
     seconds = sum(part * unit for part, unit in zip(parts, (3600.0, 60.0, 1.0)))
-    if not 0 < seconds < math.inf:
+    if not parts or not 0 <= seconds < math.inf or (seconds == 0 and not none):
         raise UserError(f"'{text}' is no time. Write seconds as 90s, 10m, 1h or 1h30m.")
     return seconds
 
