@@ -68,6 +68,12 @@ def quick_code():
     count_code.cache_clear()
 
 
+@pytest.fixture
+def quick_size(monkeypatch):
+    """A readable program holds this size of the shipped one, which takes seconds to write."""
+    monkeypatch.setattr("pargolf.ship.program.shipped", lambda recipe, **how: bytes(20_000))
+
+
 @pytest.fixture(scope="module")
 def quick_page():
     """A bare page for all runs of a module: drawing takes half of a small run's time, and few tests look at it."""

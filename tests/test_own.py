@@ -272,7 +272,7 @@ def test_a_stored_spec_runs_nothing(tmp_path, monkeypatch, unread):
     assert not Path("it_ran").exists()
 
 
-def test_the_page_s_idea_is_a_recipe_and_its_code_is_in_the_script(tmp_path):
+def test_the_page_s_idea_is_a_recipe_and_its_code_is_in_the_script(tmp_path, quick_size):
     page = (Path(__file__).parent.parent / "docs" / "own.md").read_text()
     block = page.split("```python\n", 1)[1].split("```", 1)[0]
     assert len([line for line in block.splitlines() if line.strip()]) <= 15

@@ -21,12 +21,12 @@ from pargolf.run.signals import Interrupted
 from pargolf.study.jobs import JobDone, run_jobs
 from pargolf.study.together import Job
 
-pytestmark = pytest.mark.usefixtures("quick_code", "quick_page")
+pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})
 
 
 @pytest.fixture(scope="module")
-def done(data, quick_code, quick_page, tmp_path_factory):
+def done(data, quick_code, tmp_path_factory):
     out = tmp_path_factory.mktemp("seeds")
     return out, *pargolf.seeds(RECIPE, seeds=[7, 5], data=data, out=out).result()
 
