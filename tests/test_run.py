@@ -380,5 +380,5 @@ def test_the_auditor_answers_from_the_command_line(cli, tmp_path):
     done = cli("audit", tmp_path, "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 2 and report["verdict"] != "PASS"
-    assert set(report) == {"target", "head", "track", "verdict", "findings", "unchecked"}
+    assert set(report) == {"target", "head", "track", "verdict", "coverage", "findings", "unchecked"}
     assert pargolf.judge(tmp_path).result().to_json() == report
