@@ -22,7 +22,7 @@ from pargolf.evaluate.windows import IntArray, Window
 from pargolf.exporting.source import Source
 from pargolf.serving.completions import shown
 
-STEP = 32
+STEP = 8
 _ADAPTER = CountTilt(
     adapter=AdamW(lr=0.001, betas=(0.0, 0.999), anchor=0.02, globs=("*",), chunk=STEP, batch=1, cosine=False)
 )
