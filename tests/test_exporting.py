@@ -20,6 +20,7 @@ from pargolf.recipes import catalog
 from pargolf.recipes.scale import scaled
 from pargolf.run.loading import read_source
 from pargolf.ship.modeling import modeling_file, tokenization_file
+from pargolf.study.device import measured
 
 TEXT = "the state of our union is strong, and café № 7 is open"
 
@@ -208,9 +209,18 @@ def test_plain_bytes_and_byte_level_bpe_go_along(transformers, tmp_path):
 # ---- ONNX, safetensors
 
 
-def test_an_onnx_graph_gives_the_logits_for_any_batch_and_length(artifact, tmp_path):
-    onnx = pytest.importorskip("pargolf.exporting.onnx", reason="pip install '.[onnx]'", exc_type=ImportError)
-    out = pargolf.export(artifact, to="onnx", out=tmp_path / "model.onnx")
+@pytest.fixture(scope="module")
+def onnx():
+    return pytest.importorskip("pargolf.exporting.onnx", reason="pip install '.[onnx]'", exc_type=ImportError)
+
+
+@pytest.fixture(scope="module")
+def graph(onnx, artifact, tmp_path_factory):
+    return pargolf.export(artifact, to="onnx", out=tmp_path_factory.mktemp("onnx") / "model.onnx")
+
+
+def test_an_onnx_graph_gives_the_logits_for_any_batch_and_length(onnx, graph, artifact):
+    out = graph
     model, _ = pargolf.load(artifact)
     assert onnx.difference(out.read_bytes(), model) < 1e-5
     session = onnx.onnxruntime.InferenceSession(out.read_bytes())
@@ -325,11 +335,13 @@ def test_unknown_tasks_and_missing_data_are_one_line(lm_eval, artifact, tasks, t
         pargolf.evaluate_tasks(artifact, [])
 
 
-def test_what_an_artifact_costs_is_measured_in_processes_of_their_own(artifact):
-    pytest.importorskip("pargolf.exporting.onnx", reason="pip install '.[onnx]'", exc_type=ImportError)
-    ours, onnx = pargolf.bench_device(artifact, tokens=40).result()
-    assert (ours.engine, onnx.engine) == ("pargolf", "onnx") and ours.file_bytes == artifact.stat().st_size
-    for row in (ours, onnx):
+def test_what_an_artifact_costs_is_measured_in_processes_of_their_own(artifact, graph):
+    (ours,) = pargolf.bench_device(artifact, tokens=40, onnx=False).result()
+    theirs = measured("onnx", graph, 40, [])
+    assert (ours.engine, theirs.engine) == ("pargolf", "onnx") and ours.file_bytes == artifact.stat().st_size
+    for row in (ours, theirs):
         assert min(row.libraries, row.reading, row.first_token, row.written, row.scored) > 0
         assert 20 < row.megabytes < 4000 and row.cold_start > row.first_token
-    assert onnx.megabytes < ours.megabytes  # torch is not in that process
+    assert theirs.megabytes < ours.megabytes  # torch is not in that process
+    with pytest.raises(UserError, match="could not be measured"):
+        measured("onnx", artifact, 4, [])

@@ -58,16 +58,17 @@ def bench_device(
     """Measure an artifact, and the graph that `onnx` writes into a folder (None: none), each in its own process."""
     rows = []
     yield Progress("bench", 0, 2, "the artifact")
-    rows.append(_measured("pargolf", artifact, tokens, own))
+    rows.append(measured("pargolf", artifact, tokens, own))
     if onnx is not None:
         with tempfile.TemporaryDirectory() as folder:
             yield Progress("bench", 1, 2, "export to ONNX, and ONNX Runtime")
             graph = onnx(Path(folder))
-            rows.append(_measured("onnx", graph, tokens, own))
+            rows.append(measured("onnx", graph, tokens, own))
     return rows
 
 
-def _measured(engine: str, path: Path, tokens: int, own: list[str]) -> DeviceRow:
+def measured(engine: str, path: Path, tokens: int, own: list[str]) -> DeviceRow:
+    """Measure one engine, `pargolf` or `onnx`, on its file in a new process. Raises `UserError` where that fails."""
     code = f"from pargolf.study.device import measure_{engine}; measure_{engine}()"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(path), str(tokens), *own]
