@@ -270,7 +270,7 @@ def _known(pace: Throughput):
     return measured
 
 
-@pytest.mark.usefixtures("quick_code")
+@pytest.mark.usefixtures("quick_code", "quick_page")
 def test_golf_makes_a_model_of_a_text(words, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("pargolf.run.training._rehearse", lambda *_: (0.3, 0.0))
     monkeypatch.setattr(throughput, "measured", _known(Throughput(0.02, 0.0, 0.0, True, "a made-up machine")))
