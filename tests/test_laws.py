@@ -6,6 +6,7 @@ to the laws with no edit here, and one that fits no slot fails. The laws: causal
 torch.compile), neutral at init where its docstring says so; and every fast path equals its reference.
 """
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -13,6 +14,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -637,7 +639,7 @@ def all_techniques() -> list[type]:
             things = [t for name, t in vars(module).items() if inspect.isclass(t) and not name.startswith("_")]
             found += [t for t in things if t.__module__ == module.__name__ and dataclasses.is_dataclass(t)]
     return [t for t in found if t.__dataclass_params__.frozen and set(vars(t)) & {"build", "run", "over", "encode",
-            "begin", "resolve", "apply", "choose", "factors", "__call__", "edges"}]  # fmt: skip
+            "begin", "resolve", "apply", "choose", "factors", "__call__", "edges", "starts", "limit"}]  # fmt: skip
 
 
 def large(kind: type) -> Any:
@@ -659,6 +661,20 @@ def test_a_technique_is_smaller_at_a_smaller_scale_or_has_no_size(kind: type) ->
     grown = [name for name in sizes if getattr(after, name, 0) > getattr(before, name)]
     big = [name for name in sizes if getattr(before, name) >= 32 and name != "seed"]
     assert not grown and (not big or after != before or hasattr(kind, "at_scale"))
+
+
+def test_nothing_outside_a_technique_s_file_asks_for_its_class() -> None:
+    homes = {kind.__name__: kind.__module__ for kind in all_techniques()}
+    root = Path(pargolf.model.__path__[0]).parent
+    asked = []
+    for path in root.rglob("*.py"):
+        module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        # A recipe names its own techniques, and `upstream` those of the published scripts.
+        for node in ast.walk(ast.parse(path.read_text())) if path.parts[-2] not in ("recipes", "upstream") else ():
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+                names = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+                asked += [f"{module}: {ast.unparse(node)}" for n in names & homes.keys() if homes[n] != module]
+    assert not asked
 
 
 @dataclass(frozen=True)

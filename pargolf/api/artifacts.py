@@ -84,7 +84,7 @@ def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> lis
 def _grader(target: RecipeLike, scale: str | None) -> "tuple[Grader, int, int, bool]":
     """What grades a short stream as the target grades a text: with its vocabulary, BOS, and whether by document."""
     from pargolf.evaluate.probes import LedgerGrader, shortened, stir
-    from pargolf.evaluate.windows import PerDocument, Sliding
+    from pargolf.evaluate.windows import PerDocument, Sliding, per_document
     from pargolf.run.pack import read_artifact
 
     if str(target).endswith(".pargolf"):
@@ -97,9 +97,11 @@ def _grader(target: RecipeLike, scale: str | None) -> "tuple[Grader, int, int, b
     spec = model.spec
     bos = 1 if spec.bos is None else spec.bos
     length = min(windows.length, 64)
-    kind = PerDocument if isinstance(windows, PerDocument) else Sliding
+    kind = PerDocument if per_document(windows) else Sliding
+    as_it_is = windows.length <= length and windows.in_turn
+    plan = windows if as_it_is else kind(length, max(1, length // 2))
     learning = None if adapter is None else shortened(adapter, chunk=max(1, length // 4), batch=4)
-    grader = LedgerGrader(model, kind(length, max(1, length // 2)), spec.vocab, bos, learning)
+    grader = LedgerGrader(model, plan, spec.vocab, bos, learning)
     return grader, spec.vocab, bos, spec.bos is not None and adapter is None
 
 

@@ -213,6 +213,5 @@ def _train(train: Train, fit: _Fit) -> Train:
 
 
 def _phase(phase: Phase, fit: _Fit) -> Phase:
-    if isinstance(phase.weights, QAT):
-        return replace(phase, weights=QAT(fit.rows(phase.weights.table)))
-    return phase
+    table = getattr(phase.weights, "table", None)
+    return phase if table is None else replace(phase, weights=QAT(fit.rows(table)))
