@@ -45,10 +45,10 @@ def batteries(home: Path) -> list[tuple[str, float, Make]]:
     """Name, share of the minutes, and trials of each row; what all share is made in `home`."""
     data = kills.prepared(home)
     whole = kills.undisturbed(data, home / "whole")
-    runs = doctored.two_runs(data.path, home / "runs")
     finished, learned = home / "finished", home / "learned"
     pargolf.prepare_data([home / "texts"], out=learned, vocab=300).result()
     pargolf.train(small.RECIPE, data=learned, out=finished, seed=3).result()
+    runs = doctored.two_runs(learned, home / "runs")
     return [
         ("a run, by SIGKILL", 26, lambda at, chance: kills.kills(data, whole, at, chance)),
         ("a run, by Ctrl-C, SIGTERM, SIGHUP", 11, lambda at, chance: kills.signals(data, whole, at, chance)),
@@ -61,7 +61,7 @@ def batteries(home: Path) -> list[tuple[str, float, Make]]:
         ("headers and recipes, checksums true", 5, specs.trials),
         ("result, events, documents and meta files", 5, lambda at, c: run_files.trials(finished, learned, at, c)),
         ("tokenizers, shards, weights, texts, submissions", 6, lambda at, c: inputs.trials(learned, finished, at, c)),
-        ("runs made to look better", 7, lambda at, chance: doctored.trials(runs, data.path, at, chance)),
+        ("runs made to look better", 7, lambda at, chance: doctored.trials(runs, learned, at, chance)),
         ("checkpoints of published scripts", 3, imports.trials),
     ]
 
