@@ -21,7 +21,8 @@ from torch import Tensor
 
 from pargolf.data.corpus import embedded
 from pargolf.kernels.compiled import compiled_kernels
-from pargolf.packing.artifact import Stored, to_bytes
+from pargolf.packing.artifact import to_bytes
+from pargolf.packing.tensors import Stored
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians, weighted_error
 from pargolf.quant.grid import Codes, Grid

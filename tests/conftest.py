@@ -62,6 +62,7 @@ def run(data, tmp_path_factory):
 def quick_code():
     """Code of one size for all recipes of a module: writing a script takes seconds, and few tests prove its weight."""
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pargolf.ship.size.begin", lambda *args: None)
         patched.setattr("pargolf.ship.size.shipped", lambda recipe, **how: bytes(20_000))
         count_code.cache_clear()
         yield

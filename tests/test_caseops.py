@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pargolf.core.errors import UserError
 from pargolf.core.result import Rests
+from pargolf.data.byte_table import count_bytes
 from pargolf.data.caseops import CAPS, ESCAPE, NEXT, SYMBOL_BYTES, SYMBOLS, TITLE, plain, spelled
 from pargolf.data.check import check
 from pargolf.data.folder import open_data
@@ -17,7 +18,7 @@ from pargolf.data.learn import train_bpe
 from pargolf.data.prepare import prepare
 from pargolf.data.proof import finish
 from pargolf.data.shards import write_shard
-from pargolf.data.tokens import CaseTokenizer, count_bytes, load_tokenizer
+from pargolf.data.tokens import CaseTokenizer, load_tokenizer
 from pargolf.evaluate.windows import Sliding
 from pargolf.run.score import document_rows, proving_text, score_sample, score_together
 

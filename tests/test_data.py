@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from pargolf.core.errors import UserError
 from pargolf.core.result import Rests
 from pargolf.data import prepare as prepare_module
+from pargolf.data.byte_table import count_bytes
 from pargolf.data.check import bpb_constant, check
 from pargolf.data.corpus import embedded
 from pargolf.data.documents import Document, validates
@@ -29,7 +30,7 @@ from pargolf.data.proof import prove
 from pargolf.data.read.files import find_files, read_documents
 from pargolf.data.shards import ShardFile, Shards, open_split, split_documents, write_shard
 from pargolf.data.stream import MicroBatch, Sequential, Shuffled, Strided, TrainStream, permute, stride
-from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, count_bytes, load_tokenizer
+from pargolf.data.tokens import ByteTokenizer, SentencePieceTokenizer, load_tokenizer
 
 if sys.version_info >= (3, 14):
     from compression import zstd

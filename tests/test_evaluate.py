@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
+from pargolf.data.byte_table import ByteCounts, ByteTable
 from pargolf.data.shards import open_split, write_shard
-from pargolf.data.tokens import ByteCounts, ByteTable
 from pargolf.evaluate.bpb import bits_per_byte, by_document, loss_per_bpb, nats_per_token
 from pargolf.evaluate.generate import generate
+from pargolf.evaluate.grades import LogitsError
 from pargolf.evaluate.probes import stir
-from pargolf.evaluate.score import Ledger, LogitsError, OrderError, Score, UngradedError, batches, final, merge, score
+from pargolf.evaluate.score import Ledger, OrderError, Score, UngradedError, batches, final, merge, score
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.texts import score_texts
 from pargolf.evaluate.windows import (

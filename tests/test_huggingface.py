@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from pargolf.core.errors import UserError
 from pargolf.data import huggingface
+from pargolf.data.byte_table import count_bytes
 from pargolf.data.check import check
 from pargolf.data.folder import open_data
 from pargolf.data.huggingface import hugging_face_tokenizer
 from pargolf.data.prepare import prepare
 from pargolf.data.tokenizer_files import open_tokenizer
-from pargolf.data.tokens import SentencePieceTokenizer, count_bytes
+from pargolf.data.tokens import SentencePieceTokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 TEXT = "The House of Representatives met. the senate met in Washington, naïve as ever, at 10 o'clock. " * 30

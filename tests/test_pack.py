@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from pargolf.core.errors import UserError
 from pargolf.packing import artifact, coder
-from pargolf.packing.artifact import ArtifactError, CodesTensor, NewerFormat, RawTensor, from_bytes, to_bytes
+from pargolf.packing.artifact import ArtifactError, NewerFormat, from_bytes, to_bytes
 from pargolf.packing.codecs import CODECS, Brotli, Damage, Lzma, Zlib, Zstd
+from pargolf.packing.layout import body_digest
+from pargolf.packing.tensors import DTYPES, CodesTensor, RawTensor
 
 META = {"recipe": "demo", "digest": "0123456789abcdef", "model": {"blocks": [{"attn": {"heads": 4}}]}}
 
@@ -231,8 +233,8 @@ def stored(draw, name):
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     role = draw(st.sampled_from(["attn.q", "mlp", "scalar", "größe"]))
     if draw(st.booleans()):
-        dtype = draw(st.sampled_from(sorted(artifact.DTYPES)))
-        kind = artifact.DTYPES[dtype]
+        dtype = draw(st.sampled_from(sorted(DTYPES)))
+        kind = DTYPES[dtype]
         bits = rng.integers(0, 256, int(np.prod(shape)) * kind.itemsize).astype(np.uint8)
         return RawTensor(name, role, bits.view(kind).reshape(shape), dtype)
     kind = draw(st.sampled_from([np.int8, np.int16]))
@@ -393,7 +395,7 @@ def test_deep_json_is_refused():
     body = Brotli().encode(text)
     lengths = struct.pack("<II", len(body), len(text))
     packed = artifact.MAGIC + b"\x01" + lengths + struct.pack("<I", zlib.crc32(lengths + body)) + body
-    packed += artifact._digest(packed)
+    packed += body_digest(packed)
     with pytest.raises(ArtifactError, match="JSON"):
         from_bytes(packed)
 

@@ -22,12 +22,13 @@ from pargolf.core.files import cache_folder
 from pargolf.core.result import Rests
 from pargolf.core.spec import edit
 from pargolf.data import content, official, proof
+from pargolf.data.byte_table import SPACE_MARK, count_bytes
 from pargolf.data.check import check
 from pargolf.data.folder import open_data
 from pargolf.data.prepare import prepare
 from pargolf.data.shards import ShardFile, write_shard
 from pargolf.data.tokenizer_files import open_tokenizer
-from pargolf.data.tokens import SPACE_MARK, SentencePieceTokenizer, count_bytes, load_tokenizer
+from pargolf.data.tokens import SentencePieceTokenizer, load_tokenizer
 from pargolf.run.score import proving_text, score_together
 
 CASES = Path(__file__).parent / "cases"

@@ -109,11 +109,12 @@ def test_our_own_auditor_finds_nothing_against_it(folders):
         report = audit(made.path)
         # Only what a run on other machines and other text cannot show is held.
         held = {(f.rule, f.status) for f in report.findings if f.status != "PASS"}
-        assert held <= {("train_time", "HOLD"), ("byte_denominator", "HOLD")}, held
+        unknown = ("split_overlap", "UNVERIFIABLE")  # whose numbers of validation tokens are those of FineWeb
+        assert held <= {("train_time", "HOLD"), ("byte_denominator", "HOLD"), unknown}, held
         seeds = [f for f in report.findings if f.rule == "seeds"]
         assert all(f.status == "PASS" for f in seeds)
     # Outside the record track, whose seconds are those of 8xH100, nothing is left to hold.
-    assert audit(folders[1].path).verdict == "PASS"
+    assert {f.rule for f in audit(folders[1].path).findings if f.status != "PASS"} <= {"split_overlap"}
 
 
 def test_the_auditor_reads_inside_the_squeezed_script(folders):
@@ -126,7 +127,7 @@ def test_the_auditor_reads_inside_the_squeezed_script(folders):
 def test_only_what_the_recipe_uses_is_in_the_script(name, quick_size):
     recipe = catalog.find(name)
     text = program(recipe)
-    assert ("score_adapted" in text) == (recipe.adapt is not None)
+    assert ("train_by_chunks" in text) == (recipe.adapt is not None)
     tree = ast.parse(text)
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     imported = {a.name.split(".")[0] for n in tree.body if isinstance(n, ast.Import) for a in n.names}
@@ -141,7 +142,7 @@ def test_only_what_the_recipe_uses_is_in_the_script(name, quick_size):
 def test_an_adapting_recipe_ships_its_adapter_and_gives_its_number(data, tmp_path):
     adapter = SGD(chunk=256, batch=4, epochs=1)
     recipe = edit(small.RECIPE, {"train.steps": 2, "budget.bytes": 400_000, "adapt": adapter})
-    assert "score_adapted" in program(recipe)
+    assert "train_by_chunks" in program(recipe)
     result = pargolf.train(recipe, data=data, out=tmp_path / "run", seed=1).result()
     out = tmp_path / "track_non_record_16mb" / "a"
     made = pargolf.write_submission([tmp_path / "run"], out=out, artifacts=True, squeeze=True).result()

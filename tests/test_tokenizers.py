@@ -17,6 +17,7 @@ from made_up import entry
 
 from pargolf.core.errors import UserError
 from pargolf.core.result import Rests
+from pargolf.data.byte_table import count_bytes
 from pargolf.data.caseops_published import ALLCAPS, CAPNEXT, ESCAPE, PUBLISHED, TITLE
 from pargolf.data.check import check
 from pargolf.data.folder import open_data
@@ -24,7 +25,7 @@ from pargolf.data.prepare import prepare
 from pargolf.data.proof import finish, prove
 from pargolf.data.shards import Shards, write_shard
 from pargolf.data.tokenizer_files import find_tokenizer, open_tokenizer
-from pargolf.data.tokens import CaseTokenizer, SentencePieceTokenizer, count_bytes
+from pargolf.data.tokens import CaseTokenizer, SentencePieceTokenizer
 from pargolf.run.score import proving_text
 
 CASES = Path(__file__).parent / "cases"

@@ -16,7 +16,8 @@ from pargolf.core.events import Step
 from pargolf.core.spec import dump, load
 from pargolf.kernels import compiled
 from pargolf.packing import coder
-from pargolf.packing.artifact import ArtifactError, CodesTensor, from_bytes, to_bytes
+from pargolf.packing.artifact import ArtifactError, from_bytes, to_bytes
+from pargolf.packing.tensors import CodesTensor
 from pargolf.quant.clip import Amax, StdDev
 from pargolf.quant.gptq import GPTQ, weighted_error
 from pargolf.quant.grid import Codes, Int, Keep

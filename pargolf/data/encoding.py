@@ -18,11 +18,12 @@ import numpy.typing as npt
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.work import Events
+from pargolf.data.byte_table import ByteTable, count_bytes
 from pargolf.data.documents import SPLITS, Document, Row
 from pargolf.data.losses import kept_text, losses, lost_bytes
 from pargolf.data.plan import DROPPED, TRAIN, VAL, Plan
 from pargolf.data.shards import Tokens, split_documents
-from pargolf.data.tokens import ByteTable, Tokenizer, count_bytes
+from pargolf.data.tokens import Tokenizer
 
 BATCH_BYTES = 1 << 20
 _READ = 1 << 20

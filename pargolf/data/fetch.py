@@ -21,11 +21,11 @@ from pargolf.core.errors import UserError, near
 from pargolf.core.events import Progress
 from pargolf.core.files import write_json
 from pargolf.core.work import Events
+from pargolf.data.byte_table import count_bytes
 from pargolf.data.check import bpb_constant
 from pargolf.data.folder import open_data
 from pargolf.data.hub import Hub, RemoteFile, check_room, take_all
 from pargolf.data.official import SP1024
-from pargolf.data.tokens import count_bytes
 
 REPO, ROOT = "willdepueoai/parameter-golf", "datasets"
 SHARDS = 80

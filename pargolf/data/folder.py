@@ -14,6 +14,7 @@ from typing import Any
 
 from pargolf.core.errors import UserError
 from pargolf.core.files import reading
+from pargolf.data.byte_table import ByteCounts, ByteTable
 from pargolf.data.content import refuse_repeats, sampled_sha256, shard_hashes, shard_kind
 from pargolf.data.documents import Row, read_rows
 from pargolf.data.listing import refuse_strays
@@ -21,9 +22,9 @@ from pargolf.data.meta import file_sha256, read_meta
 from pargolf.data.official import doubt_of_length, known_split
 from pargolf.data.proof import Proving, SplitProof, finish, proved_by_name, proving, remembered
 from pargolf.data.shards import Shards, open_split, split_paths
-from pargolf.data.sidecar import Sidecar, open_sidecar, proving_sidecar
+from pargolf.data.sidecar import Sidecar, open_sidecar, proving_sidecar, sidecar_paths
 from pargolf.data.tokenizer_files import find_tokenizer, open_tokenizer
-from pargolf.data.tokens import ByteCounts, ByteTable, ByteTokenizer, Tokenizer
+from pargolf.data.tokens import ByteTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class DataFolder:
     @cached_property
     def val_bytes(self) -> Sidecar | ByteCounts:
         """Bytes of each predicted position of validation: of the sidecar where there is one, or by the byte table."""
-        return open_sidecar(self.path, self.val) or ByteCounts(self.byte_table, self.val)
+        paths = sidecar_paths(self.path)
+        if not paths:
+            return ByteCounts(self.byte_table, self.val)
+        return open_sidecar(paths, self.val, kind=shard_kind(paths))
 
     @property
     def bos(self) -> int:

@@ -14,7 +14,6 @@ Needs the `tokenizers` package, `pip install pargolf[hf]`.
 import hashlib
 import importlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -23,11 +22,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pargolf.core.errors import UserError
+from pargolf.data.byte_table import (
+    BYTE,
+    OPENINGS,
+    SPACE_MARK,
+    ByteTable,
+    are_bytes,
+    byte_level_table,
+    json_pieces,
+    marked_table,
+    opening_of,
+    special_ids,
+)
 from pargolf.data.shards import Tokens
-from pargolf.data.tokens import SPACE_MARK, ByteTable, marked_table
 
-_OPENING = ("<|bos|>", "<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|endoftext|>", "</s>")
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SHOWN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
 BYTE_CHARACTERS: dict[int, str] = {byte: chr(byte) for byte in _SHOWN} | {
@@ -51,19 +59,15 @@ class HuggingFaceTokenizer:
         self.vocab = 1 + max(self._model.get_vocab(with_added_tokens=True).values())
         if self.vocab > 1 << 16:
             raise UserError(f"A vocabulary of {self.vocab} does not fit the shards' 16 bits; use 65536 or fewer.")
-        special = {token["content"]: int(token["id"]) for token in facts["added_tokens"] if token["special"]}
-        self.opening = next((name for name in _OPENING if name in special), "")
+        special = special_ids(facts)
+        self.opening = opening_of(special)
         self.bos = special.get(self.opening, -1)
         if self.bos < 0:
-            raise UserError(f"This tokenizer.json has no special token that opens a document; add {_OPENING[0]}.")
-        self._texts: list[str | None] = [None] * self.vocab
-        silent = {*special.values(), self._model.token_to_id(str(facts["model"].get("unk_token")))}
-        added = {int(token["id"]) for token in facts["added_tokens"]}
-        for piece, i in self._model.get_vocab(with_added_tokens=True).items():
-            self._texts[i] = None if i in silent else piece
+            raise UserError(f"This tokenizer.json has no special token that opens a document; add {OPENINGS[0]}.")
+        self._texts, self._added = json_pieces(facts)
         self._pieces = [
-            b"" if text is None else text.encode() if i in added else self._bytes_of(text)
-            for i, text in enumerate(self._texts)
+            b"" if text is None else text.encode() if text in self._added else self._bytes_of(text)
+            for text in self._texts
         ]
 
     def encode(self, text: str) -> Tokens:
@@ -95,10 +99,7 @@ class HuggingFaceTokenizer:
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """Each piece's length; special pieces, and ids past the vocabulary, count 0 and are boundaries."""
-        size = max(size, self.vocab)
-        bytes_V = np.zeros(size, dtype=np.int32)
-        bytes_V[: self.vocab] = [len(piece) for piece in self._pieces]
-        return ByteTable(bytes_V, np.zeros(size, dtype=np.bool_), bytes_V == 0)
+        return byte_level_table(self._texts, self._added, size)
 
     def _bytes_of(self, piece: str) -> bytes:
         byte_of = _byte_of_character()
@@ -112,12 +113,10 @@ class MarkedTokenizer(HuggingFaceTokenizer):
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """Counted as a SentencePiece model: a space at the start of a piece is free at the start of a document."""
-        return marked_table(
-            self._texts, [text is not None and bool(_BYTE.fullmatch(text)) for text in self._texts], size
-        )
+        return marked_table(self._texts, are_bytes(self._texts), size)
 
     def _bytes_of(self, piece: str) -> bytes:
-        byte = _BYTE.fullmatch(piece)
+        byte = BYTE.fullmatch(piece)
         return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE_MARK, " ").encode()
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import sentencepiece
 
 from pargolf.core.errors import UserError
+from pargolf.data.byte_table import SPACE_MARK
 from pargolf.data.caseops import SYMBOLS, spelled
-from pargolf.data.tokens import SPACE_MARK, SentencePieceTokenizer, sentencepiece_tokenizer
+from pargolf.data.tokens import SentencePieceTokenizer, sentencepiece_tokenizer
 
 RESERVED = 3 + 256
 SMALLEST = RESERVED + 5

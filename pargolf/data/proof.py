@@ -33,10 +33,11 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.files import cache_folder, write_json
 from pargolf.core.result import Rests
+from pargolf.data.byte_table import SPACE_MARK, ByteTable, count_bytes
 from pargolf.data.documents import Row
 from pargolf.data.official import Official
 from pargolf.data.shards import Shards, Tokens
-from pargolf.data.tokens import SPACE_MARK, ByteTable, Tokenizer, count_bytes
+from pargolf.data.tokens import Tokenizer
 
 T = TypeVar("T")
 Proving = Generator[Progress, None, T]

@@ -12,7 +12,7 @@ their own. A letter whose small form has another length may put a document off, 
 16 bytes), and a hundred-thousandth in all. Counts that are off at all are not proved: they rest on what somebody wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import category
@@ -22,10 +22,9 @@ import numpy as np
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
 from pargolf.core.result import Rests
-from pargolf.data.content import shard_kind
 from pargolf.data.documents import Row
 from pargolf.data.proof import Proving, SplitProof, Tally, verdict
-from pargolf.data.shards import Shards, Tokens
+from pargolf.data.shards import ShardFile, Shards, Tokens
 from pargolf.data.tokens import Tokenizer
 
 _OFF_ONE, _OFF_ALL = 100, 100_000
@@ -45,12 +44,13 @@ class Sidecar:
         return self.counts[start + 1 : stop + 1]
 
 
-def open_sidecar(folder: Path, tokens: Shards) -> Sidecar | None:
-    """The sidecar of the validation split, where there is one. Raises `UserError` when it is not of these tokens."""
-    paths = sorted(folder.glob("*_val_bytes_*.bin"))
-    if not paths:
-        return None
-    kind = shard_kind(paths)
+def sidecar_paths(folder: Path) -> list[Path]:
+    """The files of the sidecar of the validation split; none where it has none."""
+    return sorted(folder.glob("*_val_bytes_*.bin"))
+
+
+def open_sidecar(paths: Sequence[Path], tokens: Shards, *, kind: Callable[[Path], ShardFile] = ShardFile) -> Sidecar:
+    """The sidecar in these files. Raises `UserError` when it is not of these tokens."""
     counts = Shards([kind(path) for path in paths], names=[str(path) for path in paths])
     if len(counts) != len(tokens):
         raise UserError(

@@ -1,20 +1,12 @@
-"""What a token means in bytes: tokenizers, byte tables, and the proof that the count is honest.
+"""Tokenizers: text to token ids and back, exact on every text.
 
-Bits per byte divides by the bytes of the graded text, so every predicted token t after a previous token p counts
-
-    bytes[t] + (leading[t] and not boundary[p])
-
-where a SentencePiece piece that starts with U+2581 has `leading` (that mark is its space) and `bytes` is the UTF-8
-length of the rest, a byte piece counts 1, and control, unknown and unused pieces count 0 and are a `boundary`: only
-a document's own first space is free. Source: openai/parameter-golf, `build_sentencepiece_luts` and `eval_val`.
-U+2581 inside a piece is one space too and counts 1, where the published table counts its three bytes.
-A table is proved, not trusted: `proof.py` compares the count with the decoded documents, one by one.
+SentencePiece models, with the symbols for capitals where they have them, and plain bytes; `huggingface.py` has those of
+a `tokenizer.json`. What their tokens weigh in bytes is decided in `byte_table.py`.
 """
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,22 +15,24 @@ import numpy.typing as npt
 import sentencepiece
 
 from pargolf.core.errors import UserError
+from pargolf.data.byte_table import (
+    BYTES_BOS,
+    BYTES_VOCAB,
+    EXPORT_BOS,
+    EXPORT_OFFSET,
+    EXPORT_VOCAB,
+    SPACE_MARK,
+    ByteTable,
+    is_silent,
+    plain_table,
+    sentencepiece_table,
+)
 from pargolf.data.caseops import OURS, Spelling
 from pargolf.data.caseops_published import PUBLISHED
-from pargolf.data.shards import Shards, Tokens
+from pargolf.data.shards import Tokens
 
-SPACE_MARK = "▁"
 MODEL_LIMIT = 64 << 20
 _PROBES = ("a", " a", "a  a ")
-
-
-@dataclass(frozen=True, eq=False)
-class ByteTable:
-    """Three look-up arrays over token ids, each of shape (V,)."""
-
-    bytes_V: npt.NDArray[np.int32]
-    leading_space_V: npt.NDArray[np.bool_]
-    boundary_V: npt.NDArray[np.bool_]
 
 
 class Tokenizer(Protocol):
@@ -151,8 +145,7 @@ class SentencePieceTokenizer:
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """The published table, but for U+2581 inside a piece. Ids past the model's own count 0 and are boundaries."""
-        pieces = [None if self._silent(i) else str(self._model.id_to_piece(i)) for i in range(self.vocab)]
-        return marked_table(pieces, [bool(self._model.is_byte(i)) for i in range(self.vocab)], size)
+        return sentencepiece_table(self._model, size, symbols={})
 
     def piece(self, token: int) -> str:
         """How a token is written in the model, as `▁the` or `<0x41>`."""
@@ -162,11 +155,8 @@ class SentencePieceTokenizer:
         """The id of a piece; that of the unknown piece where the model has none such."""
         return int(self._model.piece_to_id(piece))
 
-    def _silent(self, i: int) -> bool:
-        return bool(self._model.is_control(i) or self._model.is_unknown(i) or self._model.is_unused(i))
-
     def _piece_bytes(self, i: int) -> bytes:
-        if self._silent(i):
+        if is_silent(self._model, i):
             return b""
         piece = str(self._model.id_to_piece(i))
         if self._model.is_byte(i):
@@ -200,17 +190,14 @@ class CaseTokenizer(SentencePieceTokenizer):
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """The published table, with the bytes that the symbols stand for."""
-        table = super().byte_table(size)
-        for symbol, count in self.spelling.bytes.items():
-            table.bytes_V[self.piece_id(symbol)] = count
-        return table
+        return sentencepiece_table(self._model, size, symbols=self.spelling.bytes)
 
 
 class ByteTokenizer:
     """Plain bytes: ids 0 to 255 are the bytes of UTF-8, 256 is BOS. No space is free."""
 
-    vocab = 257
-    bos = 256
+    vocab = BYTES_VOCAB
+    bos = BYTES_BOS
     offset = 0
     digest = hashlib.sha256(b"pargolf bytes 257").hexdigest()
 
@@ -250,9 +237,7 @@ class ByteTokenizer:
 
     def byte_table(self, size: int = 0) -> ByteTable:
         """One byte each; BOS, and other ids that are no bytes, count 0 and are boundaries."""
-        value_V = np.arange(max(size, self.vocab)) - self.offset
-        is_byte_V = (value_V >= 0) & (value_V < 256)
-        return ByteTable(is_byte_V.astype(np.int32), np.zeros_like(is_byte_V), ~is_byte_V)
+        return plain_table(max(size, self.vocab), offset=self.offset)
 
 
 class ByteExport(ByteTokenizer):
@@ -261,7 +246,7 @@ class ByteExport(ByteTokenizer):
     Source: openai/parameter-golf, `data/download_hf_docs_and_tokenize.py`, `PureByteTokenizer`.
     """
 
-    vocab, bos, offset = 260, 1, 4
+    vocab, bos, offset = EXPORT_VOCAB, EXPORT_BOS, EXPORT_OFFSET
 
     def __init__(self, proto: bytes, facts: Mapping[str, Any]) -> None:
         config = facts.get("config")
@@ -289,41 +274,3 @@ def sentencepiece_tokenizer(proto: bytes) -> SentencePieceTokenizer:
         if all(tokenizer.raw([tokenizer.piece_id(symbol)]) == symbol.encode() for symbol in spelling.bytes):
             return CaseTokenizer(proto, spelling)
     return tokenizer
-
-
-def marked_table(pieces: Sequence[str | None], is_byte: Sequence[bool], size: int = 0) -> ByteTable:
-    """The byte table of pieces that write a space as U+2581; None is a piece that stands for no text."""
-    size = max(size, len(pieces))
-    table = ByteTable(np.zeros(size, np.int32), np.zeros(size, np.bool_), np.ones(size, np.bool_))
-    for i, piece in enumerate(pieces):
-        if piece is None:
-            continue
-        table.boundary_V[i] = False
-        table.leading_space_V[i] = piece.startswith(SPACE_MARK)
-        table.bytes_V[i] = 1 if is_byte[i] else len(piece.removeprefix(SPACE_MARK).replace(SPACE_MARK, " ").encode())
-    return table
-
-
-def count_bytes(
-    table: ByteTable, inputs: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
-) -> npt.NDArray[np.int64]:
-    """Bytes of each predicted position: `inputs` are the previous tokens, `targets` the predicted ones, same shape."""
-    spaces = table.leading_space_V[targets] & ~table.boundary_V[inputs]
-    counted: npt.NDArray[np.int64] = table.bytes_V[targets].astype(np.int64) + spaces
-    return counted
-
-
-@dataclass(frozen=True)
-class ByteCounts:
-    """Bytes of each predicted position of a stream of `tokens`, counted when a span of them is asked for."""
-
-    table: ByteTable
-    tokens: Shards
-
-    def __len__(self) -> int:
-        return len(self.tokens) - 1
-
-    def __getitem__(self, span: slice) -> npt.NDArray[np.int64]:
-        start, stop, _ = span.indices(len(self))
-        tokens = self.tokens[start : stop + 1]
-        return count_bytes(self.table, tokens[:-1], tokens[1:])

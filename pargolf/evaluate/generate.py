@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.data.tokens import Tokenizer
+from pargolf.evaluate.grades import LogitsError
 from pargolf.evaluate.lookahead import Predictor
-from pargolf.evaluate.score import LogitsError
 from pargolf.model.cache import Cache
 from pargolf.model.transformer import Transformer
 

@@ -36,9 +36,10 @@ from torch import Tensor, nn
 
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapters.adapter import Adapter
+from pargolf.evaluate.grades import LogitsError
 from pargolf.evaluate.lookahead import LookAhead, Predictor, changed, moved
 from pargolf.evaluate.paths import pieces_differ, pieces_look, training_look
-from pargolf.evaluate.score import LogitsError, OrderError, UngradedError, batches
+from pargolf.evaluate.score import OrderError, UngradedError, batches
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.watched import Watched
 from pargolf.evaluate.windows import IntArray, Windows, document_starts, per_document

@@ -9,14 +9,12 @@ The four conditions of Parameter Golf issue 1017, and who keeps each of them her
     C4  one pass from left to right                 the ledger: a position out of turn raises
                                                     (one pass per document, when documents are graded apart)
 
-Position i sees tokens[..i] and predicts tokens[i+1]. Its grade is -log softmax(logits_i)[tokens[i+1]] nats,
-computed in float32 over the whole vocabulary. Grades are summed in float64, window by window, so the sum does
-not depend on how windows are batched.
+The arithmetic is that of `grades.py`, which the ledger extends by what it refuses and what it writes down.
 """
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, islice, pairwise
@@ -25,8 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from pargolf.core.budget import Clock
 from pargolf.core.devices import release_memory
@@ -34,19 +30,15 @@ from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Narrowed, Progress
 from pargolf.core.world import World
 from pargolf.evaluate.bpb import bits_per_byte, nats_per_token
+from pargolf.evaluate.grades import Grades
 from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor, part_of
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Stream, Window, Windows, pieces, starts_for
 
-_BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
 _ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
 ALL_WINDOWS = 1 << 30
 """What a ledger shows at once, as long as memory suffices for the batches that it is given."""
 _HELD = 1 << 22  # grades that are kept in memory; those of a longer stream lie in a file
-
-
-class LogitsError(UserError):
-    """The predictor's logits are no distribution over this vocabulary: not finite, or of another shape."""
 
 
 class OrderError(RuntimeError):
@@ -103,19 +95,16 @@ class Score:
         return {**row, "look": str(self.look)}
 
 
-class Ledger:
+class Ledger(Grades):
     """Owns the tokens, grades them, and only then hands them out.
 
-    With
-    `once` (every scoring in turn) positions must be graded from left to right, each exactly one time.
+    With `once` (every scoring in turn) positions must be graded from left to right, each exactly one time.
     `documents` (rising positions) makes each document a pass of its own: documents may take turns, and no window
     may show a token of another one. `first` is where grading begins, for a process that grades a part by itself; the
     processes of a `world` grade each batch together, and each writes down all. Without
     `keep` no array grows with the stream. Raises `UserError` for ids outside the vocabulary, a stream without
     positions or bytes, counts that do not align.
     """
-
-    turn: Callable[[int], None] | None = None
 
     def __init__(
         self,
@@ -127,20 +116,15 @@ class Ledger:
         keep: bool = True,
         world: World | None = None,
     ) -> None:
-        self.world = world or World()
         _check_stream(text.tokens, text.byte_counts, text.vocab)
+        super().__init__(text)
+        self.world = world or self.world
         self.vocab = text.vocab
-        self.positions = text.positions
         self.frontier = first  # graded positions, those before `first` included
-        self.tokens = 0
-        self.bytes = 0
-        self.nats = 0.0
         self.nats_N = _blank(self.positions if keep else 0)
         # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
         self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
         self.most = ALL_WINDOWS  # shown at once; fewer where memory has run out
-        self._tokens = text.tokens
-        self._byte_counts = text.byte_counts
         self._once = once
         self._first = first
         self._starts = np.array([0, *(start for start in documents if start > 0)], dtype=np.int64)
@@ -166,11 +150,11 @@ class Ledger:
         rows = range(len(batch))[self.world.share(len(batch))] if mine is None else mine
         nats_BS = np.zeros((len(batch), length - first), dtype=np.float32)
         if rows:
-            nats_BS[list(rows)] = self._nats(predictor, [batch[row] for row in rows], first, device)
+            nats_BS[list(rows)] = self._nats(predictor, [batch[row] for row in rows], device)
         if self.world.size > 1:
             nats_BS = self.world.sum(torch.from_numpy(nats_BS).to(device)).cpu().numpy()
         for window, nats_S in zip(batch, nats_BS):
-            self._write(window, nats_S)
+            self._add(window, nats_S)
 
     def graded(self, start: int, stop: int) -> IntArray:
         """A copy of tokens[start:stop], all of which have been graded (the first token of a pass is given).
@@ -187,7 +171,7 @@ class Ledger:
                 f"tokens {start} to {stop} were asked for, and of {self.positions + 1} only those before "
                 f"{self._turns[min(at, len(self._turns) - 1)] + 1} have been graded there"
             )
-        return np.array(self._tokens[start:stop])
+        return super().graded(start, stop)
 
     def score(self, windows: Windows, *, seconds: float) -> Score:
         """Close the books."""
@@ -208,13 +192,11 @@ class Ledger:
             first=self._first,
         )
 
-    def _nats(
-        self, predictor: Predictor, batch: list[Window], first: int, device: torch.device | str
-    ) -> NDArray[np.float32]:
+    def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
         """Grades of a batch; where memory runs out, of its halves one after the other."""
         if len(batch) <= self.most:
             try:
-                return self._nats_at_once(predictor, batch, first, device)
+                return super()._nats(predictor, batch, device)
             except (MemoryError, RuntimeError) as error:
                 if len(batch) < 2 or not out_of_memory(error) or part_of(predictor, 0, 0) is None:
                     raise
@@ -223,20 +205,7 @@ class Ledger:
         cuts = range(0, len(batch), self.most)
         spans = [(begin, min(begin + self.most, len(batch))) for begin in cuts]
         parts = [(part_of(predictor, *span), batch[slice(*span)]) for span in spans]
-        return np.concatenate([self._nats(part or predictor, rows, first, device) for part, rows in parts])
-
-    def _nats_at_once(
-        self, predictor: Predictor, batch: list[Window], first: int, device: torch.device | str
-    ) -> NDArray[np.float32]:
-        ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)
-        targets_BS = self._gather([(w.first + 1, w.end + 1) for w in batch])
-        # no_grad, not inference_mode: caches that a model fills in here (rotary tables, say) would be
-        # inference tensors, and the backward of a later adaptation fails on those.
-        with torch.no_grad():
-            return self._normalize(predictor(ids_BT, first=first), targets_BS, batch)
-
-    def _gather(self, spans: list[tuple[int, int]]) -> Tensor:
-        return torch.from_numpy(np.stack([self._tokens[a:b] for a, b in spans]).astype(np.int64))
+        return np.concatenate([self._nats(part or predictor, rows, device) for part, rows in parts])
 
     def _pass_of(self, position: int) -> int:
         """Index of the pass that a position belongs to."""
@@ -253,38 +222,13 @@ class Ledger:
                 raise OrderError(f"{window} grades position {window.first}, and it is position {turn}'s turn")
             turns[at] = max(turn, window.end)
 
-    def _normalize(self, logits_BSV: Tensor, targets_BS: Tensor, batch: list[Window]) -> NDArray[np.float32]:
-        expected = (*targets_BS.shape, self.vocab)
-        if tuple(logits_BSV.shape) != expected or not logits_BSV.is_floating_point():
-            raise LogitsError(
-                f"the predictor returned {logits_BSV.dtype} of shape {tuple(logits_BSV.shape)}, expected "
-                f"floating-point logits of shape {expected}: check that model and tokenizer belong together"
-            )
-        step = max(1, _BLOCK // (expected[1] * expected[2]))
-        parts = []
-        for row in range(0, len(batch), step):
-            block_BSV = logits_BSV[row : row + step]
-            wide_BSV = block_BSV if block_BSV.dtype == torch.float64 else block_BSV.float()
-            targets = targets_BS[row : row + step].flatten().to(wide_BSV.device)
-            nats = cross_entropy(wide_BSV.flatten(0, 1), targets, reduction="none")
-            # Minimum and maximum are NaN or infinite as soon as one logit is, and need no mask of its size.
-            if not torch.stack([*wide_BSV.aminmax(), nats.max()]).isfinite().all():
-                raise LogitsError(
-                    f"the predictor's logits are not finite within positions {batch[row].first} to "
-                    f"{batch[row + len(block_BSV) - 1].end}; graded so far: {self.frontier} positions"
-                )
-            parts.append(nats.float().cpu().numpy())
-        return np.concatenate(parts).reshape(targets_BS.shape)
-
-    def _write(self, window: Window, nats_S: NDArray[np.float32]) -> None:
+    def _add(self, window: Window, nats_S: NDArray[np.float32]) -> None:
         span = slice(window.first, window.end)
         if len(self.nats_N):
             self.nats_N[span] = nats_S
         if not self._once:
             self.grades_N[span] += 1
-        self.nats += float(nats_S.sum(dtype=np.float64))
-        self.bytes += int(self._byte_counts[span].sum(dtype=np.int64))
-        self.tokens += window.end - window.first
+        super()._add(window, nats_S)
         at = self._pass_of(window.first)
         self.frontier += max(0, window.end - int(self._turns[at]))
         self._turns[at] = max(self._turns[at], window.end)

@@ -55,16 +55,14 @@ class Watched(Ledger):
         self.log.append(("learn", start, stop))
         return tokens
 
-    def _nats(
-        self, predictor: Predictor, batch: list[Window], first: int, device: torch.device | str
-    ) -> NDArray[np.float32]:
+    def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
         shown: list[Tensor] = []
 
         def seen(ids_BT: Tensor, *, first: int) -> Tensor:
             shown.append(predictor(ids_BT, first=first))
             return shown[-1]
 
-        nats_BS = super()._nats(seen, batch, first, device)
+        nats_BS = super()._nats(seen, batch, device)
         for window, logits_SV in zip(batch, shown[0]):
             late = max(window.first, self.since)
             if late < window.end:

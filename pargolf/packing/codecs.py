@@ -14,6 +14,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
+import brotli
+
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Within
 from pargolf.core.spec import dump, load
@@ -114,7 +116,7 @@ class Zstd:
 
     def encode(self, data: bytes) -> bytes:
         """Compress."""
-        out: bytes = _library("zstd").compress(data, level=self.level)
+        out: bytes = _zstd().compress(data, level=self.level)
         return out
 
     def decode(self, data: bytes, *, size: int) -> bytes:
@@ -122,7 +124,7 @@ class Zstd:
         reader = zstd_reader()
         try:
             out = reader.decompress(data, size + 1)
-        except _library("zstd").ZstdError as error:
+        except _zstd().ZstdError as error:
             raise Damage(f"zstd: {error}") from error
         return _exactly(out, size, reader.eof and not reader.unused_data)
 
@@ -136,13 +138,12 @@ class Brotli:
 
     def encode(self, data: bytes) -> bytes:
         """Compress."""
-        out: bytes = _library("brotli").compress(data, quality=self.quality, lgwin=24)
+        out: bytes = brotli.compress(data, quality=self.quality, lgwin=24)
         return out
 
     def decode(self, data: bytes, *, size: int) -> bytes:
         """Decompress to exactly `size` bytes. Raises `Damage`."""
-        library = _library("brotli")
-        reader = library.Decompressor()
+        reader = brotli.Decompressor()
         parts: list[bytes] = []
         left = size + 1
         try:
@@ -150,7 +151,7 @@ class Brotli:
             while left > len(parts[-1]) > 0:
                 left -= len(parts[-1])
                 parts.append(reader.process(b"", output_buffer_limit=left))
-        except library.error as error:
+        except brotli.error as error:
             raise Damage(f"brotli: {error}") from error
         return _exactly(b"".join(parts), size, reader.is_finished())
 
@@ -174,19 +175,20 @@ def codec_of(name: str) -> Codec:
 
 def zstd_reader() -> Any:
     """A decompressor for one frame whose window is 128 MiB at the most."""
-    library = _library("zstd")
+    library = _zstd()
     return library.ZstdDecompressor(options={library.DecompressionParameter.window_log_max: 27})
 
 
-def _library(codec: str) -> Any:
-    """The module behind a codec, looked for only when the codec is used."""
-    places = {"zstd": ("compression.zstd", "backports.zstd"), "brotli": ("brotli",)}[codec]
-    for place in places:
-        try:
-            return importlib.import_module(place)
-        except ImportError:
-            continue
-    raise UserError(f"The codec {codec} needs the package {places[-1]}. Install it: pip install {places[-1]}")
+def _zstd() -> Any:
+    """The library of zstd: Python's own from 3.14 on, or else the package; looked for only when it is used."""
+    try:
+        return importlib.import_module("compression.zstd")
+    except ImportError:
+        pass
+    try:
+        return importlib.import_module("backports.zstd")
+    except ImportError as error:
+        raise UserError("The codec zstd needs the package backports.zstd: pip install backports.zstd.") from error
 
 
 def _exactly(data: bytes, size: int, finished: bool) -> bytes:

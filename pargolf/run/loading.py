@@ -16,9 +16,10 @@ from torch import Tensor
 from pargolf.core.errors import UserError
 from pargolf.core.result import StartedFrom
 from pargolf.core.spec import diff
+from pargolf.data.byte_table import count_bytes
 from pargolf.data.folder import DataFolder
 from pargolf.data.meta import file_sha256
-from pargolf.data.tokens import Tokenizer, count_bytes
+from pargolf.data.tokens import Tokenizer
 from pargolf.evaluate.bpb import bits_per_byte
 from pargolf.evaluate.texts import score_texts
 from pargolf.exporting.source import Source, tokenizer_of

@@ -20,7 +20,8 @@ from pargolf.core.roles import role
 from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.windows import Windows
 from pargolf.model.transformer import Model, Transformer, shapes
-from pargolf.packing.artifact import MAGIC, Artifact, CodesTensor, RawTensor, Stored, from_bytes, to_bytes
+from pargolf.packing.artifact import MAGIC, Artifact, from_bytes, to_bytes
+from pargolf.packing.tensors import CodesTensor, RawTensor, Stored
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.gptq import Hessians
 from pargolf.quant.grid import Codes, Grid
@@ -103,14 +104,14 @@ def unpack(data: bytes) -> Unpacked:
     artifact = from_bytes(data)
     meta = spec.build(Meta, artifact.meta, where="The artifact's header", within=PARTS)
     with _of_a_file("tensors do not lie on their grids"):
-        values = corrected({name: _decode(tensor) for name, tensor in artifact.tensors.items()})
+        values = corrected({name: values_of(tensor) for name, tensor in artifact.tensors.items()})
     with _of_a_file("model does not run"):
-        model = _filled(meta.model, values)
+        model = _checked(meta.model, values)
     return Unpacked(model, meta.windows, meta.plain, meta.adapt, artifact, meta.recipe, meta.digest, meta.tokenizer)
 
 
-def _filled(system: Model, values: Mapping[str, Tensor]) -> Transformer:
-    """The model with these weights; that they fit is known before memory is taken for it."""
+def _checked(system: Model, values: Mapping[str, Tensor]) -> Transformer:
+    """The model with these weights, run once. That they fit is known before memory is taken for it."""
     sizes = shapes(system)
     for name in sizes:
         if name not in values and not name.startswith("head.ahead."):
@@ -118,12 +119,19 @@ def _filled(system: Model, values: Mapping[str, Tensor]) -> Transformer:
     for name, value in values.items():
         if sizes.get(name) != value.shape:
             raise UserError(f"The artifact's '{name}' does not fit its model. Was it made by another version?")
-    model = Transformer(system).eval()
+    model = filled(system, values)
     with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name in values:
-                p.copy_(values[name])
         model(torch.arange(min(system.vocab, 4))[None])
+    return model
+
+
+def filled(system: Model, values: Mapping[str, Tensor]) -> Transformer:
+    """The model with these weights, ready to score; parameters that are not named keep what they began with."""
+    model = Transformer(system).eval()
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in values.items():
+            weights[name].copy_(value)
     return model
 
 
@@ -178,14 +186,17 @@ def fit(
     cap: int,
     hessians: Hessians | None = None,
     fill: bool | None = None,
+    code: int | None = None,
 ) -> tuple[Recipe, bytes]:
     """Pack under `cap` bytes, code included, on the recipe's own grids where they fit and it does not fill the cap.
 
     Else steps are solved for by role (`quant/allocate.py`), into the last .2 % under the cap. `fill` None: as the
-    recipe says. Raises `UserError` with the smallest size and the largest role when the coarsest steps do not fit.
+    recipe says. `code` takes so many bytes instead of what is counted, for a rehearsal. Raises `UserError` with the
+    smallest size and the largest role when the coarsest steps do not fit.
     """
     fill = recipe.quant.fill if fill is None else fill
-    code = count_code(recipe, fitted=fill)
+    counted = code is None
+    code = count_code(recipe, fitted=fill) if code is None else code
 
     def packed(quant: Quantize) -> bytes:
         return pack(recipe, weights, tokenizer=tokenizer, hessians=hessians, quant=quant)
@@ -194,7 +205,7 @@ def fit(
         data = packed(recipe.quant)
         if len(data) + code <= cap:
             return recipe, data
-        code = count_code(recipe, fitted=True)
+        code = count_code(recipe, fitted=True) if counted else code
     allocator = Allocator(recipe.quant, weights, hessians)
     quant, data = land(allocator, cap - code, packed)
     if len(data) + code > cap:
@@ -217,7 +228,7 @@ def _raw(x: Tensor) -> "np.ndarray[Any, Any]":
     return out
 
 
-def _decode(tensor: CodesTensor | RawTensor) -> Tensor:
+def values_of(tensor: CodesTensor | RawTensor) -> Tensor:
     """Float32 values of a stored tensor, through the grid that made it."""
     if isinstance(tensor, RawTensor):
         whole = torch.from_numpy(tensor.data.copy())

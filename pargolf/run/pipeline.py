@@ -57,9 +57,13 @@ from pargolf.run.score import (
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Packing, packed_bytes
 from pargolf.run.training import Checkpointer, Trained, machine, train_weights
-from pargolf.ship.size import count_code
+from pargolf.ship.size import begin_count, count_code
 from pargolf.watch.runlog import EventFile, LogFile
 
+_FEW_STEPS = 100
+"""A run of up to so many steps would wait for its script in the end, so it is written before."""
+_SMALL_CAP = 1_000_000
+"""Of a smaller cap the script takes so much that packing is not rehearsed without its bytes."""
 CHECKED_TOKENS = 50_000_000
 """Training text up to this size is compared with the validation split before each run; `data check` compares any."""
 
@@ -244,7 +248,8 @@ def _stages(
     A call of all processes; only the first one packs and writes, and the others receive its bytes.
     """
     if world.main:
-        count_code(recipe)  # once, before the clock runs
+        few = recipe.train.steps is not None and recipe.train.steps <= _FEW_STEPS
+        (count_code if few or recipe.budget.bytes < _SMALL_CAP else begin_count)(recipe)
     clock = recipe.budget.clock(already=checkpointer.seconds)
     weights = start.weights if start else None
     trained = yield from train_weights(

@@ -41,12 +41,14 @@ from pargolf.run.reserve import Reserve
 from pargolf.run.score import score_sample
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Stage
-from pargolf.ship.size import count_code
+from pargolf.ship.size import count_code, is_counted
 from pargolf.training.checkpoint import Checkpoint, Checkpoints
 from pargolf.training.loop import NotFinite, Training
 
 SAMPLE_TOKENS = 8192
 """Tokens graded by each look at the validation split while training."""
+_REHEARSED_CODE = 25_000
+"""Bytes of code that a rehearsal of packing takes, since the script may not be written yet."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def train_weights(
         raise Interrupted(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
     with saver.signals.shielded():
         stage = None if keep is None else _keep_weights(training, reason, keep)
-    hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
+    hessians = None if recipe.quant.solver is None else collect_hessians(recipe.quant.solver, training)
     return Trained(model, training.step, training.tokens, reason, hessians, stage)
 
 
@@ -237,7 +239,7 @@ def _ended(
     training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=math.inf)
     training.ended(stage, keep.folder.read_weights())
     yield Resumed(stage.step, keep.folder["weights.safetensors"].name, [], stage.seconds)
-    hessians = None if recipe.quant.solver is None else _hessians(recipe.quant.solver, training)
+    hessians = None if recipe.quant.solver is None else collect_hessians(recipe.quant.solver, training)
     return Trained(model, stage.step, stage.tokens, stage.reason, hessians, stage)
 
 
@@ -259,7 +261,7 @@ def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage 
     return kept[0] if kept else None
 
 
-def _hessians(solver: GPTQ, training: Training) -> Hessians:
+def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
     """What passes through every matrix on the next training batches, or on the model's own text; of all processes."""
     stream, model, device = training.stream, training.model, training.world.device
     rows = max(training.spec.micro_tokens // stream.seq_len, 1)
@@ -287,7 +289,8 @@ def _watched(
     began, cost = clock.now(), 0.0
     if math.isfinite(training.seconds):  # a look nobody sees, to know what one takes
         _look(recipe, training, text)
-        _weighed(recipe, training)
+        with uncounted(recipe, training.clock):
+            weigh(recipe, dict(training.model.named_parameters()))
         (cost,) = world.max(clock.now() - began)
     (before,) = world.max(clock.seconds)
     training.whole = True
@@ -315,7 +318,8 @@ def _watched(
                 if training.progress.fraction >= look and now + cost <= training.seconds:
                     look += every
                     yield _look(recipe, training, text)
-                    yield _weighed(recipe, training)
+                    if world.main and is_counted(recipe):
+                        yield _weighed(recipe, training)
         except NotFinite as error:
             yield from saver.save()
             raise UserError(f"{error} {saver.left()}") from None
@@ -411,7 +415,15 @@ def _times(
     busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
     began = clock.seconds
     with compiled_kernels():
-        fit(recipe, busy, tokenizer="rehearsal", cap=recipe.budget.bytes, hessians=hessians, fill=False)
+        fit(
+            recipe,
+            busy,
+            tokenizer="rehearsal",
+            cap=recipe.budget.bytes,
+            hessians=hessians,
+            fill=False,
+            code=None if is_counted(recipe) else _REHEARSED_CODE,
+        )
     # Filling a cap takes two packings, at times three.
     packing += began - start + (clock.seconds - began) * (2.5 if recipe.quant.fill else 1.0)
     began = clock.seconds

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pargolf.core.events import Progress
-from pargolf.data.tokens import count_bytes
+from pargolf.data.byte_table import count_bytes
 from pargolf.evaluate.adapted import Adapted, score_adapted
 from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.count_tilt import CountTilt

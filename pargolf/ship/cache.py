@@ -1,12 +1,16 @@
-"""What was written once is read the next time: scripts by what decides them and by the source that they come from.
+"""Scripts that were written once: kept in a file by what decides them and by the source that they come from.
 
-    ~/.cache/pargolf/scripts/<hash of the key, of every file of this package and of the libraries' versions>.json
+    ~/.cache/pargolf/scripts/<hash of the key, of every source file that matters and of the libraries' versions>.json
 
-A file that is damaged, or that cannot be written, is as one that is not there.
+Folders that no script takes anything from are left out of the hash (a test looks). A file that is damaged, or that
+cannot be written, is as one that is not there. `begin` fills the cache in a process of its own, at low priority, while
+the caller goes on.
 """
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -20,31 +24,92 @@ from pargolf.core.files import cache_folder, write_text
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = 64
 """Scripts that are kept; older ones go when another comes."""
+PATIENCE = 120.0
+"""Seconds to wait for a script that another process writes, before it is written here."""
+_APART = ("cli", "api", "audit", "study", "report", "upstream", "exporting")
+"""Folders that no script takes anything from."""
+BEGUN: dict[str, "subprocess.Popen[bytes]"] = {}
+"""Processes that write scripts for this one, by key."""
 
 Written = tuple[str, dict[str, str]]
+"""A script's text, and what its parts are called there."""
 
 
 def remembered(key: str, write: Callable[[], Written]) -> Written:
     """The text and names that were written under this key by this very source, or what `write` gives."""
-    place = cache_folder() / "scripts"
-    path = place / (hashlib.sha256(f"{key}\n{_source()}".encode()).hexdigest() + ".json")
+    written = _read(key)
+    if written is None and not ready(key):
+        finish(key)
+        written = _read(key)
+    if written is None:
+        written = write()
+        _keep(key, written)
+    return written
+
+
+def known(key: str) -> bool:
+    """Whether a script is in the cache."""
+    return _read(key) is not None
+
+
+def begin(key: str, code: str, job: object) -> None:
+    """Run Python `code` in a process of its own, which reads `job` as JSON and fills the cache under `key`."""
+    if key in BEGUN:
+        return
+    path = os.pathsep.join(filter(None, (str(ROOT.parent), os.environ.get("PYTHONPATH"))))
+    quiet = subprocess.DEVNULL
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        text, names = held["text"], held["names"]
-        if held["sha256"] == _hash(text, names):
-            return text, names
-    except (OSError, ValueError, KeyError, TypeError):
+        BEGUN[key] = child = subprocess.Popen(
+            [sys.executable, "-c", f"import os; os.nice(5); {code}"],
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True,
+        )  # fmt: skip
+        assert child.stdin is not None
+        with child.stdin:
+            child.stdin.write(json.dumps(job).encode())
+    except OSError:
         pass
-    text, names = write()
+
+
+def ready(key: str) -> bool:
+    """Whether nothing has to be waited for: no process was begun for this script, or it has ended."""
+    return key not in BEGUN or BEGUN[key].poll() is not None
+
+
+def finish(key: str) -> None:
+    """Wait for the process that writes a script."""
+    child = BEGUN.pop(key)
     try:
-        place.mkdir(exist_ok=True)
+        child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _path(key: str) -> Path:
+    return cache_folder() / "scripts" / (hashlib.sha256(f"{key}\n{_source()}".encode()).hexdigest() + ".json")
+
+
+def _read(key: str) -> Written | None:
+    try:
+        kept = json.loads(_path(key).read_text(encoding="utf-8"))
+        text, names = kept["text"], kept["names"]
+        return (text, names) if kept["sha256"] == _hash(text, names) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(key: str, written: Written) -> None:
+    text, names = written
+    path = _path(key)
+    try:
+        path.parent.mkdir(exist_ok=True)
         write_text(path, json.dumps({"sha256": _hash(text, names), "text": text, "names": names}))
-        old = sorted(place.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        old = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in old[:-KEPT]:
             file.unlink(missing_ok=True)
     except OSError:
         pass
-    return text, names
 
 
 def _hash(text: str, names: dict[str, str]) -> str:
@@ -53,8 +118,10 @@ def _hash(text: str, names: dict[str, str]) -> str:
 
 @cache
 def _source() -> str:
-    """Names the source of this package, and what else decides how it is written down."""
+    """Names the source that scripts are made of, and what else decides how it is written down."""
     whole = hashlib.sha256(f"{sys.version} {torch.__version__} {np.__version__}".encode())
     for path in sorted(ROOT.rglob("*.py")):
-        whole.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+        name = path.relative_to(ROOT)
+        if name.parts[0] not in _APART:
+            whole.update(f"{name}\n".encode() + path.read_bytes())
     return whole.hexdigest()

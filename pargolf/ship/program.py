@@ -4,9 +4,8 @@
     OWN_RECIPE = the recipe as an expression      OWN_PARTS = {address: class or function}, all an artifact may name
 
 So the program reads artifacts of the package and the package reads the program's. Methods for checkpoints, looks and
-adaptation are left out where this recipe's program never calls them. There are two forms: `program` is to be read, and
-`shipped` is what counts against the cap: the same definitions through `lean` and `squeeze`, with the stand-ins of
-`short.py`. A run counts the bytes of the shipped form, before it trains.
+adaptation are left out where this recipe's program never calls them. There are two forms of the same definitions:
+`program` is to be read, and `shipped`, through `specialized` and `squeeze`, is what counts against the cap.
 """
 
 import ast
@@ -25,7 +24,7 @@ from pargolf.recipes.recipe import Recipe
 from pargolf.ship.cache import ROOT, remembered
 from pargolf.ship.shrink.flatten import Flat, flatten
 from pargolf.ship.shrink.modules import Unfit
-from pargolf.ship.shrink.specialize import lean
+from pargolf.ship.shrink.specialize import specialized
 from pargolf.ship.shrink.squeeze import minified, self_extracting
 
 _NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
@@ -34,8 +33,6 @@ _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
     "pargolf.core.spec:load": f"{_SCRIPT}load_part",
     "pargolf.core.spec:_address": f"{_SCRIPT}part_address",
-    "pargolf.core.spec:build": f"{_SCRIPT}plain_part",
-    "pargolf.core.strict:parse_json": f"{_SCRIPT}plain_json",
     "pargolf.ship.size:count_code": f"{_SCRIPT}own_bytes",
 }
 _CONSTANTS = {"pargolf.kernels.compiled:c_source": c_source}
@@ -51,26 +48,15 @@ from __future__ import annotations
 '''
 
 
-_SHORT = "pargolf.submit.short"
-_SHIPPED_INSTEAD = {
-    "pargolf.ship.size:count_code": f"{_SHORT}:own_size",
-    "pargolf.packing.artifact:_press": f"{_SHORT}_artifact:compressed",
-    "pargolf.evaluate.windows:document_starts": f"{_SHORT}_grades:starts_of",
-    "pargolf.evaluate.adapters.chunks:sum_gradients": f"{_SHORT}_grades:alone",
-}
 _OF_THE_PACKAGE = {"stored_as": "codec_name", "codec_of": "named_codec"}
 """Stand-ins in `submit/script.py` where the recipe's codec stands in no file of one's own."""
-_BY_CODEC = {
-    "pargolf.packing.artifact:_encode": f"{_SHORT}_artifact:encode_by_codec",
-    "pargolf.packing.artifact:_decode": f"{_SHORT}_artifact:decode_by_codec",
-}
-_SHIPPED_WITHOUT = ("Recipe.digest", "Shards.__getitem__")
-_OWN = ("OWN_RECIPE", "OWN_DIGEST", "OWN_SIZE", "OWN_PARTS")
+_SHIPPED_WITHOUT = ("Recipe.digest",)
+_OWN = ("OWN_RECIPE", "OWN_SIZE", "OWN_PARTS")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What decides a program's definitions: the parts that it names, and which stand-ins it takes.
+    """What decides a program's definitions: the parts that it names, and what it does.
 
     `fitted` where grids are solved for the cap, `own_codec` where the codec is no part of the package, `constants` what
     fields of the recipe all are, where that is one of None, True, False and (); numbers are the recipe's own and change
@@ -78,7 +64,6 @@ class Form:
     """
 
     parts: tuple[str, ...]
-    adapts: bool
     solves: bool
     fitted: bool
     in_turn: bool
@@ -91,7 +76,6 @@ class Form:
         """The form of a recipe's program."""
         return Form(
             tuple(sorted({*addresses(spec.dump(recipe)), *also})),
-            adapts=recipe.adapt is not None,
             solves=recipe.quant.solver is not None,
             fitted=fitted or recipe.quant.fill,
             in_turn=recipe.windows.in_turn and recipe.plain.in_turn,
@@ -104,24 +88,21 @@ class Form:
 @cache
 def _flat(form: Form, shipped: bool) -> Flat:
     """The definitions of a program."""
-    instead, without = dict(_INSTEAD), list(_WITHOUT)
-    if form.adapts:
-        instead[f"{_SCRIPT}graded_by"] = f"{_SCRIPT}adapted_score"
-        instead[f"{_SHORT}_grades:grade_alone"] = f"{_SHORT}_grades:adapt_alone"
-    if form.solves:
-        instead[f"{_SCRIPT}seen_by"] = f"{_SCRIPT}calibrated"
-    if not form.own_codec:
-        instead |= {f"pargolf.packing.codecs:{a}": f"{_SCRIPT}{b}" for a, b in _OF_THE_PACKAGE.items()}
-    if form.fitted:
-        instead[f"{_SCRIPT}packed"] = f"{_SCRIPT}fitted"
-    if shipped:
-        instead |= _SHIPPED_INSTEAD
-        without += _SHIPPED_WITHOUT
-        instead |= _BY_CODEC if form.codec else {}
-    main = f"{_SHORT}:shipped_main" if shipped else f"{_SCRIPT}main"
-    roots, beside = [main, *map(spec.home, form.parts)], own.texts(form.parts)
+    of_the_package = {} if form.own_codec else _OF_THE_PACKAGE
+    settings: dict[str, bool | int] = {"submit.script:SOLVES": form.solves, "submit.script:FITS": form.fitted}
+    settings |= {"packing.layout:ANY_CODEC": not form.codec}
+    settings |= {"submit.script:OWN_SIZE": 0} if shipped else {}
+    roots, beside = [f"{_SCRIPT}main", *map(spec.home, form.parts)], own.texts(form.parts)
     try:
-        return flatten(ROOT, roots, instead=instead, without=without, constants=_CONSTANTS, beside=beside)
+        return flatten(
+            ROOT,
+            roots,
+            instead=_INSTEAD | {f"pargolf.packing.codecs:{a}": f"{_SCRIPT}{b}" for a, b in of_the_package.items()},
+            without=[*_WITHOUT, *(_SHIPPED_WITHOUT if shipped else ())],
+            constants=_CONSTANTS,
+            settings={f"pargolf.{name}": value for name, value in settings.items()},
+            beside=beside,
+        )
     except Unfit as error:
         raise UserError(str(error)) from None
 
@@ -138,7 +119,6 @@ def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
     own = {
         "OWN_PARTS": "{" + ", ".join(f"{part!r}: {flat.name(spec.home(part))}" for part in form.parts) + "}",
         "OWN_RECIPE": expression(recipe, lambda part: flat.name(spec.home(part))),
-        "OWN_DIGEST": repr(recipe.digest),
         "OWN_SIZE": repr(size),
     }
     text += [f"\n{name} = {own[name]}\n" for name in own]
@@ -194,13 +174,13 @@ def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
     held = [part for part in form.parts if part.startswith(_NAMED) or "@" in part]
     nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
     tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in held)}}}"]
-    tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    shipped_main()"]
+    tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    main()"]
     tree = ast.parse("\n".join(flat.imports))
     tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
     sure = {"digest": "'OWN_DIGEST'", "in_turn": repr(form.in_turn)}
     if not any(part.endswith(":Trellis") for part in form.parts):
         sure["states"] = "0"
-    tree = lean(tree, dict(form.constants), sure=sure, keep=[flat.name(spec.home(part)) for part in form.parts])
+    tree = specialized(tree, dict(form.constants), sure=sure, keep=[flat.name(spec.home(part)) for part in form.parts])
     fields_kept = {name for part in form.parts for name in _fields_of(part)}
     text, names = minified(tree, kept=fields_kept)
     return text, {part: names[flat.name(spec.home(part))] for part in form.parts}

@@ -29,8 +29,9 @@ from pargolf.data.stream import TrainStream
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.packing import coder
-from pargolf.packing.artifact import Artifact, CodesTensor, from_bytes, to_bytes
+from pargolf.packing.artifact import Artifact, from_bytes, to_bytes
 from pargolf.packing.codecs import Brotli, Codec, Lzma, Zlib, Zstd
+from pargolf.packing.tensors import CodesTensor
 from pargolf.quant.allocate import Allocator, land
 from pargolf.quant.calibrate import calibrate
 from pargolf.quant.clip import StdDev

@@ -151,17 +151,22 @@ def _one_recipe(runs: Sequence[Finished]) -> Recipe:
     if len({run.result.artifact_sha256 for run in runs}) < len(runs):
         raise UserError("Two of the runs have one artifact, so they are one run. Run each seed.")
     for run in runs:
-        if run.result.origin is not None:
-            raise UserError(
-                f"{run.path} started from the weights of {run.result.origin.path}, which a script does not have. Train "
-                "the recipe from its initial weights."
-            )
-        # A run that did not record its proof may still have one, which scoring it again shows.
-        if reasons := [why for why in run.result.why_not if why != UNRECORDED]:
-            raise UserError(f"{run.path} does not count: {'; '.join(reasons)}. Run that seed again.")
-        if wrong := contradictions(RunFolder.open(run.path)):
-            raise UserError(f"{run.path}: {wrong[0]} Run that seed again.")
+        _refuse_unsound(run)
     return recipes[0]
+
+
+def _refuse_unsound(run: Finished) -> None:
+    """Raise `UserError` where a run does not count, began with other weights, or contradicts itself."""
+    if run.result.origin is not None:
+        raise UserError(
+            f"{run.path} started from the weights of {run.result.origin.path}, which a script does not have. Train "
+            "the recipe from its initial weights."
+        )
+    # A run that did not record its proof may still have one, which scoring it again shows.
+    if reasons := [why for why in run.result.why_not if why != UNRECORDED]:
+        raise UserError(f"{run.path} does not count: {'; '.join(reasons)}. Run that seed again.")
+    if wrong := contradictions(RunFolder.open(run.path)):
+        raise UserError(f"{run.path}: {wrong[0]} Run that seed again.")
 
 
 def _scored_again(run: Finished, data: str | Path | None, device: str | None) -> Events[Rescored]:

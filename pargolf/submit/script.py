@@ -3,139 +3,161 @@
     python train_gpt.py --data DIR                              train, pack, unpack, score
     python train_gpt.py --evaluate model.pargolf --data DIR     score what the artifact holds
 
-`flatten` gathers this and what it needs; there `OWN_RECIPE` is the run's recipe and `OWN_PARTS` the classes and
-functions that it names. What is printed has the shapes of the published logs; the last line has every digit.
-The shipped form has `short.py` in the place of this module's `main`. What the bytes rest on was proved by the run that
-this program ships with, and is not proved again.
+`ship/program.py` gathers this and all that it needs into one file, to be read or squeezed; there `OWN_RECIPE` is the
+run's recipe and `OWN_PARTS` the classes and functions that it names. The numbers are the run's, from the same code: the
+byte table of `data`, `packing.reader`, `evaluate.grades`. What the run alone does is left out: proving the bytes,
+the ledger's checks, validation while training, checkpoints.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from pargolf.core import spec
 from pargolf.core.budget import Clock
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Packed, Started
-from pargolf.core.files import write_bytes
+from pargolf.core.events import Step
 from pargolf.core.world import World, join_world
-from pargolf.data.folder import DataFolder, open_data
-from pargolf.evaluate.adapted import Adapted, score_adapted
-from pargolf.evaluate.score import Score
+from pargolf.data.byte_table import ByteCounts, Vocabulary, read_vocabulary
+from pargolf.data.shards import open_split
+from pargolf.data.sidecar import open_sidecar, sidecar_paths
+from pargolf.data.tokenizer_files import find_tokenizer
+from pargolf.evaluate.adapters.adapter import Unadapted
+from pargolf.evaluate.grades import Grades
+from pargolf.evaluate.score import suits
 from pargolf.evaluate.text import Text
+from pargolf.evaluate.windows import document_starts
+from pargolf.model.transformer import Transformer
 from pargolf.packing.codecs import CODECS, Codec
+from pargolf.packing.layout import DIGEST, body_digest
+from pargolf.packing.reader import read_header, read_tensors
 from pargolf.quant.gptq import Hessians
-from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.run.pack import Unpacked, fit, pack, unpack
-from pargolf.run.score import open_text, score_together, scored, tokenizer_digest
-from pargolf.run.training import _hessians
+from pargolf.quant.lqer import corrected
+from pargolf.recipes.recipe import Recipe
+from pargolf.run.pack import filled, fit, pack, values_of
+from pargolf.run.training import collect_hessians
 from pargolf.training.loop import Training
-from pargolf.watch.runlog import RunLog
 
 OWN_RECIPE: Recipe | None = None
-OWN_DIGEST = ""
-OWN_SIZE = 0
 OWN_PARTS: dict[str, Any] = {}
+OWN_SIZE = 0
+"""Bytes of the squeezed form, which a readable one counts as the run did; 0 in the squeezed form itself."""
+SOLVES = True
+"""Whether the recipe has a solver, which needs Hessians."""
+FITS = True
+"""Whether packing solves grids for the cap, as the run did."""
 DATA = "data/datasets/fineweb10B_sp1024"
 
 
 def main() -> None:
-    """Read the words of the command line and do what they say."""
-    words = argparse.ArgumentParser(description="Train, pack and score; or score an artifact.")
-    words.add_argument("--evaluate", metavar="ARTIFACT", help="only score this artifact")
-    words.add_argument("--data", default=DATA, help="folder of shards")
-    words.add_argument("--tokenizer", help="the .model file, where it is not found near the shards")
-    words.add_argument("--out", default="model.pargolf", help="where the artifact goes")
-    words.add_argument("--seed", type=int, default=1337)
-    words.add_argument("--threads", type=int, help="CPU threads")
-    words.add_argument("--device", help="cpu or cuda")
-    said = words.parse_args()
-    if said.threads:
-        torch.set_num_threads(said.threads)
-    world = join_world(said.device)
+    """Train, pack and score; with `--evaluate`, only score."""
+    words = argparse.ArgumentParser()
+    defaults = {"evaluate": None, "data": DATA, "tokenizer": None, "out": "model.pargolf", "device": None}
+    for word, default in (defaults | {"seed": 1337, "threads": 0}).items():
+        words.add_argument("--" + word, default=default, type=str if default is None else type(default))
+    options = words.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    world, folder = join_world(options.device), Path(options.data)
     try:
-        data = open_data(said.data, tokenizer=said.tokenizer)
-        if not said.evaluate:
-            for event in train_and_pack(data, said.out, seed=said.seed, world=world):
-                print_event(event, world)
+        vocabulary = open_vocabulary(folder, options.tokenizer)
+        if vocabulary.size != read_recipe().model.vocab:
+            raise SystemExit("train_gpt: this data has another vocabulary than the recipe.")
+        if not options.evaluate:
+            train(folder, vocabulary, options.out, options.seed, world)
         if world.main:
-            for graded in evaluate(said.evaluate or said.out, data, world):
-                print_event(graded, world)
+            evaluate(options.evaluate or options.out, folder, vocabulary, world)
     except (UserError, OSError) as error:
         raise SystemExit(f"train_gpt: {error}") from error
 
 
-def print_event(event: Event | Score, world: World) -> None:
-    """Print an event as the published logs do, and a score with all its digits."""
-    if isinstance(event, Score):
-        print(f"val_loss:{event.loss!r}\nval_bpb:{event.bpb!r}", flush=True)
-    elif world.main:
-        for line in _log().lines(event):
-            print(line, flush=True)
+def open_vocabulary(folder: Path, tokenizer: str | None) -> Vocabulary:
+    """The vocabulary of a data folder; `tokenizer` names the file where it is not found near the shards."""
+    record = folder / "meta.json"
+    if record.is_file() and json.loads(record.read_text()).get("tokenizer") == "bytes":
+        return read_vocabulary(None)
+    return read_vocabulary(Path(tokenizer or find_tokenizer(folder)).read_bytes())
 
 
-@cache
-def _log() -> RunLog:
-    """The log of this process."""
-    return RunLog()
-
-
-def train_and_pack(data: DataFolder, out: str, *, seed: int, world: World) -> Iterator[Event]:
+def train(folder: Path, vocabulary: Vocabulary, out: str, seed: int, world: World) -> None:
     """Train the recipe inside its seconds, packing included, and write the artifact."""
-    recipe = fit_to_data(read_recipe(), data)
+    recipe = read_recipe()
     clock = Clock()
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
-    weights = dict(model.named_parameters())
-    packed(recipe, {name: p.detach().cpu() for name, p in weights.items()}, tokenizer="rehearsal")
+
+    def packed(hessians: Hessians | None = None) -> bytes:
+        weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+        if FITS:
+            cap = recipe.budget.bytes
+            return fit(recipe, weights, tokenizer=vocabulary.tokenizer, cap=cap, hessians=hessians)[1]
+        return pack(recipe, weights, tokenizer=vocabulary.tokenizer, hessians=hessians)
+
+    packed()  # a rehearsal shows how long packing takes
     seconds = recipe.budget.train_seconds if recipe.train.seconds is None else recipe.train.seconds
     bounded = recipe.train.steps is None or recipe.train.seconds is not None
     limit = seconds - 2 * clock.seconds - 0.2 if bounded else float("inf")
-    training = Training(recipe.train, model, data.train, seed=seed, clock=clock, seconds=limit, world=world)
+    shards = open_split(folder, "train")
+    training = Training(recipe.train, model, shards, seed=seed, clock=clock, seconds=limit, world=world)
     if bounded:
         training.warm_up()
-    yield started(recipe, data, seed, limit, world, sum(p.numel() for p in weights.values()))
-    yield from training.run()
-    trained = {name: p.detach().cpu() for name, p in model.named_parameters()}
-    hessians = seen_by(recipe, training)
+    for event in training.run():
+        if isinstance(event, Step) and world.main and (event.step < 11 or event.step % 50 == 0):
+            time = f"train_time:{1000 * event.seconds:.0f}ms"
+            print(f"step:{event.step} train_loss:{event.loss:.4f} {time}", flush=True)
+    hessians = None
+    if SOLVES:
+        assert recipe.quant.solver is not None
+        hessians = collect_hessians(recipe.quant.solver, training)
     if world.main:
-        held = packed(recipe, trained, tokenizer=tokenizer_digest(data), hessians=hessians)
-        write_bytes(out, held)
-        yield Packed(len(held), own_bytes(recipe), recipe.budget.bytes, {}, clock.seconds)
+        artifact = packed(hessians)
+        Path(out).write_bytes(artifact)
+        model_bytes, code = len(artifact), own_bytes(recipe)
+        print(f"Serialized model pargolf: {model_bytes} bytes\nCode size: {code} bytes")
+        print(f"Total submission size pargolf: {code + model_bytes} bytes", flush=True)
 
 
-def started(recipe: Recipe, data: DataFolder, seed: int, limit: float, world: World, count: int) -> Started:
-    """The event that opens a log."""
-    facts = {"world_size": world.size, "torch": torch.__version__}
-    sizes = count, len(data.train), len(data.val) - 1
-    return Started(recipe.name, recipe.digest, seed, *sizes, recipe.train.steps, limit, facts)
+def evaluate(artifact: str, folder: Path, vocabulary: Vocabulary, world: World) -> None:
+    """Unpack an artifact and grade every validation token once; the last line has every digit."""
+    recipe = read_recipe()
+    model, tokenizer = unpacked(Path(artifact).read_bytes(), recipe)
+    if vocabulary.tokenizer != tokenizer:
+        raise SystemExit(f"train_gpt: {folder} has another tokenizer than {artifact} was trained with.")
+    text = open_text(folder, vocabulary)
+    grades = Grades(text)
+    adapter = Unadapted() if recipe.adapt is None else recipe.adapt
+    starts, rows = document_starts(text.tokens, text.bos), suits(recipe.windows, world.device)
+    for _ in adapter.run(
+        model.to(world.device), grades, recipe.windows, starts=starts, batch_windows=rows, device=world.device
+    ):
+        pass
+    kind = "sliding_window" if getattr(recipe.windows, "word", "") == "sliding" else "roundtrip"
+    tag = f"final_pargolf_{kind}" if recipe.adapt is None else "legal_ttt"
+    print(f"{tag}_exact val_loss:{grades.loss:.8f} val_bpb:{grades.bpb:.8f}")
+    print(f"val_loss:{grades.loss!r}\nval_bpb:{grades.bpb!r}", flush=True)
 
 
-def seen_by(recipe: Recipe, training: Training) -> Hessians | None:
-    """What a solver needs to know: nothing, where the recipe has none."""
-    return None
+def open_text(folder: Path, vocabulary: Vocabulary) -> Text:
+    """The validation text. Its bytes are those that lie beside the shards, or else those of the byte table."""
+    tokens, beside = open_split(folder, "val"), sidecar_paths(folder)
+    byte_counts = open_sidecar(beside, tokens) if beside else ByteCounts(vocabulary.table, tokens)
+    return Text(tokens, byte_counts, vocabulary.size, vocabulary.bos)
 
 
-def calibrated(recipe: Recipe, training: Training) -> Hessians | None:
-    """The Hessians of the next training batches; stands in for `seen_by`."""
-    assert recipe.quant.solver is not None
-    return _hessians(recipe.quant.solver, training)
-
-
-def packed(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians: Hessians | None = None) -> bytes:
-    """Pack by the recipe's own grids."""
-    return pack(recipe, weights, tokenizer=tokenizer, hessians=hessians)
-
-
-def fitted(recipe: Recipe, weights: dict[str, Tensor], *, tokenizer: str, hessians: Hessians | None = None) -> bytes:
-    """Pack under the cap, filling it or giving up bits as the run did; stands in for `packed`."""
-    return fit(recipe, weights, tokenizer=tokenizer, cap=recipe.budget.bytes, hessians=hessians)[1]
+def unpacked(data: bytes, recipe: Recipe) -> tuple[Transformer, str]:
+    """The model that an artifact of this recipe holds, and the digest of the tokenizer that it reads with."""
+    try:
+        header, start = read_header(data)
+        meta = header["meta"]
+        if body_digest(data[:-DIGEST]) != data[-DIGEST:] or meta["model"] != spec.dump(recipe.model):
+            raise SystemExit("train_gpt: The artifact is damaged, or another model's.")
+        values = {tensor.name: values_of(tensor) for tensor in read_tensors(header, data, start, codec=recipe.codec)}
+    except Exception as error:
+        raise SystemExit(f"train_gpt: The artifact cannot be read: {error!r}") from error
+    return filled(recipe.model, values if recipe.quant.correct is None else corrected(values)), meta["tokenizer"]
 
 
 def codec_name(codec: Codec) -> str:
@@ -148,47 +170,6 @@ def named_codec(name: str) -> Codec:
     return CODECS[name]
 
 
-def evaluate(artifact: str, data: DataFolder, world: World) -> Iterator[Event | Score]:
-    """Unpack an artifact and grade every validation token once."""
-    unpacked = opened(artifact)
-    if tokenizer_digest(data) != unpacked.tokenizer:
-        raise SystemExit(f"train_gpt: {data.path} has another tokenizer than {artifact} was trained with.")
-    text = open_text(data)
-    unpacked.model.to(world.device)
-    for event in graded_by(unpacked, text):
-        if isinstance(event, Score):
-            yield scored("post_quant", event)
-        yield event
-
-
-def opened(artifact: str) -> Unpacked:
-    """The model of an artifact file."""
-    return unpack(Path(artifact).read_bytes())
-
-
-def graded_by(unpacked: Unpacked, text: Text) -> Iterator[Event | Score]:
-    """The scoring of the final number; `program` chooses it by the recipe."""
-    yield from final_score(unpacked, text)
-
-
-def final_score(unpacked: Unpacked, text: Text) -> Iterator[Event | Score]:
-    """Grade by the artifact's own windows."""
-    world = World(device=next(unpacked.model.parameters()).device)
-    yield from score_together(unpacked.model, text, unpacked.windows, world=world)
-
-
-def adapted_score(unpacked: Unpacked, text: Text) -> Iterator[Event | Score]:
-    """Grade with the artifact's adapter, which learns from what is graded; stands in for `final_score`."""
-    graded: Score | None = None
-    for event in final_score(unpacked, text):
-        if isinstance(event, Score):
-            graded = event
-    assert graded is not None and unpacked.adapt is not None
-    device = next(unpacked.model.parameters()).device
-    for learned in score_adapted(unpacked.model, text, unpacked.windows, unpacked.adapt, without=graded, device=device):
-        yield learned.score if isinstance(learned, Adapted) else learned
-
-
 def read_recipe() -> Recipe:
     """The recipe that this file holds."""
     assert OWN_RECIPE is not None
@@ -196,12 +177,12 @@ def read_recipe() -> Recipe:
 
 
 def own_bytes(recipe: Recipe, *, fitted: bool = False) -> int:
-    """The code that counts: the shipped form's bytes, which the readable one knows and the shipped one is."""
+    """The code that counts; stands in for `ship.size.count_code`."""
     return OWN_SIZE or Path(__file__).stat().st_size
 
 
 def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at: str = "") -> Any:
-    """What `dump` wrote, of the parts that this recipe names; only those are here."""
+    """What `dump` wrote, of the parts that this recipe names, for only those are here; stands in for `spec.load`."""
     if isinstance(value, list):
         return tuple(load_part(item) for item in value)
     if not isinstance(value, dict):
@@ -213,18 +194,6 @@ def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at:
     return part if "fn" in value else part(**{key: load_part(x) for key, x in value.items() if key != "is"})
 
 
-def plain_part(kind: Any, value: Any, *, where: str = "", within: tuple[str, ...] = ()) -> Any:
-    """A record of files beside the data, as it stands there; a run checks their fields, the script reads them."""
-    if within:
-        return kind(**{key: load_part(x) for key, x in value.items()})
-    return kind(**value) if isinstance(kind, type) and is_dataclass(kind) else value
-
-
-def plain_json(text: bytes, what: str) -> Any:
-    """Parsed JSON."""
-    return json.loads(text)
-
-
 def part_address(thing: Any) -> str:
-    """The name of a part, as `load_part` takes it."""
+    """The name of a part, as `load_part` takes it; stands in for `spec._address`."""
     return next(address for address, part in OWN_PARTS.items() if part is thing)

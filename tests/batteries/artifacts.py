@@ -16,7 +16,8 @@ import small
 import torch
 
 from batteries.trial import Trial
-from pargolf.packing.artifact import Artifact, ArtifactError, CodesTensor, RawTensor, Section, from_bytes
+from pargolf.packing.artifact import Artifact, ArtifactError, Section, from_bytes
+from pargolf.packing.tensors import CodesTensor, RawTensor
 from pargolf.quant.calibrate import calibrate
 from pargolf.quant.clip import StdDev
 from pargolf.quant.gptq import GPTQ

@@ -1,10 +1,10 @@
-"""Arguments that are one constant in all calls, written where they are read."""
+"""Arguments that are one constant in all calls, written where they are read; and those that nobody reads, left out."""
 
 import ast
 from collections import defaultdict
 
-from pargolf.ship.shrink.constants import Placed
-from pargolf.ship.shrink.purity import KEPT_METHODS, MISSING, value_of
+from pargolf.ship.shrink.constants import Substituted
+from pargolf.ship.shrink.purity import KEPT_METHODS, MISSING, is_pure, value_of
 from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 
@@ -12,84 +12,131 @@ class Arguments(TreeTransformer):
     """Arguments with a constant default that no call gives become that constant."""
 
     def __init__(self, tree: ast.Module) -> None:
-        functions: dict[str, list[ast.FunctionDef]] = defaultdict(list)
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef):
-                functions[node.name].append(node)
-            elif isinstance(node, ast.ClassDef):
-                for inner in node.body:
-                    if isinstance(inner, ast.FunctionDef):
-                        functions["." + (node.name if inner.name == "__init__" else inner.name)].append(inner)
-        called: dict[str, list[ast.Call]] = defaultdict(list)
-        callees = set()
-        for each in walk(tree):
-            if isinstance(each, ast.Call) and isinstance(each.func, ast.Name):
-                called[each.func.id].append(each)
-                called["." + each.func.id].append(each)
-                callees.add(id(each.func))
-            elif isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute):
-                called["." + each.func.attr].append(each)
-                callees.add(id(each.func))
-        loose = set()
-        for each in walk(tree):
-            if isinstance(each, ast.Name) and id(each) not in callees:
-                loose |= {each.id}
-            elif isinstance(each, ast.Attribute) and id(each) not in callees:
-                loose.add("." + each.attr)
-            elif isinstance(each, ast.Constant) and isinstance(each.value, str):
-                loose |= {each.value, "." + each.value}
+        calls, callees = _calls(tree)
+        loose = _mentioned(tree, callees)
         self.never: dict[int, dict[str, ast.expr]] = {}
-        for name, defined in functions.items():
+        for name, defined in _functions(tree).items():
             free = name in loose or name[1:] in KEPT_METHODS or name.startswith(".__")
             if free or any(d.decorator_list for d in defined):
                 continue
+            if not name.startswith(".") and len(defined) == 1:
+                _leave_unread(defined[0], calls[name])
             for function in defined:
-                self.never[id(function)] = _never_given(function, called[name], method=name.startswith("."))
+                self.never[id(function)] = _never_given(function, calls[name], method=name.startswith("."))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """Put the constants in."""
         never = self.never.get(id(node), {})
         if never:
             _drop(node.args, set(never))
-            node = Placed(never).visit(node)
+            node = Substituted(never).visit(node)
         return self.generic_visit(node)
 
 
+def _functions(tree: ast.Module) -> dict[str, list[ast.FunctionDef]]:
+    """Functions by name, methods by `.name`, constructors by `.Class`."""
+    functions: dict[str, list[ast.FunctionDef]] = defaultdict(list)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name].append(node)
+        elif isinstance(node, ast.ClassDef):
+            for method in [inner for inner in node.body if isinstance(inner, ast.FunctionDef)]:
+                functions["." + (node.name if method.name == "__init__" else method.name)].append(method)
+    return functions
+
+
+def _calls(tree: ast.Module) -> tuple[dict[str, list[ast.Call]], set[int]]:
+    """Calls by the name of what they may call, as `_functions` has it; and the ids of the nodes that name it."""
+    calls: dict[str, list[ast.Call]] = defaultdict(list)
+    callees = set()
+    for call in [node for node in walk(tree) if isinstance(node, ast.Call)]:
+        if isinstance(call.func, ast.Name):
+            calls[call.func.id].append(call)
+            calls["." + call.func.id].append(call)
+            callees.add(id(call.func))
+        elif isinstance(call.func, ast.Attribute):
+            calls["." + call.func.attr].append(call)
+            callees.add(id(call.func))
+    return calls, callees
+
+
+def _mentioned(tree: ast.Module, callees: set[int]) -> set[str]:
+    """Names of functions that are used otherwise than by a call, so that not all calls are known."""
+    names = set()
+    for node in walk(tree):
+        if isinstance(node, ast.Name) and id(node) not in callees:
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and id(node) not in callees:
+            names.add("." + node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= {node.value, "." + node.value}
+    return names
+
+
 def _never_given(function: ast.FunctionDef, calls: list[ast.Call], *, method: bool) -> dict[str, ast.expr]:
-    """Names of arguments that all calls leave out, with their constant defaults."""
+    """Names of arguments that are one constant in all calls, with it; calls lose those that they spell out."""
     args = function.args
     positional = [*args.posonlyargs, *args.args]
     defaults: dict[str, ast.expr | None] = {a.arg: d for a, d in zip(args.kwonlyargs, args.kw_defaults)}
     defaults |= {a.arg: d for a, d in zip(reversed(positional), reversed(args.defaults))}
-    given: set[str | None] = set()
-    at_most = 0
-    for call in calls:
-        given |= {k.arg for k in call.keywords}
-        starred = any(isinstance(a, ast.Starred) for a in call.args)
-        at_most = max(at_most, 99 if starred else len(call.args) + method)
-    given |= {a.arg for a in positional[:at_most]}
+    by_place = {a.arg for a in positional[: _most_positional(calls, method)]}
+    given = by_place.union(*({k.arg for k in call.keywords} for call in calls))
     if None in given or args.vararg or args.kwarg:
         return {}
-    alike: dict[str, ast.expr] = {}
-    for name in [] if method else [a.arg for a in (*positional, *args.kwonlyargs) if a.arg in given]:
-        said = [next((k.value for k in call.keywords if k.arg == name), defaults.get(name)) for call in calls]
-        known = {ast.dump(v) if v is not None and value_of(v) is not MISSING else "" for v in said}
-        if len(known) == 1 and "" not in known and name not in {a.arg for a in positional[:at_most]}:
-            alike[name] = next(v for v in said if v is not None)
-    # Only the last positional ones can go without moving others.
-    out: dict[str, ast.expr] = {}
-    stored = {n.id for n in walk(function) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    inner = {a.arg for n in walk(function) if n is not function and isinstance(n, ast.Lambda | ast.FunctionDef)
-             for a in [*n.args.args, *n.args.kwonlyargs]}  # fmt: skip
+    rebound = _bound_inside(function)
+    constants: dict[str, ast.expr] = {}
     for name, default in defaults.items():
-        if default is not None and value_of(default) is not MISSING and name not in given | stored | inner:
-            out[name] = default
-    for name, value in alike.items():
-        if name not in stored | inner:
-            out[name] = value
+        if default is not None and value_of(default) is not MISSING and name not in given | rebound:
+            constants[name] = default
+    spelled = [] if method else [a.arg for a in (*positional, *args.kwonlyargs) if a.arg in given - by_place]
+    for name in spelled:
+        value = _same_in_all(name, calls, defaults.get(name))
+        if value is not None and name not in rebound:
+            constants[name] = value
             for call in calls:
                 call.keywords = [k for k in call.keywords if k.arg != name]
-    return out
+    return constants
+
+
+def _most_positional(calls: list[ast.Call], method: bool) -> int:
+    """The most arguments that a call gives by place."""
+    starred = any(isinstance(a, ast.Starred) for call in calls for a in call.args)
+    return 99 if starred else max((len(call.args) + method for call in calls), default=0)
+
+
+def _bound_inside(function: ast.FunctionDef) -> set[str]:
+    """Names that a function's body binds, arguments of functions inside it included."""
+    nodes = walk(function)
+    stored = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    inner = [n.args for n in nodes if n is not function and isinstance(n, ast.Lambda | ast.FunctionDef)]
+    return stored.union(*({a.arg for a in [*args.args, *args.kwonlyargs]} for args in inner))
+
+
+def _same_in_all(name: str, calls: list[ast.Call], default: ast.expr | None) -> ast.expr | None:
+    """The constant that all calls give to an argument, by name or by default; None where they differ."""
+    values = [next((k.value for k in call.keywords if k.arg == name), default) for call in calls]
+    texts = {"" if value is None or value_of(value) is MISSING else ast.dump(value) for value in values}
+    return values[0] if len(texts) == 1 and "" not in texts else None
+
+
+def _leave_unread(function: ast.FunctionDef, calls: list[ast.Call]) -> None:
+    """Take out the arguments that a function does not read and that its calls spell out, if at all."""
+    args = function.args
+    if args.vararg or args.kwarg or any(map(_is_open, calls)):
+        return
+    read = {n.id for n in walk(function) if isinstance(n, ast.Name)}
+    by_place = max((len(call.args) for call in calls), default=0)
+    unread = {a.arg for a in [*args.args[by_place:], *args.kwonlyargs]} - read
+    given = [k.value for call in calls for k in call.keywords if k.arg in unread]
+    if unread and all(map(is_pure, given)):
+        _drop(args, unread)
+        for call in calls:
+            call.keywords = [k for k in call.keywords if k.arg not in unread]
+
+
+def _is_open(call: ast.Call) -> bool:
+    """Whether a call hands on a list or a dictionary of arguments."""
+    return any(k.arg is None for k in call.keywords) or any(isinstance(a, ast.Starred) for a in call.args)
 
 
 def _drop(args: ast.arguments, names: set[str]) -> None:

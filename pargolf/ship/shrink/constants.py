@@ -15,13 +15,13 @@ from pargolf.ship.shrink.purity import (
     fields_of,
     is_data,
     is_pass,
-    is_still,
+    is_pure,
     is_store,
     target_names,
     truth_of,
     value_of,
 )
-from pargolf.ship.shrink.reserved import outside
+from pargolf.ship.shrink.reserved import foreign_names
 from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 Values = Mapping[str, Any]
@@ -43,66 +43,86 @@ class ConstantFields(TreeTransformer):
         )
         value = self.of_specs.get(node.attr) if spec else None
         value = value or self.everywhere.get(node.attr)
-        return value if value is not None and isinstance(node.ctx, ast.Load) and is_still(owner) else node
+        return value if value is not None and isinstance(node.ctx, ast.Load) and is_pure(owner) else node
 
 
-def settled(tree: ast.Module, constants: Values) -> tuple[dict[str, ast.expr], dict[str, ast.expr]]:
+def constant_fields(tree: ast.Module, constants: Values) -> tuple[dict[str, ast.expr], dict[str, ast.expr]]:
     """The constants that nothing in the program sets, by name: those that name nothing else, and all."""
     kinds = {n.name: fields_of(n) for n in tree.body if isinstance(n, ast.ClassDef) and is_data(n)}
-    set_, shared = set(), set()
+    calls = [n for n in walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    changed = {name for call in calls for name in _set_by(call, kinds, constants)}
+    values = {name: _literal(value) for name, value in constants.items() if name not in changed}
+    shared = _other_meanings(tree) | foreign_names()
+    return {name: value for name, value in values.items() if name not in shared}, values
+
+
+def _set_by(call: ast.Call, kinds: Mapping[str, Mapping[str, ast.expr | None]], constants: Values) -> set[str]:
+    """Fields that a call sets to something that may not be their constant."""
+    assert isinstance(call.func, ast.Name)
+    spelled = {k.arg or "" for k in call.keywords}
+    names = set(spelled) if call.func.id == "replace" else set()
+    starred = any(isinstance(a, ast.Starred) for a in call.args)
+    for place, (name, default) in enumerate(kinds.get(call.func.id, {}).items()):
+        given = starred or place < len(call.args) or name in spelled
+        if given or default is None or ast.unparse(default) != repr(constants.get(name, "-")):
+            names.add(name)
+    return names
+
+
+def _other_meanings(tree: ast.Module) -> set[str]:
+    """Names of fields that also name a keyword, a method, or an attribute that is assigned."""
+    names: set[str] = set()
     for node in walk(tree):
         if isinstance(node, ast.keyword):
-            shared.add(node.arg or "")
+            names.add(node.arg or "")
         elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            shared.add(node.attr)
+            names.add(node.attr)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            shared.add(node.func.attr)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            spelled = {k.arg or "" for k in node.keywords}
-            set_ |= spelled if node.func.id == "replace" else set()
-            for at, (name, default) in enumerate(kinds.get(node.func.id, {}).items()):
-                given = at < len(node.args) or any(isinstance(a, ast.Starred) for a in node.args) or name in spelled
-                if given or default is None or ast.unparse(default) != repr(constants.get(name, "-")):
-                    set_.add(name)
+            names.add(node.func.attr)
         elif isinstance(node, ast.ClassDef):
-            for inner in node.body:
-                if isinstance(inner, ast.FunctionDef):
-                    shared.add(inner.name)
-                elif isinstance(inner, ast.Assign):
-                    shared |= {ast.unparse(target) for target in inner.targets}
-    values = {name: _literal(value) for name, value in constants.items() if name not in set_}
-    return {name: value for name, value in values.items() if name not in shared | outside()}, values
+            names |= {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)}
+            assigned = [inner for inner in node.body if isinstance(inner, ast.Assign)]
+            names |= {ast.unparse(target) for inner in assigned for target in inner.targets}
+    return names
 
 
 def _literal(value: Any) -> ast.expr:
     return ast.parse(repr(value), mode="eval").body
 
 
-def held(tree: ast.Module) -> dict[str, ast.expr]:
+def constant_attributes(tree: ast.Module) -> dict[str, ast.expr]:
     """Attributes that are only ever given one constant, by objects of the program's own to themselves."""
-    found: dict[str, set[str]] = defaultdict(set)
-    plain: set[int] = set()
-    taken: set[str] = set(outside())
-    for node in walk(tree):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Attribute):
-            target = node.targets[0]
-            constant = isinstance(node.value, ast.Constant) and not isinstance(node.value.value, str | bytes)
-            if constant and isinstance(target.value, ast.Name) and target.value.id == "self":
-                found[target.attr].add(ast.unparse(node.value))
-                plain.add(id(target))
-        elif isinstance(node, ast.ClassDef):
-            taken |= {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
-            taken |= {name for n in node.body if isinstance(n, ast.Assign | ast.AnnAssign) for name in bound_by(n)}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            taken.add(node.value)
-    for node in walk(tree):
-        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and id(node) not in plain:
-            taken.add(node.attr)
+    nodes = walk(tree)
+    notes = [n for n in nodes if isinstance(n, ast.Assign) and _notes_constant(n)]
+    values: dict[str, set[str]] = defaultdict(set)
+    for note in notes:
+        assert isinstance(note.targets[0], ast.Attribute)
+        values[note.targets[0].attr].add(ast.unparse(note.value))
+    plain = {id(note.targets[0]) for note in notes}
+    taken = set(foreign_names()) | _members(tree)
+    taken |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    stored = [n for n in nodes if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)]
+    taken |= {n.attr for n in stored if id(n) not in plain}
     return {
-        name: ast.parse(next(iter(values)), mode="eval").body
-        for name, values in found.items()
-        if len(values) == 1 and name not in taken
+        name: ast.parse(next(iter(texts)), mode="eval").body
+        for name, texts in values.items()
+        if len(texts) == 1 and name not in taken
     }
+
+
+def _notes_constant(node: ast.Assign) -> bool:
+    """Whether a statement is `self.name = constant`, which is no text."""
+    target, value = node.targets[0], node.value
+    constant = isinstance(value, ast.Constant) and not isinstance(value.value, str | bytes)
+    own = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
+    return constant and own and len(node.targets) == 1
+
+
+def _members(tree: ast.Module) -> set[str]:
+    """Methods and fields of all classes."""
+    bodies = [inner for node in walk(tree) if isinstance(node, ast.ClassDef) for inner in node.body]
+    names = {inner.name for inner in bodies if isinstance(inner, ast.FunctionDef)}
+    return names | {name for n in bodies if isinstance(n, ast.Assign | ast.AnnAssign) for name in bound_by(n)}
 
 
 class Folded(TreeTransformer):
@@ -128,6 +148,7 @@ class Folded(TreeTransformer):
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         """`not` of a constant."""
         self.generic_visit(node)
+        node.operand = _condition(node.operand)
         known = truth_of(node.operand)
         return ast.Constant(not known) if isinstance(node.op, ast.Not) and known is not None else node
 
@@ -143,37 +164,38 @@ class Folded(TreeTransformer):
             values.append(value)
             if known is stops:
                 break
-        if truth_of(values[-1]) is stops and all(map(is_still, values[:-1])):
-            return values[-1]
         return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         """The branch that is taken."""
         self.generic_visit(node)
+        node.test = _condition(node.test)
         known = truth_of(node.test)
         return node if known is None else node.body if known else node.orelse
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         """The branch that is taken; a condition that decides nothing goes."""
         self.generic_visit(node)
+        node.test = _condition(node.test)
         known = truth_of(node.test)
         if known is not None:
             return (node.body if known else node.orelse) or [ast.Pass()]
         if is_pass(node.orelse):
             node.orelse = []
-        if is_pass(node.body) and not node.orelse and is_still(node.test):
+        if is_pass(node.body) and not node.orelse and is_pure(node.test):
             return [ast.Pass()]
         return node
 
     def visit_While(self, node: ast.While) -> ast.AST:
         """One that never begins."""
         self.generic_visit(node)
+        node.test = _condition(node.test)
         return ast.Pass() if truth_of(node.test) is False else node
 
     def visit_For(self, node: ast.For) -> ast.AST:
         """One over nothing."""
         self.generic_visit(node)
-        empty = value_of(node.iter) == () or (is_pass(node.body) and not node.orelse and is_still(node.iter))
+        empty = value_of(node.iter) == () or (is_pass(node.body) and not node.orelse and is_pure(node.iter))
         return ast.Pass() if empty else node
 
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
@@ -181,14 +203,14 @@ class Folded(TreeTransformer):
         self.generic_visit(node)
         first = node.generators[0]
         empty = value_of(first.iter) == () or any(truth_of(test) is False for test in first.ifs)
-        return ast.List([], ast.Load()) if empty and is_still(first.iter) else node
+        return ast.List([], ast.Load()) if empty and is_pure(first.iter) else node
 
     visit_SetComp = visit_ListComp
 
     def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
         """Without conditions that are always met."""
         self.generic_visit(node)
-        node.ifs = [test for test in node.ifs if truth_of(test) is not True]
+        node.ifs = [test for test in map(_condition, node.ifs) if truth_of(test) is not True]
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -204,7 +226,20 @@ class Folded(TreeTransformer):
         return node
 
 
-class Placed(TreeTransformer):
+def _condition(test: ast.expr) -> ast.expr:
+    """An expression of which only the truth is asked: `x and False` is False there, as `x or 1` is 1.
+
+    Elsewhere neither holds, since `x or 1` is x where x is true.
+    """
+    if not isinstance(test, ast.BoolOp):
+        return test
+    values = [_condition(value) for value in test.values]
+    if truth_of(values[-1]) is isinstance(test.op, ast.Or) and all(map(is_pure, values[:-1])):
+        return values[-1]
+    return ast.BoolOp(test.op, values)
+
+
+class Substituted(TreeTransformer):
     """Values in the place of names."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
@@ -215,7 +250,7 @@ class Placed(TreeTransformer):
         return self.values.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
 
 
-class Settled(TreeTransformer):
+class ConstantLocals(TreeTransformer):
     """Locals that are only ever one of None, True and False become that."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -229,7 +264,7 @@ class Settled(TreeTransformer):
             if isinstance(s, ast.Assign) and isinstance(s.value, ast.Constant) and _is_switch(s.value.value):
                 known |= {name: s.value for name in target_names(s.targets) if stored[name] == 1 and name not in bound}
         if known:
-            node = Placed(known).visit(node)
+            node = Substituted(known).visit(node)
         return self.generic_visit(node)
 
 

@@ -38,21 +38,25 @@ def flatten(
     instead: Mapping[str, str] | None = None,
     without: Iterable[str] = (),
     constants: Mapping[str, Callable[..., str]] | None = None,
+    settings: Mapping[str, bool | int] | None = None,
     beside: Mapping[str, Beside] | None = None,
     whole: Iterable[str] = (),
 ) -> Flat:
     """Gather what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
 
-    `instead` maps addresses to others that take their place; `without` names methods, `Class.method`, that the caller
+    `instead` maps addresses to others that take their place. `without` names methods, `Class.method`, that the caller
     knows are never called. `constants` are functions, by address, whose calls at a module's top become the strings that
-    they return. `beside` are files that are no part of the package, by module name. `whole` are addresses of classes
-    that lose no method, since others call them. What follows `@` in an address is
-    no part of the name. Raises `ValueError` on an address that is not there, and `Unfit` on a file beside the package
-    that holds what cannot be followed.
+    they return. `settings` are globals, by address, that are read as these values. `beside` are files that are no part
+    of the package, by module name. `whole` are addresses of classes that lose no method, since others call them. What
+    follows `@` in an address is no part of the name. Raises `ValueError` on an address that is not there, and `Unfit`
+    on a file beside the package that holds what cannot be followed.
     """
-    package = Package(root, frozenset(without), constants, beside)
+    known = {_key(address): value for address, value in (settings or {}).items()}
+    package = Package(root, frozenset(without), constants, beside, known)
     for address in [*roots, *(instead or {}).values()]:
         package.module(address.partition(":")[0])
+    for name in [*(instead or {}), *(settings or {})]:
+        package.expect(_key(name))
     swapped = {_key(old): _key(new) for old, new in (instead or {}).items()}
     called = {name for address in whole for name in _methods_of(package, _key(address))}
     reached, methods = _reach(package, [_key(address) for address in roots], swapped, called)

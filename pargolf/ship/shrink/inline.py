@@ -15,31 +15,42 @@ from collections.abc import Callable, Collection, Iterable
 
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
 
-Still = Callable[[ast.AST], bool]
+Purity = Callable[[ast.AST], bool]
 """Says of an expression that its evaluation acts on nothing."""
 
 
-def inlined(tree: ast.Module, *, keep: Collection[str], harmless: Still) -> ast.Module:
+def inlined(tree: ast.Module, *, keep: Collection[str], harmless: Purity) -> ast.Module:
     """Put one-expression functions where they are called; changes `tree` and returns it. `keep` stay as they are."""
-    candidates = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name not in keep and _says(f)}
-    calls = Counter(n.func.id for n in walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
-    named = Counter(n.id for n in walk(tree) if isinstance(n, ast.Name))
-    texts = {n.value for n in walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    functions = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name not in keep}
+    expressions = {name: said for name, f in functions.items() if (said := _expression_of(f)) is not None}
+    nodes = walk(tree)
+    calls = Counter(n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
+    uses = Counter(n.id for n in nodes if isinstance(n, ast.Name))
+    texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     free = {
         name: said
-        for name, f in candidates.items()
-        if calls[name] == named[name] > 0 and name not in texts and (said := _says(f)) is not None
-        if (calls[name] == 1 or _short(said)) and not any(isinstance(n, ast.Name) and n.id == name for n in walk(said))
+        for name, said in expressions.items()
+        if calls[name] == uses[name] > 0 and name not in texts and _worth(name, said, calls[name])
     }
     for node in tree.body:
         if not (isinstance(node, ast.FunctionDef) and node.name in free):
-            local = {n.id for n in walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-            local |= {n.arg for n in walk(node) if isinstance(n, ast.arg)}
-            _Inlined(candidates, free, local, harmless).visit(node)
+            _Inliner(functions, free, _names_inside(node), harmless).visit(node)
     return tree
 
 
-def _says(function: ast.FunctionDef) -> ast.expr | None:
+def _worth(name: str, said: ast.expr, calls: int) -> bool:
+    """Whether an expression may take the place of its function's calls, and is no longer than they are."""
+    return (calls == 1 or _short(said)) and not any(isinstance(n, ast.Name) and n.id == name for n in walk(said))
+
+
+def _names_inside(node: ast.stmt) -> set[str]:
+    """Names that a definition binds somewhere inside."""
+    nodes = walk(node)
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names | {n.arg for n in nodes if isinstance(n, ast.arg)}
+
+
+def _expression_of(function: ast.FunctionDef) -> ast.expr | None:
     """The expression that is all of a function."""
     args = function.args
     if function.decorator_list or args.vararg or args.kwarg or args.posonlyargs or len(function.body) != 1:
@@ -60,11 +71,11 @@ def _short(said: ast.expr) -> bool:
                                     and not said.keywords and isinstance(said.func, ast.Name))  # fmt: skip
 
 
-class _Inlined(TreeTransformer):
+class _Inliner(TreeTransformer):
     """Puts expressions in the place of calls."""
 
     def __init__(
-        self, functions: dict[str, ast.FunctionDef], said: dict[str, ast.expr], local: set[str], harmless: Still
+        self, functions: dict[str, ast.FunctionDef], said: dict[str, ast.expr], local: set[str], harmless: Purity
     ) -> None:
         self.functions, self.said, self.local, self.harmless = functions, said, local, harmless
 
@@ -73,26 +84,30 @@ class _Inlined(TreeTransformer):
         self.generic_visit(node)
         if not (isinstance(node.func, ast.Name) and node.func.id in self.said):
             return node
-        given = _given(self.functions[node.func.id].args, node)
+        given = _arguments_of(self.functions[node.func.id].args, node)
         said = self.said[node.func.id]
-        return node if given is None or not self._fits(said, given) else _Put(given).visit(copy.deepcopy(said))
+        return node if given is None or not self._fits(said, given) else _Insertion(given).visit(copy.deepcopy(said))
 
     def _fits(self, said: ast.expr, given: dict[str, ast.expr]) -> bool:
-        names = [n.id for n in walk(said) if isinstance(n, ast.Name)]
-        bound = {n.id for n in walk(said) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        bound |= {n.arg for n in walk(said) if isinstance(n, ast.arg)}
-        if (set(names) - set(given)) & self.local or bound & set(given):
+        """Whether values may be put into an expression: no name is caught by another, nothing changes its turn."""
+        nodes = walk(said)
+        names = {n.id for n in nodes if isinstance(n, ast.Name)}
+        bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        if (names - set(given)) & self.local or bound & set(given):
             return False
         moved = [name for name, value in given.items() if not isinstance(value, ast.Name | ast.Constant)]
-        if bound and (moved or bound & {n.id for v in given.values() for n in walk(v) if isinstance(n, ast.Name)}):
+        inside = {n.id for value in given.values() for n in walk(value) if isinstance(n, ast.Name)}
+        if bound and (moved or bound & inside):
             return False
+        return self._in_turn(said, {name: given[name] for name in moved})
+
+    def _in_turn(self, said: ast.expr, moved: dict[str, ast.expr]) -> bool:
+        """Whether values that are more than names may be worked out where they are used, once each and in order."""
         used = _in_order(said, set(moved))
-        unused = [name for name in moved if name not in used]
-        return (
-            [name for name in moved if name in used] == used
-            and all(self.harmless(given[name]) for name in unused)
-            and (not moved or (self.harmless(said) and all(self.harmless(given[name]) for name in moved)))
-        )
+        if [name for name in moved if name in used] != used:
+            return False
+        return all(map(self.harmless, moved.values())) and (not moved or self.harmless(said))
 
 
 def _in_order(said: ast.AST, names: set[str]) -> list[str]:
@@ -102,7 +117,7 @@ def _in_order(said: ast.AST, names: set[str]) -> list[str]:
     return [name for inner in children(said) for name in _in_order(inner, names)]
 
 
-def _given(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
+def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
     """Each parameter's value in a call; None where that is not plain."""
     names = [a.arg for a in args.args]
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
@@ -116,7 +131,7 @@ def _given(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
     return values if len(values) == len(wanted) and len(call.args) <= len(names) and set(given) <= set(wanted) else None
 
 
-class _Put(TreeTransformer):
+class _Insertion(TreeTransformer):
     """Values in the place of parameters."""
 
     def __init__(self, values: dict[str, ast.expr]) -> None:
@@ -127,22 +142,29 @@ class _Put(TreeTransformer):
         return copy.deepcopy(self.values[node.id]) if node.id in self.values else node
 
 
-def untold(tree: ast.Module) -> ast.Module:
+def without_unread_events(tree: ast.Module) -> ast.Module:
     """Take out the yields of objects that nobody asks for; changes `tree` and returns it."""
+    nodes = walk(tree)
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    named = Counter(n.id for n in walk(tree) if isinstance(n, ast.Name) and n.id in classes)
-    told = Counter(name for n in walk(tree) if isinstance(n, ast.stmt) and (name := _told(n)))
-    unasked = {name for name in told if told[name] == named[name]}
-    for node in walk(tree) if unasked else ():
+    uses = Counter(n.id for n in nodes if isinstance(n, ast.Name) and n.id in classes)
+    yielded = Counter(name for n in nodes if isinstance(n, ast.stmt) and (name := _yielded_class(n)))
+    unread = {name for name in yielded if yielded[name] == uses[name]}
+    for node in nodes if unread else ():
         if isinstance(node, ast.FunctionDef):
-            yields = [n for n in walk(node) if isinstance(n, ast.Yield | ast.YieldFrom)]
-            gone = [n for n in walk(node) if isinstance(n, ast.stmt) and _told(n) in unasked]
-            if 0 < len(gone) < len(yields):
-                _Without(gone).visit(node)
+            _drop_yields(node, unread)
     return tree
 
 
-def _told(node: ast.stmt) -> str:
+def _drop_yields(function: ast.FunctionDef, unread: set[str]) -> None:
+    """Take the yields of these classes out of a function that yields something else as well."""
+    inner = walk(function)
+    yields = sum(1 for n in inner if isinstance(n, ast.Yield | ast.YieldFrom))
+    gone = [n for n in inner if isinstance(n, ast.stmt) and _yielded_class(n) in unread]
+    if 0 < len(gone) < yields:
+        _Without(gone).visit(function)
+
+
+def _yielded_class(node: ast.stmt) -> str:
     """The class of which a statement yields an object."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Yield) and isinstance(node.value.value, ast.Call):
         func = node.value.value.func

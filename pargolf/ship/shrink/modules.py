@@ -63,9 +63,10 @@ class Package:
         without: frozenset[str],
         constants: Mapping[str, Callable[..., str]] | None = None,
         beside: Mapping[str, Beside] | None = None,
+        settings: Mapping[Key, bool | int] | None = None,
     ) -> None:
         self.root, self.without = root, without
-        self.constants, self.beside = constants or {}, beside or {}
+        self.constants, self.beside, self.settings = constants or {}, beside or {}, settings or {}
         self.modules: dict[str, Module] = {}
         self._needs: dict[str, set[str]] = {}
 
@@ -81,6 +82,11 @@ class Package:
             for node in ast.parse(text).body:
                 self._take(found, node, lines)
         return self.modules[name]
+
+    def expect(self, key: Key) -> None:
+        """Raise `ValueError` unless a module defines this name."""
+        if key[1] not in self.module(key[0]).nodes:
+            raise ValueError(f"{key[0]} has no '{key[1]}'.")
 
     def file(self, name: str) -> str:
         """What to call a module's file in a message."""
@@ -116,28 +122,32 @@ class Package:
         return name in self.beside or self._path(name) is not None
 
     def _take(self, module: Module, node: ast.stmt, lines: list[str]) -> None:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                self._take_module(module, alias, node.lineno)
-        elif isinstance(node, ast.ImportFrom):
-            source = self._source(module, node)
-            for alias in node.names:
-                self._take_from(module, source, alias, node.lineno)
+        """Add a statement of a file's top level: what it imports, or what it defines."""
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self._take_import(module, node)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             module.nodes[node.name] = node
             module.names[node.name] = (module.name, node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             node, lines = self._written_out(module, node, lines)
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            stored = (n for target in targets for n in walk(target))
-            for name in [n.id for n in stored if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]:
+            for name in [name for target in targets for name in _stored_names(target)]:
                 module.nodes[name] = node
                 module.names[name] = (module.name, name)
         if module.name in self.beside and not isinstance(node, ast.FunctionDef | ast.ClassDef):
             self._take_loose(module, node)
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        for name in [name for name, held in module.nodes.items() if held is node]:
+        for name in [name for name, defined in module.nodes.items() if defined is node]:
             module.texts[name] = "\n".join(lines[first - 1 : node.end_lineno])
+
+    def _take_import(self, module: Module, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                self._take_module(module, alias, node.lineno)
+        else:
+            source = self._source(module, node)
+            for alias in node.names:
+                self._take_from(module, source, alias, node.lineno)
 
     def _written_out(
         self, module: Module, node: ast.Assign | ast.AnnAssign, lines: list[str]
@@ -157,19 +167,14 @@ class Package:
 
     def _take_loose(self, module: Module, node: ast.stmt) -> None:
         """Names that the top level binds or changes in another way than by one assignment cannot be followed."""
-        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+        guard = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        if guard or isinstance(node, ast.Import | ast.ImportFrom):
             return
-        nodes = walk(node)
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            return
-        if isinstance(node, ast.Assign | ast.AnnAssign):  # `TABLE[0] = x` changes TABLE
-            changed = [n.value for n in nodes if isinstance(n, ast.Subscript | ast.Attribute) and _stored(n)]
-            names = {n.id for value in changed for n in walk(value) if isinstance(n, ast.Name)}
-            names |= {name for name, held in module.nodes.items() if held is node and name in module.texts}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            again = {name for name, defined in module.nodes.items() if defined is node and name in module.texts}
+            names = _changed_names(node) | again
         else:
-            kinds = (ast.Name, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
-            names = {str(getattr(n, "id", getattr(n, "name", ""))) for n in nodes if isinstance(n, kinds)}
-            names |= {a.asname or a.name for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
+            names = _bound_names(node)
         from_outside = {name for name, meant in module.names.items() if isinstance(meant, tuple) and not meant[0]}
         module.loose |= dict.fromkeys(names - from_outside - set(dir(builtins)), node.lineno)
 
@@ -215,3 +220,22 @@ class Package:
 
 def _stored(node: ast.AST) -> bool:
     return isinstance(getattr(node, "ctx", None), ast.Store)
+
+
+def _stored_names(target: ast.expr) -> list[str]:
+    """Names that the target of an assignment binds."""
+    return [n.id for n in walk(target) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+
+
+def _changed_names(node: ast.stmt) -> set[str]:
+    """Names of what an assignment stores into: `TABLE[0] = x` changes TABLE."""
+    owners = [n.value for n in walk(node) if isinstance(n, ast.Subscript | ast.Attribute) and _stored(n)]
+    return {n.id for owner in owners for n in walk(owner) if isinstance(n, ast.Name)}
+
+
+def _bound_names(node: ast.stmt) -> set[str]:
+    """Names that a compound statement mentions, defines or imports."""
+    nodes = walk(node)
+    kinds = (ast.Name, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+    names = {str(getattr(n, "id", getattr(n, "name", ""))) for n in nodes if isinstance(n, kinds)}
+    return names | {a.asname or a.name for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}

@@ -23,7 +23,7 @@ _ACTS = {
     *("next", "pop", "append", "add", "update", "setdefault", "extend", "remove", "discard", "clear", "write", "read"),
     *("manual_seed", "step", "backward", "wait", "send", "close", "all_reduce", "put", "fill", "sort", "popleft"),
 }
-_STILL = (
+_PURE = (
     *(ast.Constant, ast.Name, ast.Attribute, ast.operator, ast.boolop, ast.unaryop, ast.cmpop, ast.expr_context),
     *(ast.BinOp, ast.BoolOp, ast.UnaryOp, ast.Compare, ast.IfExp, ast.Tuple, ast.List, ast.Set, ast.Dict),
     *(ast.Subscript, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Starred, ast.comprehension),
@@ -31,7 +31,7 @@ _STILL = (
 )
 
 
-def is_still(node: ast.AST) -> bool:
+def is_pure(node: ast.AST) -> bool:
     """Whether evaluating does nothing else: names, numbers, and calls that are known to be pure."""
     for inner in walk(node):
         if isinstance(inner, ast.Call):
@@ -39,7 +39,7 @@ def is_still(node: ast.AST) -> bool:
             known = isinstance(func, ast.Name) and func.id in _PURE_CALLS
             if not known and not (isinstance(func, ast.Attribute) and func.attr in _PURE_METHODS):
                 return False
-        elif not isinstance(inner, _STILL) and not isinstance(inner, ast.keyword):
+        elif not isinstance(inner, _PURE) and not isinstance(inner, ast.keyword):
             return False
     return True
 
@@ -48,20 +48,14 @@ class Harmless:
     """Says of an expression whether its value need not be worked out where nobody reads it."""
 
     def __init__(self, tree: ast.Module) -> None:
-        bodies: dict[str, list[ast.FunctionDef]] = defaultdict(list)
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef):
-                bodies[node.name].append(node)
-            elif isinstance(node, ast.ClassDef):
-                for inner in node.body:
-                    if isinstance(inner, ast.FunctionDef):
-                        own = inner.name in ("__init__", "__post_init__")
-                        bodies[node.name if own else inner.name].append(inner)
-        self.acting = {name for name, held in bodies.items() if any(map(_stores, held))}
-        calls = {name: {_called(n) for f in held for n in walk(f) if isinstance(n, ast.Call)}
-                 for name, held in bodies.items()}  # fmt: skip
-        self.acting |= {name for name, called in calls.items() if any(map(_acts, called))}
-        while more := {name for name, called in calls.items() if called & self.acting} - self.acting:
+        bodies = _bodies(tree)
+        called = {
+            name: {_called(n) for function in functions for n in walk(function) if isinstance(n, ast.Call)}
+            for name, functions in bodies.items()
+        }
+        self.acting = {name for name, functions in bodies.items() if any(map(_stores, functions))}
+        self.acting |= {name for name, others in called.items() if any(map(_acts, others))}
+        while more := {name for name, others in called.items() if others & self.acting} - self.acting:
             self.acting |= more
 
     def __call__(self, node: ast.AST) -> bool:
@@ -72,6 +66,19 @@ class Harmless:
             if isinstance(inner, ast.Call) and (_acts(name := _called(inner)) or name in self.acting):
                 return False
         return True
+
+
+def _bodies(tree: ast.Module) -> dict[str, list[ast.FunctionDef]]:
+    """Functions and methods by name; what constructs an object, by its class."""
+    bodies: dict[str, list[ast.FunctionDef]] = defaultdict(list)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            bodies[node.name].append(node)
+        elif isinstance(node, ast.ClassDef):
+            for method in [inner for inner in node.body if isinstance(inner, ast.FunctionDef)]:
+                constructs = method.name in ("__init__", "__post_init__")
+                bodies[node.name if constructs else method.name].append(method)
+    return bodies
 
 
 def _called(call: ast.Call) -> str:

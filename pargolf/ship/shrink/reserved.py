@@ -28,7 +28,7 @@ from sentencepiece import SentencePieceProcessor
 
 
 @cache
-def outside() -> frozenset[str]:
+def foreign_names() -> frozenset[str]:
     """Names that attributes of imported things have."""
     kinds = [torch, torch.Tensor, torch.nn.Module, torch.nn.ModuleDict, torch.nn.functional, torch.optim.AdamW]
     kinds += [torch.Generator, torch.distributed, np, np.ndarray, np.memmap, constriction.stream.queue, lzma, brotli]

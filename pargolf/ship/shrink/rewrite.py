@@ -12,7 +12,7 @@ from pargolf.ship.shrink.purity import KEPT_METHODS
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
 
 _DEFINED = "def "
-"""In front of a name among the mentioned ones: some class defines it."""
+"""In front of a name among the mentioned ones: some class defines it, or some object is given it."""
 
 
 class Rewriter(TreeTransformer):
@@ -70,6 +70,8 @@ class Rewriter(TreeTransformer):
         return self.instead.get(key, key)
 
     def _use(self, key: Key, node: ast.expr) -> ast.expr:
+        if key in self.package.settings and isinstance(getattr(node, "ctx", None), ast.Load):
+            return ast.Constant(self.package.settings[key])
         self.refs.add(key)
         if self.names is None:
             return node
@@ -94,6 +96,8 @@ class Rewriter(TreeTransformer):
             if isinstance(module, str):
                 return self._use(self._through((module, node.attr)), node)
         self.mentioned.add(node.attr)
+        if isinstance(node.ctx, ast.Store):
+            self.mentioned.add(_DEFINED + node.attr)
         return self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
@@ -112,12 +116,22 @@ class Rewriter(TreeTransformer):
             made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in left]
             kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
             return ast.Call(node.func, [first, kinds], [])
-        if isinstance(node.func, ast.Name) and node.func.id == "hasattr" and isinstance(node.args[1], ast.Constant):
+        if self._asks_own(node):
+            assert isinstance(node.args[1], ast.Constant)
             defined = _DEFINED + str(node.args[1].value)
             if defined not in self.methods:
                 self.waits_for.add(defined)
                 return ast.Constant(False)
         return self.generic_visit(node)
+
+    def _asks_own(self, call: ast.Call) -> bool:
+        """Whether a call is `hasattr(x, "name")`, of an x that is no module from outside."""
+        if not (
+            isinstance(call.func, ast.Name) and call.func.id == "hasattr" and isinstance(call.args[1], ast.Constant)
+        ):
+            return False
+        owner = self.key_of(call.args[0].id) if isinstance(call.args[0], ast.Name) else None
+        return not (isinstance(owner, tuple) and not owner[0])
 
     def _class_key(self, kind: ast.expr) -> Key | None:
         key: Key | str | None = None

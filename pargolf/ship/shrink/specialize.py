@@ -14,15 +14,22 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 from pargolf.ship.shrink.arguments import Arguments
-from pargolf.ship.shrink.constants import ConstantFields, Folded, Settled, Values, held, settled
-from pargolf.ship.shrink.inline import inlined, untold
+from pargolf.ship.shrink.constants import (
+    ConstantFields,
+    ConstantLocals,
+    Folded,
+    Values,
+    constant_attributes,
+    constant_fields,
+)
+from pargolf.ship.shrink.inline import inlined, without_unread_events
 from pargolf.ship.shrink.purity import KEPT_METHODS, Harmless, bound_by, is_pass
-from pargolf.ship.shrink.readers import Bare
 from pargolf.ship.shrink.tree import TreeTransformer, walk
-from pargolf.ship.shrink.unused import Tidied, Unasked
+from pargolf.ship.shrink.undocumented import Undocumented
+from pargolf.ship.shrink.unused import WithoutUnread, WithoutUnreadAttributes
 
 
-def lean(
+def specialized(
     tree: ast.Module,
     constants: Values | None = None,
     *,
@@ -34,24 +41,24 @@ def lean(
     `constants` are those of the recipe's fields; `sure` ones, as source text, hold whatever the program sets; `keep`
     names globals that must stay.
     """
-    tree = _Unguarded().visit(Bare().visit(tree))
+    tree = _Unguarded().visit(Undocumented().visit(tree))
     given = {name: ast.parse(text, mode="eval").body for name, text in (sure or {}).items()}
-    everywhere, of_specs = settled(tree, constants or {})
+    everywhere, of_specs = constant_fields(tree, constants or {})
     tree = ConstantFields(everywhere | given, of_specs).visit(tree)
     size = 0
     while size != (size := sum(1 for _ in walk(tree))):
         tree = Folded().visit(_Unguarded().visit(tree))
         tree = Arguments(tree).visit(tree)
-        tree = ConstantFields(held(tree), {}).visit(tree)
-        tree = Settled().visit(tree)
+        tree = ConstantFields(constant_attributes(tree), {}).visit(tree)
+        tree = ConstantLocals().visit(tree)
         harmless = Harmless(tree)
-        tree = inlined(untold(tree), keep=keep, harmless=harmless)
-        tree = Tidied(tree, harmless).visit(Unasked(tree, harmless).visit(tree))
-        tree = _reached(tree, keep)
+        tree = inlined(without_unread_events(tree), keep=keep, harmless=harmless)
+        tree = WithoutUnread(tree, harmless).visit(WithoutUnreadAttributes(tree, harmless).visit(tree))
+        tree = _reachable(tree, keep)
     return tree
 
 
-def _raises(body: list[ast.stmt]) -> bool:
+def _only_raises(body: list[ast.stmt]) -> bool:
     """Whether a block does nothing but raise: plain values for the message may come before."""
     if not body or not isinstance(body[-1], ast.Raise) or body[-1].exc is None:
         return False
@@ -70,14 +77,14 @@ class _Unguarded(TreeTransformer):
         self.generic_visit(node)
         if any(isinstance(n, ast.NamedExpr) for n in walk(node.test)):
             return node
-        if _raises(node.body):
+        if _only_raises(node.body):
             return node.orelse or [ast.Pass()]
-        return node.body if _raises(node.orelse) else node
+        return node.body if _only_raises(node.orelse) else node
 
     def visit_Try(self, node: ast.Try) -> ast.AST | list[ast.stmt]:
         """What is tried."""
         self.generic_visit(node)
-        if not node.handlers or not all(_raises(h.body) or _again(h.body) for h in node.handlers):
+        if not node.handlers or not all(_only_raises(h.body) or _reraises(h.body) for h in node.handlers):
             return node
         if node.finalbody:
             node.handlers, node.body, node.orelse = [], [*node.body, *node.orelse], []
@@ -85,34 +92,38 @@ class _Unguarded(TreeTransformer):
         return [*node.body, *node.orelse]
 
 
-def _again(body: list[ast.stmt]) -> bool:
+def _reraises(body: list[ast.stmt]) -> bool:
     return len(body) == 1 and isinstance(body[0], ast.Raise) and body[0].exc is None
 
 
-def _reached(tree: ast.Module, kept: Collection[str]) -> ast.Module:
+def _reachable(tree: ast.Module, kept: Collection[str]) -> ast.Module:
     """The definitions, methods and imports that what runs at the top needs."""
     defined: dict[str, list[ast.stmt]] = defaultdict(list)
-    roots: list[ast.AST] = []
     for node in tree.body:
-        names = list(bound_by(node))
-        for name in names:
+        for name in bound_by(node):
             defined[name].append(node)
-        if not names:
-            roots.append(node)
+    roots = [node for node in tree.body if not any(True for _ in bound_by(node))]
+    seen = _reach([*roots, *(node for name in kept for node in defined[name])], defined)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            node.body = [n for n in node.body if _stays(n, seen)] or [ast.Pass()]
+    tree.body = [node for node in tree.body if id(node) in seen]
+    return tree
+
+
+def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]]) -> set[int]:
+    """The ids of definitions that the roots lead to; of a class, methods follow once their name is mentioned."""
     seen: set[int] = set()
     mentioned: set[str] = set()
-    waiting: list[ast.FunctionDef] = []
-    todo: list[ast.AST] = [*roots, *(node for name in kept for node in defined[name])]
+    methods: list[ast.FunctionDef] = []
+    todo: list[ast.stmt] = list(roots)
     while todo:
-        place = todo.pop()
-        if id(place) not in seen:
-            seen.add(id(place))
-            parts: list[ast.AST] = [place]
-            if isinstance(place, ast.ClassDef):
-                own = [n for n in place.body if isinstance(n, ast.FunctionDef) and not _special(n)]
-                parts = [*place.bases, *place.decorator_list, *(n for n in place.body if n not in own)]
-                waiting += own
-            for inner in (n for part in parts for n in walk(part)):
+        node = todo.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            own = _callable_by_name(node)
+            methods += own
+            for inner in (n for part in _parts_without(node, own) for n in walk(part)):
                 if isinstance(inner, ast.Name):
                     todo += defined.get(inner.id, [])
                 elif isinstance(inner, ast.Attribute):
@@ -120,12 +131,21 @@ def _reached(tree: ast.Module, kept: Collection[str]) -> ast.Module:
                 elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                     mentioned.add(inner.value)
         if not todo:
-            todo += [method for method in waiting if method.name in mentioned and id(method) not in seen]
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            node.body = [n for n in node.body if _stays(n, seen)] or [ast.Pass()]
-    tree.body = [node for node in tree.body if id(node) in seen]
-    return tree
+            todo += [method for method in methods if method.name in mentioned and id(method) not in seen]
+    return seen
+
+
+def _callable_by_name(node: ast.stmt) -> list[ast.FunctionDef]:
+    """Methods of a class that only this program calls."""
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    return [n for n in body if isinstance(n, ast.FunctionDef) and not _special(n)]
+
+
+def _parts_without(node: ast.stmt, methods: list[ast.FunctionDef]) -> list[ast.AST]:
+    """A definition, or the parts of a class that are needed whichever of its methods are."""
+    if not isinstance(node, ast.ClassDef):
+        return [node]
+    return [*node.bases, *node.decorator_list, *(n for n in node.body if n not in methods)]
 
 
 def _special(method: ast.FunctionDef) -> bool:

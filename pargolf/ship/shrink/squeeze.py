@@ -16,13 +16,13 @@ import re
 import string
 import tokenize
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import brotli
 
-from pargolf.ship.shrink.readers import Bare
-from pargolf.ship.shrink.reserved import outside
+from pargolf.ship.shrink.reserved import foreign_names
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
+from pargolf.ship.shrink.undocumented import Undocumented
 
 _HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nexec(brotli.decompress('''", b"'''.encode('latin-1')))\n"
 _ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
@@ -43,7 +43,7 @@ def minified(tree: ast.Module, *, kept: Collection[str] = ()) -> tuple[str, dict
 
     `kept`: attributes and keywords that keep their names.
     """
-    tree = Bare().visit(tree)
+    tree = Undocumented().visit(tree)
     used = {n.id for n in walk(tree) if isinstance(n, ast.Name)}
     tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom) or used & set(_binds(s))]
     tree.body = [*_merged(tree.body), *(s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom))]
@@ -145,14 +145,8 @@ class _Shorter(TreeTransformer):
         self._shared = _shared_names(tree, nodes, kept)
         self._spelled = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
         self._spelled |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-        counts = Counter(n.id for n in nodes if isinstance(n, ast.Name))
         self._top = {name for statement in tree.body for name in _binds(statement)} | set(dir(builtins))
-        ours = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        ours |= {name for n in tree.body if isinstance(n, ast.Assign) for name in _binds(n)}
-        taken = set(counts) | self._top | {n.arg for n in nodes if isinstance(n, ast.arg)} | set(self._shared.values())
-        free = (name for name in _short_names() if name not in taken)
-        self.names = {name: name for name in ours}
-        self.names |= {name: next(free) for name in sorted(ours, key=lambda n: (-counts[n], n)) if len(name) > 2}
+        self.names = _global_names(tree, nodes, self._top | set(self._shared.values()))
         self._maps = [self.names]
 
     def _now(self, name: str) -> str:
@@ -212,22 +206,30 @@ class _Shorter(TreeTransformer):
         return node
 
     def _enter(self, node: ast.FunctionDef | ast.Lambda, args: ast.arguments) -> None:
+        """Begin the scope of a function: its arguments and locals get the names that are free there."""
         args.defaults = [self.visit(d) for d in args.defaults]
         args.kw_defaults = [None if d is None else self.visit(d) for d in args.kw_defaults]
         self._in_class = False
         arguments = [*args.posonlyargs, *args.args, *args.kwonlyargs, *(a for a in (args.vararg, args.kwarg) if a)]
         fixed = {a.arg for a in arguments if a.arg in self._spelled} | {a.arg for a in args.kwonlyargs}
-        bound = dict.fromkeys([*(a.arg for a in arguments), *_locals(node)])
-        inside = {n.id for n in walk(node) if isinstance(n, ast.Name)}
-        inside |= {a.arg for a in walk(node) if isinstance(a, ast.arg) and a.arg not in bound}
+        bound = list(dict.fromkeys([*(a.arg for a in arguments), *_locals(node)]))
         changed = [name for name in bound if name not in fixed and name not in self._top]
-        taken = {self._now(name) for name in inside if name not in changed} | fixed | inside - set(changed)
-        taken |= {self._shared.get(name, name) for name in fixed | inside}
+        taken = self._taken_inside(node, set(bound), set(changed), fixed)
         free = (name for name in _short_names() if name not in taken)
         shared = {name: self._shared.get(name, name) for name in bound}
         self._maps.append(shared | {name: next(free) for name in changed})
         for a in arguments:
             a.arg = self._maps[-1][a.arg]
+
+    def _taken_inside(
+        self, node: ast.FunctionDef | ast.Lambda, bound: set[str], changed: set[str], fixed: set[str]
+    ) -> set[str]:
+        """Names that a function's own may not take, since they mean something inside it."""
+        nodes = walk(node)
+        inside = {n.id for n in nodes if isinstance(n, ast.Name)}
+        inside |= {a.arg for a in nodes if isinstance(a, ast.arg)} - bound
+        taken = {self._now(name) for name in inside - changed} | fixed | inside - changed
+        return taken | {self._shared.get(name, name) for name in fixed | inside}
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
         """The error's name."""
@@ -245,49 +247,84 @@ class _Shorter(TreeTransformer):
         return node
 
 
+def _global_names(tree: ast.Module, nodes: list[ast.AST], taken: Collection[str]) -> dict[str, str]:
+    """Short names for what the file defines at its top, the most used first; none of those `taken`, or used inside."""
+    uses = Counter(n.id for n in nodes if isinstance(n, ast.Name))
+    own = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    own |= {name for n in tree.body if isinstance(n, ast.Assign) for name in _binds(n)}
+    used = {*uses, *taken, *(n.arg for n in nodes if isinstance(n, ast.arg))}
+    free = (name for name in _short_names() if name not in used)
+    short = {name: next(free) for name in sorted(own, key=lambda n: (-uses[n], n)) if len(name) > 2}
+    return {name: name for name in own} | short
+
+
 def _shared_names(tree: ast.Module, nodes: list[ast.AST], kept: Collection[str]) -> dict[str, str]:
     """Short names for attributes and keywords that nothing outside the file can mean."""
-    own: Counter[str] = Counter()
-    held = {*kept, *outside()}
-    globals_ = {name: node for node in tree.body for name in _binds(node)}
-    methods = {
-        m.name for n in tree.body if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef)
-    }
+    uses = _counted(nodes)
+    foreign = _foreign(tree, nodes, {*kept, *foreign_names()})
+    defined = _defined(nodes)
+    own = [n for n in uses if n in defined and n not in foreign and not n.startswith("__")]
+    own = [n for n in own if len(n) > 2 or n.startswith("_")]
+    taken = {n for n in uses if n not in own} | foreign
+    free = (name for name in _short_names() if name not in taken)
+    return {name: next(free) for name in sorted(own, key=lambda n: (-uses[n], n))}
+
+
+def _counted(nodes: list[ast.AST]) -> Counter[str]:
+    """How often each name is used as an attribute, a keyword, a field or a method; arguments count as none."""
+    uses: Counter[str] = Counter()
     for node in nodes:
         if isinstance(node, ast.ClassDef):
-            module = any("Module" in ast.unparse(base) or "Function" in ast.unparse(base) for base in node.bases)
             for inner in node.body:
-                if isinstance(inner, ast.FunctionDef):
-                    own[inner.name] += 1
-                elif isinstance(inner, ast.Assign | ast.AnnAssign):
-                    own.update(_binds(inner))
-            if module:  # names of its attributes are names of parameters
-                held |= {n.attr for n in walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
+                uses.update([inner.name] if isinstance(inner, ast.FunctionDef) else _binds(inner))
         elif isinstance(node, ast.Attribute):
-            own[node.attr] += 1
+            uses[node.attr] += 1
         elif isinstance(node, ast.arg):
-            own[node.arg] += 0
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            held |= {node.value, node.value.lstrip("-").replace("-", "_")}
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            held |= {alias.name for alias in node.names}
+            uses[node.arg] += 0
         elif isinstance(node, ast.Call):
-            func = node.func
-            ours = isinstance(func, ast.Name) and isinstance(globals_.get(func.id), ast.FunctionDef | ast.ClassDef)
-            ours |= isinstance(func, ast.Name) and func.id == "replace"
-            ours |= isinstance(func, ast.Attribute) and func.attr in methods and func.attr not in held
-            names = {k.arg for k in node.keywords if k.arg}
-            own.update(names)
-            held |= set() if ours else names
-    defined = {n.attr for n in nodes if isinstance(n, ast.Attribute) and _stored(n)} | methods
-    defined |= {name for n in nodes if isinstance(n, ast.ClassDef) for s in n.body
-                if isinstance(s, ast.Assign | ast.AnnAssign) for name in _binds(s)}  # fmt: skip
-    defined |= {n.arg for n in nodes if isinstance(n, ast.arg)} & {n.arg for n in nodes if isinstance(n, ast.keyword)}
-    ours_ = [n for n in own if n in defined and n not in held and not n.startswith("__")]
-    ours_ = [n for n in ours_ if len(n) > 2 or n.startswith("_")]
-    taken = {n for n in own if n not in ours_} | held
-    free = (name for name in _short_names() if name not in taken)
-    return {name: next(free) for name in sorted(ours_, key=lambda n: (-own[n], n))}
+            uses.update({k.arg for k in node.keywords if k.arg})
+    return uses
+
+
+def _foreign(tree: ast.Module, nodes: list[ast.AST], foreign: set[str]) -> set[str]:
+    """Names that something outside the file may mean: what was `foreign` before, and what it is used with."""
+    top = {name: node for node in tree.body for name in _binds(node)}
+    methods = _methods(nodes)
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            if any("Module" in ast.unparse(base) or "Function" in ast.unparse(base) for base in node.bases):
+                # Names of its attributes are names of parameters.
+                foreign |= {n.attr for n in walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            foreign |= {node.value, node.value.lstrip("-").replace("-", "_")}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            foreign |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and not _calls_own(node, top, methods - foreign):
+            foreign |= {k.arg for k in node.keywords if k.arg}
+    return foreign
+
+
+def _calls_own(call: ast.Call, top: Mapping[str, ast.stmt], methods: Collection[str]) -> bool:
+    """Whether a call is of what the file defines, so that its keywords may be renamed."""
+    func = call.func
+    if isinstance(func, ast.Name):
+        return func.id == "replace" or isinstance(top.get(func.id), ast.FunctionDef | ast.ClassDef)
+    return isinstance(func, ast.Attribute) and func.attr in methods
+
+
+def _methods(nodes: list[ast.AST]) -> set[str]:
+    """Names of methods."""
+    bodies = [inner for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body]
+    return {inner.name for inner in bodies if isinstance(inner, ast.FunctionDef)}
+
+
+def _defined(nodes: list[ast.AST]) -> set[str]:
+    """Names that the file gives a meaning: methods, fields, attributes that it sets, arguments that calls spell."""
+    names = _methods(nodes) | {n.attr for n in nodes if isinstance(n, ast.Attribute) and _stored(n)}
+    bodies = [inner for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body]
+    names |= {name for n in bodies if isinstance(n, ast.Assign | ast.AnnAssign) for name in _binds(n)}
+    spelled = {n.arg for n in nodes if isinstance(n, ast.keyword)}
+    return names | {n.arg for n in nodes if isinstance(n, ast.arg)} & spelled
 
 
 def _stored(node: ast.Attribute) -> bool:

@@ -4,18 +4,18 @@ import ast
 from collections import Counter
 from collections.abc import Mapping
 
-from pargolf.ship.shrink.purity import Harmless, is_pass, is_still, is_store, target_names
-from pargolf.ship.shrink.reserved import outside
+from pargolf.ship.shrink.purity import Harmless, is_pass, is_pure, is_store, target_names
+from pargolf.ship.shrink.reserved import foreign_names
 from pargolf.ship.shrink.tree import TreeTransformer, blocks, walk
 
 
-class Unasked(TreeTransformer):
+class WithoutUnreadAttributes(TreeTransformer):
     """Takes out what objects of the program note of themselves and nobody asks for; modules note parameters."""
 
     def __init__(self, tree: ast.Module, harmless: Harmless) -> None:
         self.harmless = harmless
         nodes = list(walk(tree))
-        self.asked = set(outside())
+        self.asked = set(foreign_names())
         self.asked |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
         self.asked |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
@@ -35,7 +35,7 @@ class Unasked(TreeTransformer):
 _ENDS = ast.Return | ast.Raise | ast.Continue | ast.Break
 
 
-class Tidied(TreeTransformer):
+class WithoutUnread(TreeTransformer):
     """Takes out names that nobody reads, calls of functions that do nothing, and statements that do nothing."""
 
     def __init__(self, tree: ast.Module, harmless: Harmless) -> None:
@@ -59,7 +59,7 @@ class Tidied(TreeTransformer):
         value = node.value
         if isinstance(value, ast.Yield) and self._calls_nothing(value.value):
             return True
-        return self._calls_nothing(value) or is_still(value)
+        return self._calls_nothing(value) or is_pure(value)
 
     def _calls_nothing(self, value: ast.expr | None) -> bool:
         """Whether this is a call of a function that does nothing."""
@@ -99,7 +99,7 @@ def _filled(node: ast.Expr) -> str:
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
         name = call.func.value.id
         inside = any(isinstance(n, ast.Name) and n.id == name for a in call.args for n in walk(a))
-        if call.func.attr in ("add", "append", "update", "extend") and not inside and all(map(is_still, call.args)):
+        if call.func.attr in ("add", "append", "update", "extend") and not inside and all(map(is_pure, call.args)):
             return name
     return ""
 

@@ -5,7 +5,7 @@ import ast
 from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 
-class Bare(TreeTransformer):
+class Undocumented(TreeTransformer):
     """Takes out docstrings, annotations and assertions; a dataclass keeps that it has fields."""
 
     def _body(self, node: ast.AST) -> ast.AST:

@@ -1,0 +1,144 @@
+"""Arrays as an artifact's sections: each in the recipe's codec, or in whatever comes out smallest."""
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pargolf.packing import coder
+from pargolf.packing.codecs import Brotli, Codec, Lzma, Zstd, stored_as
+from pargolf.packing.layout import ANY_CODEC, ArraySpec, Orders, ordered, residues
+from pargolf.packing.tensors import DTYPES, RawTensor, Stored
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+_GENERAL: tuple[Codec, ...] = (Brotli(), Zstd(), Lzma())
+_SMALL = 1 << 14  # sections up to this size are tried with every general codec
+
+
+def describe(tensors: Sequence[Stored]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The header's groups of alike tensors, and the distinct grids."""
+    grids: list[Any] = []
+    places: dict[str, int] = {}
+    groups: list[dict[str, Any]] = []
+
+    def like(tensor: Stored) -> str:
+        return compact(_kind(tensor, places, grids))
+
+    for kind, members in groupby(tensors, key=like):
+        group = json.loads(kind)
+        group["names"] = _fold([member.name for member in members])
+        groups.append(group)
+    return groups, grids
+
+
+def _kind(tensor: Stored, places: dict[str, int], grids: list[Any]) -> dict[str, Any]:
+    """What tensors of one group share. A new grid is added to `grids`."""
+    if isinstance(tensor, RawTensor):
+        return {"role": tensor.role, "shape": list(tensor.data.shape), "dtype": tensor.dtype}
+    key = compact(tensor.grid)
+    if key not in places:
+        places[key] = len(grids)
+        grids.append(tensor.grid)
+    return {
+        "role": tensor.role,
+        "shape": list(tensor.codes.shape),
+        "dtype": tensor.codes.dtype.name,
+        "scales": list(tensor.scales.shape),
+        "of": tensor.scale_dtype,
+        "grid": places[key],
+        **({"states": tensor.states} if tensor.states else {}),
+        **({"order": True} if tensor.order is not None else {}),
+    }
+
+
+def _fold(names: list[str]) -> list[Any]:
+    """`blocks.0.q, blocks.1.q` become `["blocks.*.q", [0, 1]]`; a name without such a number stands for itself."""
+    out: list[Any] = []
+    for name in names:
+        match = _NUMBER.search(name)
+        if not match or "*" in name or str(int(match[0])) != match[0]:
+            out.append(name)
+            continue
+        pattern = f"{name[: match.start()]}*{name[match.end() :]}"
+        if out and isinstance(out[-1], list) and out[-1][0] == pattern:
+            out[-1][1].append(int(match[0]))
+        else:
+            out.append([pattern, [int(match[0])]])
+    return out
+
+
+def numbers(tensor: Stored, part: ArraySpec) -> NDArray[Any]:
+    """A tensor's array of one field, as it is stored."""
+    array: NDArray[Any] = getattr(tensor, part.field)
+    return np.ascontiguousarray(array, DTYPES[part.dtype])
+
+
+def encode_section(
+    codec: Codec | None, parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]], orders: Orders
+) -> tuple[str, bytes]:
+    """How a section is stored, and its payload."""
+    if ANY_CODEC and codec is None:
+        return _smallest(parts, pieces, orders)
+    assert codec is not None
+    return stored_as(codec), codec.encode(_join(pieces))
+
+
+def _smallest(parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]], orders: Orders) -> tuple[str, bytes]:
+    """The method and payload that come out smallest among the range coder, general codecs and the plain bytes.
+
+    The general codecs take minutes on large sections, so there they are only tried when a fast one comes near.
+    """
+    across = [_turn(part, piece) for part, piece in zip(parts, pieces)]
+    layouts = {"": _join(pieces), "/turned": b"".join(across)}
+    best = "raw", layouts[""]
+    if all(piece.itemsize <= 2 for piece in pieces):
+        best = min(best, ("range", _range_encode(parts, _matrices(parts, pieces), orders)), key=_size)
+    for suffix, data in layouts.items():
+        if len(data) <= _SMALL or len(Zstd(3).encode(data)) <= len(best[1]):
+            best = min(best, *((codec.name + suffix, codec.encode(data)) for codec in _GENERAL), key=_size)
+    return best
+
+
+def _size(candidate: tuple[str, bytes]) -> int:
+    return len(candidate[1])
+
+
+def _join(pieces: Sequence[NDArray[Any]]) -> bytes:
+    return b"".join(piece.tobytes() for piece in pieces)
+
+
+def _range_encode(parts: Sequence[ArraySpec], matrices: Sequence[NDArray[Any]], orders: Orders) -> bytes:
+    """The range coder's stream, after the parities of the codes that walk a trellis, bit by bit."""
+    walked = [part.states > 0 for part in parts for _ in part.matrices]
+    odd = [(matrix & 1).astype(np.uint8) for matrix, walks in zip(matrices, walked) if walks]
+    bits = np.packbits(np.concatenate([o.ravel() for o in odd])).tobytes() if odd else b""
+    halves = [matrix >> 1 if walks else matrix for matrix, walks in zip(matrices, walked)]
+    return bits + coder.encode(halves, residues(parts, iter(odd), orders))
+
+
+def _matrices(parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Two-dimensional integers for the range coder; floats by their bits, in the order of their values."""
+    out: list[NDArray[Any]] = []
+    for part, piece in zip(parts, pieces):
+        integers = piece if part.dtype in ("int8", "int16") else ordered(piece.view("<i2"))
+        at = 0
+        for height, width in part.matrices:
+            out.append(integers.reshape(-1)[at : at + height * width].reshape(height, width))
+            at += height * width
+    return out
+
+
+def _turn(part: ArraySpec, piece: NDArray[Any]) -> bytes:
+    """Integers by columns, floats byte by byte: all first bytes, then all second bytes."""
+    if part.dtype == "int8":
+        return piece.reshape(-1, part.shape[-1] if part.shape else 1).T.tobytes() if part.count else b""
+    return piece.reshape(-1).view(np.uint8).reshape(-1, piece.itemsize).T.tobytes()
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
