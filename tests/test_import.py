@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import pickle
+import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,15 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(data, line, tmp_path):
     with pytest.raises(UserError, match=line) as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_whose_names_are_no_text_is_refused(tmp_path):
+    path = tmp_path / "final_model.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é", "x")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xf6\xf6"))
+    with pytest.raises(UserError, match=r"is no torch\.save file"):
+        read_checkpoint(path)
 
 
 def test_decompression_is_bounded(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def _values(data: bytes, name: str) -> Any:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > LIMIT:
                 raise UserError(f"{name} claims more than {LIMIT:,} bytes.")
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, OSError, OverflowError) as error:
         raise UserError(f"{name} is no torch.save file ({error}). Fetch it again, or save it again.") from error
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _from_npz(data, name)
