@@ -175,7 +175,7 @@ class Strict:
             if not (isinstance(own, type) and dataclasses.is_dataclass(own)):
                 raise Misfit(at, f"is stored as {_cut(value.get('is'))!r}, which is no part of this package.")
             if not _answers(own, kind):
-                raise Misfit(at, f"takes {words(kind)}, not {own.__name__}{_lacks(own, kind)}.")
+                raise Misfit(at, f"takes {kind_words(kind)}, not {own.__name__}{_lacks(own, kind)}.")
         given = {k: v for k, v in value.items() if k != "is" or not stored}
         fields = {f.name: f for f in dataclasses.fields(own) if f.init}
         for name in given:
@@ -197,7 +197,7 @@ class Strict:
         """A dataclass of Python, every field of it checked; another object only where a field had to change."""
         own: Any = type(value)
         if not _answers(own, kind):
-            raise Misfit(at, f"takes {words(kind)}, not {_shown(value)}{_lacks(own, kind)}.")
+            raise Misfit(at, f"takes {kind_words(kind)}, not {_shown(value)}{_lacks(own, kind)}.")
         hints = hints_of(own)
         changed = {}
         for field in dataclasses.fields(value):
@@ -219,12 +219,12 @@ class Strict:
                 raise Misfit(_under(at, str(error)), "").with_traceback(error.__traceback__) from error
 
 
-def words(kind: Any) -> str:
+def kind_words(kind: Any) -> str:
     """What an annotation takes, for people: `a whole number from 1 to 8 or none`."""
     base, within = _unmarked(kind)
     origin, args = typing.get_origin(base) or base, typing.get_args(base)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(words(k) for k in args))
+        return " or ".join(dict.fromkeys(kind_words(k) for k in args))
     if origin is Literal:
         return " or ".join(repr(x) for x in args)
     if isinstance(origin, type) and issubclass(origin, enum.Enum):
@@ -376,7 +376,7 @@ def _is_one(value: Any, kind: Any) -> bool:
 
 
 def _refuse(at: str, kind: Any, value: Any) -> NoReturn:
-    raise Misfit(at, f"takes {words(kind)}, not {_shown(value)}.")
+    raise Misfit(at, f"takes {kind_words(kind)}, not {_shown(value)}.")
 
 
 def _shown(value: Any) -> str:

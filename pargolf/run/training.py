@@ -105,7 +105,7 @@ class RunTraining(Training):
             for name, p in self.params.items():
                 if name in weights:
                     p.copy_(weights[name])
-        self.average = self.spec.average.begin(self._weights()) if self.spec.average else None
+        self.averaging = self.spec.average.begin(self._weights()) if self.spec.average else None
 
     def ended(self, stage: Stage, weights: dict[str, Tensor]) -> None:
         """Take the place of the training that came to `weights`, to calibrate on the batches after its last."""

@@ -112,7 +112,7 @@ class Training:
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
         self.optimizer = Optimizer(spec.optimizer, self.params, world=self.world, half=self.half)
-        self.average = spec.average.begin(self._weights()) if spec.average else None
+        self.averaging = spec.average.begin(self._weights()) if spec.average else None
         self.begun: list[int] = []
         self.compiled = self.can.compiles if spec.compile is None else spec.compile
         self.first = 0.0
@@ -155,7 +155,7 @@ class Training:
             yield Step(self.step, loss, lr, self.tokens, now)
         yield Stopped(self.step, reason, self.clock.seconds)
         self.follow(range(len(self.spec.phases)))  # as the artifact will run it
-        if self.average is not None and (mean := self.average.weights()) is not None:
+        if self.averaging is not None and (mean := self.averaging.weights()) is not None:
             with torch.no_grad():
                 for name, p in self.params.items():
                     p.copy_(mean[name])
@@ -192,7 +192,7 @@ class Training:
         parts = {
             "weights": self._weights(),
             "optimizer": self.optimizer.state(),
-            "average": self.average.state() if self.average else {},
+            "average": self.averaging.state() if self.averaging else {},
         }
         facts = {"step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "begun": [*self.begun]}
         return {f"{part}.{name}": x for part, held in parts.items() for name, x in held.items()}, facts
@@ -209,8 +209,8 @@ class Training:
         for i in facts["begun"]:
             self._begin(i)
         self.optimizer.restore(parts["optimizer"])
-        if self.average is not None:
-            self.average.restore(parts["average"])
+        if self.averaging is not None:
+            self.averaging.restore(parts["average"])
         self.step, self.tokens = facts["step"], facts["tokens"]
 
     def follow(self, begun: Collection[int]) -> None:
@@ -240,7 +240,7 @@ class Training:
         if phase.weights is not None:
             self.change, self.loss = self._under(phase.weights)
         if phase.reset_average and self.spec.average is not None:
-            self.average = self.spec.average.begin(self._weights())
+            self.averaging = self.spec.average.begin(self._weights())
         self.follow(self.begun)
         self.lr *= phase.lr
         self.stream = self._reshaped(phase)
@@ -289,8 +289,8 @@ class Training:
         self.optimizer.step(
             lr, step=self.step, fraction=fraction, clip=1.0 if clip is None else min(1.0, clip / (norm + 1e-6))
         )
-        if self.average is not None:
-            self.average.update(self._weights(), step=self.step + 1, lr=lr)
+        if self.averaging is not None:
+            self.averaging.update(self._weights(), step=self.step + 1, lr=lr)
         self.tokens += self.stream.batch_tokens
         return loss
 

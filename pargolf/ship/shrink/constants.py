@@ -195,15 +195,15 @@ class Folded(TreeTransformer):
     def visit_For(self, node: ast.For) -> ast.AST:
         """One over nothing."""
         self.generic_visit(node)
-        empty = value_of(node.iter) == () or (is_pass(node.body) and not node.orelse and is_pure(node.iter))
+        empty = _is_empty(node.iter) or (is_pass(node.body) and not node.orelse and is_pure(node.iter))
         return ast.Pass() if empty else node
 
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
         """One over nothing, or of nothing."""
         self.generic_visit(node)
         first = node.generators[0]
-        empty = value_of(first.iter) == () or any(truth_of(test) is False for test in first.ifs)
-        return ast.List([], ast.Load()) if empty and is_pure(first.iter) else node
+        empty = _is_empty(first.iter) or any(truth_of(test) is False for test in first.ifs)
+        return ast.List([], ast.Load()) if empty and (_is_empty(first.iter) or is_pure(first.iter)) else node
 
     visit_SetComp = visit_ListComp
 
@@ -214,16 +214,26 @@ class Folded(TreeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`any` of nothing, `callable` of a constant."""
+        """`any` and `len` of nothing, `callable` of a constant."""
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and len(node.args) == 1:
             arg = node.args[0]
             of_many = node.func.id in ("any", "all") and isinstance(arg, ast.GeneratorExp)
-            if of_many and value_of(arg.generators[0].iter) == ():  # type: ignore[attr-defined]
+            if of_many and _is_empty(arg.generators[0].iter):  # type: ignore[attr-defined]
                 return ast.Constant(node.func.id == "all")
+            if node.func.id == "len" and value_of(arg) == ():
+                return ast.Constant(0)
             if node.func.id == "callable" and isinstance(arg, ast.Constant):
                 return ast.Constant(False)
         return node
+
+
+def _is_empty(node: ast.expr) -> bool:
+    """Whether a loop over it never begins: `()`, `range(0)`, `enumerate(())`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1 and not node.keywords:
+        arg = node.args[0]
+        return (node.func.id == "range" and value_of(arg) == 0) or (node.func.id == "enumerate" and _is_empty(arg))
+    return bool(value_of(node) == ())
 
 
 def _condition(test: ast.expr) -> ast.expr:

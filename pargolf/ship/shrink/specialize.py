@@ -11,7 +11,7 @@ so what is one thing is decided by its name, on the safe side: where another thi
 
 import ast
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pargolf.ship.shrink.arguments import Arguments
 from pargolf.ship.shrink.constants import (
@@ -23,7 +23,7 @@ from pargolf.ship.shrink.constants import (
     constant_fields,
 )
 from pargolf.ship.shrink.inline import inlined, without_unread_events
-from pargolf.ship.shrink.purity import KEPT_METHODS, Harmless, bound_by, is_pass
+from pargolf.ship.shrink.purity import KEPT_METHODS, Harmless, bound_by, is_pass, is_store
 from pargolf.ship.shrink.tree import TreeTransformer, walk
 from pargolf.ship.shrink.undocumented import Undocumented
 from pargolf.ship.shrink.unused import WithoutUnread, WithoutUnreadAttributes
@@ -56,6 +56,9 @@ def specialized(
         tree = WithoutUnread(tree, harmless).visit(WithoutUnreadAttributes(tree, harmless).visit(tree))
         tree = _reachable(tree, keep)
     return tree
+
+
+_SCOPES = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def _only_raises(body: list[ast.stmt]) -> bool:
@@ -123,9 +126,9 @@ def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]]) -> set[
             seen.add(id(node))
             own = _callable_by_name(node)
             methods += own
-            for inner in (n for part in _parts_without(node, own) for n in walk(part)):
+            for inner, hidden in (pair for part in _parts_without(node, own) for pair in _named(part)):
                 if isinstance(inner, ast.Name):
-                    todo += defined.get(inner.id, [])
+                    todo += [] if inner.id in hidden else defined.get(inner.id, [])
                 elif isinstance(inner, ast.Attribute):
                     mentioned.add(inner.attr)
                 elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
@@ -133,6 +136,26 @@ def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]]) -> set[
         if not todo:
             todo += [method for method in methods if method.name in mentioned and id(method) not in seen]
     return seen
+
+
+def _named(part: ast.AST) -> Iterator[tuple[ast.AST, Collection[str]]]:
+    """Every node of a part, with the names that mean something of a function's own there."""
+    if not isinstance(part, ast.FunctionDef):
+        yield from ((node, ()) for node in walk(part))
+        return
+    arguments = part.args
+    outside = [*part.decorator_list, *arguments.defaults, *(one for one in arguments.kw_defaults if one is not None)]
+    yield from ((node, ()) for one in outside for node in walk(one))
+    own = {one.arg for one in walk(arguments) if isinstance(one, ast.arg)}
+    todo: list[ast.AST] = [*part.body]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Name) and is_store(node):
+            own.add(node.id)
+        elif not isinstance(node, _SCOPES):
+            todo += ast.iter_child_nodes(node)
+    own -= {name for node in walk(part) if isinstance(node, ast.Global) for name in node.names}
+    yield from ((node, own) for one in part.body for node in walk(one))
 
 
 def _callable_by_name(node: ast.stmt) -> list[ast.FunctionDef]:
