@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_doctored import KINDS, runs  # noqa: F401
+from batteries.doctored import KINDS
+from test_doctored import runs  # noqa: F401
 from typer.testing import CliRunner
 
 from pargolf.audit.judge import audit

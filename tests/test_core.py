@@ -460,6 +460,7 @@ EVENTS = [
     events.Weighed(1, 500, 20, 1000, True, 3.5),
     events.PhaseBegan(3, "qat", 1.0),
     events.Resumed(3, "step-00000003.safetensors", ["one line"], 1.0),
+    events.Narrowed("training sequences", 4, 1.5),
     events.Stopped(4, "seconds", 60.0),
     events.Packed(1, 2, 3, {"attn.q": 4}, 0.5),
     events.Unsaved(1, "No space left on device", 0.5),

@@ -166,7 +166,7 @@ class Unsound:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for batch in batches(windows.over(ledger.positions), 2):
             yield "train"
-            ids = torch.from_numpy(np.array(ledger._tokens[batch[0].start : batch[-1].end + 1]))[None]
+            ids = torch.from_numpy(np.array(ledger.text.tokens[batch[0].start : batch[-1].end + 1]))[None]
             model.loss(ids[:, :-1], ids[:, 1:]).backward()
             optimizer.step()
             optimizer.zero_grad()

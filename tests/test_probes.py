@@ -194,7 +194,7 @@ class Early(SGD):
         optimizer = torch.optim.SGD(weights, lr=self.lr)
         for batch in batches(windows.over(ledger.positions, starts=starts), 2):
             stop = batch[-1].end + 1
-            tokens = ledger._tokens[:stop] if self.peek else ledger.graded(0, stop)
+            tokens = ledger.text.tokens[:stop] if self.peek else ledger.graded(0, stop)
             yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger.world)
             ledger.grade(model, batch)
 

@@ -296,7 +296,7 @@ def test_hashes_are_those_of_the_files(data, run):
     folder = open_data(data)
     out, result = run
     shards, tokenizer = folder.meta["sha256"]["text_val_000000.bin"], folder.meta["sha256"]["tokenizer.model"]
-    expected = {"rests": "documents", "note": ""} | {
+    expected = {"rests": "documents", "note": "", "lossless": True} | {
         "shards_sha256": {"text_val_000000.bin": shards},
         "tokenizer_sha256": tokenizer,
     }

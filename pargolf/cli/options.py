@@ -138,6 +138,7 @@ def command(
             if events not in (None, "json"):
                 raise UserError(f"--events is json; not {events}.")
             given = Given(values, as_json=typed.get("as_json", False), events=events is not None)
+            console.quiet = False
             body(given, **{one.name: typed[one.name] for one in own})
 
         run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]

@@ -138,6 +138,7 @@ class Proved(Event):
     shards_sha256: dict[str, str]
     tokenizer_sha256: str
     note: str = ""
+    lossless: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -464,7 +464,7 @@ def score_row(
         row = scoring.result().row()
     if proof is None:  # another process of torchrun's, which yields nothing
         return row
-    names = ("rests", "note", "shards_sha256", "tokenizer_sha256")
+    names = ("rests", "note", "lossless", "shards_sha256", "tokenizer_sha256")
     legal = row["complete"] and row["in_turn"] and row["probed"] is not False and Rests(proof.rests).proved
     return {**row, "legal": legal, "proof": {name: getattr(proof, name) for name in names}}
 

@@ -168,7 +168,8 @@ def proved(text: Text) -> Proved:
     """The event of a finished proof."""
     proof = text.proof
     assert proof is not None
-    return Proved(str(proof.rests), text.positions, text.bytes, proof.shards_sha256, proof.tokenizer_sha256, proof.note)
+    hashes = proof.shards_sha256, proof.tokenizer_sha256
+    return Proved(str(proof.rests), text.positions, text.bytes, *hashes, proof.note, proof.lossless)
 
 
 def watched(events: Iterator[Event | T], kind: type[T]) -> Generator[Event, None, T]:

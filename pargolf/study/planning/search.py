@@ -99,7 +99,7 @@ class Search:
     @property
     def batches(self) -> tuple[int, ...]:
         """Tokens of a step that come into question on this machine."""
-        return BATCHES if self.pace.machine.startswith("cuda") else BATCHES[:1]
+        return BATCHES[:1] if self.pace.machine.startswith("cpu") else BATCHES
 
     def weigh(self, shape: Shape) -> Prospect | None:
         """What a shape should come to; None where it does not fit the bytes or the seconds."""

@@ -26,6 +26,7 @@ from pargolf.core.files import cache_folder, read_json, write_json
 from pargolf.core.ranges import Rate, Seconds
 from pargolf.core.spec import build, edit
 from pargolf.core.work import Events
+from pargolf.core.world import synchronize
 from pargolf.data.shards import Shards
 from pargolf.kernels.compiled import compiled_kernels, processor_words
 from pargolf.recipes.family import Shape, member
@@ -147,6 +148,5 @@ def _steps(shape: Shape, device: str | None, now: Now) -> Iterator[float]:
     while True:
         began = clock.seconds
         next(events)
-        if world.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(world.device)
         yield clock.seconds - began
