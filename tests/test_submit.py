@@ -21,6 +21,8 @@ from pargolf.core.errors import UserError
 from pargolf.core.result import Grids
 from pargolf.core.spec import edit
 from pargolf.evaluate.adapters.sgd import SGD
+from pargolf.packing.artifact import from_bytes
+from pargolf.packing.tensors import CodesTensor
 from pargolf.quant.gptq import GPTQ
 from pargolf.quant.grid import Int
 from pargolf.quant.trellis import Trellis
@@ -179,7 +181,17 @@ def test_a_run_under_a_tight_cap_ships_its_solver(run, data, tmp_path):
     assert done.returncode == 0, done.stderr
     weighs = (tmp_path / "again.pargolf").stat().st_size + (made.path / "train_gpt.py").stat().st_size
     assert weighs <= recipe.budget.bytes
-    assert (tmp_path / "again.pargolf").read_bytes() == (tmp_path / "run" / "model.pargolf").read_bytes()
+    # Without the C kernels its weights differ in their last bits; its solver finds the same grids.
+    mine, again = (
+        [
+            (name, one.grid)
+            for name, one in from_bytes(path.read_bytes()).tensors.items()
+            if isinstance(one, CodesTensor)
+        ]
+        for path in (tmp_path / "run" / "model.pargolf", tmp_path / "again.pargolf")
+    )
+    assert mine == again
+    assert float(done.stdout.rpartition("val_bpb:")[2]) == pytest.approx(result.val_bpb, abs=1e-4)
 
 
 def test_runs_that_do_not_belong_together_are_refused(runs, data, tmp_path):
