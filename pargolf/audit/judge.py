@@ -159,8 +159,5 @@ def _placed(finding: RuleFinding, folder: str) -> RuleFinding:
     """The same finding, its files named from the repository's root."""
     if finding.rule == "outside_folder":
         return finding
-    evidence = tuple(
-        Evidence(e.file if e.file.startswith("records/") else f"{folder}/{e.file}", e.line, e.text)
-        for e in finding.evidence
-    )
+    evidence = tuple(replace(e, file=e.path_from(folder)) for e in finding.evidence)
     return replace(finding, evidence=evidence)

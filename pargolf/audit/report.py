@@ -26,6 +26,10 @@ class Evidence:
     line: int
     text: str
 
+    def path_from(self, base: str) -> str:
+        """The path from the repository's root, where `base` is the submission's folder there; empty: as it is."""
+        return self.file if not base or self.file.startswith("records/") else f"{base.rstrip('/')}/{self.file}"
+
 
 @dataclass(frozen=True)
 class RuleFinding:

@@ -14,8 +14,7 @@ def to_github(report: Report, *, base: str = "") -> str:
         where = ""
         if finding.evidence:
             first = finding.evidence[0]
-            path = first.file if not base or first.file.startswith("records/") else f"{base.rstrip('/')}/{first.file}"
-            where = f"file={_value(path)}," + (f"line={first.line}," if first.line else "")
+            where = f"file={_value(first.path_from(base))}," + (f"line={first.line}," if first.line else "")
         title = _value(f"{finding.status} {finding.rule}")
         lines.append(f"::{_LEVELS[finding.status]} {where}title={title}::{_text(finding.summary)}")
     return "\n".join(lines) + "\n"

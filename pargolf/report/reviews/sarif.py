@@ -39,8 +39,7 @@ def _result(finding: RuleFinding, base: str) -> dict[str, Any]:
 
 
 def _location(evidence: Evidence, base: str) -> dict[str, Any]:
-    path = evidence.file if not base or evidence.file.startswith("records/") else f"{base.rstrip('/')}/{evidence.file}"
-    place: dict[str, Any] = {"artifactLocation": {"uri": path}}
+    place: dict[str, Any] = {"artifactLocation": {"uri": evidence.path_from(base)}}
     if evidence.line:
         place["region"] = {"startLine": evidence.line, "snippet": {"text": evidence.text}}
     return {"physicalLocation": place}
