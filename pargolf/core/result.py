@@ -13,6 +13,7 @@ from typing import Any
 
 from pargolf.core.budget import Budget
 from pargolf.core.errors import UserError
+from pargolf.core.events import Proved
 from pargolf.core.files import read_json
 from pargolf.core.ranges import Amount, Count, Loss, Seconds, Share, Some
 from pargolf.core.spec import build
@@ -275,16 +276,22 @@ def scored_sentence(tokens: int, of: int | None, *, once: bool = True) -> str:
     )
 
 
+def files_apart(proofs: Sequence[Proof | Proved]) -> str:
+    """Which files of a score differ by their hashes, in a few words; empty where none is known to."""
+    if len({proof.tokenizer_sha256 for proof in proofs}) > 1:
+        return "tokenizers of different SHA-256"
+    if len({tuple(sorted(proof.shards_sha256.values())) for proof in proofs if proof.shards_sha256}) > 1:
+        return "validation shards of different SHA-256"
+    return ""
+
+
 def mixture(results: Sequence[Result]) -> str:
     """What tells apart the texts that results were scored on, in a few words; empty where nothing does.
 
     Hashes speak where both results have them, and the counts of bytes and tokens where not.
     """
-    proofs = [result.proof for result in results if result.proof is not None]
-    if len({proof.tokenizer_sha256 for proof in proofs}) > 1:
-        return "tokenizers of different SHA-256"
-    if len({tuple(sorted(proof.shards_sha256.values())) for proof in proofs if proof.shards_sha256}) > 1:
-        return "validation shards of different SHA-256"
+    if words := files_apart([result.proof for result in results if result.proof is not None]):
+        return words
     for name, words in (("val_bytes", "bytes"), ("val_tokens", "tokens")):
         counts = sorted({getattr(result, name) for result in results})
         if len(counts) > 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Proved
-from pargolf.core.result import Result
+from pargolf.core.result import Result, files_apart
 from pargolf.core.work import Events
 from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
@@ -53,21 +53,11 @@ def rerun(
     for event in run_recipe(
         recipe, open_data(source), out, seed=first.seed, force=force, device=device, command=command
     ):
-        if isinstance(event, Proved) and (words := _other_text(first, event)):
+        if isinstance(event, Proved) and first.proof is not None and (words := files_apart([first.proof, event])):
             raise UserError(f"{source} is not what {run} was scored on: {words}. Name the right data with --data.")
         yield event
     second = RunFolder.open(out).read_result()
     return Repeated(first, second, _apart(first, second))
-
-
-def _other_text(first: Result, proved: Proved) -> str:
-    """How the validation text differs from a run's, in a few words; empty where nothing is known to."""
-    if first.proof is None:
-        return ""
-    if first.proof.tokenizer_sha256 != proved.tokenizer_sha256:
-        return "the tokenizer's SHA-256 is another one"
-    shards = sorted(first.proof.shards_sha256.values()), sorted(proved.shards_sha256.values())
-    return "the validation shards' SHA-256 are others" if all(shards) and shards[0] != shards[1] else ""
 
 
 def _apart(first: Result, second: Result) -> list[str]:
