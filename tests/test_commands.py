@@ -9,7 +9,7 @@ import typer
 from pargolf import api
 from pargolf.api.parameters import command_line, option_of
 from pargolf.cli import app
-from pargolf.cli.options import Given, command
+from pargolf.cli.options import Arguments, command
 from pargolf.core.errors import UserError
 from pargolf.core.spec import override, overrides
 from pargolf.quant.grid import Int
@@ -37,7 +37,7 @@ def defaults(function):
 def test_the_command_that_a_run_keeps_makes_the_same_call(name, monkeypatch):
     """Written for a shell, read by the command line; what is about one call alone (`force`) is left out."""
     given = {}
-    monkeypatch.setattr(Given, "result", lambda self, function: given.update(self.values) or stop())
+    monkeypatch.setattr(Arguments, "result", lambda self, function: given.update(self.values) or stop())
     wanted = {**defaults(getattr(api, name)), "recipe": "house", **CALLS[name]}
     words = shlex.split(command_line(getattr(api, name), wanted))
     assert words[:3] == ["pargolf", name, "house"]

@@ -21,7 +21,7 @@ from pargolf.quant.grid import Int, Keep
 from pargolf.recipes import catalog
 from pargolf.recipes.scale import mini
 from pargolf.training.adam import Frozen
-from pargolf.training.schedule import Standing
+from pargolf.training.schedule import Moment
 
 GOLDEN = Path(__file__).parent / "golden"
 SYSTEMS = ["pr1855", "pr2135"]
@@ -91,8 +91,8 @@ def test_the_caps_of_2135_wait_for_adaptation_and_its_rates_end_at_a_tenth() -> 
     train, model = catalog.find("pr2135").train, catalog.find("pr2135").model
     rows = resolve(train.optimizer, shapes(model))
     assert {name for name, row in rows.items() if isinstance(row, Frozen)} == {"head.cap.above", "head.cap.below"}
-    assert train.schedule(Standing(1, 599.0, 600.0)) == pytest.approx(0.1)
-    assert train.phases[0].at(Standing(1, 0.35 * 600, 600.0), 1.0) and model.bos is not None
+    assert train.schedule(Moment(1, 599.0, 600.0)) == pytest.approx(0.1)
+    assert train.phases[0].at(Moment(1, 0.35 * 600, 600.0), 1.0) and model.bos is not None
 
 
 @torch.no_grad()

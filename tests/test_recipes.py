@@ -25,7 +25,7 @@ from pargolf.recipes.scale import LAYERS, mini
 from pargolf.run.forecast import forecast
 from pargolf.training.loop import Training
 from pargolf.training.phases import FromStart
-from pargolf.training.schedule import Standing, Warmdown, WarmdownIters
+from pargolf.training.schedule import Moment, Warmdown, WarmdownIters
 
 REPAIRED = [name for name in catalog.names() if name.endswith("_repaired")]
 PAIRS = [(name.removesuffix("_repaired"), name) for name in REPAIRED]
@@ -183,11 +183,11 @@ def test_the_second_half_of_861_learns_twice_as_fast():
 
 def test_warmdown_of_861_is_out_of_reach_until_repaired():
     small, mended = mini(found("pr861")).train, mini(found("pr861_repaired")).train
-    assert small.schedule(Standing(99, 99.9, 100.0)) > 0.99
-    assert mended.schedule(Standing(99, 99.9, 100.0)) < 0.05
+    assert small.schedule(Moment(99, 99.9, 100.0)) > 0.99
+    assert mended.schedule(Moment(99, 99.9, 100.0)) < 0.05
     full = found("pr861").train.schedule
     assert isinstance(full, WarmdownIters)
-    assert full(Standing(19_999, 1386.5, 1800.0, 20_000)) == pytest.approx(0.994, abs=1e-3)
+    assert full(Moment(19_999, 1386.5, 1800.0, 20_000)) == pytest.approx(0.994, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -228,7 +228,7 @@ def test_quantization_aware_training_begins_when_it_should(name, share):
     for train, last, seconds_limit in ((full, end, limit), (small, 1.0, 1.0)):
         points = [last * i / 1000 for i in range(1, 1000)]
         steps = [round(s * pace) if train is full else i for i, s in enumerate(points, 1)]
-        at = [Standing(n, s, seconds_limit, train.steps) for n, s in zip(steps, points, strict=True)]
+        at = [Moment(n, s, seconds_limit, train.steps) for n, s in zip(steps, points, strict=True)]
         begins = next((i for i, p in enumerate(at) if train.phases[0].at(p, train.schedule(p))), len(at))
         # 543's 4,071 steps took 615 s; the mini scale counts those of 600 s.
         assert begins / 1000 == pytest.approx(share, abs=0.012)

@@ -31,7 +31,7 @@ from pargolf.training.loop import NotFinite, Training
 from pargolf.training.muon import POLAR_EXPRESS, QUINTIC, Muon, MuonGroup, orthogonalize
 from pargolf.training.optimizer import Optimizer
 from pargolf.training.phases import AtFraction, AtStep, BelowLR, FromStart, Phase
-from pargolf.training.schedule import Standing, Warmdown, WarmdownIters
+from pargolf.training.schedule import Moment, Warmdown, WarmdownIters
 
 GOLDEN = Path(__file__).parent / "golden"
 MUON_ROWS = {
@@ -263,18 +263,18 @@ def test_an_infinite_loss_names_the_step():
 @given(st.floats(0, 1), st.floats(0.05, 1), st.floats(0, 0.5))
 def test_warmdown_stays_between_floor_and_one_and_never_rises(elapsed, fraction, floor):
     schedule = Warmdown(fraction, floor)
-    here, later = (schedule(Standing(9, 100 * x, 100.0)) for x in (elapsed, min(elapsed + 0.1, 1.0)))
+    here, later = (schedule(Moment(9, 100 * x, 100.0)) for x in (elapsed, min(elapsed + 0.1, 1.0)))
     assert floor <= later <= here <= 1
-    assert schedule(Standing(9, 0.0, 100.0)) == 1
-    assert schedule(Standing(9, 100.0, 100.0)) == pytest.approx(floor)
+    assert schedule(Moment(9, 0.0, 100.0)) == 1
+    assert schedule(Moment(9, 100.0, 100.0)) == pytest.approx(floor)
 
 
 def test_published_warmdown_is_by_mean_step_time():
     schedule = WarmdownIters(10)
-    assert schedule(Standing(50, 50.0, 100.0)) == 1
-    assert schedule(Standing(95, 95.0, 100.0)) == pytest.approx(0.5)
+    assert schedule(Moment(50, 50.0, 100.0)) == 1
+    assert schedule(Moment(95, 95.0, 100.0)) == pytest.approx(0.5)
     # Pull request 861: 1,386.5 s into 1,800 s at step 19,999 the multiplier is still .994.
-    assert WarmdownIters(6000)(Standing(19_999, 1386.5, 1800.0)) == pytest.approx(0.994, abs=1e-3)
+    assert WarmdownIters(6000)(Moment(19_999, 1386.5, 1800.0)) == pytest.approx(0.994, abs=1e-3)
 
 
 def test_momentum_rises_by_steps_or_by_share_of_the_run():

@@ -13,14 +13,14 @@ from pargolf.core.work import Events, working
 
 if TYPE_CHECKING:
     from pargolf.exporting.harness import TaskScore
-    from pargolf.run.loading import Loaded, TokenLosses
+    from pargolf.run.loading import LoadedModel, TokenLosses
     from pargolf.study.device import DeviceRow
 
 TARGETS = ("hf", "onnx", "safetensors")
 """What an artifact can be exported to."""
 
 
-def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "Loaded":
+def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "LoadedModel":
     """Read an artifact: `model, tokenizer = pargolf.load("model.pargolf")`.
 
     Args:
@@ -31,11 +31,11 @@ def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "
     Raises:
         UserError: the artifact is damaged or of a newer format; its tokenizer is not there, or is another one.
     """
-    from pargolf.run.loading import Loaded, read_source
+    from pargolf.run.loading import LoadedModel, read_source
 
     use(own)
     source = read_source(artifact, tokenizer)
-    return Loaded(source.model, source.tokenizer)
+    return LoadedModel(source.model, source.tokenizer)
 
 
 def token_losses(artifact: Place, text: str, *, tokenizer: Place | None = None, own: Own = ()) -> "TokenLosses":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ONE = "A plan is for one process. Say pargolf plan ... --write mine.py, and train mine.py with torchrun."
 
 
-class Golfed(NamedTuple):
+class GolfResult(NamedTuple):
     """A plan, and what came of it."""
 
     plan: "Plan"
@@ -70,10 +70,10 @@ def plan(
     pace = throughput
     if pace is None:
         pace = yield from measured(device=device, again=again)
-    made = _planned(text, pace, cap=size, seconds=clock)
+    best = _planned(text, pace, cap=size, seconds=clock)
     if write is not None:
-        write_text(write, recipe_file(made, command_line(plan, {**locals(), "throughput": None}, seed=False)))
-    return made
+        write_text(write, recipe_file(best, command_line(plan, {**locals(), "throughput": None}, seed=False)))
+    return best
 
 
 @working
@@ -88,7 +88,7 @@ def golf(
     force: bool = False,
     device: str | None = None,
     throughput: "Throughput | None" = None,
-) -> Events[Golfed]:
+) -> Events[GolfResult]:
     """Make the best model of your text under your bytes in your minutes: prepare, plan, train, pack, score, report.
 
     Args:
@@ -120,15 +120,15 @@ def golf(
     command = command_line(golf, {**locals(), "throughput": None})
     sources, clock = _listed(texts), _seconds(seconds, minutes, 600.0)
     RunFolder.create(out, force=force)
-    made = yield from plan(data=sources, cap=cap, seconds=clock, device=device, throughput=throughput)
+    best = yield from plan(data=sources, cap=cap, seconds=clock, device=device, throughput=throughput)
     data = Path(out) / "data"
     if len(sources) == 1 and is_prepared(Path(sources[0])):
         data = Path(sources[0])
     else:
-        yield from prepare(sources, data, vocab=made.choice.shape.vocab, force=True)
-    write_json(Path(out) / "plan.json", made.row())
-    events = run_recipe(made.recipe, open_data(data), out, seed=seed, force=True, device=device, command=command)
-    return Golfed(made, (yield from with_page(events, out, device=device)))
+        yield from prepare(sources, data, vocab=best.choice.shape.vocab, force=True)
+    write_json(Path(out) / "plan.json", best.row())
+    events = run_recipe(best.recipe, open_data(data), out, seed=seed, force=True, device=device, command=command)
+    return GolfResult(best, (yield from with_page(events, out, device=device)))
 
 
 def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float) -> "Plan":
@@ -142,13 +142,13 @@ def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float)
     from pargolf.study.planning.search import CODE, Search
     from pargolf.study.planning.words import make_plan
 
-    left = round(seconds - (pace.seconds if pace.fresh else 0.0), 1)
-    if left <= 0:
+    seconds_left = round(seconds - (pace.seconds if pace.fresh else 0.0), 1)
+    if seconds_left <= 0:
         raise UserError(
             f"Measuring this machine took {pace.seconds:.1f} of {seconds:g} s. It is known now: say it again, or give "
             "more seconds."
         )
-    search = Search(Budget(bytes=cap, train_seconds=left), text, pace, read_law(), CODE)
+    search = Search(Budget(bytes=cap, train_seconds=seconds_left), text, pace, read_law(), CODE)
     likely = min(search.prospects(), key=lambda prospect: prospect.bpb, default=None)
     code = count_code(member(Shape() if likely is None else likely.shape), fitted=True)
     return make_plan(replace(search, code=code))

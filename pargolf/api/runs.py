@@ -368,7 +368,7 @@ def import_checkpoint(
     from pargolf.recipes import catalog
     from pargolf.upstream import importing
 
-    made = importing.import_checkpoint(
+    imported = importing.import_checkpoint(
         path,
         catalog.find(system),
         out,
@@ -385,10 +385,10 @@ def import_checkpoint(
         ),
     )
     return {
-        "parameters": made.parameters,
-        "layers": len(made.recipe.model.blocks),
-        "model": made.model_bytes,
-        "code": made.code_bytes,
-        "total": made.model_bytes + made.code_bytes,
-        "cap": made.recipe.budget.bytes,
+        "parameters": imported.parameters,
+        "layers": len(imported.recipe.model.blocks),
+        "model": imported.model_bytes,
+        "code": imported.code_bytes,
+        "total": imported.model_bytes + imported.code_bytes,
+        "cap": imported.recipe.budget.bytes,
     }

@@ -8,17 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from pargolf import api
-from pargolf.cli.options import ASKED, Given, command
+from pargolf.cli.options import ASKED, Arguments, command
 from pargolf.cli.terminal import console, fail
 from pargolf.core.result import scored_sentence
 from pargolf.report.text.results import roles_table
 
 
 @command(api.score, threads=ASKED)
-def score(given: Given) -> None:
+def score(arguments: Arguments) -> None:
     """Print the score; an error where it does not count."""
-    row = given.result(api.score)
-    if not given.prints_json(row):
+    row = arguments.result(api.score)
+    if not arguments.prints_json(row):
         _print_score(row)
     if False in (row["probed"], row.get("without", row)["probed"]):
         fail("The predictor looked ahead, so its score is not legal. Find out where with: pargolf probe.")
@@ -38,10 +38,10 @@ def _print_score(row: dict[str, Any]) -> None:
 
 
 @command(api.probe, threads=1)
-def probe(given: Given) -> None:
+def probe(arguments: Arguments) -> None:
     """Print a line for each law; an error where one fails."""
-    rows = given.call(api.probe)
-    if not given.prints_json(rows):
+    rows = arguments.call(api.probe)
+    if not arguments.prints_json(rows):
         for row in rows:
             mark = Text("ok  ", style="green") if row["holds"] else Text("FAIL", style="bold red")
             console.print(mark, Text(f"{row['law']}: {row['evidence']}"))
@@ -49,14 +49,14 @@ def probe(given: Given) -> None:
             "Tried on a short random stream. What the weights have seen in training does not show here.", style="dim"
         )
     if not all(row["holds"] for row in rows):
-        fail(f"{given['target']} does not grade fairly: see the laws marked FAIL.")
+        fail(f"{arguments['target']} does not grade fairly: see the laws marked FAIL.")
 
 
 @command(api.inspect)
-def inspect(given: Given) -> None:
+def inspect(arguments: Arguments) -> None:
     """Print a table of the bytes."""
-    facts = given.call(api.inspect)
-    if given.prints_json(facts):
+    facts = arguments.call(api.inspect)
+    if arguments.prints_json(facts):
         return
     console.print(f"{facts['recipe']}  digest {facts['digest']}  {' '.join(facts['codecs'])}  {facts['bytes']:,} bytes")
     console.print(roles_table(facts["by_role"]))
@@ -64,20 +64,20 @@ def inspect(given: Given) -> None:
 
 @command(api.generate, as_json=False, threads=ASKED)
 def generate(
-    given: Given,
+    arguments: Arguments,
     score: Annotated[str | None, typer.Option("--score", help="Price this text instead, in bits per token.")] = None,
 ) -> None:
     """Print the text as it comes, or a given text in the colours of its price."""
     if score is not None:
-        losses = api.token_losses(given["artifact"], score, tokenizer=given["tokenizer"], own=given["own"])
+        losses = api.token_losses(arguments["artifact"], score, tokenizer=arguments["tokenizer"], own=arguments["own"])
         bits = losses.nats / math.log(2)
         for piece, cost in zip(losses.pieces, bits):
             console.print(Text(piece, style=_heat(float(cost))), end="", soft_wrap=True)
         size = int(losses.bytes.sum())
         console.print(f"\n{bits.sum():.1f} bits over {size} bytes: {losses.bpb:.3f} bits per byte", style="dim")
         return
-    console.print(Text(given["prompt"], style="bold"), end="")
-    for piece in given.call(api.generate):
+    console.print(Text(arguments["prompt"], style="bold"), end="")
+    for piece in arguments.call(api.generate):
         console.print(Text(piece), end="", soft_wrap=True)
     console.print()
 
@@ -90,10 +90,10 @@ def _heat(bits: float) -> str:
 
 
 @command(api.forecast)
-def forecast(given: Given) -> None:
+def forecast(arguments: Arguments) -> None:
     """Print the bytes."""
-    size = given.call(api.forecast)
-    if given.prints_json(size):
+    size = arguments.call(api.forecast)
+    if arguments.prints_json(size):
         return
     table = Table("role", "bytes", box=None, header_style="bold")
     for name, count in size["by_role"].items():
@@ -109,10 +109,10 @@ def forecast(given: Given) -> None:
 
 
 @command(api.bench_codec, threads=1)
-def codec(given: Given) -> None:
+def codec(arguments: Arguments) -> None:
     """Print a table for codecs, and one for quantizers."""
-    tables = given.result(api.bench_codec)
-    if given.prints_json(tables):
+    tables = arguments.result(api.bench_codec)
+    if arguments.prints_json(tables):
         return
     for rows in tables.values():
         table = Table(*(column.replace("_", " ") for column in rows[0]), box=None, header_style="bold")

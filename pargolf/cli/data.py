@@ -3,45 +3,47 @@
 from rich.text import Text
 
 from pargolf import api
-from pargolf.cli.options import Given, command
-from pargolf.cli.terminal import console, fail
+from pargolf.cli.options import Arguments, command
+from pargolf.cli.terminal import console, fail, print_next
 
 
 @command(api.prepare_data, as_json=False)
-def prepare(given: Given) -> None:
+def prepare(arguments: Arguments) -> None:
     """Print what each split holds."""
-    meta = given.result(api.prepare_data).meta
+    meta = arguments.result(api.prepare_data).meta
     for note in meta["notes"]:
         console.print(Text(note))
     for name in ("train", "val"):
         row = meta["splits"][name]
         console.print(f"{name:5} {row['documents']:,} documents, {row['tokens']:,} tokens, {row['bytes']:,} bytes")
-    console.print(f"-> {given['out']}   next: pargolf data check {given['out']}")
+    print_next(arguments["out"], "data", "check", arguments["out"])
 
 
 @command(api.fetch_data)
-def fetch(given: Given) -> None:
+def fetch(arguments: Arguments) -> None:
     """Print what was fetched."""
-    made = given.result(api.fetch_data)
-    if given.prints_json(made):
+    fetched = arguments.result(api.fetch_data)
+    if arguments.prints_json(fetched):
         return
-    console.print(f"{made.train_shards} training shards, {made.val_shards} of validation, at {made.revision[:12]}")
     console.print(
-        f"{made.tokens:,} validation tokens are {made.bytes:,} bytes; nats per token / bits per byte = "
-        f"{made.constant:.7f}"
+        f"{fetched.train_shards} training shards, {fetched.val_shards} of validation, at {fetched.revision[:12]}"
     )
-    console.print(f"-> {made.folder}   next: pargolf data check {made.folder}")
+    console.print(
+        f"{fetched.tokens:,} validation tokens are {fetched.bytes:,} bytes; nats per token / bits per byte = "
+        f"{fetched.constant:.7f}"
+    )
+    print_next(fetched.folder, "data", "check", fetched.folder)
 
 
 @command(api.check_data)
-def check(given: Given) -> None:
+def check(arguments: Arguments) -> None:
     """Print each finding as it comes; an error where one is bad."""
     findings = []
-    for finding in given.call(api.check_data):
+    for finding in arguments.call(api.check_data):
         findings.append(finding)
-        if not given.as_json:
+        if not arguments.as_json:
             mark = Text("ok  ", style="green") if finding.ok else Text("FAIL", style="bold red")
             console.print(mark, Text(f"{finding.name}: {finding.summary}"))
-    given.prints_json(findings)
+    arguments.prints_json(findings)
     if not all(finding.ok for finding in findings):
-        fail(f"{given['folder']} is not sound: see the lines marked FAIL.")
+        fail(f"{arguments['folder']} is not sound: see the lines marked FAIL.")

@@ -7,26 +7,27 @@ from rich.table import Table
 from rich.text import Text
 
 from pargolf import api
-from pargolf.cli.options import ASKED, Given, command
+from pargolf.cli.options import ASKED, Arguments, command
 from pargolf.cli.terminal import console
 
 
 @command(api.export, threads=1)
-def export(given: Given) -> None:
+def export(arguments: Arguments) -> None:
     """Print what was written."""
-    made = given.call(api.export)
-    if not given.prints_json({"path": made}):
-        console.print(f"wrote {made}", soft_wrap=True)
+    exported = arguments.call(api.export)
+    if not arguments.prints_json({"path": exported}):
+        console.print(f"wrote {exported}", soft_wrap=True)
 
 
 @command(api.evaluate_tasks, threads=ASKED, hidden=["tasks"])
 def evaluate(
-    given: Given, tasks: Annotated[str, typer.Option("--tasks", help="Names of tasks, as lambada_openai,blimp.")]
+    arguments: Arguments,
+    tasks: Annotated[str, typer.Option("--tasks", help="Names of tasks, as lambada_openai,blimp.")],
 ) -> None:
     """Print a row for each metric."""
-    given.values["tasks"] = [name.strip() for name in tasks.split(",") if name.strip()]
-    rows = given.call(api.evaluate_tasks)
-    if given.prints_json(rows):
+    arguments.values["tasks"] = [name.strip() for name in tasks.split(",") if name.strip()]
+    rows = arguments.call(api.evaluate_tasks)
+    if arguments.prints_json(rows):
         return
     table = Table("task", "metric", "value", "standard error", "samples", box=None, header_style="bold")
     for row in rows:
@@ -36,10 +37,10 @@ def evaluate(
 
 
 @command(api.bench_device)
-def device(given: Given) -> None:
+def device(arguments: Arguments) -> None:
     """Print a row for each engine."""
-    rows = given.result(api.bench_device)
-    if given.prints_json(rows):
+    rows = arguments.result(api.bench_device)
+    if arguments.prints_json(rows):
         return
     names = ("engine", "file", "libraries", "reading", "first token", "cold start", "tokens/s", "scored/s", "memory")
     table = Table(*names, box=None, header_style="bold")
@@ -51,11 +52,11 @@ def device(given: Given) -> None:
 
 
 @command(api.serve, as_json=False, threads=ASKED, hidden=["ready"])
-def serve(given: Given) -> None:
+def serve(arguments: Arguments) -> None:
     """Print the address when the port is open."""
 
     def ready(address: str) -> None:
         print(f"{address}  the page; {address}/v1/completions  the API. Ctrl-C stops it.", flush=True)
 
-    given.values["ready"] = ready
-    given.call(api.serve)
+    arguments.values["ready"] = ready
+    arguments.call(api.serve)

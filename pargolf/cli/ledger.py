@@ -5,29 +5,31 @@ from typing import Annotated
 import typer
 
 from pargolf import api
-from pargolf.cli.options import ASKED, Given, command
+from pargolf.cli.options import ASKED, Arguments, command
 from pargolf.cli.terminal import console, fail
 from pargolf.report.text.ledger import SHOWN, ledger_csv, ledger_table
 
 
 @command(api.list_runs, hidden=["columns"])
 def runs(
-    given: Given,
+    arguments: Arguments,
     columns: Annotated[str, typer.Option(help="Columns to show, with commas; all for every one.")] = "",
     limit: Annotated[int | None, typer.Option(help="At most so many rows.", min=1)] = None,
     sql: Annotated[str, typer.Option(help="Ask the table runs in SQL instead; needs DuckDB.")] = "",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Print a row for each run, as a table, JSON or comma-separated values."""
-    if sql and (given["sort"] or columns):
+    if sql and (arguments["sort"] or columns):
         fail("--sql orders and chooses by itself. Leave out --sort and --columns.")
-    every = columns == "all" or (not columns and (given.as_json or as_csv))
+    every = columns == "all" or (not columns and (arguments.as_json or as_csv))
     names = [] if every else [name.strip() for name in columns.split(",")] if columns else list(SHOWN)
-    quiet = Given({**given.values, "columns": names, "sql": sql}, as_json=given.as_json or as_csv or bool(sql))
+    quiet = Arguments(
+        {**arguments.values, "columns": names, "sql": sql}, as_json=arguments.as_json or as_csv or bool(sql)
+    )
     rows = quiet.result(api.query_runs) if sql else quiet.result(api.list_runs).rows
     names = list(rows[0]) if rows else names
     shown = rows[:limit]
-    if given.prints_json(shown):
+    if arguments.prints_json(shown):
         return
     if as_csv:
         print(ledger_csv(shown, names), end="")
@@ -37,14 +39,14 @@ def runs(
 
 
 @command(api.rerun, threads=ASKED)
-def rerun(given: Given) -> None:
+def rerun(arguments: Arguments) -> None:
     """Print both scores, and what differs."""
-    again = given.result(api.rerun)
+    again = arguments.result(api.rerun)
     numbers = {"first": again.first.val_bpb, "second": again.second.val_bpb, "same_bytes": again.same_bytes}
-    if given.prints_json(numbers | {"apart": again.apart}):
+    if arguments.prints_json(numbers | {"apart": again.apart}):
         return
     words = "the same bytes" if again.same_bytes else "other bytes"
     console.print(f"{again.first.val_bpb:.6f} then, {again.second.val_bpb:.6f} now: {words}")
     for line in again.apart:
         console.print(f"  {line}")
-    console.print(f"-> {given['out']}", soft_wrap=True)
+    console.print(f"-> {arguments['out']}", soft_wrap=True)

@@ -1,9 +1,9 @@
 """Commands made of the api's functions: names, types, defaults and help of their options stand there, and only there.
 
     @command(api.pack)
-    def pack(given: Given) -> None:
-        packed = given.call(api.pack)          with what was typed
-        if not given.prints_json(packed):      --json
+    def pack(arguments: Arguments) -> None:
+        packed = arguments.call(api.pack)          with what was typed
+        if not arguments.prints_json(packed):      --json
             console.print(...)
 
 Parameters of the api before the `*` are arguments, and so are the rows that a recipe changes; the others are options.
@@ -44,7 +44,7 @@ _ENDLESS = 1e9
 _SECTIONS = re.compile(r"\n\s*(?:Args|Returns|Raises):\n")
 
 
-class Given:
+class Arguments:
     """What was typed: the arguments of the api's functions by name, and whether JSON is wanted, or a line an event."""
 
     def __init__(self, values: Mapping[str, Any], *, as_json: bool, events: bool = False) -> None:
@@ -137,9 +137,9 @@ def command(
             events = typed.get("events")
             if events not in (None, "json"):
                 raise UserError(f"--events is json; not {events}.")
-            given = Given(values, as_json=typed.get("as_json", False), events=events is not None)
+            arguments = Arguments(values, as_json=typed.get("as_json", False), events=events is not None)
             console.quiet = False
-            body(given, **{one.name: typed[one.name] for one in own})
+            body(arguments, **{one.name: typed[one.name] for one in own})
 
         run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in shown}

@@ -6,16 +6,16 @@ from rich.table import Table
 from rich.text import Text
 
 from pargolf import api
-from pargolf.cli.options import Given, command
+from pargolf.cli.options import Arguments, command
 from pargolf.cli.terminal import console
 from pargolf.core.spec import dump
 
 
 @command(api.list_recipes)
-def recipes(given: Given) -> None:
+def recipes(arguments: Arguments) -> None:
     """Print a table."""
-    rows = given.call(api.list_recipes)
-    if given.prints_json(rows):
+    rows = arguments.call(api.list_recipes)
+    if arguments.prints_json(rows):
         return
     table = Table(box=None, header_style="bold")
     table.add_column("recipe")
@@ -26,21 +26,21 @@ def recipes(given: Given) -> None:
 
 
 @command(api.describe)
-def describe(given: Given) -> None:
+def describe(arguments: Arguments) -> None:
     """Print the rows; with --json the recipe itself."""
-    if given.as_json:
-        print(json.dumps(dump(api.recipe(given["recipe"], scale=given["scale"]))))
+    if arguments.as_json:
+        print(json.dumps(dump(api.recipe(arguments["recipe"], scale=arguments["scale"]))))
     else:
-        print(given.call(api.describe))
+        print(arguments.call(api.describe))
 
 
 @command(api.diff)
-def diff(given: Given) -> None:
+def diff(arguments: Arguments) -> None:
     """Print a table of the rows."""
-    rows = given.call(api.diff)
-    if given.prints_json(rows):
+    rows = arguments.call(api.diff)
+    if arguments.prints_json(rows):
         return
-    table = Table("row", given["a"], given["b"], box=None, header_style="bold")
-    for path, (left, right) in rows.items():
-        table.add_row(Text(path), Text(left or "-", style="red"), Text(right or "-", style="green"))
+    table = Table("row", arguments["a"], arguments["b"], box=None, header_style="bold")
+    for path, (old, new) in rows.items():
+        table.add_row(Text(path), Text(old or "-", style="red"), Text(new or "-", style="green"))
     console.print(table if rows else "no difference")

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from pargolf import api
-from pargolf.cli.options import ASKED, Given, command
-from pargolf.cli.terminal import console, fail
+from pargolf.cli.options import ASKED, Arguments, command
+from pargolf.cli.terminal import console, fail, print_next
 from pargolf.core.errors import UserError
 from pargolf.report.reviews import FORMS, written
 from pargolf.report.text.audits import counts_line, report_text
@@ -20,48 +20,48 @@ _AUDIT = """Judge a submission by the rules, with evidence; executes none of it 
 
 @command(api.compare, hidden=["new", "against"])
 def compare(
-    given: Given,
+    arguments: Arguments,
     words: Annotated[list[str], typer.Argument(metavar="A... --against B...", help="Runs, or folders of runs.")],
 ) -> None:
     """Read both sides, which `--against` parts, and print the test."""
-    as_json = given.as_json or "--json" in words
+    as_json = arguments.as_json or "--json" in words
     words = [word for word in words if word != "--json"]
     if words.count("--against") != 1:
         raise UserError("Say against what: pargolf compare runs/new --against runs/old, or --against 1.1194.")
     middle = words.index("--against")
     test, rows = api.compare(words[:middle], against=words[middle + 1 :])
-    if not Given({}, as_json=as_json).prints_json(rows):
+    if not Arguments({}, as_json=as_json).prints_json(rows):
         console.print(comparison_table(test, rows))
 
 
 @command(api.write_report)
-def report(given: Given) -> None:
+def report(arguments: Arguments) -> None:
     """Print where the page is."""
-    page = given.result(api.write_report)
-    if not given.prints_json({"page": page}):
+    page = arguments.result(api.write_report)
+    if not arguments.prints_json({"page": page}):
         console.print(f"-> {page}", soft_wrap=True)
 
 
 @command(api.write_submission, threads=ASKED)
-def submit(given: Given) -> None:
+def submit(arguments: Arguments) -> None:
     """Print the bytes, the score, and where the folder is."""
-    made = given.result(api.write_submission)
-    if given.prints_json(made):
+    submission = arguments.result(api.write_submission)
+    if arguments.prints_json(submission):
         return
-    why = " because the readable one does not fit" if made.squeezed_to_fit and not given["squeeze"] else ""
-    form = "squeezed" if made.code == made.squeezed else "readable"
+    why = " because the readable one does not fit" if submission.squeezed_to_fit and not arguments["squeeze"] else ""
+    form = "squeezed" if submission.code == submission.squeezed else "readable"
     console.print(
-        f"script  {made.readable:,} bytes to read, {made.squeezed:,} squeezed; the {form} one is shipped{why}"
+        f"script  {submission.readable:,} bytes to read, {submission.squeezed:,} squeezed; the {form} one ships{why}"
     )
-    console.print(f"total   {made.total:,} bytes with the largest artifact, of {made.cap:,}")
-    console.print(f"score   {spread_line(made.bpb)}")
+    console.print(f"total   {submission.total:,} bytes with the largest artifact, of {submission.cap:,}")
+    console.print(f"score   {spread_line(submission.bpb)}")
     console.print("        the same when scored again from the artifacts")
-    console.print(f"-> {made.path}   next: pargolf audit {made.path}", soft_wrap=True)
+    print_next(submission.path, "audit", submission.path)
 
 
 @command(api.judge, api.judge_all, text=_AUDIT)
 def audit(
-    given: Given,
+    arguments: Arguments,
     every: Annotated[bool, typer.Option("--all", help="Judge every pull request head of a repository.")] = False,
     form: Annotated[str, typer.Option("--format", help="text, markdown, json, sarif or github.")] = "text",
 ) -> None:
@@ -71,16 +71,16 @@ def audit(
     if every:
         if form != "text":
             fail("--format is for one target at a time. Leave out --all.")
-        if given["run"] or given["data"] is not None:
+        if arguments["run"] or arguments["data"] is not None:
             fail("--run and --data look at one target at a time. Leave out --all.")
-        reports = given.result(api.judge_all)
-        console.print(f"{counts_line(reports)}  -> {given['out']}")
-        if given["html"] is not None:
-            console.print(f"-> {given['html'] / 'index.html'}")
+        reports = arguments.result(api.judge_all)
+        console.print(f"{counts_line(reports)}  -> {arguments['out']}")
+        if arguments["html"] is not None:
+            console.print(f"-> {arguments['html'] / 'index.html'}")
         return
-    report = given.result(api.judge)
-    if form != "text" and not given.as_json:
+    report = arguments.result(api.judge)
+    if form != "text" and not arguments.as_json:
         print(written(report, form), end="")
-    elif not given.prints_json(report.to_json()):
+    elif not arguments.prints_json(report.to_json()):
         console.print(report_text(report))
     raise typer.Exit(0 if report.passed else 2)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pargolf import api
-from pargolf.cli.options import ASKED, Given, command
-from pargolf.cli.terminal import ThreadsOpt, console, fail, set_threads
+from pargolf.cli.options import ASKED, Arguments, command
+from pargolf.cli.terminal import ThreadsOpt, console, fail, print_next, set_threads
 from pargolf.core.result import Result
 from pargolf.core.work import Work
 from pargolf.report.text.results import result_table
@@ -15,14 +15,14 @@ from pargolf.report.text.worth import worth_table
 
 
 @command(api.train, as_json=False, threads=ASKED)
-def train(given: Given) -> None:
+def train(arguments: Arguments) -> None:
     """Watch the run, and print its table."""
-    _finish(given, api.train)
+    _finish(arguments, api.train)
 
 
-def _finish(given: Given, function: Callable[..., Work[Result]]) -> None:
+def _finish(arguments: Arguments, function: Callable[..., Work[Result]]) -> None:
     """Watch a run to its end and print its table."""
-    end_run(given.result(function), given["out"])
+    end_run(arguments.result(function), arguments["out"])
 
 
 def end_run(result: Result, out: Path) -> None:
@@ -38,40 +38,40 @@ def end_run(result: Result, out: Path) -> None:
 
 
 @command(api.pack, threads=0)
-def pack(given: Given) -> None:
+def pack(arguments: Arguments) -> None:
     """Print the bytes."""
-    packed = given.call(api.pack)
-    if not given.prints_json(packed):
+    packed = arguments.call(api.pack)
+    if not arguments.prints_json(packed):
         total, cap = packed["total"], packed["cap"]
         console.print(
             f"{packed['model']:,} model + {packed['code']:,} code = {total:,} bytes of {cap:,} "
-            f"({total / cap:.1%}) -> {given['run'] / 'model.pargolf'}"
+            f"({total / cap:.1%}) -> {arguments['run'] / 'model.pargolf'}"
         )
 
 
 @command(api.seeds, threads=ASKED)
-def seeds(given: Given) -> None:
+def seeds(arguments: Arguments) -> None:
     """Print a row for each seed, and the mean."""
-    runs = given.result(api.seeds)
-    if not given.prints_json(runs._asdict()):
+    runs = arguments.result(api.seeds)
+    if not arguments.prints_json(runs._asdict()):
         console.print(seeds_table(*runs))
 
 
 @command(api.ablate)
-def ablate(given: Given, threads: ThreadsOpt = 0) -> None:
+def ablate(arguments: Arguments, threads: ThreadsOpt = 0) -> None:
     """Print what each part is worth."""
-    set_threads(threads or (given["jobs"] if given["jobs"] > 1 else 0))
-    rows = given.result(api.ablate)
-    if not given.prints_json(rows):
+    set_threads(threads or (arguments["jobs"] if arguments["jobs"] > 1 else 0))
+    rows = arguments.result(api.ablate)
+    if not arguments.prints_json(rows):
         console.print(worth_table(rows))
-        console.print(f"-> {given['out'] / 'ablation.svg'}   next: pargolf report {given['out']}", soft_wrap=True)
+        print_next(arguments["out"] / "ablation.svg", "report", arguments["out"])
 
 
 @command(api.sweep, threads=ASKED, hidden=["changes"])
-def sweep(given: Given) -> None:
+def sweep(arguments: Arguments) -> None:
     """Print the trials, and the best one's values."""
-    swept = given.result(api.sweep)
-    if given.prints_json(swept):
+    swept = arguments.result(api.sweep)
+    if arguments.prints_json(swept):
         return
     console.print(sweep_table(swept.trials))
     if swept.best is None:
@@ -82,15 +82,15 @@ def sweep(given: Given) -> None:
 
 
 @command(api.import_checkpoint, threads=0)
-def import_(given: Given) -> None:
+def import_(arguments: Arguments) -> None:
     """Print the sizes, and what to do next."""
-    made = given.call(api.import_checkpoint)
-    if given.prints_json(made):
+    imported = arguments.call(api.import_checkpoint)
+    if arguments.prints_json(imported):
         return
-    artifact = given["out"] / "model.pargolf"
-    step = f"pargolf score {artifact} --data {given['data']}" if given["data"] else f"pargolf inspect {artifact}"
+    artifact = arguments["out"] / "model.pargolf"
+    step = ("score", artifact, "--data", arguments["data"]) if arguments["data"] else ("inspect", artifact)
     console.print(
-        f"{made['parameters']:,} parameters in {made['layers']} layers; "
-        f"{made['model']:,} model + {made['code']:,} code = {made['total']:,} bytes of {made['cap']:,}"
+        f"{imported['parameters']:,} parameters in {imported['layers']} layers; "
+        f"{imported['model']:,} model + {imported['code']:,} code = {imported['total']:,} bytes of {imported['cap']:,}"
     )
-    console.print(f"-> {given['out']}   next: {step}", soft_wrap=True)
+    print_next(arguments["out"], *step)

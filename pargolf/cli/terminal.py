@@ -1,6 +1,7 @@
 """What the commands share: the console, threads, and the one line of bad input."""
 
 import os
+import shlex
 import sys
 from typing import Annotated, NoReturn
 
@@ -23,6 +24,11 @@ def fail(line: str) -> NoReturn:
     """Say one line on standard error and leave with code 2."""
     print(f"pargolf: {' '.join(line.split())}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def print_next(path: object, *words: object) -> None:
+    """Print where something was written, and the command to type next, quoted for the shell."""
+    console.print(f"-> {path}   next: pargolf {shlex.join(map(str, words))}", soft_wrap=True, markup=False)
 
 
 def one_line(error: BaseException) -> str | None:

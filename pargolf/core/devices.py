@@ -65,15 +65,15 @@ def check_processes() -> None:
     words = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
     if words["WORLD_SIZE"] in ("", "1"):
         return
-    said = " ".join(f"{name}={word}" for name, word in words.items() if word)
+    settings = " ".join(f"{name}={word}" for name, word in words.items() if word)
     mend = "Start the processes with torchrun, or unset RANK and WORLD_SIZE."
     if not all(word.isdecimal() and len(word) < 9 for word in words.values()):
-        raise UserError(f"{said} names no process of a group. {mend}")
+        raise UserError(f"{settings} names no process of a group. {mend}")
     if not int(words["RANK"]) < int(words["WORLD_SIZE"]):
-        raise UserError(f"{said}: there is no such process in a group of that size. {mend}")
+        raise UserError(f"{settings}: there is no such process in a group of that size. {mend}")
     missing = [name for name in _ADDRESS if not os.environ.get(name)]
     if missing:
-        raise UserError(f"{said} without {' and '.join(missing)}: the other processes cannot be found. {mend}")
+        raise UserError(f"{settings} without {' and '.join(missing)}: the other processes cannot be found. {mend}")
 
 
 def find_world(device: str | None = None) -> World:

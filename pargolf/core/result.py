@@ -225,8 +225,12 @@ class Result:
         if not self.complete:
             return scored_sentence(self.val_tokens, self.val_split_tokens) + (f" Also: {reasons}." if reasons else "")
         every = scored_sentence(self.val_tokens, self.val_split_tokens or self.val_tokens, once=self.in_turn)
-        left = " as its tokenizer normalizes it, not lossless" if self.proof and self.proof.lossless is False else ""
-        bytes_words = f"{self.val_bytes:,} bytes of text{left}" + (f" ({self.proof.rests.words})" if self.proof else "")
+        loss_note = (
+            " as its tokenizer normalizes it, not lossless" if self.proof and self.proof.lossless is False else ""
+        )
+        bytes_words = f"{self.val_bytes:,} bytes of text{loss_note}" + (
+            f" ({self.proof.rests.words})" if self.proof else ""
+        )
         return (f"Not legal: {reasons}. " if reasons else "") + (
             f"{every.rstrip('.')}, over {bytes_words}, by what was unpacked from {size.model:,} bytes; "
             f"with {size.code:,} bytes of code {size.total:,} of a cap of {size.cap:,}."
@@ -243,7 +247,7 @@ class Result:
         look = f" ({self.look.rstrip('.')})" if self.look else ""
         note = f" ({self.proof.note.rstrip('.')})" if self.proof is not None and self.proof.note else ""
         total, limit = self.all_train_seconds, self.budget.train_seconds
-        said = {
+        reasons = {
             "nothing says how long its starting weights were trained": total is None,
             f"{total or 0:.0f} s of training in all, over the budget of {limit:.0f}": (
                 self.origin is not None and total is not None and total > limit
@@ -257,7 +261,7 @@ class Result:
             f"{over:,} bytes over the cap": over > 0,
             f"{copied:,} validation documents stand in the training text": copied > 0,
         }
-        return [words for words, holds in said.items() if holds]
+        return [words for words, holds in reasons.items() if holds]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `result.json`."""
@@ -308,12 +312,12 @@ def result_of(value: Any, *, where: str) -> Result:
     """A `Result` from parsed JSON. Raises `UserError` with `where` and the field that does not fit."""
     if not isinstance(value, dict):
         raise UserError(f"{where} holds no object. Was it made by another program?")
-    kept = _upgrade(value) if "format" not in value else dict(value)
-    number, legal, _ = kept.pop("format", None), kept.pop("legal", None), kept.pop("why_not", None)
+    fields = _upgrade(value) if "format" not in value else dict(value)
+    number, legal, _ = fields.pop("format", None), fields.pop("legal", None), fields.pop("why_not", None)
     if number != FORMAT or isinstance(number, bool):
         known = number if isinstance(number, int) else "unknown"
         raise UserError(f"{where}: format is {known}, and this version reads {FORMAT}.")
-    result = build(Result, kept, where=where)
+    result = build(Result, fields, where=where)
     if legal is not result.legal:
         why = "; ".join(result.why_not) or "nothing"
         raise UserError(f"{where}: legal is not {str(result.legal).lower()}, as its fields say ({why} against it).")

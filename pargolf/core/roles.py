@@ -47,7 +47,7 @@ def resolve(table: Table[V], names: Iterable[str], *, what: str = "table") -> di
 
     Raises `UserError` when a name is matched by no row, or a row matches no name at all.
     """
-    found: dict[str, V] = {}
+    values: dict[str, V] = {}
     used: set[int] = set()
     names = list(names)
     for name in names:
@@ -56,9 +56,9 @@ def resolve(table: Table[V], names: Iterable[str], *, what: str = "table") -> di
             globs = [glob for glob, _ in table]
             raise UserError(f"No row of the {what} speaks of '{role(name)}' ({name}).{near(role(name), globs)}")
         used.update(hits)
-        found[name] = table[hits[0]][1]
+        values[name] = table[hits[0]][1]
     for i, (glob, _) in enumerate(table):
         if i not in used:
             known = sorted({role(name) for name in names})
             raise UserError(f"The row '{glob}' of the {what} matches no parameter.{near(glob, known)}")
-    return found
+    return values

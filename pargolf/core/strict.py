@@ -187,11 +187,11 @@ class Strict:
         hints = hints_of(own)
         ready = {name: self.fit(v, hints.get(name, Any), _under(at, name)) for name, v in given.items()}
         try:
-            made = own(**ready)
+            value_there = own(**ready)
         except Exception as error:  # a technique's own constructor, on values out of a file
             raise Misfit(at, f"cannot be rebuilt as {own.__name__} ({_line(error)}).") from error
-        self._consistent(made, at)
-        return made
+        self._consistent(value_there, at)
+        return value_there
 
     def _held(self, value: Any, kind: Any, at: str) -> Any:
         """A dataclass of Python, every field of it checked; another object only where a field had to change."""

@@ -101,8 +101,8 @@ class HarnessModel(TemplateLM):
         graded = [none] * len(texts)
         full = [i for i, text in enumerate(texts) if len(text) > 1]
         vocab, length = self.source.model.spec.vocab, self.source.length
-        for at in range(0, len(full), _AT_ONCE):
-            part = full[at : at + _AT_ONCE]
+        for first in range(0, len(full), _AT_ONCE):
+            part = full[first : first + _AT_ONCE]
             rows = score_texts(self.source.model, [texts[i] for i in part], vocab=vocab, length=length, stride=stride)
             for i, grades in zip(part, rows):
                 graded[i] = grades
@@ -143,14 +143,14 @@ def run_tasks(
     if unknown:
         raise UserError(f"The harness knows no task '{unknown[0]}'.{near(unknown[0], sorted(manager.all_tasks))}")
     try:
-        found = simple_evaluate(
+        results = simple_evaluate(
             model=model, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=0
         )
     except (OSError, ValueError, LookupError) as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"The tasks {', '.join(tasks)} cannot be run: {why}. Are their data here?") from error
-    assert found is not None
-    return [row for task, values in found["results"].items() for row in _rows(task, values, found["n-samples"])]
+    assert results is not None
+    return [row for task, values in results["results"].items() for row in _rows(task, values, results["n-samples"])]
 
 
 def _rows(task: str, values: dict[str, Any], samples: dict[str, dict[str, int]]) -> list[TaskScore]:

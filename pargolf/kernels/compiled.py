@@ -73,23 +73,23 @@ class Compiled:
         name = hashlib.sha256("\n".join([text, *_FLAGS, self.compiler, processor_words()]).encode()).hexdigest()[:24]
         path = self.folder / f"{name}.so"
         if not path.exists():
-            with tempfile.TemporaryDirectory(dir=self.folder) as place:
-                (Path(place) / "kernel.c").write_text(text)
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                (Path(folder) / "kernel.c").write_text(text)
                 command = [self.compiler, *_FLAGS, "-shared", "-fPIC", "kernel.c", "-o", "kernel.so", "-lm"]
                 # Without OpenMP one thread does it all.
-                if subprocess.run([*command, "-fopenmp"], cwd=place, capture_output=True).returncode:
-                    subprocess.run(command, cwd=place, capture_output=True, check=True)
-                (Path(place) / "kernel.so").replace(path)
+                if subprocess.run([*command, "-fopenmp"], cwd=folder, capture_output=True).returncode:
+                    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+                (Path(folder) / "kernel.so").replace(path)
         return path
 
 
 @contextmanager
 def compiled_kernels(half: bool = False) -> Iterator[bool]:
     """Use kernels in C inside, and products of bfloat16 where `half`; yields whether there are any."""
-    found = _find(half)
-    token = _ACTIVE.set(found)
+    kernels = _find(half)
+    token = _ACTIVE.set(kernels)
     try:
-        yield found is not None
+        yield kernels is not None
     finally:
         _ACTIVE.reset(token)
 

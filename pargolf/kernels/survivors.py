@@ -53,7 +53,7 @@ def _walked(w_NC: Tensor, scale_NC: Tensor, upper_CC: Tensor | None, ways: Ways)
     history: list[tuple[Tensor, Tensor]] = []
     first_K = torch.arange(S * N, device=device).reshape(S, N)[: S // 2].repeat_interleave(2, 0).reshape(-1)
     rest_KC = w_NC.expand(S, N, C).reshape(S * N, C)
-    for begin, end in ((at, min(at + _STRETCH, C)) for at in range(0, C, _STRETCH)):
+    for begin, end in ((column, min(column + _STRETCH, C)) for column in range(0, C, _STRETCH)):
         line_KB, origin_K = rest_KC[:, : end - begin].contiguous(), torch.arange(S * N, device=device)
         for i, j in enumerate(range(begin, end)):
             half_N, x_SN = scale_NC[:, j] * 0.5, line_KB[:, i].reshape(S, N)

@@ -255,14 +255,14 @@ def _open(data: bytes) -> tuple[dict[str, Any], int, int]:
     return header, start, stored
 
 
-def _place(layout: dict[str, list[ArraySpec]], declared: Any, at: int) -> list[Section]:
+def _place(layout: dict[str, list[ArraySpec]], declared: Any, offset: int) -> list[Section]:
     """Give every section of the layout its declared codec and length."""
     if len(declared) != len(layout):
         raise ValueError("sections do not match the tensors")
     sections = []
     for name, (method, size) in zip(layout, declared):
-        sections.append(Section(name, method, at, size))
-        at += size + CRC
+        sections.append(Section(name, method, offset, size))
+        offset += size + CRC
     return sections
 
 

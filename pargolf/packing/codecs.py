@@ -145,12 +145,12 @@ class Brotli:
         """Decompress to exactly `size` bytes. Raises `Damage`."""
         reader = brotli.Decompressor()
         parts: list[bytes] = []
-        left = size + 1
+        remaining = size + 1
         try:
-            parts.append(reader.process(data, output_buffer_limit=left))
-            while left > len(parts[-1]) > 0:
-                left -= len(parts[-1])
-                parts.append(reader.process(b"", output_buffer_limit=left))
+            parts.append(reader.process(data, output_buffer_limit=remaining))
+            while remaining > len(parts[-1]) > 0:
+                remaining -= len(parts[-1])
+                parts.append(reader.process(b"", output_buffer_limit=remaining))
         except brotli.error as error:
             raise Damage(f"brotli: {error}") from error
         return _exactly(b"".join(parts), size, reader.is_finished())

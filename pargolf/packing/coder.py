@@ -83,17 +83,17 @@ def decode(
     """
     if not data or data[0] >= len(_STYLES) or any(h * w > MAX_CODES for h, w in shapes):
         raise Damage("not a stream of the range coder")
-    plans, at = [], 1
+    plans, offset = [], 1
     for _ in shapes:
-        plan, at = _Plan.unpack(data, at)
+        plan, offset = _Plan.unpack(data, offset)
         plans.append(plan)
-    if (len(data) - at) % 4:
+    if (len(data) - offset) % 4:
         raise Damage("the stream is cut")
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data[at:], "<u4").astype(np.uint32))
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data[offset:], "<u4").astype(np.uint32))
 
     def read(symbols: Codes, model: Any) -> Codes:
-        found: Codes = decoder.decode(model, len(symbols))
-        return found
+        codes: Codes = decoder.decode(model, len(symbols))
+        return codes
 
     tables = _Tables(_STYLES[data[0]])
     out = []
@@ -180,17 +180,17 @@ class _Plan:
         return numbers + bytes([self.rows << 4 | self.columns, self.start])
 
     @staticmethod
-    def unpack(data: bytes, at: int) -> tuple["_Plan", int]:
+    def unpack(data: bytes, offset: int) -> tuple["_Plan", int]:
         """Read a plan at an offset; also return the offset after it. Raises `Damage`."""
-        zigzag, at = _read_varint(data, at)
-        wide, at = _read_varint(data, at)
-        if at + 2 > len(data):
+        zigzag, offset = _read_varint(data, offset)
+        wide, offset = _read_varint(data, offset)
+        if offset + 2 > len(data):
             raise Damage("the stream is cut")
         centre = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
-        plan = _Plan(centre, wide >> 4, wide & 15, data[at] >> 4, data[at] & 15, data[at + 1])
+        plan = _Plan(centre, wide >> 4, wide & 15, data[offset] >> 4, data[offset] & 15, data[offset + 1])
         if abs(centre) > 1 << 15 or plan.reach > 1 << 16 or plan.top > _WIDEST or plan.start >= _CONTEXTS:
             raise Damage("a matrix is described out of range")
-        return plan, at + 2
+        return plan, offset + 2
 
 
 class _Tables:
@@ -404,12 +404,12 @@ def _checked(matrix: NDArray[Any]) -> Codes:
 
 def _sample(matrices: Sequence[Codes]) -> Iterator[int]:
     """How many rows of the first matrices are enough to choose a style on."""
-    left = _SAMPLE
+    remaining = _SAMPLE
     for matrix in matrices:
-        if left <= 0:
+        if remaining <= 0:
             return
-        yield -(-left // max(1, matrix.shape[1]))
-        left -= matrix.size
+        yield -(-remaining // max(1, matrix.shape[1]))
+        remaining -= matrix.size
 
 
 def _varint(n: int) -> bytes:
@@ -421,11 +421,11 @@ def _varint(n: int) -> bytes:
     return bytes([*out, n])
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
     """A number of at most three bytes, and the offset after it."""
     n = 0
-    for i, byte in enumerate(data[at : at + 3]):
+    for i, byte in enumerate(data[offset : offset + 3]):
         n |= (byte & 127) << 7 * i
         if byte < 128:
-            return n, at + i + 1
+            return n, offset + i + 1
     raise Damage("the stream is cut")

@@ -91,10 +91,10 @@ def _range_decode(parts: Sequence[ArraySpec], payload: bytes, orders: Orders) ->
     bits = np.unpackbits(np.frombuffer(payload[:stored], np.uint8), count=sum(counts))
     pieces = np.split(bits, np.cumsum(counts)[:-1]) if counts else []
     odd = [piece.reshape(shape) for piece, shape in zip(pieces, walked)]
-    found = coder.decode(payload[stored:], shapes, residues(parts, iter(odd), orders))
+    decoded = coder.decode(payload[stored:], shapes, residues(parts, iter(odd), orders))
     left = iter(odd)
     walks = [part.states > 0 for part in parts for _ in part.matrices]
-    return [2 * matrix + next(left) if w else matrix for matrix, w in zip(found, walks)]
+    return [2 * matrix + next(left) if w else matrix for matrix, w in zip(decoded, walks)]
 
 
 def _from_ordered(part: ArraySpec, matrices: Sequence[NDArray[np.int16]]) -> NDArray[Any]:

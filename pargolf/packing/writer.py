@@ -125,10 +125,10 @@ def _matrices(parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]]) -> lis
     out: list[NDArray[Any]] = []
     for part, piece in zip(parts, pieces):
         integers = piece if part.dtype in ("int8", "int16") else ordered(piece.view("<i2"))
-        at = 0
+        offset = 0
         for height, width in part.matrices:
-            out.append(integers.reshape(-1)[at : at + height * width].reshape(height, width))
-            at += height * width
+            out.append(integers.reshape(-1)[offset : offset + height * width].reshape(height, width))
+            offset += height * width
     return out
 
 

@@ -86,17 +86,17 @@ class Allocator:
         columns = sum(len(h) for h in hessians.values())
         average = sum(float(h.diagonal().sum()) for h in hessians.values()) / columns if columns else 1.0
         self.curves = []
-        for (at, glob), names in self.groups.items():
+        for (row, glob), names in self.groups.items():
             grid: Any = grids[names[0]]
             tensors = {n: quant.prune(n, weights[n]) for n in names}
             leaks = {n: _leak(hessians.get(n), quant.solver, average * rows_of(w).shape[1]) for n, w in tensors.items()}
-            self.curves.append(_curve(at, glob, grid, tensors, leaks))
+            self.curves.append(_curve(row, glob, grid, tensors, leaks))
         solved = {name: grids[name] for names in self.groups.values() for name in names}
         scales = sum(2 * grid.scales(weights[n]).numel() for n, grid in solved.items())
         coded = {n: grid.encode(weights[n]) for n, grid in grids.items() if n not in solved}
-        kept = sum(c.codes.nbytes for c in coded.values() if c.whole)
+        whole = sum(c.codes.nbytes for c in coded.values() if c.whole)
         others = sum(_bytes_of(c) for c in coded.values() if not c.whole)
-        self.fixed = _HEADER + _RAW * kept + _SCALE * scales + others
+        self.fixed = _HEADER + _RAW * whole + _SCALE * scales + others
         """Estimated bytes of everything but codes that are solved for."""
 
     def solve(self, bytes_of_codes: float) -> Allocation:
@@ -124,8 +124,8 @@ class Allocator:
     def _plan(self, chosen: list[int]) -> Quantize:
         """The table with each row of a grid replaced by a row per role."""
         rows: list[tuple[str, Grid | Drop]] = []
-        for at, (glob, value) in enumerate(self.quant.table):
-            solved = [(c.glob, c.grid_at(i)) for c, i in zip(self.curves, chosen) if c.at == at]
+        for row, (glob, value) in enumerate(self.quant.table):
+            solved = [(c.glob, c.grid_at(i)) for c, i in zip(self.curves, chosen) if c.at == row]
             rows += solved or [(glob, value)]
         return replace(self.quant, table=tuple(rows))
 
@@ -160,9 +160,9 @@ def _groups(quant: Quantize, grids: dict[str, Grid]) -> dict[tuple[int, str], li
     groups: dict[tuple[int, str], list[str]] = {}
     for name, grid in grids.items():
         if hasattr(grid, "at_step"):
-            at, glob = next((i, glob) for i, (glob, _) in enumerate(quant.table) if matches(name, glob))
+            row, glob = next((i, glob) for i, (glob, _) in enumerate(quant.table) if matches(name, glob))
             by_place = glob.startswith("blocks.") or layer_part(glob) is not None
-            groups.setdefault((at, glob if by_place else role(name)), []).append(name)
+            groups.setdefault((row, glob if by_place else role(name)), []).append(name)
     return groups
 
 
@@ -173,7 +173,7 @@ def _leak(hessian: Tensor | None, solver: GPTQ | None, otherwise: float) -> floa
     return float(hessian.diagonal().sum()) if solver is None else solver.left_over(hessian)
 
 
-def _curve(at: int, glob: str, grid: Stepped, tensors: dict[str, Tensor], leaks: dict[str, float]) -> Curve:
+def _curve(row: int, glob: str, grid: Stepped, tensors: dict[str, Tensor], leaks: dict[str, float]) -> Curve:
     """Measure one group."""
     count = sum(w.numel() for w in tensors.values())
     weight, widest, samples = 0.0, 0.0, []
@@ -192,7 +192,7 @@ def _curve(at: int, glob: str, grid: Stepped, tensors: dict[str, Tensor], leaks:
     error_F = np.exp(np.interp(fine, coarse, np.log(np.maximum(mean_square, 1e-12)))) * weight
     # Under this step the largest weights would be cut off.
     error_F[_axis() < widest / 128] = np.inf
-    return Curve(at, glob, grid, bytes_F, error_F, widest)
+    return Curve(row, glob, grid, bytes_F, error_F, widest)
 
 
 def _measure(u: Tensor, step: float) -> tuple[float, float]:

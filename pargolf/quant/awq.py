@@ -96,7 +96,7 @@ class AWQ:
         self, weights: Mapping[str, Tensor], grids: Mapping[str, Grid], hessians: Mapping[str, Tensor] | None
     ) -> dict[str, Grid]:
         """The grids of those tensors in which a group was chosen."""
-        found = []
+        losses = []
         every: Mapping[str, Any] = grids
         for name, grid in every.items():
             w, hessian = weights[name], (hessians or {}).get(name)
@@ -105,9 +105,9 @@ class AWQ:
                 continue
             saliency_C = hessian.diagonal().clamp(min=0).sqrt() * w.float().abs().mean(0)
             for start in range(0, w.shape[1] - self.width + 1, self.width):
-                found.append((-float(saliency_C[start : start + self.width].sum()), name, start))
+                losses.append((-float(saliency_C[start : start + self.width].sum()), name, start))
         starts: dict[str, list[int]] = {}
-        for _, name, start in sorted(found)[: self.groups]:
+        for _, name, start in sorted(losses)[: self.groups]:
             starts.setdefault(name, []).append(start)
         return {n: FineGroup(every[n], tuple(sorted(chosen)), self.width, self.bits) for n, chosen in starts.items()}
 

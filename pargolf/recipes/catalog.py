@@ -35,39 +35,39 @@ def summaries() -> list[dict[str, str]]:
     return [{"name": path.stem, **_summary(path)} for path in _shipped()]
 
 
-def find(found: str) -> "Recipe":
+def find(name: str) -> "Recipe":
     """The recipe of a shipped name, or of the path of a `.py` file that defines RECIPE, which is run to read it.
 
     Raises `UserError` on an unknown name, a missing file, and a file that fails or defines no recipe.
     """
-    return _recipe(_module(found), found)
+    return _recipe(_module(name), name)
 
 
-def ablations(found: str) -> dict[str, dict[str, Any]]:
+def ablations(name: str) -> dict[str, dict[str, Any]]:
     """What the recipe's module names as `ABLATIONS` beside `RECIPE`: edits by label; empty where it names none.
 
     Raises `UserError` as `find` does, and where it is no mapping of labels to edits.
     """
-    edits = getattr(_module(found), "ABLATIONS", {})
+    edits = getattr(_module(name), "ABLATIONS", {})
     if not isinstance(edits, dict) or not all(isinstance(rows, dict) for rows in edits.values()):
-        raise UserError(f"ABLATIONS of {found} are no edits by label. Write {{'no gate': {{'model.stream': ()}}}}.")
+        raise UserError(f"ABLATIONS of {name} are no edits by label. Write {{'no gate': {{'model.stream': ()}}}}.")
     return edits
 
 
-def measured(found: str) -> Ablation | None:
+def measured(name: str) -> Ablation | None:
     """The `ablation.json` that is kept beside a recipe's file, as NAME.ablation.json; None where there is none.
 
     Raises `UserError` where that is no ablation's.
     """
-    path = (next((p for p in _shipped() if p.stem == found), None) or Path(found)).with_suffix(".ablation.json")
+    path = (next((p for p in _shipped() if p.stem == name), None) or Path(name)).with_suffix(".ablation.json")
     return read_ablation(path) if path.is_file() else None
 
 
 @cache
 def _shipped() -> list[Path]:
     """Modules of this folder that define RECIPE: names without a number first, then by it, repaired after theirs."""
-    found = [path for path in (*_HERE.glob("*.py"), *_HERE.glob("published/*.py")) if binds(path, "RECIPE")]
-    return sorted(found, key=lambda path: (_number(path.stem), path.stem))
+    paths = [path for path in (*_HERE.glob("*.py"), *_HERE.glob("published/*.py")) if binds(path, "RECIPE")]
+    return sorted(paths, key=lambda path: (_number(path.stem), path.stem))
 
 
 def _number(name: str) -> int:
@@ -86,29 +86,29 @@ def _summary(path: Path) -> dict[str, str]:
     return {"title": lines[0].rstrip("."), "source": source.rstrip(".")}
 
 
-def _module(found: str) -> ModuleType:
+def _module(name: str) -> ModuleType:
     """The module of a shipped name, or the file of a path, which is run."""
-    if found in names():
-        path = next(path for path in _shipped() if path.stem == found)
+    if name in names():
+        path = next(path for path in _shipped() if path.stem == name)
         folder = "" if path.parent == _HERE else "published."
-        return importlib.import_module(f"pargolf.recipes.{folder}{found}")
-    if not found.endswith(".py"):
-        raise UserError(f"No recipe is called '{found}'.{near(found, names())} A path must end in .py.")
-    path = Path(found)
+        return importlib.import_module(f"pargolf.recipes.{folder}{name}")
+    if not name.endswith(".py"):
+        raise UserError(f"No recipe is called '{name}'.{near(name, names())} A path must end in .py.")
+    path = Path(name)
     if not path.is_file():
-        raise UserError(f"There is no file {found}. Shipped recipes: {', '.join(names())}.")
+        raise UserError(f"There is no file {name}. Shipped recipes: {', '.join(names())}.")
     if not binds(path, "RECIPE"):
         raise UserError(
-            f"{found} defines no RECIPE, and was not run. End it with RECIPE = edit(SOME_RECIPE, {{...}}); to judge "
-            f"somebody's script, say pargolf audit {found}."
+            f"{name} defines no RECIPE, and was not run. End it with RECIPE = edit(SOME_RECIPE, {{...}}); to judge "
+            f"somebody's script, say pargolf audit {name}."
         )
     return own.read(path)
 
 
-def _recipe(module: ModuleType, found: str) -> "Recipe":
+def _recipe(module: ModuleType, name: str) -> "Recipe":
     from pargolf.recipes.recipe import Recipe
 
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
-        raise UserError(f"RECIPE of {found} is no recipe. Make it with RECIPE = edit(SOME_RECIPE, {{...}}).")
+        raise UserError(f"RECIPE of {name} is no recipe. Make it with RECIPE = edit(SOME_RECIPE, {{...}}).")
     return recipe

@@ -32,8 +32,8 @@ def describe(recipe: Recipe, *, edits: Edits | None = None, found: Ablation | No
     notes: dict[str, list[str]] = {}
     for label, changes in (edits or {}).items():
         if label in worths and not label.startswith(ADDED):
-            left = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
-            gone = (line for line in lines if line not in left and not line.startswith(_FOLLOWS))
+            without = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
+            gone = (line for line in lines if line not in without and not line.startswith(_FOLLOWS))
             row = next(gone, lines[0])  # an edit that sets what is at its default takes no row away
             notes.setdefault(row, []).append(f"{label} {_worth(worths[label])}")
     out = [line for row in lines for line in _noted(row, notes.get(row, []))]

@@ -25,7 +25,7 @@ from pargolf.model.transformer import shapes
 from pargolf.packing.codecs import Codec
 from pargolf.quant.grid import Codes
 from pargolf.recipes.recipe import Recipe
-from pargolf.training.schedule import Schedule, Standing
+from pargolf.training.schedule import Moment, Schedule
 
 _ROWS = 8  # of a matrix that a grid is tried on
 
@@ -98,7 +98,7 @@ def _try_order(order: WindowOrder) -> None:
 def _try_schedule(schedule: Schedule) -> None:
     """The multiplier along a run."""
     for step in (0, 1, 50, 99, 100):
-        value = schedule(Standing(step, float(step), 100.0, 100))
+        value = schedule(Moment(step, float(step), 100.0, 100))
         if not math.isfinite(value) or value < 0:
             raise UserError(f"at {step} % of a run the multiplier is {value}.")
 

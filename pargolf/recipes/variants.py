@@ -78,15 +78,15 @@ def in_plain_windows(recipe: Recipe) -> Recipe:
 
 def _parts(recipe: Recipe, base: Recipe) -> list[str]:
     """Paths in which the recipes differ: `model.embed`, `train.average`, `quant`."""
-    found = []
+    paths = []
     for outer in (f.name for f in fields(recipe) if f.name not in _NO_PARTS):
         ours, theirs = getattr(recipe, outer), getattr(base, outer)
         if outer in ("model", "train"):
             differ = [f.name for f in fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)]
-            found += [f"{outer}.{inner}" for inner in differ if f"{outer}.{inner}" not in _EQUAL]
+            paths += [f"{outer}.{inner}" for inner in differ if f"{outer}.{inner}" not in _EQUAL]
         elif ours != theirs:
-            found.append(outer)
-    return found
+            paths.append(outer)
+    return paths
 
 
 def _fitting(recipe: Recipe) -> Recipe:

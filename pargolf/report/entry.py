@@ -88,16 +88,16 @@ class Group:
 
 def grouped(entries: Sequence[Entry]) -> list[Group]:
     """Groups by digest and by what was graded, best mean first; two of one name are told apart by their digests."""
-    found: dict[tuple[str, int], list[int]] = {}
-    for place, entry in enumerate(entries):
-        found.setdefault((entry.result.digest, entry.result.val_bytes), []).append(place)
-    names = [entries[places[0]].recipe for places in found.values()]
+    indices: dict[tuple[str, int], list[int]] = {}
+    for index, entry in enumerate(entries):
+        indices.setdefault((entry.result.digest, entry.result.val_bytes), []).append(index)
+    names = [entries[places[0]].recipe for places in indices.values()]
     groups = []
-    for (digest, _), places in found.items():
+    for (digest, _), places in indices.items():
         name = entries[places[0]].recipe
-        ranked = sorted(places, key=lambda place: entries[place].bpb)
+        ranked = sorted(places, key=lambda index: entries[index].bpb)
         shown = name if names.count(name) == 1 else f"{name} {digest[:6]}"
-        groups.append(Group(shown, [entries[place] for place in ranked], ranked))
+        groups.append(Group(shown, [entries[index] for index in ranked], ranked))
     return sorted(groups, key=lambda group: (group.mean, group.name))
 
 
@@ -105,7 +105,7 @@ def front(entries: Sequence[Entry]) -> set[int]:
     """Places of the runs that no other run beats in bits per byte, bytes and seconds at once."""
     goals = [tuple(float(getattr(entry, goal)) for goal in GOALS) for entry in entries]
     return {
-        place
-        for place, ours in enumerate(goals)
+        index
+        for index, ours in enumerate(goals)
         if not any(theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True)) for theirs in goals)
     }

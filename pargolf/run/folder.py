@@ -18,6 +18,7 @@ from pargolf.core import own, spec
 from pargolf.core.errors import NotRead, UserError
 from pargolf.core.files import read_json, reading, write_bytes, write_json
 from pargolf.core.result import DocumentScore, Result, read_document_scores, read_result
+from pargolf.data.meta import file_sha256
 from pargolf.model.transformer import shapes
 from pargolf.quant.trellis import rows_of
 from pargolf.recipes.recipe import Recipe
@@ -52,8 +53,8 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file. Choose another --out.")
-        held = sorted(p.name for p in path.iterdir()) if path.exists() else []
-        if any(name in held for name in FILES) and not force:
+        names = sorted(p.name for p in path.iterdir()) if path.exists() else []
+        if any(name in names for name in FILES) and not force:
             raise UserError(f"{path} already holds a run. Choose another --out, or say --force to replace it.")
         path.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -133,6 +134,11 @@ class RunFolder:
             raise UserError(f"{self.path} has not ended: it has no result.json. Let it finish, or run it again.")
         return read_result(self["result.json"])
 
+    def tokenizer_digest(self) -> str:
+        """SHA-256 of the run's tokenizer; `bytes` for a run on plain bytes, which has none."""
+        path = self["tokenizer.model"]
+        return file_sha256(path) if path.is_file() else "bytes"
+
     def write_documents(self, rows: Sequence[DocumentScore]) -> None:
         """Store the score of each document."""
         write_json(self["documents.json"], [asdict(row) for row in rows])
@@ -185,8 +191,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     with reading(path):
         try:
-            found = read_tensors(path.read_bytes())
-            tensors = {name: found[name].to(torch.float32) for name in sorted(found, key=_by_layer)}
+            loaded = read_tensors(path.read_bytes())
+            tensors = {name: loaded[name].to(torch.float32) for name in sorted(loaded, key=_by_layer)}
         except FileNotFoundError:
             raise UserError(f"There is no {path}.") from None
         except Exception as error:  # safetensors raises a type of its own for every kind of damage
@@ -197,11 +203,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_shapes(path: Path, given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
     """Raise `UserError` on the first name that is only on one side, or has another shape there."""
-    for name in [*given, *wanted]:
-        if given.get(name) != wanted.get(name):
-            shape = given.get(name, "nothing")
+    for name in [*shapes, *wanted]:
+        if shapes.get(name) != wanted.get(name):
+            shape = shapes.get(name, "nothing")
             raise UserError(
                 f"'{name}' in {path} is {shape}, where the run has {wanted.get(name, 'nothing')}. Train again."
             )

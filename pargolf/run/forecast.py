@@ -75,12 +75,12 @@ def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Fo
         w_NC = std * torch.randn(min(_ROWS, shape[0]), shape[-1], generator=generator)
         return w_NC * torch.exp(_SPREAD * torch.randn(len(w_NC), 1, generator=generator))
 
-    found = _forecast(recipe, sizes, rows)
+    bytes_by_role = _forecast(recipe, sizes, rows)
     repeats = recipe.codec is not None and recipe.codec.name not in ("raw", "zlib")  # whose window holds many rows
-    if unused and repeats and "embed.tokens" in found.by_role:
+    if unused and repeats and "embed.tokens" in bytes_by_role.by_role:
         alike = unused / recipe.model.vocab * (1 - _ALIKE)
-        found.by_role["embed.tokens"] -= round(found.by_role["embed.tokens"] * alike)
-    return found
+        bytes_by_role.by_role["embed.tokens"] -= round(bytes_by_role.by_role["embed.tokens"] * alike)
+    return bytes_by_role
 
 
 def weigh(recipe: Recipe, weights: Mapping[str, Tensor]) -> Forecast:
@@ -125,13 +125,13 @@ def _forecast(recipe: Recipe, sizes: Mapping[str, torch.Size], rows: Callable[[s
     by_role: dict[str, int] = {}
     for name, grid in grids.items():
         shape, group = sizes[name], role(name)
-        found: Grid = grid.stand_in if hasattr(grid, "stand_in") else grid
-        one = found.encode(torch.zeros(1, shape[-1] if shape else 1))
+        stored: Grid = grid.stand_in if hasattr(grid, "stand_in") else grid
+        one = stored.encode(torch.zeros(1, shape[-1] if shape else 1))
         if one.whole:
             sample = rows(name, shape) if len(shape) > 1 else None
-            needed = shape.numel() * _kept(recipe.codec, found, one.codes.element_size(), sample)
+            needed = shape.numel() * _kept(recipe.codec, stored, one.codes.element_size(), sample)
         else:
-            needed = _coded(recipe, name, found, shape, rows(name, shape))
+            needed = _coded(recipe, name, stored, shape, rows(name, shape))
         by_role[group] = by_role.get(group, 0) + round(needed)
     return Forecast(by_role | {"(header)": _HEADER})
 

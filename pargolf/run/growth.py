@@ -23,7 +23,7 @@ from pargolf.model.transformer import Model
 from pargolf.recipes.recipe import Recipe
 from pargolf.training.adam import Growth
 from pargolf.training.loop import Train
-from pargolf.training.schedule import Standing
+from pargolf.training.schedule import Moment
 
 _FULL = 1 << 16  # tokens a batch, from which a recipe is one for a cluster
 _PACE = 6400  # tokens that one CPU core trains a second, of models for a megabyte
@@ -50,21 +50,21 @@ def deviation(recipe: Recipe, name: str, shape: torch.Size, rate: Any, *, steps:
     cluster = recipe.train.batch_tokens >= _FULL
     walk = rate.growth(shape, cluster=cluster) if hasattr(rate, "growth") else Growth()
     decay = float(getattr(rate, "weight_decay", 0.0))
-    grown, left = _walk(recipe.train, steps, lr, decay, walk.push, walk.keep)
-    return math.hypot(walk.unit * grown, left * start)
+    grown, start_share = _walk(recipe.train, steps, lr, decay, walk.push, walk.keep)
+    return math.hypot(walk.unit * grown, start_share * start)
 
 
 @lru_cache(maxsize=64)
 def _walk(train: Train, steps: int, lr: float, decay: float, push: float, keep: float) -> tuple[float, float]:
     """How far a weight of unit 1 went, and how much is left of its start."""
-    square, along, left = 0.0, 0.0, 1.0
+    square, along, start_share = 0.0, 0.0, 1.0
     for step in range(steps):
-        pace = lr * train.schedule(Standing(step, step, steps))
-        kept, moved = 1.0 - pace * decay, pace * push
-        square = kept * kept * square + 2.0 * kept * moved * along + moved * moved
-        along = keep * (kept * along + moved)
-        left *= kept
-    return math.sqrt(square), left
+        pace = lr * train.schedule(Moment(step, step, steps))
+        decayed, moved = 1.0 - pace * decay, pace * push
+        square = decayed * decayed * square + 2.0 * decayed * moved * along + moved * moved
+        along = keep * (decayed * along + moved)
+        start_share *= decayed
+    return math.sqrt(square), start_share
 
 
 def _start(model: Model, name: str, shape: torch.Size) -> float:

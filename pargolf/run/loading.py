@@ -30,7 +30,7 @@ from pargolf.run.pack import read_artifact
 from pargolf.run.score import tokenizer_digest
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model in eval mode, `ids (B, T) int64 -> logits (B, T, V)` float32, and its tokenizer."""
 
     model: Transformer
@@ -96,8 +96,8 @@ class Start:
                 "that one: data prepare --tokenizer."
             )
         wanted = {name: tuple(shape) for name, shape in shapes(recipe.model).items() if not _ahead(name)}
-        given = {name: tuple(w.shape) for name, w in self.weights.items() if not _ahead(name)}
-        if wanted == given:
+        shapes_here = {name: tuple(w.shape) for name, w in self.weights.items() if not _ahead(name)}
+        if wanted == shapes_here:
             return
         rows = diff(self.model, recipe.model)
         named = "; ".join(f"model.{row}: {old or 'absent'} -> {new or 'absent'}" for row, (old, new) in rows.items())
@@ -113,8 +113,7 @@ def read_start(path: str | Path) -> Start:
     if path.is_dir():
         folder = RunFolder.open(path)
         recipe, weights, _ = folder.read_packable()
-        held = folder["tokenizer.model"]
-        tokenizer = file_sha256(held) if held.is_file() else "bytes"
+        tokenizer = folder.tokenizer_digest()
         origin = _origin(path, file_sha256(folder["weights.safetensors"]), recipe.name, recipe.digest, path)
         return Start(weights, recipe.model, tokenizer, origin)
     unpacked = read_artifact(path)

@@ -48,7 +48,7 @@ class Meta:
 
 
 @dataclass(frozen=True)
-class Unpacked:
+class UnpackedModel:
     """What the bytes hold: the model, its weights in place, the windows it is scored by, and who made it."""
 
     model: Transformer
@@ -99,7 +99,7 @@ def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
     return tensors
 
 
-def unpack(data: bytes) -> Unpacked:
+def unpack(data: bytes) -> UnpackedModel:
     """Rebuild the model from bytes alone. Raises `ArtifactError` on damage, `UserError` on another version's parts."""
     artifact = from_bytes(data)
     meta = spec.build(Meta, artifact.meta, where="The artifact's header", within=PARTS)
@@ -107,7 +107,9 @@ def unpack(data: bytes) -> Unpacked:
         values = corrected({name: values_of(tensor) for name, tensor in artifact.tensors.items()})
     with _of_a_file("model does not run"):
         model = _checked(meta.model, values)
-    return Unpacked(model, meta.windows, meta.plain, meta.adapt, artifact, meta.recipe, meta.digest, meta.tokenizer)
+    return UnpackedModel(
+        model, meta.windows, meta.plain, meta.adapt, artifact, meta.recipe, meta.digest, meta.tokenizer
+    )
 
 
 def _checked(system: Model, values: Mapping[str, Tensor]) -> Transformer:
@@ -153,7 +155,7 @@ def read_container(path: str | Path) -> Artifact:
         return from_bytes(_bytes_of(path))
 
 
-def read_artifact(path: str | Path) -> Unpacked:
+def read_artifact(path: str | Path) -> UnpackedModel:
     """`unpack` a file. Raises `UserError` with its name when it is not there, or is damaged, or needs a file of
     techniques that was not named.
     """

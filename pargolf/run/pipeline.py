@@ -28,7 +28,6 @@ from pargolf.core.work import Events, Work
 from pargolf.core.world import World
 from pargolf.data.content import refuse_repeats
 from pargolf.data.folder import DataFolder
-from pargolf.data.meta import file_sha256
 from pargolf.data.overlap import check_overlap
 from pargolf.data.proof import finish
 from pargolf.evaluate.adapted import Adapted, score_adapted
@@ -42,7 +41,7 @@ from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.recipes.trial import limits
 from pargolf.run.folder import RunFolder
 from pargolf.run.loading import Start
-from pargolf.run.pack import Unpacked, fit, unpack
+from pargolf.run.pack import UnpackedModel, fit, unpack
 from pargolf.run.resume import earlier_events, open_run
 from pargolf.run.score import (
     document_rows,
@@ -56,7 +55,7 @@ from pargolf.run.score import (
 )
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Packing, packed_bytes
-from pargolf.run.training import Checkpointer, Trained, machine, train_weights
+from pargolf.run.training import Checkpointer, TrainedModel, machine, train_weights
 from pargolf.ship.size import begin_count, count_code
 from pargolf.watch.runlog import EventFile, LogFile
 
@@ -169,8 +168,8 @@ def _logged(
 ) -> Iterator[Event]:
     """The stages with their events logged, and at the end the files that say what came of it; of the first process."""
     folder, signals = checkpointer.folder, checkpointer.signals
-    kept: list[Event] = []
-    from_first(world, lambda: kept.extend(earlier_events(checkpointer)))
+    earlier: list[Event] = []
+    from_first(world, lambda: earlier.extend(earlier_events(checkpointer)))
     if not world.main:
         stages = _stages(recipe, data, text, checkpointer, about.start, seed=seed, world=world)
         with suppress(StopIteration):
@@ -178,8 +177,8 @@ def _logged(
                 signals.advance(stages)
         return
     with (
-        EventFile(folder["events.jsonl"], earlier=kept) as events,
-        LogFile(folder["train.log"], earlier=kept) as log,
+        EventFile(folder["events.jsonl"], earlier=earlier) as events,
+        LogFile(folder["train.log"], earlier=earlier) as log,
     ):
 
         def ready() -> None:
@@ -193,7 +192,7 @@ def _logged(
             except StopIteration as end:
                 result, documents = end.value
                 break
-            if not isinstance(event, Progress) and not (isinstance(event, Started) and kept):
+            if not isinstance(event, Progress) and not (isinstance(event, Started) and earlier):
                 events.write(event)
                 log.write(event)
             yield event
@@ -223,14 +222,14 @@ def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
         if not allowed:
             refuse_repeats(data.train, data.val)
         return TextOverlap(checked=False)
-    found = check_overlap(data)
-    if found.found and not allowed:
+    overlap = check_overlap(data)
+    if overlap.found and not allowed:
         raise UserError(
-            f"{len(found.copied)} validation documents are copied in training, first {found.copied[0].id}: a score "
+            f"{len(overlap.copied)} validation documents are copied in training, first {overlap.copied[0].id}: a score "
             "would mean nothing. Remove them and prepare the data again, or say --allow-overlap, which the result "
             "will carry."
         )
-    return TextOverlap(checked=True, copied_documents=len(found.copied), shared_13grams=found.share)
+    return TextOverlap(checked=True, copied_documents=len(overlap.copied), shared_13grams=overlap.share)
 
 
 def _stages(
@@ -289,7 +288,7 @@ def _stages(
 def score_unpacked(
     recipe: Recipe,
     text: Text,
-    unpacked: Unpacked,
+    unpacked: UnpackedModel,
     *,
     seconds: float,
     world: World,
@@ -299,14 +298,16 @@ def score_unpacked(
     scores: dict[str, Score] = {}
     clock = clock or Clock()
     for name, windows in _scorings(recipe):
-        left, keep = seconds - clock.seconds, windows == recipe.windows
-        parts = score_together(unpacked.model, text, windows, seconds=left, world=world, keep=keep)
+        seconds_left, keep = seconds - clock.seconds, windows == recipe.windows
+        parts = score_together(unpacked.model, text, windows, seconds=seconds_left, world=world, keep=keep)
         scores[name] = yield from watched(parts, Score)
         yield scored(name, scores[name])
     if recipe.adapt is None:
         return scores, None
-    without, left = list(scores.values())[-1], seconds - clock.seconds
-    learning = _adapting(unpacked, text, recipe.windows, recipe.adapt, without=without, seconds=left, world=world)
+    without, seconds_left = list(scores.values())[-1], seconds - clock.seconds
+    learning = _adapting(
+        unpacked, text, recipe.windows, recipe.adapt, without=without, seconds=seconds_left, world=world
+    )
     adapted = yield from watched(learning, Adapted)
     yield scored("adapted", adapted.score)
     return {**scores, "adapted": adapted.score}, adapted
@@ -367,17 +368,17 @@ def _result(
 def _packed(
     recipe: Recipe,
     data: DataFolder,
-    trained: Trained,
+    trained: TrainedModel,
     checkpointer: Checkpointer,
     clock: Clock,
     packings: list[Packing],
 ) -> bytes:
     """The artifact, packed now, or before the run was ended; kept in the folder. Appends what is known of it."""
     folder = checkpointer.folder
-    held = packed_bytes(folder, trained.stage) if trained.stage else None
-    if held is not None and trained.stage and trained.stage.packing:
+    artifact_before = packed_bytes(folder, trained.stage) if trained.stage else None
+    if artifact_before is not None and trained.stage and trained.stage.packing:
         packings.append(trained.stage.packing)
-        return held
+        return artifact_before
     with compiled_kernels():
         fitted, artifact = fit(
             recipe,
@@ -408,7 +409,7 @@ def packed_event(recipe: Recipe, data: bytes, seconds: float, *, fitted: bool = 
 
 
 def score_artifact(
-    unpacked: Unpacked,
+    unpacked: UnpackedModel,
     data: DataFolder,
     *,
     windows: Windows | None = None,
@@ -444,7 +445,7 @@ def score_artifact(
 
 
 def score_row(
-    unpacked: Unpacked,
+    unpacked: UnpackedModel,
     data: DataFolder,
     *,
     windows: Windows | None = None,
@@ -471,7 +472,7 @@ def score_row(
 
 def _scored(
     text: Text,
-    unpacked: Unpacked,
+    unpacked: UnpackedModel,
     windows: Windows,
     adapter: Adapter | None,
     *,
@@ -489,7 +490,7 @@ def _scored(
 
 
 def _adapting(
-    unpacked: Unpacked,
+    unpacked: UnpackedModel,
     text: Text,
     windows: Windows,
     adapter: Adapter,
@@ -510,8 +511,7 @@ def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
     recipe, weights, hessians = folder.read_packable()
     if cap is not None:
         recipe = replace(recipe, budget=replace(recipe.budget, bytes=cap))
-    held = folder["tokenizer.model"]
-    tokenizer = file_sha256(held) if held.is_file() else "bytes"
+    tokenizer = folder.tokenizer_digest()
     clock = Clock()
     with compiled_kernels():
         fitted, data = fit(

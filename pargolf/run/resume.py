@@ -75,7 +75,7 @@ def earlier_events(checkpointer: Checkpointer) -> list[Event]:
     if checkpointer.stage is not None:
         last = max((i for i, event in enumerate(events) if isinstance(event, Stopped)), default=len(events) - 1)
         return events[: last + 1]
-    kept: list[Event] = []
+    earlier: list[Event] = []
     step, phases = (
         (checkpointer.resumed.facts["step"], len(checkpointer.resumed.facts["begun"]))
         if checkpointer.resumed
@@ -86,5 +86,5 @@ def earlier_events(checkpointer: Checkpointer) -> list[Event]:
         begun = isinstance(event, PhaseBegan) and event.step <= step and phases > 0
         phases -= begun
         if before or begun or isinstance(event, Started):
-            kept.append(event)
-    return kept
+            earlier.append(event)
+    return earlier

@@ -93,8 +93,8 @@ def score_sample(
     spans = [*((s, s + length) for s in starts), (last + length, last + length + 1)]
     tokens = np.concatenate([text.tokens[a:b] for a, b in spans])
     sample = Text(tokens, np.ones(len(tokens) - 1, dtype=np.int64), text.vocab, text.bos)
-    found = final(score(predictor, sample, windows, device=device, probe=False))
-    return replace(found, bytes=max(1, round(found.tokens * text.bytes / text.positions)))
+    sampled = final(score(predictor, sample, windows, device=device, probe=False))
+    return replace(sampled, bytes=max(1, round(sampled.tokens * text.bytes / text.positions)))
 
 
 def document_rows(text: Text, graded: Score, *, without: Score | None = None) -> list[DocumentScore]:
@@ -142,9 +142,9 @@ def gathered(part: Score, world: World) -> Score:
     numbers = torch.tensor([[part.first, part.tokens, part.bytes, part.nats, part.seconds, *look]], dtype=torch.float64)
     rows = world.all_gather(numbers.to(world.device)).wait().tolist()
     nats_N = part.nats_N
-    for at in range(0, len(nats_N), _SENT):
-        block = torch.from_numpy(np.nan_to_num(nats_N[at : at + _SENT])).to(world.device)
-        nats_N[at : at + _SENT] = world.sum(block).cpu().numpy()
+    for first in range(0, len(nats_N), _SENT):
+        block = torch.from_numpy(np.nan_to_num(nats_N[first : first + _SENT])).to(world.device)
+        nats_N[first : first + _SENT] = world.sum(block).cpu().numpy()
     parts = [
         replace(part, first=int(a), tokens=int(b), bytes=int(c), nats=d, seconds=e, nats_N=nats_N[:0], look=_look(*f))
         for a, b, c, d, e, *f in rows

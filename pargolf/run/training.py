@@ -52,7 +52,7 @@ _REHEARSED_CODE = 25_000
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """What training came to: the model, how many steps and tokens it took, why it ended, Hessians where asked for.
 
     `stage` is what stands beside the weights in the run's folder, where they are kept.
@@ -164,7 +164,7 @@ def train_weights(
     clock: Clock,
     keep: Checkpointer | None = None,
     start: dict[str, Tensor] | None = None,
-) -> Generator[Event, None, Trained]:
+) -> Generator[Event, None, TrainedModel]:
     """Train on `shards` inside the budget of seconds, or to the recipe's steps; a call of all processes.
 
     Samples of the validation `text` are scored on the way, for whoever watches. `start` are weights by name that
@@ -204,7 +204,7 @@ def train_weights(
     with saver.signals.shielded():
         stage = None if keep is None else _keep_weights(training, reason, keep)
     hessians = None if recipe.quant.solver is None else collect_hessians(recipe.quant.solver, training)
-    return Trained(model, training.step, training.tokens, reason, hessians, stage)
+    return TrainedModel(model, training.step, training.tokens, reason, hessians, stage)
 
 
 def _begun(
@@ -234,18 +234,18 @@ def _ended(
     seed: int,
     world: World,
     clock: Clock,
-) -> Generator[Event, None, Trained]:
+) -> Generator[Event, None, TrainedModel]:
     """Training as it ended, from the weights that it left behind."""
     training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=math.inf)
     training.ended(stage, keep.folder.read_weights())
     yield Resumed(stage.step, keep.folder["weights.safetensors"].name, [], stage.seconds)
     hessians = None if recipe.quant.solver is None else collect_hessians(recipe.quant.solver, training)
-    return Trained(model, stage.step, stage.tokens, stage.reason, hessians, stage)
+    return TrainedModel(model, stage.step, stage.tokens, stage.reason, hessians, stage)
 
 
 def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage | None:
     """Write the weights, and beside them that training has ended with these; a run that was interrupted has not."""
-    kept: list[Stage] = []
+    stages: list[Stage] = []
 
     def write() -> None:
         keep.folder.write_weights(on_cpu(training.model))
@@ -254,11 +254,11 @@ def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage 
             digest = file_sha256(keep.folder["weights.safetensors"])
             facts, seconds = json.dumps(keep.facts, sort_keys=True), training.clock.seconds
             begun = tuple(training.begun)
-            kept.append(Stage(training.step, training.tokens, seconds, begun, reason, digest, facts))
-            kept[0].write(keep.folder)
+            stages.append(Stage(training.step, training.tokens, seconds, begun, reason, digest, facts))
+            stages[0].write(keep.folder)
 
     from_first(training.world, write)
-    return kept[0] if kept else None
+    return stages[0] if stages else None
 
 
 def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
@@ -275,8 +275,8 @@ def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
                 x_BT, y_BT = ids_BT[:, :-1], ids_BT[:, 1:]
             yield from zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
 
-    found = calibrate(model, batches())
-    return {name: training.world.mean(h.to(device)).cpu() for name, h in found.items()}
+    hessians = calibrate(model, batches())
+    return {name: training.world.mean(h.to(device)).cpu() for name, h in hessians.items()}
 
 
 def _watched(
@@ -348,8 +348,8 @@ class Saver:
 
     def maybe(self, now: float) -> Iterator[Unsaved]:
         """Save when one is due and fits, `now` by the clock of all processes."""
-        kept = self.keep.checkpoints if self.keep else None
-        if kept is not None and kept.due(now) and now + kept.cost <= self.training.seconds:
+        checkpoints = self.keep.checkpoints if self.keep else None
+        if checkpoints is not None and checkpoints.due(now) and now + checkpoints.cost <= self.training.seconds:
             yield from self.save()
 
     def save(self) -> Iterator[Unsaved]:
@@ -405,9 +405,11 @@ def _times(
         share = (recipe.train.batch_tokens // world.size // recipe.train.seq_len, recipe.train.seq_len)
         ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
         rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
-        found: list[Hessians] = []
-        halving(rows, lambda n: found.append(calibrate(model, ((x, x) for x in torch.split(ids_BT, n)))), world.device)
-        hessians = found[-1]
+        measured: list[Hessians] = []
+        halving(
+            rows, lambda n: measured.append(calibrate(model, ((x, x) for x in torch.split(ids_BT, n)))), world.device
+        )
+        hessians = measured[-1]
         packing = (solver.batches - 1) * (clock.seconds - start)
         if solver.calibration is not None:
             packing += solver.batches * _sampling(model, ids_BT, clock)
@@ -460,9 +462,9 @@ def _look(recipe: Recipe, training: Training, text: Text) -> Validated:
     with uncounted(recipe, training.clock):
         model.eval()
         count = max(1, SAMPLE_TOKENS // recipe.plain.length)
-        found = score_sample(model, text, recipe.plain, count=count, device=training.world.device)
+        sampled = score_sample(model, text, recipe.plain, count=count, device=training.world.device)
         model.train()
-    return Validated(training.step, found.loss, found.bpb, found.tokens, training.clock.seconds)
+    return Validated(training.step, sampled.loss, sampled.bpb, sampled.tokens, training.clock.seconds)
 
 
 def _weighed(recipe: Recipe, training: Training) -> Weighed:

@@ -21,7 +21,7 @@ from pargolf.evaluate.score import Score
 from pargolf.model.transformer import parameters
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
-from pargolf.run.pack import Unpacked, read_artifact
+from pargolf.run.pack import UnpackedModel, read_artifact
 from pargolf.run.pipeline import check_leak, score_unpacked
 from pargolf.run.score import document_rows, open_text, proving_text, tokenizer_digest
 from pargolf.watch.runlog import RunLog, read_events
@@ -32,7 +32,7 @@ Claims = Iterator[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
-class Rescored:
+class SecondScore:
     """What scoring again gave: the number, and every difference from what the run says, a sentence each."""
 
     bpb: float
@@ -56,7 +56,7 @@ def contradictions(folder: RunFolder) -> list[str]:
     return [words for words, holds in claims if not holds]
 
 
-def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: Unpacked) -> Claims:
+def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: UnpackedModel) -> Claims:
     """Result, recipe, artifact and tokenizer belong together."""
     path, tokenizer = folder["model.pargolf"], folder["tokenizer.model"]
     yield (
@@ -157,13 +157,13 @@ def _of_log(folder: RunFolder, result: Result, events: Sequence[Event]) -> Claim
     """The log says what the events say, line by line."""
     log, path = RunLog(), folder["train.log"]
     lines = [line for event in events for line in log.lines(event)]
-    kept = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    logged = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     yield "train.log is missing: nobody can check a run without one.", path.is_file()
     # Runs of the layout before had no last line that says what was scored.
-    yield "train.log is not the log of events.jsonl.", kept in ([*lines, result.sentence], lines)
+    yield "train.log is not the log of events.jsonl.", logged in ([*lines, result.sentence], lines)
 
 
-def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -> Events[Rescored]:
+def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -> Events[SecondScore]:
     """Score a finished run's artifact again, as the run did but for its limit of seconds.
 
     Raises `UserError` on data with another tokenizer, whose bytes cannot be proved, or too short for the windows.
@@ -185,7 +185,7 @@ def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -
         ("documents.json has other scores than scoring again gives.", _same_rows(folder.read_documents(), documents)),
         ("The overlap with the training text is not what was found again.", _same_overlap(result, data)),
     ]
-    return Rescored(final.bpb, final.loss, tuple(words for words, holds in claims if not holds))
+    return SecondScore(final.bpb, final.loss, tuple(words for words, holds in claims if not holds))
 
 
 def _same_scores(result: Result, scores: dict[str, Score]) -> Claims:
@@ -233,9 +233,9 @@ def _same_rows(ours: Sequence[DocumentScore], theirs: Sequence[DocumentScore]) -
 
 def _same_overlap(result: Result, data: DataFolder) -> bool:
     """Whether copies of validation text are counted as the run did, where it looked."""
-    found = check_leak(data, allowed=True)
-    unknown = not (result.overlap.checked and found.checked)
-    return unknown or found.copied_documents == result.overlap.copied_documents
+    overlap = check_leak(data, allowed=True)
+    unknown = not (result.overlap.checked and overlap.checked)
+    return unknown or overlap.copied_documents == result.overlap.copied_documents
 
 
 def _near(a: float, b: float, within: float = SAME) -> bool:

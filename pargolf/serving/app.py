@@ -54,12 +54,12 @@ class Server:
 
     async def completions(self, request: Request) -> Response:
         """`/v1/completions`."""
-        asked = parse_completion(parse_object(await _body(request)), seed=next(self.seeds))
-        prompts = [prompt_ids(self.source, prompt) for prompt in asked.prompts]
+        wanted = parse_completion(parse_object(await _body(request)), seed=next(self.seeds))
+        prompts = [prompt_ids(self.source, prompt) for prompt in wanted.prompts]
         jobs = []
-        for prompt, ids in zip(asked.prompts, prompts):
-            for number in range(asked.n):
-                jobs.append(Job(partial(complete, self.source, asked, prompt, ids, asked.seed + number)))
+        for prompt, ids in zip(wanted.prompts, prompts):
+            for number in range(wanted.n):
+                jobs.append(Job(partial(complete, self.source, wanted, prompt, ids, wanted.seed + number)))
         self.engine.submit(jobs)
         head = {
             "id": f"cmpl-{uuid.uuid4().hex[:24]}",
@@ -68,18 +68,18 @@ class Server:
             "model": self.source.recipe,
         }
         sizes = sum(len(ids) for ids in prompts)
-        if asked.stream:
-            return StreamingResponse(_streamed(jobs, asked, head, sizes), media_type="text/event-stream")
-        return JSONResponse(await _while_there(request, jobs, _gathered(jobs, asked, head, sizes)))
+        if wanted.stream:
+            return StreamingResponse(_streamed(jobs, wanted, head, sizes), media_type="text/event-stream")
+        return JSONResponse(await _while_there(request, jobs, _gathered(jobs, wanted, head, sizes)))
 
     async def read(self, request: Request) -> Response:
         """The page's reading: lines of JSON, first the model as it is, then as it adapts."""
-        asked = parse_object(await _body(request))
-        text = asked.get("text")
+        wanted = parse_object(await _body(request))
+        text = wanted.get("text")
         if not isinstance(text, str) or not text:
             raise APIError("'text' should be a string that is not empty.", param="text")
         ids = prompt_ids(self.source, text)
-        job = Job(partial(read, self.source, ids, adapt=flag(asked, "adapt")))
+        job = Job(partial(read, self.source, ids, adapt=flag(wanted, "adapt")))
         self.engine.submit([job])
         return StreamingResponse(_lines(job), media_type="application/x-ndjson")
 
@@ -148,7 +148,7 @@ async def _file(name: str, request: Request) -> Response:
     return FileResponse(PAGE / name, media_type=_TYPES[name], headers=headers)
 
 
-async def _gathered(jobs: list[Job], asked: Completion, head: dict[str, Any], prompt: int) -> dict[str, Any]:
+async def _gathered(jobs: list[Job], request: Completion, head: dict[str, Any], prompt: int) -> dict[str, Any]:
     """The whole answer."""
     choices, written = [], 0
     for index, job in enumerate(jobs):
@@ -156,11 +156,11 @@ async def _gathered(jobs: list[Job], asked: Completion, head: dict[str, Any], pr
         written += sum(piece.count for piece in pieces)
         text = "".join(piece.text for piece in pieces)
         tokens = [token for piece in pieces for token in piece.tokens]
-        choices.append(choice_json(index, text, tokens, pieces[-1].finish, 0, asked.logprobs is not None))
+        choices.append(choice_json(index, text, tokens, pieces[-1].finish, 0, request.logprobs is not None))
     return {**head, "choices": choices, "usage": _usage(prompt, written)}
 
 
-async def _streamed(jobs: list[Job], asked: Completion, head: dict[str, Any], prompt: int) -> AsyncIterator[str]:
+async def _streamed(jobs: list[Job], request: Completion, head: dict[str, Any], prompt: int) -> AsyncIterator[str]:
     """Server-sent events of all choices, each as soon as it has something to show."""
     arrived: asyncio.Queue[tuple[int, Piece | BaseException | None]] = asyncio.Queue()
 
@@ -184,11 +184,11 @@ async def _streamed(jobs: list[Job], asked: Completion, head: dict[str, Any], pr
                 return
             elif piece.text or piece.finish or piece.tokens:
                 written += piece.count
-                logged = asked.logprobs is not None
+                logged = request.logprobs is not None
                 choice = choice_json(index, piece.text, piece.tokens, piece.finish, offsets[index], logged)
                 offsets[index] += len(piece.text)
                 yield _event({**head, "choices": [choice]})
-        if asked.usage_in_stream:
+        if request.usage_in_stream:
             yield _event({**head, "choices": [], "usage": _usage(prompt, written)})
         yield "data: [DONE]\n\n"
     finally:

@@ -156,9 +156,9 @@ def graded_prompt(source: Source, ids: Sequence[int], count: int) -> Iterator[li
 
 def _echoed(source: Source, request: Completion, prompt: str | Sequence[int], ids: list[int]) -> Iterator[Piece]:
     words = source.tokenizer
-    given = not isinstance(prompt, str) and list(prompt[:1]) == [words.bos]
+    starts_with_bos = not isinstance(prompt, str) and list(prompt[:1]) == [words.bos]
     text = prompt if isinstance(prompt, str) else words.decode(ids)
-    tokens: list[TokenLogprob] = [TokenLogprob(shown(words, words.bos), None, None)] if given else []
+    tokens: list[TokenLogprob] = [TokenLogprob(shown(words, words.bos), None, None)] if starts_with_bos else []
     if request.logprobs is not None:
         for graded in graded_prompt(source, ids, request.logprobs):
             tokens += graded
@@ -177,10 +177,10 @@ def choice_json(
     """A choice as the API writes it; `offset` is how much text went before."""
     logged: dict[str, Any] | None = None
     if logprobs:
-        offsets, at = [], offset
+        offsets, position = [], offset
         for token in tokens:
-            offsets.append(at)
-            at += len(token.text)
+            offsets.append(position)
+            position += len(token.text)
         logged = {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],

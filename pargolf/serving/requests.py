@@ -72,38 +72,38 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def parse_completion(asked: dict[str, Any], *, seed: int) -> Completion:
+def parse_completion(body: dict[str, Any], *, seed: int) -> Completion:
     """Check a request; `seed` is taken where it names none. Raises `APIError` with the field that does not fit."""
-    for name in asked:
+    for name in body:
         if name not in _KNOWN:
             raise APIError(f"Unknown field '{name}'.", param=name)
     for name, neutral in _NEUTRAL.items():
-        if asked.get(name) not in neutral:
+        if body.get(name) not in neutral:
             raise APIError(f"'{name}' is not supported.", param=name)
-    options = asked.get("stream_options") or {}
+    options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise APIError("'stream_options' should be an object.", param="stream_options")
     request = Completion(
-        prompts=_prompts(asked.get("prompt")),
-        max_tokens=whole(asked, "max_tokens", 16, 0, NEW_TOKENS),
-        temperature=number(asked, "temperature", 1.0, 0.0, 10.0),
-        top_p=number(asked, "top_p", 1.0, 1e-6, 1.0),
-        n=whole(asked, "n", 1, 1, CHOICES),
-        stream=flag(asked, "stream"),
+        prompts=_prompts(body.get("prompt")),
+        max_tokens=whole(body, "max_tokens", 16, 0, NEW_TOKENS),
+        temperature=number(body, "temperature", 1.0, 0.0, 10.0),
+        top_p=number(body, "top_p", 1.0, 1e-6, 1.0),
+        n=whole(body, "n", 1, 1, CHOICES),
+        stream=flag(body, "stream"),
         usage_in_stream=flag(options, "include_usage"),
-        logprobs=None if asked.get("logprobs") is None else whole(asked, "logprobs", 0, 0, LOGPROBS),
-        echo=flag(asked, "echo"),
-        stop=_stops(asked.get("stop")),
-        seed=whole(asked, "seed", seed, -(1 << 62), 1 << 62),
+        logprobs=None if body.get("logprobs") is None else whole(body, "logprobs", 0, 0, LOGPROBS),
+        echo=flag(body, "echo"),
+        stop=_stops(body.get("stop")),
+        seed=whole(body, "seed", seed, -(1 << 62), 1 << 62),
     )
     if len(request.prompts) * request.n > CHOICES:
         raise APIError(f"A request may ask for {CHOICES} choices, prompts times n.", param="n")
     return request
 
 
-def whole(asked: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+def whole(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
     """A whole number within a range."""
-    value = asked.get(name)
+    value = body.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -111,9 +111,9 @@ def whole(asked: dict[str, Any], name: str, default: int, low: int, high: int) -
     return value
 
 
-def number(asked: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
+def number(body: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
     """A number within a range."""
-    value = asked.get(name)
+    value = body.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -123,9 +123,9 @@ def number(asked: dict[str, Any], name: str, default: float, low: float, high: f
     return float(value)
 
 
-def flag(asked: dict[str, Any], name: str) -> bool:
+def flag(body: dict[str, Any], name: str) -> bool:
     """True or false; false where it is not named."""
-    value = asked.get(name)
+    value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise APIError(f"'{name}' should be true or false.", param=name)
     return bool(value)

@@ -92,9 +92,9 @@ def _path(key: str) -> Path:
 
 def _read(key: str) -> Written | None:
     try:
-        kept = json.loads(_path(key).read_text(encoding="utf-8"))
-        text, names = kept["text"], kept["names"]
-        return (text, names) if kept["sha256"] == _hash(text, names) else None
+        cached = json.loads(_path(key).read_text(encoding="utf-8"))
+        text, names = cached["text"], cached["names"]
+        return (text, names) if cached["sha256"] == _hash(text, names) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

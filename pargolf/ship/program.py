@@ -171,9 +171,9 @@ def _uncollected() -> Iterator[None]:
 
 def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
     flat = _flat(form, True)
-    held = [part for part in form.parts if part.startswith(_NAMED) or "@" in part]
+    named = [part for part in form.parts if part.startswith(_NAMED) or "@" in part]
     nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
-    tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in held)}}}"]
+    tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in named)}}}"]
     tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    main()"]
     tree = ast.parse("\n".join(flat.imports))
     tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
@@ -208,9 +208,7 @@ def _constants(recipe: Recipe) -> dict[str, Any]:
     look(recipe)
     plain = (None, True, False, ())
     return {
-        name: found[0]
-        for name, found in values.items()
-        if all(any(v is p for p in plain) and v is found[0] for v in found)
+        name: seen[0] for name, seen in values.items() if all(any(v is p for p in plain) and v is seen[0] for v in seen)
     }
 
 
@@ -224,16 +222,16 @@ def expression(value: Any, name: Callable[[str], str]) -> str:
     if not is_dataclass(value):
         dumped = spec.dump(value)
         return name(dumped["fn"]) if isinstance(dumped, dict) else repr(value)
-    given: list[str] = []
+    arguments: list[str] = []
     leading = True
     for f in fields(value):
-        held = getattr(value, f.name)
-        if (held == f.default and type(held) is type(f.default)) or f.name == "reported":
+        setting = getattr(value, f.name)
+        if (setting == f.default and type(setting) is type(f.default)) or f.name == "reported":
             leading = False
         else:
-            text = expression(held, name)
-            given.append(text if leading else f"{f.name}={text}")
-    return f"{name(spec.dump(value)['is'])}({','.join(given)})"
+            text = expression(setting, name)
+            arguments.append(text if leading else f"{f.name}={text}")
+    return f"{name(spec.dump(value)['is'])}({','.join(arguments)})"
 
 
 def addresses(dumped: Any) -> set[str]:

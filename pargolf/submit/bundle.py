@@ -6,11 +6,12 @@ The runs must be of one recipe, on one data, each with another seed. Bytes are t
 run's artifact, and the total is that of the largest. The folder appears whole or not at all.
 """
 
-import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pargolf.data.folder import open_data
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.pack import read_artifact
-from pargolf.run.verify import Rescored, contradictions, rescore
+from pargolf.run.verify import SecondScore, contradictions, rescore
 from pargolf.ship.program import addresses, program, shipped
 from pargolf.ship.size import SOLVED
 from pargolf.study.compare import Finished, finished
@@ -83,31 +84,31 @@ def bundle(
     out = Path(out)
     if out.exists():
         raise UserError(f"{out} exists. Choose another --out, as records/track_10min_16mb/2026-05-01_Name.")
-    found = sorted(finished(runs), key=lambda run: run.seed)
-    recipe = _one_recipe(found)
-    if "10min" in out.parent.name and len(found) < SEEDS_OF_A_RECORD:
+    finished_runs = sorted(finished(runs), key=lambda run: run.seed)
+    recipe = _one_recipe(finished_runs)
+    if "10min" in out.parent.name and len(finished_runs) < SEEDS_OF_A_RECORD:
         raise UserError(
-            f"{out.parent.name} wants {SEEDS_OF_A_RECORD} seeds and {len(found)} was given. Run the others: "
+            f"{out.parent.name} wants {SEEDS_OF_A_RECORD} seeds and {len(finished_runs)} was given. Run the others: "
             "pargolf seeds; or submit to a non-record track."
         )
-    solved = any(run.result.grids is Grids.SOLVED for run in found)
-    also = (*_parts(found), *(SOLVED if solved or recipe.quant.fill else ()))
+    solved = any(run.result.grids is Grids.SOLVED for run in finished_runs)
+    also = (*_parts(finished_runs), *(SOLVED if solved or recipe.quant.fill else ()))
     readable = program(recipe, fitted=solved, also=also).encode()
     small = shipped(recipe, fitted=solved, also=also)
-    script = _fitting(found, recipe, readable, small, squeeze=squeeze)
+    script = _fitting(finished_runs, recipe, readable, small, squeeze=squeeze)
     rescored: dict[int, float] = {}
-    for run in found:
+    for run in finished_runs:
         again = yield from _scored_again(run, data, device)
         rescored[run.seed] = again.bpb
-    facts = _facts(found, recipe, len(script), out, author or Author())
+    facts = _facts(finished_runs, recipe, len(script), out, author or Author())
     beside = out.with_name(f".{out.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         write_bytes(beside / SCRIPT, script)
         write_json(beside / "submission.json", facts)
-        write_text(beside / "README.md", readme(found, recipe, facts, rescored, script=SCRIPT))
-        for run in found:
+        write_text(beside / "README.md", readme(finished_runs, recipe, facts, rescored, script=SCRIPT))
+        for run in finished_runs:
             folder = RunFolder.open(run.path)
             shutil.copyfile(folder["train.log"], beside / f"train_seed{run.seed}.log")
             if artifacts:
@@ -115,7 +116,7 @@ def bundle(
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    scores = spread([run.bpb for run in found])
+    scores = spread([run.bpb for run in finished_runs])
     total, cap = facts["bytes_total"], recipe.budget.bytes
     return Bundle(out, len(readable), len(small), len(script), total, cap, scores, rescored)
 
@@ -169,7 +170,7 @@ def _refuse_unsound(run: Finished) -> None:
         raise UserError(f"{run.path}: {wrong[0]} Run that seed again.")
 
 
-def _scored_again(run: Finished, data: str | Path | None, device: str | None) -> Events[Rescored]:
+def _scored_again(run: Finished, data: str | Path | None, device: str | None) -> Events[SecondScore]:
     """Score a run's artifact again. Raises `UserError` on every difference from what the run says."""
     own = data or run.result.data or _data_named(run.result.command)
     if not own:
@@ -184,17 +185,20 @@ def _scored_again(run: Finished, data: str | Path | None, device: str | None) ->
 
 def _data_named(command: str) -> str:
     """The folder after `--data` in a command; empty where there is none."""
-    found = re.search(r"--data (\S+)", command)
-    return found[1] if found else ""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that is never closed
+        return ""
+    return next((folder for option, folder in pairwise(words) if option == "--data"), "")
 
 
 def _parts(runs: Sequence[Finished]) -> tuple[str, ...]:
     """Classes and functions that the artifacts name: a filled cap may have chosen others than the recipe has."""
     named: set[str] = set()
     for run in runs:
-        held = read_artifact(RunFolder.open(run.path)["model.pargolf"]).artifact
-        named |= addresses(held.meta)
-        for tensor in held.tensors.values():
+        artifact = read_artifact(RunFolder.open(run.path)["model.pargolf"]).artifact
+        named |= addresses(artifact.meta)
+        for tensor in artifact.tensors.values():
             named |= addresses(getattr(tensor, "grid", None))
     return tuple(sorted(named))
 

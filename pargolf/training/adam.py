@@ -67,6 +67,6 @@ class AdamGroup:
 
     def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
         """Take moments and steps back."""
-        for p, kept in zip(self.params, state, strict=True):
-            if kept:
-                self.torch.state[p] = {key: kept[key].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+        for p, saved in zip(self.params, state, strict=True):
+            if saved:
+                self.torch.state[p] = {key: saved[key].clone() for key in ("step", "exp_avg", "exp_avg_sq")}

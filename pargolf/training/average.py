@@ -202,8 +202,8 @@ class RunningLAWA:
         self._snapshots.clear()
         rows: dict[int, dict[str, Tensor]] = {}
         for key, w in state.items():
-            at, _, name = key.partition(".")
-            rows.setdefault(int(at), {})[name] = w.clone()
+            index, _, name = key.partition(".")
+            rows.setdefault(int(index), {})[name] = w.clone()
         self._snapshots.extend(rows[i] for i in sorted(rows))
 
 

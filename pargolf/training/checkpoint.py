@@ -55,9 +55,9 @@ class Checkpoints:
         for stale in self.folder.glob(".*.part"):
             stale.unlink()
         path = self.folder / f"step-{facts['step']:08}.safetensors"
-        held = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+        on_cpu = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
         text = json.dumps(facts)
-        write_bytes(path, to_safetensors(held, metadata={"facts": text, "sha256": _digest(held, text)}))
+        write_bytes(path, to_safetensors(on_cpu, metadata={"facts": text, "sha256": _digest(on_cpu, text)}))
         for old in self.paths()[KEPT:]:
             old.unlink()
         return path

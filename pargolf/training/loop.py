@@ -34,7 +34,7 @@ from pargolf.training.average import AverageSpec
 from pargolf.training.optimizer import Optimizer
 from pargolf.training.phases import Phase, WeightChange, WeightPhase
 from pargolf.training.rows import OptimizerRow
-from pargolf.training.schedule import Schedule, Standing, Warmdown
+from pargolf.training.schedule import Moment, Schedule, Warmdown
 
 Batch = tuple[Tensor, Tensor]
 Kernels = Callable[[bool], AbstractContextManager[Any]]
@@ -139,16 +139,16 @@ class Training:
             self.stop = _STOPS[int(stop)]
             # The first step pays for allocations that no later one repeats.
             longest = max(longest, last) if self.step > first + 2 else last
-            at = self.progress
-            due = self._due(at, self.lr * self.spec.schedule(at))
+            moment = self.progress
+            due = self._due(moment, self.lr * self.spec.schedule(moment))
             reason = self._over(self.now + longest + sum(self.slower[i] for i in due))
             if reason:
                 break
             for i in due:
                 self._begin(i)
-                yield PhaseBegan(self.step, self.spec.phases[i].name, at.seconds)
-            lr = self.lr * self.spec.schedule(at)
-            loss = self._one_step(lr, at.fraction)
+                yield PhaseBegan(self.step, self.spec.phases[i].name, moment.seconds)
+            lr = self.lr * self.spec.schedule(moment)
+            loss = self._one_step(lr, moment.fraction)
             self.step += 1
             now = self.clock.seconds
             last = now - self.now
@@ -161,9 +161,9 @@ class Training:
                     p.copy_(mean[name])
 
     @property
-    def progress(self) -> Standing:
+    def progress(self) -> Moment:
         """Where the run stood, by the clock that all processes share, when its last step began."""
-        return Standing(self.step, self.now, self.seconds, self.spec.steps)
+        return Moment(self.step, self.now, self.seconds, self.spec.steps)
 
     def warm_up(self) -> None:
         """Compute, and throw away, the gradients of one batch as it is now and under each phase still to come.
@@ -229,9 +229,9 @@ class Training:
             return "steps"
         return "seconds" if next_end > self.seconds else ""
 
-    def _due(self, at: Standing, lr: float) -> list[int]:
+    def _due(self, moment: Moment, lr: float) -> list[int]:
         """Numbers of the phases that have not begun and whose trigger holds."""
-        return [i for i, phase in enumerate(self.spec.phases) if i not in self.begun and phase.at(at, lr)]
+        return [i for i, phase in enumerate(self.spec.phases) if i not in self.begun and phase.at(moment, lr)]
 
     def _begin(self, i: int) -> None:
         """Put phase number `i` into effect."""
@@ -319,8 +319,8 @@ class Training:
 
     def _batch(self, step: int) -> Batch:
         """Inputs and targets; where memory is pinned they were sent while the step before was computed."""
-        held, self._ahead = self._ahead, None
-        return held[2] if held is not None and held[0] is self.stream and held[1] == step else self._load(step)
+        batch, self._ahead = self._ahead, None
+        return batch[2] if batch is not None and batch[0] is self.stream and batch[1] == step else self._load(step)
 
     def _load(self, step: int) -> Batch:
         """Send a batch to the device; from pinned memory the copy runs beside the computation."""

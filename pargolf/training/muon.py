@@ -201,7 +201,7 @@ class MuonGroup:
     def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
         """Keep what is owned here of every matrix's momentum."""
         first = self.world.rank * len(self.buffer_NRC)
-        momenta = [kept["momentum"] for kept in state]
+        momenta = [saved["momentum"] for saved in state]
         for buffer_RC, value_RC in zip(self.buffer_NRC, momenta[first : first + len(self.mine)]):
             buffer_RC.copy_(value_RC)
 

@@ -90,8 +90,8 @@ class Optimizer:
         return {
             f"{self._names[p]}.{key}": value
             for group in self.groups
-            for p, kept in zip(group.params, group.state(), strict=True)
-            for key, value in kept.items()
+            for p, saved in zip(group.params, group.state(), strict=True)
+            for key, value in saved.items()
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:

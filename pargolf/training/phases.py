@@ -16,13 +16,13 @@ from torch import Tensor
 
 from pargolf.core.ranges import Count, Index, Length, Rate, Share
 from pargolf.core.smaller import RunLength
-from pargolf.training.schedule import Standing
+from pargolf.training.schedule import Moment
 
 
 class Trigger(Protocol):
     """When a phase begins."""
 
-    def __call__(self, at: Standing, lr: float) -> bool:
+    def __call__(self, moment: Moment, lr: float) -> bool:
         """Whether it holds before a step with learning-rate multiplier `lr`."""
         ...
 
@@ -31,7 +31,7 @@ class Trigger(Protocol):
 class FromStart:
     """Before the first step."""
 
-    def __call__(self, at: Standing, lr: float) -> bool:
+    def __call__(self, moment: Moment, lr: float) -> bool:
         """Always."""
         return True
 
@@ -42,9 +42,9 @@ class AtStep:
 
     step: Index
 
-    def __call__(self, at: Standing, lr: float) -> bool:
+    def __call__(self, moment: Moment, lr: float) -> bool:
         """By step."""
-        return at.step >= self.step
+        return moment.step >= self.step
 
     def at_length(self, run: RunLength) -> "AtFraction":
         """The step as a share of the run."""
@@ -57,9 +57,9 @@ class AtFraction:
 
     fraction: Share
 
-    def __call__(self, at: Standing, lr: float) -> bool:
+    def __call__(self, moment: Moment, lr: float) -> bool:
         """By elapsed share."""
-        return at.fraction >= self.fraction
+        return moment.fraction >= self.fraction
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class BelowLR:
 
     lr: Rate
 
-    def __call__(self, at: Standing, lr: float) -> bool:
+    def __call__(self, moment: Moment, lr: float) -> bool:
         """By learning rate."""
         return lr < self.lr
 

@@ -4,7 +4,7 @@
     WarmdownIters(iters)     the published rule: with the mean step time t so far and r seconds left,
                              r / (iters t) once that is below 1 (SYSTEMS 3.1); it knows seconds only through step time
 
-Where a run stands is its `Standing`: the elapsed share of whichever limit, seconds or steps, is nearer.
+Where a run stands is its `Moment`: the elapsed share of whichever limit, seconds or steps, is nearer.
 """
 
 import math
@@ -16,7 +16,7 @@ from pargolf.core.smaller import RunLength
 
 
 @dataclass(frozen=True)
-class Standing:
+class Moment:
     """Before step `step`, `seconds` into a run bounded by `seconds_limit` and, perhaps, `steps_limit`."""
 
     step: int
@@ -34,7 +34,7 @@ class Standing:
 class Schedule(Protocol):
     """Gives the multiplier of every learning rate."""
 
-    def __call__(self, at: Standing) -> float:
+    def __call__(self, moment: Moment) -> float:
         """The multiplier at a point of the run, 0 to 1."""
         ...
 
@@ -47,11 +47,11 @@ class Warmdown:
     floor: Share = 0.0
     warmup: Index = 0
 
-    def __call__(self, at: Standing) -> float:
+    def __call__(self, moment: Moment) -> float:
         """The multiplier."""
-        rise = min((at.step + 1) / (self.warmup + 1), 1.0)
-        left = (1.0 - at.fraction) / self.fraction if self.fraction > 0 else 1.0
-        return rise * max(min(left, 1.0), self.floor)
+        rise = min((moment.step + 1) / (self.warmup + 1), 1.0)
+        remaining = (1.0 - moment.fraction) / self.fraction if self.fraction > 0 else 1.0
+        return rise * max(min(remaining, 1.0), self.floor)
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ class WarmdownIters:
 
     iters: Index
 
-    def __call__(self, at: Standing) -> float:
+    def __call__(self, moment: Moment) -> float:
         """The multiplier."""
         if self.iters <= 0:
             return 1.0
-        if at.steps_limit is not None and math.isinf(at.seconds_limit):
-            return min((at.steps_limit - at.step) / self.iters, 1.0)
-        warmdown = self.iters * at.seconds / max(at.step, 1)
-        left = max(at.seconds_limit - at.seconds, 0.0)
-        return left / warmdown if left <= warmdown and warmdown > 0 else 1.0
+        if moment.steps_limit is not None and math.isinf(moment.seconds_limit):
+            return min((moment.steps_limit - moment.step) / self.iters, 1.0)
+        warmdown = self.iters * moment.seconds / max(moment.step, 1)
+        remaining = max(moment.seconds_limit - moment.seconds, 0.0)
+        return remaining / warmdown if remaining <= warmdown and warmdown > 0 else 1.0
 
     def at_length(self, run: RunLength) -> Warmdown:
         """The warmdown as a share of the run that it really took.

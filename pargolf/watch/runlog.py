@@ -78,8 +78,8 @@ def log_lines(event: Event, *, limit: int | None = None) -> list[str]:
         case Proved(rests=rests, tokens=tokens, bytes=size, note=note):
             why = f" ({_plain(note)})" if note else ""
             hashes = event.shards_sha256 | {"tokenizer": event.tokenizer_sha256}
-            said = f"validation: {tokens} tokens, {size} bytes, which rest on: {_plain(rests)}{why}"
-            return [said, *(f"sha256 {_plain(name)}: {_plain(digest)}" for name, digest in hashes.items())]
+            line = f"validation: {tokens} tokens, {size} bytes, which rest on: {_plain(rests)}{why}"
+            return [line, *(f"sha256 {_plain(name)}: {_plain(digest)}" for name, digest in hashes.items())]
         case Scored():
             return _scored(event)
         case _:

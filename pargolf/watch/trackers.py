@@ -80,17 +80,17 @@ def check_trackers(kinds: Sequence[str]) -> None:
 
 def track(events: Iterable[Event], kinds: Sequence[str], *, folder: str | Path) -> Iterator[Event]:
     """Yield `events` unchanged; their numbers go to each tracker of `kinds` from the first `Started` on."""
-    held, step = _Held(), 0
+    handler, step = _Held(), 0
     try:
         for event in events:
-            if isinstance(event, Started) and not held.trackers:
-                held.open(kinds, event, Path(folder))
+            if isinstance(event, Started) and not handler.trackers:
+                handler.open(kinds, event, Path(folder))
             step = getattr(event, "step", step)
             if numbers := numbers_of(event):
-                held.log(numbers, step)
+                handler.log(numbers, step)
             yield event
     finally:
-        held.close()
+        handler.close()
 
 
 def numbers_of(event: Event) -> dict[str, float]:

@@ -40,7 +40,7 @@ from pargolf.quant.plan import Quantize
 from pargolf.quant.trellis import Trellis
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
-from pargolf.run.pack import Unpacked, pack, unpack
+from pargolf.run.pack import UnpackedModel, pack, unpack
 from pargolf.training.adam import Adam
 
 _PREFIX, _DIGEST = 21, 16
@@ -172,7 +172,7 @@ def mutated(tree: Any, chance: random.Random) -> tuple[str, str]:
 TOKENS = np.random.default_rng(0).integers(2, 32, 40).astype(np.uint16)
 
 
-def use(found: Unpacked) -> None:
+def use(found: UnpackedModel) -> None:
     """Score a few tokens by an artifact, as it says, and adapted."""
     assert found.adapt is not None
     vocab, tokens = found.model.spec.vocab, np.minimum(TOKENS, found.model.spec.vocab - 1)

@@ -37,7 +37,7 @@ from pargolf.training.loop import Train
 from pargolf.training.muon import Muon
 from pargolf.training.phases import Phase
 from pargolf.training.rows import Each, Group
-from pargolf.training.schedule import Standing
+from pargolf.training.schedule import Moment
 
 
 def kinked2(z: Tensor) -> Tensor:
@@ -132,18 +132,18 @@ class Cosine:
 
     floor: float = 0.1
 
-    def __call__(self, at: Standing) -> float:
+    def __call__(self, moment: Moment) -> float:
         """Half a wave."""
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * at.fraction))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * moment.fraction))
 
 
 @dataclass(frozen=True)
 class AfterHalf:
     """A phase's trigger."""
 
-    def __call__(self, at: Standing, lr: float) -> bool:
+    def __call__(self, moment: Moment, lr: float) -> bool:
         """By elapsed share."""
-        return at.fraction >= 0.5
+        return moment.fraction >= 0.5
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,11 @@ def _runs(entries: Sequence[Entry], groups: Sequence[Group]) -> Table:
     best, least = front(entries), min(entry.bpb for entry in entries)
     adapted = any(entry.saved is not None for entry in entries)
     rows = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         for run in group.runs:
             entry = entries[run]
             cells = _run_cells(entry, least, adapted=adapted)
-            name = _name_cell(group, place, link=entry.link, on_front=run in best)
+            name = _name_cell(group, index, link=entry.link, on_front=run in best)
             result = entry.result
             text = f"{group.name} {result.recipe} {result.digest} seed {result.seed} {entry.path}".lower()
             rows.append((entry.bpb, Row([name, *cells], data={"run": str(run), "words": text})))
@@ -154,15 +154,15 @@ def _recipes(entries: Sequence[Entry], groups: Sequence[Group]) -> Table:
     low = max(min([*scores, *ends]), min(scores) - 0.25 * reach)
     high = min(max([*scores, *ends]), max(scores) + 0.25 * reach)
     rows = []
-    for place, (group, one) in enumerate(zip(groups, spreads, strict=True)):
-        test = _against(groups[0], group) if place else None
+    for index, (group, one) in enumerate(zip(groups, spreads, strict=True)):
+        test = _against(groups[0], group) if index else None
         p = None if test is None else test.p
         cells = [
-            _name_cell(group, place),
+            _name_cell(group, index),
             number(f"{one.n}", one.n),
             number(f"{one.mean:.4f}", one.mean),
             number("" if one.sd is None else f"{one.sd:.4f}", one.sd or 0.0),
-            Cell(kind="text strip", strip=_strip(group, one, low, high, place)),
+            Cell(kind="text strip", strip=_strip(group, one, low, high, index)),
             number("" if test is None else f"{test.gain_bpb:.4f}", 0.0 if test is None else test.gain_bpb),
             number("" if p is None else f"{p:.2g}", 1.0 if p is None else p),
         ]
@@ -171,14 +171,14 @@ def _recipes(entries: Sequence[Entry], groups: Sequence[Group]) -> Table:
     return Table(heads, rows, sortable=True, sorted_by="mean", up=True)
 
 
-def _strip(group: Group, mean: Spread, low: float, high: float, place: int) -> Strip:
+def _strip(group: Group, mean: Spread, low: float, high: float, index: int) -> Strip:
     """A dot for each seed over the interval of their mean, on the scale from `low` to `high`."""
 
     def percent(value: float) -> float:
         return 100 * min(max((value - low) / max(high - low, 1e-12), 0.0), 1.0)
 
     bar = None if mean.low is None or mean.high is None else (percent(mean.low), percent(mean.high))
-    return Strip(place, [(percent(entry.bpb), f"{entry.bpb:.4f}") for entry in group.entries], bar)
+    return Strip(index, [(percent(entry.bpb), f"{entry.bpb:.4f}") for entry in group.entries], bar)
 
 
 def _split(group: Group) -> dict[str, Any]:
@@ -203,14 +203,14 @@ def _by_kind(by_role: Mapping[str, int], model: int) -> list[tuple[str, int]]:
 def _gains(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """What adaptation saved by document, in the best run of each of the first recipes that adapt."""
     gains: list[dict[str, Any]] = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         best = next((entry for entry in group.entries if entry.saved is not None and entry.documents), None)
         if best is None or len(gains) == _MOST_ADAPTED:
             continue
-        plot = Plot.of(*(runs.gains(best.documents, width=width, name=f"gains{place}") for width in (WIDE, NARROW)))
+        plot = Plot.of(*(runs.gains(best.documents, width=width, name=f"gains{index}") for width in (WIDE, NARROW)))
         if plot.wide:
             seed = best.result.seed
-            gains.append({"runs": _numbers(group), "place": place, "name": group.name, "seed": seed, "plot": plot})
+            gains.append({"runs": _numbers(group), "index": index, "name": group.name, "seed": seed, "plot": plot})
     return gains
 
 
@@ -268,9 +268,9 @@ def _check_cell(entry: Entry) -> Cell:
     return words(", ".join(doubts) or "not asked", "bad" if doubts else "")
 
 
-def _name_cell(group: Group, place: int, *, link: str = "", on_front: bool = False) -> Cell:
+def _name_cell(group: Group, index: int, *, link: str = "", on_front: bool = False) -> Cell:
     """A recipe's colour and name, leading to the run's page where there is one."""
-    return Cell(group.name, "text", value=group.name, place=place, link=link, front=on_front)
+    return Cell(group.name, "text", value=group.name, place=index, link=link, front=on_front)
 
 
 def _signed(value: float | None) -> Cell:

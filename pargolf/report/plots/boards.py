@@ -21,9 +21,9 @@ from pargolf.report.plots.runs import bpb_per_loss, smoothed, thin
 Value = Callable[[Entry], float]
 
 
-def colour_of(place: int) -> str:
+def colour_of(index: int) -> str:
     """The colour of the group at a place in the order of scores."""
-    return SERIES[min(place, len(SERIES) - 1)]
+    return SERIES[min(index, len(SERIES) - 1)]
 
 
 def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, label: str, width: float = WIDE / 2) -> str:
@@ -37,8 +37,8 @@ def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, labe
         _scale(axes, xs, ys)
         edge = _edge(xs, ys)
         axes.plot(*zip(*edge, strict=True), color=INK, linewidth=0.8, alpha=0.45, drawstyle="steps-post")
-        for place, group in enumerate(groups):
-            colour = colour_of(place)
+        for index, group in enumerate(groups):
+            colour = colour_of(index)
             for run in reversed(group.runs):
                 filled = colour if run in best else "none"
                 name = f"run-{run}"
@@ -56,14 +56,14 @@ def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, labe
 def all_curves(entries: Sequence[Entry], groups: Sequence[Group], *, width: float = WIDE) -> str:
     """Return every run's smoothed training loss over seconds, on the validation text's scale of bits per byte."""
     lines: list[tuple[int, int, Any, Any]] = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         for run in group.runs:
             steps = [event for event in entries[run].events if isinstance(event, Step)]
             ratio = bpb_per_loss(entries[run].events)
             if len(steps) > 1 and ratio:
                 loss = ratio * smoothed(np.array([step.loss for step in steps], dtype=float))
                 keep = thin(len(steps))
-                lines.append((place, run, np.array([step.seconds for step in steps])[keep], loss[keep]))
+                lines.append((index, run, np.array([step.seconds for step in steps])[keep], loss[keep]))
     if not lines:
         return ""
     titles, runs, ends = {}, {}, []
@@ -74,12 +74,12 @@ def all_curves(entries: Sequence[Entry], groups: Sequence[Group], *, width: floa
         latest = max(float(seconds[-1]) for _, _, seconds, _ in lines)
         axes.set_xlim(0, latest * (1.36 if width < 6 else 1.2))
         axes.set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low) + 1e-3)
-        for place, run, seconds, loss in lines:
+        for index, run, seconds, loss in lines:
             name = f"curve-{run}"
-            axes.plot(seconds, loss, color=colour_of(place), linewidth=1.4, alpha=0.85, gid=name)
+            axes.plot(seconds, loss, color=colour_of(index), linewidth=1.4, alpha=0.85, gid=name)
             titles[name], runs[name] = _title(entries[run]), [run]
-            if run == groups[place].runs[0]:
-                ends.append((float(seconds[-1]), float(loss[-1]), groups[place], colour_of(place)))
+            if run == groups[index].runs[0]:
+                ends.append((float(seconds[-1]), float(loss[-1]), groups[index], colour_of(index)))
         runs |= _names(axes, ends, width=width, outside=True)
         axes.set_xlabel("seconds of training")
         axes.set_ylabel("bits per byte")
@@ -95,7 +95,7 @@ def forecasts(entries: Sequence[Entry], groups: Sequence[Group], *, width: float
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 2.8, rows=[1])
         axes.axhline(0.0, color=INK, linewidth=0.8, alpha=0.6)
-        for place, group in enumerate(groups):
+        for index, group in enumerate(groups):
             for run in group.runs:
                 entry = entries[run]
                 weighed = [event for event in entry.events if isinstance(event, Weighed)]
@@ -105,11 +105,11 @@ def forecasts(entries: Sequence[Entry], groups: Sequence[Group], *, width: float
                 share = [100 * event.step / steps for event in weighed]
                 error = [100 * (event.model_bytes / final - 1) for event in weighed]
                 name = f"forecast-{run}"
-                axes.plot(share, error, color=colour_of(place), linewidth=1.2, marker="o", markersize=3.5, gid=name)
+                axes.plot(share, error, color=colour_of(index), linewidth=1.2, marker="o", markersize=3.5, gid=name)
                 titles[name] = f"{_title(entry)}; last forecast {error[-1]:+.2f} % of {final:,} bytes"
                 runs[name] = [run]
                 if run == group.runs[0]:
-                    ends.append((share[-1], error[-1], group, colour_of(place)))
+                    ends.append((share[-1], error[-1], group, colour_of(index)))
         if not runs:
             return ""
         axes.set_xlim(0, 136 if width < 6 else 120)
@@ -159,14 +159,14 @@ def _names(
     figure.draw_without_rendering()  # sizes are known only then
     scale, taken, lift = figure.dpi / 72, list[tuple[float, str]](), 0 if outside else 10
     middle = float(axes.bbox.x0 + 0.55 * axes.bbox.width)
-    for place, (x, y, group, colour) in enumerate(sorted(ends, key=lambda end: -end[1])):
+    for index, (x, y, group, colour) in enumerate(sorted(ends, key=lambda end: -end[1])):
         px, py = (float(v) for v in axes.transData.transform((x, y)))
         side = "left" if outside or px < middle else "right"
         wanted = py / scale + lift  # above the edge that runs through the point
         while any(abs(wanted - other) < 12.5 and side == theirs for other, theirs in taken):
             wanted -= 1.0
         taken.append((wanted, side))
-        name = f"name-{place}"
+        name = f"name-{index}"
         axes.annotate(
             cut(group.name, 26 if width > 6 else 21),
             (x, y),

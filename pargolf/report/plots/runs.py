@@ -75,15 +75,15 @@ def roles(by_role: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
         figure, (axes,) = new_figure(width, 0.5 + 0.3 * len(rows), rows=[1])
         sizes = [row["bytes"] for row in rows]
         titles = {}
-        for place, row in enumerate(rows):
-            (bar,) = axes.barh(place, row["bytes"], height=0.66, color=FIRST)
-            bar.set_gid(f"tip-{place}")
-            titles[f"tip-{place}"] = (
+        for index, row in enumerate(rows):
+            (bar,) = axes.barh(index, row["bytes"], height=0.66, color=FIRST)
+            bar.set_gid(f"tip-{index}")
+            titles[f"tip-{index}"] = (
                 f"{row['role']}: {row['bytes']:,} bytes, {row['weights']:,} weights, {row['tensors']:,} tensors"
             )
             bits = row["bits_per_weight"]
             text = f"{si(row['bytes'])}B" + ("" if bits is None else f" · {bits:.2f} bits")
-            axes.annotate(text, (row["bytes"], place), (6, 0), textcoords="offset points", va="center")
+            axes.annotate(text, (row["bytes"], index), (6, 0), textcoords="offset points", va="center")
         axes.set_yticks(range(len(rows)), [cut(str(row["role"]), 24 if width > 6 else 14) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, max(sizes) * (1.2 if width > 6 else 1.55))
@@ -104,8 +104,8 @@ def documents(rows: Sequence[DocumentScore], *, width: float = WIDE) -> str:
     titles = {}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 3.0, rows=[1])
-        for place, row in enumerate(ranked):
-            titles[f"tip-{place}"] = f"{row.id}: {row.bpb:.4f} bits per byte over {row.bytes:,} bytes"
+        for index, row in enumerate(ranked):
+            titles[f"tip-{index}"] = f"{row.id}: {row.bpb:.4f} bits per byte over {row.bytes:,} bytes"
         _stems(axes, bpb, size, base=mean, width=width, over=SECOND, under=FIRST)
         axes.set_xlabel(f"{len(ranked):,} documents, easiest to hardest")
         where = (0.0, mean) if float(bpb[0]) < mean else (0.0, float(bpb.max()))
@@ -125,9 +125,9 @@ def gains(rows: Sequence[DocumentScore], *, width: float = WIDE, name: str = "ga
     titles = {}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 2.6, rows=[1])
-        for place, (row, without) in enumerate(both):
+        for index, (row, without) in enumerate(both):
             now = f"{row.bpb:.4f} adapted, {without:.4f} without"
-            titles[f"tip-{place}"] = f"{row.id}: {saved[place]:+.4f} bits per byte saved ({now})"
+            titles[f"tip-{index}"] = f"{row.id}: {saved[index]:+.4f} bits per byte saved ({now})"
         _stems(axes, saved, size, base=0.0, width=width, over=FIRST, under=SECOND)
         axes.axhline(mean, color=INK, linewidth=0.6, alpha=0.6, dashes=(5, 3))
         axes.set_ylabel("bits per byte saved")
@@ -144,17 +144,17 @@ def _stems(axes: Axes, values: Values, size: Values, *, base: float, width: floa
     count = len(values)
     axes.axhline(base, color=INK, linewidth=0.6, alpha=0.6)
     if count <= _MOST_DOCUMENTS:
-        for place in range(count):
+        for index in range(count):
             axes.plot(
-                [place, place],
-                [base, values[place]],
-                color=over if values[place] > base else under,
+                [index, index],
+                [base, values[index]],
+                color=over if values[index] > base else under,
                 linewidth=1.0,
                 marker="o",
-                markersize=3 + 6 * float(np.sqrt(size[place] / size.max())) * min(1.0, 12 * width / count),
+                markersize=3 + 6 * float(np.sqrt(size[index] / size.max())) * min(1.0, 12 * width / count),
                 markeredgewidth=0,
                 markevery=[1],
-                gid=f"tip-{place}",
+                gid=f"tip-{index}",
             )
         axes.set_xlim(-0.7, count - 0.3)
     else:

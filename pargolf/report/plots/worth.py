@@ -54,12 +54,12 @@ def _drawn(rows: Sequence[AblationRow], shown: Sequence[AblationRow], width: flo
     figure, (axes,) = new_figure(width, 0.75 + 0.3 * max(count, 1), rows=[1])
     titles, names = {}, []
     axes.axvline(0.0, color=INK, linewidth=0.8, alpha=0.7)
-    for place, row in enumerate(shown):
-        y = count - 1 - place - (gap and row.is_addition)
+    for index, row in enumerate(shown):
+        y = count - 1 - index - (gap and row.is_addition)
         names.append((y, row))
-        _whiskers(axes, row, y, f"tip-{place}")
+        _whiskers(axes, row, y, f"tip-{index}")
         _figures(axes, row, whole, y, phone=width < 6)
-        titles[f"tip-{place}"] = _title(row)
+        titles[f"tip-{index}"] = _title(row)
     longest = 34 if width > 6 else 20
     axes.set_yticks([y for y, _ in names], [cut(row.part, longest) for _, row in names])
     axes.set_ylim(-0.7, max(count, 1) - 0.3)
@@ -97,16 +97,16 @@ def _figures(axes: Axes, row: AblationRow, whole: AblationRow, y: float, *, phon
     texts = [f"{row.gain:+.4f}"]
     if not phone:
         texts += ["" if time is None else f"{time:+.1f} ms", "" if size is None else f"{size / 1000:+,.1f} kB"]
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         axes.annotate(
             text.replace("-", "\N{MINUS SIGN}"),
             (1.0, y),
-            (58 + 66 * place, 0),
+            (58 + 66 * index, 0),
             xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
             ha="right",
             va="center",
-            alpha=1.0 if place == 0 else 0.65,
+            alpha=1.0 if index == 0 else 0.65,
         )
 
 

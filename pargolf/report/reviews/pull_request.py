@@ -107,12 +107,12 @@ def _comment(pull: PullRequest, text: str) -> None:
     base = f"{pull.api}/repos/{pull.repository}/issues"
     try:
         for page in range(1, _MOST_PAGES + 1):
-            found = _ask(pull, "GET", f"{base}/{pull.number}/comments?per_page={_PAGE}&page={page}")
-            own = [comment for comment in found if str(comment.get("body", "")).startswith(MARK)]
+            comments = _ask(pull, "GET", f"{base}/{pull.number}/comments?per_page={_PAGE}&page={page}")
+            own = [comment for comment in comments if str(comment.get("body", "")).startswith(MARK)]
             if own:
                 _ask(pull, "PATCH", f"{base}/comments/{own[0]['id']}", {"body": text})
                 return
-            if len(found) < _PAGE:
+            if len(comments) < _PAGE:
                 break
         _ask(pull, "POST", f"{base}/{pull.number}/comments", {"body": text})
     except (OSError, ValueError, KeyError, AttributeError) as error:

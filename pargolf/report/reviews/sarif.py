@@ -39,7 +39,7 @@ def _result(finding: RuleFinding, base: str) -> dict[str, Any]:
 
 
 def _location(evidence: Evidence, base: str) -> dict[str, Any]:
-    place: dict[str, Any] = {"artifactLocation": {"uri": evidence.path_from(base)}}
+    location: dict[str, Any] = {"artifactLocation": {"uri": evidence.path_from(base)}}
     if evidence.line:
-        place["region"] = {"startLine": evidence.line, "snippet": {"text": evidence.text}}
-    return {"physicalLocation": place}
+        location["region"] = {"startLine": evidence.line, "snippet": {"text": evidence.text}}
+    return {"physicalLocation": location}

@@ -52,8 +52,8 @@ def _finding(finding: RuleFinding, more: str = "") -> RenderableType:
     rows: list[RenderableType] = [line]
     if finding.status != PASS:
         for e in finding.evidence[:5]:
-            place = f"{e.file}:{e.line}" if e.line else e.file
-            rows.append(Padding(Text(f"{place}  {e.text[:140]}", "dim"), (0, 0, 0, 13)))
+            location = f"{e.file}:{e.line}" if e.line else e.file
+            rows.append(Padding(Text(f"{location}  {e.text[:140]}", "dim"), (0, 0, 0, 13)))
         if finding.words:
             rows.append(Padding(Text(f"rule: {finding.words} [{finding.source}]", "italic dim"), (0, 0, 0, 13)))
     return Group(*rows)

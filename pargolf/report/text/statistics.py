@@ -30,13 +30,13 @@ def seeds_table(rows: Sequence[Mapping[str, Any]], found: Spread) -> RenderableT
     return Group(table, Text(spread_line(found), style="bold"))
 
 
-def spread_line(found: Spread) -> str:
+def spread_line(spread: Spread) -> str:
     """Return a mean with what is known of its spread, in one line."""
-    if found.sd is None:
-        return f"{found.mean:.6f} bits per byte from one run: no spread can be said. Run more seeds."
+    if spread.sd is None:
+        return f"{spread.mean:.6f} bits per byte from one run: no spread can be said. Run more seeds."
     return (
-        f"mean {found.mean:.6f} bits per byte, sd {found.sd:.6f}, 95% interval {found.low:.6f} to {found.high:.6f} "
-        f"({found.n} runs)"
+        f"mean {spread.mean:.6f} bits per byte, sd {spread.sd:.6f}, 95% interval {spread.low:.6f} to {spread.high:.6f} "
+        f"({spread.n} runs)"
     )
 
 

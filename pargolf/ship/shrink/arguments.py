@@ -80,15 +80,15 @@ def _never_given(function: ast.FunctionDef, calls: list[ast.Call], *, method: bo
     defaults: dict[str, ast.expr | None] = {a.arg: d for a, d in zip(args.kwonlyargs, args.kw_defaults)}
     defaults |= {a.arg: d for a, d in zip(reversed(positional), reversed(args.defaults))}
     by_place = {a.arg for a in positional[: _most_positional(calls, method)]}
-    given = by_place.union(*({k.arg for k in call.keywords} for call in calls))
-    if None in given or args.vararg or args.kwarg:
+    passed = by_place.union(*({k.arg for k in call.keywords} for call in calls))
+    if None in passed or args.vararg or args.kwarg:
         return {}
     rebound = _bound_inside(function)
     constants: dict[str, ast.expr] = {}
     for name, default in defaults.items():
-        if default is not None and value_of(default) is not MISSING and name not in given | rebound:
+        if default is not None and value_of(default) is not MISSING and name not in passed | rebound:
             constants[name] = default
-    spelled = [] if method else [a.arg for a in (*positional, *args.kwonlyargs) if a.arg in given - by_place]
+    spelled = [] if method else [a.arg for a in (*positional, *args.kwonlyargs) if a.arg in passed - by_place]
     for name in spelled:
         value = _same_in_all(name, calls, defaults.get(name))
         if value is not None and name not in rebound:
@@ -127,8 +127,8 @@ def _leave_unread(function: ast.FunctionDef, calls: list[ast.Call]) -> None:
     read = {n.id for n in walk(function) if isinstance(n, ast.Name)}
     by_place = max((len(call.args) for call in calls), default=0)
     unread = {a.arg for a in [*args.args[by_place:], *args.kwonlyargs]} - read
-    given = [k.value for call in calls for k in call.keywords if k.arg in unread]
-    if unread and all(map(is_pure, given)):
+    passed = [k.value for call in calls for k in call.keywords if k.arg in unread]
+    if unread and all(map(is_pure, passed)):
         _drop(args, unread)
         for call in calls:
             call.keywords = [k for k in call.keywords if k.arg not in unread]

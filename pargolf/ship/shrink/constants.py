@@ -62,9 +62,9 @@ def _set_by(call: ast.Call, kinds: Mapping[str, Mapping[str, ast.expr | None]], 
     spelled = {k.arg or "" for k in call.keywords}
     names = set(spelled) if call.func.id == "replace" else set()
     starred = any(isinstance(a, ast.Starred) for a in call.args)
-    for place, (name, default) in enumerate(kinds.get(call.func.id, {}).items()):
-        given = starred or place < len(call.args) or name in spelled
-        if given or default is None or ast.unparse(default) != repr(constants.get(name, "-")):
+    for index, (name, default) in enumerate(kinds.get(call.func.id, {}).items()):
+        passed = starred or index < len(call.args) or name in spelled
+        if passed or default is None or ast.unparse(default) != repr(constants.get(name, "-")):
             names.add(name)
     return names
 
@@ -157,9 +157,9 @@ class Folded(TreeTransformer):
         self.generic_visit(node)
         stops = isinstance(node.op, ast.Or)
         values: list[ast.expr] = []
-        for at, value in enumerate(node.values):
+        for index, value in enumerate(node.values):
             known = truth_of(value)
-            if known is (not stops) and at < len(node.values) - 1:
+            if known is (not stops) and index < len(node.values) - 1:
                 continue
             values.append(value)
             if known is stops:

@@ -82,44 +82,44 @@ def _reach(
     package: Package, roots: list[Key], instead: Mapping[Key, Key], called: set[str]
 ) -> tuple[set[Key], set[str]]:
     """Definitions and mentioned names that the roots need; grown until nothing is added."""
-    kept: set[Key] = {instead.get(key, key) for key in roots}
+    reached: set[Key] = {instead.get(key, key) for key in roots}
     methods = set(called)
     annotated: set[Key] = set()
     waiting: dict[Key, set[Key | str]] = {}
     while True:
         # A definition is looked at again when a class or method that it waited for has turned up.
-        todo = [key for key in sorted(kept) if key[0] and waiting.get(key, kept) & (kept | methods)]
+        todo = [key for key in sorted(reached) if key[0] and waiting.get(key, reached) & (reached | methods)]
         if not todo:
-            return kept | annotated, methods
+            return reached | annotated, methods
         for module, name in todo:
-            found = package.modules[module]
-            if name in found.loose:
-                where = f"{package.file(module)}, line {found.loose[name]}"
+            source = package.modules[module]
+            if name in source.loose:
+                where = f"{package.file(module)}, line {source.loose[name]}"
                 raise Unfit(f"{where}: a script takes {name} as one statement of the file's top level makes it.")
-            if name not in found.nodes:
+            if name not in source.nodes:
                 raise ValueError(f"{module} has no '{name}'.")
-            rewriter = Rewriter(package, module, instead, kept=kept, methods=methods)
+            rewriter = Rewriter(package, module, instead, kept=reached, methods=methods)
             rewriter.rewritten(name)
-            kept = kept | rewriter.refs
+            reached = reached | rewriter.refs
             methods = methods | rewriter.mentioned
             annotated |= rewriter.annotated
             waiting[module, name] = rewriter.waits_for - rewriter.kept - rewriter.methods
 
 
-def _flat_names(package: Package, kept: set[Key], instead: Mapping[Key, Key], methods: set[str]) -> dict[Key, str]:
+def _flat_names(package: Package, reached: set[Key], instead: Mapping[Key, Key], methods: set[str]) -> dict[Key, str]:
     """A name of its own for everything, none of which a function that uses it hides by a local one."""
     taken: dict[str, Key] = {name: ("builtins", name) for name in dir(builtins)}
     names: dict[Key, str] = {}
-    for key in sorted(kept, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key)):
+    for key in sorted(reached, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key)):
         names[key] = wanted = _own_name(key)
         if wanted in taken and taken[wanted] != key and not (not key[0] and wanted in names.values() and not _as(key)):
             names[key] = _longer(key, taken)
         taken[names[key]] = key
     for _ in range(9):
         hidden: set[Key] = set()
-        for module, name in sorted(kept):
+        for module, name in sorted(reached):
             if module:
-                rewriter = Rewriter(package, module, instead, kept=kept, methods=methods, names=names)
+                rewriter = Rewriter(package, module, instead, kept=reached, methods=methods, names=names)
                 rewriter.rewritten(name)
                 hidden |= rewriter.shadowed
         if not hidden:

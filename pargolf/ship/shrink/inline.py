@@ -22,15 +22,15 @@ Purity = Callable[[ast.AST], bool]
 def inlined(tree: ast.Module, *, keep: Collection[str], harmless: Purity) -> ast.Module:
     """Put one-expression functions where they are called; changes `tree` and returns it. `keep` stay as they are."""
     functions = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name not in keep}
-    expressions = {name: said for name, f in functions.items() if (said := _expression_of(f)) is not None}
+    expressions = {name: body for name, f in functions.items() if (body := _expression_of(f)) is not None}
     nodes = walk(tree)
     calls = Counter(n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
     uses = Counter(n.id for n in nodes if isinstance(n, ast.Name))
     texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     free = {
-        name: said
-        for name, said in expressions.items()
-        if calls[name] == uses[name] > 0 and name not in texts and _worth(name, said, calls[name])
+        name: body
+        for name, body in expressions.items()
+        if calls[name] == uses[name] > 0 and name not in texts and _worth(name, body, calls[name])
     }
     for node in tree.body:
         if not (isinstance(node, ast.FunctionDef) and node.name in free):
@@ -38,9 +38,9 @@ def inlined(tree: ast.Module, *, keep: Collection[str], harmless: Purity) -> ast
     return tree
 
 
-def _worth(name: str, said: ast.expr, calls: int) -> bool:
+def _worth(name: str, body: ast.expr, calls: int) -> bool:
     """Whether an expression may take the place of its function's calls, and is no longer than they are."""
-    return (calls == 1 or _short(said)) and not any(isinstance(n, ast.Name) and n.id == name for n in walk(said))
+    return (calls == 1 or _short(body)) and not any(isinstance(n, ast.Name) and n.id == name for n in walk(body))
 
 
 def _names_inside(node: ast.stmt) -> set[str]:
@@ -65,10 +65,10 @@ def _expression_of(function: ast.FunctionDef) -> ast.expr | None:
     return None
 
 
-def _short(said: ast.expr) -> bool:
+def _short(body: ast.expr) -> bool:
     """Whether an expression is no longer than a call of it."""
-    return len(walk(said)) <= 3 or (isinstance(said, ast.Call) and all(isinstance(a, ast.Name) for a in said.args)
-                                    and not said.keywords and isinstance(said.func, ast.Name))  # fmt: skip
+    return len(walk(body)) <= 3 or (isinstance(body, ast.Call) and all(isinstance(a, ast.Name) for a in body.args)
+                                    and not body.keywords and isinstance(body.func, ast.Name))  # fmt: skip
 
 
 class _Inliner(TreeTransformer):
@@ -84,37 +84,41 @@ class _Inliner(TreeTransformer):
         self.generic_visit(node)
         if not (isinstance(node.func, ast.Name) and node.func.id in self.said):
             return node
-        given = _arguments_of(self.functions[node.func.id].args, node)
-        said = self.said[node.func.id]
-        return node if given is None or not self._fits(said, given) else _Insertion(given).visit(copy.deepcopy(said))
+        arguments = _arguments_of(self.functions[node.func.id].args, node)
+        body = self.said[node.func.id]
+        return (
+            node
+            if arguments is None or not self._fits(body, arguments)
+            else _Insertion(arguments).visit(copy.deepcopy(body))
+        )
 
-    def _fits(self, said: ast.expr, given: dict[str, ast.expr]) -> bool:
+    def _fits(self, body: ast.expr, arguments: dict[str, ast.expr]) -> bool:
         """Whether values may be put into an expression: no name is caught by another, nothing changes its turn."""
-        nodes = walk(said)
+        nodes = walk(body)
         names = {n.id for n in nodes if isinstance(n, ast.Name)}
         bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-        if (names - set(given)) & self.local or bound & set(given):
+        if (names - set(arguments)) & self.local or bound & set(arguments):
             return False
-        moved = [name for name, value in given.items() if not isinstance(value, ast.Name | ast.Constant)]
-        inside = {n.id for value in given.values() for n in walk(value) if isinstance(n, ast.Name)}
+        moved = [name for name, value in arguments.items() if not isinstance(value, ast.Name | ast.Constant)]
+        inside = {n.id for value in arguments.values() for n in walk(value) if isinstance(n, ast.Name)}
         if bound and (moved or bound & inside):
             return False
-        return self._in_turn(said, {name: given[name] for name in moved})
+        return self._in_turn(body, {name: arguments[name] for name in moved})
 
-    def _in_turn(self, said: ast.expr, moved: dict[str, ast.expr]) -> bool:
+    def _in_turn(self, body: ast.expr, moved: dict[str, ast.expr]) -> bool:
         """Whether values that are more than names may be worked out where they are used, once each and in order."""
-        used = _in_order(said, set(moved))
+        used = _in_order(body, set(moved))
         if [name for name in moved if name in used] != used:
             return False
-        return all(map(self.harmless, moved.values())) and (not moved or self.harmless(said))
+        return all(map(self.harmless, moved.values())) and (not moved or self.harmless(body))
 
 
-def _in_order(said: ast.AST, names: set[str]) -> list[str]:
+def _in_order(body: ast.AST, names: set[str]) -> list[str]:
     """Uses of names in the order in which they are evaluated."""
-    if isinstance(said, ast.Name):
-        return [said.id] if said.id in names else []
-    return [name for inner in children(said) for name in _in_order(inner, names)]
+    if isinstance(body, ast.Name):
+        return [body.id] if body.id in names else []
+    return [name for inner in children(body) for name in _in_order(inner, names)]
 
 
 def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
@@ -122,13 +126,17 @@ def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | 
     names = [a.arg for a in args.args]
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
         return None
-    given: dict[str, ast.expr] = dict(zip(names, call.args)) | {str(k.arg): k.value for k in call.keywords}
+    arguments: dict[str, ast.expr] = dict(zip(names, call.args)) | {str(k.arg): k.value for k in call.keywords}
     defaults = dict(zip(reversed(names), reversed(args.defaults)))
     defaults |= {a.arg: d for a, d in zip(args.kwonlyargs, args.kw_defaults) if d is not None}
     wanted = [*names, *(a.arg for a in args.kwonlyargs)]
-    whole = {name: given.get(name, defaults.get(name)) for name in wanted}
+    whole = {name: arguments.get(name, defaults.get(name)) for name in wanted}
     values = {name: value for name, value in whole.items() if value is not None}
-    return values if len(values) == len(wanted) and len(call.args) <= len(names) and set(given) <= set(wanted) else None
+    return (
+        values
+        if len(values) == len(wanted) and len(call.args) <= len(names) and set(arguments) <= set(wanted)
+        else None
+    )
 
 
 class _Insertion(TreeTransformer):

@@ -49,8 +49,8 @@ class Rewriter(TreeTransformer):
         """What a name stands for here: a key, a module, or None for a local name and a builtin."""
         if any(name in scope for scope in self._scopes):
             return None
-        found = self.module.names.get(name)
-        return self._through(found) if isinstance(found, tuple) else found
+        key = self.module.names.get(name)
+        return self._through(key) if isinstance(key, tuple) else key
 
     def _check_loose(self, name: str) -> None:
         """Raise `Unfit` on a global name that the top level of its file binds or changes by other statements."""
@@ -63,10 +63,10 @@ class Rewriter(TreeTransformer):
     def _through(self, key: Key) -> Key:
         """The definition behind a key: through re-imports, and past what something else stands in for."""
         while key[0] and key[1] not in self.package.modules[key[0]].nodes:
-            found = self.package.modules[key[0]].names.get(key[1])
-            if not isinstance(found, tuple):
+            key_there = self.package.modules[key[0]].names.get(key[1])
+            if not isinstance(key_there, tuple):
                 raise ValueError(f"{key[0]} has no '{key[1]}'.")
-            key = found
+            key = key_there
         return self.instead.get(key, key)
 
     def _use(self, key: Key, node: ast.expr) -> ast.expr:
@@ -109,11 +109,11 @@ class Rewriter(TreeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """`isinstance` of classes that nothing makes is False."""
         if isinstance(node.func, ast.Name) and node.func.id == "isinstance" and len(node.args) == 2:
-            left = [kind for kind in _kinds(node.args[1]) if self._can_exist(kind)]
-            if not left:
+            possible = [kind for kind in _kinds(node.args[1]) if self._can_exist(kind)]
+            if not possible:
                 return ast.Constant(False)
             first = self.visit(node.args[0])
-            made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in left]
+            made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in possible]
             kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
             return ast.Call(node.func, [first, kinds], [])
         if self._asks_own(node):

@@ -95,19 +95,19 @@ def _letter(character: str) -> bool:
 def _joined(text: str) -> str:
     """Blocks of plain statements on the line that opens them."""
     lines, out = text.split("\n"), []
-    at = 0
-    while at < len(lines):
-        line, body = lines[at], []
-        at += 1
+    index = 0
+    while index < len(lines):
+        line, body = lines[index], []
+        index += 1
         if line.endswith(":"):
             depth = _depth(line) + 1
-            end = at
+            end = index
             while end < len(lines) and lines[end] and _depth(lines[end]) >= depth:
                 end += 1
-            body = lines[at:end]
+            body = lines[index:end]
         if body and all(_depth(inner) == depth and not _BLOCK.match(inner) for inner in body):
             line += ";".join(inner.strip(" ") for inner in body)
-            at = end
+            index = end
         out.append(line)
     return "\n".join(out)
 

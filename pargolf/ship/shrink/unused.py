@@ -74,8 +74,8 @@ class WithoutUnread(TreeTransformer):
         super().generic_visit(node)
         for part, block in blocks(node):
             ends = [i for i, s in enumerate(block) if isinstance(s, _ENDS)]
-            left = [s for s in block[: ends[0] + 1 if ends else None] if not self._idle(s)]
-            setattr(node, part, left or ([ast.Pass()] if part == "body" else []))
+            remaining = [s for s in block[: ends[0] + 1 if ends else None] if not self._idle(s)]
+            setattr(node, part, remaining or ([ast.Pass()] if part == "body" else []))
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -106,14 +106,14 @@ def _filled(node: ast.Expr) -> str:
 
 def _made_here(function: ast.FunctionDef, name: str) -> bool:
     """Whether a local name always stands for a fresh container."""
-    given = [n.value for n in walk(function) if isinstance(n, ast.Assign) and target_names(n.targets) == [name]]
+    values = [n.value for n in walk(function) if isinstance(n, ast.Assign) and target_names(n.targets) == [name]]
     stores = [n for n in walk(function) if isinstance(n, ast.Name) and n.id == name and is_store(n)]
     fresh = all(
         isinstance(v, ast.List | ast.Set | ast.Dict)
         or (isinstance(v, ast.Call) and isinstance(v.func, ast.Name) and v.func.id in ("set", "list", "dict"))
-        for v in given
+        for v in values
     )
-    return fresh and len(given) == len(stores) > 0
+    return fresh and len(values) == len(stores) > 0
 
 
 class _Filled(TreeTransformer):
