@@ -1,0 +1,52 @@
+"""Try the auditor on edits of one clean submission: which that break a rule it passes, which innocent ones it accuses.
+
+`python benchmarks/audit.py --mutations` prints the table. A mutation counts as caught when the audit accuses (HOLD,
+SUSPECT or FAIL) or says what it could not check (UNVERIFIABLE); an innocent one as accused when the audit does the
+first. The edits are those of `tests/mutations`, written for this project.
+"""
+
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from pargolf.audit.judge import audit
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import mutations
+
+
+def print_table() -> bool:
+    """Print a row for each kind, and which mutations were missed or accused; whether 95 % are caught, none accused."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    wrong: list[str] = []
+    for mutation in mutations.load():
+        outcome = outcome_of(mutation)
+        counts[mutation.kind][outcome] += 1
+        if outcome in ("missed", "accused"):
+            wrong.append(f"{outcome}: {mutation.kind}: {mutation.name}")
+    columns = ("accusing", "unverifiable", "missed", "passed", "not passed", "accused")
+    print(f"{'kind of edit':28}" + "".join(f"{column:>14}" for column in columns))
+    for kind, row in counts.items():
+        print(f"{kind:28}" + "".join(f"{row[column] or '-':>14}" for column in columns))
+    sums = {column: sum(row[column] for row in counts.values()) for column in columns}
+    broken = sums["accusing"] + sums["unverifiable"] + sums["missed"]
+    innocents = sums["passed"] + sums["not passed"] + sums["accused"]
+    caught = broken - sums["missed"]
+    print("\n".join(wrong))
+    print(
+        f"{caught} of {broken} that break a rule are caught ({caught / broken:.1%}), {sums['accusing']} of them by an "
+        f"accusation; of {innocents} innocent ones {sums['passed']} pass and {sums['accused']} are accused."
+    )
+    return caught >= 0.95 * broken and sums["accused"] == 0
+
+
+def outcome_of(mutation: mutations.Mutation) -> str:
+    """What the audit makes of a mutation, as a column of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        verdict = audit(mutations.write(mutation.files(), Path(folder), mutation.folder)).verdict
+    accuses = verdict in (HOLD, SUSPECT, FAIL)
+    if mutation.breaks:
+        return "accusing" if accuses else "missed" if verdict == PASS else "unverifiable"
+    return "accused" if accuses else "passed" if verdict == PASS else "not passed"
