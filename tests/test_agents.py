@@ -35,6 +35,30 @@ def test_a_run_can_be_followed_from_outside(data, tmp_path):
     assert names[-1] != "Done" and {"Started", "Step", "Packed", "Scored"} <= set(names)
 
 
+def test_every_command_that_ends_prints_json():
+    rows = {row["command"]: row for row in json.loads(answer("help", "--json"))}
+    without = {
+        name for name, row in rows.items() if "--json" not in {o for one in row["parameters"] for o in one["options"]}
+    }
+    assert without == {"serve"}
+
+
+def test_a_run_prints_its_result_as_json(run, data, tmp_path):
+    out, _ = run
+    text = answer("train", out, "train.steps=3", "--data", data, "--out", tmp_path / "a", "--json")
+    assert json.loads(text) == json.loads((tmp_path / "a" / "result.json").read_text())
+
+
+def test_what_tokens_cost_is_json(run):
+    out, _ = run
+    artifact = out / "model.pargolf"
+    priced = json.loads(answer("generate", artifact, "--score", "a few words", "--json"))
+    losses = api.token_losses(artifact, "a few words")
+    assert priced["bpb"] == losses.bpb
+    assert [row["nats"] for row in priced["tokens"]] == losses.nats.tolist()
+    assert json.loads(answer("generate", artifact, "--prompt", "a", "--tokens", 3, "--json"))["text"]
+
+
 def test_another_form_of_events_is_one_line():
     done = CliRunner().invoke(app, ["score", "x", "--data", "y", "--events", "xml"])
     assert "--events is json" in str(done.exception)

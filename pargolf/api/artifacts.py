@@ -26,7 +26,7 @@ def score(
     device: str | None = None,
     own: Own = (),
 ) -> Events[dict[str, Any]]:
-    """Unpack an artifact and grade every validation token once.
+    """Unpack an artifact and score every validation token once.
 
     Args:
         artifact: A model.pargolf file.
@@ -54,7 +54,7 @@ def score(
 
 
 def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
-    """Prove that a model's grades are fair: causal, normalized, once, and by document where promised.
+    """Prove that a model scores fairly: causal, normalized, each token once, documents isolated where promised.
 
     A script that defines no RECIPE is a foreign one: it is imported in a sandbox, and its own model is probed there.
 
@@ -141,7 +141,7 @@ def generate(
     tokenizer: Place | None = None,
     own: Own = (),
 ) -> Iterator[str]:
-    """Let a model go on from a prompt, or show what each token of a text costs it.
+    """Continue a prompt, or show what each token of a text costs.
 
     Args:
         artifact: A model.pargolf file.

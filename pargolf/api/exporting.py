@@ -68,7 +68,7 @@ def export(
     force: bool = False,
     own: Own = (),
 ) -> Path:
-    """Write an artifact as another tool reads it.
+    """Export an artifact to transformers, ONNX or safetensors.
 
     Args:
         artifact: A model.pargolf file.
@@ -116,7 +116,7 @@ def evaluate_tasks(
     tokenizer: Place | None = None,
     own: Own = (),
 ) -> "list[TaskScore]":
-    """Evaluate tasks of lm-evaluation-harness on an artifact.
+    """Run tasks of lm-evaluation-harness on an artifact.
 
     Args:
         artifact: A model.pargolf file.
@@ -152,7 +152,7 @@ def bench_device(
     tokenizer: Place | None = None,
     own: Own = (),
 ) -> "Events[list[DeviceRow]]":
-    """Measure what an artifact costs where it is used: cold start, tokens a second on one thread, memory.
+    """Measure what an artifact costs in use: cold start, tokens per second on one thread, memory.
 
     Args:
         artifact: A model.pargolf file.
@@ -182,7 +182,7 @@ def serve(
     own: Own = (),
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve an artifact until interrupted: an OpenAI-compatible API, and a page that shows what it reads and writes.
+    """Serve an artifact: an OpenAI-compatible API, and a page that shows what it reads and writes.
 
     Args:
         artifact: A model.pargolf file.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def list_runs(
     folders: Place | Sequence[Place] = "runs", *, where: str = "", sort: str = "", columns: Sequence[str] = ()
 ) -> "Events[Ledger]":
-    """List every run under some folders, one row each, with filters, order and SQL.
+    """List every run under some folders, one row each, with filters, sorting and SQL.
 
     Args:
         folders: Folders of runs; runs/ if none.
@@ -66,7 +66,7 @@ def rerun(
     force: bool = False,
     own: Own = (),
 ) -> "Events[Repeated]":
-    """Run a finished run again from its folder: recipe, seed, data; and say whether the same bytes came.
+    """Repeat a finished run from its folder, and say whether the bytes are the same.
 
     Args:
         run: A finished run's folder.

@@ -1,8 +1,9 @@
 """The best model for any cap, clock and text: planned, and made from text to report in one call."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pargolf.api.parameters import ByteSize, Duration, Place, Target, command_line
 from pargolf.core.errors import UserError
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 _ONE = "A plan is for one process. Say pargolf plan ... --write mine.py, and train mine.py with torchrun."
 
 
-class GolfResult(NamedTuple):
-    """A plan, and what came of it."""
+@dataclass(frozen=True)
+class GolfResult:
+    """A plan, and the result of training it."""
 
     plan: "Plan"
     result: Result
+
+    def to_json(self) -> dict[str, Any]:
+        """Both for a JSON file, as `plan.json` and `result.json` hold them."""
+        return {"plan": self.plan.row(), "result": self.result.to_json()}
 
 
 @working
@@ -37,7 +43,7 @@ def plan(
     write: Place | None = None,
     throughput: "Throughput | None" = None,
 ) -> "Events[Plan]":
-    """Choose what to train for a cap, a clock and a text, and say why and what it should reach.
+    """Choose a model for a byte cap, a time limit and a text; forecast its score, and give the reasons.
 
     Args:
         data: Text files, folders, `embedded`, or one prepared folder; may be repeated.
@@ -89,7 +95,7 @@ def golf(
     device: str | None = None,
     throughput: "Throughput | None" = None,
 ) -> Events[GolfResult]:
-    """Make the best model of your text under your bytes in your minutes: prepare, plan, train, pack, score, report.
+    """Make the best model of a text within a byte cap and a time limit: prepare, plan, train, pack, score, report.
 
     Args:
         texts: Text files, folders, `embedded`, or one prepared folder.

@@ -42,7 +42,7 @@ def recipe(recipe: RecipeLike, *, scale: str | None = None, changes: Changes | N
 
 
 def describe(recipe: RecipeLike, *, scale: str | None = None) -> str:
-    """Print a whole system, row by row, and beside its rows what they were measured to be worth.
+    """Print a recipe row by row, with what each row was measured to be worth.
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
@@ -80,7 +80,7 @@ def forecast(
     data: Place | None = None,
     steps: Some | None = None,
 ) -> dict[str, Any]:
-    """Say what a recipe's artifact will weigh, before any training.
+    """Forecast the bytes of a recipe's artifact before training.
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.

@@ -98,7 +98,7 @@ def write_submission(
 def judge(
     target: Target, *, run: bool = False, record: str | None = None, data: Place | None = None
 ) -> "Events[Report]":
-    """Judge a submission by the rules, with evidence; executes none of it without --run.
+    """Judge a submission by the rules, with evidence; runs its code only with --run, in a sandbox.
 
     Args:
         target: A records folder, a script, a run, or git:REPO@REF.

@@ -116,7 +116,7 @@ def _begun_from(
 
 
 def pack(run: Place, *, cap: ByteSize | None = None, own: Own = ()) -> dict[str, int]:
-    """Pack a run's weights again, under another cap.
+    """Pack a run's weights again under another cap.
 
     Args:
         run: A run folder.
@@ -147,7 +147,7 @@ def seeds(
     jobs: Count = 1,
     device: str | None = None,
 ) -> Events[SeedRuns]:
-    """Run a recipe with several seeds, going on where it was left; say the mean and how sure it is.
+    """Run a recipe with several seeds; print the mean and its confidence interval. Resumes where it stopped.
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
@@ -191,7 +191,7 @@ def sweep(
     prune: bool = True,
     device: str | None = None,
 ) -> "Events[Swept]":
-    """Try values of some rows of a recipe, and say which gave the fewest bits per byte; goes on where it stopped.
+    """Try values of some rows of a recipe and print which scored best. Resumes where it stopped.
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
@@ -251,7 +251,7 @@ def ablate(
     jobs: Count = 1,
     device: str | None = None,
 ) -> Events[list[AblationRow]]:
-    """Take each part of a recipe away in turn, and say with intervals what it is worth.
+    """Remove each part of a recipe in turn and print what it is worth, with intervals.
 
     Parts are the recipe's own ABLATIONS, or each --without, or the fields that --base has otherwise. Side by side,
     every run has one thread; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
@@ -344,7 +344,7 @@ def import_checkpoint(
     train_seq_len: Count | None = None,
     force: bool = False,
 ) -> dict[str, int]:
-    """Make a run folder of a checkpoint that a published script left behind.
+    """Make a run folder from a checkpoint of a published script.
 
     What the file does not show is taken from the system's own recipe where it is not said.
 

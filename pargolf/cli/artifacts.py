@@ -62,7 +62,7 @@ def inspect(arguments: Arguments) -> None:
     console.print(roles_table(facts["by_role"]))
 
 
-@command(api.generate, as_json=False, threads=ASKED)
+@command(api.generate, threads=ASKED)
 def generate(
     arguments: Arguments,
     score: Annotated[str | None, typer.Option("--score", help="Price this text instead, in bits per token.")] = None,
@@ -70,11 +70,16 @@ def generate(
     """Print the text as it comes, or a given text in the colours of its price."""
     if score is not None:
         losses = api.token_losses(arguments["artifact"], score, tokenizer=arguments["tokenizer"], own=arguments["own"])
+        if arguments.prints_json(losses):
+            return
         bits = losses.nats / math.log(2)
         for piece, cost in zip(losses.pieces, bits):
             console.print(Text(piece, style=_heat(float(cost))), end="", soft_wrap=True)
         size = int(losses.bytes.sum())
         console.print(f"\n{bits.sum():.1f} bits over {size} bytes: {losses.bpb:.3f} bits per byte", style="dim")
+        return
+    if arguments.as_json:
+        arguments.prints_json({"prompt": arguments["prompt"], "text": "".join(arguments.call(api.generate))})
         return
     console.print(Text(arguments["prompt"], style="bold"), end="")
     for piece in arguments.call(api.generate):

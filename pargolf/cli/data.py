@@ -7,10 +7,12 @@ from pargolf.cli.options import Arguments, command
 from pargolf.cli.terminal import console, fail, print_next
 
 
-@command(api.prepare_data, as_json=False)
+@command(api.prepare_data)
 def prepare(arguments: Arguments) -> None:
     """Print what each split holds."""
     meta = arguments.result(api.prepare_data).meta
+    if arguments.prints_json(meta):
+        return
     for note in meta["notes"]:
         console.print(Text(note))
     for name in ("train", "val"):

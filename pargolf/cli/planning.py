@@ -4,18 +4,20 @@ import shlex
 
 from pargolf import api
 from pargolf.cli.options import ASKED, Arguments, command
-from pargolf.cli.runs import end_run
+from pargolf.cli.runs import check_run, print_run
 from pargolf.cli.terminal import console
 from pargolf.report.text.plans import outcome_table, plan_table
 
 
-@command(api.golf, as_json=False, threads=ASKED, hidden=["throughput"])
+@command(api.golf, threads=ASKED, hidden=["throughput"])
 def golf(arguments: Arguments) -> None:
     """Watch the run, and print the plan, what came of it, and the run's table."""
     golfed = arguments.result(api.golf)
-    console.print(plan_table(golfed.plan))
-    console.print(outcome_table(golfed.plan, golfed.result))
-    end_run(golfed.result, arguments["out"])
+    if not arguments.prints_json(golfed):
+        console.print(plan_table(golfed.plan))
+        console.print(outcome_table(golfed.plan, golfed.result))
+        print_run(golfed.result, arguments["out"])
+    check_run(golfed.result)
 
 
 @command(api.plan, threads=ASKED, hidden=["throughput"])

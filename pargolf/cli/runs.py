@@ -1,34 +1,34 @@
 """Commands that make runs: one, many, or many told apart."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pargolf import api
 from pargolf.cli.options import ASKED, Arguments, command
 from pargolf.cli.terminal import ThreadsOpt, console, fail, print_next, set_threads
 from pargolf.core.result import Result
-from pargolf.core.work import Work
 from pargolf.report.text.results import result_table
 from pargolf.report.text.statistics import seeds_table
 from pargolf.report.text.sweeps import override_words, sweep_table
 from pargolf.report.text.worth import worth_table
 
 
-@command(api.train, as_json=False, threads=ASKED)
+@command(api.train, threads=ASKED)
 def train(arguments: Arguments) -> None:
     """Watch the run, and print its table."""
-    _finish(arguments, api.train)
+    result = arguments.result(api.train)
+    if not arguments.prints_json(result):
+        print_run(result, arguments["out"])
+    check_run(result)
 
 
-def _finish(arguments: Arguments, function: Callable[..., Work[Result]]) -> None:
-    """Watch a run to its end and print its table."""
-    end_run(arguments.result(function), arguments["out"])
-
-
-def end_run(result: Result, out: Path) -> None:
-    """Print a run's table, and fail where its number does not count."""
+def print_run(result: Result, out: Path) -> None:
+    """Print a run's table, and where its page is."""
     console.print(result_table(result))
     console.print(f"report  {(out / 'report.html').resolve()}")
+
+
+def check_run(result: Result) -> None:
+    """Fail where a run's number does not count."""
     if result.interrupted:
         fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")
     if result.probed is False:

@@ -7,7 +7,7 @@ start = read_start("runs/a")                            weights for another run,
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,12 @@ class TokenLosses:
     pieces: tuple[str, ...]
     nats: NDArray[np.float32]
     bytes: NDArray[np.int64]
+
+    def to_json(self) -> dict[str, Any]:
+        """The score and a row per token for JSON: its id, its piece, what it costs in nats, and its bytes of text."""
+        columns = zip(self.ids.tolist(), self.pieces, self.nats.tolist(), self.bytes.tolist())
+        tokens = [{"id": i, "piece": piece, "nats": nats, "bytes": size} for i, piece, nats, size in columns]
+        return {"bpb": self.bpb, "tokens": tokens}
 
     @property
     def bpb(self) -> float:
