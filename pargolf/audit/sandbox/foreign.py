@@ -1,6 +1,6 @@
 """Inside the sandbox: import somebody's script, build its own model small, and ask the laws of a fair score.
 
-Started by `sandbox.try_script` in a process of its own and never imported by anything else. The script's call that
+Called by `sandbox.jail` in a process that is locked down, and never imported by anything else. The script's call that
 builds its model is found in the syntax tree and its arguments are evaluated as the script would; then vocabulary and
 width are cut, the depth and every switch stay. Grades are taken where the script takes them: from the logits and
 targets that it hands to `cross_entropy`. A script that is written to fool the probes from within can do so.
@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pargolf.audit.code.newer_syntax import rewrite
-from pargolf.audit.sandbox.jail import Limits, lock
 from pargolf.audit.sandbox.stand_ins import stand_in
 from pargolf.evaluate.probes import Grades, probe, stir, stream
 from pargolf.evaluate.windows import IntArray
@@ -62,29 +61,21 @@ class Construction:
         return Construction(self.make, held, kwargs)
 
 
-def serve() -> None:
-    """Read a request on stdin, answer in JSON on stdout; everything the script prints goes to a file."""
-    request = json.load(sys.stdin)
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    scratch = Path.cwd()
-    output = os.open(scratch / "output.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def serve(request: IO[bytes], answer: IO[bytes]) -> None:
+    """Read one request in JSON and answer in JSON."""
+    asked = json.load(request)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ.update(request["env"])
+    os.environ.update(asked["env"])
     result: dict[str, Any] = {"stage": "import"}
-    result["sandbox"] = lock(scratch, Limits(seconds=request["seconds"]), request["readable"])
     finder = stand_in()
     try:
-        _try(request, scratch, result)
+        _try(asked, Path.cwd(), result)
     except BaseException as error:  # a script may raise anything, SystemExit too; the answer must still be given
         result.setdefault("error", f"{type(error).__name__}: {str(error)[:300]}")
     signal.alarm(0)
     result["replaced"] = finder.replaced
-    answer.write(json.dumps(result))
-    answer.flush()
-    os._exit(0)
+    answer.write(json.dumps(result).encode())
 
 
 def _try(request: dict[str, Any], scratch: Path, result: dict[str, Any]) -> None:

@@ -1,176 +1,210 @@
-"""Lock the running process down before it executes somebody else's code, and say what holds.
+"""The child's side: lock this process down, then call the function it was started for.
 
-On Linux the kernel does it, for root as for anybody: a seccomp filter refuses sockets, new processes, other programs,
-signals to others and changes of ownership; Landlock lets files be read only where Python and the system's libraries
-lie and be written only in a scratch folder. Everywhere `RLIMIT_*` bounds memory, processor seconds, file sizes and open
-files, and Python's own sockets and process calls are replaced; where the kernel lends no hand that is all there is, and
-the returned words say so. Both locks hold until the process ends. Sources: seccomp(2), landlock(7).
+The order matters. Files are restricted first, while the process may still open the folders it is granted; then root
+becomes a user that nobody else has; then the seccomp filter takes away the calls that did both. Only after that are
+torch and the entry's own modules imported, and only they are: the scratch folder with somebody's files is on no path
+yet. A lock that does not close ends the process before anything foreign is read. The parent's side is `child`.
 """
 
 import contextlib
 import ctypes
 import errno
+import importlib
+import json
 import os
-import platform
 import resource
+import signal
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_LOAD, _JUMP_EQUAL, _JUMP_ANY_BIT, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
-_THREAD = 0x00010000
-# Numbers of system calls: sockets, programs, debugging, signals, namespaces, mounts, keys, ownership, io_uring.
-_REFUSED = {
-    "x86_64": (
-        *(41, 42, 43, 44, 49, 50, 288, 57, 58, 59, 322, 62, 200, 129, 297, 424, 434, 438, 101, 310, 311, 272, 308),
-        *(165, 166, 155, 161, 321, 425, 248, 249, 250, 90, 91, 268, 92, 93, 94, 260, 188, 189, 190, 169, 175, 313, 29),
-    ),
-    "aarch64": (
-        *(198, 203, 202, 206, 200, 201, 242, 221, 281, 129, 130, 138, 240, 424, 434, 438, 117, 270, 271, 97, 268),
-        *(40, 39, 41, 51, 280, 425, 217, 218, 219, 52, 53, 54, 55, 5, 6, 7, 142, 105, 273, 194),
-    ),
-}
-_NUMBERS = {  # architecture's mark, clone, clone3, tgkill, seccomp
-    "x86_64": (0xC000003E, 56, 435, 234, 317),
-    "aarch64": (0xC00000B7, 220, 435, 131, 277),
-}
-_READ, _WRITE = 0b1100, 0b1111111110010  # Landlock's rights: read a file or a folder; write, make and remove
-_EXECUTE, _REFER, _TRUNCATE = 1 << 0, 1 << 13, 1 << 14
+from pargolf.audit.sandbox import landlock, libc, seccomp
+
+_SET_PARENT_DEATH, _KEEP_CAPABILITIES = 1, 8
+_READ_EVERYTHING = 1 << 2  # CAP_DAC_READ_SEARCH
+_CAPABILITY_VERSION = 0x20080522
+_DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom"))
+
+
+class Level(StrEnum):
+    """How a child is confined, strongest first."""
+
+    BUBBLEWRAP = "bubblewrap"  # namespaces of its own, and all of the next level that the kernel has
+    KERNEL = "kernel"  # seccomp, Landlock, an unused user
+    NONE = "none"  # bounds and a clock only
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the process may use: bytes of memory on top of what it has, seconds, bytes of a file, open files."""
+    """What a child may use.
+
+    Attributes:
+        memory: bytes resident, shared memory included, and bytes of addresses beyond what importing takes.
+        seconds: of the wall clock, from start to end.
+        file_bytes: in one file.
+        disk: bytes in the scratch folder.
+        files: open at a time.
+        threads: at a time.
+    """
 
     memory: int = 6 << 30
-    seconds: int = 180
+    seconds: float = 180
     file_bytes: int = 64 << 20
+    disk: int = 1 << 30
     files: int = 256
+    threads: int = 256
 
 
-def lock(scratch: Path, limits: Limits, readable: Sequence[str | Path] = ()) -> dict[str, str]:
-    """Lock this process for good; returns in words what holds for `network`, `files`, `processes` and `limits`."""
-    said = {"limits": _bound(limits)}
+@dataclass(frozen=True)
+class Terms:
+    """What the parent tells its child, as JSON in an argument.
+
+    Attributes:
+        entry: `module:function` to call with the two pipes once the locks hold.
+        level: which locks must hold.
+        scratch: the folder that can be written; the working directory.
+        readable: files and folders that can be read.
+        user: the unused user that root becomes; None when the child is not root, or not confined.
+        limits: bounds.
+    """
+
+    entry: str
+    level: Level
+    scratch: Path
+    readable: tuple[Path, ...]
+    user: int | None
+    limits: Limits
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(
+            {
+                **{"entry": self.entry, "level": self.level, "scratch": str(self.scratch), "user": self.user},
+                **{"readable": [str(path) for path in self.readable], "limits": vars(self.limits)},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Terms":
+        """What `to_json` wrote."""
+        fields = json.loads(text)
+        readable = tuple(Path(path) for path in fields["readable"])
+        level, limits = Level(fields["level"]), Limits(**fields["limits"])
+        return cls(fields["entry"], level, Path(fields["scratch"]), readable, fields["user"], limits)
+
+
+def enter(text: str) -> None:
+    """Lock this process, import the entry, call it with the request's and the answer's pipe, and end the process.
+
+    What the entry and all below it print goes to `output.txt` in the scratch folder.
+    """
+    terms = Terms.from_json(text)
+    _lock(terms)
+    name, _, function = terms.entry.partition(":")
+    serve: Callable[[IO[bytes], IO[bytes]], None] = getattr(importlib.import_module(name), function)
+    request, answer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    output = os.open(terms.scratch / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+        os.dup2(stream, target)
     _close_python()
-    kernel = sys.platform == "linux" and platform.machine() in _NUMBERS
-    walled = kernel and _wall(scratch, [*_system(), *readable])
-    filtered = kernel and _filter(platform.machine())
-    replaced = "Python's own calls are replaced, which a script can undo; the system enforces nothing"
-    said["files"] = "the kernel lets only the scratch folder be written" if walled else "not enforced: no Landlock"
-    said["network"] = "the kernel refuses every socket" if filtered else replaced
-    said["processes"] = "the kernel refuses other processes" if filtered else replaced
-    return said
+    _bound_addresses(terms.limits)
+    try:
+        serve(request, answer)
+        answer.flush()
+    finally:
+        os._exit(0)
 
 
-def _bound(limits: Limits) -> str:
-    wanted = [
-        (resource.RLIMIT_CPU, limits.seconds),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.files),
-        (resource.RLIMIT_CORE, 0),
-    ]
+def _lock(terms: Terms) -> None:
+    """Every lock of the level, strongest guard of files first."""
+    _bound(terms.limits)
+    if terms.level is not Level.NONE:
+        if landlock.version() >= landlock.ENOUGH:
+            landlock.restrict(terms.scratch, terms.readable, _DEVICES)
+        elif terms.level is not Level.BUBBLEWRAP:
+            raise PermissionError("the kernel has no Landlock that guards truncation")
+        if terms.user is not None:
+            _become(terms.user, [terms.scratch, *terms.readable])
+        if 0 in (*os.getresuid(), *os.getresgid()):
+            raise PermissionError("the process is still root")
+        libc.prctl(_SET_PARENT_DEATH, signal.SIGKILL)
+        libc.give_up_new_privileges()
+        seccomp.install()
+
+
+def _bound(limits: Limits) -> None:
+    """Bounds that the kernel keeps; addresses come later, when importing has taken its own."""
+    processors = os.cpu_count() or 1
+    bounds = {
+        resource.RLIMIT_CPU: int(limits.seconds * processors) + 1,
+        resource.RLIMIT_FSIZE: limits.file_bytes,
+        resource.RLIMIT_NOFILE: limits.files,
+        resource.RLIMIT_CORE: 0,
+    }
+    if os.getuid() == 0:  # an ordinary user's processes outside would count too
+        bounds[resource.RLIMIT_NPROC] = limits.threads
+    for kind, most in bounds.items():
+        _limit(kind, most)
+
+
+def _bound_addresses(limits: Limits) -> None:
     if sys.platform == "linux":
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        wanted.append((resource.RLIMIT_AS, held + limits.memory))
-    for kind, most in wanted:
-        hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(kind, (most, most))
-    return f"{limits.memory >> 20:,} MiB more memory, {limits.seconds} s, files of {limits.file_bytes >> 20} MiB"
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _limit(resource.RLIMIT_AS, taken + limits.memory)
+
+
+def _limit(kind: int, most: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(kind, (most, most))
+
+
+def _become(user: int, needed: list[Path]) -> None:
+    """Become a user without groups and capabilities.
+
+    Where Python lies in a folder that is root's alone, the right to read all files is kept: Landlock or the mount
+    namespace, already in force, leave nothing else to read.
+    """
+    existing = [path for path in needed if path.exists()]
+    libc.prctl(_KEEP_CAPABILITIES, 1)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    _hold(0, permitted=_READ_EVERYTHING)
+    readable = all(os.access(path, os.R_OK, effective_ids=True) for path in existing)
+    kept = 0 if readable else _READ_EVERYTHING
+    _hold(kept, permitted=kept)
+
+
+def _hold(effective: int, *, permitted: int) -> None:
+    """Hold these capabilities and no others."""
+    head = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    low, high = struct.pack("III", effective, permitted, 0), struct.pack("III", 0, 0, 0)
+    capset = {"x86_64": 126, "aarch64": 91}[os.uname().machine]
+    if libc.call(capset, head, low + high) != 0:
+        raise OSError(ctypes.get_errno(), "capabilities cannot be given up")
 
 
 def _close_python() -> None:
-    """Replace what opens sockets and starts processes in Python, for clear errors and for systems without a filter."""
+    """Replace what opens sockets and starts processes in Python: clear errors, and all there is at the lowest level."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "the sandbox has no network and starts no processes")
 
     for name in ("connect", "connect_ex", "bind", "sendto"):
         setattr(socket.socket, name, refuse)
+    subprocess.Popen.__init__ = refuse  # type: ignore[method-assign]
     for holder, names in (
         (socket, ("create_connection", "getaddrinfo", "gethostbyname")),
-        (subprocess, ("Popen",)),
         (os, ("system", "fork", "forkpty", "popen", "kill", "execv", "execve", "posix_spawn", "posix_spawnp")),
     ):
         for name in names:
             if hasattr(holder, name):
-                if name == "Popen":
-                    subprocess.Popen.__init__ = refuse  # type: ignore[method-assign]
-                else:
-                    setattr(holder, name, refuse)
-
-
-def _system() -> list[str]:
-    """Where Python, its packages (a `.pth` file may add others' folders of them) and the system's libraries lie."""
-    packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    return [sys.prefix, sys.base_prefix, *packages, "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"]
-
-
-def _filter(machine: str) -> bool:
-    """Install the seccomp filter on all threads; False when the kernel will not have it."""
-    mark, clone, clone3, tgkill, seccomp = _NUMBERS[machine]
-    code: list[tuple[int, int, int, int]] = [
-        (_LOAD, 0, 0, 4),
-        (_JUMP_EQUAL, 1, 0, mark),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, 0),
-        (_JUMP_AT_LEAST, 0, 1, 0x40000000),  # the second table of numbers that x86 has
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
-    ]
-    for number in _REFUSED[machine]:
-        code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-    # Without clone3 the C library falls back to clone, whose flags a filter can read: threads yes, processes no.
-    code += [(_JUMP_EQUAL, 0, 1, clone3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    code += [(_JUMP_EQUAL, 0, 4, clone), (_LOAD, 0, 0, 16), (_JUMP_ANY_BIT, 0, 1, _THREAD)]
-    code += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-    code += [(_JUMP_EQUAL, 0, 4, tgkill), (_LOAD, 0, 0, 16), (_JUMP_EQUAL, 0, 1, os.getpid())]
-    code += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
-    program = b"".join(struct.pack("HBBI", *line) for line in code)
-    held = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("HxxxxxxP", len(code), ctypes.addressof(held))
-    library = _no_new_rights()
-    return library is not None and library.syscall(seccomp, 1, 1, ctypes.c_char_p(head)) == 0
-
-
-def _wall(scratch: Path, readable: Iterable[str | Path]) -> bool:
-    """Restrict files with Landlock; False when the kernel has none."""
-    library = _no_new_rights()
-    version = library.syscall(444, None, 0, 1) if library is not None else -1
-    if library is None or version < 1:
-        return False
-    handled = _EXECUTE | _READ | _WRITE | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
-    rules = library.syscall(444, ctypes.c_char_p(struct.pack("Q", handled)), 8, 0)
-    if rules < 0:
-        return False
-    try:
-        for path, rights in [(scratch, handled & ~_EXECUTE), *((p, _READ | _EXECUTE) for p in readable)]:
-            _open_up(library, rules, Path(path), rights)
-        for device in ("null", "shm"):
-            _open_up(library, rules, Path("/dev") / device, handled & ~_EXECUTE)
-        return bool(library.syscall(446, rules, 0) == 0)
-    finally:
-        os.close(rules)
-
-
-def _open_up(library: ctypes.CDLL, rules: int, path: Path, rights: int) -> None:
-    """Grant rights below a path that exists; a plain file takes only the rights that files have."""
-    with contextlib.suppress(OSError):
-        held = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            rights &= ~0 if path.is_dir() else _EXECUTE | 0b110 | _TRUNCATE
-            library.syscall(445, rules, 1, ctypes.c_char_p(struct.pack("=Qi", rights, held)), 0)
-        finally:
-            os.close(held)
-
-
-def _no_new_rights() -> ctypes.CDLL | None:
-    """The C library, after this process gave up gaining rights; None when it cannot."""
-    library = ctypes.CDLL(None, use_errno=True)
-    library.syscall.restype = ctypes.c_long
-    return library if library.prctl(38, 1, 0, 0, 0) == 0 else None
+                setattr(holder, name, refuse)

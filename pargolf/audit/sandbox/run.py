@@ -8,11 +8,6 @@ laws are those of `pargolf probe`. A script that cannot be imported or built her
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,83 +16,60 @@ from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import FAIL, HOLD, PASS, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing
 from pargolf.audit.rules.table import RULES
+from pargolf.audit.sandbox.child import confined
+from pargolf.audit.sandbox.jail import Level, Limits
 from pargolf.core.errors import UserError
 from pargolf.core.sources import binds
 
 SECONDS = 180
-_PACKAGE = Path(__file__).resolve().parents[2]
-_BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from pargolf.audit.sandbox.foreign import serve; serve()"
+_ENTRY = "pargolf.audit.sandbox.foreign:serve"
 _MOST_ANSWER = 1 << 20
 
 
 def try_script(
-    code: Code, *, siblings: dict[str, str] | None = None, env: dict[str, str] | None = None, seconds: int = SECONDS
+    code: Code,
+    *,
+    siblings: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
+    seconds: int = SECONDS,
+    level: Level | None = None,
+    unsafe: bool = False,
 ) -> dict[str, Any]:
     """Import a script, build its model small and probe it, all in the sandbox.
 
-    Returns what the child says: `sandbox` (what holds, in words), `stage` it reached (import, build, probe, done),
-    `error` if any, `import_seconds`, `replaced` modules, `model` (class, dim, layers, vocab, parameters), `laws`.
+    Returns what the child says: `stage` it reached (import, build, probe, done), `error` if any, `import_seconds`,
+    `replaced` modules, `model` (class, dim, layers, vocab, parameters), `laws`; and from this side `guard`, what held.
+    Raises `UserError` when the system can confine nothing and it is not said to be `unsafe`.
     """
     settings = {k: v for k, v in (env or {}).items() if k.isupper() and not k.startswith(("LD_", "PYTHON", "PATH"))}
     settings |= {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
-    with tempfile.TemporaryDirectory(prefix="pargolf-") as folder:
-        scratch = Path(folder)
-        name = Path(code.path).name or "train_gpt.py"
-        for path, text in {**(siblings or {}), name: code.text}.items():
-            (scratch / Path(path).name).write_text(text, encoding="utf-8", errors="replace")
-        request = {"text": code.text, "name": name, "env": settings, "seconds": seconds, "readable": [str(_PACKAGE)]}
-        names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-        clean = {
-            **dict.fromkeys(names, folder),
-            "PATH": os.defpath,
-            "LANG": "C.UTF-8",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        with tempfile.TemporaryFile() as answer:
-            child = subprocess.Popen(
-                [sys.executable, "-s", "-c", _BOOT, str(_PACKAGE.parent)],
-                stdin=subprocess.PIPE,
-                stdout=answer,
-                stderr=subprocess.DEVNULL,
-                cwd=folder,
-                env=clean,
-                start_new_session=True,
-            )
-            late = _wait(child, json.dumps(request).encode(), seconds)
-            answer.seek(0)
-            return _read(answer.read(_MOST_ANSWER), child.returncode, seconds if late else None)
+    name = Path(code.path).name or "train_gpt.py"
+    files = {**{Path(path).name: text for path, text in (siblings or {}).items()}, name: code.text}
+    request = {"text": code.text, "name": name, "env": settings, "seconds": seconds}
+    limits = Limits(seconds=seconds)
+    with confined(_ENTRY, files=files, limits=limits, level=level, unsafe=unsafe) as child:
+        answer = child.ask(json.dumps(request).encode(), most=_MOST_ANSWER)
+        return {**_read(answer, child.stopped, child.end()), "guard": child.guard}
 
 
-def _wait(child: "subprocess.Popen[bytes]", request: bytes, seconds: int) -> bool:
-    """Feed the child and wait; True when its time ran out and it was ended."""
+def _read(answer: bytes, stopped: str | None, status: int) -> dict[str, Any]:
     try:
-        child.communicate(request, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        return True
-    return False
-
-
-def _read(answer: bytes, status: int, late: int | None) -> dict[str, Any]:
-    try:
-        held = json.loads(answer)
-        assert isinstance(held, dict)
-        return held
+        result = json.loads(answer)
+        assert isinstance(result, dict)
+        return result
     except (ValueError, AssertionError):
-        why = f"stopped after {late} s" if late else f"the process ended with status {status} and no answer"
-        return {"stage": "import", "error": why, "sandbox": {}, "replaced": []}
+        why = stopped or f"the process ended with status {status} and no answer"
+        return {"stage": "import", "error": why, "replaced": []}
 
 
-def smoke(facts: Facts, missing: Missing) -> list[RuleFinding]:
+def smoke(facts: Facts, missing: Missing, *, unsafe: bool = False) -> list[RuleFinding]:
     """Findings of a run in the sandbox: that it imports and builds, what it builds, and the laws it keeps or breaks."""
     code = facts.main
     if code is None or code.tree is None or not code.text:
         missing.add("run: there is no script that could be run")
         return []
     others = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
-    result = try_script(code, siblings=others, env=facts.environment)
+    result = try_script(code, siblings=others, env=facts.environment, unsafe=unsafe)
     where = (Evidence(code.path, 0, ""),)
     found = [_built(code, result, where, missing)] if "model" in result else []
     for law in result.get("laws", ()):
@@ -128,14 +100,14 @@ def _built(code: Code, result: dict[str, Any], where: tuple[Evidence, ...], miss
     numbers = {**model, "import_seconds": result.get("import_seconds"), "code_bytes": code.size}
     numbers["replaced"] = result["replaced"]
     numbers["document_isolated"] = result.get("isolated")
-    held = result["sandbox"]
-    for name in ("network", "files", "processes"):
-        if "kernel" not in held.get(name, ""):
-            missing.add(f"run: the sandbox's {name}: {held.get(name, 'unknown')}")
+    guard = result["guard"]
+    numbers["sandbox"] = guard.rows()
+    if guard.level is Level.NONE:
+        missing.add(f"run: {guard.line()}")
     text = (
         f"Imports in {result.get('import_seconds', 0):.1f} s and builds {model['class']}: {model['layers']} layers of "
         f"width {model['dim']}, a vocabulary of {model['vocab']}, {model['parameters']:,} parameters; "
-        f"{code.size:,} bytes of code."
+        f"{code.size:,} bytes of code. {guard.line()}"
     )
     if result.get("loss_is_mean") is False:
         return RuleFinding("run", HOLD, text + " Its loss is not the mean cross-entropy of its logits.", where, numbers)
@@ -153,7 +125,7 @@ def is_foreign(target: object) -> bool:
         return True
 
 
-def probe_script(path: str | Path) -> list[dict[str, Any]]:
+def probe_script(path: str | Path, *, unsafe: bool = False) -> list[dict[str, Any]]:
     """The laws of a foreign script's own model as rows, like those of our recipes.
 
     Raises `UserError` when the script cannot be read, imported, built or run here.
@@ -166,7 +138,7 @@ def probe_script(path: str | Path) -> list[dict[str, Any]]:
     if code.tree is None:
         raise UserError(f"{path} is not Python that can be read: {code.error}.")
     siblings = {p.name: p.read_text(encoding="utf-8", errors="replace") for p in path.parent.glob("*.py") if p != path}
-    result = try_script(code, siblings=siblings)
+    result = try_script(code, siblings=siblings, unsafe=unsafe)
     if "laws" not in result:
         raise UserError(f"{path}: {what_failed(result)}.")
     return list(result["laws"])

@@ -1,0 +1,75 @@
+"""What a confined child sees: Python, its packages, the system's libraries, and a scratch folder.
+
+`view` lists it once for both levels. bubblewrap makes it an empty root of its own, with namespaces for mounts,
+processes, network, users and shared memory; without bubblewrap the same list goes to Landlock. Root runs it without a
+user namespace, since the child becomes a user that nobody has, which needs the real one. Source: bwrap(1).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[2]
+_PREFIX_PARTS = "bin", "lib", "lib64", "pyvenv.cfg"
+_LIBRARIES = "/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime"
+_SYSTEM = "/sys/devices/system/cpu", "/sys/devices/system/node"
+_OWN_PROCESS = "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems"
+_KERNELS = "/proc", "/dev"  # bubblewrap makes these anew
+# Root needs these to become somebody else, and to read Python where it lies in a folder of root's.
+_ROOTS = "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_READ_SEARCH"
+_NOBODY = "65534"
+
+
+@cache
+def view() -> tuple[Path, ...]:
+    """Files and folders that every child can read; some may be missing here."""
+    command = [sys.executable, "-I", "-c", "import sys; print(*sys.path, sep='\\n')"]
+    entries = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    packages = [PACKAGE if Path(entry) == PACKAGE.parent else Path(entry) for entry in entries]
+    prefixes = dict.fromkeys((sys.prefix, sys.base_prefix))
+    python = [Path(prefix) / part for prefix in prefixes for part in _PREFIX_PARTS]
+    return (*python, *packages, PACKAGE, *(Path(path) for path in (*_LIBRARIES, *_SYSTEM, *_OWN_PROCESS)))
+
+
+@cache
+def works() -> bool:
+    """Whether bubblewrap is here and may make its namespaces, by trying the very command."""
+    if sys.platform != "linux" or shutil.which("bwrap") is None:
+        return False
+    try:
+        trial = wrapped([sys.executable, "-I", "-S", "-c", ""], Path("/tmp"), view())
+        return subprocess.run(trial, capture_output=True, timeout=20, env={}).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def wrapped(command: Sequence[str], scratch: Path, readable: Iterable[Path]) -> list[str]:
+    """A command, to be run by bubblewrap in an empty root that shows `readable`, and `scratch` to be written."""
+    program = shutil.which("bwrap")
+    assert program is not None
+    line = [program, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    line += ["--die-with-parent", "--cap-drop", "ALL"]
+    if os.getuid() == 0:
+        line += [word for name in _ROOTS for word in ("--cap-add", name)]
+    else:
+        line += ["--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
+    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    shown = _outermost(readable)
+    for parent in sorted({parent for path in shown for parent in path.parents if parent.name}):
+        line += ["--perms", "0755", "--dir", str(parent)]
+    for path in shown:
+        line += ["--ro-bind-try", str(path), str(path)]
+    return [*line, "--bind", str(scratch), str(scratch), "--remount-ro", "/", "--chdir", str(scratch), *command]
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Paths that lie in none of the others, nor where bubblewrap makes its own."""
+    chosen = {Path(folder) for folder in _KERNELS}
+    for path in sorted(set(paths), key=lambda path: len(path.parts)):
+        if not chosen & {path, *path.parents}:
+            chosen.add(path)
+    return sorted(chosen - {Path(folder) for folder in _KERNELS})
