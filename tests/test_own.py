@@ -131,7 +131,7 @@ def test_the_feedback_of_gptq_reaches_a_grid_of_somebody_s(place):
         ("return out[::-1]", "return out", "1024 bytes do not come back"),
         ("yield Window(end - self.length, end, first)", "yield Window(first, end, first + 1)", "not each once"),
         ("return self.floor + (", "return -self.floor - (", "the multiplier is -"),
-        ("np.arange(at.count, dtype=np.int64)", "0", "one for each sequence"),
+        ("np.arange(batch.count, dtype=np.int64)", "0", "one for each sequence"),
         ("def round(self", "def nearest(self", r"Cubic fails on a small input"),
     ],
 )  # fmt: skip

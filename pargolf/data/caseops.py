@@ -35,9 +35,9 @@ def plain(text: str) -> str:
     return _reading().sub(_read, text)
 
 
-def _spell(found: re.Match[str]) -> str:
+def _spell(match: re.Match[str]) -> str:
     """A symbol of the text itself, or one word with the space before it, if there is one."""
-    symbol, space, word = found.groups()
+    symbol, space, word = match.groups()
     if symbol:
         return ESCAPE + _NAMES[SYMBOLS.index(symbol)]
     small = "".join(_small().get(c, c) for c in word)
@@ -48,9 +48,9 @@ def _spell(found: re.Match[str]) -> str:
     return (TITLE if changed[0] else "") + space + small[0] + inside
 
 
-def _read(found: re.Match[str]) -> str:
+def _read(match: re.Match[str]) -> str:
     """One symbol with what it speaks of: a name after ESCAPE, else a space and letters."""
-    name, *others = found.groups(default="")
+    name, *others = match.groups(default="")
     if name:
         return SYMBOLS[_NAMES.index(name)]
     return "".join(_capital().get(c, c) for part in others for c in part)

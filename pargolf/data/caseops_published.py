@@ -28,8 +28,8 @@ def _spelled(text: str) -> str:
     return _SPELL.sub(_spell, text)
 
 
-def _spell(found: re.Match[str]) -> str:
-    symbol, word = found.groups()
+def _spell(match: re.Match[str]) -> str:
+    symbol, word = match.groups()
     if symbol:
         return ESCAPE + str(symbol)
     if word.islower():
@@ -41,7 +41,7 @@ def _spell(found: re.Match[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    return _READ.sub(lambda found: (found[1] or "") + (found[2] or found[3] or "").upper(), text)
+    return _READ.sub(lambda match: (match[1] or "") + (match[2] or match[3] or "").upper(), text)
 
 
 PUBLISHED = Spelling(_spelled, _plain, PUBLISHED_BYTES)

@@ -52,7 +52,7 @@ def check(folder: str | Path) -> list[Finding]:
 def checks(folder: str | Path) -> Iterator[Finding]:
     """The findings of `check`, each as soon as it is known."""
     data = open_data(folder)
-    made: list[tuple[str, Callable[[DataFolder], Finding]]] = [
+    rows: list[tuple[str, Callable[[DataFolder], Finding]]] = [
         ("train shards", lambda data: _shards(data, "train")),
         ("val shards", lambda data: _shards(data, "val")),
         ("recorded hashes", _hashes),
@@ -60,7 +60,7 @@ def checks(folder: str | Path) -> Iterator[Finding]:
         ("round trip", _round_trip),
         ("overlap", _overlap),
     ]
-    for name, one in made:
+    for name, one in rows:
         try:
             yield one(data)
         except UserError as error:
@@ -72,11 +72,13 @@ def _shards(data: DataFolder, split: str) -> Finding:
     shards = data.train if split == "train" else data.val
     documents = sum(int(np.count_nonzero(block == data.bos)) for block in shards.blocks())
     numbers = {"shards": len(shards.parts), "tokens": len(shards), "documents": documents}
-    said = f"{len(shards.parts)} shards, {len(shards):,} tokens, {documents:,} documents"
+    facts = f"{len(shards.parts)} shards, {len(shards):,} tokens, {documents:,} documents"
     refuse_repeats(*((data.train, data.val) if split == "train" else (data.val,)))
     if int(shards.take(0, 1)[0]) != data.bos:
-        return Finding(name, False, f"{said}; the first token is not BOS ({data.bos}). Is this its tokenizer?", numbers)
-    return Finding(name, True, f"{said}, ids below {data.vocab}", numbers)
+        return Finding(
+            name, False, f"{facts}; the first token is not BOS ({data.bos}). Is this its tokenizer?", numbers
+        )
+    return Finding(name, True, f"{facts}, ids below {data.vocab}", numbers)
 
 
 def _hashes(data: DataFolder) -> Finding:
@@ -113,7 +115,7 @@ def _bytes(data: DataFolder) -> Finding:
 
 def _round_trip(data: DataFolder) -> Finding:
     """Of a folder that was prepared here, too, whose bytes rest on its record."""
-    seen = documents = 0
+    tokens = documents = 0
     whole_end = data.rows("val") is not None
     for number, (span, following) in enumerate(pairwise(chain(data.val.documents(data.bos), (None,)))):
         assert span is not None
@@ -121,8 +123,8 @@ def _round_trip(data: DataFolder) -> Finding:
             continue  # a stream cut inside a document may end inside a word or a character
         if not np.array_equal(data.tokenizer.encode(data.tokenizer.decode(span[1:])), span[1:]):
             return Finding("round trip", False, f"document number {number} of validation encodes to other tokens.")
-        documents, seen = documents + 1, seen + len(span)
-        if seen > ROUND_TRIP_TOKENS:
+        documents, tokens = documents + 1, tokens + len(span)
+        if tokens > ROUND_TRIP_TOKENS:
             break
     return Finding("round trip", True, f"{documents:,} validation documents decode and encode to the same tokens")
 
@@ -135,9 +137,9 @@ def _overlap(data: DataFolder) -> Finding:
         "shared": overlap.shared,
         "share": overlap.share,
     }
-    said = f"{overlap.share:.2%} of validation's 13-grams occur in training"
+    facts = f"{overlap.share:.2%} of validation's 13-grams occur in training"
     if overlap.found:
         first = overlap.copied[0]
         more = f"{len(overlap.copied)} validation documents are copied in training, first {first.id}"
-        return Finding("overlap", False, f"{more} ({first.share:.0%} of its 13-grams); {said}", numbers)
-    return Finding("overlap", True, f"no validation document is copied in training; {said}", numbers)
+        return Finding("overlap", False, f"{more} ({first.share:.0%} of its 13-grams); {facts}", numbers)
+    return Finding("overlap", True, f"no validation document is copied in training; {facts}", numbers)

@@ -35,10 +35,10 @@ def copied_in_training(
     moved: list[int] = []
     while True:
         every = sampling(int(tokens_N[split_N == VAL].sum()))
-        found = _copied(documents, every, bos)
-        split_N[found] = TRAIN
-        moved += found
-        if not found or sampling(int(tokens_N[split_N == VAL].sum())) == every:
+        copied = _copied(documents, every, bos)
+        split_N[copied] = TRAIN
+        moved += copied
+        if not copied or sampling(int(tokens_N[split_N == VAL].sum())) == every:
             return sorted(moved)
 
 

@@ -66,8 +66,8 @@ def fetch(
     manifest_path = f"{root}/manifest.json" if root else "manifest.json"
     revision = hub.revision()
     (listed,) = hub.files([(manifest_path, "manifest.json")], revision)
-    held = hub.take(listed, revision, staged)
-    manifest = _read_manifest(held, repo)
+    fetched_bytes = hub.take(listed, revision, staged)
+    manifest = _read_manifest(fetched_bytes, repo)
     wanted, counts = _wanted(manifest, name, shards, root)
     files = hub.files(wanted, revision)
     record = _read_record(out)
@@ -76,7 +76,7 @@ def fetch(
     whole = sum(file.size for file in files)
     yield Progress("fetch", whole - sum(file.size for file in missing), whole, f"{len(missing)} files to fetch")
     yield from take_all(hub, missing, revision, staged, out, whole)
-    held.replace(out / "manifest.json")
+    fetched_bytes.replace(out / "manifest.json")
     facts = {file.place: _facts(out / file.place, file.proof) for file in files}
     others = {k: v for k, v in record.items() if k not in facts}
     write_json(out / RECORD, {"repo": repo, "revision": revision, "files": others | facts})
@@ -103,19 +103,19 @@ def _prove(folder: Path, revision: str, counts: tuple[int, int], manifest: Any, 
 
 def _there(out: Path, file: RemoteFile, record: dict[str, Any], *, force: bool) -> bool:
     """Whether a file is in its place. Raises `UserError` where another is, unless `force`."""
-    place = out / file.place
-    if not place.exists():
+    path = out / file.place
+    if not path.exists():
         return False
     # A file that is as it was when it was last proved is not read again.
-    if record.get(file.place) == _facts(place, file.proof) or file.holds(place):
+    if record.get(file.place) == _facts(path, file.proof) or file.holds(path):
         return True
     if force:
         return False
-    raise UserError(f"{place} is not the published file. Move it away, or replace it with --force.")
+    raise UserError(f"{path} is not the published file. Move it away, or replace it with --force.")
 
 
-def _facts(place: Path, proof: str) -> dict[str, Any]:
-    stat = place.stat()
+def _facts(path: Path, proof: str) -> dict[str, Any]:
+    stat = path.stat()
     return {"proof": proof, "size": stat.st_size, "changed": stat.st_mtime_ns}
 
 
@@ -162,4 +162,4 @@ def _wanted(manifest: Any, name: str, shards: int, root: str) -> tuple[list[tupl
     places = [*(f"datasets/{folder}/{file}" for file in names), *files]
     if not val or any(PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts for p in places):
         raise UserError(f"The manifest names no files that {folder} could be made of.")
-    return [(f"{root}/{place}" if root else place, place) for place in places], (val, shards)
+    return [(f"{root}/{path}" if root else path, path) for path in places], (val, shards)

@@ -72,9 +72,9 @@ class Hub:
 
     def files(self, wanted: list[tuple[str, str]], revision: str) -> list[RemoteFile]:
         """Sizes and hashes of files. Raises `UserError` where one is not there."""
-        found: dict[str, Any] = {}
-        for at in range(0, len(wanted), _LISTED):
-            paths = [path for path, _ in wanted[at : at + _LISTED]]
+        listing: dict[str, Any] = {}
+        for first in range(0, len(wanted), _LISTED):
+            paths = [path for path, _ in wanted[first : first + _LISTED]]
             listed = self._asked(
                 "the list of its files",
                 self._api.get_paths_info,
@@ -83,14 +83,14 @@ class Hub:
                 revision=revision,
                 repo_type="dataset",
             )
-            found |= {info.path: info for info in listed}
+            listing |= {info.path: info for info in listed}
         for path, _ in wanted:
-            if path not in found:
+            if path not in listing:
                 raise UserError(f"{self.repo} lists {path} and does not hold it. Name fewer files of it.")
         return [
             RemoteFile(path, place, info.size, info.lfs.sha256 if info.lfs else info.blob_id)
             for path, place in wanted
-            for info in [found[path]]
+            for info in [listing[path]]
         ]
 
     def take(self, file: RemoteFile, revision: str, staged: Path) -> Path:
@@ -107,18 +107,18 @@ class Hub:
         """Append to a part what it lacks; the library asks again where the connection breaks."""
         library, how = self._library, {"endpoint": self.endpoint}
         url = library.hf_hub_url(self.repo, file.path, repo_type="dataset", revision=revision, **how)
-        place = library.get_hf_file_metadata(url, **how).location
+        location = library.get_hf_file_metadata(url, **how).location
         headers = library.utils.build_hf_headers()
-        if urlsplit(place).netloc != urlsplit(self.endpoint).netloc:
+        if urlsplit(location).netloc != urlsplit(self.endpoint).netloc:
             headers.pop("authorization", None)  # a store that the hub points to has its own signed address
-        with part.open("ab") as held:
-            if held.tell() > file.size:
-                held.truncate(0)
-                held.seek(0)
+        with part.open("ab") as output:
+            if output.tell() > file.size:
+                output.truncate(0)
+                output.seek(0)
             library.file_download.http_get(
-                place,
-                held,
-                resume_size=held.tell(),
+                location,
+                output,
+                resume_size=output.tell(),
                 headers=headers,
                 expected_size=file.size,
                 tqdm_class=self._counter(),
@@ -155,9 +155,9 @@ class Hub:
             if isinstance(error, TypeError | AttributeError | AssertionError):
                 raise
             reason = error
-        said = str(reason).strip().split("\n")[0][:120] or type(reason).__name__
+        message = str(reason).strip().split("\n")[0][:120] or type(reason).__name__
         raise UserError(
-            f"{self.endpoint} did not give {what} ({said}). What has arrived is kept: run the command again."
+            f"{self.endpoint} did not give {what} ({message}). What has arrived is kept: run the command again."
         ) from reason
 
 
@@ -168,10 +168,10 @@ def take_all(
     done = whole - sum(file.size for file in files)
 
     def one(file: RemoteFile) -> None:
-        held = hub.take(file, revision, staged)
-        place = out / file.place
-        place.parent.mkdir(parents=True, exist_ok=True)
-        held.replace(place)
+        received = hub.take(file, revision, staged)
+        path = out / file.place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        received.replace(path)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         waiting: set[Future[None]] = {pool.submit(one, file) for file in files}

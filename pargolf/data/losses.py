@@ -36,9 +36,9 @@ def kept_text(tokenizer: Tokenizer, text: str) -> tuple[str, Tokens]:
     )
 
 
-def lost_bytes(raw: bytes, kept: bytes) -> int:
+def lost_bytes(raw: bytes, encoded: bytes) -> int:
     """Bytes of a text that have no counterpart in what was kept of it, whatever their order."""
-    counts = [np.bincount(np.frombuffer(part, dtype=np.uint8), minlength=256) for part in (raw, kept)]
+    counts = [np.bincount(np.frombuffer(part, dtype=np.uint8), minlength=256) for part in (raw, encoded)]
     return int(np.maximum(counts[0] - counts[1], 0).sum())
 
 
@@ -76,8 +76,8 @@ def _spaces(text: str) -> Iterator[tuple[str, str]]:
 
 def _first_change(tokenizer: Tokenizer, text: str) -> str:
     again = tokenizer.decode(tokenizer.encode(text))
-    at = next((i for i, (a, b) in enumerate(zip(text, again)) if a != b), min(len(text), len(again)))
-    return f"turns {text[at : at + 12]!r} into {again[at : at + 12]!r}"
+    index = next((i for i, (a, b) in enumerate(zip(text, again)) if a != b), min(len(text), len(again)))
+    return f"turns {text[index : index + 12]!r} into {again[index : index + 12]!r}"
 
 
 def _listed(words: list[str]) -> str:

@@ -78,16 +78,16 @@ def check_overlap(data: DataFolder) -> Overlap:
         joined = np.concatenate([tail, block])
         seen.add(sample(hash_ngrams(joined, data.bos), every))
         tail = joined[-(GRAM - 1) :]
-    found = []
+    copies = []
     for number, body in enumerate(_bodies(data.val, data.bos)):
         name = rows[number].id if rows and number < len(rows) else f"number {number}"
         gram_M = sample(hash_ngrams(body, data.bos), every)
-        found.append(DocumentOverlap(name, len(gram_M), seen.shared(gram_M), identical[number]))
-    ordered = sorted(found, key=lambda one: (-one.identical, -one.share, one.id))
+        copies.append(DocumentOverlap(name, len(gram_M), seen.shared(gram_M), identical[number]))
+    ordered = sorted(copies, key=lambda one: (-one.identical, -one.share, one.id))
     return Overlap(
-        documents=len(found),
-        ngrams=sum(one.ngrams for one in found),
-        shared=sum(one.shared for one in found),
+        documents=len(copies),
+        ngrams=sum(one.ngrams for one in copies),
+        shared=sum(one.shared for one in copies),
         copied=tuple(one for one in ordered if one.copied),
         worst=tuple(ordered[:WORST]),
     )

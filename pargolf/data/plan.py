@@ -148,11 +148,11 @@ def _assign(rank_N: npt.NDArray[np.uint16], kept_N: npt.NDArray[np.bool_], ratio
     """Each document's split by the rule; a split left empty gets the document nearest to it."""
     split_N = np.where(rank_N < ratio.numerator, VAL, TRAIN).astype(np.uint8)
     split_N[~kept_N] = DROPPED
-    kept = np.flatnonzero(kept_N)
+    remaining = np.flatnonzero(kept_N)
     if not (split_N == VAL).any():
-        split_N[kept[np.argmin(rank_N[kept])]] = VAL
+        split_N[remaining[np.argmin(rank_N[remaining])]] = VAL
     elif not (split_N == TRAIN).any():
-        split_N[kept[np.argmax(rank_N[kept])]] = TRAIN
+        split_N[remaining[np.argmax(rank_N[remaining])]] = TRAIN
     return split_N
 
 
@@ -160,7 +160,7 @@ def _halves(read: Read, number: int, shares: Shares, ratio: Fraction, dropped: d
     """The plan of a lone document: its first part trains, the rest validates."""
     if shares.train_fraction < 1:
         raise UserError("A single document is cut in two, and a training fraction takes whole ones; give several.")
-    halves = _halve(next(each for at, each in enumerate(read()) if at == number), ratio)
+    halves = _halve(next(each for index, each in enumerate(read()) if index == number), ratio)
     raws = [half.text.encode() for half in halves]
     sizes = np.array([len(raw) for raw in raws], dtype=np.uint64)
     digests = b"".join(_digest(raw) for raw in raws)
@@ -177,10 +177,10 @@ def _halve(document: Document, ratio: Fraction) -> list[Document]:
     for mark in ("\n", " "):
         before = text.rfind(mark, goal - reach, goal) + 1
         after = text.find(mark, goal, goal + reach) + 1
-        places = [place for place in (before, after) if 0 < place < len(text)]
+        places = [cut for cut in (before, after) if 0 < cut < len(text)]
         whole = [p for p in places if text[:p].strip() and text[p:].strip() and text[:p] != text[p:]]
         if whole:
-            goal = min(whole, key=lambda place: abs(place - goal))
+            goal = min(whole, key=lambda cut: abs(cut - goal))
             break
     return [Document(f"{document.id}#{split}", part) for split, part in zip(SPLITS, (text[:goal], text[goal:]))]
 

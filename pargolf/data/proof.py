@@ -113,17 +113,17 @@ def proving(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None 
     first document that differs, and where more than `STRANGE` of the tokens do not encode to themselves.
     """
     tally, table, reported = Tally(), tokenizer.byte_table(), 0
-    seen = 0
+    tokens_seen = 0
     for span, following in pairwise(chain(stream.documents(tokenizer.bos), (None,))):
         assert span is not None
         if rows is not None and tally.documents < len(rows):
             _add_recorded(tally, tokenizer, table, span, rows[tally.documents])
         else:
             _add(tally, tokenizer, table, span, last=following is None)
-        seen += len(span)
-        if seen // _REPORT != reported:
-            reported = seen // _REPORT
-            yield Progress("prove the bytes", seen, len(stream), f"{tally.documents:,} documents")
+        tokens_seen += len(span)
+        if tokens_seen // _REPORT != reported:
+            reported = tokens_seen // _REPORT
+            yield Progress("prove the bytes", tokens_seen, len(stream), f"{tally.documents:,} documents")
     if rows is not None and tally.documents != len(rows):
         raise UserError(
             f"The shards hold {tally.documents} documents, documents.jsonl {len(rows)}; prepare the data again."
@@ -138,8 +138,8 @@ def proved_by_name(known: Official, counts: Counts, stream: Shards, bos: int) ->
     """
     sums = [0, 0]
     for begin in range(0, len(counts), _REPORT):
-        for at, end in enumerate((known.scored, len(counts))):
-            sums[at] += int(counts[begin : min(begin + _REPORT, end)].sum(dtype=np.int64)) if begin < end else 0
+        for index, end in enumerate((known.scored, len(counts))):
+            sums[index] += int(counts[begin : min(begin + _REPORT, end)].sum(dtype=np.int64)) if begin < end else 0
     if known.bytes not in (None, sums[0]):
         raise UserError(f"The published split {known.name} has {known.bytes:,} bytes, and {sums[0]:,} were counted.")
     documents = sum(int(np.count_nonzero(block == bos)) for block in stream.blocks())
@@ -150,8 +150,8 @@ def remembered(facts: Sequence[str], work: Proving[SplitProof]) -> Proving[Split
     """The result of `work`, kept in the user's cache where it took long; `facts` are all that it depends on."""
     key = hashlib.sha256("\n".join([_VERSION, *facts]).encode()).hexdigest()
     path = cache_folder() / "proofs" / f"{key}.json"
-    if (kept := _read_kept(path)) is not None:
-        return kept
+    if (earlier := _read_kept(path)) is not None:
+        return earlier
     clock = Clock()
     proof = yield from work
     if clock.seconds > _SLOW:
@@ -163,9 +163,9 @@ def remembered(facts: Sequence[str], work: Proving[SplitProof]) -> Proving[Split
 def _read_kept(path: Path) -> SplitProof | None:
     """A proof from the cache; None where there is none that can be read."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        numbers = {name: int(kept[name]) for name in ("documents", "tokens", "bytes", "free")}
-        return SplitProof(Rests(kept["rests"]), **numbers, note=str(kept["note"]))
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        numbers = {name: int(earlier[name]) for name in ("documents", "tokens", "bytes", "free")}
+        return SplitProof(Rests(earlier["rests"]), **numbers, note=str(earlier["note"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

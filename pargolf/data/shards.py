@@ -114,9 +114,9 @@ class ShardFile:
             self._file.close()
 
 
-def _state(found: os.stat_result) -> tuple[int, ...]:
+def _state(status: os.stat_result) -> tuple[int, ...]:
     """What tells that a file is another one or was written to; its size is the third."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _count(path: str | Path, raw: bytes, *, size: int) -> int:
@@ -194,18 +194,18 @@ class Shards:
 
 def split_documents(blocks: Iterable[Tokens], bos: int) -> Iterator[Tokens]:
     """Cut a stream of token blocks before every BOS; only the document at hand is held."""
-    held: list[Tokens] = []
+    pieces: list[Tokens] = []
     for block in blocks:
         cuts = np.flatnonzero(block == bos)
         start = 0
         for cut in cuts:
-            held.append(block[start:cut])
-            if any(len(part) for part in held):
-                yield np.concatenate(held)
-            held, start = [], int(cut)
-        held.append(block[start:])
-    if any(len(part) for part in held):
-        yield np.concatenate(held)
+            pieces.append(block[start:cut])
+            if any(len(part) for part in pieces):
+                yield np.concatenate(pieces)
+            pieces, start = [], int(cut)
+        pieces.append(block[start:])
+    if any(len(part) for part in pieces):
+        yield np.concatenate(pieces)
 
 
 def split_paths(folder: str | Path, split: str) -> list[Path]:

@@ -64,10 +64,10 @@ def proving_sidecar(
     tokenizer: Tokenizer, stream: Shards, sidecar: Sidecar, *, rows: Sequence[Row] | None = None
 ) -> Proving[SplitProof]:
     """Check a sidecar against the documents. Raises `UserError` naming the first document that differs."""
-    tally, at = Tally(), 0
+    tally, position = Tally(), 0
     for span in stream.documents(tokenizer.bos):
-        counted = sidecar.counts[at : at + len(span)]
-        at += len(span)
+        counted = sidecar.counts[position : position + len(span)]
+        position += len(span)
         name, text = f"number {tally.documents}", tokenizer.decode(span[span != tokenizer.bos])
         size = _plain_bytes(text)
         room = size // _OFF_ONE + 16
@@ -85,7 +85,7 @@ def proving_sidecar(
             tally.strange_tokens += len(span)
         tally.off += [name] if total != size else []
         tally.add(total, size)
-        yield Progress("prove the bytes", at, len(stream), f"{tally.documents:,} documents")
+        yield Progress("prove the bytes", position, len(stream), f"{tally.documents:,} documents")
     if abs(tally.bytes - tally.text_bytes) > tally.text_bytes // _OFF_ALL:
         raise UserError(
             f"The sidecar counts {tally.bytes:,} bytes of validation and its text has {tally.text_bytes:,}: no bits "

@@ -46,8 +46,8 @@ class MicroBatch:
 class WindowOrder(Protocol):
     """The slot: in which order the sequences of the training split are seen."""
 
-    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
-        """Where these sequences begin in the split, which is a ring: int64 (count,). A pure function of `at`."""
+    def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
+        """Where these sequences begin in the split, which is a ring: int64 (count,). A pure function of `batch`."""
         ...
 
 
@@ -55,9 +55,9 @@ class WindowOrder(Protocol):
 class Sequential:
     """The stream as it lies in the shards, in the published spans; the seed plays no part."""
 
-    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+    def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
         """One span: each sequence begins with the last target of the one before."""
-        return at.turn * (at.count * at.seq_len + 1) + np.arange(at.count, dtype=np.int64) * at.seq_len
+        return batch.turn * (batch.count * batch.seq_len + 1) + np.arange(batch.count, dtype=np.int64) * batch.seq_len
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ class Shuffled:
 
     shift: bool = True
 
-    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+    def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
         """By the permutation of the epoch."""
-        return _visited(at, permute, shift=self.shift)
+        return _visited(batch, permute, shift=self.shift)
 
 
 @dataclass(frozen=True)
 class Strided:
     """Windows at a stride coprime to their count, drawn anew every epoch, as are the windows' borders."""
 
-    def starts(self, at: MicroBatch) -> npt.NDArray[np.int64]:
+    def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
         """By the stride of the epoch."""
-        return _visited(at, stride, shift=True)
+        return _visited(batch, stride, shift=True)
 
 
 class TrainStream:
@@ -126,7 +126,7 @@ class TrainStream:
         assert step >= 0 and 0 <= index < self.accumulation
         rows = self.batch_tokens // self.seq_len
         count = rows // (self.world * self.accumulation)
-        at = MicroBatch(
+        batch = MicroBatch(
             first=step * rows + (self.rank * self.accumulation + index) * count,
             turn=(step * self.accumulation + index) * self.world + self.rank,
             count=count,
@@ -134,7 +134,7 @@ class TrainStream:
             tokens=len(self.source),
             seed=self.seed,
         )
-        windows = np.stack([self.source.take(start, self.seq_len + 1) for start in self.order.starts(at).tolist()])
+        windows = np.stack([self.source.take(start, self.seq_len + 1) for start in self.order.starts(batch).tolist()])
         window_BT = torch.from_numpy(windows.astype(np.int64))
         return window_BT[:, :-1].contiguous(), window_BT[:, 1:].contiguous()
 
@@ -143,16 +143,16 @@ class TrainStream:
         return step * self.batch_tokens / len(self.source)
 
 
-def _visited(at: MicroBatch, visit: Callable[..., npt.NDArray[np.int64]], *, shift: bool) -> npt.NDArray[np.int64]:
+def _visited(batch: MicroBatch, visit: Callable[..., npt.NDArray[np.int64]], *, shift: bool) -> npt.NDArray[np.int64]:
     """Where windows begin that are visited once per epoch, in the order that `visit` draws for it: int64 (count,)."""
-    per_epoch = (at.tokens - 1) // at.seq_len
-    number_N = np.arange(at.first, at.first + at.count)
-    start_N = np.empty(at.count, dtype=np.int64)
-    for epoch in range(at.first // per_epoch, (at.first + at.count - 1) // per_epoch + 1):
+    per_epoch = (batch.tokens - 1) // batch.seq_len
+    number_N = np.arange(batch.first, batch.first + batch.count)
+    start_N = np.empty(batch.count, dtype=np.int64)
+    for epoch in range(batch.first // per_epoch, (batch.first + batch.count - 1) // per_epoch + 1):
         here_N = number_N // per_epoch == epoch
-        moved = mix_words(at.seed, epoch, 1) % at.seq_len if shift else 0
-        places = visit(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(at.seed, epoch, 0))
-        start_N[here_N] = moved + places * at.seq_len
+        moved = mix_words(batch.seed, epoch, 1) % batch.seq_len if shift else 0
+        places = visit(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(batch.seed, epoch, 0))
+        start_N[here_N] = moved + places * batch.seq_len
     return start_N
 
 
@@ -165,10 +165,10 @@ def permute(index_N: npt.NDArray[np.integer], *, size: int, key: int) -> npt.NDA
     assert size > 0 and bool((out_N < size).all())
     outside_N = np.ones(len(out_N), dtype=np.bool_)
     while outside_N.any():
-        left, right = out_N[outside_N] >> half, out_N[outside_N] & mask
+        high, low = out_N[outside_N] >> half, out_N[outside_N] & mask
         for round_key in keys:
-            left, right = right, left ^ (mix64(right ^ round_key) & mask)
-        out_N[outside_N] = (left << half) | right
+            high, low = low, high ^ (mix64(low ^ round_key) & mask)
+        out_N[outside_N] = (high << half) | low
         outside_N = out_N >= size
     return out_N.astype(np.int64)
 

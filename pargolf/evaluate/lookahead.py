@@ -157,10 +157,10 @@ class Flips:
             flipped_BT[row] = torch.from_numpy(ids_T).to(ids_BT.device)
         after = self.predictor(flipped_BT, first=first)[list(places)].clone() if places else None
         logits_BSV = self.predictor(ids_BT, first=first)
-        for at, (row, (place, _)) in enumerate(places.items()):
-            if after is None or after[at].shape != logits_BSV[row].shape or logits_BSV.ndim != 3:
+        for index, (row, (place, _)) in enumerate(places.items()):
+            if after is None or after[index].shape != logits_BSV[row].shape or logits_BSV.ndim != 3:
                 break  # the ledger says what is wrong with them
-            before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[at]))
+            before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[index]))
             start = batch[row].start
             self.look = self.look.joined(moved(before_SV, after_SV, start=start + first, place=start + place))
         return logits_BSV
@@ -174,8 +174,8 @@ class Flips:
             free = np.flatnonzero(ids_T != self._bos)
             free = free[free > first]
             if len(free):
-                at = (int(self._random.integers(len(free))), len(free) - 1)[self._turn % _KINDS == 1]
-                places = free[at:] if self._turn % _KINDS == 2 else free[at : at + 1]
+                index = (int(self._random.integers(len(free))), len(free) - 1)[self._turn % _KINDS == 1]
+                places = free[index:] if self._turn % _KINDS == 2 else free[index : index + 1]
                 other_T = changed(ids_T, places, vocab=self._vocab, bos=self._bos, random=self._random)
                 out[row] = int(places[0]), other_T
                 self._turn += 1

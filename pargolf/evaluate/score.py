@@ -162,14 +162,14 @@ class Ledger(Grades):
         What an adapter may learn from. Raises `UngradedError` if any of them is still to be predicted.
         """
         inside = self._first <= start <= stop
-        at = self._pass_of(start)
-        while inside and stop > self._turns[at] + 1:  # tokens up to the one at the turn are known
-            inside = bool(self._turns[at] == self._stops[at] < self.positions)
-            at += 1
+        turn = self._pass_of(start)
+        while inside and stop > self._turns[turn] + 1:  # tokens up to the one at the turn are known
+            inside = bool(self._turns[turn] == self._stops[turn] < self.positions)
+            turn += 1
         if not inside:
             raise UngradedError(
                 f"tokens {start} to {stop} were asked for, and of {self.positions + 1} only those before "
-                f"{self._turns[min(at, len(self._turns) - 1)] + 1} have been graded there"
+                f"{self._turns[min(turn, len(self._turns) - 1)] + 1} have been graded there"
             )
         return super().graded(start, stop)
 
@@ -229,9 +229,9 @@ class Ledger(Grades):
         if not self._once:
             self.grades_N[span] += 1
         super()._add(window, nats_S)
-        at = self._pass_of(window.first)
-        self.frontier += max(0, window.end - int(self._turns[at]))
-        self._turns[at] = max(self._turns[at], window.end)
+        turn = self._pass_of(window.first)
+        self.frontier += max(0, window.end - int(self._turns[turn]))
+        self._turns[turn] = max(self._turns[turn], window.end)
 
 
 def score(
@@ -359,8 +359,8 @@ def _shape(window: Window) -> tuple[int, int]:
 
 def progress(ledger: Ledger, task: str, *, elapsed: float) -> Progress:
     """How far a scoring is, with its running bits per byte and the time left."""
-    left = elapsed * (ledger.positions - ledger.frontier) / max(ledger.frontier, 1)
-    note = f"{bits_per_byte(ledger.nats, ledger.bytes):.4f} bpb, {left:.0f} s left" if ledger.bytes else ""
+    seconds_left = elapsed * (ledger.positions - ledger.frontier) / max(ledger.frontier, 1)
+    note = f"{bits_per_byte(ledger.nats, ledger.bytes):.4f} bpb, {seconds_left:.0f} s left" if ledger.bytes else ""
     return Progress(task=task, done=ledger.frontier, total=ledger.positions, note=note)
 
 
@@ -370,8 +370,8 @@ def _blank(count: int) -> NDArray[np.float32]:
         return np.full(count, np.nan, dtype=np.float32)
     with tempfile.TemporaryFile() as file:
         nats_N = np.memmap(file, dtype=np.float32, shape=count, mode="w+")
-    for at in range(0, count, _HELD):
-        nats_N[at : at + _HELD] = np.nan
+    for first in range(0, count, _HELD):
+        nats_N[first : first + _HELD] = np.nan
     return nats_N
 
 
@@ -380,11 +380,11 @@ def _check_stream(tokens: Stream, byte_counts: Stream, vocab: int) -> None:
         raise UserError("scoring needs a stream of at least two tokens: prepare more validation text")
     if len(byte_counts) != len(tokens) - 1:
         raise UserError(f"{len(byte_counts)} byte counts for {len(tokens) - 1} predictions: make both from one stream")
-    for at, piece in pieces(tokens):
+    for first, piece in pieces(tokens):
         outside = np.flatnonzero((piece < 0) | (piece >= vocab))
         if len(outside):
             raise UserError(
-                f"token {int(piece[outside[0]])} at index {at + outside[0]} is outside the vocabulary of {vocab}: "
+                f"token {int(piece[outside[0]])} at index {first + outside[0]} is outside the vocabulary of {vocab}: "
                 "score with the tokenizer that the model was trained with"
             )
     counted = [(piece.min(), piece.sum(dtype=np.int64)) for _, piece in pieces(byte_counts)]

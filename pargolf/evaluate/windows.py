@@ -199,16 +199,16 @@ def parse(text: str) -> Windows:
     if word not in kinds:
         raise UserError(f"unknown windows {text!r}, expected for example sliding:256,64.{near(word, list(kinds))}")
     wanted = [field.name for field in fields(kinds[word])]
-    given = numbers.split(",")
-    if len(given) != len(wanted) or not all(n.isascii() and n.isdigit() and len(n) <= 9 for n in given):
+    words = numbers.split(",")
+    if len(words) != len(wanted) or not all(n.isascii() and n.isdigit() and len(n) <= 9 for n in words):
         raise UserError(f"windows {text!r} should read {word}:{','.join(wanted).upper()}, in whole numbers")
-    windows: Windows = kinds[word](*map(int, given))
+    windows: Windows = kinds[word](*map(int, words))
     return windows
 
 
 def document_starts(tokens: Stream, bos: int) -> NDArray[np.int64]:
     """The positions whose input token is `bos`: where documents begin. The final token is no input."""
-    starts = [np.flatnonzero(piece == bos) + at for at, piece in pieces(tokens, len(tokens) - 1)]
+    starts = [np.flatnonzero(piece == bos) + first for first, piece in pieces(tokens, len(tokens) - 1)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *starts])
 
 
@@ -225,7 +225,7 @@ def per_document(windows: Windows) -> bool:
 def pieces(stream: Stream, stop: int | None = None) -> Iterator[tuple[int, IntArray]]:
     """The stream up to `stop` in spans of bounded size, each with where it begins."""
     stop = len(stream) if stop is None else stop
-    return ((at, stream[at : min(at + _READ, stop)]) for at in range(0, stop, _READ))
+    return ((first, stream[first : min(first + _READ, stop)]) for first in range(0, stop, _READ))
 
 
 def document_spans(positions: int, starts: Sequence[int] | IntArray) -> Iterator[tuple[int, int]]:

@@ -54,14 +54,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"There is no file {path}. Name a final_model.pt or a .ptz.") from None
-    held = _unwrapped(_values(unpack(data, str(path)), str(path)))
+    values = _unwrapped(_values(unpack(data, str(path)), str(path)))
     try:
-        if isinstance(held, dict) and "quantized" in held and "scales" in held:
-            state = _from_sections(held)
-        elif isinstance(held, dict) and set(held) == {"w", "m"}:
-            state = _from_flat(held["w"], held["m"])
+        if isinstance(values, dict) and "quantized" in values and "scales" in values:
+            state = _from_sections(values)
+        elif isinstance(values, dict) and set(values) == {"w", "m"}:
+            state = _from_flat(values["w"], values["m"])
         else:
-            state = _tensors(held, "the file")
+            state = _tensors(values, "the file")
         return _plain_names(state)
     except UserError:
         raise
@@ -111,16 +111,16 @@ def _from_npz(data: bytes, name: str) -> dict[str, Tensor]:
     return out
 
 
-def _unwrapped(held: Any) -> Any:
+def _unwrapped(values: Any) -> Any:
     """The state dict in a checkpoint that holds it beside a step, an optimizer's state and the like."""
     for _ in range(3):
-        if not isinstance(held, Mapping) or any(isinstance(value, Tensor) for value in held.values()):
-            return held
-        inner = next((held[key] for key in _WRAPPERS if isinstance(held.get(key), Mapping) and held[key]), None)
+        if not isinstance(values, Mapping) or any(isinstance(value, Tensor) for value in values.values()):
+            return values
+        inner = next((values[key] for key in _WRAPPERS if isinstance(values.get(key), Mapping) and values[key]), None)
         if inner is None:
-            return held
-        held = inner
-    return held
+            return values
+        values = inner
+    return values
 
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,15 +139,17 @@ def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _from_sections(held: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_sections(sections: Mapping[str, Any]) -> dict[str, Tensor]:
     """Baseline, 543, 861: codes, scales and what was passed through, each in a dictionary of its own."""
-    scales, dtypes = dict(held["scales"]), dict(held.get("dtypes", {}))
+    scales, dtypes = dict(sections["scales"]), dict(sections.get("dtypes", {}))
     out = {}
-    kept = held.get("passthrough", {})
-    for name, codes in (_tensors(held["quantized"], "quantized") if held["quantized"] or not kept else {}).items():
+    untouched = sections.get("passthrough", {})
+    for name, codes in (
+        _tensors(sections["quantized"], "quantized") if sections["quantized"] or not untouched else {}
+    ).items():
         out[name] = _dequantized(codes, _only_tensor(scales[name], name)).to(_DTYPES[dtypes.get(name, "float32")])
-    originals = held.get("passthrough_orig_dtypes", {})
-    for name, tensor in (_tensors(kept, "passthrough") if kept else {}).items():
+    originals = sections.get("passthrough_orig_dtypes", {})
+    for name, tensor in (_tensors(untouched, "passthrough") if untouched else {}).items():
         dtype = str(originals.get(name, tensor.dtype)).removeprefix("torch.")
         out[name] = tensor.to(_DTYPES[dtype]) if dtype in _DTYPES else tensor
     return out
@@ -193,12 +195,12 @@ def _dequantized(codes: Tensor, scales: Tensor) -> Tensor:
     return codes.float() * scales.float().reshape(-1, *(1,) * (codes.dim() - 1))
 
 
-def _tensors(held: Any, what: str) -> dict[str, Tensor]:
+def _tensors(values: Any, what: str) -> dict[str, Tensor]:
     """A dictionary of dense tensors whose numbers are all there."""
-    if not isinstance(held, Mapping) or not held or not all(isinstance(name, str) for name in held):
-        kind = type(held).__name__
-        raise UserError(f"{what} holds {'nothing' if held == {} else kind}, where a state dict was expected.")
-    return {name: _only_tensor(tensor, name) for name, tensor in held.items()}
+    if not isinstance(values, Mapping) or not values or not all(isinstance(name, str) for name in values):
+        kind = type(values).__name__
+        raise UserError(f"{what} holds {'nothing' if values == {} else kind}, where a state dict was expected.")
+    return {name: _only_tensor(tensor, name) for name, tensor in values.items()}
 
 
 def _only_tensor(tensor: Any, name: str) -> Tensor:

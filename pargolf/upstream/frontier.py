@@ -120,7 +120,7 @@ def _renamed(state: Mapping[str, Tensor], layers: int) -> Iterator[tuple[str, Te
                 yield f"blocks.{i}.residual.keep", row
         elif name == "parallel_post_lambdas":
             for i, row in enumerate(_rows(name, tensor, layers)):
-                yield from ((f"blocks.{i}.residual.{part}", row[at]) for at, part in enumerate(("attn", "mlp")))
+                yield from ((f"blocks.{i}.residual.{part}", row[index]) for index, part in enumerate(("attn", "mlp")))
         elif name.startswith("blocks.") and inner == "resid_mix":
             yield f"graph.mix.{block}.weight", tensor
         elif name.startswith("blocks.") and block.isdigit() and inner in _IN_BLOCK:

@@ -184,9 +184,9 @@ class _Fit:
         if part is None or self.old == self.new:
             moved = [glob]
         else:
-            place = glob.split(".").index(part)
+            index = glob.split(".").index(part)
             there = [i for i in range(self.new) if fnmatchcase(str(self._origin(i)), part)]
-            before, after = glob.split(".")[:place], glob.split(".")[place + 1 :]
+            before, after = glob.split(".")[:index], glob.split(".")[index + 1 :]
             moved = [".".join([*before, str(i), *after]) for i in there]
         return [g for g in moved if any(matches(name, g) for name in self.names)]
 

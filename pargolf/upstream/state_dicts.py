@@ -257,10 +257,10 @@ def _idle(pattern: str, i: int, ve_layers: Sequence[int]) -> bool:
 
 def _number_out(name: str) -> tuple[str, int]:
     """`blocks.3.attn_scale` as (`blocks.{i}.attn_scale`, 3); no name has two numbers."""
-    found = re.search(r"\.(\d{1,4})(?=\.|$)", name)
-    if found is None:
+    number = re.search(r"\.(\d{1,4})(?=\.|$)", name)
+    if number is None:
         return name, -1
-    return f"{name[: found.start()]}.{{i}}{name[found.end() :]}", int(found[1])
+    return f"{name[: number.start()]}.{{i}}{name[number.end() :]}", int(number[1])
 
 
 def count_layers(names: Mapping[str, object]) -> int:
@@ -337,13 +337,13 @@ def _filled(
         raise UserError(f"The state dict of {system} has {_listed(extra)}, for which these settings have no place.")
     filled = {}
     for ours, origin in origins.items():
-        given, shape = origin.read(state_dict), wanted[ours].shape
-        if [n for n in given.shape if n != 1] != [n for n in shape if n != 1]:
+        tensor, shape = origin.read(state_dict), wanted[ours].shape
+        if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
             raise UserError(
-                f"{origin.name} of {system} is {_shape(given)} where {_shape(wanted[ours])} fits heads=, kv_heads= "
+                f"{origin.name} of {system} is {_shape(tensor)} where {_shape(wanted[ours])} fits heads=, kv_heads= "
                 "and the other tensors."
             )
-        filled[ours] = given.reshape(shape).float()
+        filled[ours] = tensor.reshape(shape).float()
     model.load_state_dict(filled)
     return model.eval()
 

@@ -174,7 +174,7 @@ class Status:
             f"{work.task} {work.done / max(work.total, 1):.0%} {work.note}".rstrip() for work in self.work.values()
         ]
         if self.training is not None:
-            remaining = f"{_clock(self.seconds_left)} remaining" if math.isfinite(self.seconds_left) else ""
+            remaining = f"{_clock(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""
             parts.insert(
                 0, f"{_clock(self.training.seconds)}  {self.fraction:.0%}  {self.numbers()}   {remaining}".rstrip()
             )
@@ -188,7 +188,7 @@ class Status:
         bars.add_column(no_wrap=True, justify="right")
         lines: list[RenderableType] = []
         if self.training is not None:
-            remaining = f"{_clock(self.seconds_left)} remaining" if math.isfinite(self.seconds_left) else ""
+            remaining = f"{_clock(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""
             bars.add_row("train", _bar(self.fraction), Text(f"{self.fraction:4.0%}  {remaining}"))
             lines.append(Text(self.numbers(), style="cyan"))
         for work in self.work.values():

@@ -121,9 +121,9 @@ class SignDescent:
 class Backwards:
     """A data order: the text from its end."""
 
-    def starts(self, at: MicroBatch) -> np.ndarray:
+    def starts(self, batch: MicroBatch) -> np.ndarray:
         """Each sequence begins where the one before began, less its length."""
-        return (-1 - (at.first + 1 + np.arange(at.count, dtype=np.int64)) * at.seq_len) % at.tokens
+        return (-1 - (batch.first + 1 + np.arange(batch.count, dtype=np.int64)) * batch.seq_len) % batch.tokens
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def _gains(groups: Sequence[Group]) -> list[dict[str, Any]]:
         plot = Plot.of(*(runs.gains(best.documents, width=width, name=f"gains{index}") for width in (WIDE, NARROW)))
         if plot.wide:
             seed = best.result.seed
-            gains.append({"runs": _numbers(group), "index": index, "name": group.name, "seed": seed, "plot": plot})
+            gains.append({"runs": _numbers(group), "place": index, "name": group.name, "seed": seed, "plot": plot})
     return gains
 
 
