@@ -1,5 +1,6 @@
 """Any device, and too little memory: a row says what a kind can do, and passes become smaller with the same numbers."""
 
+import math
 import re
 import resource
 from pathlib import Path
@@ -19,10 +20,14 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Narrowed
 from pargolf.core.world import KINDS, DeviceKind, World, abilities
 from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.phases import Phases
+from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.score import Score, score
 from pargolf.evaluate.text import Text
+from pargolf.evaluate.texts import score_texts
 from pargolf.evaluate.windows import PerDocument, Sliding
 from pargolf.run.training import RunTraining
 from pargolf.training.loop import Training
@@ -167,6 +172,50 @@ def test_adapting_takes_fewer_documents_at_once_with_the_same_numbers(adapter, m
     cramped = adapted()
     assert max(shown) > 2 and sum(rows > 2 for rows in shown) < 8
     assert cramped.loss == pytest.approx(whole.loss, abs=1e-6)
+
+
+def test_texts_are_scored_in_fewer_rows_with_the_same_grades():
+    model, random = small.model().build(0).eval(), np.random.default_rng(3)
+    texts = [random.integers(0, 32, size=9 + number // 4).tolist() for number in range(12)]
+    whole = score_texts(model, texts, vocab=32, length=16)
+    cramped = Cramped(model, 1)
+    for found, wanted in zip(score_texts(cramped, texts, vocab=32, length=16), whole, strict=True):
+        assert found.nats == pytest.approx(wanted.nats, abs=1e-6) and (found.likeliest == wanted.likeliest).all()
+    assert max(cramped.shown) > 1 and sum(rows > 1 for rows in cramped.shown) < 4
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SGD(lr=0.05, chunk=128, batch=6, epochs=2),
+        HintTilt((2,), adapter=AdamW(lr=0.01, chunk=128, batch=6, anchor=0.1)),
+        LowRank(rank=2, lr=0.05, chunk=8, batch=6, globs=("attn.q",), phases=Phases((5,), SGD(chunk=128, batch=6))),
+    ],
+)
+def test_chunks_are_trained_on_in_fewer_rows_with_the_same_numbers(spec, monkeypatch):
+    """Memory runs out where gradients are asked for, as they take most of it."""
+    windows = PerDocument(16, 8) if spec.by_document else Sliding(16, 8)
+    kind, tried = type(small.model().build(0)), []
+
+    def adapted():
+        events = list(score_adapted(small.model(bos=1).build(0), a_text(), windows, spec))
+        return events[-1].score, [(event.what, event.size) for event in events if isinstance(event, Narrowed)]
+
+    whole, none = adapted()
+    real = kind.hidden
+
+    def hidden(self, ids_BT, *args, **how):
+        if torch.is_grad_enabled():
+            tried.append(len(ids_BT))
+            if len(ids_BT) > 1:
+                raise RuntimeError(FULL)
+        return real(self, ids_BT, *args, **how)
+
+    monkeypatch.setattr(kind, "hidden", hidden)
+    cramped, said = adapted()
+    assert none == [] and said == [("rows trained at once", 1)]
+    assert cramped.loss == pytest.approx(whole.loss, abs=1e-6) and cramped.loss != pytest.approx(math.log(32), abs=1e-3)
+    assert 0 < sum(rows > 1 for rows in tried) < 12  # it is remembered
 
 
 def cramped_training(micro_tokens):

@@ -3,11 +3,14 @@
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import pargolf
 from pargolf.cli import app
 from pargolf.core.result import read_result
 from pargolf.recipes import catalog
@@ -63,6 +66,27 @@ def test_the_ten_commands_run_in_their_order(place, texts, quick_code, monkeypat
 def test_the_recipe_of_your_own_is_one(place):
     (place / "own.py").write_text(blocks("Ten commands")[1])
     assert catalog.find("own.py").name == "house with XSA"
+
+
+def test_a_model_is_used_elsewhere_as_printed(run, tmp_path, monkeypatch):
+    """Every line of the block: the first as Python, the others as commands; the server takes a free port, and ends."""
+    for library in ("onnx", "onnxscript", "onnxruntime", "uvicorn"):
+        pytest.importorskip(library)
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run[0], "runs/a")
+    load, *commands = [line.split(" #")[0] for line in blocks("Use it elsewhere")[0].splitlines()]
+    loaded: dict[str, Any] = {"pargolf": pargolf}
+    exec(load, loaded)
+    assert not loaded["model"].training and loaded["tokenizer"].encode("the state").size
+    printed = []
+    for line in commands:
+        words = [*shlex.split(line)[1:], *(["--port", "0"] if " serve " in line else [])]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (line, done.output)
+        printed.append(done.output)
+    assert Path("mine/config.json").is_file() and Path("mine.onnx").stat().st_size > 10_000
+    assert re.match(r"http://127\.0\.0\.1:\d+  the page", printed[-1])
 
 
 def test_it_is_short_and_shows_what_is_there():

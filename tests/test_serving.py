@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -370,10 +371,14 @@ def test_the_page_reads_colours_and_shows_adaptation_at_work(page, size, dark):
     from test_browser import CONTRAST
 
     one = page(size, dark)
-    one.fill("#prompt", f"{TEXT}. " * 8)
+    text = f"{TEXT}. " * 8 + "№ 7 — a ☃"  # characters of several tokens are shown whole
+    one.fill("#prompt", text)
     one.click("#read")
     one.wait_for_selector("#adapted-number:visible", timeout=60_000)
-    assert one.inner_text("#tokens").strip() == f"{TEXT}. ".strip() + f" {TEXT}." * 7
+    assert one.evaluate("document.getElementById('tokens').textContent") == text
+    assert "3 tokens" in one.locator("#tokens .token").last.get_attribute("title")
+    one.locator("#tokens .token").first.click()
+    assert re.search(r"“.+”: \d+\.\d\d bits, \d+\.\d\d while it learns", one.inner_text("#detail"))
     plain, adapted = float(one.inner_text("#bpb")), float(one.inner_text("#adapted-bpb"))
     assert 0 < adapted < plain and "saved" in one.inner_text("#verdict")
     assert len(one.get_attribute("#adapted-line", "points").split()) > 50

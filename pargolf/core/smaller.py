@@ -50,6 +50,10 @@ class Smaller:
         """A number of positions that goes with the length of a sequence."""
         return max(positions * self.context // self.seq_len, 1)
 
+    def chunk(self, tokens: int) -> int:
+        """Tokens of a chunk of whole sequences: as many sequences as before, and at least one."""
+        return max(self.span(tokens), self.context)
+
     def glob(self, glob: str) -> str | None:
         """A glob over single layers as one over what they have become; None when none of them was kept."""
         part = layer_part(glob)

@@ -22,7 +22,7 @@ from pargolf.core.spec import show
 from pargolf.core.world import World
 from pargolf.evaluate.adapters.adapter import Adapter, StepKind
 from pargolf.evaluate.bpb import bits_per_byte
-from pargolf.evaluate.score import ALL_WINDOWS, Ledger, Score, progress, score, suits
+from pargolf.evaluate.score import Ledger, Score, progress, score, suits
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.watched import Watched, replays
 from pargolf.evaluate.windows import IntArray, Windows, starts_for
@@ -115,8 +115,7 @@ def score_adapted(
     )
     for _ in _in_time(run(ledger, starts), ledger, clock=clock, seconds=seconds):
         yield progress(ledger, f"adapt {windows}", elapsed=clock.seconds - began)
-    if ledger.most < ALL_WINDOWS:
-        yield Narrowed("windows at once", ledger.most, clock.seconds - began)
+    yield from ledger.narrowed(clock.seconds - began)
     text.check()
     graded = ledger.score(windows, seconds=clock.seconds - began)
     ends = clock.seconds + _REPLAYED * world.size * graded.seconds

@@ -74,6 +74,10 @@ class Grades:
         self.bytes += int(self.text.byte_counts[window.first : window.end].sum(dtype=np.int64))
         self.tokens += window.end - window.first
 
+    def train(self, rows: int, gradients: Callable[[int], None], device: torch.device | str) -> None:
+        """Call `gradients` with how many of `rows` to take at once: all of them."""
+        gradients(rows)
+
     def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
         """Nats of each graded position, (windows, positions). Raises `LogitsError`."""
         ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)

@@ -14,7 +14,7 @@ The arithmetic is that of `grades.py`, which the ledger extends by what it refus
 
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, islice, pairwise
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from pargolf.core.budget import Clock
-from pargolf.core.devices import release_memory
+from pargolf.core.devices import halving, release_memory
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Narrowed, Progress
 from pargolf.core.world import World
@@ -36,8 +36,7 @@ from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Stream, Window, Windows, pieces, starts_for
 
 _ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
-ALL_WINDOWS = 1 << 30
-"""What a ledger shows at once, as long as memory suffices for the batches that it is given."""
+_ALL = 1 << 30
 _HELD = 1 << 22  # grades that are kept in memory; those of a longer stream lie in a file
 
 
@@ -124,7 +123,7 @@ class Ledger(Grades):
         self.nats_N = _blank(self.positions if keep else 0)
         # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
         self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
-        self.most = ALL_WINDOWS  # shown at once; fewer where memory has run out
+        self.scored_at_once = self.trained_at_once = _ALL  # rows; fewer where memory has run out
         self._once = once
         self._first = first
         self._starts = np.array([0, *(start for start in documents if start > 0)], dtype=np.int64)
@@ -173,6 +172,18 @@ class Ledger(Grades):
             )
         return super().graded(start, stop)
 
+    def train(self, rows: int, gradients: Callable[[int], None], device: torch.device | str) -> None:
+        """Call `gradients` with how many of `rows` to take at once: with half where memory runs out, and so on."""
+        asked = min(rows, self.trained_at_once)
+        if (fitted := halving(asked, gradients, torch.device(device))) < asked:
+            self.trained_at_once = fitted
+
+    def narrowed(self, seconds: float) -> Iterator[Narrowed]:
+        """What memory has run out for so far, if anything."""
+        for what, size in (("windows at once", self.scored_at_once), ("rows trained at once", self.trained_at_once)):
+            if size < _ALL:
+                yield Narrowed(what, size, seconds)
+
     def score(self, windows: Windows, *, seconds: float) -> Score:
         """Close the books."""
         whole = int(self._first == 0 and self.frontier == self.positions)
@@ -194,16 +205,16 @@ class Ledger(Grades):
 
     def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
         """Grades of a batch; where memory runs out, of its halves one after the other."""
-        if len(batch) <= self.most:
+        if len(batch) <= self.scored_at_once:
             try:
                 return super()._nats(predictor, batch, device)
             except (MemoryError, RuntimeError) as error:
                 if len(batch) < 2 or not out_of_memory(error) or part_of(predictor, 0, 0) is None:
                     raise
-            self.most = len(batch) // 2
+            self.scored_at_once = len(batch) // 2
             release_memory(torch.device(device))
-        cuts = range(0, len(batch), self.most)
-        spans = [(begin, min(begin + self.most, len(batch))) for begin in cuts]
+        cuts = range(0, len(batch), self.scored_at_once)
+        spans = [(begin, min(begin + self.scored_at_once, len(batch))) for begin in cuts]
         parts = [(part_of(predictor, *span), batch[slice(*span)]) for span in spans]
         return np.concatenate([self._nats(part or predictor, rows, device) for part, rows in parts])
 
@@ -282,10 +293,10 @@ def score(
         if seconds is not None and ledger.bytes and elapsed + max(recent) > seconds:
             break
         spare = seconds is None or (len(recent) > 0 and elapsed + 2 * max(recent) <= seconds)
-        shown, most = flips.around(batch) if spare else predictor, ledger.most
+        shown, most = flips.around(batch) if spare else predictor, ledger.scored_at_once
         ledger.grade(shown, batch, device=device)
-        if ledger.most < most:
-            yield Narrowed("windows at once", ledger.most, clock.seconds - began)
+        if ledger.scored_at_once < most:
+            yield from ledger.narrowed(clock.seconds - began)
         recent.append((clock.seconds - elapsed) / (1 if shown is predictor else 2))
         yield progress(ledger, f"score {windows}", elapsed=clock.seconds - began)
     text.check()

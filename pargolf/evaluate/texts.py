@@ -20,7 +20,21 @@ from pargolf.core.errors import UserError
 from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.score import Ledger, batches, suits
 from pargolf.evaluate.text import Text
-from pargolf.evaluate.windows import Sliding, Window
+from pargolf.evaluate.windows import IntArray, Sliding, Window
+
+
+class _Ranking(Ledger):
+    """A ledger that writes down too which token was the likeliest at each position."""
+
+    def __init__(self, text: Text, *, documents: IntArray) -> None:
+        super().__init__(text, documents=documents)
+        self.likeliest_N = np.zeros(self.positions, dtype=np.int64)
+
+    def _normalize(self, logits_BSV: Tensor, targets_BS: Tensor, batch: list[Window]) -> NDArray[np.float32]:
+        nats_BS = super()._normalize(logits_BSV, targets_BS, batch)
+        for window, likeliest_S in zip(batch, logits_BSV.argmax(-1).cpu().numpy()):
+            self.likeliest_N[window.first : window.end] = likeliest_S
+        return nats_BS
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +67,16 @@ def score_texts(
     starts = np.cumsum([0, *(len(texts[i]) for i in order)])
     stream = np.array([token for i in order for token in texts[i]], dtype=np.int64)
     text = Text(stream, np.ones(len(stream) - 1, dtype=np.int64), vocab, bos=-1)
-    ledger = Ledger(text, documents=starts[:-1])
-    best_N = np.zeros(ledger.positions, dtype=np.int64)
+    ledger = _Ranking(text, documents=starts[:-1])
     windows = Sliding(length, stride or max(1, length // 4))
-    shown: list[Tensor] = []
-
-    def watched(ids_BT: Tensor, *, first: int) -> Tensor:
-        shown.append(predictor(ids_BT, first=first))
-        return shown[-1]
-
     # A text's last token predicts the first one of the next text, which nobody asks for.
     spans = [(int(begin), int(stop) - 1) for begin, stop in pairwise(starts)]
     cut = (_moved(window, begin) for begin, stop in spans for window in windows.over(stop - begin))
     for batch in batches(cut, suits(windows, device)):
-        ledger.grade(watched, batch, device=device)
-        for window, best_S in zip(batch, shown.pop().argmax(-1).cpu().numpy()):
-            best_N[window.first : window.end] = best_S
+        ledger.grade(predictor, batch, device=device)
     graded: dict[int, TextGrades] = {}
     for i, (begin, stop) in zip(order, spans):
-        likeliest = best_N[begin:stop] == stream[begin + 1 : stop + 1]
+        likeliest = ledger.likeliest_N[begin:stop] == stream[begin + 1 : stop + 1]
         graded[i] = TextGrades(ledger.nats_N[begin:stop].copy(), likeliest)
     return [graded[i] for i in range(len(texts))]
 

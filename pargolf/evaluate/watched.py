@@ -55,15 +55,9 @@ class Watched(Ledger):
         self.log.append(("learn", start, stop))
         return tokens
 
-    def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
-        shown: list[Tensor] = []
-
-        def seen(ids_BT: Tensor, *, first: int) -> Tensor:
-            shown.append(predictor(ids_BT, first=first))
-            return shown[-1]
-
-        nats_BS = super()._nats(seen, batch, device)
-        for window, logits_SV in zip(batch, shown[0]):
+    def _normalize(self, logits_BSV: Tensor, targets_BS: Tensor, batch: list[Window]) -> NDArray[np.float32]:
+        nats_BS = super()._normalize(logits_BSV, targets_BS, batch)
+        for window, logits_SV in zip(batch, logits_BSV):
             late = max(window.first, self.since)
             if late < window.end:
                 logs_SV = logits_SV[late - window.first :].double().log_softmax(-1)

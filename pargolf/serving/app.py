@@ -253,5 +253,8 @@ async def _bug(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = int(getattr(error, "status_code", 404))
-    told = APIError(f"{request.method} {request.url.path} is nothing that this server has.", status=status)
+    told = APIError(
+        f"{request.method} {request.url.path} is not served. There are POST /v1/completions and GET /v1/models.",
+        status=status,
+    )
     return JSONResponse(told.body(), status_code=status)

@@ -42,7 +42,7 @@ class AdamW:
 
     def at_scale(self, to: Smaller) -> "AdamW":
         """Chunks of as many sequences of the small context."""
-        return replace(self, chunk=max(to.context, self.chunk * to.context // to.seq_len))
+        return replace(self, chunk=to.chunk(self.chunk))
 
     def run(
         self,

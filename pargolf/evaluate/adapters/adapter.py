@@ -53,6 +53,14 @@ class LedgerView(Protocol):
         ...
 
     @property
+    def train(self) -> Callable[[int, Callable[[int], None], torch.device | str], None]:
+        """Have a function compute the gradients of some rows, told how many to take at once (`Ledger.train`).
+
+        It begins anew where memory runs out, and is then told fewer.
+        """
+        ...
+
+    @property
     def graded(self) -> Callable[[int, int], IntArray]:
         """The tokens from one to another index, all of which have been graded (`Ledger.graded`)."""
         ...

@@ -72,7 +72,7 @@ def train_by_chunks(
         for past in range(trained, chunk):
             set_lr(optimizer, spec, past, chunks)
             tokens = ledger.graded(past * spec.chunk, (past + 1) * spec.chunk + 1)
-            yield from train_on(spec, model, optimizer, tokens, windows.length, device, ledger.world)
+            yield from train_on(spec, model, optimizer, tokens, windows.length, device, ledger)
         trained = chunk
         for batch in batches(members, batch_windows):
             yield "grade"
@@ -93,11 +93,11 @@ def train_on(
     tokens: IntArray,
     length: int,
     device: torch.device | str,
-    world: World,
+    ledger: LedgerView,
 ) -> Iterator[StepKind]:
     """Train on graded `tokens` (n + 1 of them) in sequences of `length`, the remainder left out.
 
-    Each process of a `world` takes its share of a step's sequences, and the gradients are summed.
+    Each process of the ledger's world takes its share of a step's sequences, and the gradients are summed.
     """
     count = (len(tokens) - 1) // length
     ids_N = torch.from_numpy(tokens.astype("int64")).to(device)
@@ -106,13 +106,19 @@ def train_on(
     for _ in range(spec.epochs):
         for at in range(0, count, spec.batch):
             yield "train"
-            optimizer.zero_grad(set_to_none=True)
             whole = min(spec.batch, count - at)
-            mine = world.share(whole)
+            mine = ledger.world.share(whole)
             # One without a share works with nothing, so that the same weights have gradients everywhere.
-            rows, part = slice(at + mine.start, at + max(mine.stop, mine.start + 1)), (mine.stop - mine.start) / whole
-            torch.autograd.backward(mean_nats(model, x_BT[rows], y_BT[rows]) * part)
-            sum_gradients(weights, world)
+            rows, share = range(at + mine.start, at + max(mine.stop, mine.start + 1)), (mine.stop - mine.start) / whole
+
+            def gradients(most: int, rows: range = rows, share: float = share) -> None:
+                optimizer.zero_grad(set_to_none=True)
+                for part in (rows[begin : begin + most] for begin in range(0, len(rows), most)):
+                    loss = mean_nats(model, x_BT[part.start : part.stop], y_BT[part.start : part.stop])
+                    torch.autograd.backward(loss * (share * (len(part) / len(rows))))
+
+            ledger.train(len(rows), gradients, device)
+            sum_gradients(weights, ledger.world)
             nn.utils.clip_grad_norm_(weights, spec.clip)
             optimizer.step()
 

@@ -21,7 +21,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pargolf.core.devices import halving
 from pargolf.core.errors import UserError, near
 from pargolf.core.ranges import Fraction, Length, Positive, Size
 from pargolf.core.roles import matches, role
@@ -125,7 +124,7 @@ class LowRank:
                         slots.rows = torch.tensor(rows, device=device)
                         torch.autograd.backward(_loss(model, ledger, [cuts[i][step] for i in rows], device))
 
-                slots.most = halving(slots.most, gradients, torch.device(device))
+                ledger.train(self.batch, gradients, device)
                 optimizer.step()
 
     def _phase(
@@ -149,7 +148,7 @@ class LowRank:
             at = begin + chunk * sgd.chunk
             set_lr(optimizer, sgd, chunk, chunks)
             tokens = ledger.graded(at, min(at + sgd.chunk, stop) + 1)
-            yield from train_on(sgd, model, optimizer, tokens, windows.length, device, ledger.world)
+            yield from train_on(sgd, model, optimizer, tokens, windows.length, device, ledger)
         for weight in weights:
             weight.requires_grad_(False)
 
@@ -198,7 +197,6 @@ class Slots(nn.Module):
         super().__init__()
         self.scale = spec.alpha / spec.rank
         self.rows: Tensor | None = None
-        self.most = spec.batch  # documents whose gradients are computed at once; fewer where memory has run out
         self.factors = nn.ParameterDict()
         for key, (outputs, inputs) in enumerate(shapes):
             self.factors[f"{key}-a"] = nn.Parameter(torch.empty(spec.batch, spec.rank, inputs, device=device))

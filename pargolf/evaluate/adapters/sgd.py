@@ -33,7 +33,7 @@ class SGD:
 
     def at_scale(self, to: Smaller) -> "SGD":
         """Chunks of as many sequences of the small context."""
-        return replace(self, chunk=max(to.context, self.chunk * to.context // to.seq_len))
+        return replace(self, chunk=to.chunk(self.chunk))
 
     def run(
         self,

@@ -71,6 +71,7 @@ class TiltedLedger:
         self.positions = ledger.positions
         self.graded = ledger.graded
         self.world = ledger.world
+        self.train = ledger.train
         self._ledger = ledger
         self._memory = ContextCounts(orders)
         self._pushes = pushes
