@@ -1,6 +1,6 @@
 """Every file of the package in one line, floor by floor from the top, in its own first sentence.
 
-    python benchmarks/map.py > docs/map.md
+python benchmarks/map.py > docs/map.md
 """
 
 import ast
