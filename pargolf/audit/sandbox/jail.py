@@ -121,6 +121,12 @@ def enter(text: str) -> None:
         os._exit(0)
 
 
+def execute(request: IO[bytes], answer: IO[bytes]) -> None:
+    """An entry: execute `main.py` of the scratch folder, with both pipes by these names and nothing of ours beside."""
+    path = Path("main.py")
+    exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "main", "request": request, "answer": answer})
+
+
 def _lock(terms: Terms) -> None:
     """Every lock of the level, strongest guard of files first."""
     _bound(terms.limits)
