@@ -3,7 +3,8 @@
 LABELS.csv has the columns pr, label, polarity; REPO is a clone of openai/parameter-golf with its pull request heads.
 For every class of violation the table says how many labelled heads the rule finds, and on heads that were accepted how
 many it flags. `--five` asserts the five verdicts that the project stands on; `--reports` reuses an `audit --all` file.
-`--mutations` needs neither: it tries the auditor on edits of a clean submission (`mutated.py`).
+`--mutations` needs neither: it tries the auditor on edits of a clean submission (`mutated.py`). Nor does `--escapes`:
+it tries ways out of the sandbox (`escaped.py`).
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from escaped import print_escapes
 from mutated import print_table
 
 from pargolf.audit.batch import Range, audit_all, read_reports
@@ -122,13 +124,16 @@ def main() -> int:
     parser.add_argument("labels", type=Path, nargs="?")
     parser.add_argument("repo", nargs="?")
     parser.add_argument("--mutations", action="store_true", help="try edits of a clean submission, some innocent")
+    parser.add_argument("--escapes", action="store_true", help="try ways out of the sandbox")
     parser.add_argument("--reports", type=Path, help="lines that `pargolf audit --all` wrote, instead of auditing now")
     parser.add_argument("--five", action="store_true", help="only assert the five verdicts")
     args = parser.parse_args()
     if args.mutations:
         return 0 if print_table() else 1
+    if args.escapes:
+        return 0 if print_escapes() else 1
     if args.labels is None or args.repo is None:
-        parser.error("give LABELS.csv and REPO, or --mutations")
+        parser.error("give LABELS.csv and REPO, or --mutations, or --escapes")
     rows = list(csv.DictReader(args.labels.open()))
     labels = defaultdict(set)
     for row in rows:

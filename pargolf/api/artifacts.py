@@ -53,7 +53,7 @@ def score(
     return (yield from score_row(unpacked, folder, windows=spec, adapt=adapt, seconds=clock, device=device))
 
 
-def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> list[dict[str, Any]]:
+def probe(target: RecipeLike, *, scale: str | None = None, own: Own = (), unsafe: bool = False) -> list[dict[str, Any]]:
     """Prove that a model scores fairly: causal, normalized, each token once, documents isolated where promised.
 
     A script that defines no RECIPE is a foreign one: it is imported in a sandbox, and its own model is probed there.
@@ -62,9 +62,11 @@ def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> lis
         target: A recipe, a model.pargolf file, or anybody's train_gpt.py.
         scale: mini: the same system at a size a CPU trains in minutes.
         own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        unsafe: Run a foreign script also where the system can confine nothing. Only for one that you trust.
 
     Returns:
-        A row for each law: its name, whether it holds, and the evidence. A recipe is probed with first weights.
+        A row for each law: its name, whether it holds, and the evidence; for a script also its sandbox. A recipe
+        is probed with first weights.
 
     Raises:
         UserError: it cannot be probed.
@@ -75,7 +77,7 @@ def probe(target: RecipeLike, *, scale: str | None = None, own: Own = ()) -> lis
 
     use(own)
     if is_foreign(target):
-        return probe_script(str(target))
+        return probe_script(str(target), unsafe=unsafe)
     grader, vocab, bos, isolated = _grader(target, scale)
     verdicts = prove_laws(grader, stream(vocab=vocab, bos=bos), vocab=vocab, bos=bos, isolated=isolated)
     return [verdict.row() for verdict in verdicts]

@@ -96,13 +96,19 @@ def write_submission(
 
 @working
 def judge(
-    target: Target, *, run: bool = False, record: str | None = None, data: Place | None = None
+    target: Target,
+    *,
+    run: bool = False,
+    unsafe: bool = False,
+    record: str | None = None,
+    data: Place | None = None,
 ) -> "Events[Report]":
     """Judge a submission by the rules, with evidence; runs its code only with --run, in a sandbox.
 
     Args:
         target: A records folder, a script, a run, or git:REPO@REF.
         run: Also import the script in a sandbox and probe its model.
+        unsafe: Run it also where the system can confine nothing. Only for a script that you trust.
         record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
         data: Also score the artifact of a run of ours again, on this data.
 
@@ -121,7 +127,7 @@ def judge(
             recomputed[folder] = yield from recompute(folder, data=data)
     elif data is not None:
         raise UserError(f"{target} is no run of ours, whose artifact could be scored again. Leave out --data.")
-    return audit(target, run=run, record=beaten, recomputed=recomputed)
+    return audit(target, run=run, unsafe=unsafe, record=beaten, recomputed=recomputed)
 
 
 @working

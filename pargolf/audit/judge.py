@@ -28,6 +28,7 @@ def audit(
     *,
     record: Record | None = None,
     run: bool = False,
+    unsafe: bool = False,
     recomputed: Mapping[Path, Recomputed] | None = None,
 ) -> Report:
     """Judge a folder, a script or `git:REPO@REF`, without executing any of it unless `run`.
@@ -36,12 +37,13 @@ def audit(
         target: what to judge.
         record: the result a new record has to beat; without it significance stays unchecked.
         run: also import each script in the sandbox, build its model small and probe it.
+        unsafe: run it also where the system can confine nothing.
         recomputed: what `own_runs.recompute` gave for each run folder of the target.
 
     Raises:
-        UserError: there is no such target.
+        UserError: there is no such target, or the system cannot confine a script that is to be run.
     """
-    return judge(open_target(target), record=record, run=run, recomputed=recomputed)
+    return judge(open_target(target), record=record, run=run, unsafe=unsafe, recomputed=recomputed)
 
 
 def record_of(said: str) -> Record:
@@ -69,6 +71,7 @@ def judge(
     *,
     record: Record | None = None,
     run: bool = False,
+    unsafe: bool = False,
     recomputed: Mapping[Path, Recomputed] | None = None,
 ) -> Report:
     """Judge what `open_target` or a repository gave."""
@@ -81,7 +84,7 @@ def judge(
             known = recomputed.get(folder.place) if recomputed is not None and folder.place is not None else None
             found = judge_run(folder, missing, known)
         else:
-            found = _judge_folder(folder, context, missing, run=run)
+            found = _judge_folder(folder, context, missing, run=run, unsafe=unsafe)
         if folder is not submission.folders[0]:
             found = [f for f in found if f.rule != "outside_folder"]
         findings += [_placed(f, folder.path) for f in found] if len(names) > 1 else found
@@ -100,7 +103,9 @@ def judge(
     return Report(submission.target, submission.head, track, said, tuple(missing.unchecked), coverage)
 
 
-def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, run: bool) -> list[RuleFinding]:
+def _judge_folder(
+    folder: Folder, context: Surroundings, missing: Missing, *, run: bool, unsafe: bool
+) -> list[RuleFinding]:
     facts = read_facts(folder)
     for note in facts.notes:
         missing.add(note)
@@ -109,7 +114,7 @@ def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, *, ru
         if rule.facts is not None:
             findings += _ask(rule, facts, context, missing)
     findings += _judge_code(facts, missing)
-    findings += smoke(facts, missing) if run else []
+    findings += smoke(facts, missing, unsafe=unsafe) if run else []
     findings += _not_checked(folder, findings, missing)
     # What a log proves outweighs that the code was not caught at it.
     spoken = {f.rule for f in findings if f.status != PASS}

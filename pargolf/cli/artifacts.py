@@ -45,6 +45,8 @@ def probe(arguments: Arguments) -> None:
         for row in rows:
             mark = Text("ok  ", style="green") if row["holds"] else Text("FAIL", style="bold red")
             console.print(mark, Text(f"{row['law']}: {row['evidence']}"))
+        if "sandbox" in rows[0]:
+            console.print(rows[0]["sandbox"], style="dim")
         console.print(
             "Tried on a short random stream. What the weights have seen in training does not show here.", style="dim"
         )

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def attempt(level: Level) -> dict[str, str | None]:
     """Try every way out at one level: its name -> what it reached, None when it was refused."""
     with _surroundings() as outside:
         child, reached = _inside(level, outside)
-        reached |= {name: _alone(way, level) for name, way in ALONE.items()}
+        with ThreadPoolExecutor(4) as pool:
+            reached |= dict(zip(ALONE, pool.map(lambda way: _alone(way, level), ALONE.values())))
         return reached | {"leftovers": _leftovers(child, outside)}
 
 

@@ -141,4 +141,4 @@ def probe_script(path: str | Path, *, unsafe: bool = False) -> list[dict[str, An
     result = try_script(code, siblings=siblings, unsafe=unsafe)
     if "laws" not in result:
         raise UserError(f"{path}: {what_failed(result)}.")
-    return list(result["laws"])
+    return [{**law, "sandbox": result["guard"].line()} for law in result["laws"]]
