@@ -18,6 +18,7 @@ from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
+from pargolf.evaluate.adapters.online import Online
 from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.score import final, score
 from pargolf.evaluate.windows import parse
@@ -37,6 +38,8 @@ ROWS: dict[str, Adapter] = {
     "counts": CountTilt(),
     "counts + AdamW": CountTilt(adapter=LITTLE),
     "counts + anchored": CountTilt(adapter=HELD),
+    "online": Online(),
+    "counts + online": CountTilt(adapter=Online()),
 }
 
 

@@ -14,6 +14,7 @@ from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
 from pargolf.core.result import read_result
 from pargolf.data.folder import open_data
+from pargolf.data.learn import SMALLEST, TooManyPieces, train_bpe
 from pargolf.recipes import catalog
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.house import RECIPE as HOUSE
@@ -126,6 +127,15 @@ def test_a_small_text_is_gone_through_often_and_more_of_it_would_help() -> None:
     assert plan.choice.shape.dropout > 0
     assert plan.more_text > make_plan(search()).more_text > 0
     assert make_plan(search(seconds=40.0)).choice.shape.dropout == 0
+
+
+@pytest.mark.parametrize(("most", "vocab"), [(5000, 4096), (3000, 2048), (600, 512), (300, 300), (261, 257)])
+def test_a_vocabulary_is_no_larger_than_the_text_has_pieces(most: int, vocab: int) -> None:
+    plan = make_plan(search(cap=4_000_000, text=replace(EMBEDDED, most=most)))
+    assert plan.choice.shape.vocab == vocab
+    assert all(other.shape.vocab <= most for other in plan.others)
+    reason = next(reason for reason in plan.reasons if reason.row == "vocabulary")
+    assert f"the text holds {most:,} different pieces at most" in reason.why
 
 
 def test_a_harder_text_is_forecast_higher_and_wider() -> None:
@@ -292,6 +302,28 @@ def test_golf_makes_a_model_of_a_text(words, tmp_path, monkeypatch) -> None:
     assert f"{result.val_bpb:.4f}" in done.output
     again = CliRunner().invoke(app, options)
     assert "--force" in str(again.exception)
+
+
+@pytest.mark.usefixtures("quick_code")
+def test_golf_plans_again_where_the_text_holds_fewer_pieces(words, tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def prepare(sources, out, *, vocab, force):
+        asked.append(vocab)
+        yield from ()
+        raise TooManyPieces(vocab, 300) if len(asked) < 2 else UserError("that will do")
+
+    monkeypatch.setattr("pargolf.data.prepare.prepare", prepare)
+    with pytest.raises(UserError, match="that will do"):
+        pargolf.golf([words], cap=64_000, seconds=60.0, out=tmp_path / "run", throughput=PACE).result()
+    assert asked == [512, 300]
+
+
+def test_too_many_pieces_says_how_many_there_are() -> None:
+    with pytest.raises(TooManyPieces, match="it supports at most") as refused:
+        train_bpe(["to and fro and to and fro " * 400], vocab=512)
+    assert refused.value.most is not None and SMALLEST - 5 < refused.value.most < 512
+    assert train_bpe(["to and fro and to and fro " * 400], vocab=refused.value.most).vocab == refused.value.most
 
 
 @pytest.mark.usefixtures("quick_code")

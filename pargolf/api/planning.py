@@ -115,9 +115,13 @@ def golf(
     Raises:
         UserError: whatever `plan`, `prepare_data` and `train` refuse.
     """
+    from dataclasses import replace
+
     from pargolf.core.files import write_json
     from pargolf.data.folder import open_data
+    from pargolf.data.learn import TooManyPieces
     from pargolf.data.prepare import prepare
+    from pargolf.data.tokens import ByteTokenizer
     from pargolf.report.pages.write import with_page
     from pargolf.run.folder import RunFolder
     from pargolf.run.pipeline import run_recipe
@@ -131,7 +135,12 @@ def golf(
     if len(sources) == 1 and is_prepared(Path(sources[0])):
         data = Path(sources[0])
     else:
-        yield from prepare(sources, data, vocab=best.choice.shape.vocab, force=True)
+        try:
+            yield from prepare(sources, data, vocab=best.choice.shape.vocab, force=True)
+        except TooManyPieces as error:
+            text = replace(best.text, most=error.most or ByteTokenizer.vocab)
+            best = _planned(text, best.machine, cap=parse_bytes(cap), seconds=clock)
+            yield from prepare(sources, data, vocab=best.choice.shape.vocab, force=True)
     write_json(Path(out) / "plan.json", best.row())
     events = run_recipe(best.recipe, open_data(data), out, seed=seed, force=True, device=device, command=command)
     return GolfResult(best, (yield from with_page(events, out, device=device)))

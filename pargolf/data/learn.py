@@ -25,8 +25,17 @@ COVERAGE = 0.9995
 CHUNK = 1000
 
 
+class TooManyPieces(UserError):
+    """The text does not hold so many different pieces; `most` is how many it supports, None where that is not known."""
+
+    def __init__(self, vocab: int, most: int | None) -> None:
+        fits = f"it supports at most {most}, so pass that as the vocabulary" if most else "add text"
+        super().__init__(f"The training text is too small for {vocab} pieces: {fits}, or 257 for plain bytes.")
+        self.most = most
+
+
 def train_bpe(texts: Sequence[str], *, vocab: int, caseops: bool = False) -> SentencePieceTokenizer:
-    """Train `vocab` pieces on `texts`; the same texts give the same bytes. Raises `UserError` for too little text.
+    """Train `vocab` pieces on `texts`; the same texts give the same bytes. Raises `TooManyPieces` for too little text.
 
     With `caseops` on the texts as `caseops.py` spells them, its four symbols among the pieces.
     """
@@ -60,10 +69,7 @@ def train_bpe(texts: Sequence[str], *, vocab: int, caseops: bool = False) -> Sen
         )
     except RuntimeError as error:
         most = re.search(r"<= (\d+)", str(error).rpartition("Please set it")[2])
-        fits = f"it supports at most {most[1]}, so pass that as the vocabulary" if most else "add text"
-        raise UserError(
-            f"The training text is too small for {vocab} pieces: {fits}, or 257 for plain bytes."
-        ) from error
+        raise TooManyPieces(vocab, int(most[1]) if most else None) from error
     return sentencepiece_tokenizer(written.getvalue())
 
 

@@ -9,6 +9,9 @@ no technique has a second form for this, and a new one needs none.
 
 Positions and angles are those of a window of `length`, as it is shown in scoring: where the base of the rotation
 depends on the length (`Rope.ntk_from`), it is that of the whole window from the first token on.
+
+What is kept has no gradient. So a text can be learned from piece by piece, each piece through its own positions alone
+(`evaluate/adapters/online.py`), as in Transformer-XL (Dai et al. 2019, arXiv:1901.02860).
 """
 
 import torch
@@ -25,30 +28,36 @@ class Cache:
     def __init__(self, model: Transformer, length: int) -> None:
         self.model = model
         self.length = length
-        self.shown = 0
-        self.held: list[Tensor] = []
+        self.forget()
 
     def __call__(self, ids_BT: Tensor) -> Tensor:
         """Show further ids, on the model's device; no gradient flows."""
-        assert self.shown + ids_BT.shape[1] <= self.length, "a window's length"
         with torch.no_grad():
-            logits_B1V: Tensor = self.model(ids_BT, ids_BT.shape[1] - 1, Further(self, ids_BT))
+            return self.show(ids_BT, first=ids_BT.shape[1] - 1)[:, -1]
+
+    def show(self, ids_BT: Tensor, *, first: int = 0, sees: int | None = None) -> Tensor:
+        """Logits (B, T - first, V) of further ids, which see the last so many of those before (None: all)."""
+        assert self.shown + ids_BT.shape[1] <= self.length, "a window's length"
+        further = Further(self, ids_BT, sees)
+        logits_BSV: Tensor = self.model(ids_BT, first, further)
+        self.held = further.held
         self.shown += ids_BT.shape[1]
-        return logits_B1V[:, -1]
+        return logits_BSV
 
     def forget(self) -> None:
         """Begin a new text."""
         self.shown = 0
-        self.held.clear()
+        self.held: list[Tensor] = []
 
 
 class Further(Context):
-    """The context of ids that follow what `cache` has been shown."""
+    """The context of ids that follow what `cache` has been shown, of which they see the last `sees`."""
 
-    def __init__(self, cache: Cache, ids_BT: Tensor) -> None:
+    def __init__(self, cache: Cache, ids_BT: Tensor, sees: int | None = None) -> None:
         super().__init__(ids_BT)
+        self.held: list[Tensor] = []
         self._cache = cache
-        self._calls = 0
+        self._sees = cache.shown if sees is None else sees
         self._all = cache.model.context(self.whole(ids_BT))
         self.doc_BT = None if self._all.doc_BT is None else self._all.doc_BT[:, -ids_BT.shape[1] :]
 
@@ -58,15 +67,11 @@ class Further(Context):
         return self._cache.length
 
     def whole(self, x_BT: Tensor) -> Tensor:
-        """Keep `x` behind what the same call kept before, and return both."""
-        cache, start = self._cache, self._cache.shown
-        if self._calls == len(cache.held):
-            cache.held.append(x_BT.new_empty(x_BT.shape[0], cache.length, *x_BT.shape[2:]))
-        held_BL = cache.held[self._calls]
-        self._calls += 1
-        stop = start + x_BT.shape[1]
-        held_BL[:, start:stop] = x_BT
-        return held_BL[:, :stop]
+        """Put what the same call kept before in front of `x`, keep that, and return it."""
+        if self._cache.held and self._sees:
+            x_BT = torch.cat([self._cache.held[len(self.held)][:, -self._sees :], x_BT], 1)
+        self.held.append(x_BT.detach())
+        return x_BT
 
     def here(self, x_T: Tensor) -> Tensor:
         """The entries of these positions."""

@@ -7,6 +7,7 @@ training on validation tokens only after they have been scored. An adapter canno
 tokens, it asks the ledger for them, and the ledger refuses those that have no grade yet.
 
     sgd, adamw               all or some of the weights, over chunks of the stream (`chunks`)
+    online                   the same, window by window, from the very graph that was graded
     low_rank, phases         small weights of each document's own, and SGD over finished documents
     hint_tilt, count_tilt    what followed the same tokens earlier (`context_counts`), pushed in the logits (`tilt`)
 """

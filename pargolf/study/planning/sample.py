@@ -34,6 +34,7 @@ class TextFacts:
     """A text: bytes that train and bytes held out, how hard it is (1: as the law's own), and its pieces.
 
     `vocab` is set where the text is prepared, and then `bytes_per_token` is measured; else both are the plan's to say.
+    `most` is how many different pieces the text holds, where that was found to be fewer than a plan wanted.
     """
 
     name: str
@@ -43,6 +44,7 @@ class TextFacts:
     known: bool
     vocab: Count | None = None
     bytes_per_token: Positive | None = None
+    most: Count | None = None
 
     def spelled(self, vocab: int, law: Law) -> float:
         """Bytes in a token of a vocabulary."""

@@ -15,6 +15,8 @@ from itertools import product
 from pargolf.core.budget import Budget
 from pargolf.core.errors import UserError
 from pargolf.core.units import size_text, time_text
+from pargolf.data.learn import SMALLEST
+from pargolf.data.tokens import ByteTokenizer
 from pargolf.recipes.family import HEADS, Shape
 from pargolf.study.planning.law import Law, interval
 from pargolf.study.planning.sample import TextFacts
@@ -88,13 +90,20 @@ class Search:
 
     def shapes(self) -> Iterator[Shape]:
         """The family within reach of this text and cap."""
-        pieces = (self.text.vocab,) if self.text.vocab else PIECES
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
-        for vocab, dim, blocks, ratio, batch in product(pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
+        for vocab, dim, blocks, ratio, batch in product(self.pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
             known = self.text.train_bytes / self.text.spelled(vocab, self.law) >= _EACH_SEEN * vocab
             deep = blocks >= least_blocks(dim)
-            if deep and (known or self.text.vocab or vocab == PIECES[0]):
+            if deep and (known or self.text.vocab or vocab == self.pieces[0]):
                 yield replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """Vocabularies that come into question for this text: its own, or those that it holds enough pieces for."""
+        if self.text.vocab:
+            return (self.text.vocab,)
+        most = self.text.most or PIECES[-1]
+        return tuple(vocab for vocab in PIECES if vocab <= most) or (most if most >= SMALLEST else ByteTokenizer.vocab,)
 
     @property
     def batches(self) -> tuple[int, ...]:

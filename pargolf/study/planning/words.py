@@ -14,7 +14,7 @@ from pargolf.core.units import size_text, time_text
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
-from pargolf.study.planning.search import BLOCKS, PIECES, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
+from pargolf.study.planning.search import BLOCKS, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
 from pargolf.study.planning.throughput import Throughput
 
 _MORE = 2  # times the text, of which the plan says what it would bring
@@ -165,7 +165,8 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
 def _pieces(search: Search, choice: Prospect) -> str:
     if search.text.vocab:
         return "as the text was prepared"
-    return _beside(search, choice, "vocab", PIECES)
+    held = f"the text holds {search.text.most:,} different pieces at most; " if search.text.most else ""
+    return held + _beside(search, choice, "vocab", search.pieces)
 
 
 def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]) -> str:
