@@ -3,6 +3,7 @@
     python benchmarks/plan.py --run [--minutes 3]    trains what is missing of the grid, on one thread, until time is up
     python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
     python benchmarks/plan.py --cells                what is planned and forecast for some caps and clocks, here
+    python benchmarks/plan.py --full                 a plan for 16 MB and 600 s of eight H100s, as a recipe
     python benchmarks/plan.py                        each run, what the law says of it, and of it when left out
 
 A run of the grid is a training of some hundred steps with its own warmdown, scored before packing on 40,000 tokens of
@@ -46,9 +47,10 @@ from pargolf.run.score import open_text, score_sample
 from pargolf.run.training import on_cpu
 from pargolf.study.planning import law as laws
 from pargolf.study.planning.law import Constants, Curve, Law, Packing, Run, read_law
-from pargolf.study.planning.sample import read_text, xz_bits
+from pargolf.study.planning.sample import TextFacts, read_text, xz_bits
 from pargolf.study.planning.search import CODE, Search, stored_whole
-from pargolf.study.planning.throughput import measured
+from pargolf.study.planning.throughput import Throughput, measured
+from pargolf.study.planning.words import Plan, make_plan, recipe_file
 from pargolf.training.loop import Training
 
 LAW = Path(laws.__file__).with_name("law.json")
@@ -122,10 +124,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="of training, at most")
     parser.add_argument("--fit", action="store_true", help="fit the law to the runs")
     parser.add_argument("--cells", action="store_true", help="plan caps and clocks on this machine")
+    parser.add_argument("--full", action="store_true", help="plan for eight H100s, which nobody has run")
     parser.add_argument("--out", type=Path, default=Path("runs/plan"), help="where prepared text goes")
     asked = parser.parse_args()
     if asked.cells:
         _print_cells()
+        return
+    if asked.full:
+        print(recipe_file(_full(), "python benchmarks/plan.py --full; a forecast, no result"))
         return
     if asked.run:
         _run_missing(asked.out, asked.minutes)
@@ -235,6 +241,23 @@ def _print_cells() -> None:
         forecast = f"{best.bpb:.3f} ({best.low:.3f} to {best.high:.3f})"
         table.add_row(size_text(cap), f"{seconds:g}", *sizes, f"{best.bits:.2f}", f"{best.steps:,}", forecast)
     out.print(table)
+
+
+def _full() -> Plan:
+    """The plan for 16 MB and 600 s of eight H100s on FineWeb, extrapolated far beyond the runs of the law.
+
+    How hard the text is follows from the published baseline: the law, scaled, says of it what it reached (1.2172 before
+    packing, in 13,780 steps of 524,288 tokens). How fast the machine is follows from two published logs: the baseline's
+    17,039,360 weights in 43.54 ms a step, and pull request 1855's 35,945,671 on 786,432 tokens in 121.7 ms.
+    """
+    law, unique, per_token = read_law(LAW), 8e9, 151_080_363 / 62_021_632
+    published = Shape(1024, 512, 9, 1024, batch_tokens=524_288)
+    said = law.constants.loss(published, tokens=13_780 * 524_288.0, unique=unique, bytes_per_token=per_token)
+    text = TextFacts("FineWeb, 8e9 tokens", round(unique * per_token), 151_080_363, 1.2172 / said, False)
+    small, large = (3 * tokens * weights / 1e9 for tokens, weights in ((524_288, 17_039_360), (786_432, 35_945_671)))
+    each = (0.1217 - 0.04354) / (large - small)
+    eight = Throughput(0.04354 - each * small, each, 0.0, True, "cuda, eight H100s")
+    return make_plan(Search(Budget(bytes=16_000_000, train_seconds=600.0), text, eight, law, CODE))
 
 
 def fit_law(held: Law, pieces: Curve) -> Law:

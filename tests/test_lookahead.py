@@ -14,6 +14,7 @@ from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.online import Online
 from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.lookahead import Flips, LookAhead, changed, moved
 from pargolf.evaluate.score import batches, final, merge, score
@@ -203,6 +204,7 @@ def adapted(adapter, windows=PLAIN, **options):
         (AdamW(lr=0.01, chunk=16, batch=2, globs=("*",), anchor=0.1), PLAIN),
         (LowRank(rank=2, chunk=8, lr=0.05, batch=3), PerDocument(T, 8)),
         (CountTilt((1, 2), adapter=AdamW(lr=0.01, chunk=16, globs=("*",))), Sliding(T, 8)),
+        (Online(lr=0.01), PLAIN),
         (HintTilt((1,), threshold=0.3), PLAIN),
     ],
     ids=lambda x: type(x).__name__,

@@ -156,7 +156,7 @@ def test_a_cache_that_is_filled_from_the_future(by, monkeypatch):
     """Keys and values of positions to the right are still there from the text before, and are read."""
 
     def forget(self):
-        self.shown, self.earlier, self.held = 0, getattr(self, "held", []), []
+        self.shown, self.earlier, self.held = 0, self.held, []
 
     def whole(self, x_BT):
         earlier, stop = getattr(self._cache, "earlier", []), self._cache.shown + x_BT.shape[1]

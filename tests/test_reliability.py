@@ -39,6 +39,7 @@ from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
+from pargolf.evaluate.adapters.online import Online
 from pargolf.evaluate.adapters.phases import Phases
 from pargolf.evaluate.adapters.sgd import SGD
 from pargolf.evaluate.probes import stir
@@ -168,6 +169,8 @@ LEARNERS = (
     LOW_RANK,
     replace(LOW_RANK, warm=True, phases=Phases((3, 5), SGD(lr=0.05, epochs=2, chunk=48, batch=2))),
     CountTilt(orders=(1, 2), adapter=AdamW(lr=0.002, chunk=64, batch=2)),
+    Online(lr=0.005),
+    CountTilt(orders=(1, 2), adapter=Online(lr=0.005)),
     HintTilt(contexts=(2,), threshold=0.5, adapter=replace(LOW_RANK, warm=True)),
 )
 

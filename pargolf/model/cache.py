@@ -28,7 +28,8 @@ class Cache:
     def __init__(self, model: Transformer, length: int) -> None:
         self.model = model
         self.length = length
-        self.forget()
+        self.shown = 0
+        self.held: list[Tensor] = []
 
     def __call__(self, ids_BT: Tensor) -> Tensor:
         """Show further ids, on the model's device; no gradient flows."""
@@ -47,7 +48,7 @@ class Cache:
     def forget(self) -> None:
         """Begin a new text."""
         self.shown = 0
-        self.held: list[Tensor] = []
+        self.held = []
 
 
 class Further(Context):

@@ -52,7 +52,7 @@ class Online:
     ) -> Iterator[StepKind]:
         """Grade and learn, window by window; of several processes the first one shows the model."""
         assert isinstance(model, Transformer), "a model that keeps what it was shown"
-        weights = choose(model, self.globs)
+        weights: list[Tensor] = list(choose(model, self.globs))
         start = [weight.detach().clone() for weight in weights]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.0, self.beta), weight_decay=0.0, fused=True)
         reader, rows, shown = _Reader(model), range(ledger.world.main), 0

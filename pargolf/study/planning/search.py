@@ -42,7 +42,7 @@ _START = 1.5  # seconds before the first step
 _KEPT = 5.0  # packings that a run keeps seconds for at its end (run/training.py), after one in rehearsal
 _LOOKS = 15  # steps' worth of looks at the validation split while training
 _ROOM = 300  # bytes that a shape's own numbers may add to the code
-_ADAPTING = 5.0  # passes that scoring takes with adaptation, over a bare forward one
+_ADAPTING = 3.5  # passes that scoring takes with adaptation, over a bare forward one
 
 
 @dataclass(frozen=True)
