@@ -16,6 +16,7 @@ from pargolf.data.folder import open_data
 from pargolf.evaluate.adapted import score_adapted
 from pargolf.evaluate.adapters.adamw import AdamW
 from pargolf.evaluate.adapters.adapter import Adapter
+from pargolf.evaluate.adapters.count_mix import CountMix
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.online import Online
@@ -40,6 +41,8 @@ ROWS: dict[str, Adapter] = {
     "counts + anchored": CountTilt(adapter=HELD),
     "online": Online(),
     "counts + online": CountTilt(adapter=Online()),
+    "mixed": CountMix(),
+    "mixed + counts + online": CountMix(adapter=CountTilt(adapter=Online())),
 }
 
 
@@ -71,7 +74,7 @@ def main() -> None:
         return
     print(f"{windows}, {text.positions:,} positions")
     for row in rows:
-        print(f"{row['row']:22} {row['bpb']:.4f}  saved {row['saved']:7.4f}  {row['seconds']:5.0f} s")
+        print(f"{row['row']:24} {row['bpb']:.4f}  saved {row['saved']:7.4f}  {row['seconds']:5.0f} s")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import torch
 from small import model as small_model
 from torch.nn.functional import cross_entropy
 
-from pargolf.core.spec import dump
+from pargolf.core.errors import UserError
+from pargolf.core.spec import dump, edit
 from pargolf.core.spec import load as load_spec
 from pargolf.evaluate.adapted import score_adapted
 from pargolf.evaluate.adapters import online
@@ -96,6 +97,12 @@ def test_documents_apart_stay_apart_where_nothing_is_learned():
     grader = LedgerGrader(rough(), PerDocument(16, 8), VOCAB, BOS, STILL)
     tokens = np.tile(stream(vocab=VOCAB, bos=BOS, length=24), 2)
     assert all(verdict.holds for verdict in probe(grader, tokens, vocab=VOCAB, bos=BOS, isolated=True))
+
+
+def test_angles_that_depend_on_the_windows_length_are_refused():
+    spec = edit(small_model(), {"blocks[:].attn.rope.ntk_from": 8})
+    with pytest.raises(UserError, match="ntk_from"):
+        run(spec.build(), text(), Plain(16), STILL)
 
 
 def test_it_is_data():

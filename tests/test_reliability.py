@@ -36,6 +36,7 @@ from pargolf.core.spec import edit
 from pargolf.core.world import World, join_world
 from pargolf.evaluate.adapted import score_adapted
 from pargolf.evaluate.adapters.adamw import AdamW
+from pargolf.evaluate.adapters.count_mix import CountMix
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
@@ -170,7 +171,7 @@ LEARNERS = (
     replace(LOW_RANK, warm=True, phases=Phases((3, 5), SGD(lr=0.05, epochs=2, chunk=48, batch=2))),
     CountTilt(orders=(1, 2), adapter=AdamW(lr=0.002, chunk=64, batch=2)),
     Online(lr=0.005),
-    CountTilt(orders=(1, 2), adapter=Online(lr=0.005)),
+    CountMix(orders=(1, 2), adapter=CountTilt(orders=(1, 2), adapter=Online(lr=0.005))),
     HintTilt(contexts=(2,), threshold=0.5, adapter=replace(LOW_RANK, warm=True)),
 )
 

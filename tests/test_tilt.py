@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.spec import checked, dump
 from pargolf.core.spec import load as load_spec
 from pargolf.evaluate.adapted import score_adapted
+from pargolf.evaluate.adapters.count_mix import CountMix
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
@@ -25,7 +27,8 @@ from pargolf.evaluate.windows import PerDocument, Plain, Published, Sliding, doc
 VOCAB, BOS = 32, 1
 HINT = HintTilt(contexts=(2, 4), threshold=0.6, boost=1.5)
 COUNT = CountTilt(orders=(1, 2, 3), lr=0.3)
-BOTH = (HINT, COUNT)
+MIX = CountMix(orders=(1, 2, 3), lr=0.5, start=-2.0)
+ALL = (HINT, COUNT, MIX)
 
 
 def text(n=200, seed=0):
@@ -171,7 +174,44 @@ def test_learned_pushes_equal_a_slow_twin():
     assert len({chance for *_, chance in weight}) > 1
 
 
-@pytest.mark.parametrize("tilt", BOTH, ids=str)
+def test_mixed_counts_equal_a_slow_twin():
+    """Position by position and token by token, over the whole vocabulary; gates learn by finite differences."""
+    tokens, windows = text(150), Sliding(16, 5)
+    own, scored = log_probabilities(tokens, windows), run(tokens, windows, MIX).score.nats_N
+    weights, squares = np.full((3, 8, 5), -2.0), np.ones((3, 8, 5))
+
+    @cache
+    def stack(t):
+        prefix = tokens[: t + 1].tolist()
+        rows = [followed(prefix, order) if t + 1 >= order else Counter() for order in MIX.orders]
+        sizes = [(k, after, after.total(), len(after)) for k, after in enumerate(rows) if after]
+        return [
+            ((k, min(int(np.log2(total)), 7), min(5 * kinds // (total + 1), 4)), after, total)
+            for k, after, total, kinds in sizes
+        ]
+
+    def mixed(t, weights):
+        p = np.exp(own[t])
+        for number, after, total in stack(t):
+            gate = 1 / (1 + np.exp(-weights[number]))
+            p = (1 - gate) * p + gate * np.array([after[a] / total for a in range(VOCAB)])
+        assert p.sum() == pytest.approx(1)
+        return np.log(p[tokens[t + 1]])
+
+    for window in windows.over(150):
+        gradient, place = np.zeros_like(weights), range(window.first, window.end)
+        for t in place:
+            assert scored[t] == pytest.approx(-mixed(t, weights), abs=1e-5)
+        for number in {number for t in place for number, *_ in stack(t)}:
+            step = np.zeros_like(weights)
+            step[number] = 1e-4
+            gradient[number] = sum(mixed(t, weights + step) - mixed(t, weights - step) for t in place) / 2e-4
+        squares += gradient**2
+        weights += MIX.lr * gradient / np.sqrt(squares)
+    assert (weights != -2.0).sum() > 6
+
+
+@pytest.mark.parametrize("tilt", ALL, ids=str)
 def test_repeated_phrases_are_worth_bits_and_the_twin_without_stands_beside(tilt):
     found = run(text(400), Sliding(16, 8), tilt)
     assert found.saved > 0.2
@@ -179,7 +219,7 @@ def test_repeated_phrases_are_worth_bits_and_the_twin_without_stands_beside(tilt
     assert found.adapter.startswith(type(tilt).__name__)
 
 
-@pytest.mark.parametrize("tilt", BOTH, ids=str)
+@pytest.mark.parametrize("tilt", ALL, ids=str)
 def test_grades_do_not_depend_on_how_windows_are_batched(tilt):
     one = run(text(), Sliding(16, 5), tilt, batch_windows=1).score.nats_N
     np.testing.assert_allclose(run(text(), Sliding(16, 5), tilt, batch_windows=7).score.nats_N, one, atol=1e-5)
@@ -198,6 +238,8 @@ LEARNING = dataclasses.replace(COUNT, adapter=SGD(lr=0.05, epochs=1, chunk=24, b
         (HINT, Plain(32)),
         (COUNT, Sliding(16, 8)),
         (COUNT, PerDocument(16, 4)),
+        (MIX, Plain(32)),
+        (dataclasses.replace(MIX, adapter=LEARNING), Sliding(16, 8)),
         (LEARNING, Sliding(16, 8)),
         *((dataclasses.replace(HINT, adapter=apart), PerDocument(16, 4)) for apart in APART),
     ],
@@ -215,7 +257,7 @@ def test_tilts_keep_the_laws(tilt, windows):
     [
         *((dataclasses.replace(HINT, adapter=apart), PerDocument(16, 4)) for apart in APART),
         *((apart, PerDocument(16, 4)) for apart in APART),
-        *((tilt, PerDocument(16, 4)) for tilt in (HINT, COUNT, LEARNING)),
+        *((tilt, PerDocument(16, 4)) for tilt in (HINT, COUNT, MIX, LEARNING)),
         (COUNT, Sliding(16, 8)),
     ],
     ids=str,
@@ -267,6 +309,8 @@ def test_busy_contexts_push_only_what_weighs_something():
         (lambda: checked(CountTilt(lr=0.0)), "lr takes a number over 0"),
         (lambda: checked(HintTilt(threshold=1.5)), "threshold takes a number over 0 and up to 1"),
         (lambda: CountTilt(adapter=LowRank()), "by chunks"),
+        (lambda: CountMix(adapter=LowRank()), "by chunks"),
+        (lambda: CountMix(orders=(2, 2)), "rising"),
         (lambda: run(text(), Published(16, 8), COUNT), "several times"),
     ],
 )
@@ -275,6 +319,6 @@ def test_what_makes_no_sense_says_so(make, hint):
         make()
 
 
-@pytest.mark.parametrize("tilt", [*BOTH, dataclasses.replace(COUNT, adapter=SGD()), TURNS], ids=str)
+@pytest.mark.parametrize("tilt", [*ALL, dataclasses.replace(COUNT, adapter=SGD()), TURNS], ids=str)
 def test_a_tilt_is_data(tilt):
     assert load_spec(json.loads(json.dumps(dump(tilt)))) == tilt

@@ -1,6 +1,6 @@
 """Ours: a small model for minutes of two CPU cores and 1,000,000 bytes, and why each row of it is there.
 
-Source: this project. Adaptation: score-first Adam over all weights, and an n-gram tilt learned as the text goes by.
+Source: this project. Adaptation: score-first Adam over all weights, and n-grams learned as the text goes by.
 Where seconds and text are few, what counts is text seen, in mixed order, and that the model cannot learn it by heart:
 
 - 4,096 pieces and not 1,024 spell the same text in a third fewer tokens, which pays for the larger head.
@@ -22,6 +22,7 @@ from typing import Any
 
 from pargolf.core.budget import Budget
 from pargolf.data.stream import Sequential, Shuffled, Strided
+from pargolf.evaluate.adapters.count_mix import CountMix
 from pargolf.evaluate.adapters.count_tilt import CountTilt
 from pargolf.evaluate.adapters.online import Online
 from pargolf.evaluate.windows import Plain, Sliding
@@ -104,7 +105,7 @@ RECIPE = Recipe(
     ),
     plain=Plain(256),
     windows=Sliding(256, 128),
-    adapt=CountTilt(adapter=Online()),
+    adapt=CountMix(adapter=CountTilt(adapter=Online())),
     budget=Budget(bytes=1_000_000, train_seconds=180.0),
 )
 

@@ -10,6 +10,7 @@ tokens, it asks the ledger for them, and the ledger refuses those that have no g
     online                   the same, window by window, from the very graph that was graded
     low_rank, phases         small weights of each document's own, and SGD over finished documents
     hint_tilt, count_tilt    what followed the same tokens earlier (`context_counts`), pushed in the logits (`tilt`)
+    count_mix                the same, mixed into the distribution
 """
 
 from collections.abc import Callable, Iterator, Sequence

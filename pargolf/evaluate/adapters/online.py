@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pargolf.core.errors import UserError
 from pargolf.core.ranges import Fraction, Positive
 from pargolf.evaluate.adapters.adapter import LedgerView, StepKind, choose
 from pargolf.evaluate.adapters.chunks import sum_gradients
@@ -52,14 +53,17 @@ class Online:
     ) -> Iterator[StepKind]:
         """Grade and learn, window by window; of several processes the first one shows the model."""
         assert isinstance(model, Transformer), "a model that keeps what it was shown"
+        if any(block.attn.rope.ntk_from for block in model.spec.blocks):
+            raise UserError("Online goes on past a window, and rope.ntk_from turns by its length. Take AdamW.")
         weights: list[Tensor] = list(choose(model, self.globs))
         start = [weight.detach().clone() for weight in weights]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.0, self.beta), weight_decay=0.0, fused=True)
-        reader, rows, shown = _Reader(model), range(ledger.world.main), 0
+        cache = Cache(model, max(_LENGTH, 2 * windows.length))
+        reader, rows, shown = _Reader(cache), range(ledger.world.main), 0
         for window in windows.over(ledger.positions, starts=starts):
             yield "grade"
             if window.first != shown:
-                reader.cache.forget()
+                cache.forget()
             shown = window.end
             ledger.grade(reader, [window], device=device, mine=rows)
             if shown == ledger.positions:
@@ -82,13 +86,13 @@ class _Reader:
 
     logits_1SV: Tensor
 
-    def __init__(self, model: Transformer) -> None:
-        self.cache = Cache(model, _LENGTH)
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
 
     def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
         """Logits (1, T - first, V) of a window; what stands before `first` was shown last time, or is shown now."""
         cache, further_BT = self.cache, ids_BT[:, first:]
-        if not first or not cache.shown or cache.shown + further_BT.shape[1] > _LENGTH:
+        if not first or not cache.shown or cache.shown + further_BT.shape[1] > cache.length:
             cache.forget()
             if first:
                 cache(ids_BT[:, :first])

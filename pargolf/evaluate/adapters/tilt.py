@@ -7,11 +7,11 @@ there gets its push, and the ledger normalizes the sum over the whole vocabulary
 is a distribution fixed by the prefix, which hashed caches of the true token alone were not (pull requests 677, 982:
 ruled out; 1514: this form ruled legal).
 
-`hint_tilt` has the published form, `count_tilt` ours. This file holds what both share: a ledger whose predictors are
-tilted, along one stream or for documents that take turns. Everything is read off the ids that a predictor is shown,
-position by position, window after window; so the windows have to follow each other as they do in one pass over the
-stream. Where documents take turns (`LowRank`), a push is from the document's own text so far and from the groups of
-documents before its own.
+`hint_tilt` has the published form, `count_tilt` ours; `count_mix` mixes where these multiply. This file holds what they
+share: a ledger whose predictors are tilted, along one stream or for documents that take turns. Everything is read off
+the ids that a predictor is shown, position by position, window after window; so the windows have to follow each other
+as they do in one pass over the stream. Where documents take turns (`LowRank`), a push is from the document's own text
+so far and from the groups of documents before its own.
 """
 
 from bisect import bisect_right
@@ -58,24 +58,17 @@ class _Tilted:
 
 
 class TiltedLedger:
-    """A ledger whose predictors are tilted: an adapter writes its grades here in place of the real ledger.
-
-    `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
-    """
+    """A ledger whose predictors are tilted: an adapter writes its grades here in place of the real ledger."""
 
     turn: Callable[[int], None] | None = None
 
-    def __init__(
-        self, ledger: LedgerView, orders: tuple[int, ...], pushes: Pushes, weights: NDArray[np.float64]
-    ) -> None:
+    def __init__(self, ledger: LedgerView, orders: tuple[int, ...]) -> None:
         self.positions = ledger.positions
         self.graded = ledger.graded
         self.world = ledger.world
         self.train = ledger.train
         self._ledger = ledger
         self._memory = ContextCounts(orders)
-        self._pushes = pushes
-        self._weights = weights
 
     def grade(
         self,
@@ -99,8 +92,24 @@ class TiltedLedger:
         raise NotImplementedError
 
 
-class TiltedAlong(TiltedLedger):
-    """Along one stream: each window continues the one before, and with `lr` its weights learn from that."""
+class AlongLedger(TiltedLedger):
+    """Along one stream: each window continues the one before."""
+
+    def __init__(self, ledger: LedgerView, windows: Windows, orders: tuple[int, ...]) -> None:
+        if not windows.in_turn:
+            raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
+        super().__init__(ledger, orders)
+
+    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+        """The tables need every token in its turn, so of several processes the first one grades alone."""
+        return range(count) if self.world.main else ()
+
+
+class TiltedAlong(AlongLedger):
+    """A ledger that tilts along one stream, and with `lr` learns its weights from what followed.
+
+    `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
+    """
 
     def __init__(
         self,
@@ -112,16 +121,11 @@ class TiltedAlong(TiltedLedger):
         *,
         lr: float,
     ) -> None:
-        if not windows.in_turn:
-            raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
-        super().__init__(ledger, orders, pushes, weights)
+        super().__init__(ledger, windows, orders)
+        self._pushes, self._weights = pushes, weights
         self._lr = lr
         self._squares = np.ones(len(weights))
         self._expected: _Pushed | None = None
-
-    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
-        """The tables need every token in its turn, so of several processes the first one grades alone."""
-        return range(count) if self.world.main else ()
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
         """The first of `ids` was the last window's last target."""
@@ -163,7 +167,8 @@ class TiltedApart(TiltedLedger):
         pushes: Pushes,
         weights: NDArray[np.float64],
     ) -> None:
-        super().__init__(ledger, orders, pushes, weights)
+        super().__init__(ledger, orders)
+        self._pushes, self._weights = pushes, weights
         self._orders = orders
         self._spans = list(document_spans(ledger.positions, starts))
         self._own: dict[int, ContextCounts] = {}
