@@ -22,6 +22,10 @@ def test_no_way_leads_out(level):
     assert {name: got for name, got in reached.items() if got is not None} == {}
 
 
+def test_torch_trains_inside_on_threads():
+    assert escapes.train(child.best_level()) == "the loss fell"
+
+
 @pytest.mark.skipif(not any(AVAILABLE.values()), reason="the battery is for Linux")
 def test_the_battery_reaches_something_where_nothing_guards():
     reached = escapes.attempt_unguarded()

@@ -93,6 +93,23 @@ ALONE = {
         "import os\nanswer.write(b'refused' if not os.path.exists('early') else b'imported')", answer="refused"
     ),
 }
+TRAINING = """
+import torch
+torch.set_num_threads(2)
+torch.manual_seed(0)
+model = torch.nn.Linear(256, 256)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+x, losses = torch.randn(512, 256), []
+for _ in range(2):
+    losses.append(torch.nn.functional.mse_loss(model(x), x))
+    losses[-1].backward()
+    optimizer.step()
+    optimizer.zero_grad()
+torch.save(model.state_dict(), "model.pt")
+torch.load("model.pt")
+assert torch.get_num_threads() == 2
+answer.write(b"the loss fell" if losses[1] < losses[0] else b"the loss rose")
+"""
 # Not tried unguarded: they would leave something behind, or share a stack with a thread.
 LASTING = (
     "site_packages",
@@ -112,6 +129,12 @@ def attempt(level: Level) -> dict[str, str | None]:
         with ThreadPoolExecutor(4) as pool:
             reached |= dict(zip(ALONE, pool.map(lambda way: _alone(way, level), ALONE.values())))
         return reached | {"leftovers": _leftovers(child, outside)}
+
+
+def train(level: Level, script: str = TRAINING) -> str:
+    """Import torch in the sandbox and take two steps on two threads: the answer that says the loss fell."""
+    with confined(ENTRY, files={"main.py": script}, limits=Limits(seconds=60), level=level, unsafe=True) as child:
+        return child.ask(b"", most=1 << 20).decode() or f"nothing: {child.stopped}"
 
 
 def attempt_unguarded() -> dict[str, str | None]:
