@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pargolf.audit.blackbox.findings import black_box
 from pargolf.audit.judge_code import judge_code
 from pargolf.audit.own_runs.checks import Recomputed, judge_run
 from pargolf.audit.own_runs.recorded import is_run
@@ -114,7 +115,8 @@ def _judge_folder(
         if rule.facts is not None:
             findings += _ask(rule, facts, context, missing)
     findings += _judge_code(facts, missing)
-    findings += smoke(facts, missing, unsafe=unsafe) if run else []
+    if run:
+        findings += [*smoke(facts, missing, unsafe=unsafe), *black_box(facts, missing, unsafe=unsafe)]
     findings += _not_checked(folder, findings, missing)
     # What a log proves outweighs that the code was not caught at it.
     spoken = {f.rule for f in findings if f.status != PASS}

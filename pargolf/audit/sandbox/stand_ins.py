@@ -8,6 +8,7 @@ the CPU. What a script got instead of a real module is reported, and a model tha
 import contextlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,9 @@ class Anything:
         return f"<stand-in for {self._name}>"
 
 
-class _Module(types.ModuleType):
+class Blank(types.ModuleType):
+    """A module that has every name, and every module below it."""
+
     __version__ = "0.0.0"
     __path__: list[str] = []
 
@@ -72,7 +75,7 @@ class _Module(types.ModuleType):
         if name in _KERNELS:
             return KERNELS[name]
         if name == "get_kernel":
-            return lambda *_, **__: _Module("kernels")
+            return lambda *_, **__: Blank("kernels")
         if name.startswith("__"):
             raise AttributeError(name)
         return Anything(f"{self.__name__}.{name}")
@@ -93,7 +96,7 @@ class StandIns(importlib.machinery.PathFinder):
             return None
         if top in sys.stdlib_module_names or top in ("torch", "numpy", "scipy", "pargolf"):
             return None
-        if "." in name and not isinstance(sys.modules.get(top), _Module):
+        if "." in name and not isinstance(sys.modules.get(top), Blank):
             return None
         if top not in self.replaced:
             self.replaced.append(top)
@@ -101,19 +104,18 @@ class StandIns(importlib.machinery.PathFinder):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """An empty module that has every name."""
-        return _Module(spec.name)
+        return Blank(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Nothing to run."""
 
 
 def _asked_by_a_script() -> bool:
-    """Whether an import stands in a script's own file: libraries try optional modules and must find them missing."""
+    """Whether an import stands in a file of the scratch folder: libraries must find optional modules missing."""
     frame = sys._getframe(2)
     while frame.f_back is not None and "importlib" in frame.f_code.co_filename:
         frame = frame.f_back
-    name = frame.f_code.co_filename
-    return not name.startswith((sys.prefix, sys.base_prefix, "<frozen"))
+    return frame.f_code.co_filename.startswith(os.getcwd())
 
 
 class OnCpu(TorchFunctionMode):

@@ -1,0 +1,127 @@
+"""Inside the sandbox: run a script's own `main`, small, and send what it computes to the judge.
+
+Started by `trial.try_main` in a process of its own and never imported by anything else. Settings that the script does
+not read from its environment are made small in its syntax tree: plain numbers of its class of hyperparameters and of
+its top level, by the same names, and the folders of the published data.
+"""
+
+import ast
+import json
+import os
+import re
+import sys
+import time
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pargolf.audit.blackbox.machine import pretend
+from pargolf.audit.blackbox.watch import Lines, watch
+from pargolf.audit.blackbox.wire import Sender
+from pargolf.audit.code.newer_syntax import rewrite
+from pargolf.audit.sandbox.jail import Limits, lock
+from pargolf.audit.sandbox.stand_ins import stand_in
+
+
+def serve() -> None:
+    """Read a request on stdin, run, send frames on the pipe that it names."""
+    request = json.load(sys.stdin)
+    sender = Sender(request["pipe"])
+    scratch = Path.cwd()
+    output = os.open(scratch / "output.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ.update(request["env"])
+    enforced = lock(scratch, Limits(seconds=request["seconds"]), request["readable"])
+    sys.path[:] = [path for path in sys.path if _listed(path)]
+    finder = stand_in()
+    pretend()
+    sys.stdout = sys.stderr = Lines(sender)  # type: ignore[assignment]
+    error = ""
+    try:
+        with watch(sender):  # type: ignore[no-untyped-call]
+            _run(request["text"], scratch / request["name"], request["small"], request["paths"])
+    except SystemExit as stop:
+        error = f"SystemExit: {stop}" if stop.code else ""
+    except BaseException as problem:  # a script may raise anything; the end must still be sent
+        error = f"{type(problem).__name__}: {str(problem)[:300]} (line {_line(problem, str(scratch))})"
+    sys.stdout.write("\n")
+    sender.ended(error, time.process_time(), finder.replaced, enforced)
+    os._exit(0)
+
+
+def _listed(folder: str) -> bool:
+    """Whether the sandbox lets a folder of packages be read; in others, optional packages raise no `ImportError`."""
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return folder.endswith(".zip")
+
+
+def _line(problem: BaseException, scratch: str) -> int:
+    """The last line of the script on the way to an error."""
+    line, step = 0, problem.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename.startswith(scratch):
+            line = step.tb_lineno
+        step = step.tb_next
+    return line
+
+
+def _run(text: str, path: Path, small: dict[str, Any], paths: dict[str, str]) -> None:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        tree = ast.parse(rewrite(text))
+    shrunk = ast.fix_missing_locations(_Shrink(small, paths).visit(tree))
+    module = types.ModuleType("__main__")
+    module.__file__ = str(path)
+    sys.modules["__main__"] = module
+    sys.path.insert(0, str(path.parent))
+    sys.argv = [str(path)]
+    exec(compile(shrunk, str(path), "exec"), module.__dict__)
+
+
+class _Shrink(ast.NodeTransformer):
+    """Puts small numbers where a class or the top level assigns plain ones, and our folders for the published ones."""
+
+    def __init__(self, small: dict[str, Any], paths: dict[str, str]) -> None:
+        self.small, self.paths = small, paths
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        """The top level."""
+        self._assignments(node.body)
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """A class of settings."""
+        self._assignments(node.body)
+        return self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        """A path of the published data."""
+        if isinstance(node.value, str) and len(node.value) < 200:
+            for pattern, put in self.paths.items():
+                node.value = re.sub(pattern, lambda _, put=put: put, node.value)
+        return node
+
+    def _assignments(self, body: list[ast.stmt]) -> None:
+        for statement in body:
+            if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or not _is_number(statement.value):
+                continue
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            name = targets[0].id.lower() if isinstance(targets[0], ast.Name) else ""
+            if name in self.small:
+                statement.value = ast.Constant(self.small[name])
+
+
+def _is_number(node: ast.expr | None) -> bool:
+    """A number as it stands, or a product of such."""
+    if isinstance(node, ast.BinOp):
+        return _is_number(node.left) and _is_number(node.right)
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)

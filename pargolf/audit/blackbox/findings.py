@@ -1,0 +1,116 @@
+"""The black box as findings: a submission's own `main`, run small on three texts, and what the laws say of it.
+
+A law that is kept proves its rule as far as a small run can. A law that is broken is FAIL where the printed score is
+the mean of the losses that were seen, and SUSPECT where the script makes its score from them by other means. A run that
+reaches no score has broken nothing, and stands under what was not checked.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from pargolf.audit.blackbox.laws import MOVED, Reported, Ruling, laws, reported
+from pargolf.audit.blackbox.passes import Reading
+from pargolf.audit.blackbox.texts import corpus
+from pargolf.audit.blackbox.trial import SECONDS, Trace, try_main
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
+from pargolf.audit.rules.rule import Missing
+
+PROOF = "black box"
+_OBSERVED = "As observed from within, where a script that looks for an observer could hide: "
+_CHANGED = {"slot": "slot", "trained": "ttt_order", "lookahead": "causality"}
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The runs of a submission's `main`: one for each text, or the first alone when it reached no score."""
+
+    traces: tuple[Trace, ...]
+    reports: tuple[Reported, ...]
+
+    @property
+    def why(self) -> str:
+        """Why there is no score on every text; empty when there is."""
+        short = [trace for trace in self.traces if not Reading(trace).scores]
+        return f"on the {short[0].text.name} text: {short[0].error or 'it printed no score'}" if short else ""
+
+
+def run_main(facts: Facts, *, seconds: int = SECONDS) -> Runs:
+    """Run the submission's `main` on every text, two at a time. It must have a script that parses."""
+    code = facts.main
+    assert code is not None
+    siblings = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
+    start = partial(try_main, code, siblings=siblings, env=facts.environment, seconds=seconds)
+    first, *others = corpus().texts
+    traces = [start(first)]
+    if Reading(traces[0]).scores:
+        with ThreadPoolExecutor(2) as pool:
+            traces += pool.map(start, others)
+    found = [reported(Reading(trace)) for trace in traces]
+    runs = Runs(tuple(traces), tuple(report for report in found if report is not None))
+    if len(runs.reports) > 1 and any(law.law == "order" and law.holds is False for law in laws(runs.reports)):
+        again = reported(Reading(start(first)))
+        if again is None or not _same(runs.reports[0], again):
+            return Runs(runs.traces, ())
+    return runs
+
+
+def _same(one: Reported, other: Reported) -> bool:
+    """Whether two runs on one text gave the same losses."""
+    if one.losses is None or other.losses is None:
+        return False
+    return bool((np.abs(np.nan_to_num(one.losses.losses - other.losses.losses)) <= MOVED).all())
+
+
+def black_box(facts: Facts, missing: Missing) -> list[RuleFinding]:
+    """Findings of the submission's own evaluation, judged from outside."""
+    code = facts.main
+    if code is None or code.tree is None or not code.text:
+        return []
+    runs = run_main(facts)
+    if runs.why:
+        missing.add(f"run: its own main reached no score, {runs.why}")
+        return []
+    if not runs.reports:
+        missing.add("run: its own main gives other losses when it is run again, so nothing can be compared")
+        return []
+    where = (Evidence(code.path, 0, ""),)
+    findings = [RuleFinding("run", PASS, _reached(runs), where, {"by": PROOF})]
+    for law in laws(runs.reports):
+        if law.holds is None:
+            missing.add(f"run: {law.evidence}")
+        findings += _of_law(law, runs.reports[0], where)
+    return findings
+
+
+def _reached(runs: Runs) -> str:
+    score = runs.reports[0].score
+    seconds = [trace.end.seconds for trace in runs.traces if trace.end is not None]
+    return (
+        f"Its own main, run small on three texts, printed val_loss {score.loss:.4f} and val_bpb {score.bpb:.4f} on the "
+        f"first; {max(seconds, default=0):.0f} s of the processor each."
+    )
+
+
+def _of_law(law: Ruling, run: Reported, where: tuple[Evidence, ...]) -> Iterator[RuleFinding]:
+    numbers = {**law.numbers, "by": PROOF}
+    text = f"Ran: {law.evidence}."
+    if law.law == "denominator":
+        status = {True: PASS, False: FAIL, None: SUSPECT}[law.holds]
+        yield RuleFinding("byte_denominator", status, text, where, numbers)
+    elif law.law == "once" and law.holds is not None:
+        yield RuleFinding("two_pass", PASS if law.holds else FAIL, text, where, numbers)
+    elif law.law == "order" and law.holds:
+        for rule in ("ttt_order", "causality", "slot"):
+            yield RuleFinding(rule, PASS, text, where, numbers)
+    elif law.law == "order" and law.holds is False:
+        rule = _CHANGED[law.numbers["why"]]
+        broken = HOLD if rule == "slot" else FAIL if run.explained else SUSPECT
+        yield RuleFinding(rule, broken, text, where, numbers)
+    elif law.law == "held out" and law.holds is not None:
+        said = f"{_OBSERVED}{law.evidence}."
+        yield RuleFinding("val_in_training", PASS if law.holds else SUSPECT, said, where, numbers)

@@ -1,0 +1,70 @@
+"""The settings of a small run: which names scripts give them, and what they are here.
+
+The depth, every switch and every rate stay as the script has them. Width, windows, batches, steps and the amounts of
+calibration and adaptation are cut, so that a CPU reaches the score within seconds.
+"""
+
+import ast
+import re
+from typing import Any
+
+from pargolf.audit.blackbox.texts import VOCAB
+from pargolf.audit.code.script import Code
+
+WINDOW, STRIDE, BATCH = 128, 64, 1024
+_GROUPS: tuple[tuple[Any, str], ...] = (
+    (VOCAB, "vocab_size"),
+    (128, "model_dim embedding_dim d_model n_embd hidden_size"),
+    (8, "num_heads n_head"),
+    (4, "num_kv_heads n_kv_head"),
+    (WINDOW, "train_seq_len eval_seq_len ttt_eval_seq_len rope_train_seq_len ttt_train_seq_len max_seq_len seq_len"),
+    (WINDOW, "train_max_seq_len block_size eval_context_len val_seq_len ttt_seq_len sliding_seq_len"),
+    (STRIDE, "eval_stride sliding_window_stride ttt_stride stride sliding_stride"),
+    (BATCH, "train_batch_tokens"),
+    (BATCH, "val_batch_size val_batch_tokens"),
+    (2, "iterations num_iterations max_steps"),
+    (0, "warmup_steps val_loss_every compile_warmup_steps"),
+    (0.5, "ema_decay"),
+    (256, "ttt_chunk_tokens global_ttt_chunk_tokens ngram_chunk_tokens ttt_chunk_size_tokens chunk_tokens"),
+    (1, "ttt_epochs global_ttt_epochs prequant_ttt_epochs pre_quant_ttt_epochs"),
+    (2, "gptq_calibration_batches gptq_calib_batches gptq_calib_samples calib_batches gptq_num_calib ar_calib_seqs"),
+    (2, "gptq_ar_seqs gptq_calib_seqs gptq_samples num_calib_batches calibration_batches gptq_nsamples calib_seqs"),
+    (WINDOW, "gptq_ar_seq_len calib_seq_len gptq_seq_len ar_seq_len gptq_calib_seq_len"),
+    (2, "slot_steps phased_ttt_prefix_docs ttt_steps etlb_steps"),
+    (1 << 16, "ngram_buckets ngram_eval_buckets"),
+    (0, "fused_ce_enabled compile_enabled torch_compile"),
+)
+SMALL = {name: value for value, names in _GROUPS for name in names.split()}
+_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
+
+
+def environment(code: Code, given: dict[str, str], data: str) -> dict[str, str]:
+    """The environment of a small run: the reported run's, the data's folders, and small numbers for names it reads."""
+    assert code.tree is not None
+    names = {n.value for n in ast.walk(code.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    read = {name for name in names if _NAME.fullmatch(name)}
+    kept = {k: v for k, v in given.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    small = {name: str(SMALL[name.lower()]) for name in read if name.lower() in SMALL}
+    return {**kept, **small, **folders(data)}
+
+
+def folders(data: str) -> dict[str, str]:
+    """Where the data lies, by the names that published scripts ask for."""
+    shards = f"{data}/datasets/fineweb10B_sp{VOCAB}"
+    tokenizer = f"{data}/tokenizers/fineweb_{VOCAB}_bpe.model"
+    return {
+        "DATA_DIR": f"{data}/",
+        "DATA_PATH": shards,
+        "TRAIN_FILES": f"{shards}/fineweb_train_*.bin",
+        "VAL_FILES": f"{shards}/fineweb_val_*.bin",
+        "TOKENIZER_PATH": tokenizer,
+    }
+
+
+def paths(data: str) -> dict[str, str]:
+    """Patterns of published paths in a script's strings, and what to put for them."""
+    found = folders(data)
+    return {
+        r"^[^\s'\"*]*datasets/+(?:datasets/+)?fineweb\w+": found["DATA_PATH"],
+        r"^[^\s'\"*]*tokenizers/+[\w.]+\.model": found["TOKENIZER_PATH"],
+    }
