@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL = "PASS", "HOLD", "UNVERIFIABLE", "SUSPECT", "FAIL"
+BLACK_BOX = "black box"  # what a finding's `by` says where the submission's own run was judged from outside
 ORDER = (PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL)
 MEANINGS = {
     PASS: "every check that ran found nothing wrong",

@@ -8,7 +8,7 @@ with the reason, and never counts as passed.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pargolf.audit.report import ORDER, PASS, Report, RuleFinding
+from pargolf.audit.report import BLACK_BOX, ORDER, PASS, Report, RuleFinding
 from pargolf.audit.rules.rule import Rule
 from pargolf.audit.rules.table import RULES
 
@@ -53,13 +53,13 @@ def _standing(rule: Rule, report: Report) -> Standing:
         reasons = [text.partition(": ")[2] for text in report.unchecked if text.startswith(f"{rule.name}:")]
         why = "; ".join(reasons) or (f"it needs {rule.needs}" if rule.needs else "it does not apply here")
         return Standing(rule, "", How.NOT_CHECKED, why)
-    worst = max(own, key=lambda finding: ORDER.index(finding.status))
+    worst = max(own, key=lambda finding: (ORDER.index(finding.status), _how(rule, finding) is How.PROVED))
     return Standing(rule, worst.status, _how(rule, worst), worst.summary)
 
 
 def _how(rule: Rule, finding: RuleFinding) -> How:
     if finding.summary.startswith("Not checked"):
         return How.NOT_CHECKED
-    if (rule.law and "worst" in finding.numbers) or rule.name == "run":
+    if finding.numbers.get("by") == BLACK_BOX or (rule.law and "worst" in finding.numbers) or rule.name == "run":
         return How.PROVED
     return How.PROVED if rule.arithmetic else How.READ

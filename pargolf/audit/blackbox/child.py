@@ -9,12 +9,13 @@ import ast
 import json
 import os
 import re
+import resource
 import sys
-import time
 import types
 import warnings
 from pathlib import Path
-from typing import Any
+from time import process_time as CLOCK
+from typing import IO, Any
 
 import torch
 
@@ -22,43 +23,38 @@ from pargolf.audit.blackbox.machine import pretend
 from pargolf.audit.blackbox.watch import Lines, watch
 from pargolf.audit.blackbox.wire import Sender
 from pargolf.audit.code.newer_syntax import rewrite
-from pargolf.audit.sandbox.jail import Limits, lock
 from pargolf.audit.sandbox.stand_ins import stand_in
 
 
-def serve() -> None:
-    """Read a request on stdin, run, send frames on the pipe that it names."""
-    request = json.load(sys.stdin)
-    sender = Sender(request["pipe"])
+def serve(request: IO[bytes], answer: IO[bytes]) -> None:
+    """Read a request in JSON, run, and send frames."""
+    asked = json.load(request)
+    sender = Sender(answer.fileno())
     scratch = Path.cwd()
-    output = os.open(scratch / "output.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (asked["seconds"], asked["seconds"]))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ.update(request["env"])
-    enforced = lock(scratch, Limits(seconds=request["seconds"]), request["readable"])
+    os.environ.update(asked["env"])
     sys.path[:] = [path for path in sys.path if _listed(path)]
     finder = stand_in()
     pretend()
-    sys.stdout = sys.stderr = Lines(sender)  # type: ignore[assignment]
+    sys.stdout = sys.stderr = Lines(sender)
     error = ""
     try:
-        with watch(sender):  # type: ignore[no-untyped-call]
-            _run(request["text"], scratch / request["name"], request["small"], request["paths"])
+        with watch(sender):
+            _run(asked["text"], scratch / asked["name"], asked["small"], asked["paths"])
     except SystemExit as stop:
         error = f"SystemExit: {stop}" if stop.code else ""
     except BaseException as problem:  # a script may raise anything; the end must still be sent
         error = f"{type(problem).__name__}: {str(problem)[:300]} (line {_line(problem, str(scratch))})"
     sys.stdout.write("\n")
-    sender.ended(error, time.process_time(), finder.replaced, enforced)
-    os._exit(0)
+    sender.ended(error, CLOCK(), finder.replaced)
 
 
 def _listed(folder: str) -> bool:
     """Whether the sandbox lets a folder of packages be read; in others, optional packages raise no `ImportError`."""
     try:
-        return bool(os.listdir(folder))
+        return any(Path(folder).iterdir())
     except OSError:
         return folder.endswith(".zip")
 
@@ -107,7 +103,7 @@ class _Shrink(ast.NodeTransformer):
         """A path of the published data."""
         if isinstance(node.value, str) and len(node.value) < 200:
             for pattern, put in self.paths.items():
-                node.value = re.sub(pattern, lambda _, put=put: put, node.value)
+                node.value = re.sub(pattern, put, node.value)
         return node
 
     def _assignments(self, body: list[ast.stmt]) -> None:

@@ -5,22 +5,20 @@ the mean of the losses that were seen, and SUSPECT where the script makes its sc
 reaches no score has broken nothing, and stands under what was not checked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from pargolf.audit.blackbox.laws import MOVED, Reported, Ruling, laws, reported
 from pargolf.audit.blackbox.passes import Reading
-from pargolf.audit.blackbox.texts import corpus
-from pargolf.audit.blackbox.trial import SECONDS, Trace, try_main
+from pargolf.audit.blackbox.texts import ValidationText, corpus
+from pargolf.audit.blackbox.trial import Trace, Trial
 from pargolf.audit.read.facts import Facts
-from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
+from pargolf.audit.report import BLACK_BOX, FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing
 
-PROOF = "black box"
 _OBSERVED = "As observed from within, where a script that looks for an observer could hide: "
 _CHANGED = {"slot": "slot", "trained": "ttt_order", "lookahead": "causality"}
 
@@ -39,21 +37,17 @@ class Runs:
         return f"on the {short[0].text.name} text: {short[0].error or 'it printed no score'}" if short else ""
 
 
-def run_main(facts: Facts, *, seconds: int = SECONDS) -> Runs:
-    """Run the submission's `main` on every text, two at a time. It must have a script that parses."""
-    code = facts.main
-    assert code is not None
-    siblings = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
-    start = partial(try_main, code, siblings=siblings, env=facts.environment, seconds=seconds)
-    first, *others = corpus().texts
-    traces = [start(first)]
+def run_main(trial: Trial, texts: Sequence[ValidationText] = ()) -> Runs:
+    """Run a script's `main` on every text, two at a time. Raises `UserError` where nothing can be confined."""
+    first, *others = texts or corpus().texts
+    traces = [trial.run(first)]
     if Reading(traces[0]).scores:
         with ThreadPoolExecutor(2) as pool:
-            traces += pool.map(start, others)
+            traces += pool.map(trial.run, others)
     found = [reported(Reading(trace)) for trace in traces]
     runs = Runs(tuple(traces), tuple(report for report in found if report is not None))
     if len(runs.reports) > 1 and any(law.law == "order" and law.holds is False for law in laws(runs.reports)):
-        again = reported(Reading(start(first)))
+        again = reported(Reading(trial.run(first)))
         if again is None or not _same(runs.reports[0], again):
             return Runs(runs.traces, ())
     return runs
@@ -66,20 +60,25 @@ def _same(one: Reported, other: Reported) -> bool:
     return bool((np.abs(np.nan_to_num(one.losses.losses - other.losses.losses)) <= MOVED).all())
 
 
-def black_box(facts: Facts, missing: Missing) -> list[RuleFinding]:
+def black_box(facts: Facts, missing: Missing, *, unsafe: bool = False) -> list[RuleFinding]:
     """Findings of the submission's own evaluation, judged from outside."""
     code = facts.main
     if code is None or code.tree is None or not code.text:
         return []
-    runs = run_main(facts)
+    siblings = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
+    runs = run_main(Trial(code, siblings, facts.environment, unsafe=unsafe))
+    return findings_of(runs, (Evidence(code.path, 0, ""),), missing)
+
+
+def findings_of(runs: Runs, where: tuple[Evidence, ...], missing: Missing) -> list[RuleFinding]:
+    """What runs say of the rules; what they could not be asked goes to `missing`."""
     if runs.why:
         missing.add(f"run: its own main reached no score, {runs.why}")
         return []
     if not runs.reports:
         missing.add("run: its own main gives other losses when it is run again, so nothing can be compared")
         return []
-    where = (Evidence(code.path, 0, ""),)
-    findings = [RuleFinding("run", PASS, _reached(runs), where, {"by": PROOF})]
+    findings = [RuleFinding("run", PASS, _reached(runs), where, {"by": BLACK_BOX})]
     for law in laws(runs.reports):
         if law.holds is None:
             missing.add(f"run: {law.evidence}")
@@ -97,7 +96,7 @@ def _reached(runs: Runs) -> str:
 
 
 def _of_law(law: Ruling, run: Reported, where: tuple[Evidence, ...]) -> Iterator[RuleFinding]:
-    numbers = {**law.numbers, "by": PROOF}
+    numbers = {**law.numbers, "by": BLACK_BOX}
     text = f"Ran: {law.evidence}."
     if law.law == "denominator":
         status = {True: PASS, False: FAIL, None: SUSPECT}[law.holds]

@@ -97,8 +97,8 @@ def order(base: Reported, other: Reported) -> Ruling:
         return Ruling("order", True, f"{what}: none of {int(both.sum()):,} losses before it changed", numbers)
     change = float(np.abs(a.losses - b.losses)[:flip][early].max())
     numbers |= {"worst": change, "why": _why(other, first, flip)}
-    which = f"{int(early.sum()):,} of {int(both.sum()):,} losses of earlier positions changed, by up to {change:.2g} nats"
-    return Ruling("order", False, f"{what}: {which}", numbers)
+    which = f"{int(early.sum()):,} of {int(both.sum()):,} losses of earlier positions changed"
+    return Ruling("order", False, f"{what}: {which}, by up to {change:.2g} nats", numbers)
 
 
 def _why(run: Reported, first: int, flip: int) -> str:
@@ -128,7 +128,9 @@ def held_out(run: Reported) -> Ruling:
     numbers = {"positions": count}
     if count * 50 < TARGETS:
         return Ruling("held out", True, "no gradient came from a validation token before its reported score", numbers)
-    return Ruling("held out", False, f"gradients came from {count:,} validation tokens before they were scored", numbers)
+    return Ruling(
+        "held out", False, f"gradients came from {count:,} validation tokens before they were scored", numbers
+    )
 
 
 def laws(runs: Sequence[Reported]) -> Iterator[Ruling]:

@@ -47,7 +47,7 @@ def _clock() -> None:
     for name in ("time", "perf_counter", "monotonic"):
         setattr(time, name, lambda: read() / 1e9)
         setattr(time, f"{name}_ns", read)
-    time.sleep = sleep
+    time.sleep = sleep  # type: ignore[assignment]
 
 
 def _compiler() -> None:
@@ -74,7 +74,12 @@ def _cuda() -> None:
 _REAL_GENERATOR = torch.Generator
 
 
-class _Generator(type("_Kind", (type,), {"__instancecheck__": lambda _, x: isinstance(x, _REAL_GENERATOR)})("_", (), {})):
+class _IsGenerator(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, _REAL_GENERATOR)
+
+
+class _Generator(metaclass=_IsGenerator):
     """A generator of random numbers, on the CPU whatever device it is asked for."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
@@ -118,8 +123,8 @@ class _NoCast(contextlib.ContextDecorator):
 def _precision() -> None:
     torch.storage._storage_type_to_dtype_map()  # kept by torch from now on, with the two still apart
     torch.bfloat16 = torch.float32
-    Tensor.bfloat16 = Tensor.float  # type: ignore[method-assign, assignment]
-    nn.Module.bfloat16 = nn.Module.float  # type: ignore[method-assign, assignment]
+    Tensor.bfloat16 = Tensor.float  # type: ignore[method-assign]
+    nn.Module.bfloat16 = nn.Module.float  # type: ignore[method-assign]
     torch.autocast = torch.amp.autocast = torch.cuda.amp.autocast = _NoCast  # type: ignore[assignment, misc]
 
 

@@ -5,6 +5,7 @@ from the numbers themselves, whatever windows, batches and order a script scores
 of one loss per position, of those since some score that was printed before, is the number that was printed.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +38,7 @@ class Score:
     @property
     def ratio(self) -> float:
         """Bytes per token that these two numbers imply."""
-        return self.loss / np.log(2) / self.bpb
+        return self.loss / math.log(2) / self.bpb
 
     @property
     def rounding(self) -> float:
@@ -78,7 +79,8 @@ class Reading:
         empty: list[npt.NDArray[np.float64]] = [np.zeros(0)]
         self.nats = np.concatenate([*empty, *(frame.nats for _, frame in scored)])
         targets = np.concatenate([*empty, *(frame.targets for _, frame in scored)]).astype(np.int64)
-        self.places = locate(trace.text, targets)
+        offsets = np.concatenate([np.arange(n) for n in (0, *sizes)])
+        self.places = locate(trace.text, targets, offsets)
 
     @cached_property
     def scores(self) -> list[Score]:
@@ -87,10 +89,9 @@ class Reading:
         for i, frame in enumerate(self.trace.frames):
             if isinstance(frame, Printed) and "bpb" in frame.text:
                 log = read_log("", frame.text)
-                for row in (*log.rows, *log.scores):
-                    tag = getattr(row, "tag", "step")
-                    if 0 < row.loss < 100 and 0 < row.bpb < 100:
-                        found.append(Score(tag, row.loss, row.bpb, row.digits, i))
+                named = [Score(score.tag, score.loss, score.bpb, score.digits, i) for score in log.scores]
+                named += [Score("step", row.loss, row.bpb, row.digits, i) for row in log.rows]
+                found += [score for score in named if 0 < score.loss < 100 and 0 < score.bpb < 100]
         return found
 
     def explain(self, score: Score) -> Pass | None:
@@ -158,20 +159,36 @@ class Reading:
         return np.concatenate(ends) if ends else rows[:0]
 
 
-def locate(text: ValidationText, targets: Places) -> Places:
-    """Positions (N,) in a text of target tokens (N,) in the order they were scored; -1 for those of other texts."""
+def locate(text: ValidationText, targets: Places, offsets: Places | None = None) -> Places:
+    """Positions (N,) in a text of target tokens (N,) in the order they were scored; -1 for those of other texts.
+
+    Where one window ends and the next begins by tokens that would also go on, the cut is the roundest of `offsets`,
+    which count from the beginning of each call that computed losses.
+    """
     stream = text.tokens[1:].astype(np.int64)
-    places = np.full(len(targets), -1, dtype=np.int64)
     if len(targets) < RUN:
-        return places
+        return np.full(len(targets), -1, dtype=np.int64)
     known, seen = _runs(stream), _runs(targets)
     order = np.argsort(known)
     spots = np.searchsorted(known, seen, sorter=order).clip(0, len(known) - 1)
     begins = np.flatnonzero(known[order[spots]] == seen)
     at = order[spots][begins]
-    for offset in reversed(range(RUN)):  # the run that begins at a target speaks last
-        places[begins + offset] = at + offset
-    return places
+    onward, backward = (np.full(len(targets), -1, dtype=np.int64) for _ in range(2))
+    for offset in range(RUN):
+        backward[begins + offset] = at + offset
+        last = RUN - 1 - offset
+        onward[begins + last] = at + last
+    offsets = np.arange(len(targets)) if offsets is None else offsets
+    unclear = np.flatnonzero(onward != backward)
+    for part in np.split(unclear, np.flatnonzero(np.diff(unclear) != 1) + 1) if len(unclear) else ():
+        cut = max((*part, part[-1] + 1), key=lambda i: _roundness(offsets[i] if i < len(offsets) else 0))
+        onward[part[0] : cut] = backward[part[0] : cut]
+    return onward
+
+
+def _roundness(number: int) -> int:
+    """The largest power of two that divides it."""
+    return int(number & -number) if number else 1 << 40
 
 
 def _runs(tokens: Places) -> npt.NDArray[np.uint64]:

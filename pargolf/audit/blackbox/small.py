@@ -6,6 +6,7 @@ calibration and adaptation are cut, so that a CPU reaches the score within secon
 
 import ast
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pargolf.audit.blackbox.texts import VOCAB
@@ -35,36 +36,26 @@ _GROUPS: tuple[tuple[Any, str], ...] = (
     (0, "fused_ce_enabled compile_enabled torch_compile"),
 )
 SMALL = {name: value for value, names in _GROUPS for name in names.split()}
+_SHARDS, _TOKENIZER = f"./data/datasets/fineweb10B_sp{VOCAB}", f"./data/tokenizers/fineweb_{VOCAB}_bpe.model"
+FOLDERS = {
+    "DATA_DIR": "./data/",
+    "DATA_PATH": _SHARDS,
+    "TRAIN_FILES": f"{_SHARDS}/fineweb_train_*.bin",
+    "VAL_FILES": f"{_SHARDS}/fineweb_val_*.bin",
+    "TOKENIZER_PATH": _TOKENIZER,
+}
+PATHS = {
+    r"^[^\s'\"*]*datasets/+(?:datasets/+)?fineweb\w+": _SHARDS,
+    r"^[^\s'\"*]*tokenizers/+[\w.]+\.model": _TOKENIZER,
+}
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
 
 
-def environment(code: Code, given: dict[str, str], data: str) -> dict[str, str]:
+def environment(code: Code, given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a small run: the reported run's, the data's folders, and small numbers for names it reads."""
     assert code.tree is not None
     names = {n.value for n in ast.walk(code.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     read = {name for name in names if _NAME.fullmatch(name)}
     kept = {k: v for k, v in given.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     small = {name: str(SMALL[name.lower()]) for name in read if name.lower() in SMALL}
-    return {**kept, **small, **folders(data)}
-
-
-def folders(data: str) -> dict[str, str]:
-    """Where the data lies, by the names that published scripts ask for."""
-    shards = f"{data}/datasets/fineweb10B_sp{VOCAB}"
-    tokenizer = f"{data}/tokenizers/fineweb_{VOCAB}_bpe.model"
-    return {
-        "DATA_DIR": f"{data}/",
-        "DATA_PATH": shards,
-        "TRAIN_FILES": f"{shards}/fineweb_train_*.bin",
-        "VAL_FILES": f"{shards}/fineweb_val_*.bin",
-        "TOKENIZER_PATH": tokenizer,
-    }
-
-
-def paths(data: str) -> dict[str, str]:
-    """Patterns of published paths in a script's strings, and what to put for them."""
-    found = folders(data)
-    return {
-        r"^[^\s'\"*]*datasets/+(?:datasets/+)?fineweb\w+": found["DATA_PATH"],
-        r"^[^\s'\"*]*tokenizers/+[\w.]+\.model": found["TOKENIZER_PATH"],
-    }
+    return {**kept, **small, **FOLDERS}

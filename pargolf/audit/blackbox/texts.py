@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from pargolf.data.byte_table import count_bytes
 from pargolf.data.corpus import embedded
 from pargolf.data.learn import train_bpe
-from pargolf.data.shards import write_shard
+from pargolf.data.shards import HEADER_BYTES, MAGIC, VERSION
 from pargolf.data.tokens import SentencePieceTokenizer
 
 Ids = npt.NDArray[np.uint16]
@@ -27,7 +26,10 @@ VOCAB, TARGETS, TRAINING, SHARDS = 1024, 2048, 40_000, 2
 _ACCENTS = """été façon naïve élève garçon déjà où forêt hôtel œuvre cœur août noël maïs über Straße schön grün Äpfel
 müde Größe für fährt señor mañana corazón años niño pingüino ação irmã português manhã öppna ålder människa fjäll smør
 brød æble ø łódź żółć księga świat česky říjen žluť kůň ďábel tiếng Việt người đường học trẻ những ở đâu được"""
-_HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜金生丽水玉出昆冈剑号巨阙珠称夜光果珍李柰菜重芥姜"
+_HAN = (
+    "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁"
+    "律吕调阳云腾致雨露结为霜金生丽水玉出昆冈剑号巨阙珠称夜光果珍李柰菜重芥姜"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +59,21 @@ class Corpus:
     training: tuple[Ids, ...]
     texts: tuple[ValidationText, ...]
 
-    def write(self, folder: Path, text: ValidationText, *, sidecar: bool) -> None:
-        """Lay it out below `folder` as the published data lies."""
-        shards = folder / "datasets" / f"fineweb10B_sp{VOCAB}"
-        shards.mkdir(parents=True)
-        for number, tokens in enumerate(self.training):
-            write_shard(shards / f"fineweb_train_{number:06d}.bin", tokens)
-        write_shard(shards / "fineweb_val_000000.bin", text.tokens)
-        if sidecar:
-            write_shard(shards / "fineweb_val_bytes_000000.bin", np.concatenate(([0], text.bytes)).astype(np.uint16))
-        (folder / "tokenizers").mkdir()
-        (folder / "tokenizers" / f"fineweb_{VOCAB}_bpe.model").write_bytes(self.tokenizer)
+    def files(self, text: ValidationText, *, sidecar: bool) -> dict[str, bytes]:
+        """Its files by path, laid out as the published data lies; `sidecar` adds the bytes of each token."""
+        shards = f"datasets/fineweb10B_sp{VOCAB}/fineweb"
+        files = {f"{shards}_train_{i:06d}.bin": _shard(tokens) for i, tokens in enumerate(self.training)}
+        files |= {f"{shards}_val_000000.bin": _shard(text.tokens)}
+        files |= {f"tokenizers/fineweb_{VOCAB}_bpe.model": self.tokenizer}
+        counts = np.concatenate(([0], text.bytes))
+        return files | ({f"{shards}_val_bytes_000000.bin": _shard(counts)} if sidecar else {})
+
+
+def _shard(tokens: npt.NDArray[np.integer]) -> bytes:
+    """A shard file's bytes."""
+    header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
+    header[:3] = MAGIC, VERSION, len(tokens)
+    return header.tobytes() + tokens.astype("<u2").tobytes()
 
 
 @cache

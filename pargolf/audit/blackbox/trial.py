@@ -1,26 +1,21 @@
 """Run a script's own `main` on one validation text in the sandbox, and give back what it sent."""
 
+import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pargolf.audit.blackbox.small import SMALL, environment, paths
+from pargolf.audit.blackbox.small import PATHS, SMALL, environment
 from pargolf.audit.blackbox.texts import ValidationText, corpus
 from pargolf.audit.blackbox.wire import MOST_BYTES, Ended, Frame, Garbled, frames
 from pargolf.audit.code.script import Code
+from pargolf.audit.sandbox.child import confined
+from pargolf.audit.sandbox.jail import Limits
 
 SECONDS, WALL = 60, 180.0
-_PACKAGE = Path(__file__).resolve().parents[2]
-_BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from pargolf.audit.blackbox.child import serve; serve()"
-_HOMES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+_ENTRY = "pargolf.audit.blackbox.child:serve"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,82 +33,49 @@ class Trace:
         return self.frames[-1] if self.frames and isinstance(self.frames[-1], Ended) else None
 
 
-def try_main(
-    code: Code,
-    text: ValidationText,
-    *,
-    siblings: Mapping[str, str],
-    env: dict[str, str],
-    seconds: int = SECONDS,
-    wall: float = WALL,
-) -> Trace:
-    """Run a script's `main` small on a text, for so many seconds of the processor and of the clock.
+@dataclass(frozen=True)
+class Trial:
+    """A script with the modules beside it and the settings of the reported run, and what each run may take.
 
-    Never raises: what went wrong is the trace's `error`.
+    `seconds` are the processor's, `wall` those of the clock; `unsafe` runs where the system can confine nothing.
     """
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="pargolf-") as folder:
-        scratch = Path(folder).resolve()
-        name = Path(code.path).name or "train_gpt.py"
-        for path, held in {**siblings, name: code.text}.items():
-            (scratch / Path(path).name).write_text(held, encoding="utf-8", errors="replace")
-        (scratch / "logs").mkdir(exist_ok=True)
-        corpus().write(scratch / "data", text, sidecar="val_bytes" in code.text)
-        data = str(scratch / "data")
-        reading, writing = os.pipe()
+
+    code: Code
+    siblings: Mapping[str, str]
+    env: Mapping[str, str]
+    seconds: int = SECONDS
+    wall: float = WALL
+    unsafe: bool = False
+
+    def run(self, text: ValidationText) -> Trace:
+        """Run `main` small on a text. What went wrong is the trace's `error`.
+
+        Raises `UserError` where the system can confine nothing and the trial is not `unsafe`.
+        """
+        began = time.perf_counter()
+        name = Path(self.code.path).name or "train_gpt.py"
+        data = corpus().files(text, sidecar="val_bytes" in self.code.text)
+        files: dict[str, str | bytes] = {f"data/{path}": content for path, content in data.items()}
+        files |= {Path(path).name: content for path, content in self.siblings.items()}
+        files |= {name: self.code.text, "logs/.keep": ""}
         request = {
-            **{"text": code.text, "name": name, "env": environment(code, env, data), "small": SMALL},
-            **{"paths": paths(data), "seconds": seconds, "readable": [str(_PACKAGE)], "pipe": writing},
+            **{"text": self.code.text, "name": name, "env": environment(self.code, self.env), "small": SMALL},
+            **{"paths": PATHS, "seconds": self.seconds},
         }
-        try:
-            child = _start(str(scratch), writing)
-        finally:
-            os.close(writing)
-        sent, late = _collect(child, json.dumps(request).encode(), reading, wall)
-    over = late or -child.returncode in (signal.SIGXCPU, signal.SIGKILL)
-    why = f"stopped after {seconds} s" if over else f"the process ended with status {child.returncode} and no answer"
-    return _trace(text, sent, why, time.perf_counter() - began)
+        with confined(_ENTRY, files=files, limits=Limits(seconds=self.wall), unsafe=self.unsafe) as child:
+            with contextlib.suppress(BrokenPipeError):
+                child.input.write(json.dumps(request).encode())
+                child.input.close()
+            sent = child.output.read(MOST_BYTES + 1)
+            status = child.end()
+            why = child.stopped or _ending(status, self.seconds)
+        return _trace(text, sent, why, time.perf_counter() - began)
 
 
-def _start(folder: str, pipe: int) -> "subprocess.Popen[bytes]":
-    clean = {
-        **dict.fromkeys(_HOMES, folder),
-        **{"PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-    }
-    return subprocess.Popen(
-        [sys.executable, "-s", "-c", _BOOT, str(_PACKAGE.parent)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env=clean,
-        pass_fds=(pipe,),
-        start_new_session=True,
-    )
-
-
-def _collect(child: "subprocess.Popen[bytes]", request: bytes, pipe: int, seconds: float) -> tuple[bytes, bool]:
-    """What the child writes until it ends or its time is up, and whether it was up."""
-    parts: list[bytes] = []
-
-    def read() -> None:
-        size = 0
-        with open(pipe, "rb", buffering=0) as stream:
-            while (part := stream.read(1 << 20)) and size <= MOST_BYTES:
-                parts.append(part)
-                size += len(part)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    late = False
-    try:
-        child.communicate(request, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        late = True
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    reader.join(5)
-    return b"".join(parts), late
+def _ending(status: int, seconds: int) -> str:
+    if status in (-9, -24):  # killed, or past the processor's seconds
+        return f"stopped after {seconds} s of the processor"
+    return f"the process ended with status {status} and no answer"
 
 
 def _trace(text: ValidationText, sent: bytes, error: str, seconds: float) -> Trace:

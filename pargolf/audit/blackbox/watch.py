@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from pargolf.audit.sandbox.stand_ins import OnCpu
 
 NARROWEST = 200
 _CROSS = functional.cross_entropy
-_LIKELIHOOD = (functional.nll_loss, torch.nll_loss if hasattr(torch, "nll_loss") else functional.nll_loss)
+_LIKELIHOOD = (functional.nll_loss,)
 _GATHER = (torch.gather, Tensor.gather)
 _INDEX = (Tensor.__getitem__,)
 _SKIP = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib")
+_CODE = (".py", ".pyc", ".so", ".pth")
 _EVENTS = {
     "pickle.find_class": "pickle",
     "subprocess.Popen": "program",
@@ -84,14 +86,13 @@ class Watch(OnCpu):
         if not rows.is_floating_point() or rows.shape[-1] < NARROWEST:
             return
         picks = index[-1]
-        if isinstance(picks, Tensor) and picks.dtype == torch.int64 and picks.numel() >= 8:
-            if all(isinstance(i, (Tensor, np.ndarray, slice)) for i in index[:-1]):
-                with torch.no_grad(), torch._C.DisableTorchFunction():
-                    flat = rows.detach().double()
-                    losses = (flat.logsumexp(-1, keepdim=True) - flat).expand_as(flat)
-                    if _sums_to_one(flat):
-                        losses = -flat.log()
-                    self._emit(picks, losses[index], trained=rows.requires_grad)
+        if not isinstance(picks, Tensor) or picks.dtype != torch.int64 or picks.numel() < 8:
+            return
+        if all(isinstance(i, (Tensor, np.ndarray)) for i in index[:-1]):
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                flat = rows.detach().double()
+                losses = -flat.log() if _sums_to_one(flat) else flat.logsumexp(-1, keepdim=True) - flat
+                self._emit(picks, losses[index], trained=rows.requires_grad)
 
     def _send(self, rows: Tensor, targets: Tensor, *, logits: bool = False) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction():
@@ -143,7 +144,7 @@ class Lines(io.TextIOBase):
 
 
 def watch(sender: Sender) -> Watch:
-    """Begin to send steps, files, sockets and pickled classes; the mode that sends losses is for the caller to enter."""
+    """Begin to send steps, files, sockets and pickled classes; losses are sent while the caller is in the mode."""
     busy = [False]
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -154,7 +155,7 @@ def watch(sender: Sender) -> Watch:
             if event != "open":
                 sender.touched(_EVENTS[event], " ".join(str(a)[:200] for a in args[:2]))
             elif isinstance(args[0], (str, bytes, os.PathLike)):
-                _opened(sender, os.path.abspath(os.fsdecode(args[0])), args[1], args[2])
+                _opened(sender, str(Path.cwd() / os.fsdecode(args[0])), args[1], args[2])
         finally:
             busy[0] = False
 
@@ -168,7 +169,7 @@ def _of_model(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _opened(sender: Sender, path: str, mode: str | None, flags: int) -> None:
-    if path.startswith((sys.prefix, sys.base_prefix, *_SKIP)) or path.endswith((".py", ".pyc", ".so", ".pth")):
+    if path.startswith((sys.prefix, sys.base_prefix, *_SKIP)) or path.endswith(_CODE):
         return
     writes = any(c in mode for c in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR))
     sender.touched("write" if writes else "read", path)

@@ -60,12 +60,11 @@ class Touched:
 
 @dataclass(frozen=True)
 class Ended:
-    """The script is over: by what error, after how many processor seconds, what was replaced, what is enforced."""
+    """The script is over: by what error, after how many processor seconds, and what was replaced."""
 
     error: str
     seconds: float
     replaced: tuple[str, ...]
-    sandbox: dict[str, str]
 
 
 Frame = Scored | Stepped | Printed | Touched | Ended
@@ -95,10 +94,10 @@ class Sender:
         """Send a file, a socket, a pickled class or a program."""
         self._send({"is": "touched", "kind": kind, "name": name[:MOST_TEXT]})
 
-    def ended(self, error: str, seconds: float, replaced: list[str], sandbox: dict[str, str]) -> None:
+    def ended(self, error: str, seconds: float, replaced: list[str]) -> None:
         """Send the end."""
         ended = {"is": "ended", "error": error[:MOST_TEXT], "seconds": round(seconds, 2)}
-        self._send({**ended, "replaced": replaced[:50], "sandbox": sandbox})
+        self._send({**ended, "replaced": replaced[:50]})
 
     def _send(self, header: dict[str, Any], arrays: bytes = b"") -> None:
         data = memoryview(json.dumps(header).encode() + b"\n" + arrays)
@@ -152,12 +151,8 @@ def _frame(header: dict[str, Any], arrays: bytes) -> Frame:
         case "touched":
             return Touched(KINDS[KINDS.index(header["kind"])], _text(header["name"]))
         case "ended":
-            sandbox = header["sandbox"]
-            if not isinstance(sandbox, dict):
-                raise ValueError("no object")
-            held = {_text(k): _text(v) for k, v in sandbox.items()}
             replaced = tuple(_text(x) for x in list(header["replaced"])[:50])
-            return Ended(_text(header["error"]), float(header["seconds"]), replaced, held)
+            return Ended(_text(header["error"]), float(header["seconds"]), replaced)
     raise ValueError("an unknown kind")
 
 

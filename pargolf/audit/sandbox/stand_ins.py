@@ -8,10 +8,10 @@ the CPU. What a script got instead of a real module is reported, and a model tha
 import contextlib
 import importlib.machinery
 import importlib.util
-import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ def _asked_by_a_script() -> bool:
     frame = sys._getframe(2)
     while frame.f_back is not None and "importlib" in frame.f_code.co_filename:
         frame = frame.f_back
-    return frame.f_code.co_filename.startswith(os.getcwd())
+    return frame.f_code.co_filename.startswith(str(Path.cwd()))
 
 
 class OnCpu(TorchFunctionMode):
