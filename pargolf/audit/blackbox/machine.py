@@ -68,7 +68,7 @@ def _cuda() -> None:
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.cuda.Event = _Event  # type: ignore[assignment, misc]
     torch.cuda.mem_get_info = lambda *_: (80 << 30, 80 << 30)
-    torch.Generator = _Generator  # type: ignore[assignment, misc]
+    torch.Generator = _Generator  # type: ignore[misc]
 
 
 _REAL_GENERATOR = torch.Generator

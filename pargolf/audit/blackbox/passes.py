@@ -181,7 +181,7 @@ def locate(text: ValidationText, targets: Places, offsets: Places | None = None)
     offsets = np.arange(len(targets)) if offsets is None else offsets
     unclear = np.flatnonzero(onward != backward)
     for part in np.split(unclear, np.flatnonzero(np.diff(unclear) != 1) + 1) if len(unclear) else ():
-        cut = max((*part, part[-1] + 1), key=lambda i: _roundness(offsets[i] if i < len(offsets) else 0))
+        cut = max((*part, part[-1] + 1), key=lambda i: _roundness(int(offsets[i]) if i < len(offsets) else 0))
         onward[part[0] : cut] = backward[part[0] : cut]
     return onward
 
