@@ -111,7 +111,7 @@ def audited(repo: str, numbers: set[int], path: Path | None) -> dict[int, dict]:
     out = path or Path(folder.name) / "reports.jsonl"
     if path is None:
         for n in sorted(numbers):
-            for event in audit_all(repo, out=out, prs=Range(n, n), jobs=1):
+            for event in audit_all(repo, out=out, prs=Range(n, n)):
                 if isinstance(event, Progress) and event.done:
                     print(f"\r#{n}    ", end="", file=sys.stderr)
     reports = {int(r["target"].split("/")[-2]): r for r in read_reports(out)}

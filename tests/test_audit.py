@@ -165,14 +165,14 @@ def test_a_head_without_a_folder_is_unverifiable(repo):
 
 def test_every_head_is_audited_once_and_a_cut_line_is_mended(repo, tmp_path):
     out = tmp_path / "all.jsonl"
-    events = list(audit_all(repo, out=out, jobs=1))
+    events = list(audit_all(repo, out=out))
     assert [e.done for e in events if isinstance(e, Progress)] == [0, 1, 2, 3, 4]
     whole = out.read_bytes()
     out.write_bytes(whole[:-30])
-    again = list(audit_all(repo, out=out, jobs=1))
+    again = list(audit_all(repo, out=out))
     assert sum(isinstance(e, Judged) for e in again) == 1
     assert sorted(r["target"] for r in read_reports(out)) == sorted(json.loads(x)["target"] for x in whole.splitlines())
-    assert not [e for e in audit_all(f"git:{repo}", out=out, jobs=1) if isinstance(e, Judged)]
+    assert not [e for e in audit_all(f"git:{repo}", out=out) if isinstance(e, Judged)]
 
 
 @pytest.mark.parametrize("target", ["nowhere", "git:nowhere@x", "git:x", "git:{repo}@pull/99/head", "git:{empty}@main"])

@@ -81,7 +81,7 @@ def test_a_run_that_fails_stops_no_other_and_one_that_is_interrupted_stops_all(d
     def run(recipe, data, folder, *, seed, **options):
         if seed == 1:
             raise UserError("It diverged.")
-        shutil.copytree(out / "seed-7", folder)
+        shutil.copytree(out / "seed-7", folder, dirs_exist_ok=True)
         result = json.loads((folder / "result.json").read_text())
         (folder / "result.json").write_text(
             json.dumps(result | {"seed": seed, "interrupted": seed == 3, "legal": seed != 3})
@@ -118,6 +118,11 @@ def test_runs_side_by_side_end_with_the_process_that_began_them_and_go_on(data, 
     beside.interrupted(signal.SIGTERM, data, tmp_path / "runs")
     said = capfd.readouterr()
     assert "Traceback" not in said.err and said.out.count("\n") == 1 and "same command again" in said.out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(data, tmp_path):
+    assert beside.replaced(data, tmp_path / "runs")
 
 
 def test_every_run_has_its_page_and_the_command_that_makes_it_again(done, data, tmp_path):

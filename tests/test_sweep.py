@@ -18,6 +18,7 @@ from pargolf.core.events import Step
 from pargolf.core.spec import edit, show
 from pargolf.core.work import Work
 from pargolf.data.folder import open_data
+from pargolf.engines.task import Happened, Place, TaskEnded
 from pargolf.run.folder import RunFolder
 from pargolf.study.sweep import Span, Swept, TrialDone, read_span, run_sweep
 
@@ -65,7 +66,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_no_other_goes_on_with_it(tiny, dat
     next(event for event in cut if isinstance(event, Step))
     cut.close()
     third = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3).result()
-    assert [trial.number for trial in third.trials] == [0, 1, 3]
+    assert [trial.number for trial in third.trials] == [0, 1, 2]  # the one that was under way goes on
     assert not list(pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3))[:-1]
     for other, spans, line in (
         (edit(tiny, {"train.steps": 3}), [RATE], "other recipe"),
@@ -79,6 +80,31 @@ def test_a_sweep_goes_on_where_it_stopped_and_no_other_goes_on_with_it(tiny, dat
     (moved / "text_val_000000.bin").write_bytes(raw)
     with pytest.raises(UserError, match="other validation shards"):
         pargolf.sweep(tiny, [RATE], data=moved, out=tmp_path, trials=4).result()
+
+
+def test_trials_side_by_side_are_those_of_rounds_and_do_not_depend_on_which_ends_first(tiny, data, tmp_path):
+    class Backwards:
+        """Two at a time in this process, the last one first."""
+
+        def room(self):
+            return 2
+
+        def run(self, tasks):
+            for number in reversed(range(len(tasks))):
+                for event in tasks[number].work(Place(), *tasks[number].arguments):
+                    yield Happened(number, event)
+                yield TaskEnded(number)
+
+    class Forwards(Backwards):
+        def run(self, tasks):
+            return sorted(super().run(tasks), key=lambda event: event.number)
+
+    swept = []
+    for engine in (Backwards(), Forwards()):
+        out = tmp_path / type(engine).__name__
+        work = Work(run_sweep(tiny, [read_span(RATE)], open_data(data), out, trials=3, engine=engine))
+        swept.append([(trial.number, trial.values, trial.bpb) for trial in work.result().trials])
+    assert swept[0] == swept[1] and [number for number, _, _ in swept[0]] == [0, 1, 2]
 
 
 def test_a_poor_trial_ends_at_a_look_and_is_no_best(tiny, data, tmp_path):

@@ -37,7 +37,7 @@ Own = Place | Sequence[Place]
 
 OPTIONS = {"own": "--with", "trackers": "--track", "edits": "--without", "start": "--from"}
 """Options with another name than their parameter's."""
-_ONCE = ("force", "resume", "trackers", "checkpoint_every")
+_ONCE = ("force", "resume", "trackers", "checkpoint_every", "on")
 """Parameters of one call, which another one that shall give the same does without."""
 
 

@@ -1,5 +1,6 @@
 """Results compared, shown, judged, and made a submission."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ def judge_all(
     out: Place = "audit.jsonl",
     prs: str | None = None,
     jobs: Count | None = None,
+    on: str = "local",
     record: str | None = None,
     html: Place | None = None,
 ) -> Events[list[dict[str, Any]]]:
@@ -147,6 +149,7 @@ def judge_all(
         out: Where the reports go, a line each; resumed when there.
         prs: Only these, for example 1-2200.
         jobs: Processes; one per core when left out.
+        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
         record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
         html: A folder of pages to browse.
 
@@ -155,11 +158,13 @@ def judge_all(
     """
     from pargolf.audit.batch import Range, audit_all, read_reports
     from pargolf.audit.judge import record_of
+    from pargolf.engines.choose import LOCAL, choose
     from pargolf.report.pages.audits import write_site
 
     wanted = None if prs is None else Range.parse(prs)
     beaten = None if record is None else record_of(record)
-    yield from audit_all(target, out=out, prs=wanted, jobs=jobs, record=beaten)
+    jobs = jobs or os.cpu_count() if on == LOCAL else jobs
+    yield from audit_all(target, out=out, prs=wanted, engine=choose(on, jobs=jobs), record=beaten)
     reports = read_reports(out)
     if html is not None:
         write_site(reports, html)

@@ -144,7 +144,10 @@ def seeds(
     data: Place = "data",
     out: Place = "runs/seeds",
     scale: str | None = None,
-    jobs: Count = 1,
+    jobs: Count | None = None,
+    on: str = "local",
+    needs: str = "",
+    checkpoint_every: Seconds = 60.0,
     device: str | None = None,
 ) -> Events[SeedRuns]:
     """Run a recipe with several seeds; print the mean and its confidence interval. Resumes where it stopped.
@@ -156,17 +159,30 @@ def seeds(
         data: A folder of shards and a tokenizer.
         out: Where the runs go, a folder per seed.
         scale: mini: the same system at a size a CPU trains in minutes.
-        jobs: How many runs side by side; they share the threads.
+        jobs: How many runs side by side; on a cluster as many as it has room for when left out.
+        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
+        needs: What each run needs there, as cores=4,gpus=0.5,memory=8GB.
+        checkpoint_every: Seconds between checkpoints; 0: after every step.
         device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
     """
     from pargolf.core.stats import spread
     from pargolf.data.folder import open_data
+    from pargolf.engines.choose import choose
     from pargolf.report.pages.write import with_pages
     from pargolf.study.seeds import run_seeds, seed_rows
 
     command = command_line(_seeds, locals())
     system = find_recipe(recipe, scale=scale, changes=changes)
-    events = run_seeds(system, open_data(data), out, seeds=seeds, jobs=jobs, device=device, command=command)
+    events = run_seeds(
+        system,
+        open_data(data),
+        out,
+        seeds=seeds,
+        engine=choose(on, jobs=jobs, needs=needs, device=device),
+        checkpoint_every=checkpoint_every,
+        device=device,
+        command=command,
+    )
     ended = yield from with_pages(events)
     # Another process of torchrun's has none: there the first one speaks.
     return SeedRuns(seed_rows(ended or []), spread([run.bpb for run in ended or []] or [float("nan")]))
@@ -189,6 +205,10 @@ def sweep(
     scale: str | None = None,
     seed: int = 1337,
     prune: bool = True,
+    jobs: Count | None = None,
+    on: str = "local",
+    needs: str = "",
+    checkpoint_every: Seconds = 60.0,
     device: str | None = None,
 ) -> "Events[Swept]":
     """Try values of some rows of a recipe and print which scored best. Resumes where it stopped.
@@ -204,6 +224,10 @@ def sweep(
         scale: mini: the same system at a size a CPU trains in minutes.
         seed: Seed of the initial weights and the data's order.
         prune: End trials early that are behind the others' median.
+        jobs: How many trials side by side; on a cluster as many as it has room for when left out.
+        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
+        needs: What each trial needs there, as cores=4,gpus=0.5,memory=8GB.
+        checkpoint_every: Seconds between checkpoints; 0: after every step.
         device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
 
     Returns:
@@ -211,6 +235,7 @@ def sweep(
     """
     from pargolf.core.spec import overrides
     from pargolf.data.folder import open_data
+    from pargolf.engines.choose import choose
     from pargolf.report.pages.write import with_pages
     from pargolf.study.sweep import Span, read_span, run_sweep
 
@@ -228,6 +253,8 @@ def sweep(
         storage=storage,
         seed=seed,
         prune=prune,
+        engine=choose(on, jobs=jobs, needs=needs, device=device),
+        checkpoint_every=checkpoint_every,
         device=device,
         command=command,
     )
@@ -248,13 +275,16 @@ def ablate(
     data: Place | Sequence[Place] = "data",
     out: Place = "runs/ablation",
     scale: str | None = None,
-    jobs: Count = 1,
+    jobs: Count | None = None,
+    on: str = "local",
+    needs: str = "",
+    checkpoint_every: Seconds = 60.0,
     device: str | None = None,
 ) -> Events[list[AblationRow]]:
     """Remove each part of a recipe in turn and print what it is worth, with intervals.
 
     Parts are the recipe's own ABLATIONS, or each --without, or the fields that --base has otherwise. Side by side,
-    every run has one thread; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
+    runs share the threads; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
@@ -268,13 +298,17 @@ def ablate(
         data: Prepared text; again for the same text in other pieces.
         out: Where the runs go, a folder per part.
         scale: mini: the same system at a size a CPU trains in minutes.
-        jobs: How many runs side by side; they share the threads.
+        jobs: How many runs side by side; on a cluster as many as it has room for when left out.
+        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
+        needs: What each run needs there, as cores=4,gpus=0.5,memory=8GB.
+        checkpoint_every: Seconds between checkpoints; 0: after every step.
         device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
 
     Returns:
         What each part is worth, the whole recipe first; `ablation.json` and its plots in `out` hold the same.
     """
     from pargolf.data.folder import open_data
+    from pargolf.engines.choose import choose
     from pargolf.recipes.variants import chosen, in_plain_windows
     from pargolf.report.pages.write import with_pages
     from pargolf.report.plots.worth import write_plots
@@ -295,7 +329,8 @@ def ablate(
         seeds=seeds,
         others=others,
         paced=paced,
-        jobs=jobs,
+        engine=choose(on, jobs=jobs, needs=needs, device=device),
+        checkpoint_every=checkpoint_every,
         device=device,
         command=command,
     )

@@ -1,20 +1,18 @@
 """Audit every pull request of a repository: all cores, one JSON line per head, resumable, with progress.
 
 The output file is the memory of the work: a head whose line (with the same hash) is already there is not judged again,
-and a line cut short by a kill is dropped. Workers are processes that each keep one `git cat-file`; a head that takes
-longer than a minute, or that trips over a bug of ours, gets a report that says so instead of a verdict.
+and a line cut short by a kill is dropped. When all are judged, its lines stand in the order of the heads, whichever
+ended first. Processes (of an engine, `engines/`) each keep one `git cat-file`; a head that takes longer than a minute,
+that trips over a bug of ours or ends its process again and again gets a report that says so instead of a verdict.
 """
 
 import contextlib
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import threading
+import socket
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,12 @@ from pargolf.audit.report import UNVERIFIABLE, Evidence, Report, RuleFinding
 from pargolf.audit.rules.rule import Record
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress
-from pargolf.core.files import replacing
+from pargolf.core.files import replacing, write_bytes
 from pargolf.core.work import Events
+from pargolf.engines.task import Engine, GivenUp, Happened, Place, Task, TaskEnded
 
 MOST_SECONDS = 60
-_repository: Repository | None = None
+_FEW = 8  # heads that are judged sooner than processes begin
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,13 @@ def audit_all(
     *,
     out: str | Path,
     prs: Range | None = None,
-    jobs: int | None = None,
+    engine: Engine | None = None,
     record: Record | None = None,
 ) -> Events[int]:
     """Judge every pull request head of `repo` and append each report to `out` as one line of JSON.
 
-    Yields a `Judged` after each head; returns how many were judged now. Raises `UserError` when there are no heads.
+    Without an `engine`, and where they are few, they are judged in turn in this process. Yields a `Judged` after each
+    head; returns how many were judged now. Raises `UserError` when there are no heads.
     """
     repo = str(repo).removeprefix("git:")
     with Repository(repo) as opened:
@@ -80,12 +80,22 @@ def audit_all(
         "audit", total - len(left), total, f"{total - len(left)} already judged" if len(left) < total else ""
     )
     with out.open("a", encoding="utf-8") as file:
-        for finished, report in enumerate(_work(repo, left, jobs, record), total - len(left) + 1):
+        for finished, report in enumerate(_work(repo, left, wanted, engine, record), total - len(left) + 1):
             file.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
             file.flush()
             yield Judged(report)
             yield Progress("audit", finished, total, f"{report.target.rpartition('@')[2]} {report.verdict}")
+    _put_in_order(out, {(_target(repo, n), sha): n for n, sha in heads.items()})
     return len(left)
+
+
+def _put_in_order(out: Path, numbers: dict[tuple[str, str], int]) -> None:
+    """Sort the file's lines by head; those of other heads stay before them, as they stood."""
+    lines = [line for line in out.read_bytes().splitlines(keepends=True) if line.strip()]
+    keys = [json.loads(line) for line in lines]
+    order = sorted(range(len(lines)), key=lambda i: numbers.get((keys[i]["target"], keys[i]["head"]), -1))
+    if order != list(range(len(lines))):
+        write_bytes(out, b"".join(lines[i] for i in order))
 
 
 def read_reports(path: str | Path) -> list[dict[str, Any]]:
@@ -118,52 +128,60 @@ def _target(repo: str, number: int) -> str:
     return f"git:{repo}@pull/{number}/head"
 
 
-def _work(repo: str, numbers: list[int], jobs: int | None, record: Record | None) -> Iterator[Report]:
-    jobs = jobs or os.cpu_count() or 1
-    if jobs == 1 or len(numbers) < 8:
-        _start(repo)
-        for number in numbers:
-            yield _one(repo, number, record)
+def _work(
+    repo: str, numbers: list[int], heads: dict[int, str], engine: Engine | None, record: Record | None
+) -> Iterator[Report]:
+    """The report of each head, as it is judged."""
+    if engine is None or len(numbers) < _FEW:
+        with Repository(repo) as opened:
+            for number in numbers:
+                yield _one(opened, number, record, named=repo)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(repo,)) as pool:
-        waiting = [pool.submit(_one, repo, number, record) for number in numbers]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    path = str(Path(repo).resolve())
+    tasks = [Task(f"pull {number}", _judge, (path, repo, number, record)) for number in numbers]
+    for event in engine.run(tasks):
+        if isinstance(event, Happened) and isinstance(event.event, Judged):
+            yield event.event.report
+        elif isinstance(event, TaskEnded) and event.error is not None:
+            if not isinstance(event.error, GivenUp):
+                raise event.error
+            number = numbers[event.number]
+            yield _unjudged(repo, number, heads[number], f"the audit failed ({event.error})")
 
 
-def _start(repo: str) -> None:
-    """Open the repository; a worker also ends with its parent, however that ended."""
-    global _repository
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def follow() -> None:
-            multiprocessing.connection.wait([parent.sentinel])
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-    _repository = Repository(repo)
+def _judge(place: Place, path: str, repo: str, number: int, record: Record | None) -> Iterator[Event]:
+    """What a process does for one head of the repository at `path`, which was named `repo`."""
+    yield Judged(_one(_opened(path), number, record, named=repo))
 
 
-def _one(repo: str, number: int, record: Record | None) -> Report:
-    assert _repository is not None
-    target = _target(repo, number)
+@cache
+def _opened(path: str) -> Repository:
+    """The repository that this process keeps open."""
+    if not Path(path).exists():
+        raise UserError(
+            f"{socket.gethostname()} does not see {path}. Put the repository on storage that all nodes see."
+        )
+    return Repository(path)
+
+
+def _one(repository: Repository, number: int, record: Record | None, *, named: str) -> Report:
     ref = f"refs/pull/{number}/head"
     try:
         with _deadline(MOST_SECONDS):
-            return judge(_repository.submission(ref, target=target), record=record)
+            return judge(repository.submission(ref, target=_target(named, number)), record=record)
     except _Late:
         why = f"the audit took longer than {MOST_SECONDS} s and was stopped"
     except Exception as error:
         why = f"the audit failed ({type(error).__name__}: {error})"
-    finding = RuleFinding("package", UNVERIFIABLE, f"Nothing was checked: {why}.", (Evidence(ref, 0, ""),))
-    head = _repository.pulls().get(number)
-    return Report(target, head, None, (finding,), (why,))
+    return _unjudged(named, number, repository.pulls().get(number), why)
+
+
+def _unjudged(repo: str, number: int, head: str | None, why: str) -> Report:
+    """The report of a head that could not be judged."""
+    finding = RuleFinding(
+        "package", UNVERIFIABLE, f"Nothing was checked: {why}.", (Evidence(f"refs/pull/{number}/head", 0, ""),)
+    )
+    return Report(_target(repo, number), head, None, (finding,), (why,))
 
 
 @contextlib.contextmanager

@@ -226,8 +226,7 @@ def _recipe_names(begun: str) -> list[str]:
 
 def event_line(event: Event) -> str:
     """An event as one line of JSON, its kind under `event`."""
-    parts = {field.name: getattr(event, field.name) for field in fields(event)}
-    return json.dumps({"event": type(event).__name__, **parts}, default=_plain, ensure_ascii=False)
+    return json.dumps(_plain(event), default=_plain, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:
@@ -235,5 +234,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        kind = {"event": type(value).__name__} if isinstance(value, Event) else {}
+        return kind | {field.name: getattr(value, field.name) for field in fields(value)}
     return str(value)

@@ -60,7 +60,7 @@ def seeds(arguments: Arguments) -> None:
 @command(api.ablate)
 def ablate(arguments: Arguments, threads: ThreadsOpt = 0) -> None:
     """Print what each part is worth."""
-    set_threads(threads or (arguments["jobs"] if arguments["jobs"] > 1 else 0))
+    set_threads(threads or (arguments["jobs"] if (arguments["jobs"] or 1) > 1 else 0))
     rows = arguments.result(api.ablate)
     if not arguments.prints_json(rows):
         console.print(worth_table(rows))

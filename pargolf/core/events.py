@@ -164,6 +164,42 @@ class Progress(Event):
     note: str = ""
 
 
+@dataclass(frozen=True)
+class JobBegan(Event):
+    """One of several runs has begun on a machine, in a process; `attempt` is 2 where it was lost once."""
+
+    job: str
+    machine: str
+    process: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class JobEvent(Event):
+    """An event of one of several runs that go on side by side; not written to the event file."""
+
+    job: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class JobEnded(Event):
+    """One of several runs that go on side by side is over; `error` says why it failed, empty where it did not."""
+
+    job: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class JobLost(Event):
+    """One of several runs was lost with its process or machine: why, how often in a row, whether it begins again."""
+
+    job: str
+    why: str
+    losses: int
+    again: bool
+
+
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (

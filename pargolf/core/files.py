@@ -5,13 +5,15 @@ names to be read goes through `reading`: a pipe or a device never ends, and a Gi
 often saved in a file's place that it is named.
 """
 
+import importlib
 import json
 import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +57,54 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def claimed(folder: str | Path, *, patience: float = 60.0) -> Iterator[None]:
+    """The block is the only one of all processes that has this folder, which is made where it is not there.
+
+    The system gives the claim back when a process ends, however it ends. Raises `UserError` where another one does not
+    give it back within `patience` seconds. Where files cannot be locked (Windows, some network disks), all may enter.
+    """
+    path = Path(folder) / ".claim"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + patience
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        free = _lock(handle)
+        if free and _is(path, handle):
+            break
+        os.close(handle)
+        if not free:
+            if time.monotonic() > until:
+                raise UserError(f"Another process works in {folder}. Let it end, or end it, and run this again.")
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file for this process alone; False where another one has it, True also where none can."""
+    try:
+        fcntl = importlib.import_module("fcntl")
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether the file at a path is the open one: whoever had it before removes it, perhaps after it was opened."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

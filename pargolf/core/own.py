@@ -24,9 +24,11 @@ from types import ModuleType
 from typing import Any
 
 from pargolf.core.errors import NotRead, UserError
-from pargolf.core.files import write_text
+from pargolf.core.files import cache_folder, write_text
 from pargolf.core.sources import Source, closure, used
 
+Files = list[tuple[Path, str, str]]
+"""Files as another process is told of them: the path here, the path under the folder of modules, the text."""
 _PACKAGE = __name__.partition(".")[0]
 _ADDRESS = re.compile(r"([\w.]+):(\w+)@([0-9a-f]+)")
 _DIGITS = 12
@@ -166,9 +168,20 @@ def texts(addresses: Iterable[str]) -> dict[str, Source]:
     return out
 
 
-def files_of(dumped: Any) -> list[Path]:
-    """The files to `read` for what a dumped spec names."""
-    return [source.path for source in texts(named_in(dumped)).values()]
+def files_of(dumped: Any) -> Files:
+    """The files that another process must read for what a dumped spec names; `use_files` does."""
+    return [(source.path, source.file, source.text) for source in texts(named_in(dumped)).values()]
+
+
+def use_files(files: Files) -> None:
+    """Read files as `files_of` told of them: where they are, or from a copy on a machine that does not have them."""
+    if any(not path.is_file() or path.read_text(encoding="utf-8") != text for path, _, text in files):
+        digest = hashlib.sha256(repr([(file, text) for _, file, text in files]).encode()).hexdigest()
+        folder = cache_folder() / "own" / digest[:_DIGITS]
+        _store([(file, text) for _, file, text in files], folder)
+        use([folder / file for _, file, _ in files])
+    else:
+        use([path for path, _, _ in files])
 
 
 def keep(dumped: Any, folder: Path) -> None:
@@ -177,14 +190,19 @@ def keep(dumped: Any, folder: Path) -> None:
     for own in list(_READ.values()) if needed else ():
         if needed.keys() & own.beside.keys():
             needed = needed | {own.source.name: own.source} | own.beside
-    for source in needed.values():
-        target = folder / source.file
-        for parent in [*target.relative_to(folder).parents][:-1]:  # so that the copy's module has the same name
+    _store([(source.file, source.text) for source in needed.values()], folder)
+
+
+def _store(files: Sequence[tuple[str, str]], folder: Path) -> None:
+    """Write texts under a folder, so that each copy's module has the name that it had."""
+    for file, text in files:
+        target = folder / file
+        for parent in [*target.relative_to(folder).parents][:-1]:
             (folder / parent).mkdir(parents=True, exist_ok=True)
             if not (folder / parent / "__init__.py").exists():
                 write_text(folder / parent / "__init__.py", "")
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(target, source.text)
+        write_text(target, text)
 
 
 def kept(error: NotRead, run: Path) -> NotRead:

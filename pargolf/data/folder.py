@@ -29,11 +29,15 @@ from pargolf.data.tokens import ByteTokenizer, Tokenizer
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder of shards. `meta` is what `prepare` recorded, empty for official data. Reads on first use."""
+    """A folder of shards. `meta` is what `prepare` recorded, empty for official data. Reads on first use.
+
+    `copy_of` is where the folder lies that this is another machine's copy of.
+    """
 
     path: Path
     meta: dict[str, Any] = field(default_factory=dict)
     tokenizer_path: Path | None = None
+    copy_of: Path | None = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -358,7 +358,7 @@ def _result(
         overlap=TextOverlap(checked=False),
         budget=recipe.budget,
         machine=machine(world),
-        data=str(data.path.resolve()),
+        data=str((data.copy_of or data.path).resolve()),
         command="",
         look=str(look) if look.ahead else None,
         version=source_version(),

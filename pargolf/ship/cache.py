@@ -26,7 +26,7 @@ KEPT = 64
 """Scripts that are kept; older ones go when another comes."""
 PATIENCE = 120.0
 """Seconds to wait for a script that another process writes, before it is written here."""
-_APART = ("cli", "api", "audit", "study", "report", "upstream", "exporting")
+_APART = ("cli", "api", "audit", "engines", "study", "report", "upstream", "exporting")
 """Folders that no script takes anything from."""
 BEGUN: dict[str, "subprocess.Popen[bytes]"] = {}
 """Processes that write scripts for this one, by key."""

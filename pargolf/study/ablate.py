@@ -27,10 +27,11 @@ from pargolf.core.spec import build, edit
 from pargolf.core.stats import Comparison, compare_scores
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
+from pargolf.engines.task import Engine
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished
-from pargolf.study.jobs import JobDone, run_jobs
+from pargolf.study.jobs import JobDone, check_engine, run_jobs
 from pargolf.study.pace import pace_together
 from pargolf.study.seeds import check_seeds, seed_folder
 from pargolf.study.together import Job, led
@@ -86,7 +87,8 @@ def run_ablations(
     seeds: Sequence[int],
     others: Sequence[DataFolder] = (),
     paced: bool = False,
-    jobs: int = 1,
+    engine: Engine | None = None,
+    checkpoint_every: float = 60.0,
     device: str | None = None,
     command: str = "",
 ) -> Events[list[Worth]]:
@@ -97,6 +99,7 @@ def run_ablations(
     `out/ablation.json`. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
     """
     check_device(device)
+    check_engine(engine, device)
     check_seeds(seeds)
     everything = {"": recipe, **variants}
     places = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
@@ -120,13 +123,21 @@ def run_ablations(
             steps = max(round(recipe.train.steps / relative), 1)
             everything[label] = edit(everything[label], {"train.steps": steps})
     wanted = [
-        Job(f"{label or WHOLE}, seed {seed}", everything[label], seed, seed_folder(places[label], seed), command, text)
+        Job(
+            f"{label or WHOLE}, seed {seed}",
+            everything[label],
+            seed,
+            seed_folder(places[label], seed),
+            command,
+            text,
+            checkpoint_every,
+        )
         for seed in seeds
         for label, text in texts.items()
     ]
     labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
     runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
-    for event in run_jobs(wanted, data, jobs=jobs, device=device):
+    for event in run_jobs(wanted, data, engine=engine, device=device):
         yield event
         if not isinstance(event, JobDone):
             continue

@@ -1,45 +1,31 @@
-"""Many runs: what has ended stays, what is missing runs, in turn or side by side.
+"""Many runs: what has ended stays, what is missing runs, in turn or side by side, here or on other machines.
 
 A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off goes on from its
-checkpoint, or begins again where it has none. Side by side, each run is a process of its own and the threads are shared
-out among them: seconds of the wall then buy fewer steps than on a quiet machine, so let runs that are bounded by those
-take turns, or count seconds of the processor (`budget.counts=cpu`). One run that fails stops no other. A signal to this
+checkpoint, or begins again where it has none. Side by side (`engines/`), each run is a process of its own with its own
+threads: seconds of the wall then buy fewer steps than on a quiet machine, so let runs that are bounded by those take
+turns, or count seconds of the processor (`budget.counts=cpu`). One run that fails stops no other. A signal to this
 process ends all of them, and so does its end, whatever that was: each writes a checkpoint.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import cast
 
 from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Progress, Scored
+from pargolf.core.events import Event, JobEnded, JobEvent, Progress, Scored
 from pargolf.core.result import Result
+from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
+from pargolf.engines.task import GO_ON, Engine, Happened, Running, TaskEnded, Waiting
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import tokenizer_file
-from pargolf.run.signals import Interrupted, ignore_the_terminal, noted
+from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished, read_finished
-from pargolf.study.together import Job, Told, goes_on, run_job, run_together, sent
-
-_LOOK_SECONDS = 0.5
-_SAID_EVERY = 2.0  # seconds between words on what runs
-_STEP_SECONDS, _PATIENCE = 10.0, 6  # a run that does not end in so many seconds is told again, so many times
-_GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
-_KILLED = "A process of these runs was killed; too little memory? What has ended is kept: run the same command again."
-_running = threading.Lock()  # held by a process while it has a run
+from pargolf.study.together import Job, run_together, task_of
 
 
 @dataclass(frozen=True)
@@ -52,30 +38,88 @@ class JobDone(Event):
     error: Exception | None = None
 
 
-def run_jobs(wanted: Sequence[Job], data: DataFolder, *, jobs: int = 1, device: str | None = None) -> Iterator[Event]:
-    """Run what has not ended yet, in the order given; the events of runs in turn, and a `JobDone` for each job.
+class InTurn:
+    """Runs one after the other in this process, and under torchrun in the others with it; a `Running`."""
 
-    Raises `UserError` before anything runs where a folder holds another recipe or other data, and when it is
-    interrupted; the same call then goes on.
+    def __init__(self, wanted: Sequence[Job], begin: Callable[[Job], Iterator[Event]]) -> None:
+        self._wanted = wanted
+        self._begin = begin
+        self._stopped: set[int] = set()
+
+    def __iter__(self) -> Iterator[Event]:
+        """What happens. Raises `Interrupted` where somebody ended a run."""
+        for number, job in enumerate(self._wanted):
+            error: Exception | None = None
+            try:
+                with closing(cast(Events[None], self._begin(job))) as events:
+                    for event in events:
+                        yield event
+                        if number in self._stopped:
+                            break
+            except Interrupted as stop:
+                raise Interrupted(f"{GO_ON} {stop}" if "process" in str(stop) else GO_ON) from None
+            except Exception as fault:  # one recipe's fault is no reason to lose the others
+                error = fault
+            yield TaskEnded(number, error, number in self._stopped)
+
+    def stop(self, number: int) -> None:
+        """End the run between two events."""
+        self._stopped.add(number)
+
+
+def begun(
+    wanted: Sequence[Job], data: DataFolder, *, engine: Engine | None, device: str | None, force: bool = True
+) -> Running:
+    """Runs on their way on an engine; in turn in this process where there is none."""
+    check_engine(engine, device)
+    if engine is None:
+        return InTurn(wanted, lambda job: run_together(job, data, device, force=force))
+    return engine.run([task_of(job, data, force=force) for job in wanted])
+
+
+def run_jobs(
+    wanted: Sequence[Job], data: DataFolder, *, engine: Engine | None = None, device: str | None = None
+) -> Iterator[Event]:
+    """Run what has not ended yet, in the order given; the events of runs, and a `JobDone` for each job.
+
+    Without an `engine` they run in turn in this process, and with one their events come as `JobEvent`. Raises
+    `UserError` before anything runs where a folder holds another recipe or other data, and when it is interrupted; the
+    same call then goes on.
     """
     check_device(device)
-    if jobs < 1:
-        raise UserError("--jobs is at least 1.")
-    if jobs > 1 and find_world(device).size > 1:
-        raise UserError("Under torchrun all processes share each run. Leave out --jobs.")
+    check_engine(engine, device)
     held = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
     missing = [job for job, run in zip(wanted, held, strict=True) if run is None]
     for job, run in zip(wanted, held, strict=True):
         if run is not None:
             yield JobDone(job, run, resumed=True)
-    ended = _in_turn(missing, data, device) if jobs == 1 else _beside(missing, data, jobs, device)
     already = len(wanted) - len(missing)
-    for event in ended:
-        yield event
-        if isinstance(event, JobDone):
+    running = begun(missing, data, engine=engine, device=device)
+    for event in running:
+        if isinstance(event, TaskEnded):
+            done = _done(missing[event.number], data, event.error)
             already += 1
-            yield from [] if event.run is None else [_said(event.job, event.run)]
+            yield from [] if engine is None else [JobEnded(done.job.label, str(done.error or ""))]
+            yield done
+            yield from [] if done.run is None else [_said(done.job, done.run)]
             yield Progress("runs", already, len(wanted))
+        else:
+            yield shown(event, missing, Progress("runs", already, len(wanted)))
+
+
+def check_engine(engine: Engine | None, device: str | None) -> None:
+    """Raise `UserError` where several processes of torchrun would each begin all the runs."""
+    if engine is not None and find_world(device).size > 1:
+        raise UserError("Under torchrun all processes share each run. Leave out --jobs and --on.")
+
+
+def shown(event: Event, wanted: Sequence[Job], so_far: Progress) -> Event:
+    """What an engine says, in the words of whoever watches runs."""
+    if isinstance(event, Happened):
+        return JobEvent(wanted[event.number].label, event.event)
+    if isinstance(event, Waiting):
+        return replace(so_far, note=", ".join(wanted[number].label for number in event.running))
+    return event
 
 
 def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
@@ -106,89 +150,19 @@ def _scored_on(result: Result, data: DataFolder) -> bool:
     return same and result.val_tokens == len(data.val) - 1
 
 
-def _in_turn(wanted: Sequence[Job], data: DataFolder, device: str | None) -> Iterator[Event]:
-    """One after the other, in this process."""
-    for job in wanted:
-        events = run_together(job, data, device)
-        try:
-            yield from events
-            done = _ended(job, data)
-        except Interrupted as error:
-            raise Interrupted(f"{_GO_ON} {error}" if "process" in str(error) else _GO_ON) from None
-        except Exception as error:  # one recipe's fault is no reason to lose the others
-            done = JobDone(job, None, error=error)
-        yield done
-
-
-def _beside(wanted: Sequence[Job], data: DataFolder, jobs: int, device: str | None) -> Iterator[Event]:
-    """`jobs` processes at a time; while nothing ends, what runs is said every two seconds."""
-    threads = max(1, torch.get_num_threads() // jobs)
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
-    end, hold = multiprocessing.Pipe(duplex=False)  # the other processes see when this end of it is closed
-    size, said = min(jobs, max(len(wanted), 1)), time.monotonic()
-    with noted() as signals, ProcessPoolExecutor(size, mp_context=spawn, initializer=_begin, initargs=(end,)) as pool:
-        try:
-            going: dict[Future[None], Job] = {
-                pool.submit(_run_one, *sent(job, data), device, threads): job for job in wanted
-            }
-            while going:
-                done, _ = wait(going, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                if signals:
-                    raise Interrupted(_GO_ON)
-                for future in done:
-                    job = going.pop(future)
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        raise Interrupted(_KILLED)
-                    if isinstance(error, Interrupted) or not isinstance(error, Exception | None):
-                        raise Interrupted(_GO_ON)
-                    yield _ended(job, data) if error is None else JobDone(job, None, error=error)
-                if done or time.monotonic() - said > _SAID_EVERY:
-                    said = time.monotonic()
-                    running = [job.label for future, job in going.items() if future.running()][:jobs]
-                    yield Progress("runs", len(wanted) - len(going), len(wanted), ", ".join(running))
-        except BaseException:
-            hold.close()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-            hold.close()
-
-
-def _begin(end: Connection) -> None:
-    """What a process does before its first run: it ends when `end` does, and by no key."""
-    ignore_the_terminal()
-    threading.Thread(target=_follow, args=(end,), daemon=True).start()
-
-
-def _follow(end: Connection) -> None:
-    """Wait until the first process is gone or wants no more; then end the run, if there is one, and this process."""
-    multiprocessing.connection.wait([end])
-    idle = _running.acquire(blocking=False)
-    for _ in range(0 if idle else _PATIENCE):
-        os.kill(os.getpid(), signal.SIGTERM)  # the first ends a run after its step, the second at once
-        if _running.acquire(timeout=_STEP_SECONDS):
-            break
-    os._exit(1)
-
-
-def _run_one(
-    how: Told, files: list[Path], data: Path, tokenizer: Path | None, device: str | None, threads: int
-) -> None:
-    """The body of one process."""
-    torch.set_num_threads(threads)
-    with _running:
-        for _ in run_job(how, files, data, tokenizer, device, True, goes_on(how["folder"])):
-            pass
-
-
-def _ended(job: Job, data: DataFolder) -> JobDone:
+def _done(job: Job, data: DataFolder, error: Exception | None) -> JobDone:
     """What a job's folder holds now. Raises `Interrupted` where somebody ended the run."""
-    run, data = read_finished(job.folder), job.data or data
+    if error is not None:
+        return JobDone(job, None, error=error)
+    try:
+        run, data = read_finished(job.folder), job.data or data
+    except UserError as damage:
+        return JobDone(job, None, error=damage)
     if run.result.interrupted:
-        raise Interrupted(_GO_ON)
+        raise Interrupted(GO_ON)
     if not _scored_on(run.result, data):
-        raise UserError(f"{data.path} was changed after the first run: {job.folder} was scored on other text.")
+        error = UserError(f"{data.path} was changed after the first run: {job.folder} was scored on other text.")
+        return JobDone(job, None, error=error)
     return JobDone(job, run)
 
 

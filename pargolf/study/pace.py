@@ -44,9 +44,9 @@ def pace_together(
     return found
 
 
-def _told(sides: list[tuple[Any, Path, Path | None]], files: list[Path], device: str | None) -> Iterator[float]:
+def _told(sides: list[tuple[Any, Path, Path | None]], files: own.Files, device: str | None) -> Iterator[float]:
     """`pace` of what another process is told."""
-    own.use(files)
+    own.use_files(files)
     recipe, other = (spec.load(dumped) for dumped, _, _ in sides)
     data, others = (open_data(path, tokenizer=tokenizer) for _, path, tokenizer in sides)
     yield pace(recipe, other, data, others, device=device)

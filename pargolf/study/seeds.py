@@ -10,6 +10,7 @@ from typing import Any
 from pargolf.core.errors import UserError
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
+from pargolf.engines.task import Engine
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.compare import Finished
 from pargolf.study.jobs import JobDone, run_jobs
@@ -34,25 +35,29 @@ def run_seeds(
     out: str | Path,
     *,
     seeds: Sequence[int],
-    jobs: int = 1,
+    engine: Engine | None = None,
+    checkpoint_every: float = 60.0,
     device: str | None = None,
     command: str = "",
 ) -> Events[list[Finished]]:
-    """Run every seed that has not ended yet (`study/jobs.py`); returns the finished runs.
+    """Run every seed that has not ended yet (`study/jobs.py`); returns the finished runs in the order of the seeds.
 
     Raises `UserError` on no or repeated seeds, and where a folder holds a run of another recipe or other data.
     """
     check_seeds(seeds)
-    wanted = [Job(f"seed {seed}", recipe, seed, seed_folder(out, seed), command) for seed in seeds]
-    ended = []
-    for event in run_jobs(wanted, data, jobs=jobs, device=device):
+    wanted = [
+        Job(f"seed {seed}", recipe, seed, seed_folder(out, seed), command, checkpoint_every=checkpoint_every)
+        for seed in seeds
+    ]
+    ended: dict[int, Finished] = {}
+    for event in run_jobs(wanted, data, engine=engine, device=device):
         yield event
         if isinstance(event, JobDone):
             if event.run is None:
                 assert event.error is not None
                 raise event.error
-            ended.append(event.run)
-    return ended
+            ended[event.job.seed] = event.run
+    return [ended[seed] for seed in seeds]
 
 
 def seed_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:

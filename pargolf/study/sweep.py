@@ -7,7 +7,9 @@
 What was tried stands in a study: a journal in OUT, or a database that many machines share, where each takes the next
 trial and keeps its own folders. A trial's value is the run's final BPB, from the bytes. While it trains, its BPB at
 each look at the validation text is held against the median of the others' at that look (`optuna.pruners.MedianPruner`).
-A sweep goes on where it stopped, and is refused where the study is of another recipe, other ranges or other data.
+A sweep goes on where it stopped, with the trials that were under way, and is refused where the study is of another
+recipe, other ranges or other data. Side by side, trials are proposed and told in rounds of as many as run at a time,
+so what is proposed depends on their number and not on which ends first.
 """
 
 import importlib
@@ -18,15 +20,18 @@ from typing import Any
 
 from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
-from pargolf.core.events import Event, Progress, Validated
+from pargolf.core.events import Event, JobEnded, Progress, Resumed, Started, Validated
 from pargolf.core.spec import edit, parse_value, show
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
+from pargolf.engines.task import GO_ON, Engine, Happened, TaskEnded
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.score import tokenizer_digest
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import read_finished
-from pargolf.study.together import Job, led, run_together
+from pargolf.study.jobs import begun, check_engine, shown
+from pargolf.study.together import Job, led
+from pargolf.watch.runlog import read_events
 
 KINDS = ("log", "float", "int", "choice")
 JOURNAL = "sweep.journal"
@@ -116,6 +121,8 @@ def run_sweep(
     storage: str | None = None,
     seed: int = 1337,
     prune: bool = True,
+    engine: Engine | None = None,
+    checkpoint_every: float = 60.0,
     device: str | None = None,
     command: str = "",
     pruner: Any = None,
@@ -126,6 +133,7 @@ def run_sweep(
     of another recipe, other ranges or other data, and when it is interrupted; the same call then goes on.
     """
     check_device(device)
+    check_engine(engine, device)
     if not spans:
         raise UserError("Name at least one range, as 'train.optimizer[mlp.*].lr=log:0.005,0.05'.")
     if len({span.path for span in spans}) < len(spans):
@@ -141,63 +149,107 @@ def run_sweep(
     study.pruner = pruner or (library.pruners.MedianPruner(_AT_FIRST) if prune else library.pruners.NopPruner())
     while (ended := len(_ended(study))) < trials:
         yield Progress("trials", ended, trials)
-        yield from _one_trial(library, study, recipe, spans, data, out, seed, device, command)
+        count = 1 if engine is None else max(1, min(engine.room(), trials - ended))
+        asked = _asked(library, study, spans, out, count)
+        jobs = [_job(trial, recipe, spans, seed, command, checkpoint_every) for trial in asked]
+        yield from _round(library, study, spans, asked, jobs, data, engine, device)
     done = tuple(_row(trial, spans) for trial in _ended(study))
     whole = [row for row in done if row.state == "complete" and row.bpb is not None]
     yield Progress("trials", len(done), max(trials, len(done)))
     return Swept(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
 
 
-def _one_trial(
+def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: int) -> list[Any]:
+    """The next trials: those that were under way in this folder when a call before was ended, then new ones."""
+    under_way = [
+        row
+        for row in study.get_trials(deepcopy=False, states=(library.trial.TrialState.RUNNING,))
+        if Path(row.user_attrs.get("run", "")).parent == out and {span.path for span in spans} <= row.params.keys()
+    ]
+    trials = [library.trial.Trial(study, row._trial_id) for row in under_way[:count]]
+    while len(trials) < count:
+        trial = study.ask()
+        for span in spans:
+            span.proposed(trial)
+        folder = out / f"trial-{trial.number:04d}"
+        if folder.exists():
+            trial.set_user_attr("cut off", True)
+            study.tell(trial, state=library.trial.TrialState.FAIL)
+            raise UserError(f"{folder} exists, and is of another sweep. Choose another --out, or move it away.")
+        trial.set_user_attr("run", str(folder))
+        trials.append(trial)
+    return trials
+
+
+def _job(trial: Any, recipe: Recipe, spans: Sequence[Span], seed: int, command: str, checkpoint_every: float) -> Job:
+    """The run of a trial."""
+    values = {span.path: span.proposed(trial) for span in spans}  # as they were proposed
+    system = edit(recipe, values | {"name": f"{recipe.name}, trial {trial.number}"})
+    folder = Path(trial.user_attrs["run"])
+    return Job(f"trial {trial.number}", system, seed, folder, command, checkpoint_every=checkpoint_every)
+
+
+def _round(
     library: Any,
     study: Any,
-    recipe: Recipe,
     spans: Sequence[Span],
+    trials: Sequence[Any],
+    jobs: Sequence[Job],
     data: DataFolder,
-    out: Path,
-    seed: int,
+    engine: Engine | None,
     device: str | None,
-    command: str,
 ) -> Iterator[Event]:
-    """Ask for values, run them, look in on the run, and tell the study what came of it."""
-    state = library.trial.TrialState
-    trial = study.ask()
-    values = {span.path: span.proposed(trial) for span in spans}
-    folder = out / f"trial-{trial.number:04d}"
-    if folder.exists():
-        trial.set_user_attr("cut off", True)
-        study.tell(trial, state=state.FAIL)
-        raise UserError(f"{folder} exists, and is of another sweep. Choose another --out, or move it away.")
-    trial.set_user_attr("run", str(folder))
-    looks = 0
+    """Run trials, look in on the runs, and tell the study what came of them, in order."""
+    looks = [0] * len(trials)
+    ends: dict[int, TaskEnded] = {}
+    interrupted = False
+    running = begun(jobs, data, engine=engine, device=device)
     try:
-        system = edit(recipe, values | {"name": f"{recipe.name}, trial {trial.number}"})
-        job = Job(f"trial {trial.number}", system, seed, folder, command)
-        events: Any = run_together(job, data, device, force=False)
-        for event in events:
-            yield event
-            if isinstance(event, Validated):
-                looks += 1
-                trial.report(event.bpb, looks)
-                if trial.should_prune():
-                    events.close()
-                    study.tell(trial, state=state.PRUNED)
-                    break
-        else:
-            run = read_finished(folder)
-            if run.result.interrupted:
-                raise KeyboardInterrupt
-            study.tell(trial, run.bpb)
-    except (KeyboardInterrupt, Interrupted, GeneratorExit) as stopped:
-        trial.set_user_attr("cut off", True)
-        study.tell(trial, state=state.FAIL)
-        if isinstance(stopped, GeneratorExit):
-            raise
-        raise UserError("Interrupted. What has ended is kept: run the same command again to go on.") from None
-    except UserError as error:  # values that this recipe cannot be trained with are an answer too
+        for event in running:
+            number, inner = (event.number, event.event) if isinstance(event, Happened) else (0, event)
+            if isinstance(event, TaskEnded):
+                ends[event.number] = event
+                yield JobEnded(jobs[event.number].label, str(event.error or ""))
+                continue
+            yield shown(event, jobs, Progress("runs", len(ends), len(jobs)))
+            looks[number] = _looks(inner, jobs[number], looks[number])
+            if isinstance(inner, Validated):
+                trials[number].report(inner.bpb, looks[number])
+                if trials[number].should_prune():
+                    running.stop(number)
+    except (KeyboardInterrupt, Interrupted):  # trials that have not ended are under way when the next call begins
+        interrupted = True
+    for number, end in sorted(ends.items()):
+        yield _told(library, study, spans, trials[number], jobs[number], end)
+    if interrupted:
+        raise UserError(GO_ON)
+
+
+def _looks(event: Event, job: Job, before: int) -> int:
+    """How many looks at validation a run has behind it; those before its checkpoint stand in its folder."""
+    if isinstance(event, Resumed):
+        earlier = read_events(job.folder / "events.jsonl")
+        return sum(isinstance(each, Validated) and each.step <= event.step for each in earlier)
+    return 0 if isinstance(event, Started) else before + isinstance(event, Validated)
+
+
+def _told(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job, end: TaskEnded) -> TrialDone:
+    """Tell the study what came of a trial."""
+    state = library.trial.TrialState
+    error = end.error
+    if end.stopped:
+        study.tell(trial, state=state.PRUNED)
+    elif error is None:
+        run = read_finished(job.folder)
+        if run.result.interrupted:
+            raise UserError(GO_ON)
+        study.tell(trial, run.bpb)
+    elif isinstance(error, UserError):  # values that this recipe cannot be trained with are an answer too
         trial.set_user_attr("error", " ".join(str(error).split()))
         study.tell(trial, state=state.FAIL)
-    yield next(_row(row, spans) for row in study.get_trials(deepcopy=False) if row.number == trial.number)
+    else:
+        raise error
+    return next(_row(row, spans) for row in study.get_trials(deepcopy=False) if row.number == trial.number)
 
 
 def _study(

@@ -9,19 +9,25 @@ The others decide nothing, read no results and write no files. They yield nothin
 
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
 
 from pargolf.core import own, spec
 from pargolf.core.devices import find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
+from pargolf.core.files import claimed
 from pargolf.core.work import Events
 from pargolf.core.world import World
-from pargolf.data.folder import DataFolder, open_data
+from pargolf.data.folder import DataFolder
+from pargolf.engines.parcels import Parcel, open_parcel, parcel_of
+from pargolf.engines.task import Place, Task
 from pargolf.recipes.recipe import Recipe
+from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
 from pargolf.run.signals import Interrupted
 
@@ -37,6 +43,7 @@ class Job:
     """One run to be had: a recipe with a seed, in a folder. `label` is what it is called while it runs.
 
     `data` is where its text lies, where that is not the text of all: another tokenizer has another folder.
+    `checkpoint_every` are the seconds between two checkpoints; 0: after every step.
     """
 
     label: str
@@ -45,6 +52,7 @@ class Job:
     folder: Path
     command: str = ""
     data: DataFolder | None = None
+    checkpoint_every: float = 60.0
 
 
 def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
@@ -88,10 +96,15 @@ def follow(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
 
 def run_together(job: Job, data: DataFolder, device: str | None, *, force: bool = True) -> Iterator[Event]:
     """A job's run, on all processes there are; with `force` it goes on from a checkpoint, or replaces what is there."""
-    resume = force and goes_on(job.folder)
     if find_world(device).size == 1:
-        return _run(job, job.data or data, device, force, resume)
-    return all_run(run_job, *sent(job, data), device, force, resume, device=device)
+        return _alone(job, job.data or data, device, force)
+    place = Place(device, torch.get_num_threads())
+    return all_run(run_job, place, *sent(job, data), force, force and goes_on(job.folder), device=device)
+
+
+def task_of(job: Job, data: DataFolder, *, force: bool = True) -> Task:
+    """A job as a task that another process does, on this machine or another one."""
+    return Task(job.label, run_alone, (*sent(job, data), force), job.folder.absolute())
 
 
 def goes_on(folder: Path) -> bool:
@@ -107,21 +120,36 @@ def all_run(work: Callable[..., Iterator[T]], *arguments: Any, device: str | Non
     return work(*arguments)
 
 
-def sent(job: Job, data: DataFolder) -> tuple[Told, list[Path], Path, Path | None]:
-    """What another process is told of a job: its recipe as plain data, the files that this needs, paths of its text."""
-    data = job.data or data
+def sent(job: Job, data: DataFolder) -> tuple[Told, own.Files, Parcel]:
+    """What another process is told of a job: its recipe as plain data, the files that this needs, and its text."""
+    told = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in ("recipe", "data")}
     dumped = spec.dump(job.recipe)
-    how = {"label": job.label, "recipe": dumped, "seed": job.seed, "folder": job.folder, "command": job.command}
-    return how, own.files_of(dumped), data.path, data.tokenizer_path
+    told |= {"recipe": dumped, "folder": job.folder.absolute()}
+    return told, own.files_of(dumped), parcel_of(job.data or data)
 
 
-def run_job(
-    how: Told, files: list[Path], data: Path, tokenizer: Path | None, device: str | None, force: bool, resume: bool
-) -> Iterator[Event]:
+def run_job(place: Place, told: Told, files: own.Files, parcel: Parcel, force: bool, resume: bool) -> Iterator[Event]:
     """The events of one run, from what `sent` told."""
-    own.use(files)
-    job = Job(**(how | {"recipe": spec.load(how["recipe"])}))
-    return _run(job, open_data(data, tokenizer=tokenizer), device, force, resume)
+    own.use_files(files)
+    job = Job(**(told | {"recipe": spec.load(told["recipe"])}))
+    return _run(job, (place.find or open_parcel)(parcel), place.device, force, resume)
+
+
+def run_alone(place: Place, told: Told, files: own.Files, parcel: Parcel, force: bool) -> Iterator[Event]:
+    """The same on one process alone; one that was lost before goes on."""
+    torch.set_num_threads(place.threads)
+    own.use_files(files)
+    job = Job(**(told | {"recipe": spec.load(told["recipe"])}))
+    return _alone(job, (place.find or open_parcel)(parcel), place.device, force or place.attempt > 1)
+
+
+def _alone(job: Job, data: DataFolder, device: str | None, force: bool) -> Iterator[Event]:
+    """A run that no other process makes at the same time; with `force`, one that has ended meanwhile stays."""
+    with claimed(job.folder):  # by a process that was told to make it, and has not heard yet that it shall end
+        folder = RunFolder(job.folder)
+        if force and folder.has_ended and not folder.read_result().interrupted:
+            return
+        yield from _run(job, data, device, force, force and goes_on(job.folder))
 
 
 def _run(job: Job, data: DataFolder, device: str | None, force: bool, resume: bool) -> Iterator[Event]:
@@ -134,6 +162,7 @@ def _run(job: Job, data: DataFolder, device: str | None, force: bool, resume: bo
         resume=resume,
         device=device,
         command=job.command,
+        checkpoint_every=job.checkpoint_every,
     )
 
 

@@ -18,6 +18,10 @@ from rich.text import Text
 
 from pargolf.core.events import (
     Event,
+    JobBegan,
+    JobEnded,
+    JobEvent,
+    JobLost,
     Narrowed,
     Packed,
     PhaseBegan,
@@ -88,6 +92,22 @@ def milestone(event: Event) -> str | None:
         case Scored():
             return f"{event.name} {event.windows}: {event.bpb:.4f} bits per byte in {event.seconds:.1f} s"
         case _:
+            return _job_milestone(event)
+
+
+def _job_milestone(event: Event) -> str | None:
+    """The line of one of several runs."""
+    match event:
+        case JobBegan():
+            again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+            return f"{event.job}: on {event.machine}, process {event.process}{again}"
+        case JobLost():
+            return f"{event.job}: lost, since {event.why}; {'it begins again' if event.again else 'given up'}"
+        case JobEnded(error=error) if error:
+            return f"{event.job}: {error}"
+        case JobEvent(event=Resumed() | Unsaved() | Narrowed()):
+            return f"{event.job}: {milestone(event.event)}"
+        case _:
             return None
 
 
@@ -100,6 +120,7 @@ class Status:
         self.weighed: Weighed | None = None
         self.phase = ""
         self.work: dict[str, Progress] = {}
+        self.jobs: dict[str, Status] = {}
         self._seconds_limit = math.inf
         self._steps_limit: int | None = None
         self._loss = math.nan
@@ -130,6 +151,10 @@ class Status:
                 self.work.pop(event.task, None)
                 if event.done < event.total:
                     self.work[event.task] = event
+            case JobEvent():
+                self.jobs.setdefault(event.job, Status()).take(event.event)
+            case JobLost() | JobEnded():
+                self.jobs.pop(event.job, None)
 
     @property
     def fraction(self) -> float:
@@ -173,12 +198,19 @@ class Status:
         parts = [
             f"{work.task} {work.done / max(work.total, 1):.0%} {work.note}".rstrip() for work in self.work.values()
         ]
+        parts += [f"{label} {job.brief()}" for label, job in self.jobs.items()]
         if self.training is not None:
             remaining = f"{_clock(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""
             parts.insert(
                 0, f"{_clock(self.training.seconds)}  {self.fraction:.0%}  {self.numbers()}   {remaining}".rstrip()
             )
         return "   ".join(parts)
+
+    def brief(self) -> str:
+        """One of several runs in a few words."""
+        if self.training is not None:
+            return f"{self.fraction:.0%} loss {self._loss:.3f}"
+        return next((f"{work.task} {work.done / max(work.total, 1):.0%}" for work in self.work.values()), "begins")
 
     def __rich__(self) -> RenderableType:
         """The bars: training while it runs, then one for each long piece of work."""
@@ -194,6 +226,8 @@ class Status:
         for work in self.work.values():
             share = work.done / max(work.total, 1)
             bars.add_row(Text(work.task), _bar(share), Text(f"{share:4.0%}  {work.note}".rstrip()))
+        for label, job in self.jobs.items():
+            bars.add_row(Text(label), _bar(job.fraction), Text(job.brief()))
         return Group(bars, *lines) if bars.row_count else Text("")
 
 

@@ -1,0 +1,364 @@
+"""Tasks on a Ray cluster: Ray finds room for each by what it needs, and each tells of itself through one mailbox.
+
+Ray itself does not retry: a task that is lost with its worker or node is begun again here, a bounded number of times,
+so that it is told and goes on from its checkpoint. Events go from each worker to the mailbox, an actor, every half
+second; its answers tell the worker to stop or to end. When this process is gone, Ray ends its workers and the mailbox.
+
+A node must see the folder that tasks write into, which it proves by a file there, and have this version of the
+package. Data that it has not at the same path with the same hashes is sent to it once (`parcels.py`).
+"""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, JobBegan, JobLost
+from pargolf.core.files import write_text
+from pargolf.core.units import size_text
+from pargolf.core.version import VERSION
+from pargolf.data.folder import DataFolder
+from pargolf.engines.mailbox import Mailbox
+from pargolf.engines.parcels import Parcel, cut, find_parcel, unpack
+from pargolf.engines.task import (
+    GO_ON,
+    MOST_LOSSES,
+    GivenUp,
+    Happened,
+    Needs,
+    Outcome,
+    Place,
+    Task,
+    TaskEnded,
+    Tries,
+    Waiting,
+    perform,
+)
+from pargolf.run.signals import Interrupted, noted
+
+_PUSH_SECONDS = 0.5
+_SAID_EVERY = 2.0
+_END_SECONDS = 60.0  # how long tasks may take to keep their state when this process is told to end
+_LOST = (
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.OutOfMemoryError,
+    exceptions.LocalRayletDiedError,
+    exceptions.OwnerDiedError,
+    exceptions.ObjectLostError,
+)
+Pieces = Mapping[str, Sequence[Any]]
+"""Files by name, each as references to its pieces."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster: `ray`, or `ray://HOST:10001`. `jobs` at a time, None for as many as there is room for."""
+
+    on: str = "ray"
+    jobs: int | None = None
+    needs: Needs = Needs()
+    device: str | None = None
+
+    def room(self) -> int:
+        """How many tasks run at a time, by what the nodes have now."""
+        self.connect()
+        wanted = self.resources()
+        fits = [min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items()) for node in _nodes()]
+        return max(1, min(sum(fits), self.jobs or sum(fits)))
+
+    def run(self, tasks: Sequence[Task]) -> "RunningCluster":
+        """Run them all. Raises `UserError` where there is no such cluster, or no node has what a task needs."""
+        self.connect()
+        self._check()
+        return RunningCluster(self, tasks)
+
+    def connect(self) -> None:
+        """Join the cluster, unless this process has; `ray` without one that runs begins one on this machine."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would be sent to Ray's makers
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if ray.is_initialized():
+            return
+        address = None if self.on == "ray" else self.on
+        how = {} if address else {"include_dashboard": False}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error", **how)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            named = address or os.environ.get("RAY_ADDRESS") or "this machine"
+            why = str(error).strip().split("\n")[0][:160]
+            raise UserError(f"There is no Ray cluster to join at {named}: {why}") from error
+
+    def resources(self) -> dict[str, float]:
+        """What a task takes, in Ray's names. A GPU each, where nothing was said and there are some."""
+        gpus = self.needs.gpus
+        if gpus is None:
+            gpus = float(self.device != "cpu" and ray.cluster_resources().get("GPU", 0.0) >= 1.0)
+        wanted = {"CPU": float(self.needs.cores or 1), "GPU": gpus, "memory": float(self.needs.memory)}
+        return {name: amount for name, amount in wanted.items() if amount}
+
+    def _check(self) -> None:
+        wanted, nodes = self.resources(), _nodes()
+        if not any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
+            largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
+            raise UserError(
+                f"No node of the cluster has {_words(wanted)} at once; there is up to {_words(largest)}. Lower --needs."
+            )
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    names = {"CPU": "cores", "GPU": "GPUs"}
+    return ", ".join(
+        f"{size_text(int(amount))} of memory" if name == "memory" else f"{amount:g} {names[name]}"
+        for name, amount in resources.items()
+    )
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a node did not begin a task: it has not this data (`parcel`), or cannot have it at all (`why`)."""
+
+    why: str = ""
+    parcel: Parcel | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a worker is told beside its task: the package's version, a file to see, the data that was sent so far."""
+
+    version: str
+    seal: tuple[Path, str] | None
+    sent: Mapping[Parcel, Pieces] = field(default_factory=dict)
+
+
+class RunningCluster:
+    """Tasks that the cluster has, had or will have."""
+
+    def __init__(self, cluster: Cluster, tasks: Sequence[Task]) -> None:
+        self._cluster = cluster
+        self._tasks = tasks
+        self._waiting = deque(range(len(tasks)))
+        self._going: dict[Any, int] = {}
+        self._tries = Tries()
+        self._sent: dict[Parcel, Pieces] = {}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        mailbox = ray.remote(Mailbox).options(
+            num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
+        )
+        self._mailbox: Any = mailbox.remote()
+        self._begun: set[int] = set()
+
+    def __iter__(self) -> Iterator[Event]:
+        """What happens. Raises `Interrupted` on a signal to this process."""
+        said = time.monotonic()
+        with _sealed(self._tasks) as seals, noted() as signals:
+            try:
+                while self._waiting or self._going:
+                    self._give_out(seals)
+                    done, _ = ray.wait(list(self._going), num_returns=1, timeout=_PUSH_SECONDS)
+                    if signals:
+                        raise Interrupted(GO_ON)
+                    yield from self._news()
+                    for reference in done:
+                        yield from self._end(reference, self._going.pop(reference))
+                    if time.monotonic() - said > _SAID_EVERY:
+                        said = time.monotonic()
+                        yield Waiting(tuple(n for n in self._going.values() if n in self._begun))
+            finally:
+                self._leave()
+
+    def stop(self, number: int) -> None:
+        """End a task between two of its events."""
+        self._mailbox.stop.remote(number)
+
+    def _give_out(self, seals: Mapping[Path, str]) -> None:
+        """Hand tasks to Ray, a few more than there is room for, so that no node waits."""
+        most = self._cluster.jobs or 2 * self._cluster.room()
+        resources = self._cluster.resources()
+        how = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "max_retries": 0}
+        body = ray.remote(do_task).options(**how, memory=resources.get("memory"))
+        while self._waiting and len(self._going) < most:
+            number = self._waiting.popleft()
+            task = self._tasks[number]
+            self._tries.attempts[number] += 1
+            place = Place(self._cluster.device, self._cluster.needs.cores or 1, self._tries.attempts[number])
+            seal = None if task.folder is None else (task.folder.parent, seals[task.folder.parent])
+            given = Given(VERSION, seal, self._sent)
+            self._going[body.remote(number, task, place, given, self._mailbox)] = number
+
+    def _news(self) -> Iterator[Event]:
+        """What the workers have told since the last call."""
+        with contextlib.suppress(exceptions.RayActorError, exceptions.GetTimeoutError):
+            for number, attempt, event in ray.get(self._mailbox.take.remote(), timeout=10):
+                if attempt != self._tries.attempts[number]:
+                    continue  # the last words of a worker that is gone
+                if isinstance(event, JobBegan):
+                    self._begun.add(number)
+                    yield event
+                else:
+                    self._tries.saw(number, event)
+                    yield Happened(number, event)
+
+    def _end(self, reference: Any, number: int) -> Iterator[Event]:
+        """What came of a task that Ray says is over."""
+        self._begun.discard(number)
+        try:
+            outcome = ray.get(reference)
+        except _LOST as error:
+            yield from self._lose(number, _reason(error))
+            return
+        except exceptions.RayError as error:
+            label = self._tasks[number].label
+            raise UserError(
+                f"The cluster cannot run {label}: {_reason(error)}. Its nodes need pargolf {VERSION}."
+            ) from error
+        if isinstance(outcome, Refused):
+            if outcome.parcel is None:
+                raise UserError(outcome.why)
+            self._send(outcome.parcel)
+            self._tries.attempts[number] -= 1
+            self._waiting.appendleft(number)
+        elif isinstance(outcome.error, Interrupted):  # its machine is to be given back
+            yield from self._lose(number, "its machine ended it")
+        else:
+            yield TaskEnded(number, outcome.error, outcome.stopped)
+
+    def _lose(self, number: int, why: str) -> Iterator[Event]:
+        """Begin a task again, unless it was lost too often."""
+        losses, label = self._tries.lost(number), self._tasks[number].label
+        yield JobLost(label, why, losses, again=losses < MOST_LOSSES)
+        if losses < MOST_LOSSES:
+            self._waiting.appendleft(number)
+        else:
+            yield TaskEnded(number, GivenUp(label, why))
+
+    def _send(self, parcel: Parcel) -> None:
+        """Put a data folder where every node can fetch it, once."""
+        if parcel not in self._sent:
+            pieces: dict[str, list[Any]] = {}
+            for name, piece in cut(parcel):
+                pieces.setdefault(name, []).append(ray.put(piece))
+            self._sent = {**self._sent, parcel: pieces}
+
+    def _leave(self) -> None:
+        """Have what runs keep its state, drop what waits, and wait until all is over."""
+        with contextlib.suppress(exceptions.RayError):
+            if self._going:
+                ray.get(self._mailbox.end.remote(), timeout=10)
+                for reference, number in self._going.items():
+                    if number not in self._begun:
+                        ray.cancel(reference)
+                ray.wait(list(self._going), num_returns=len(self._going), timeout=_END_SECONDS)
+            ray.kill(self._mailbox)
+
+
+def _reason(error: Exception) -> str:
+    """A kind of Ray's errors in a few words, and the first line of what it says."""
+    words = {
+        exceptions.WorkerCrashedError: "its process was killed",
+        exceptions.NodeDiedError: "its node left",
+        exceptions.OutOfMemoryError: "its node ran out of memory",
+    }
+    known = next((text for kind, text in words.items() if isinstance(error, kind)), "")
+    return known or f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:160]}"
+
+
+@contextlib.contextmanager
+def _sealed(tasks: Sequence[Task]) -> Iterator[dict[Path, str]]:
+    """A file in each folder that tasks write below, by which a node shows that it sees it; gone at the end."""
+    folders = {task.folder.parent for task in tasks if task.folder is not None}
+    seals = {folder: secrets.token_hex(8) for folder in folders}
+    try:
+        for folder, word in seals.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / f".seen-{word}", word)
+        yield seals
+    finally:
+        for folder, word in seals.items():
+            (folder / f".seen-{word}").unlink(missing_ok=True)
+
+
+def do_task(number: int, task: Task, place: Place, given: Given, mailbox: Any) -> Outcome | Refused:
+    """What a worker does: look whether the node can do it, then do it, with its events going to the mailbox."""
+    if given.version != VERSION:
+        return Refused(
+            f"{_here()} has pargolf {VERSION}, and {given.version} was started. Install the same everywhere."
+        )
+    if given.seal is not None and not (given.seal[0] / f".seen-{given.seal[1]}").is_file():
+        return Refused(
+            f"{_here()} does not see {given.seal[0]}. Let --out be on storage that all nodes have at the same path, as "
+            "NFS, Lustre or a mounted bucket."
+        )
+    data: dict[Parcel, DataFolder] = {}
+    for parcel in (argument for argument in task.arguments if isinstance(argument, Parcel)):
+        folder = find_parcel(parcel)
+        if folder is None and parcel not in given.sent:
+            return Refused(parcel=parcel)
+        pieces = given.sent.get(parcel, {})
+        data[parcel] = folder or unpack(parcel, {name: map(ray.get, every) for name, every in pieces.items()})
+    with _Post(mailbox, number, place.attempt) as post:
+        post.tell(JobBegan(task.label, _here(), os.getpid(), place.attempt))
+        return perform(task, replace(place, find=data.__getitem__), post.tell)
+
+
+def _here() -> str:
+    """This node, as people know it."""
+    return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
+
+
+class _Post:
+    """Takes a task's events, and brings them to the mailbox twice a second, in a thread of its own."""
+
+    def __init__(self, mailbox: Any, number: int, attempt: int) -> None:
+        self._mailbox, self._number, self._attempt = mailbox, number, attempt
+        self._events: list[Event] = []
+        self._word, self._lock = "", threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._bring_all, daemon=True)
+
+    def __enter__(self) -> "_Post":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def tell(self, event: Event) -> bool:
+        """Take an event; whether the task is to stop."""
+        with self._lock:
+            self._events.append(event)
+        return self._word == "stop"
+
+    def _bring_all(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(_PUSH_SECONDS)
+            with self._lock:
+                events, self._events = self._events, []
+            try:
+                word = ray.get(self._mailbox.push.remote(self._number, self._attempt, events), timeout=10)
+            except exceptions.RayError:
+                with self._lock:
+                    self._events = events + self._events  # the mailbox is on its way to another node
+                continue
+            if word == "end" and self._word != "end" and not over:
+                os.kill(os.getpid(), signal.SIGTERM)  # a run then ends after its step, with a checkpoint
+            self._word = word

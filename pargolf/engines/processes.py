@@ -1,0 +1,209 @@
+"""Tasks on this machine: a few processes, each with its share of the threads and of the GPUs, one task at a time.
+
+The first process and each of the others talk over a pipe: tasks go there, events come back. Its end is also how they
+hear that the first process is gone or wants no more: each then ends its task, which keeps its state, and itself. A
+process that is killed costs its task one try, and another takes its place.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pargolf.core.devices import count_devices
+from pargolf.core.errors import UserError
+from pargolf.core.events import Event, JobBegan, JobLost
+from pargolf.core.units import size_text
+from pargolf.engines.task import (
+    GO_ON,
+    MOST_LOSSES,
+    GivenUp,
+    Happened,
+    Needs,
+    Outcome,
+    Place,
+    Task,
+    TaskEnded,
+    Tries,
+    Waiting,
+)
+from pargolf.engines.worker import serve
+from pargolf.run.signals import Interrupted, noted
+
+_LOOK_SECONDS = 0.5
+_SAID_EVERY = 2.0  # seconds between words on what runs
+
+
+@dataclass(frozen=True)
+class Processes:
+    """`jobs` processes of this machine; `device` is what was asked for, None for CUDA where there is one."""
+
+    jobs: int
+    needs: Needs = Needs()
+    device: str | None = None
+
+    def room(self) -> int:
+        """How many tasks run at a time."""
+        return self.jobs
+
+    def run(self, tasks: Sequence[Task]) -> "RunningProcesses":
+        """Run them all. Raises `UserError` where this machine has not what they need."""
+        _check(self.needs, self.jobs)
+        return RunningProcesses(tasks, [self._place(k) for k in range(min(self.jobs, max(len(tasks), 1)))])
+
+    def _place(self, number: int) -> Place:
+        """The device and threads of one process: the GPUs are dealt out in turn."""
+        device, gpus = self.device, count_devices("cuda")
+        if gpus > 1 and device in (None, "cuda"):
+            device = f"cuda:{number % gpus}"
+        return Place(device, self.needs.cores or max(1, torch.get_num_threads() // self.jobs))
+
+
+def _check(needs: Needs, jobs: int) -> None:
+    """Raise `UserError` where so many tasks together need more than this machine has."""
+    cores, gpus = os.cpu_count() or 1, count_devices("cuda")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    wanted = {
+        "cores": (needs.cores * jobs, cores, f"{cores}"),
+        "GPUs": ((needs.gpus or 0.0) * jobs, gpus, f"{gpus}"),
+        "bytes of memory": (needs.memory * jobs, memory or needs.memory * jobs, size_text(max(memory, 1))),
+    }
+    for name, (sum_of_all, there, shown) in wanted.items():
+        if sum_of_all > there:
+            raise UserError(f"{jobs} jobs need more {name} than the {shown} of this machine. Lower --jobs or --needs.")
+
+
+class _Worker:
+    """A process of ours, and the number of the task that it has."""
+
+    def __init__(self, place: Place) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
+        self.place = place
+        self.number: int | None = None
+        self.pipe, theirs = context.Pipe()
+        # A daemon is ended with this process even where nobody closed the iteration.
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, number: int, task: Task, attempt: int) -> bool:
+        """Begin a task; whether the process is there to do so."""
+        self.number = number
+        try:
+            self.pipe.send((number, task, replace(self.place, attempt=attempt)))
+        except OSError:
+            return False
+        return True
+
+    def heard(self) -> Iterator[Any]:
+        """What it has sent. Raises `EOFError` where it is gone."""
+        try:
+            while self.pipe.poll():
+                yield self.pipe.recv()
+        except OSError as error:
+            raise EOFError from error
+
+    def gone(self) -> str:
+        """Why it has ended."""
+        self.pipe.close()
+        self.process.join()
+        code = self.process.exitcode or 0
+        return (
+            f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process left with {code}"
+        )
+
+
+class RunningProcesses:
+    """Tasks that these processes have, had or will have."""
+
+    def __init__(self, tasks: Sequence[Task], places: Sequence[Place]) -> None:
+        self._tasks = tasks
+        self._free = list(reversed(places))
+        self._waiting = deque(range(len(tasks)))
+        self._workers: list[_Worker] = []
+        self._tries = Tries()
+
+    def __iter__(self) -> Iterator[Event]:
+        """What happens. Raises `Interrupted` on a signal to this process, or to another one."""
+        said = time.monotonic()
+        with noted() as signals:
+            try:
+                while self._waiting or self._busy():
+                    yield from self._give_out()
+                    ready = multiprocessing.connection.wait([w.pipe for w in self._busy()], _LOOK_SECONDS)
+                    if signals:
+                        raise Interrupted(GO_ON)
+                    for worker in [worker for worker in self._busy() if worker.pipe in ready]:
+                        yield from self._hear(worker)
+                    if time.monotonic() - said > _SAID_EVERY:
+                        said = time.monotonic()
+                        yield Waiting(tuple(worker.number for worker in self._busy() if worker.number is not None))
+            finally:
+                for worker in self._workers:
+                    worker.pipe.close()
+                for worker in self._workers:
+                    worker.process.join()
+
+    def stop(self, number: int) -> None:
+        """End a task between two of its events."""
+        for worker in self._workers:
+            if worker.number == number:
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(number)
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.number is not None]
+
+    def _give_out(self) -> Iterator[Event]:
+        """Give the tasks that wait to processes that do."""
+        while self._waiting:
+            idle = next((worker for worker in self._workers if worker.number is None), None)
+            if idle is None:
+                if not self._free:
+                    return
+                idle = _Worker(self._free.pop())
+                self._workers.append(idle)
+            number = self._waiting.popleft()
+            self._tries.attempts[number] += 1
+            attempt = self._tries.attempts[number]
+            if not idle.give(number, self._tasks[number], attempt):
+                yield from self._lose(idle)
+                continue
+            yield JobBegan(self._tasks[number].label, socket.gethostname(), idle.process.pid or 0, attempt)
+
+    def _hear(self, worker: _Worker) -> Iterator[Event]:
+        try:
+            for number, said in worker.heard():
+                if isinstance(said, Outcome):
+                    worker.number = None
+                    if isinstance(said.error, Interrupted):
+                        raise Interrupted(GO_ON)
+                    yield TaskEnded(number, said.error, said.stopped)
+                else:
+                    self._tries.saw(number, said)
+                    yield Happened(number, said)
+        except EOFError:
+            yield from self._lose(worker)
+
+    def _lose(self, worker: _Worker) -> Iterator[Event]:
+        """A process is gone: begin its task again, unless it was lost too often."""
+        why, number = worker.gone(), worker.number
+        self._workers.remove(worker)
+        self._free.append(worker.place)
+        if number is None:
+            return
+        losses, label = self._tries.lost(number), self._tasks[number].label
+        yield JobLost(label, why, losses, again=losses < MOST_LOSSES)
+        if losses < MOST_LOSSES:
+            self._waiting.appendleft(number)
+        else:
+            yield TaskEnded(number, GivenUp(label, why))

@@ -1,0 +1,56 @@
+"""The other side of `processes.py`: a process that does tasks, and ends by itself when nobody wants them any more.
+
+It loads what its tasks need and nothing else, so that an audit's processes do without torch.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pargolf.core.events import Event
+from pargolf.engines.task import Outcome, Place, Task, perform
+from pargolf.run.signals import ignore_the_terminal
+
+_STEP_SECONDS, _PATIENCE = 10.0, 6  # a task that does not end in so many seconds is told again, so many times
+_running = threading.Lock()  # held by this process while it has a task
+
+
+def serve(pipe: Connection) -> None:
+    """The body of a process: tasks in turn, until the pipe ends."""
+    ignore_the_terminal()
+    inbox: queue.SimpleQueue[tuple[int, Task, Place]] = queue.SimpleQueue()
+    stopped: set[int] = set()
+    threading.Thread(target=_listen, args=(pipe, inbox, stopped), daemon=True).start()
+
+    def send(number: int, said: Event | Outcome) -> bool:
+        with contextlib.suppress(OSError):  # the first process is gone, and the task ends after its step
+            pipe.send((number, said))
+        return number in stopped
+
+    while True:
+        number, task, place = inbox.get()
+        with _running:
+            outcome = perform(task, place, partial(send, number))
+        send(number, outcome)
+
+
+def _listen(pipe: Connection, inbox: Any, stopped: set[int]) -> None:
+    """Take tasks, and numbers of tasks to stop; at the pipe's end, end the task that there is, and this process."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            said = pipe.recv()
+            if isinstance(said, int):
+                stopped.add(said)
+            else:
+                inbox.put(said)
+    idle = _running.acquire(blocking=False)
+    for _ in range(0 if idle else _PATIENCE):
+        os.kill(os.getpid(), signal.SIGTERM)  # the first ends a run after its step, the second at once
+        if _running.acquire(timeout=_STEP_SECONDS):
+            break
+    os._exit(1)
