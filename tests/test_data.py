@@ -23,6 +23,7 @@ from pargolf.data.check import bpb_constant, check
 from pargolf.data.corpus import embedded
 from pargolf.data.documents import Document, validates
 from pargolf.data.folder import open_data
+from pargolf.data.hashing import distinct
 from pargolf.data.learn import chunks, frequent_characters, train_bpe
 from pargolf.data.overlap import GRAM, check_overlap, hash_ngrams
 from pargolf.data.prepare import prepare
@@ -637,6 +638,11 @@ def test_ngram_hashes_are_equal_where_ngrams_are_and_stop_at_documents(tokens):
     runs = [run for run in runs if 1 not in run]
     hashes = hash_ngrams(array, 1).tolist()
     assert len(hashes) == len(runs) and len(set(zip(runs, hashes))) == len(set(runs)) == len(set(hashes))
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=30))
+def test_distinct_hashes_stand_once_each_in_order(hashes):
+    assert distinct(np.array(hashes, dtype=np.uint64)).tolist() == sorted(set(hashes))
 
 
 def test_overlap_counts_what_a_plain_set_counts_and_finds_planted_copies(tmp_path, monkeypatch):

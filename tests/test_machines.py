@@ -25,7 +25,7 @@ from pargolf.evaluate.adapters.hint_tilt import HintTilt
 from pargolf.evaluate.adapters.low_rank import LowRank
 from pargolf.evaluate.adapters.phases import Phases
 from pargolf.evaluate.adapters.sgd import SGD
-from pargolf.evaluate.score import Score, score
+from pargolf.evaluate.score import Ledger, Score, score
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.texts import score_texts
 from pargolf.evaluate.windows import PerDocument, Sliding
@@ -148,6 +148,20 @@ def test_a_predictor_that_cannot_be_parted_is_not():
     cramped = Cramped(model, 2)
     with pytest.raises(RuntimeError, match="allocate memory"):
         final(score(lambda ids, *, first: cramped(ids, first=first), a_text(), Sliding(16, 8), batch_windows=12))
+
+
+def test_a_tilt_that_has_counted_a_window_does_not_count_it_again(monkeypatch):
+    """Where memory runs out behind the model, smaller parts would give other numbers: the error is raised as it is."""
+    real = Ledger._normalize
+
+    def cramped(self, logits_BSV, *rest):
+        if len(logits_BSV) > 1:
+            raise RuntimeError(FULL)
+        return real(self, logits_BSV, *rest)
+
+    monkeypatch.setattr(Ledger, "_normalize", cramped)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        list(score_adapted(small.model(bos=1).build(0), a_text(), Sliding(16, 8), HintTilt((2,))))
 
 
 @pytest.mark.parametrize("adapter", [lambda spec: spec, lambda spec: HintTilt((2,), adapter=spec)])

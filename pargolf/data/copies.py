@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pargolf.data.hashing import U64
+from pargolf.data.hashing import U64, distinct
 from pargolf.data.overlap import COPY_SHARE, Occurrence, hash_ngrams, sample, sampling
 from pargolf.data.plan import TRAIN, VAL
 from pargolf.data.shards import BLOCK, Tokens
@@ -85,7 +85,7 @@ def copies_of_earlier(documents: Documents, tokens: int, bos: int) -> list[int]:
         if (float(seen_S[slot_M].mean()) - full) / (1 - full) >= COPY_SHARE:
             out.append(number)
             continue
-        fresh_M = np.unique(slot_M)
+        fresh_M = distinct(slot_M)
         used += int((~seen_S[fresh_M]).sum())
         seen_S[fresh_M] = True
     return out

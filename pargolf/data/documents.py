@@ -13,7 +13,7 @@ name, hash and sizes, not its text.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def validates(document_id: str, val_fraction: float = 0.1) -> bool:
 
 def rows_to_text(rows: Iterable[Row]) -> str:
     """One JSON line per document, in the order of the token stream."""
-    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_rows(path: str | Path) -> list[Row]:

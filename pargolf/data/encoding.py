@@ -9,7 +9,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,7 @@ def encode_documents(plan: Plan, tokenizer: Tokenizer, folder: Path, *, normaliz
             for (document, raw, split), body in zip(batch, bodies):
                 done += len(raw)
                 if (kept := checked.add(document, raw, split, body)) is not None:
-                    rows.write(json.dumps(asdict(kept[0]), ensure_ascii=False) + "\n")
+                    rows.write(json.dumps(vars(kept[0]), ensure_ascii=False) + "\n")
                     tokens.write(kept[1].astype("<u2").tobytes())
             yield Progress("encoding", done, total, batch[-1][0].id)
     normalized = Normalized(checked.changed, checked.original, checked.lost, checked.repeats) if normalize else None

@@ -20,6 +20,14 @@ def mix64(x_N: U64) -> U64:
     return x_N ^ (x_N >> np.uint64(31))
 
 
+def distinct(hash_N: U64) -> U64:
+    """Each hash once, in order: (D,) of (N,), which is sorted in place. numpy's `unique` takes more memory and time."""
+    hash_N.sort()
+    first_N = np.ones(len(hash_N), dtype=np.bool_)
+    np.not_equal(hash_N[1:], hash_N[:-1], out=first_N[1:])
+    return hash_N[first_N]
+
+
 def mix_words(*words: int) -> int:
     """One 64-bit hash of a few integers, order included; negative ones count modulo 2**64."""
     state = np.zeros(1, dtype=np.uint64)

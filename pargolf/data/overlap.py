@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pargolf.data.folder import DataFolder
-from pargolf.data.hashing import U64, mix64
+from pargolf.data.hashing import U64, distinct, mix64
 from pargolf.data.shards import Shards, Tokens
 
 GRAM = 13
@@ -97,7 +97,7 @@ class Occurrence:
     """Which of some documents' 13-grams occur in other text; a bitmap over their top bits spares most searching."""
 
     def __init__(self, documents: list[U64]) -> None:
-        self._distinct_N = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *documents]))
+        self._distinct_N = distinct(np.concatenate([np.zeros(0, dtype=np.uint64), *documents]))
         self._occurs_N = np.zeros(len(self._distinct_N), dtype=np.bool_)
         bits = min(30, max(12, (8 * len(self._distinct_N)).bit_length()))
         self._shift = np.uint64(64 - bits)

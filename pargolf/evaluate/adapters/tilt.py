@@ -35,13 +35,14 @@ Push = tuple[int, int]  # a token, and the number of the weight that pushes it
 Pushes = Callable[[list[Followed | None]], list[Push]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Tilted:
-    """A predictor of some `windows` whose logits are tilted, window after window."""
+    """A predictor of some `windows` whose logits are tilted, window after window: once, since the tilt counts them."""
 
     predictor: Predictor
     windows: Sequence[Window]
     tilt: Callable[[Window, list[int], Tensor], Tensor]
+    begun: bool = False
 
     def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
         """The tilted logits."""
@@ -49,11 +50,12 @@ class _Tilted:
         if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
             return logits_BSV  # the ledger says what is wrong with them
         shown = zip(self.windows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
+        self.begun = True
         return torch.stack([self.tilt(window, ids, logits_SV) for window, ids, logits_SV in shown])
 
     def part(self, begin: int, end: int) -> Predictor | None:
-        """The same of some of the windows; None where the predictor itself cannot be parted."""
-        inner = part_of(self.predictor, begin, end)
+        """The same of some of the windows; None where the predictor itself cannot be parted, or windows are counted."""
+        inner = None if self.begun else part_of(self.predictor, begin, end)
         return None if inner is None else _Tilted(inner, self.windows[begin:end], self.tilt)
 
 
