@@ -2,13 +2,15 @@
 
 A document counts as it is when its tokens decode to it and stand for its own bytes. Where a tokenizer changes it, the
 error says by which rule; with `normalize` the text that the tokenizer keeps is counted instead (`losses.py`), and what
-was lost is counted too. Batches of documents are encoded together, by all cores where the tokenizer's library can.
+was lost is counted too. Batches of documents are encoded together, by all cores where the tokenizer's library can,
+each while the one before is checked and written.
 """
 
 import hashlib
 import json
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from pargolf.data.plan import DROPPED, TRAIN, VAL, Plan
 from pargolf.data.shards import Tokens, split_documents
 from pargolf.data.tokens import Tokenizer
 
+Batch = list[tuple[Document, bytes, int]]
+"""Documents with UTF-8 and split."""
 BATCH_BYTES = 1 << 20
 _READ = 1 << 20
 
@@ -131,8 +135,7 @@ def encode_documents(plan: Plan, tokenizer: Tokenizer, folder: Path, *, normaliz
     checked = _Checked(tokenizer, tokenizer.byte_table(), normalize)
     total, done = plan.size(TRAIN, VAL), 0
     with (folder / "tokens").open("wb") as tokens, (folder / "rows").open("w", encoding="utf-8") as rows:
-        for batch in _batches(plan):
-            bodies = tokenizer.encode_many([document.text for document, _, _ in batch])
+        for batch, bodies in _encoded(plan, tokenizer):
             for (document, raw, split), body in zip(batch, bodies):
                 done += len(raw)
                 if (kept := checked.add(document, raw, split, body)) is not None:
@@ -147,8 +150,21 @@ def encode_documents(plan: Plan, tokenizer: Tokenizer, folder: Path, *, normaliz
     return Encoded(folder, tokenizer.bos, split_N, np.frombuffer(checked.tokens, dtype=np.uint64), normalized)
 
 
-def _batches(plan: Plan) -> Iterator[list[tuple[Document, bytes, int]]]:
-    batch: list[tuple[Document, bytes, int]] = []
+def _encoded(plan: Plan, tokenizer: Tokenizer) -> Iterator[tuple[Batch, list[Tokens]]]:
+    """Batches of documents with their tokens; the next one is encoded while the caller looks at one."""
+    before: tuple[Batch, Future[list[Tokens]]] | None = None
+    with ThreadPoolExecutor(1) as worker:
+        for batch in _batches(plan):
+            bodies = worker.submit(tokenizer.encode_many, [document.text for document, _, _ in batch])
+            if before:
+                yield before[0], before[1].result()
+            before = batch, bodies
+        if before:
+            yield before[0], before[1].result()
+
+
+def _batches(plan: Plan) -> Iterator[Batch]:
+    batch: Batch = []
     size = 0
     for item in plan.documents(TRAIN, VAL):
         batch.append(item)
