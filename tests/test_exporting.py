@@ -69,11 +69,13 @@ def test_a_missing_or_another_tokenizer_says_where_to_get_the_right_one(artifact
 
 def test_an_artifact_of_a_newer_format_is_refused_in_one_line(artifact, tmp_path):
     data = bytearray(artifact.read_bytes())
-    data[4] += 1
+    data[8] += 1  # the format, behind the magic
     (tmp_path / "model.pargolf").write_bytes(data)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="Upgrade pargolf") as caught:
         pargolf.load(tmp_path / "model.pargolf")
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"^\S+: The artifact has format"):
+        pargolf.bench_device(tmp_path / "model.pargolf", onnx=False).result()
 
 
 # ---- Hugging Face

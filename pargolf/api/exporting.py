@@ -163,8 +163,15 @@ def bench_device(
 
     Returns:
         A row for each engine, measured in a process of its own.
+
+    Raises:
+        UserError: the artifact is damaged or of a newer format; with `onnx`, as `export`.
     """
+    from pargolf.run.pack import read_artifact
     from pargolf.study.device import bench_device as measure
+
+    use(own)
+    read_artifact(artifact)  # what is wrong with it is said here, and not by a process of its own
 
     def graph(folder: Path) -> Path:
         return export(artifact, to="onnx", out=folder / "model.onnx", tokenizer=tokenizer, own=own)
