@@ -69,16 +69,17 @@ def test_the_recipe_of_your_own_is_one(place):
 
 
 def test_a_model_is_used_elsewhere_as_printed(run, tmp_path, monkeypatch):
-    """Every line of the block: the first as Python, the others as commands; the server takes a free port, and ends."""
+    """Every line of the block, as Python or as a command; the server takes a free port, and ends."""
     for library in ("onnx", "onnxscript", "onnxruntime", "uvicorn"):
         pytest.importorskip(library)
     monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run[0], "runs/a")
-    load, *commands = [line.split(" #")[0] for line in blocks("Use it elsewhere")[0].splitlines()]
-    loaded: dict[str, Any] = {"pargolf": pargolf}
-    exec(load, loaded)
-    assert not loaded["model"].training and loaded["tokenizer"].encode("the state").size
+    lines = [line.split(" #")[0] for line in blocks("Use it elsewhere")[0].splitlines()]
+    commands = [line for line in lines if line.startswith("pargolf ")]
+    made: dict[str, Any] = {"pargolf": pargolf}
+    exec("\n".join(line for line in lines if line not in commands), made)
+    assert not made["model"].training and made["tokenizer"].encode("the state").size and made["losses"].bpb > 0
     printed = []
     for line in commands:
         words = [*shlex.split(line)[1:], *(["--port", "0"] if " serve " in line else [])]
