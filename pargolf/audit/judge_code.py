@@ -18,7 +18,9 @@ from pargolf.audit.read.logs import Line
 from pargolf.audit.report import PASS, SUSPECT, Coverage, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing
 from pargolf.audit.rules.table import RULES
+from pargolf.audit.rules.trails import unexplained_gains
 
+Template = tuple[str, ...]
 _LOGGERS = ("print", "log", "log0", "log_fn", "info", "logger", "_log", "log_func", "logf")
 
 
@@ -33,9 +35,15 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
     here = Program(code.index, facts.environment)
     missing.coverage.append(_coverage(code, here))
     hits = {hit.key: hit for hit in _hits(here)}
+    if facts.not_as_committed:  # what is committed is judged too, where it does more than what was logged
+        committed = {name: value for name, value in facts.environment.items() if name not in facts.not_as_committed}
+        hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
     if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
         hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
+    if not facts.record_track:  # the limit is that track's own
+        hits = {key: hit for key, hit in hits.items() if hit.rule != "train_time"}
     findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
+    findings += unexplained_gains(facts, here)
     findings += _latent(code, facts.environment, hits, here, facts)
     spoken = {f.rule for f in findings}
     clean = [rule for rule in reads if rule.name not in spoken]
@@ -147,7 +155,7 @@ def _latent_finding(code: Code, hit: Hit, status: str, when: str) -> RuleFinding
 
 def _printed(here: Program, opened: Program, node: ast.AST, facts: Facts) -> Line | None:
     """A log line that only code around `node`, dead under the settings we know, can have printed."""
-    words: list[str] = []
+    words: list[Template] = []
     seen: set[Function] = set()
 
     def climb(at: ast.AST, function: Function) -> None:
@@ -167,30 +175,55 @@ def _printed(here: Program, opened: Program, node: ast.AST, facts: Facts) -> Lin
     return _logged(here, words, facts)
 
 
-def _logged(here: Program, words: Sequence[str], facts: Facts) -> Line | None:
-    """The first log line that begins with one of the words, if no live code holds that word."""
-    if not words:
-        return None
+def _logged(here: Program, words: Sequence[Template], facts: Facts) -> Line | None:
+    """The first log line that one of some templates prints, and no template of live code."""
     live = here.live_text
-    wanted = [w for w in dict.fromkeys(words) if w not in live]
+    wanted = [parts for parts in dict.fromkeys(words) if len(parts) > 1 or parts[0] not in live]
+    if not wanted:
+        return None
+    others: list[Template] | None = None
     for log in facts.own_logs:
         for line in log.lines:
-            if any(line.text.startswith(w) for w in wanted):
-                return line
+            if any(_fits(line.text, parts) for parts in wanted):
+                if others is None:
+                    others = [parts for call in here.live_of(ast.Call) for parts in _printed_by(call, least=1)]
+                if not any(_fits(line.text, parts) for parts in others):
+                    return line
     return None
+
+
+def _fits(line: str, parts: Template) -> bool:
+    """Whether a line begins with the first part, and holds the others after it in their order."""
+    if not line.startswith(parts[0]):
+        return False
+    at = len(parts[0])
+    for part in parts[1:]:
+        found = line.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _is_dead(here: Program, function: Function) -> bool:
     return next((not f.live for f in here.functions if f.node is function.node), False)
 
 
-def _log_words(region: ast.AST) -> Iterator[str]:
-    """What the log calls of a piece of code begin their lines with."""
+def _log_words(region: ast.AST) -> Iterator[Template]:
+    """What the log calls of a piece of code print, without what is put in."""
     for node in ast.walk(region):
-        if isinstance(node, ast.Call) and node.args and dotted(node.func).split(".")[-1] in _LOGGERS:
-            first = node.args[0]
-            part = first.values[0] if isinstance(first, ast.JoinedStr) and first.values else first
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                word = part.value.strip()
-                if len(word) >= 8 and re.search(r"[a-z]{4}", word):
-                    yield word
+        if isinstance(node, ast.Call):
+            yield from _printed_by(node, least=8)
+
+
+def _printed_by(call: ast.Call, *, least: int) -> Iterator[Template]:
+    """The fixed parts of what a log call prints, where they have letters enough to be told."""
+    if not call.args or dotted(call.func).split(".")[-1] not in _LOGGERS:
+        return
+    first = call.args[0]
+    values = first.values if isinstance(first, ast.JoinedStr) else [first]
+    texts = [v.value.strip() for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
+    begins = bool(values) and isinstance(values[0], ast.Constant)
+    parts = tuple(text for text in texts if text)
+    if begins and parts and sum(map(str.isalpha, "".join(parts))) >= least and re.search(r"[a-z]{3}", parts[0]):
+        yield parts

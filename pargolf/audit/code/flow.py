@@ -4,7 +4,7 @@ Labels pass through assignments, calls and returns. A function's result is descr
 (`p:name`), so that one loader used for both splits does not mix them; afterwards each parameter gets what the live
 calls pass. `VAL` and `TRAIN` come from the files a script names, `LOSS` from a model's output, `GOLD` from its
 exponential, `HASH` from mixing arithmetic on tokens, `COUNT#n` from reading a table of counts at such a key, `BLOB`
-from raw bytes.
+from raw bytes, `PIECE` from the pieces of a tokenizer.
 
 Both phases go round until nothing changes. A round skips every function of which nothing it reads has changed since its
 last turn, which gives what going over all of them would give.
@@ -20,8 +20,11 @@ from pargolf.audit.code.flow_words import (
     BYTES,
     EXPONENTIALS,
     GATHERS,
+    LISTS,
     LOOKUPS,
     LOSSES,
+    MODELS,
+    PIECES,
     PLAIN_METHODS,
     SILENT,
     named_split,
@@ -45,6 +48,7 @@ _FLOWING = frozenset(
         ast.Yield,
     }
 )
+_MAKE_TEXT = frozenset({ast.JoinedStr, ast.BinOp, ast.Subscript, ast.Call})
 _HOLDS = frozenset({ast.comprehension, ast.keyword})
 
 
@@ -95,9 +99,18 @@ class Flow:
             return named_split(node.value)
         found = self._seen.get(id(node))
         if found is None:
-            read = self._kinds.get(type(node))
-            found = self._seen[id(node)] = read(node, function) if read is not None else self._of_parts(node, function)
+            found = self._named(node, function) if type(node) in _MAKE_TEXT else NONE
+            if not found:
+                read = self._kinds.get(type(node))
+                found = read(node, function) if read is not None else self._of_parts(node, function)
+            self._seen[id(node)] = found
         return found
+
+    def _named(self, node: Any, function: Function) -> Labels:
+        """The split that a text names which is put together from parts, whatever the parts name."""
+        if not any(type(part) is ast.Constant and type(part.value) is str for part in self.index.below(node)):
+            return NONE
+        return named_split(self.reach.constants.value(node, function))
 
     def known(self, labels: Labels, function: Function) -> Labels:
         """Labels with parameters replaced by what the live calls pass for them."""
@@ -204,7 +217,7 @@ class Flow:
 
     def _pass(self, call: ast.Call, function: Function, caller: Function) -> None:
         for name in function.params:
-            expression = argument_for(call, function, name)
+            expression = argument_for(call, function, name) or function.defaults.get(name)
             if expression is not None:
                 key = (function, name)
                 old = self.concrete.get(key, NONE)
@@ -382,7 +395,7 @@ class Flow:
                 return held | receiver | _count(node, held | {"HASH"})
             held |= receiver
         elif name in SILENT:
-            return held & {"VAL"} if name == "range" else NONE
+            return held & {"VAL"} if name == "range" else held & {"PIECE"} if name == "len" else NONE
         elif not name:
             return held
         return held | self._gained(node, name, held, function)
@@ -393,6 +406,10 @@ class Flow:
         gained: Labels = NONE
         if last in BYTES and "VAL" not in held:
             gained |= {"BLOB"}
+        if last in LISTS and not self._tells_splits(function):
+            gained |= {"BOTH"}
+        if last in PIECES:
+            gained |= {"PIECE"}
         if "LOSS" in held and last in EXPONENTIALS:
             gained |= {"GOLD"}
         if (held or gained) and self._is_model(node, name, last, function):
@@ -400,6 +417,11 @@ class Flow:
         if (name == "hash" or name.endswith(("tobytes", "crc32", "tuple"))) and ("VAL" in held or _asks(held)):
             gained |= {"HASH"}
         return gained
+
+    def _tells_splits(self, function: Function) -> bool:
+        """Whether a function names a split, as one does that picks files out of a folder."""
+        texts = (n.value for n in self.index.own_nodes(function.node) if type(n) is ast.Constant)
+        return any(isinstance(text, str) and ("train" in text or "val" in text) for text in texts)
 
     def _is_model(self, call: ast.Call, name: str, last: str, function: Function) -> bool:
         """Whether a call computes a loss or logits: one of the library's, or a value called like a function."""
@@ -409,7 +431,10 @@ class Flow:
             return False
         if isinstance(call.func, ast.Name):
             return name not in BUILTINS and name not in self.reach.by_name and name not in self.index.classes
-        if not isinstance(call.func, ast.Attribute) or self.labels(call.func.value, function):
+        if not isinstance(call.func, ast.Attribute):
+            return False
+        own = isinstance(call.func.value, ast.Name) and call.func.value.id == "self" and MODELS.search(last)
+        if not own and self.labels(call.func.value, function):
             return False
         return any(self.labels(a, function) for a in (*call.args, *(k.value for k in call.keywords)))
 

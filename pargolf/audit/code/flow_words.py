@@ -5,6 +5,8 @@ data says so, and these are the words.
 """
 
 import builtins
+import fnmatch
+import re
 
 from pargolf.audit.code.tree import NONE, Labels
 
@@ -12,11 +14,15 @@ LOSSES = frozenset({"cross_entropy", "nll_loss", "log_softmax", "linear_cross_en
 GATHERS = frozenset({"append", "extend", "add_", "copy_", "put", "update"})
 LOOKUPS = frozenset({"gather", "index_select", "take", "get", "take_along_axis"})
 BYTES = frozenset({"frombuffer", "decompress", "read_bytes", "fromfile"})
+LISTS = frozenset({"listdir", "iterdir", "scandir", "walk"})
+MODELS = re.compile(r"^_?(?:\w*model|net|network|lm|gpt|module)$")
+PIECES = frozenset({"id_to_piece", "IdToPiece", "id_to_token"})
 EXPONENTIALS = frozenset({"exp", "exp_", "exp2", "expm1"})
 _NAMED = {
     **dict.fromkeys(("val_tokens", "val_files", "val_data", "all_val_tokens", "val_tokens_np"), frozenset({"VAL"})),
     **dict.fromkeys(("train_files", "train_loader", "train_tokens"), frozenset({"TRAIN"})),
 }
+_SHARDS = ("fineweb_val_000000.bin", "fineweb_train_000000.bin", "fineweb_train_000001.bin")
 SILENT = frozenset({"len", "print", "log0", "log", "isinstance", "range"})
 BUILTINS = frozenset(dir(builtins)) | {"print", "log0", "log", "tqdm", "cdiv"}
 PLAIN_METHODS = GATHERS | {
@@ -43,7 +49,17 @@ def named_split(value: object) -> Labels:
             return frozenset({"VAL"})
         if "fineweb_train" in value or "train_*" in value:
             return frozenset({"TRAIN"})
+        if fits_both(value):
+            return frozenset({"BOTH"})
     return NONE
+
+
+def fits_both(pattern: str) -> bool:
+    """Whether a pattern of file names fits the shards of both splits, in a folder that is no split's own."""
+    folder, _, name = pattern.rpartition("/")
+    if "*" not in name or re.search(r"train|val", folder.rpartition("/")[2]) or len(name) > 80:
+        return False
+    return all(fnmatch.fnmatch(shard, name) for shard in _SHARDS) and name.endswith((".bin", "*"))
 
 
 def split_by_name(name: str) -> Labels:

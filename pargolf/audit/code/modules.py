@@ -12,11 +12,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from pargolf.audit.code.hidden.made_at_run_time import made_at_run_time
 from pargolf.audit.code.script import MOST_NODES, Code
 from pargolf.audit.code.tree import dotted
 
 _MOST_MODULES = 24
-_RUNNERS = ("import_module", "__import__", "run_path", "run_module", "execfile", "SourceFileLoader")
 
 
 @dataclass
@@ -37,7 +37,7 @@ def joined(main: Code, others: Sequence[Code]) -> Code:
     assert main.tree is not None
     modules = {name: code for code in others if code is not main for name in _names_of(code.path)}
     state = _Joined(modules, lines=list(main.lines), taken=_defined(main.tree))
-    unread = [*_made_at_run_time(main)]
+    unread = [*made_at_run_time(main.tree, main.path)]
     if not any(_wanted(node, modules) for node in ast.walk(main.tree)):
         return replace(main, unread=tuple(unread))
     tree = deepcopy(main.tree)
@@ -87,7 +87,7 @@ def _join(module: str, state: _Joined) -> dict[str, str]:
     for node in tree.body:
         ast.increment_lineno(node, len(state.lines))
     state.lines += code.lines
-    state.unread += _made_at_run_time(code)
+    state.unread += made_at_run_time(code.tree, code.path)
     changed = {name: new for name, new in names.items() if name != new}
     body = _linked(tree, state)
     renamed = [_Rename(changed, {}).visit(node) for node in body] if changed else body
@@ -170,17 +170,3 @@ def _defined(tree: ast.Module) -> set[str]:
 def _runs_alone(node: ast.stmt) -> bool:
     """Whether a statement is what a module does when it is run itself."""
     return isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
-
-
-def _made_at_run_time(code: Code) -> Iterator[str]:
-    """Places where a script runs code that its text does not show."""
-    assert code.tree is not None
-    for node in ast.walk(code.tree):
-        if not isinstance(node, ast.Call):
-            continue
-        name = dotted(node.func).rsplit(".", 1)[-1]
-        known = bool(node.args) and isinstance(node.args[0], ast.Constant)
-        # model.eval() is another thing, and a module that is named by a plain word was imported.
-        runs = isinstance(node.func, ast.Name) if name in ("exec", "eval") else name in _RUNNERS and not known
-        if runs:
-            yield f"{code.path}, line {node.lineno}: {name}(...) of what is made while it runs"

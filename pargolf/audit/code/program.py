@@ -13,6 +13,7 @@ from typing import Any
 
 from pargolf.audit.code.count_tables import find_tables
 from pargolf.audit.code.flow import Flow
+from pargolf.audit.code.hidden.names import imported
 from pargolf.audit.code.reach import Reach
 from pargolf.audit.code.tree import Function, Index, Labels
 from pargolf.audit.code.values import Constants
@@ -94,6 +95,11 @@ class Program:
         """Functions that watch layers through forward hooks."""
         hooks = [n for n in self.index.order if isinstance(n, ast.Attribute) and n.attr.startswith("register_forward")]
         return {self.function_of(n) for n in hooks}
+
+    @cached_property
+    def imported(self) -> dict[str, str]:
+        """Full names of what imports bind, in live code or dead."""
+        return imported(self.index.order)
 
     @cached_property
     def live_text(self) -> str:

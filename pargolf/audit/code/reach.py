@@ -37,6 +37,7 @@ class Reach:
         self.index, self.scopes, self.by_name, self.constants, self.also = index, scopes, by_name, constants, also
         self.live: dict[ast.AST, None] = {}
         self._called: dict[ast.Call, list[Function]] = {}
+        self._instances = _instances(index)
         # What a call passes decides tests inside the called function, which decide what is called.
         for _ in range(_ROUNDS - 1):
             before = self.live
@@ -57,7 +58,9 @@ class Reach:
         if isinstance(function, ast.Name):
             if function.id in self.index.classes:
                 return [f for f in self.by_name.get("__init__", ()) if f.owner == function.id]
-            return [f for f in self.by_name.get(function.id, ()) if f.owner is None]
+            plain = [f for f in self.by_name.get(function.id, ()) if f.owner is None]
+            made = self._instances.get(function.id)
+            return plain or [f for f in self.by_name.get("__call__", ()) if f.owner is not None and f.owner == made]
         if isinstance(function, ast.Attribute):
             methods = [f for f in self.by_name.get(function.attr, ()) if f.owner is not None]
             return methods if len(methods) <= 6 and function.attr not in ("forward", "step", "backward") else []
@@ -239,3 +242,13 @@ class Reach:
         if any(isinstance(a, ast.Starred) for a in site.call.args) or any(k.arg is None for k in site.call.keywords):
             return UNKNOWN
         return self.constants.value(site.callee.defaults.get(name), self.scopes[0])
+
+
+def _instances(index: Index) -> dict[str, str]:
+    """Names that are given a new object of one of the script's classes, with that class."""
+    made: dict[str, str] = {}
+    for node in index.binders:
+        built = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and dotted(node.value.func)
+        if isinstance(node, ast.Assign) and built in index.classes:
+            made |= {target.id: str(built) for target in node.targets if isinstance(target, ast.Name)}
+    return made

@@ -257,6 +257,8 @@ def _note(target: ast.expr, value: ast.expr | None, assigned: dict[str, list[ast
 
 def _pairs_of(target: ast.Tuple | ast.List, value: ast.expr | None) -> Iterator[tuple[ast.expr, ast.expr | None]]:
     """`a, b = x, y` by element; None where the right side is no tuple of the same length."""
+    if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or) and getattr(value.values[0], "elts", None):
+        value = value.values[0]  # a tuple that holds something is true
     same = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
     for i, element in enumerate(target.elts):
         yield element, value.elts[i] if same and isinstance(value, (ast.Tuple, ast.List)) else None
@@ -311,6 +313,8 @@ def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | No
     at = function.params.index(name)
     if function.owner is not None and function.params and function.params[0] in ("self", "cls"):
         at -= 1
+    if at >= 0 and call.args and isinstance(call.args[-1], ast.Starred) and at >= len(call.args) - 1:
+        return call.args[-1]  # what is spread last goes to all that follow
     if not 0 <= at < len(call.args):
         return None
     return call.args[at] if not any(isinstance(a, ast.Starred) for a in call.args[: at + 1]) else None

@@ -7,7 +7,9 @@ told is UNKNOWN, and nothing is decided by it.
 """
 
 import ast
+import base64
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,12 +49,36 @@ _PURE: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "len": len,
     "round": round,
+    "chr": chr,
+    "ord": ord,
+    "reversed": lambda held: tuple(reversed(held)),
+    "list": tuple,
+    "tuple": tuple,
+    "sorted": lambda held: tuple(sorted(held)),
 }
 # What arrays and tensors have too: an object of the script that sets one says nothing about them.
 _ARRAYS_OWN = frozenset(
     {"size", "shape", "ndim", "T", "data", "grad", "dtype", "device", "nbytes", "itemsize", "training"}
 )
-_TEXT = {"lower", "upper", "strip", "split", "startswith", "endswith", "replace"}
+_TEXT = {
+    *("lower", "upper", "strip", "split", "startswith", "endswith", "replace", "format", "join", "removeprefix"),
+    *("removesuffix", "swapcase", "title", "capitalize", "zfill", "lstrip", "rstrip", "decode"),
+}
+_JOINS = (
+    "os.path.join",
+    "Path",
+    "pathlib.Path",
+    "PurePath",
+    "str",
+    "os.fspath",
+    "os.path.expanduser",
+    "os.path.abspath",
+)
+_WIDE = re.compile(r"\d{4,}")  # a width in a template, which makes a long text of a short one
+_BYTES: dict[str, Callable[[Any], Any]] = {
+    "bytes.fromhex": lambda text: bytes.fromhex(text),
+    "base64.b64decode": base64.b64decode,
+}
 _READS = ("os.environ.get", "os.getenv", "environ.get", "getenv")
 
 Sources = Mapping[str, list[tuple[Function, ast.expr | None]]]
@@ -97,6 +123,7 @@ class Constants:
             ast.BinOp: self._binary,
             ast.Compare: self._compare,
             ast.Subscript: self._subscript,
+            ast.JoinedStr: self._template,
             ast.Call: self._call,
             ast.NamedExpr: lambda node, scope, depth: self.value(node.value, scope, depth),
         }
@@ -155,13 +182,46 @@ class Constants:
 
     def _binary(self, node: ast.BinOp, scope: Function, depth: int) -> Any:
         left, right = self.value(node.left, scope, depth), self.value(node.right, scope, depth)
-        known = left is not UNKNOWN and right is not UNKNOWN and type(node.op) in _BINARY
-        return _BINARY[type(node.op)](left, right) if known else UNKNOWN
+        if left is UNKNOWN or right is UNKNOWN or type(node.op) not in _BINARY:
+            return UNKNOWN
+        if isinstance(left, str) and isinstance(node.op, ast.Div):
+            return f"{left}/{right}" if isinstance(right, str) else UNKNOWN  # paths
+        sized = isinstance(left, (str, bytes, tuple)) or isinstance(right, (str, bytes, tuple))
+        if sized and isinstance(node.op, ast.Mult) and max(x for x in (left, right, 0) if isinstance(x, int)) > 4096:
+            return UNKNOWN
+        if isinstance(left, str) and isinstance(node.op, ast.Mod) and _WIDE.search(left):
+            return UNKNOWN
+        return _BINARY[type(node.op)](left, right)
 
     def _subscript(self, node: ast.Subscript, scope: Function, depth: int) -> Any:
-        if dotted(node.value) != "os.environ":
+        if dotted(node.value) == "os.environ":
+            return self.env.get(self.value(node.slice, scope, depth), UNKNOWN)
+        held = self.value(node.value, scope, depth)
+        if not isinstance(held, (str, tuple)):
             return UNKNOWN
-        return self.env.get(self.value(node.slice, scope, depth), UNKNOWN)
+        if not isinstance(node.slice, ast.Slice):
+            at = self.value(node.slice, scope, depth)
+            return held[at] if isinstance(at, int) else UNKNOWN
+        ends: list[Any] = [e and self.value(e, scope, depth) for e in (node.slice.lower, node.slice.upper)]
+        step = None if node.slice.step is None else self.value(node.slice.step, scope, depth)
+        return UNKNOWN if any(e is UNKNOWN for e in (*ends, step)) else held[ends[0] : ends[1] : step]
+
+    def _template(self, node: ast.JoinedStr, scope: Function, depth: int) -> Any:
+        """An f-string of known parts, with no format of its own."""
+        parts = []
+        for part in node.values:
+            plain = isinstance(part, ast.Constant) or (
+                isinstance(part, ast.FormattedValue) and part.format_spec is None
+            )
+            value = (
+                self.value(part.value if isinstance(part, ast.FormattedValue) else part, scope, depth)
+                if plain
+                else UNKNOWN
+            )
+            if not isinstance(value, (str, int)):
+                return UNKNOWN
+            parts.append(str(value))
+        return "".join(parts)
 
     def _boolean(self, node: ast.BoolOp, scope: Function, depth: int) -> Any:
         is_and = isinstance(node.op, ast.And)
@@ -225,6 +285,14 @@ class Constants:
         if name == "getattr" and len(arguments) >= 2 and isinstance(arguments[1], str):
             known = arguments[1] in self.attributes
             return self._attribute(arguments[1], depth) if known else [*arguments, UNKNOWN][2]
+        if name in _JOINS and arguments and not node.keywords and all(isinstance(a, str) for a in arguments):
+            return "/".join(arguments)
+        if (
+            name in ("bytes.fromhex", "base64.b64decode")
+            and len(arguments) == 1
+            and isinstance(arguments[0], (str, bytes))
+        ):
+            return bytes.fromhex(arguments[0]) if name == "bytes.fromhex" else base64.b64decode(arguments[0])
         if name in _PURE and not node.keywords and name not in self.by_name:
             return UNKNOWN if any(a is UNKNOWN for a in arguments) else _PURE[name](*arguments)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _TEXT:
@@ -244,7 +312,10 @@ class Constants:
 
     def _text(self, method: ast.Attribute, arguments: list[Any], scope: Function, depth: int) -> Any:
         text = self.value(method.value, scope, depth)
-        if isinstance(text, str) and not any(a is UNKNOWN for a in arguments):
+        wide = method.attr in ("format", "zfill") and (
+            _WIDE.search(str(text)) or any(_WIDE.search(str(a)) for a in arguments)
+        )
+        if isinstance(text, (str, bytes)) and not wide and not any(a is UNKNOWN for a in arguments):
             made = getattr(text, method.attr)(*arguments)
             return tuple(made) if isinstance(made, list) else made
         return UNKNOWN

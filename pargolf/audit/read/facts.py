@@ -48,6 +48,8 @@ _ASSIGNED = re.compile(
     r"(?<![\w$.{])(?:export\s+)?([A-Z][A-Z0-9_]{2,})=[\"']?(?:\$\{[A-Z0-9_]+:-([\w./:+-]*)\}|([\w./:+-]+))(?![\w$({])"
 )
 
+_ASKED = re.compile(r"(?:environ\.get|getenv|env_\w+|\w*env)\(\s*[\"']([A-Z][A-Z0-9_]+)[\"']")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -194,16 +196,39 @@ class Facts:
     def environment(self) -> dict[str, str]:
         """The settings the reported run had: eight ranks, the run command's variables, and what the log dumps."""
         env = {**EIGHT, **{name: value for name, (value, _) in self.env.items()}}
-        log = next((x for x in self.own_logs if len(x.settings) > 20), None)
         sizes = {x.world_size for x in self.own_logs if x.world_size}
         if len(sizes) == 1:
             env["WORLD_SIZE"] = str(sizes.pop())
-        if log is not None and self.main is not None:
-            for name, (value, _) in log.settings.items():
-                upper = name.upper()
-                if upper in self.main.text and value in ("True", "False") and upper not in self.env:
-                    env[upper] = "1" if value == "True" else "0"
+        for name, value in self.logged_settings.items():
+            env.setdefault(name, value)
         return env
+
+    @cached_property
+    def logged_settings(self) -> dict[str, str]:
+        """Environment variables that the script reads, with the values that every log of the submission prints."""
+        asked = set(_ASKED.findall(self.main.text)) if self.main is not None else set()
+        found: dict[str, set[str]] = {}
+        for log in self.own_logs:
+            for name, (value, _) in log.settings.items():
+                plain = {"True": "1", "False": "0"}.get(value, value)
+                if name.upper() in asked and re.fullmatch(r"-?\d+(\.\d+)?", plain):
+                    found.setdefault(name.upper(), set()).add(plain)
+        return {name: values.pop() for name, values in found.items() if len(values) == 1}
+
+    @cached_property
+    def not_as_committed(self) -> frozenset[str]:
+        """Switches and limits of seconds that the logs show lower than the committed script has them."""
+        text = self.main.text if self.main is not None else ""
+        found = set()
+        for name, value in self.logged_settings.items():
+            default = re.search(rf"""["']{name}["']\s*,\s*["']?([\d.]+|True)""", text)
+            if default is None or name in self.env:
+                continue
+            number = 1.0 if default[1] == "True" else float(default[1].rstrip(".") or 0)
+            limit = re.search(r"WALL|SECONDS|BUDGET|LIMIT", name) is not None
+            if number > float(value) and (limit or not float(value)):
+                found.add(name)
+        return frozenset(found)
 
     @cached_property
     def own_logs(self) -> list[Log]:

@@ -40,6 +40,8 @@ _PACKED = re.compile(
     re.I,
 )
 _SETTING = re.compile(r"^([a-zA-Z_]\w*)\s*[:=]\s*([^\s,]*)(?:\s|$)")
+_PAIR = re.compile(r"([a-zA-Z_]\w*)[:=](\S+)")
+_PAIRS = re.compile(r"(?:[a-zA-Z_]\w*[:=]\S+\s+)+[a-zA-Z_]\w*[:=]\S+\s*")
 _CHUNK = re.compile(r"^\s*ttt_chunk \[(\d+)/(\d+)\] bpb=([\d.]+) time=([\d.]+)s")
 _TOTAL_EVAL = re.compile(r"^total_eval_time:\s*([\d.]+)s")
 _CALIBRATION = re.compile(
@@ -301,5 +303,7 @@ def _take_setting(log: Log, line: Line) -> None:
         log.seeds.append(value)
     if name == "val_tokens" and value.replace(",", "").isdecimal():
         log.val_tokens = Seen(_number(value), line)
-    if len(log.settings) < 500:
-        log.settings[name] = (value, line)
+    pairs = _PAIR.findall(line.text) if _PAIRS.fullmatch(line.text) and "loss:" not in line.text else []
+    for pair, held in pairs or [(name, value)]:
+        if len(log.settings) < 500:
+            log.settings[pair.lower()] = (held, line)

@@ -26,6 +26,7 @@ from pargolf.audit.read.validation_sets import (
 )
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+from pargolf.audit.rules.script.byte_tables import byte_tables
 
 _CASEOPS = re.compile(rf"\bbytes[=:]\s*{f'{CASEOPS_BYTES:,}'.replace(',', ',?')}\b")
 # The official table takes the mark off a piece's front and encodes the rest; a right one turns every mark into a space.
@@ -239,6 +240,12 @@ def ratio_of(facts: Facts) -> float:
 
 
 def byte_table(program: Program) -> Iterator[Hit]:
+    """The tables of bytes that the script builds, and what scoring does with them."""
+    counted_twice = [*_space_twice(program)]
+    yield from counted_twice or byte_tables(program)
+
+
+def _space_twice(program: Program) -> Iterator[Hit]:
     """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
     again = [node for node in program.live_of(ast.AugAssign) if any(map(_and_not, program.below(node.value)))]
     for node in program.live_of(ast.If) if again else ():

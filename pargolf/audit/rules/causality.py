@@ -15,8 +15,8 @@ from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import HOLD, SUSPECT
 from pargolf.audit.rules.rule import Hit
+from pargolf.audit.rules.script.masks import AHEAD, open_windows
 
-AHEAD = "Probe: change the last tokens of a window; no earlier logit may move (`pargolf audit --run`)."
 _FLASH = ("flash_attn_func", "flash_attn_3_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func")
 
 
@@ -49,6 +49,7 @@ def causality(program: Program) -> Iterator[Hit]:
             )
     if apart:
         yield from _smears(program)
+    yield from open_windows(program)
 
 
 def _crosses(program: Program, call: ast.Call, function: Function) -> bool:

@@ -16,6 +16,7 @@ from pargolf.audit.read.validation_sets import GOOD, match, rounding
 from pargolf.audit.report import HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing, Surroundings
 from pargolf.audit.rules.time_limits import SECONDS, told_training_seconds
+from pargolf.audit.rules.trails import impossible_scores, odd_trails
 from pargolf.core.units import CAP
 
 _OURS = re.compile(
@@ -32,10 +33,10 @@ def consistency(facts: Facts, context: Surroundings, missing: Missing) -> Iterat
 
 
 def _contradictions(facts: Facts) -> Iterator[RuleFinding]:
-    for check in (_score, _sum, _times, _claims, _loss_is_bpb, _vocabulary, _title):
+    for check in (_score, _sum, _times, _claims, _loss_is_bpb, _vocabulary, _title, impossible_scores):
         yield from check(facts)
     for log in facts.own_logs[:6]:
-        for look in (_rows, _timers, _worse):
+        for look in (_rows, _timers, _worse, odd_trails):
             yield from look(log)
         yield from _foreign_lines(facts, log)
 

@@ -12,6 +12,7 @@ from pargolf.audit.read.fields import Leaf
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, Evidence, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
+from pargolf.audit.rules.trails import copied_logs
 from pargolf.core.sources import bound
 from pargolf.core.stats import BAR_NATS, LEVEL, compare_scores
 
@@ -20,6 +21,9 @@ _NUMBERS = (("val_bpb",), ("val_loss",), ("bytes_total",))
 
 def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """How many independent runs stand behind the number; a record needs enough for p < 0.01."""
+    copies = copied_logs(facts)
+    if copies is not None:
+        yield copies
     if not facts.record_track:
         return
     logged = len({round(log.final.bpb, 6) for log in facts.own_logs if log.final is not None})

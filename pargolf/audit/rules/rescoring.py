@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import (
     LOOPS,
+    STORES,
     is_loss,
     is_reported,
     library_module,
@@ -26,6 +27,7 @@ from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import SUSPECT, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+from pargolf.audit.rules.script.least_loss import least_loss
 from pargolf.audit.rules.validation_data import until_told
 
 # What can count into a table or read one.
@@ -55,6 +57,7 @@ def two_pass(program: Program) -> Iterator[Hit]:
             hit = _minimum(program, node)
             if hit is not None:
                 yield hit
+    yield from least_loss(program)
     yield from _filled_first(program)
 
 
@@ -69,7 +72,7 @@ def _minimum(program: Program, call: ast.Call) -> Hit | None:
     loops = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
     if not any(kept in names_in(a) for a in call.args) or not is_reported(program, kept, function):
         return None
-    if not any(_trains(program, loop) for loop in loops):
+    if not any(_trains(program, loop) for loop in loops) or not _counts(program, kept, function):
         return None
     return Hit(
         "two_pass",
@@ -78,6 +81,24 @@ def _minimum(program: Program, call: ast.Call) -> Hit | None:
         f"`{function.name}` reports the least loss over several rounds on the same tokens (#573, #685, #1017 C4).",
         "Probe: count the scored contributions of each token; each must be one.",
     )
+
+
+def _counts(program: Program, name: str, function: Function) -> bool:
+    """Whether a name is added to a sum, stored, returned or printed as a score, and not only kept to be looked at."""
+    if name in function.params or name not in function.assigned:
+        return True
+    for node in program.own_nodes(function):
+        if node not in program.live or name not in names_in(node):
+            continue
+        if isinstance(node, (ast.Return, ast.AugAssign)) and node.value is not None and name in names_in(node.value):
+            return True
+        if isinstance(node, ast.Assign) and name not in {n for t in node.targets for n in names_in(t)}:
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
+            return True
+        if isinstance(node, ast.JoinedStr) and re.search(r"val_(?:bpb|loss)[:=]", ast.unparse(node)):
+            return True
+    return False
 
 
 def _trains(program: Program, loop: ast.AST) -> bool:

@@ -7,6 +7,7 @@ is the same shape on tensors of the function's own (#1336); nobody has ruled on 
 """
 
 import ast
+import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
@@ -150,9 +151,44 @@ def _called_in_loop(program: Program, function: Function) -> bool:
 
 
 def _reports_score(program: Program, statement: ast.stmt, function: Function) -> bool:
-    """Whether a live statement adds a loss of validation tokens to what the function reports."""
-    return statement in program.live and any(
-        is_reported(program, name, function) for name in _gathered(program, statement, function)
+    """Whether a live statement adds a loss of validation tokens to what the function, or its caller, reports."""
+    if statement not in program.live:
+        return False
+    if any(is_reported(program, name, function) for name in _gathered(program, statement, function)):
+        return True
+    return _gives_back(program, statement, function) and _is_gathered(program, function)
+
+
+def _gives_back(program: Program, statement: ast.stmt, function: Function) -> bool:
+    """Whether a statement computes a loss without gradients under a name that the function returns."""
+    if not isinstance(statement, (ast.With, ast.Assign)) or function is program.module:
+        return False
+    if isinstance(statement, ast.With) and not re.search("no_grad|inference_mode", ast.unparse(statement.items[0])):
+        return False
+    returned = {
+        n
+        for node in program.own_nodes(function)
+        if isinstance(node, ast.Return) and node.value is not None
+        for n in names_in(node.value)
+    }
+    learned = {n for _, loss in updates(program) for n in names_in(loss)}
+    return any(
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in returned - learned
+        and is_loss(program, node.value, function)
+        for node in live_below(program, statement)
+    )
+
+
+def _is_gathered(program: Program, function: Function) -> bool:
+    """Whether each caller adds what the function gives back to what it reports."""
+    sites = [site for site in function.calls if site.call in program.live]
+    statements = [next((a for a in program.ancestors(s.call) if isinstance(a, ast.stmt)), None) for s in sites]
+    return bool(sites) and all(
+        statement is not None
+        and any(is_reported(program, name, site.caller) for name in _gathered(program, statement, site.caller))
+        for site, statement in zip(sites, statements)
     )
 
 
@@ -186,6 +222,17 @@ def _gathered(program: Program, statement: ast.stmt, function: Function) -> Iter
             held = _held_loss(program, node, function)
             if held is not None:
                 yield held
+            yield from _kept_on_object(program, node)
+
+
+def _kept_on_object(program: Program, call: ast.Call) -> Iterator[str]:
+    """Sums on its own object to which a method that is called adds losses of validation tokens."""
+    for callee in program.callees(call):
+        for node in program.own_nodes(callee) if callee.owner is not None else ():
+            if isinstance(node, ast.AugAssign) and node in program.live and is_loss(program, node.value, callee):
+                root = root_of(node.target)
+                if root.startswith("self."):
+                    yield root
 
 
 def _held_loss(program: Program, call: ast.Call, function: Function) -> str | None:

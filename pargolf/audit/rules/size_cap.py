@@ -4,20 +4,29 @@ Each number is compared with the cap by itself, so each may FAIL: a number over 
 Logs of other experiments in the folder, told by a final score that nobody declares, only raise a HOLD.
 """
 
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line, Log, Seen
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, RuleFinding
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
+from pargolf.audit.rules.script.uncounted import uncounted_bytes
 from pargolf.core.units import CAP
 
 MIB = 16 * 2**20
+_NOT_SUBMITTED = re.compile(
+    r"over (?:the )?(?:cap|limit|budget|16)|(?:not|never|isn.t) (?:be |been )?submi|too (?:large|big)|exceed|ablation"
+    r"|doesn.t fit|does not fit|not a submission|variant|for (?:reference|comparison)|no, over",
+    re.I,
+)
 _ALONE = "declared for the model alone"
 
 
 def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Code bytes plus compressed model: declared, in the README's table, logged, recomputed with the code at hand."""
+    yield from uncounted_bytes(facts)
     sizes = _declared_sizes(facts)
     declared_over = [s for s in sizes if s[0] > CAP]
     logged = _logged(facts.own_logs)
@@ -28,6 +37,7 @@ def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[
         yield _logged_over(facts, over, logged)
     else:
         stray = [seen for log, seen in _logged(facts.logs) if log not in facts.own_logs and seen.value > CAP]
+        stray = [seen for seen in stray if not _disclosed(facts, seen)]
         if stray and (sizes or logged):
             yield _others_over(stray)
         yield _under(facts, sizes, logged)
@@ -81,6 +91,18 @@ def _are_others(facts: Facts, over: list[Log], under: list[tuple[Log, Seen]]) ->
 
 def _scores(log: Log, claims: list[float]) -> bool:
     return log.final is not None and any(abs(log.final.bpb - c) < 6e-5 for c in claims)
+
+
+def _disclosed(facts: Facts, seen: Seen) -> bool:
+    """Whether the README, or the path of a log, says that this log's run is over the cap or not submitted."""
+    path = PurePosixPath(seen.line.file)
+    if _NOT_SUBMITTED.search(str(path).replace("_", " ")):
+        return True
+    names = [path.name, path.stem, *(f"{folder}/" for folder in path.parts[:-1]), f"{seen.value:,.0f}"]
+    return any(
+        _NOT_SUBMITTED.search(line.text) and any(name in line.text for name in names if len(name) > 4)
+        for line in facts.readme
+    )
 
 
 def _others_over(seen: list[Seen]) -> RuleFinding:

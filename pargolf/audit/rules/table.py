@@ -12,6 +12,9 @@ from pargolf.audit.rules.ngram_caches import logged_caches, ngram_target_key
 from pargolf.audit.rules.rescoring import logged_passes, two_pass
 from pargolf.audit.rules.rule import Rule
 from pargolf.audit.rules.score_order import logged_order, ttt_order
+from pargolf.audit.rules.script.clocks import training_clock
+from pargolf.audit.rules.script.final_score import final_score
+from pargolf.audit.rules.script.self_contained import self_contained
 from pargolf.audit.rules.size_cap import size_cap
 from pargolf.audit.rules.time_limits import calibration_budget, eval_time, late_calibration, train_time
 from pargolf.audit.rules.validation_data import split_overlap, val_in_training, validation_in_artifact
@@ -37,6 +40,7 @@ RULES: tuple[Rule, ...] = (
         source=_FAQ,
         passes="Training took no longer than 600 s.",
         facts=train_time,
+        code=training_clock,
         mend="Train again within 600 s on eight H100, everything counted, and commit that log.",
         arithmetic=True,
     ),
@@ -126,6 +130,16 @@ RULES: tuple[Rule, ...] = (
         arithmetic=True,
     ),
     Rule(
+        name="final_score",
+        asks="Is the printed score the loss over the bytes, and nothing else?",
+        words="The score is the mean loss of the validation tokens, as bits per byte; no number of one's own enters.",
+        source="README; #1017",
+        passes="No number of the script's own enters the printed score.",
+        code=final_score,
+        reads_code=True,
+        mend="Take every factor and offset out of the way from the loss to the printed score.",
+    ),
+    Rule(
         name="split_overlap",
         asks="Is the score over the standard validation set, which training never saw?",
         words="The score is over the standard 50,000 validation documents, none of which is in training.",
@@ -208,6 +222,16 @@ RULES: tuple[Rule, ...] = (
         reads_code=True,
         law="causal",
         mend="Give attention a causal mask, and reset it between documents.",
+    ),
+    Rule(
+        name="self_contained",
+        asks="Does the score rest on nothing but the artifact, the tokenizer and the tokens?",
+        words="What is scored is self-contained: no network, and no objects that bring code of their own along.",
+        source="README FAQ",
+        passes="No reachable code asks the network, or calls what came out of a pickle.",
+        code=self_contained,
+        reads_code=True,
+        mend="Put everything that scoring needs into the script and the artifact, as data.",
     ),
     Rule(
         name="normalization",

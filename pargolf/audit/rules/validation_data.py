@@ -15,6 +15,7 @@ from pargolf.audit.read.logs import Line, Log
 from pargolf.audit.read.validation_sets import CANONICAL_TOKENS, SHORT_DOCUMENTS, SPLITS, WHOLE_TOKENS
 from pargolf.audit.report import HOLD, PASS, SUSPECT, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
+from pargolf.audit.rules.script.training_files import training_files
 
 _TRAINS_ON_VALIDATION = re.compile(
     r"\bval[- _]only\b|\bvalidation-only\b|train(?:ed|ing|s)? (?:only )?on (?:the )?val(?:idation)?\b(?! loss)"
@@ -138,6 +139,7 @@ def _own_words(facts: Facts) -> Iterator[RuleFinding]:
 
 def validation_in_artifact(program: Program) -> Iterator[Hit]:
     """Validation tokens reach neither the training loader, nor the artifact, nor a table of known answers."""
+    yield from training_files(program)
     for node in program.live_of(ast.Compare):
         if len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
             yield from _answers(program, node)

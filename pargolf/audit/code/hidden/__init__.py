@@ -1,0 +1,1 @@
+"""What a script's text does not show: code made while it runs, functions replaced, objects and bytes from elsewhere."""

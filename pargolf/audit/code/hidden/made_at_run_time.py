@@ -1,0 +1,142 @@
+"""Places where a script runs code that its text does not show, or puts other code where its text shows some.
+
+`exec` of anything, a module under a computed name or out of a file, code objects, another program started; a function
+of the library, of the script or of an object that gets another one's code while the script runs. Nothing that follows
+from reading holds where one of these stands, so each is named, and no rule on code passes.
+"""
+
+import ast
+from collections.abc import Iterator
+
+from pargolf.audit.code.hidden.names import full_name, imported
+from pargolf.audit.code.tree import dotted
+
+_RUNNERS = ("import_module", "__import__", "run_path", "run_module", "execfile", "SourceFileLoader")
+_MAKERS = frozenset(
+    {
+        *("importlib.util.spec_from_file_location", "importlib.util.module_from_spec", "marshal.loads", "marshal.load"),
+        *("types.FunctionType", "types.CodeType", "code.interact", "code.InteractiveInterpreter", "ctypes.CDLL"),
+        *("builtins.exec", "builtins.eval", "builtins.compile", "__builtins__.exec", "__builtins__.eval"),
+        *("os.execv", "os.execvp", "os.spawnl", "os.spawnv", "pty.spawn", "ctypes.cdll.LoadLibrary"),
+    }
+)
+_SHELLS = frozenset(
+    {
+        *("os.system", "os.popen", "subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.Popen"),
+        *("subprocess.check_output", "subprocess.getoutput", "subprocess.getstatusoutput"),
+    }
+)
+# What tells of the machine or of the versions, or makes bytes smaller: no code comes of it.
+_TELLING = (
+    *("nvidia-smi", "git", "uname", "lscpu", "nproc", "free", "df", "hostname", "nvcc --version", "which", "pip list"),
+    *("lrzip", "pyminify", "zstd", "xz", "brotli", "gzip", "7z", "ldconfig", "ls", "du"),
+)
+_BUILTINS = ("builtins", "__builtins__", "globals", "locals", "sys.modules", "__dict__", "vars")
+_INSIDES = ("__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__class__")
+
+
+def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
+    """What a script runs, or puts in another's place, that its text does not show; each with its line.
+
+    Args:
+        tree: the script's syntax.
+        path: the name it is shown under.
+    """
+    nodes = [*ast.walk(tree)]
+    names = imported(nodes)
+    defined = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+    for node in nodes:
+        what = ""
+        if isinstance(node, ast.Call):
+            what = _runs(node, names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called:
+            what = f"{node.id} under another name" if node.id in ("exec", "eval") else ""
+        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+            what = _replaces(node, names, defined)
+        if what:
+            yield f"{path}, line {getattr(node, 'lineno', 0)}: {what}"
+
+
+def _runs(call: ast.Call, names: dict[str, str]) -> str:
+    """What a call makes or starts, in words; empty when it does neither."""
+    name = full_name(call.func, names)
+    last = name.rsplit(".", 1)[-1]
+    # model.eval() is another thing, and a module that is named by a plain word was imported.
+    if isinstance(call.func, ast.Name) and call.func.id in ("exec", "eval"):
+        return f"{call.func.id}(...) of what is made while it runs"
+    known = bool(call.args) and isinstance(call.args[0], ast.Constant)
+    if last in _RUNNERS and not known:
+        return f"{last}(...) of what is made while it runs"
+    if name in _MAKERS or (last == "exec_module" and isinstance(call.func, ast.Attribute)):
+        return f"{name or last}(...) makes code while it runs"
+    if name in _SHELLS and not _is_telling(call):
+        return f"{name}(...) starts another program"
+    if last == "getattr" and call.args and full_name(call.args[0], names).split(".")[0] in _BUILTINS[:2]:
+        return "getattr(...) of the built-in functions"
+    if last == "setattr" and len(call.args) == 3 and _is_module(call.args[0], names):
+        return f"setattr(...) puts something else into {full_name(call.args[0], names)}"
+    inner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    if isinstance(inner, ast.Call) and dotted(inner.func) in _BUILTINS and last == "update":
+        return f"{dotted(inner.func)}().update(...) puts functions in others' places"
+    if isinstance(call.func, ast.Subscript) and _names_all(call.func.value):
+        return "a call of a function under a computed name"
+    return ""
+
+
+def _is_telling(call: ast.Call) -> bool:
+    """Whether the command that a call starts is known, and only tells of the machine."""
+    first = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "args"), None)
+    if isinstance(first, (ast.List, ast.Tuple)) and first.elts:
+        first = first.elts[0]
+    if isinstance(first, ast.JoinedStr) and first.values:
+        first = first.values[0]
+    command = getattr(first, "value", None)
+    return isinstance(command, str) and command.strip().rsplit("/", 1)[-1].startswith(_TELLING)
+
+
+def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, names: dict[str, str], defined: set[str]) -> str:
+    """What an assignment puts in another's place: a function of a module, of an object, or by a name in a table."""
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        if isinstance(target, ast.Subscript) and _names_all(target.value):
+            return f"{ast.unparse(target)[:60]} puts a function in another's place"
+        if not isinstance(target, ast.Attribute):
+            continue
+        if target.attr in _INSIDES and dotted(target.value) != "self":
+            return f"{ast.unparse(target)[:60]} gives a function the code of another"
+        code = _is_code(node.value, names, defined)
+        if code and _is_module(target.value, names) and not _wraps(node.value, target):
+            return f"{full_name(target, names)} is replaced by another function"
+        method = target.attr in (*defined, "forward", "__call__") and dotted(target.value) != "self"
+        if code and method and not _wraps(node.value, target):
+            return f"{ast.unparse(target)[:60]} is replaced by another function"
+    return ""
+
+
+def _is_code(value: ast.expr | None, names: dict[str, str], defined: set[str]) -> bool:
+    """Whether a value is a function: a lambda, one of the script's, a part of one, a bound one."""
+    if isinstance(value, ast.Call):
+        made = full_name(value.func, names).rsplit(".", 1)[-1]
+        return made in ("partial", "MethodType", "wraps") and any(_is_code(a, names, defined) for a in value.args)
+    return isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in defined)
+
+
+def _wraps(value: ast.expr | None, target: ast.Attribute) -> bool:
+    """Whether a value is the same function with settings: `f = partial(f, ...)`."""
+    if not isinstance(value, ast.Call) or not value.args:
+        return False
+    return ast.unparse(value.args[0]) == ast.unparse(target)
+
+
+def _is_module(node: ast.AST, names: dict[str, str]) -> bool:
+    """Whether an expression names a module, by the import that binds its root."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name) and node.id in names
+
+
+def _names_all(node: ast.AST) -> bool:
+    """`globals()`, `sys.modules[__name__].__dict__`, `vars(module)`: a table of names by which functions are found."""
+    if isinstance(node, ast.Call):
+        return dotted(node.func) in ("globals", "locals", "vars")
+    return isinstance(node, ast.Attribute) and (node.attr == "__dict__" or dotted(node) == "sys.modules")

@@ -1,0 +1,51 @@
+"""Full names of what a script calls: `F.cross_entropy` is `torch.nn.functional.cross_entropy`, under whatever alias."""
+
+import ast
+from collections.abc import Iterable
+
+from pargolf.audit.code.tree import dotted
+
+
+def imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    """Names that imports bind, with what they stand for; `x = __import__("y")` and `x = plain_name` bind too."""
+    names: dict[str, str] = {}
+    aliases: list[tuple[str, str]] = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                names[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            if isinstance(node.value, ast.Call) and (module := named_module(node.value)):
+                names[node.targets[0].id] = module
+            elif isinstance(node.value, (ast.Name, ast.Attribute)):
+                aliases.append((node.targets[0].id, dotted(node.value)))
+    for name, source in aliases:
+        root, _, rest = source.partition(".")
+        if root in names and name not in names:
+            names[name] = f"{names[root]}.{rest}".rstrip(".")
+    return names
+
+
+def named_module(call: ast.Call) -> str:
+    """The module that `__import__("x")` or `import_module("x")` gives; empty for anything else."""
+    named = dotted(call.func).rsplit(".", 1)[-1] in ("__import__", "import_module")
+    value = getattr(call.args[0], "value", None) if named and call.args else None
+    return value if isinstance(value, str) else ""
+
+
+def full_name(node: ast.AST, names: dict[str, str]) -> str:
+    """The full name of an expression that names something; empty for what does not."""
+    rest = ""
+    while isinstance(node, ast.Attribute):
+        rest = f".{node.attr}{rest}"
+        node = node.value
+    if isinstance(node, ast.Name):
+        return f"{names.get(node.id, node.id)}{rest}"
+    if isinstance(node, ast.Call) and (module := named_module(node)):
+        return f"{module}{rest}"
+    return ""

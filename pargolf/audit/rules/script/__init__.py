@@ -1,0 +1,1 @@
+"""Rules on what the script does beside the order of scores: bytes, clocks, masks, files, the network."""

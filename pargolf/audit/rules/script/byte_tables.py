@@ -1,0 +1,299 @@
+"""The table of bytes of each token, worked out on a vocabulary of a few pieces whose bytes are known.
+
+The function that builds the table is followed by hand (`little_python`) on pieces with and without the mark of a space,
+of one to three bytes, byte pieces and control tokens. What scoring does with the table is followed on every pair of
+them. Any other way to write the same table passes; a byte more or less shows with the piece that gets it.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.values import UNKNOWN
+from pargolf.audit.read.validation_sets import BYTES
+from pargolf.audit.report import SUSPECT, UNVERIFIABLE
+from pargolf.audit.rules.rule import Hit
+from pargolf.audit.rules.script.little_python import LittlePython, Opaque, Row, Unclear
+
+_PIECES = (
+    *(
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<0x41>",
+        "<0xE4>",
+        "\u2581",
+        "\u2581the",
+        "a",
+        "\u00e9",
+        "\u2581n\u00e9",
+        "\u4e2d",
+        "ing",
+    ),
+    "<unused>",
+)
+_SPECIAL = {0: "unknown", 1: "control", 2: "control", 12: "unused"}
+_BYTES = (3, 4)
+_ASKS = ("id_to_piece", "IdToPiece", "id_to_token")
+_PROBE = f"Probe: decode all validation tokens; they must give {BYTES:,} bytes."
+_ROLES = (("boundary", r"bound"), ("space", r"space|lead"), ("base", r"byte|base"))
+
+
+def base_bytes() -> list[int]:
+    """Bytes of each piece without its space, as the official table has them."""
+    return [
+        0 if i in _SPECIAL else 1 if i in _BYTES else len(piece.removeprefix("\u2581").encode())
+        for i, piece in enumerate(_PIECES)
+    ]
+
+
+def leading_spaces() -> list[bool]:
+    """Whether a piece begins with the mark of a space."""
+    return [piece.startswith("\u2581") for piece in _PIECES]
+
+
+def boundaries() -> list[bool]:
+    """Whether a piece is no text, so that no space before the next one is written."""
+    return [i in _SPECIAL for i in range(len(_PIECES))]
+
+
+class _Tokenizer:
+    """What a script may ask a SentencePiece model, for the pieces above."""
+
+    def answer(self, name: str, arguments: list[Any]) -> Any:
+        """What a method gives back. Raises `Unclear`."""
+        plain = name.replace("_", "").lower()
+        if plain in ("vocabsize", "getpiecesize", "piecesize", "getvocabsize"):
+            return len(_PIECES)
+        at = arguments[0] if arguments else -1
+        if plain in ("idtopiece", "idtotoken") and isinstance(at, int):
+            return _PIECES[at]
+        for kind in ("control", "unknown", "unused"):
+            if plain == f"is{kind}":
+                return _SPECIAL.get(at) == kind
+        if plain == "isbyte":
+            return at in _BYTES
+        special = {"unkid": 0, "bosid": 1, "eosid": 2, "padid": -1}
+        if plain in special:
+            return special[plain]
+        raise Unclear(name)
+
+    def __len__(self) -> int:
+        return len(_PIECES)
+
+
+def byte_tables(program: Program) -> Iterator[Hit]:
+    """Each table gives every piece the bytes of its text, and scoring adds those of the leading space once."""
+    for function in program.functions:
+        if function.live and isinstance(function.node, ast.FunctionDef) and _builds(program, function):
+            hit = _of_builder(program, function)
+            if hit is not None:
+                yield hit
+    yield from _of_scorers(program)
+
+
+def _builds(program: Program, function: Function) -> bool:
+    """Whether a function asks a tokenizer for its pieces and writes numbers of them into a table."""
+    nodes = program.own_nodes(function)
+    asks = any(isinstance(n, ast.Call) and dotted(n.func).endswith(_ASKS) for n in nodes)
+    return asks and any(isinstance(n, ast.Return) and n.value is not None for n in nodes) and len(nodes) < 600
+
+
+def _of_builder(program: Program, function: Function) -> Hit | None:
+    try:
+        made = _little(program).call(function.node, _arguments(program, function))
+    except Unclear as why:
+        text = f"Not checked: the table of bytes that `{function.name}` builds could not be followed ({why})."
+        return Hit("byte_denominator", UNVERIFIABLE, function.node, text, _PROBE)
+    rows = [row for row in _rows(made) if len(row) >= len(_PIECES)]
+    numbers = [row for row in rows if any(isinstance(x, int) and not isinstance(x, bool) for x in row)]
+    if not numbers:
+        text = f"Not checked: `{function.name}` asks for pieces and gives back no table of their bytes."
+        return Hit("byte_denominator", UNVERIFIABLE, function.node, text, _PROBE)
+    base = base_bytes()
+    for row in numbers:
+        wrong = [i for i in range(len(_PIECES)) if int(row[i]) != base[i]]
+        if wrong:
+            i = next((i for i in wrong if i not in _SPECIAL), wrong[0])
+            return Hit(
+                "byte_denominator",
+                SUSPECT,
+                function.node,
+                f"`{function.name}` counts {int(row[i])} bytes for the piece `{_PIECES[i]}`, whose text without "
+                f"its space has {base[i]}: the score comes out too low.",
+                _PROBE,
+            )
+    return None
+
+
+def _little(program: Program) -> LittlePython:
+    functions = {
+        f.name: f.node for f in program.functions if f.owner is None and isinstance(f.node, ast.FunctionDef) and f.live
+    }
+    known = {}
+    for name in program.module.assigned:
+        value = program.value(ast.Name(name, ast.Load()), program.module)
+        if value is not UNKNOWN:
+            known[name] = value
+    return LittlePython(functions, known)
+
+
+def _arguments(program: Program, function: Function) -> dict[str, Any]:
+    """The tokenizer for the parameter that is asked for pieces, a size where a name says so, else nothing."""
+    asked = {
+        n.func.value.id
+        for n in program.own_nodes(function)
+        if isinstance(n, ast.Call)
+        and isinstance(n.func, ast.Attribute)
+        and isinstance(n.func.value, ast.Name)
+        and n.func.attr in _ASKS
+    }
+    given: dict[str, Any] = {}
+    for name in function.params:
+        if name in asked:
+            given[name] = _Tokenizer()
+        elif "size" in name or "vocab" in name or name == "n":
+            given[name] = len(_PIECES)
+        else:
+            given[name] = Opaque()
+    return given
+
+
+def _rows(made: Any) -> list[Row]:
+    """Every row in what a function gives back."""
+    if isinstance(made, Row):
+        return [made]
+    parts = made.values() if isinstance(made, dict) else made if isinstance(made, (list, tuple)) else ()
+    if isinstance(made, list) and made and all(isinstance(x, (int, bool)) for x in made):
+        return [Row(made)]
+    return [row for part in parts for row in _rows(part)]
+
+
+# ---- what scoring does with the tables
+
+
+def _of_scorers(program: Program) -> Iterator[Hit]:
+    """Statements that look bytes up by the token: what they give for every pair of pieces."""
+    for node in program.live_of(ast.Assign, ast.AnnAssign):
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if not isinstance(target, ast.Name) or node.value is None or not _looks_up(node.value, "base"):
+            continue
+        function = program.function_of(node)
+        added = _added_later(program, node, target.id, function)
+        try:
+            wrong = _wrong_pairs(program, [node.value, *added], function)
+        except Unclear:
+            continue
+        if wrong:
+            previous, token, counted, true = wrong
+            yield Hit(
+                "byte_denominator",
+                SUSPECT,
+                node,
+                f"`{function.name}` counts {counted:g} bytes for `{_PIECES[token]}` after `{_PIECES[previous]}`, where "
+                f"the text has {true}.",
+                _PROBE,
+            )
+
+
+def _looks_up(value: ast.expr, role: str) -> bool:
+    return any(isinstance(n, ast.Subscript) and _role(n.value) == role for n in ast.walk(value))
+
+
+def _role(node: ast.AST) -> str:
+    """Which table a name stands for, by its words; empty for what is none."""
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    if not re.search(r"lut|table|byte|space|bound", name, re.I):
+        return ""
+    return next((role for role, words in _ROLES if re.search(words, name, re.I)), "")
+
+
+def _added_later(program: Program, node: ast.AST, name: str, function: Function) -> list[ast.expr]:
+    """What the statements after one add to its name, in the same block, until it is assigned anew."""
+    block = next(
+        (
+            b
+            for part in ("body", "orelse")
+            if isinstance(b := getattr(program.parents[node], part, None), list) and node in b
+        ),
+        [],
+    )
+    added: list[ast.expr] = []
+    for statement in block[block.index(node) + 1 :] if block else ():
+        if (
+            isinstance(statement, ast.AugAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.target.id == name
+        ):
+            if not isinstance(statement.op, ast.Add):
+                return [ast.Constant(None)]
+            added.append(statement.value)
+        elif isinstance(statement, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in statement.targets
+        ):
+            if any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(statement.value)):
+                return [ast.Constant(None)]  # the sum goes on in another form
+            break
+    return added
+
+
+def _wrong_pairs(program: Program, parts: list[ast.expr], function: Function) -> tuple[int, int, float, int] | None:
+    """The first pair of pieces whose bytes come out wrong: before, token, counted, true. Raises `Unclear`."""
+    keys: dict[str, set[str]] = {"base": set(), "space": set(), "boundary": set()}
+    for part in parts:
+        for node in ast.walk(part):
+            if isinstance(node, ast.Subscript) and _role(node.value):
+                keys[_role(node.value)].add(ast.unparse(node.slice))
+    if len(keys["base"]) != 1 or not keys["space"] <= keys["base"] or len(keys["boundary"]) > 1 or not keys["space"]:
+        raise Unclear("keys")
+    pairs = [(p, t) for p in range(len(_PIECES)) for t in range(len(_PIECES)) if t not in _SPECIAL]
+    tables: dict[str, list[Any]] = {"base": base_bytes(), "space": leading_spaces(), "boundary": boundaries()}
+    little = _Scorer(_little(program), tables, pairs, keys)
+    sums = [0.0] * len(pairs)
+    for part in parts:
+        held = little.value(part)
+        if not isinstance(held, Row):
+            raise Unclear("no row")
+        sums = [a + float(b) for a, b in zip(sums, held, strict=True)]
+    base, space, boundary = tables["base"], tables["space"], tables["boundary"]
+    for (p, t), counted in zip(pairs, sums):
+        true = base[t] + (space[t] and not boundary[p])
+        if counted != true and not (boundary[p] and counted == base[t] + space[t]):
+            return p, t, counted, int(true)
+    return None
+
+
+class _Scorer:
+    """Expressions over the tables, each looked up for every pair of pieces."""
+
+    def __init__(
+        self,
+        little: LittlePython,
+        tables: dict[str, list[Any]],
+        pairs: list[tuple[int, int]],
+        keys: dict[str, set[str]],
+    ) -> None:
+        self.little, self.tables, self.pairs, self.keys = little, tables, pairs, keys
+
+    def value(self, node: ast.expr) -> Any:
+        """What an expression gives for all pairs. Raises `Unclear`."""
+        names: dict[str, Any] = {}
+
+        class Lookups(ast.NodeTransformer):
+            def visit_Subscript(self, inner: ast.Subscript) -> ast.AST:
+                role = _role(inner.value)
+                if not role:
+                    return self.generic_visit(inner)
+                name = f"_row_{len(names)}"
+                names[name] = rows(role)
+                return ast.Name(name, ast.Load())
+
+        def rows(role: str) -> Row:
+            at = 0 if role == "boundary" else 1
+            return Row(self.tables[role][pair[at]] for pair in self.pairs)
+
+        changed = Lookups().visit(ast.parse(ast.unparse(node), mode="eval").body)
+        return self.little.value(changed, names)

@@ -1,0 +1,205 @@
+"""The clock that ends training: how many seconds have really passed when it says that the time is up.
+
+The loop stops where an expression of clock differences reaches a limit. The expression is linear in the clock; its
+slope, 1000 for milliseconds, and the limit's value give the seconds of the wall clock at which it stops. So a scaled
+clock and a raised limit show in one number, however both are written. A constant taken off counts as well. A clock that
+is set back once, at a step of training, is told by the test around it.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pargolf.audit.code.hidden.names import full_name
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import LOOPS, names_in
+from pargolf.audit.code.tree import Function
+from pargolf.audit.code.values import UNKNOWN
+from pargolf.audit.report import SUSPECT
+from pargolf.audit.rules.rule import Hit
+from pargolf.audit.rules.time_limits import SECONDS
+
+_CLOCKS = {"time.perf_counter": 1.0, "time.time": 1.0, "time.monotonic": 1.0, "time.process_time": 1.0}
+_CLOCKS |= {f"{name}_ns": 1e9 for name in tuple(_CLOCKS)}
+_PROBE = "Probe: time the run from outside."
+_MOST_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class _Line:
+    """`slope` times the seconds since a reading of the clock, plus `offset`; a plain number has no slope."""
+
+    slope: float
+    offset: float
+
+
+def training_clock(program: Program) -> Iterator[Hit]:
+    """Where a reading of the clock is held against a limit, the limit is at most 600 s of it."""
+    for node in program.live_of(ast.Compare):
+        if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):
+            continue
+        function = program.function_of(node)
+        sides = [_line(program, side, function, 0) for side in (node.left, node.comparators[0])]
+        if any(side is None for side in sides):
+            continue
+        stops = _stops_at(*(side for side in sides if side is not None))
+        if stops is not None and stops > SECONDS and _ends_training(program, node, function):
+            yield Hit(
+                "train_time",
+                SUSPECT,
+                node,
+                f"`{function.name}` goes on until its clock says so, which is after {stops:,.0f} s of the wall clock; "
+                "600 s are allowed in this track.",
+                _PROBE,
+            )
+            return
+    yield from _set_back(program)
+
+
+def _stops_at(left: _Line, right: _Line) -> float | None:
+    """Seconds of the wall clock at which two sides meet; None unless exactly one of them reads it."""
+    if bool(left.slope) == bool(right.slope):
+        return None
+    clock, limit = (left, right) if left.slope else (right, left)
+    return (limit.offset - clock.offset) / clock.slope if clock.slope > 0 else None
+
+
+def _ends_training(program: Program, node: ast.Compare, function: Function) -> bool:
+    """Whether a comparison stands in a loop, or in a function that one calls, as the end of training does."""
+    if any(isinstance(above, LOOPS) for above in program.ancestors(node)):
+        return True
+    return any(isinstance(above, LOOPS) for site in function.calls for above in program.ancestors(site.call))
+
+
+def _line(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
+    """An expression as a line over the wall clock; None where it is no such thing."""
+    if depth > _MOST_DEPTH:
+        return None
+    value = program.value(node, function)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _Line(0.0, float(value))
+    if isinstance(node, ast.BinOp):
+        return _of_operation(program, node, function, depth)
+    if isinstance(node, ast.Call):
+        return _of_call(program, node, function, depth)
+    if isinstance(node, ast.Name):
+        return _of_name(program, node, function, depth)
+    if isinstance(node, ast.Attribute):
+        return _agreed([_line(program, e, f, depth + 1) for f, e in program.attribute_sources.get(node.attr, ()) if e])
+    if isinstance(node, ast.IfExp):
+        return _agreed([_line(program, e, function, depth + 1) for e in (node.body, node.orelse) if e in program.live])
+    return None
+
+
+def _of_operation(program: Program, node: ast.BinOp, function: Function, depth: int) -> _Line | None:
+    left = _line(program, node.left, function, depth + 1)
+    right = _line(program, node.right, function, depth + 1)
+    if left is None or right is None:
+        return None
+    if isinstance(node.op, ast.Sub) and left.slope and right.slope:
+        return _Line(left.slope, 0.0) if left.slope == right.slope else None  # now less the beginning
+    if isinstance(node.op, (ast.Add, ast.Sub)):
+        sign = 1.0 if isinstance(node.op, ast.Add) else -1.0
+        # What was added up before runs on the same clock: one slope stands for both.
+        slope = max(left.slope, right.slope) if left.slope and right.slope else left.slope + sign * right.slope
+        return _Line(slope, left.offset + sign * right.offset)
+    if isinstance(node.op, ast.Mult) and not (left.slope and right.slope):
+        line, factor = (left, right.offset) if left.slope else (right, left.offset)
+        return _Line(line.slope * factor, line.offset * factor)
+    if isinstance(node.op, ast.Div) and not right.slope and right.offset:
+        return _Line(left.slope / right.offset, left.offset / right.offset)
+    return None
+
+
+def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -> _Line | None:
+    name = full_name(node.func, program.imported)
+    if name in _CLOCKS:
+        return _Line(_CLOCKS[name], 0.0)
+    if name in ("float", "int", "round", "max", "min") and node.args:
+        lines = [line for a in node.args if (line := _line(program, a, function, depth + 1)) is not None]
+        return next((line for line in lines if line.slope), None)
+    found = []
+    for callee in program.callees(node):
+        returned = [n.value for n in program.own_nodes(callee) if isinstance(n, ast.Return) and n.value is not None]
+        found += [_line(program, value, callee, depth + 1) for value in returned]
+    return _agreed(found)
+
+
+def _of_name(program: Program, node: ast.Name, function: Function, depth: int) -> _Line | None:
+    """A name by what is assigned to it: a sum that begins at nothing and grows by readings is one."""
+    at: Function | None = function
+    while at is not None:
+        if node.id in at.assigned:
+            return _assigned(program, node.id, at, depth)
+        if node.id in at.params:
+            return _passed(program, node.id, at, depth)
+        at = at.parent
+    return None
+
+
+def _assigned(program: Program, name: str, function: Function, depth: int) -> _Line | None:
+    found = [_line(program, e, function, depth + 1) for e in function.assigned[name] if e is not None]
+    for node in program.own_nodes(function):
+        grows = isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add) and node in program.live
+        if isinstance(node, ast.AugAssign) and grows and isinstance(node.target, ast.Name) and node.target.id == name:
+            found.append(_line(program, node.value, function, depth + 1))
+    read = [line for line in found if line is not None and line.slope]
+    return _slowest(read) if read else _agreed(found)
+
+
+def _passed(program: Program, name: str, function: Function, depth: int) -> _Line | None:
+    found = []
+    for site in function.calls:
+        given = next((k.value for k in site.call.keywords if k.arg == name), None)
+        at = function.params.index(name) - (1 if function.owner is not None else 0)
+        if given is None and 0 <= at < len(site.call.args):
+            given = site.call.args[at]
+        if given is not None:
+            found.append(_line(program, given, site.caller, depth + 1))
+        elif (default := function.defaults.get(name)) is not None:
+            found.append(_line(program, default, program.module, depth + 1))
+    return _agreed(found)
+
+
+def _agreed(lines: list[_Line | None]) -> _Line | None:
+    """The one line that all are; where several read the clock, the slowest."""
+    read = [line for line in lines if line is not None]
+    if not read or (len(read) < len(lines) and not any(line.slope for line in read)):
+        return None
+    clocks = [line for line in read if line.slope]
+    return _slowest(clocks) if clocks else read[0] if len(set(read)) == 1 else None
+
+
+def _slowest(lines: list[_Line]) -> _Line:
+    """Of readings of one clock, the one that goes slowest; a bare reading has no unit yet and says nothing."""
+    return min(lines, key=lambda line: (line.slope, line.offset))
+
+
+def _set_back(program: Program) -> Iterator[Hit]:
+    """A clock read anew at a step of training that a number in the test around it names, with no score beside it."""
+    for node in program.live_of(ast.Assign):
+        if not isinstance(node.value, ast.Call) or not isinstance(node.targets[0], ast.Name):
+            continue
+        function = program.function_of(node)
+        line = _line(program, node.value, function, 0)
+        if line is None or not line.slope:
+            continue
+        above = program.parents.get(node)
+        if not isinstance(above, ast.If) or not isinstance(above.test, ast.Compare):
+            continue
+        number = program.value(above.test.comparators[0], function)
+        step = "step" in "".join(names_in(above.test)) or "iter" in "".join(names_in(above.test))
+        if step and isinstance(number, int) and number is not UNKNOWN and number > 20 and _alone(above):
+            yield Hit(
+                "train_time",
+                SUSPECT,
+                node,
+                f"`{function.name}` begins its clock anew at step {number}: the seconds before it are not counted.",
+                _PROBE,
+            )
+            return
+
+
+def _alone(test: ast.If) -> bool:
+    """Whether a block adds what the clock has counted to nothing before it is read anew."""
+    return not any(isinstance(node, ast.AugAssign) for statement in test.body for node in ast.walk(statement))

@@ -1,0 +1,237 @@
+"""The printed score is the loss over the bytes, and no number of the script's own enters on the way.
+
+Loss, tokens and bytes of validation text are multiplied and divided on their way to the printed line. The numbers among
+the factors must come to 1 or to the logarithm of two; whole numbers are counts, powers of ten are units. A number added
+to a loss or a score, and a power of one, are none of these. What is done inside the model, or to a loss that is only
+trained on, is no part of it. Weights of a mixture, which come to one, are.
+"""
+
+import ast
+import math
+from collections.abc import Iterator
+
+from pargolf.audit.code.hidden.names import full_name
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import names_in, updates
+from pargolf.audit.code.tree import Function
+from pargolf.audit.report import SUSPECT, UNVERIFIABLE
+from pargolf.audit.rules.rule import Hit
+from pargolf.audit.rules.script.masks import model_functions
+
+_NEAR = 2e-4
+_FAR = 1.6
+_LEAST, _MOST = 1e-4, 0.5
+_UNWRAPPED = (
+    "float",
+    "item",
+    "sum",
+    "mean",
+    "to",
+    "double",
+    "cpu",
+    "detach",
+    "abs",
+    "clone",
+    "tensor",
+    "view",
+    "reshape",
+)
+_METHODS: dict[str, type[ast.operator]] = {
+    **dict.fromkeys(("mul", "mul_", "multiply", "multiply_"), ast.Mult),
+    **dict.fromkeys(("div", "div_", "divide", "divide_", "true_divide"), ast.Div),
+    **dict.fromkeys(("add", "add_", "sub", "sub_", "subtract"), ast.Add),
+    **dict.fromkeys(("pow", "pow_", "float_power"), ast.Pow),
+}
+_PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
+
+
+def final_score(program: Program) -> Iterator[Hit]:
+    """No number of the script's own enters the reported loss or score."""
+    inside = model_functions(program)
+    learned = {name for _, loss in updates(program) for name in names_in(loss)}
+    seen: set[int] = set()
+    for node in program.live_of(ast.BinOp, ast.AugAssign, ast.Call):
+        function = program.function_of(node)
+        if function in inside or function.owner == "Muon" or _only_learned(program, node, learned, function):
+            continue
+        number = _foreign_number(program, node, function)
+        line = getattr(node, "lineno", 0)
+        if number is not None and line not in seen:
+            seen.add(line)
+            yield Hit(
+                "final_score",
+                SUSPECT,
+                node,
+                f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of.",
+                _PROBE,
+            )
+    yield from _printed(program)
+
+
+def _only_learned(program: Program, node: ast.AST, learned: set[str], function: Function) -> bool:
+    """Whether what a node makes goes to `backward` and nowhere else: by its call, or by the name it is given."""
+    for above in program.ancestors(node):
+        if isinstance(above, ast.Attribute) and above.attr == "backward":
+            return True
+        if isinstance(above, ast.stmt):
+            targets = above.targets if isinstance(above, ast.Assign) else [getattr(above, "target", None)]
+            names = {n for t in targets if t is not None for n in names_in(t)}
+            return bool(names) and names <= learned
+    return False
+
+
+def _foreign_number(program: Program, node: ast.AST, function: Function) -> float | None:
+    """The number that a node brings into a loss, a count or a score; None where it brings none."""
+    if isinstance(node, ast.BinOp):
+        above = program.parents.get(node)
+        if isinstance(node.op, (ast.Mult, ast.Div)):
+            inner = isinstance(above, ast.BinOp) and isinstance(above.op, (ast.Mult, ast.Div))
+            return None if inner else _of_product(program, node, function)
+        if isinstance(above, ast.Compare):
+            return None
+        return _of_pair(program, node.op, node.left, node.right, function)
+    if isinstance(node, ast.AugAssign):
+        return _of_pair(program, node.op, node.target, node.value, function)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 1:
+        op = _METHODS.get(node.func.attr)
+        return _of_pair(program, op(), node.func.value, node.args[0], function) if op is not None else None
+    return None
+
+
+def _of_pair(program: Program, op: ast.operator, left: ast.expr, right: ast.expr, function: Function) -> float | None:
+    """What one operation brings in: a number added, a factor, a power."""
+    for side, other in ((left, right), (right, left)):
+        number = _number(program, other, function)
+        if number is None or not _is_score(program, side, function):
+            continue
+        if isinstance(op, (ast.Add, ast.Sub)):
+            return number if _LEAST <= abs(number) < _MOST and not _is_weight(program, side, function) else None
+        if isinstance(op, ast.Pow) and side is left:
+            return number if number not in (1.0, 2.0, -1.0) else None
+        if isinstance(op, (ast.Mult, ast.Div)):
+            return _odd(number)
+    return None
+
+
+def _of_product(program: Program, node: ast.BinOp, function: Function) -> float | None:
+    """The number that the factors of a product come to, where one of them is a loss or a count of bytes."""
+    product, scored = 1.0, False
+    for factor, power in _factors(node, 1):
+        number = _number(program, factor, function)
+        if number is None:
+            scored = scored or _is_score(program, factor, function)
+        elif number:
+            whole = number == int(number) and abs(number) >= 2
+            product *= 1.0 if whole else number**power
+    odd = _odd(product) if scored else None
+    return None if odd is None or _in_mixture(program, node, product, function) else odd
+
+
+def _factors(node: ast.expr, power: int) -> Iterator[tuple[ast.expr, int]]:
+    """The factors of a product with their powers, 1 or -1; what only changes a number's type is looked through."""
+    while isinstance(node, ast.Call) and node.func is not None:
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        inner = node.func.value if isinstance(node.func, ast.Attribute) and not node.args else None
+        inner = inner if inner is not None else node.args[0] if name == "float" and node.args else None
+        if name not in _UNWRAPPED or inner is None or not isinstance(inner, (ast.BinOp, ast.Call)):
+            break
+        node = inner
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)):
+        yield from _factors(node.left, power)
+        yield from _factors(node.right, power if isinstance(node.op, ast.Mult) else -power)
+    else:
+        yield node, power
+
+
+def _number(program: Program, node: ast.expr, function: Function) -> float | None:
+    """The number that an expression is: a constant, or the logarithm of one."""
+    value = program.value(node, function)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(node, ast.Call) and len(node.args) == 1:
+        inner = _number(program, node.args[0], function)
+        name = full_name(node.func, program.imported).rsplit(".", 1)[-1]
+        if inner is not None and inner > 0 and name in ("log", "log2", "exp", "sqrt"):
+            return float(getattr(math, name)(inner)) if inner < 700 else None
+        if inner is not None and name in ("float", "tensor"):
+            return inner
+    if isinstance(node, ast.Attribute) and node.attr == "e":
+        return math.e
+    return None
+
+
+def _odd(number: float) -> float | None:
+    """A number that is no unit: neither 1 nor the logarithm of two, nor a count, nor a power of ten."""
+    size = abs(number)
+    if not size or (size == int(size) and size >= 2):
+        return None
+    units = (1.0, math.log(2), 1 / math.log(2), 10.0 ** round(math.log10(size)))
+    if any(abs(size / unit - 1) <= _NEAR for unit in units):
+        return None
+    # Far from all of them it is a weight or a rate, whose score would be seen to be wrong at once.
+    return number if any(1 / _FAR < size / unit < _FAR for unit in units[:3]) else None
+
+
+def _is_score(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression holds losses of validation tokens, or bytes of them."""
+    labels = program.of(node, function)
+    return "VAL" in labels and ("LOSS" in labels or "PIECE" in labels)
+
+
+def _is_weight(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether a sum is of probabilities, to which a little is added against zeros."""
+    return "GOLD" in program.of(node, function)
+
+
+def _in_mixture(program: Program, node: ast.BinOp, product: float, function: Function) -> bool:
+    """Whether a term stands in a sum with another whose number makes both come to one, or is a probability."""
+    if "GOLD" in program.of(node, function):
+        return True
+    above = program.parents.get(node)
+    if not isinstance(above, ast.BinOp) or not isinstance(above.op, (ast.Add, ast.Sub)):
+        return False
+    other = above.right if above.left is node else above.left
+    for factor, _ in _factors(other, 1):
+        number = _number(program, factor, function)
+        if number is not None and abs(number + product - 1) < 1e-6:
+            return True
+    return False
+
+
+def _printed(program: Program) -> Iterator[Hit]:
+    """Lines that print a final score: what they print comes from a loss of validation tokens."""
+    for text in program.live_of(ast.JoinedStr):
+        for before, part in zip(text.values, text.values[1:]):
+            named = isinstance(before, ast.Constant) and str(before.value).rstrip().endswith(("val_bpb:", "val_bpb="))
+            if not named or not isinstance(part, ast.FormattedValue):
+                continue
+            function = program.function_of(text)
+            value = program.value(part.value, function)
+            labels = program.of(part.value, function)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value:
+                what = f"prints {value:g} as the score, a number of the script's own"
+                yield Hit("final_score", SUSPECT, text, f"`{function.name}` {what}.", _PROBE)
+            elif not labels & {"VAL", "LOSS"} and not _is_computed(program, part.value, function):
+                yield Hit(
+                    "final_score",
+                    UNVERIFIABLE,
+                    text,
+                    f"Not checked: the score that `{function.name}` prints could not be followed to a loss.",
+                    _PROBE,
+                )
+                return
+
+
+def _is_computed(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether a value, or the one that its name is given, comes out of a function of the script."""
+    sources: list[ast.expr] = [node]
+    for name in names_in(node):
+        at: Function | None = function
+        while at is not None and name not in at.assigned:
+            if name in at.params:
+                return True
+            at = at.parent
+        sources += [s for s in at.assigned[name] if s is not None] if at is not None else []
+        if at is not None and None in at.assigned[name]:
+            return True
+    return any(isinstance(n, ast.Call) and program.callees(n) for source in sources for n in ast.walk(source))

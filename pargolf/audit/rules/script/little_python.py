@@ -1,0 +1,377 @@
+"""Small pieces of a script, worked out by hand: loops, tests, texts, lists and rows of numbers, and nothing else.
+
+No line of the script is run: each node of its syntax is given its meaning here, for the few kinds of values that a
+table of bytes is made of. Rows stand for arrays and tensors of one axis. Whatever has no meaning here ends the work
+with `Unclear`, and so does work that takes too long.
+"""
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MOST_STEPS = 60_000
+_BINARY: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+}
+_COMPARE: dict[type, Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+}
+_PLAIN: dict[str, Callable[..., Any]] = {
+    **{"len": len, "int": int, "bool": bool, "max": max, "min": min, "chr": chr, "ord": ord, "sum": sum, "abs": abs},
+    **{"bytes": bytes, "str": str, "list": list, "tuple": tuple, "enumerate": enumerate, "zip": zip, "float": float},
+    **{"any": any, "all": all, "sorted": sorted, "reversed": reversed, "dict": dict, "set": set},
+}
+_TEXT = {
+    *("startswith", "endswith", "encode", "decode", "replace", "removeprefix", "removesuffix", "strip", "lstrip"),
+    *("rstrip", "split", "lower", "upper", "count", "find", "isspace", "get", "items", "keys", "values", "append"),
+    *("hex", "join", "index", "isalnum", "copy"),
+}
+_SAME = {
+    *("to", "cuda", "cpu", "astype", "contiguous", "long", "short", "numpy", "clone", "int", "float", "double", "bool"),
+    *("copy", "tolist", "type", "pin_memory", "item", "detach", "reshape", "view", "flatten"),
+}
+_FILLED = {"zeros": 0, "empty": 0, "ones": 1}
+_MADE = (
+    "tensor",
+    "array",
+    "asarray",
+    "as_tensor",
+    "from_numpy",
+    "ascontiguousarray",
+    "ShortTensor",
+    "BoolTensor",
+    "LongTensor",
+)
+
+
+class Unclear(Exception):
+    """The piece does something that has no meaning here."""
+
+
+class Opaque:
+    """A value that is carried along and never looked into, such as a device."""
+
+
+class Row(list[Any]):
+    """An array of one axis."""
+
+
+class _Returned(Exception):
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Broken(Exception):
+    pass
+
+
+class _Continued(Exception):
+    pass
+
+
+class LittlePython:
+    """Works out functions and expressions.
+
+    Args:
+        functions: functions of the script that may be called, by name.
+        known: values of names that are not assigned in the piece.
+    """
+
+    def __init__(self, functions: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        self.functions, self.known = functions, known
+        self.steps = 0
+
+    def call(self, function: Any, arguments: dict[str, Any]) -> Any:
+        """What a function gives back. Raises `Unclear`."""
+        try:
+            self._block(function.body, arguments)
+        except _Returned as returned:
+            return returned.value
+        except (_Broken, _Continued, RecursionError) as error:
+            raise Unclear(str(error)) from None
+        return None
+
+    def value(self, node: ast.AST, names: dict[str, Any]) -> Any:
+        """What an expression is. Raises `Unclear`."""
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Unclear("too many steps")
+        read = getattr(self, f"_of_{type(node).__name__.lower()}", None)
+        if read is None:
+            raise Unclear(type(node).__name__)
+        try:
+            found = read(node, names)
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError) as error:
+            raise Unclear(str(error)) from None
+        if isinstance(found, (str, bytes, list)) and len(found) > 100_000:
+            raise Unclear("too long")
+        return found
+
+    # ---- statements
+
+    def _block(self, body: list[ast.stmt], names: dict[str, Any]) -> None:
+        for statement in body:
+            self._statement(statement, names)
+
+    def _statement(self, node: ast.stmt, names: dict[str, Any]) -> None:
+        if isinstance(node, ast.Assign):
+            value = self.value(node.value, names)
+            for target in node.targets:
+                self._give(target, value, names)
+        elif isinstance(node, ast.AnnAssign):
+            if node.value is not None:
+                self._give(node.target, self.value(node.value, names), names)
+        elif isinstance(node, ast.AugAssign):
+            old = self.value(_loaded(node.target), names)
+            self._give(node.target, self._binary(node.op, old, self.value(node.value, names)), names)
+        elif isinstance(node, ast.If):
+            self._block(node.body if self.value(node.test, names) else node.orelse, names)
+        elif isinstance(node, ast.For):
+            self._loop(node, names)
+        elif isinstance(node, ast.Return):
+            raise _Returned(self.value(node.value, names) if node.value is not None else None)
+        elif isinstance(node, ast.Continue):
+            raise _Continued
+        elif isinstance(node, ast.Break):
+            raise _Broken
+        elif isinstance(node, ast.Expr):
+            if not isinstance(node.value, ast.Constant):
+                self.value(node.value, names)
+        elif isinstance(node, ast.FunctionDef):
+            names[node.name] = (node, names)
+        elif isinstance(node, ast.Try):
+            self._block([*node.body, *node.finalbody], names)
+        elif not isinstance(node, (ast.Pass, ast.Assert, ast.Import, ast.ImportFrom)):
+            raise Unclear(type(node).__name__)
+
+    def _loop(self, node: ast.For, names: dict[str, Any]) -> None:
+        for value in self.value(node.iter, names):
+            self._give(node.target, value, names)
+            try:
+                self._block(node.body, names)
+            except _Continued:
+                continue
+            except _Broken:
+                return
+        self._block(node.orelse, names)
+
+    def _give(self, target: ast.expr, value: Any, names: dict[str, Any]) -> None:
+        if isinstance(target, ast.Name):
+            names[target.id] = value
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            for element, part in zip(target.elts, value, strict=True):
+                self._give(element, part, names)
+        elif isinstance(target, ast.Subscript):
+            held, at = self.value(target.value, names), self.value(target.slice, names)
+            if isinstance(at, slice) and not isinstance(value, list):
+                value = [value] * len(held[at])
+            held[at] = value
+        else:
+            raise Unclear("a target")
+
+    # ---- expressions
+
+    def _of_constant(self, node: ast.Constant, names: dict[str, Any]) -> Any:
+        return node.value
+
+    def _of_name(self, node: ast.Name, names: dict[str, Any]) -> Any:
+        if node.id in names:
+            return names[node.id]
+        return self.known[node.id]
+
+    def _of_tuple(self, node: ast.Tuple, names: dict[str, Any]) -> Any:
+        return tuple(self.value(e, names) for e in node.elts)
+
+    def _of_list(self, node: ast.List, names: dict[str, Any]) -> Any:
+        return [self.value(e, names) for e in node.elts]
+
+    def _of_set(self, node: ast.Set, names: dict[str, Any]) -> Any:
+        return {self.value(e, names) for e in node.elts}
+
+    def _of_dict(self, node: ast.Dict, names: dict[str, Any]) -> Any:
+        return {self.value(k, names): self.value(v, names) for k, v in zip(node.keys, node.values) if k is not None}
+
+    def _of_ifexp(self, node: ast.IfExp, names: dict[str, Any]) -> Any:
+        return self.value(node.body if self.value(node.test, names) else node.orelse, names)
+
+    def _of_boolop(self, node: ast.BoolOp, names: dict[str, Any]) -> Any:
+        held: Any = None
+        for value in node.values:
+            held = self.value(value, names)
+            if bool(held) is isinstance(node.op, ast.Or):
+                return held
+        return held
+
+    def _of_unaryop(self, node: ast.UnaryOp, names: dict[str, Any]) -> Any:
+        held = self.value(node.operand, names)
+        if isinstance(node.op, ast.Not):
+            return not held
+        if isinstance(node.op, ast.USub):
+            return Row(-x for x in held) if isinstance(held, Row) else -held
+        if isinstance(node.op, ast.Invert) and isinstance(held, Row):
+            return Row(not x for x in held)
+        raise Unclear("an operator")
+
+    def _of_binop(self, node: ast.BinOp, names: dict[str, Any]) -> Any:
+        return self._binary(node.op, self.value(node.left, names), self.value(node.right, names))
+
+    def _binary(self, op: ast.operator, left: Any, right: Any) -> Any:
+        apply = _BINARY.get(type(op))
+        if apply is None or isinstance(left, Opaque) or isinstance(right, Opaque):
+            raise Unclear("an operator")
+        if isinstance(left, Row) or isinstance(right, Row):
+            count = len(left) if isinstance(left, Row) else len(right)
+            left = left if isinstance(left, Row) else [left] * count
+            right = right if isinstance(right, Row) else [right] * count
+            return Row(apply(a, b) for a, b in zip(left, right, strict=True))
+        sizes = [x for x in (left, right) if isinstance(x, (str, bytes, list, tuple))]
+        if isinstance(op, (ast.Mult, ast.Mod)) and sizes and not isinstance(op, ast.Add):
+            other = right if left is sizes[0] else left
+            if not isinstance(other, int) or abs(other) > 4096 or isinstance(op, ast.Mod):
+                raise Unclear("a large text")
+        return apply(left, right)
+
+    def _of_compare(self, node: ast.Compare, names: dict[str, Any]) -> Any:
+        left = self.value(node.left, names)
+        for op, other in zip(node.ops, node.comparators):
+            right = self.value(other, names)
+            if isinstance(left, Row):
+                return Row(_COMPARE[type(op)](x, right) for x in left)
+            if not _COMPARE[type(op)](left, right):
+                return False
+            left = right
+        return True
+
+    def _of_subscript(self, node: ast.Subscript, names: dict[str, Any]) -> Any:
+        held, at = self.value(node.value, names), self.value(node.slice, names)
+        if isinstance(held, Row) and isinstance(at, Row):
+            return Row(held[int(i)] for i in at)
+        found = held[at]
+        return Row(found) if isinstance(held, Row) and isinstance(found, list) else found
+
+    def _of_slice(self, node: ast.Slice, names: dict[str, Any]) -> Any:
+        return slice(*(self.value(x, names) if x is not None else None for x in (node.lower, node.upper, node.step)))
+
+    def _of_listcomp(self, node: ast.ListComp, names: dict[str, Any]) -> Any:
+        return self._spread(node.elt, node.generators, dict(names))
+
+    def _of_generatorexp(self, node: ast.GeneratorExp, names: dict[str, Any]) -> Any:
+        return self._spread(node.elt, node.generators, dict(names))
+
+    def _spread(self, element: ast.expr, generators: list[ast.comprehension], names: dict[str, Any]) -> list[Any]:
+        if not generators:
+            return [self.value(element, names)]
+        first, *rest = generators
+        found: list[Any] = []
+        for value in self.value(first.iter, names):
+            self._give(first.target, value, names)
+            if all(self.value(test, names) for test in first.ifs):
+                found += self._spread(element, rest, names)
+        return found
+
+    def _of_attribute(self, node: ast.Attribute, names: dict[str, Any]) -> Any:
+        if isinstance(node.value, ast.Name) and node.value.id not in names and node.value.id not in self.known:
+            return Opaque()  # a module's constant, such as a type of number
+        held = self.value(node.value, names)
+        if isinstance(held, (Opaque, Row)):
+            return Opaque()
+        raise Unclear("an attribute")
+
+    def _of_call(self, node: ast.Call, names: dict[str, Any]) -> Any:
+        if isinstance(node.func, ast.Attribute):
+            return self._method(node, node.func, names)
+        if not isinstance(node.func, ast.Name):
+            raise Unclear("a call")
+        name = node.func.id
+        arguments = [self.value(a, names) for a in node.args]
+        if name == "range" and all(isinstance(a, int) for a in arguments):
+            made = range(*arguments)
+            return made if len(made) <= MOST_STEPS else self._unclear()
+        if name == "print":
+            return None
+        held = names.get(name) or self.functions.get(name)
+        if held is not None:
+            return self._own(held, node, arguments, names)
+        keywords = {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
+        if name in _PLAIN and not any(isinstance(a, Opaque) for a in arguments):
+            if name in ("bytes", "list", "str") and arguments and isinstance(arguments[0], int) and arguments[0] > 4096:
+                raise Unclear("a large text")
+            return _PLAIN[name](*arguments, **keywords)
+        raise Unclear(name)
+
+    def _own(self, held: Any, node: ast.Call, arguments: list[Any], names: dict[str, Any]) -> Any:
+        """A call of a function of the script, or of one defined in the piece."""
+        function, outer = held if isinstance(held, tuple) else (held, {})
+        if not isinstance(function, ast.FunctionDef) or len(arguments) > len(function.args.args):
+            raise Unclear("a function")
+        given = dict(zip((a.arg for a in function.args.args), arguments))
+        given |= {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
+        for argument, default in zip(reversed(function.args.args), reversed(function.args.defaults)):
+            if argument.arg not in given:
+                given[argument.arg] = self.value(default, {})
+        return self.call(function, {**outer, **given})
+
+    def _method(self, node: ast.Call, method: ast.Attribute, names: dict[str, Any]) -> Any:
+        name = method.attr
+        root = method.value
+        is_module = isinstance(root, ast.Name) and root.id not in names and root.id not in self.known
+        arguments = [self.value(a, names) for a in node.args]
+        if is_module:
+            return self._library(name, arguments, node, names)
+        held = self.value(root, names)
+        asked = getattr(held, "answer", None)
+        if asked is not None:
+            return asked(name, arguments)
+        if isinstance(held, (str, bytes, dict, list)) and not isinstance(held, Row) and name in _TEXT:
+            keywords = {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
+            return getattr(held, name)(*arguments, **keywords)
+        if name == "sum" and isinstance(held, Row):
+            return sum(held)
+        if name in _SAME or isinstance(held, Opaque):
+            return held
+        raise Unclear(name)
+
+    def _library(self, name: str, arguments: list[Any], node: ast.Call, names: dict[str, Any]) -> Any:
+        """A function of numpy or torch that makes a row."""
+        if name in _FILLED or name == "full":
+            size = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+            if not isinstance(size, int) or size > MOST_STEPS:
+                raise Unclear("a size")
+            fill = arguments[1] if name == "full" else _FILLED[name]
+            boolean = any("bool" in ast.unparse(k.value) for k in node.keywords if k.arg == "dtype")
+            return Row([bool(fill) if boolean else fill] * size)
+        if name in _MADE and arguments and isinstance(arguments[0], (list, tuple)):
+            return Row(arguments[0])
+        if name in ("device", "log0", "log"):
+            return Opaque()
+        raise Unclear(name)
+
+    def _unclear(self) -> Any:
+        raise Unclear("too many steps")
+
+
+def _loaded(target: ast.expr) -> ast.expr:
+    """A target as what it holds."""
+    if isinstance(target, ast.Name):
+        return ast.Name(target.id, ast.Load())
+    if isinstance(target, ast.Subscript):
+        return ast.Subscript(target.value, target.slice, ast.Load())
+    raise Unclear("a target")

@@ -1,0 +1,289 @@
+"""What sees the whole window besides an attention call without a mask: attention by hand, library encoders, filters.
+
+Inside a model, time is the axis before the last. Attention by hand is a softmax over a product of two projections; it
+needs a triangle somewhere in its function or in what builds its mask. Encoders and recurrences of the library look both
+ways unless they are told. Rolling by a negative step, flipping, averaging over time and symmetric convolutions bring
+later tokens in. Source: #1017 (C1).
+"""
+
+import ast
+from collections.abc import Iterator
+
+from pargolf.audit.code.hidden.names import full_name
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import names_in
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.values import UNKNOWN
+from pargolf.audit.report import SUSPECT
+from pargolf.audit.rules.rule import Hit
+
+AHEAD = "Probe: change the last tokens of a window; no earlier logit may move (`pargolf audit --run`)."
+_TRIANGLES = ("tril", "triu", "masked_fill", "masked_fill_", "where", "causal", "is_causal", "create_block_mask")
+_BOTH_WAYS = ("TransformerEncoder", "TransformerEncoderLayer", "MultiheadAttention", "Transformer")
+_MASK_WORDS = ("mask", "src_mask", "attn_mask", "is_causal", "tgt_mask")
+_OPEN_MASKS = ("zeros", "ones", "zeros_like", "ones_like", "full", "empty")
+
+
+def open_windows(program: Program) -> Iterator[Hit]:
+    """Code of a model by which a position sees tokens after it."""
+    modules = model_functions(program)
+    built = _built(program)
+    for call in program.live_of(ast.Call):
+        function = program.function_of(call)
+        if function not in modules:
+            continue
+        why = _of_call(program, call, function, built)
+        if why:
+            yield Hit("causality", SUSPECT, call, f"`{function.name}` {why} (#1017 C1).", AHEAD)
+    for node in program.live_of(ast.Subscript):
+        function = program.function_of(node)
+        if function in modules and _is_reversed(node):
+            yield Hit("causality", SUSPECT, node, f"`{function.name}` reads the window backwards (#1017 C1).", AHEAD)
+    yield from _targets_in(program, modules)
+
+
+def model_functions(program: Program) -> set[Function]:
+    """Methods of classes that have `forward`, and the plain functions that these call."""
+    owners = {f.owner for f in program.by_name.get("forward", ()) if f.owner}
+    found = {f for f in program.functions if f.live and f.owner in owners and f.name not in ("__init__", "reset")}
+    waiting = list(found)
+    callers: dict[Function, list[Function]] = {}
+    for function in program.functions:
+        for site in function.calls:
+            callers.setdefault(site.caller, []).append(function)
+    while waiting:
+        for callee in callers.get(waiting.pop(), []):
+            if callee not in found and callee.owner is None:
+                found.add(callee)
+                waiting.append(callee)
+    return found
+
+
+def _built(program: Program) -> dict[str, ast.Call]:
+    """Attributes that hold a module of the library, with the call that builds it."""
+    made: dict[str, ast.Call] = {}
+    for attribute, sources in program.attribute_sources.items():
+        for _, value in sources:
+            if isinstance(value, ast.Call) and full_name(value.func, program.imported).startswith("torch.nn."):
+                made[attribute] = value
+    return made
+
+
+def _of_call(program: Program, call: ast.Call, function: Function, built: dict[str, ast.Call]) -> str:
+    """What a call in a model brings in from later tokens, in words; empty where it brings none."""
+    name = dotted(call.func).rsplit(".", 1)[-1]
+    if name == "scaled_dot_product_attention":
+        return _open_mask(program, call, function)
+    if name == "softmax" and _weighs_values(program, call, function):
+        return "attends by hand with no triangle over the scores: every position sees the whole window"
+    if isinstance(call.func, ast.Attribute) and call.func.attr in built:
+        return _of_module(program, call, built[call.func.attr], function)
+    if name == "roll" and _rolls_ahead(program, call, function):
+        return "rolls later tokens into earlier places"
+    if name in ("flip", "fliplr") and _axes(program, call, function) & {1, -2}:
+        return "turns the window round"
+    if name in ("mean", "sum", "max", "amax", "logsumexp") and _over_time(program, call, function):
+        return f"takes the {name} over the whole window"
+    return ""
+
+
+def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
+    """Why a mask that is given keeps nothing out: it is made of one number."""
+    mask = next((k.value for k in call.keywords if k.arg == "attn_mask"), call.args[3] if len(call.args) > 3 else None)
+    while isinstance(mask, ast.Name):
+        sources = [s for s in function.assigned.get(mask.id, ()) if s is not None]
+        if len(sources) != 1:
+            return ""
+        mask = sources[0]
+    inner = mask
+    while (
+        isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and isinstance(inner.func.value, ast.Call)
+    ):
+        inner = inner.func.value
+    made = isinstance(inner, ast.Call) and dotted(inner.func).rsplit(".", 1)[-1] in _OPEN_MASKS
+    if made and mask is not None and not _mentions(mask, _TRIANGLES):
+        return "attends with a mask that keeps nothing out: every position sees the whole window"
+    return ""
+
+
+def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether a softmax is of a product of two projections, with no triangle in its function or in its scores."""
+    scores = call.args[0] if call.args and not _is_method(call) else getattr(call.func, "value", None)
+    if scores is None:
+        return False
+    sources = [scores, *_sources(function, scores)]
+    product = any(_is_product(node) for source in sources for node in ast.walk(source))
+    if not product:
+        return False
+    if any(
+        _mentions(statement, _TRIANGLES) for statement in program.own_nodes(function) if isinstance(statement, ast.expr)
+    ):
+        return False
+    words = {n for source in sources for n in names_in(source)} | {
+        n.attr for source in sources for n in ast.walk(source) if isinstance(n, ast.Attribute)
+    }
+    if any("mask" in word or "bias" in word or "causal" in word for word in words):
+        return False
+    return _mixes_time(program, call, function)
+
+
+def _mixes_time(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether the weights are used in a product again: `softmax(...) @ v`, at once or under a name."""
+    above = program.parents.get(call)
+    for _ in range(4):
+        if above is None or isinstance(above, ast.stmt):
+            break
+        if _is_product(above):
+            return True
+        above = program.parents.get(above)
+    names = {t.id for t in getattr(above, "targets", []) if isinstance(t, ast.Name)}
+    return any(
+        _is_product(node) and names & names_in(node) and node is not call for node in program.own_nodes(function)
+    )
+
+
+def _is_product(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.MatMult)
+    return isinstance(node, ast.Call) and dotted(node.func).rsplit(".", 1)[-1] in ("matmul", "bmm", "einsum", "baddbmm")
+
+
+def _is_method(call: ast.Call) -> bool:
+    """Whether `x.softmax(...)` is a method of a tensor rather than a function of the library."""
+    return isinstance(call.func, ast.Attribute) and dotted(call.func).split(".")[0] not in (
+        "F",
+        "torch",
+        "nn",
+        "np",
+        "jax",
+    )
+
+
+def _sources(function: Function, node: ast.AST) -> list[ast.expr]:
+    """What the names in an expression are assigned, two steps back."""
+    found: list[ast.expr] = []
+    names = names_in(node)
+    for _ in range(2):
+        fresh = [s for name in names for s in function.assigned.get(name, ()) if s is not None and s not in found]
+        found += fresh
+        names = {n for s in fresh for n in names_in(s)}
+    return found
+
+
+def _of_module(program: Program, call: ast.Call, made: ast.Call, function: Function) -> str:
+    """What a module of the library looks at, by the words it was built and is called with."""
+    kind = full_name(made.func, program.imported).rsplit(".", 1)[-1]
+    words = {k.arg: k.value for k in (*made.keywords, *call.keywords)}
+    if kind in _BOTH_WAYS:
+        masked = any(w in words and _is_given(program, words[w], function) for w in _MASK_WORDS)
+        plain = 3 if kind == "MultiheadAttention" else 1
+        return "" if masked or len(call.args) > plain else f"calls nn.{kind} without a mask: it sees the whole window"
+    if kind in ("LSTM", "GRU", "RNN"):
+        both = words.get("bidirectional")
+        return (
+            f"calls an nn.{kind} that runs both ways" if both is not None and _is_given(program, both, function) else ""
+        )
+    if kind == "Conv1d":
+        padding = program.value(words["padding"], function) if "padding" in words else 0
+        cut = any(isinstance(a, ast.Subscript) for a in program.ancestors(call)) or _cut_later(program, call, function)
+        symmetric = padding == "same" or (isinstance(padding, int) and padding > 0 and not cut)
+        return "calls an nn.Conv1d that is padded on both sides" if symmetric and padding is not UNKNOWN else ""
+    if kind in ("BatchNorm1d", "InstanceNorm1d"):
+        return f"calls nn.{kind}, whose statistics are those of the whole window"
+    return ""
+
+
+def _cut_later(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether what a call gives is cut at its end under its name: `y = conv(x)`, `y[..., :length]`."""
+    above = next((a for a in program.ancestors(call) if isinstance(a, ast.stmt)), None)
+    names = {t.id for t in getattr(above, "targets", []) if isinstance(t, ast.Name)}
+    return any(
+        isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name) and n.value.id in names
+        for n in program.own_nodes(function)
+    )
+
+
+def _is_given(program: Program, node: ast.expr, function: Function) -> bool:
+    value = program.value(node, function)
+    return value is UNKNOWN or bool(value)
+
+
+def _rolls_ahead(program: Program, call: ast.Call, function: Function) -> bool:
+    """`torch.roll(x, -1, dims=1)`: a negative step along time, by a model's own tensor of three axes."""
+    method = _is_method(call)
+    steps = next((k.value for k in call.keywords if k.arg == "shifts"), None)
+    steps = steps or (call.args[0 if method else 1] if len(call.args) > (0 if method else 1) else None)
+    value = program.value(steps, function)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return isinstance(value, int) and value < 0
+
+
+def _axes(program: Program, call: ast.Call, function: Function) -> set[int]:
+    """Axes that a call names: its numbers, and those of `dim`, `dims` and `axis`."""
+    given = [*call.args[0 if _is_method(call) else 1 :], *(k.value for k in call.keywords if k.arg in _AXES)]
+    found: set[int] = set()
+    for node in given:
+        value = program.value(node, function)
+        found |= {v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int)}
+    return found
+
+
+_AXES = ("dim", "dims", "axis")
+
+
+def _over_time(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether a reduction is over the axis of time and its result is given back to every position."""
+    if not _is_method(call) and not dotted(call.func).startswith(("torch.", "F.")):
+        return False
+    kept = next((k.value for k in call.keywords if k.arg == "keepdim"), None)
+    axes = _axes(program, call, function)
+    if kept is None or program.value(kept, function) is not True or not axes or not axes <= {1, -2}:
+        return False
+    # Weights, gates and heads are reduced too; only what is added to the window itself counts.
+    source = call.func.value if _is_method(call) and isinstance(call.func, ast.Attribute) else call.args[0]
+    above = program.parents.get(call)
+    beside = above if isinstance(above, ast.BinOp) else None
+    return isinstance(source, ast.Name) and beside is not None and source.id in names_in(_other(beside, call))
+
+
+def _other(node: ast.BinOp, side: ast.AST) -> ast.expr:
+    return node.right if node.left is side else node.left
+
+
+def _is_reversed(node: ast.Subscript) -> bool:
+    """`x[:, ::-1]` or `x[:, 1:]` added to what stands before it is left to the probe; a step back is not."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    return len(parts) > 1 and any(
+        isinstance(p, ast.Slice) and p.step is not None and ast.unparse(p.step) == "-1" for p in parts
+    )
+
+
+def _targets_in(program: Program, modules: set[Function]) -> Iterator[Hit]:
+    """A model whose logits are made with the targets: an embedding of them, or a sum with them."""
+    for call in program.live_of(ast.Call):
+        function = program.function_of(call)
+        if function not in modules or function.name != "forward" or len(call.args) != 1:
+            continue
+        given = [p for p in function.params if p.startswith(("target", "y_", "label", "tgt"))]
+        name = dotted(call.func)
+        if isinstance(call.args[0], ast.Name) and call.args[0].id in given and name.startswith("self."):
+            yield Hit(
+                "causality",
+                SUSPECT,
+                call,
+                f"`{function.name}` hands the targets to `{name}`, a part of the model (#1017 C1).",
+                AHEAD,
+            )
+            return
+
+
+def _mentions(node: ast.AST, words: tuple[str, ...]) -> bool:
+    """Whether a tree names one of some functions or arguments."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and inner.attr in words:
+            return True
+        if isinstance(inner, ast.Name) and inner.id in words:
+            return True
+        if isinstance(inner, ast.keyword) and inner.arg in words:
+            return True
+    return False

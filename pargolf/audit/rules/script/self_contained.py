@@ -1,0 +1,208 @@
+"""Nothing but the artifact, the tokenizer and the validation tokens: no network, no objects that bring code along.
+
+A call of a network library in code that can run is SUSPECT, whatever it is for. So is calling an object that came out
+of a pickle: what it does stands in no text. Tensors and dictionaries out of an artifact are used, never called.
+Source: README FAQ, "fully self-contained".
+"""
+
+import ast
+from collections.abc import Iterator
+
+from pargolf.audit.code.hidden.names import full_name, named_module
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.tree import Function
+from pargolf.audit.report import SUSPECT
+from pargolf.audit.rules.rule import Hit
+
+_NETWORK = (
+    *("requests", "urllib.request", "urllib3", "http.client", "http.server", "socket", "ftplib", "aiohttp", "httpx"),
+    *("paramiko", "boto3", "botocore", "smart_open", "gdown", "wget", "huggingface_hub", "datasets", "fsspec", "gcsfs"),
+    *("websocket", "websockets", "torch.hub", "torch.utils.model_zoo", "tensorflow_hub", "s3fs", "xmlrpc", "smtplib"),
+    *("pycurl", "telnetlib", "kagglehub", "modelscope", "google.cloud", "torch.distributed.rpc"),
+)
+_DOWNLOADS = ("from_pretrained", "hf_hub_download", "snapshot_download", "urlopen", "urlretrieve", "load_dataset")
+# What names the machine to itself, and what is done without a connection.
+_LOCAL = ("socket.gethostname", "socket.getfqdn", "huggingface_hub.constants", "urllib.parse")
+_COMMANDS = ("curl", "wget", "aria2c", "scp", "rsync", "ssh", "huggingface-cli", "hf download", "gsutil", "aws ")
+_SHELLS = ("os.system", "os.popen", "subprocess")
+_LOADS = (
+    *("pickle.load", "pickle.loads", "torch.load", "joblib.load", "dill.load", "dill.loads", "cloudpickle.load"),
+    *("cloudpickle.loads", "pickle.Unpickler", "_pickle.loads", "shelve.open", "numpy.load", "np.load"),
+)
+_PROGRAMS = ("torch.jit.load", "torch.package.PackageImporter", "torch.export.load", "onnxruntime.InferenceSession")
+_PROBE = "Probe: score without a network and with nothing but the script, the artifact, the tokenizer and the tokens."
+
+
+def self_contained(program: Program) -> Iterator[Hit]:
+    """No call of a network library, and no call of what came out of a pickle."""
+    names = program.imported
+    for call in program.live_of(ast.Call):
+        name = full_name(call.func, names)
+        if _is_network(call, name):
+            yield Hit(
+                "self_contained",
+                SUSPECT,
+                call,
+                f"`{name}` reaches for the network; what is scored has to be self-contained (README FAQ).",
+                _PROBE,
+            )
+        elif name in _PROGRAMS:
+            yield Hit(
+                "self_contained",
+                SUSPECT,
+                call,
+                f"`{name}` loads a program whose code stands in no text of the submission.",
+                _PROBE,
+            )
+        elif _calls_unpickled(program, call, program.function_of(call)):
+            yield Hit(
+                "self_contained",
+                SUSPECT,
+                call,
+                f"`{ast.unparse(call.func)[:60]}` is called, and came out of a pickle: what it does stands in no "
+                "text of the submission.",
+                _PROBE,
+            )
+
+
+def _is_network(call: ast.Call, name: str) -> bool:
+    if name.startswith(_LOCAL):
+        return False
+    if name.startswith(tuple(f"{module}." for module in _NETWORK)) or name in _NETWORK:
+        return True
+    if (module := named_module(call)) and module.startswith(_NETWORK):
+        return True
+    last = name.rsplit(".", 1)[-1]
+    if last == "from_pretrained" and call.args and isinstance(call.args[0], ast.Constant):
+        return "/" not in str(call.args[0].value)[:2]
+    if last in _DOWNLOADS[1:]:
+        return True
+    return name.startswith(_SHELLS) and any(
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and (node.value.startswith(_COMMANDS) or "http://" in node.value or "https://" in node.value)
+        for node in ast.walk(call)
+    )
+
+
+def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether what is called, or the object whose method is called, came out of a pickle."""
+    target = call.func
+    if isinstance(target, (ast.Name, ast.Subscript, ast.Call)):
+        return not isinstance(target, ast.Call) and _unpickled(program, target, function, 0)
+    if isinstance(target, ast.Attribute) and target.attr not in _DATA:
+        return _unpickled(program, target.value, function, 0)
+    return False
+
+
+def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) -> bool:
+    """Whether an expression is a loaded object, or an element of one."""
+    while isinstance(node, (ast.Subscript, ast.Await)):
+        node = node.value
+    if depth > 5:
+        return False
+    if isinstance(node, ast.Call):
+        if full_name(node.func, program.imported) in _LOADS:
+            return True
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+            return _unpickled(program, node.func.value, function, depth + 1)
+        return any(_returns_unpickled(program, callee, depth + 1) for callee in program.callees(node))
+    if isinstance(node, ast.Name):
+        at: Function | None = function
+        while at is not None:
+            if node.id in at.assigned:
+                sources = at.assigned[node.id]
+                return any(s is not None and _unpickled(program, s, at, depth + 1) for s in sources)
+            at = None if node.id in at.params else at.parent
+    return False
+
+
+def _returns_unpickled(program: Program, function: Function, depth: int) -> bool:
+    if function.owner is not None:
+        return False
+    returned = (n.value for n in program.own_nodes(function) if isinstance(n, ast.Return) and n.value is not None)
+    return any(isinstance(v, (ast.Name, ast.Call)) and _unpickled(program, v, function, depth) for v in returned)
+
+
+# What dictionaries, lists, texts, bytes, arrays and tensors do with themselves.
+_DATA = frozenset(
+    {
+        *(
+            name
+            for kind in (dict, list, str, bytes, set, tuple, int)
+            for name in dir(kind)
+            if not name.startswith("__")
+        ),
+        *(
+            "float",
+            "double",
+            "half",
+            "bfloat16",
+            "to",
+            "cpu",
+            "cuda",
+            "view",
+            "reshape",
+            "contiguous",
+            "clone",
+            "detach",
+        ),
+        *(
+            "numpy",
+            "item",
+            "sum",
+            "mean",
+            "size",
+            "dim",
+            "numel",
+            "permute",
+            "transpose",
+            "t",
+            "astype",
+            "tolist",
+            "int",
+        ),
+        *("long", "bool", "type", "squeeze", "unsqueeze", "expand", "flatten", "chunk", "unbind", "mul", "mul_", "abs"),
+        *(
+            "max",
+            "min",
+            "amax",
+            "std",
+            "norm",
+            "square",
+            "view_as",
+            "tobytes",
+            "close",
+            "seek",
+            "read",
+            "is_floating_point",
+        ),
+        *(
+            "state_dict",
+            "any",
+            "all",
+            "element_size",
+            "requires_grad_",
+            "share_memory_",
+            "pin_memory",
+            "narrow",
+            "repeat",
+        ),
+        *(
+            "files",
+            "ravel",
+            "argmax",
+            "argsort",
+            "cumsum",
+            "clamp",
+            "clamp_",
+            "add",
+            "add_",
+            "div",
+            "div_",
+            "sub",
+            "pow",
+        ),
+        *("byte", "short", "char", "fill_", "zero_", "nonzero", "unfold", "untyped_storage", "index_select", "gather"),
+    }
+)

@@ -1,0 +1,135 @@
+"""Files that training reads: no validation shard under whatever name, by a pattern, a copy, a link or a joined list.
+
+Texts are put together first (`code/values`), so a path spelled by slices, formats or letters is the path that it makes.
+A pattern that fits the shards of both splits is told by trying it on their names. Sources: README FAQ; #44, #262.
+"""
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+
+from pargolf.audit.code.flow_words import named_split, split_by_name
+from pargolf.audit.code.hidden.names import full_name
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import updates
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.report import SUSPECT
+from pargolf.audit.rules.rule import Hit
+
+_COPIES = frozenset(
+    {
+        *("shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.move", "shutil.copytree", "shutil.copyfileobj"),
+        *("os.link", "os.symlink", "os.rename", "os.replace", "os.renames"),
+    }
+)
+_LINKS = ("symlink_to", "hardlink_to", "link_to")
+_JOINED = ("cat", "concat", "concatenate", "hstack", "chain")
+_GATHERS = ("extend", "append", "insert", "update")
+_COUNTS = ("numel", "len", "size", "shape", "item", "sum", "nbytes")
+_PROBE = "Probe: hash the training stream against the validation tokens."
+
+
+def training_files(program: Program) -> Iterator[Hit]:
+    """No validation shard reaches the files that training reads."""
+    seen: set[int] = set()
+    for node, what in _found(program):
+        if (line := getattr(node, "lineno", 0)) not in seen:
+            seen.add(line)
+            name = program.function_of(node).name
+            yield Hit("val_in_training", SUSPECT, node, f"`{name}` {what} (README FAQ, #44).", _PROBE)
+
+
+def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    for call in program.live_of(ast.Call):
+        function = program.function_of(call)
+        if _copies(program, call, function):
+            yield call, "copies, moves or links validation shards"
+        elif _looks_beside(program, call, function):
+            yield call, "looks for validation shards beside the training ones"
+        elif _joins(program, call, function):
+            yield call, "joins validation tokens or shards to those of training"
+    for node in program.live_of(ast.BinOp, ast.AugAssign):
+        function = program.function_of(node)
+        left, right = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.target, node.value)
+        if isinstance(node.op, ast.Add) and _mixes(program, left, right, function):
+            yield node, "joins validation tokens or shards to those of training"
+    yield from _named_for_training(program)
+    yield from _both(program)
+
+
+def _copies(program: Program, call: ast.Call, function: Function) -> bool:
+    name = full_name(call.func, program.imported)
+    parts = list(call.args)
+    if isinstance(call.func, ast.Attribute) and call.func.attr in _LINKS:
+        parts.append(call.func.value)
+    elif name not in _COPIES:
+        return False
+    return any("VAL" in program.of(part, function) for part in parts)
+
+
+def _looks_beside(program: Program, call: ast.Call, function: Function) -> bool:
+    """`Path(train_pattern).parent.glob("fineweb_val_*")`."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in ("glob", "rglob") or len(call.args) != 1:
+        return False
+    named = named_split(program.value(call.args[0], function))
+    return "VAL" in named and "TRAIN" in program.of(call.func.value, function)
+
+
+def _joins(program: Program, call: ast.Call, function: Function) -> bool:
+    name = dotted(call.func).rsplit(".", 1)[-1]
+    if name in _JOINED and call.args:
+        parts = call.args[0].elts if isinstance(call.args[0], (ast.List, ast.Tuple)) else call.args
+        return any(_mixes(program, a, b, function) for a, b in pairwise(parts))
+    if isinstance(call.func, ast.Attribute) and name in _GATHERS and call.args and not program.callees(call):
+        return _mixes(program, call.func.value, call.args[-1], function, gathers=True)
+    return False
+
+
+def _mixes(program: Program, left: ast.expr, right: ast.expr, function: Function, *, gathers: bool = False) -> bool:
+    """Whether one side is of training and the other of validation alone; counts and losses may be added."""
+    if any(_is_count(side) for side in (left, right)):
+        return False
+    one, other = program.of(left, function), program.of(right, function)
+    if "LOSS" in one | other or "COUNT" in "".join(one | other):
+        return False
+    sides = ((one, other),) if gathers else ((one, other), (other, one))
+    return any("TRAIN" in a and "VAL" in b and "TRAIN" not in b for a, b in sides)
+
+
+def _is_count(node: ast.AST) -> bool:
+    """Whether an expression is a number of tokens or text about them."""
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.JoinedStr, ast.Constant)) and not isinstance(node, ast.Call):
+            return True
+        if isinstance(inner, ast.Attribute) and inner.attr in _COUNTS:
+            return True
+        if isinstance(inner, ast.Call) and dotted(inner.func) in _COUNTS:
+            return True
+    return False
+
+
+def _named_for_training(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """A name for training, or a loader under one, that is given the validation shards."""
+    for node in program.live_of(ast.Assign, ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = {
+            t.id if isinstance(t, ast.Name) else t.attr for t in targets if isinstance(t, (ast.Name, ast.Attribute))
+        }
+        if node.value is None or not any("TRAIN" in split_by_name(name) for name in names):
+            continue
+        function = program.function_of(node)
+        given = [node.value, *node.value.args] if isinstance(node.value, ast.Call) else [node.value]
+        if any("VAL" in named_split(program.value(part, function)) for part in given):
+            yield node, f"gives `{sorted(names)[0]}` the validation shards"
+
+
+def _both(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """An update on what a pattern found that fits the shards of both splits."""
+    if not any("BOTH" in f.returns or any("BOTH" in held for held in f.labels.values()) for f in program.functions):
+        sources = program.live_of(ast.Constant, ast.JoinedStr, ast.Call)
+        if not any("BOTH" in program.of(node) for node in sources):
+            return
+    for call, loss in updates(program):
+        if "BOTH" in program.of(loss, program.function_of(call)):
+            yield call, "trains on files of a pattern that fits the shards of both splits"
+            return

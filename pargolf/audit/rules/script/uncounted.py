@@ -1,0 +1,125 @@
+"""Bytes that scoring needs and that no size counts: further files, modules, a script that grew after it was logged.
+
+Whatever the program reads belongs to the artifact: code beside the script, weights and tables in any file, under any
+name. A tokenizer does not count, logs, texts and pictures do not when the script does not name them. What counts is
+added to the largest size that the submission gives; over the cap it fails, else a person is asked to count.
+"""
+
+import fnmatch
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.submission import File
+from pargolf.audit.report import FAIL, HOLD, Evidence, RuleFinding
+from pargolf.core.units import CAP
+
+_SLACK, _NOTABLE = 64, 4_096
+_LEAST = 2_000
+# What minifying takes off packed code, as a part of it; and what counting of code is quarrelled over, bytes.
+_MINIFIED = 0.5
+_MARGIN = 25_000
+_SOURCES = {".c", ".cpp", ".cc", ".cu", ".h", ".rs", ".pyx", ".cuh"}
+_BINARY = {
+    *(".pt", ".pth", ".bin", ".npz", ".npy", ".pkl", ".pickle", ".safetensors", ".ptz", ".zst", ".xz", ".br", ".lzma"),
+    *(".zlib", ".gz", ".bz2", ".zip", ".h5", ".onnx", ".ckpt", ".dat", ".joblib", ".msgpack", ".so", ".blob", ".raw"),
+}
+_PICTURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".pdf", ".webp", ".mp4", ".html", ".ipynb"}
+_TOKENIZER = (".model", ".vocab", ".tiktoken")
+_PROJECT = ("readme", "license", "submission.json", "requirements", ".gitignore", "train_log", "pyproject", "makefile")
+
+
+def uncounted_bytes(facts: Facts) -> Iterator[RuleFinding]:
+    """Files, modules and a larger script that no declared or logged size counts."""
+    if not facts.folder.script_only:
+        yield from _further_files(facts)
+        yield from _larger_script(facts)
+
+
+def _further_files(facts: Facts) -> Iterator[RuleFinding]:
+    """Data that the script reads, or that can be nothing but weights, beside the artifact itself."""
+    counted = [file for file in facts.folder.files if _is_data(facts, file)]
+    total = sum(file.size for file in counted)
+    if total < _LEAST:
+        return
+    where = [Evidence(file.path, 0, f"{file.size:,} bytes") for file in counted[:6]]
+    what = f"{', '.join(file.path for file in counted[:3])}: {total:,} bytes that no size counts"
+    sources = all(file.suffix in _SOURCES for file in counted)
+    yield _added(_largest(facts), total, what, where, proven=not sources)
+
+
+def _added(largest: float, more: float, what: str, where: list[Evidence], *, proven: bool) -> RuleFinding:
+    """The cap with some bytes added. Code is often counted packed, so of code alone a person has to judge."""
+    numbers = {"cap": CAP, "uncounted": int(more), "with_them": int(largest + more)}
+    if largest and largest + more > CAP:
+        text = f"{what}; with them the artifact has {largest + more:,.0f}, over the cap of {CAP:,}."
+        return RuleFinding("size_cap", FAIL if proven else HOLD, text, tuple(where), numbers)
+    return RuleFinding("size_cap", HOLD, f"{what}. Count them, or say what they are for.", tuple(where), numbers)
+
+
+def _is_data(facts: Facts, file: File) -> bool:
+    """Whether a file holds what the script may score with: named by it, or of a kind that is nothing else."""
+    name, lower = file.name, file.name.lower()
+    if file.suffix in (".py", ".md", ".sh", ".log", *_PICTURES, *_TOKENIZER) or lower.startswith(_PROJECT):
+        return False
+    if "tokenizer" in lower or "fineweb" in lower or _is_artifact(facts, file):
+        return False
+    logs = {log.path for log in facts.logs if log.final is not None or log.rows}
+    if file.path in logs or file.suffix in (".out", ".err"):
+        return False
+    return _named(facts, name) or (file.suffix in _BINARY and file.size > _LEAST)
+
+
+def _is_artifact(facts: Facts, file: File) -> bool:
+    """Whether a file is the packed model itself, by its size or by the name that the scripts give it."""
+    sizes = [log.model.value for log in facts.logs if log.model is not None] + [x.number or 0.0 for x in facts.models]
+    near = any(abs(file.size - size) < 0.02 * size for size in sizes if size)
+    return near or (file.name.startswith(("final_model", "model.int", "final.")) and file.size > 1_000_000)
+
+
+def _named(facts: Facts, name: str) -> bool:
+    """Whether a string of the script is a file's name, or a pattern that it fits."""
+    program = facts.program
+    if program is None or program.tree is None:
+        return False
+    for text in program.strings.splitlines():
+        last = PurePosixPath(text).name
+        if last == name or ("*" in last and len(last.replace("*", "")) > 4 and fnmatch.fnmatch(name, last)):
+            return True
+    return False
+
+
+def _largest(facts: Facts) -> float:
+    """The largest whole size that the submission declares or logs; 0 where it gives none."""
+    sizes = [x.number or 0.0 for x in facts.totals]
+    sizes += [seen.value for log in facts.own_logs if (seen := log.total_bytes) is not None]
+    return max((size for size in sizes if size <= CAP), default=0.0)
+
+
+def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
+    """The committed script, and the modules it imports, against the bytes of code that the logs print."""
+    main, program = facts.main, facts.program
+    logged = max((log.code.value for log in facts.own_logs if log.code is not None), default=0.0)
+    line = next((log.code.line for log in facts.own_logs if log.code is not None and log.code.value == logged), None)
+    if main is None or program is None or line is None:
+        return
+    size = main.size
+    if re.search(r"compress|packed|minif", line.text, re.I) and not main.packed:
+        size = min(size, len(lzma.compress(main.text.encode("utf-8"))) - int(_MINIFIED * logged))
+    evidence = [Evidence(main.path, 0, f"{main.size:,} bytes"), Evidence(line.file, line.number, line.text)]
+    largest = max((log.total_bytes.value for log in facts.own_logs if log.total_bytes is not None), default=0.0)
+    if size > logged + (_NOTABLE if largest + size - logged <= CAP else _SLACK):
+        what = f"The committed {main.path} has {size:,} bytes of code and the logs count {logged:,.0f}"
+        yield _added(largest, size - logged, what, evidence, proven=True)
+        return
+    beside = {path for _, path in program.parts} - {main.path}
+    modules = [code for code in facts.codes if code.path in beside]
+    more = sum(code.size for code in modules)
+    if more and main.size + more > logged + _NOTABLE:
+        evidence[1:1] = [Evidence(code.path, 0, f"{code.size:,} bytes, imported") for code in modules[:4]]
+        what = f"{main.path} imports {more:,} bytes of code and the logs count {logged:,.0f}, its own"
+        packed = sum(len(zlib.compress(code.text.encode("utf-8"), 9)) for code in modules)
+        yield _added(largest, more, what, evidence, proven=largest + packed > CAP + _MARGIN)
