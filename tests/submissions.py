@@ -11,7 +11,7 @@ RATIO = known.GOOD[0].ratio
 TRACK = "records/track_10min_16mb"
 
 LEGAL = """
-import os, torch
+import math, os, torch
 import torch.nn.functional as F
 class Args:
     val_files = os.path.join("data", "fineweb_val_*.bin")
@@ -57,7 +57,7 @@ def main():
         adapt(args, model, held_out)
     if args.ttt_enabled:
         loss = score_first(args, model, held_out)
-        print(f"legal_ttt_exact val_loss:{loss} val_bpb:{loss / 1.7}")
+        print(f"legal_ttt_exact val_loss:{loss} val_bpb:{loss / math.log(2) * per_byte(held_out)}")
     print("step: val_loss: val_bpb: train_time: stopping_early: wallclock_cap")
     print("Total submission size int8+zlib: Serialized model Code size")
     print("final_int8_zlib_roundtrip_exact val_loss: val_bpb:")

@@ -95,9 +95,7 @@ def test_the_little_python_ends():
         LittlePython({}, {}).call(function, {"n": 50_000})
 
 
-@pytest.mark.parametrize(
-    "code", ["'a' * 10**9", "'%999999999d' % 1", "[0] * 10**9", "open('x')", "__import__('os')", "x.y"]
-)
+@pytest.mark.parametrize("code", ["'a' * 10**9", "'%999999999d' % 1", "[0] * 10**9", "open('x')", "__import__('os')"])
 def test_the_little_python_refuses(code):
     with pytest.raises(Unclear):
         LittlePython({}, {}).value(ast.parse(code, mode="eval").body, {})

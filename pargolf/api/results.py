@@ -141,6 +141,7 @@ def judge_all(
     on: str = "local",
     record: str | None = None,
     html: Place | None = None,
+    derived: bool = False,
 ) -> Events[list[dict[str, Any]]]:
     """Judge every pull request head of a repository; what `out` holds already is not judged again.
 
@@ -152,6 +153,7 @@ def judge_all(
         on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
         record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
         html: A folder of pages to browse.
+        derived: Also find which earlier head each script comes from, into `out` with the ending .derived.json.
 
     Returns:
         All reports in `out` as JSON.
@@ -166,6 +168,12 @@ def judge_all(
     jobs = jobs or os.cpu_count() if on == LOCAL else jobs
     yield from audit_all(target, out=out, prs=wanted, engine=choose(on, jobs=jobs), record=beaten)
     reports = read_reports(out)
+    sources = {}
+    if derived:
+        from pargolf.audit.derived import derive_all
+
+        found = yield from derive_all(target, out=Path(out).with_suffix(".derived.json"))
+        sources = {f"#{number}": one.words for number, one in found.items()}
     if html is not None:
-        write_site(reports, html)
+        write_site(reports, html, sources=sources)
     return reports

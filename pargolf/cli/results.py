@@ -75,6 +75,8 @@ def audit(
             fail("--run and --data look at one target at a time. Leave out --all.")
         reports = arguments.result(api.judge_all)
         console.print(f"{counts_line(reports)}  -> {arguments['out']}")
+        if arguments["derived"]:
+            console.print(f"-> {arguments['out'].with_suffix('.derived.json')}")
         if arguments["html"] is not None:
             console.print(f"-> {arguments['html'] / 'index.html'}")
         return

@@ -48,6 +48,7 @@ _FLOWING = frozenset(
         ast.Yield,
     }
 )
+_MOST_TEXT = 80  # nodes of an expression that may make a path
 _MAKE_TEXT = frozenset({ast.JoinedStr, ast.BinOp, ast.Subscript, ast.Call})
 _HOLDS = frozenset({ast.comprehension, ast.keyword})
 
@@ -108,6 +109,9 @@ class Flow:
 
     def _named(self, node: Any, function: Function) -> Labels:
         """The split that a text names which is put together from parts, whatever the parts name."""
+        start, end = self.index.span.get(node, (0, _MOST_TEXT + 1))
+        if end - start > _MOST_TEXT:
+            return NONE
         if not any(type(part) is ast.Constant and type(part.value) is str for part in self.index.below(node)):
             return NONE
         return named_split(self.reach.constants.value(node, function))

@@ -48,7 +48,7 @@ _ASSIGNED = re.compile(
     r"(?<![\w$.{])(?:export\s+)?([A-Z][A-Z0-9_]{2,})=[\"']?(?:\$\{[A-Z0-9_]+:-([\w./:+-]*)\}|([\w./:+-]+))(?![\w$({])"
 )
 
-_ASKED = re.compile(r"(?:environ\.get|getenv|env_\w+|\w*env)\(\s*[\"']([A-Z][A-Z0-9_]+)[\"']")
+_ASKED = re.compile(r"(?:environ\.get|env\w{0,20})\(\s{0,8}[\"']([A-Z][A-Z0-9_]{1,60})[\"']")
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,13 @@ def read_facts(folder: Folder) -> Facts:
     found = [read_tokenizer(f.path, data) for f in models[:MOST_TOKENIZERS] if (data := f.read()) is not None]
     facts.tokenizers = [tokenizer for tokenizer in found if tokenizer is not None]
     _read_env(facts)
+    return facts
+
+
+def read_scripts(folder: Folder) -> Facts:
+    """Read a folder's scripts alone, as what asks only for code needs."""
+    facts = Facts(folder)
+    _read_scripts(facts)
     return facts
 
 

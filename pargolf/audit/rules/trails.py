@@ -19,13 +19,13 @@ from pargolf.audit.rules.rule import quoted
 
 LEAST_BPB = 0.95
 _GAIN = 0.004
-_MOST_GAIN = 0.12
+_MOST_GAIN = 0.2
 _BELOW_TRAINING = 0.25  # training losses may hold other terms beside
 _DROP = 0.07
 _ALIKE_NATS = 0.0007
 _ALIKE_MS = 3.0
 _LOWERS = re.compile(
-    r"strid|slid|ttt|\bema|_ema|swa|lawa|averag|avg|gram|cache|mix|ppm|lora|adapt|slot|bias|context|ctx|overlap|polyak"
+    r"strid|slid|score_first|online|tune|ttt|\bema|_ema|swa|lawa|averag|avg|gram|cache|mix|ppm|lora|adapt|slot|bias|context|ctx|overlap|polyak"
     r"|soup|ensembl|tilt|hedge|memory|window",
     re.I,
 )

@@ -32,7 +32,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Row:
-    """A submission in the index: `why` the worst findings by rule, `score` the corrected bits per byte, if any."""
+    """A submission in the index: `why` the worst findings by rule, `score` the corrected bits per byte, if any.
+
+    `source` says which earlier submission its functions come from.
+    """
 
     number: str
     file: str
@@ -46,15 +49,23 @@ class Row:
     also: tuple[str, ...]
     score: float | None
     declared: float | None
+    source: str = ""
 
 
-def write_site(reports: Sequence[Mapping[str, Any]], folder: str | Path, *, title: str = "Audit") -> Path:
+def write_site(
+    reports: Sequence[Mapping[str, Any]],
+    folder: str | Path,
+    *,
+    title: str = "Audit",
+    sources: Mapping[str, str] | None = None,
+) -> Path:
     """Write `index.html` and one page for each report; return the index's path.
 
     Args:
         reports: reports in their JSON form.
         folder: where the pages go; it is made when it is not there.
         title: the index's heading.
+        sources: where each submission comes from, by its short name such as `#861`; shown as a column.
     """
     folder = Path(folder)
     (folder / "heads").mkdir(parents=True, exist_ok=True)
@@ -65,10 +76,11 @@ def write_site(reports: Sequence[Mapping[str, Any]], folder: str | Path, *, titl
         after = names[order[at + 1]] if at + 1 < len(order) else ""
         page = render("submission.html", before=before, after=after, **_facts(reports[i]))
         write_text(folder / "heads" / f"{names[i]}.html", page)
-    rows = [_row(reports[i], names[i]) for i in order]
+    rows = [_row(reports[i], names[i], sources or {}) for i in order]
     page = render(
         "audits.html",
         title=title,
+        derived=bool(sources),
         rows=rows,
         verdicts=_verdicts(rows),
         filters=(
@@ -119,7 +131,7 @@ def _counted(names: Any) -> list[tuple[str, int]]:
     return sorted((name, n) for name, n in Counter(names).items() if name)
 
 
-def _row(report: Mapping[str, Any], file: str) -> Row:
+def _row(report: Mapping[str, Any], file: str, sources: Mapping[str, str]) -> Row:
     wrong = _wrong(report)
     worst: dict[str, str] = {}
     for finding in wrong:
@@ -145,6 +157,7 @@ def _row(report: Mapping[str, Any], file: str) -> Row:
         tuple(rule for rule in rules if rule not in dict(why)),
         score,
         declared,
+        sources.get(_short(report), ""),
     )
 
 

@@ -84,5 +84,6 @@ def _made(node: ast.expr, function: Function) -> ast.Call | None:
 
 
 def _is_token_loss(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether an expression holds losses of validation tokens, and is no plain number."""
-    return not isinstance(node, ast.Constant) and is_loss(program, node, function)
+    """Whether an expression holds losses of validation tokens, and is neither a plain number nor counts."""
+    counts = any(label.startswith("COUNT") for label in program.of(node, function))
+    return not isinstance(node, ast.Constant) and not counts and is_loss(program, node, function)

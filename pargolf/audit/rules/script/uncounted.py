@@ -110,7 +110,9 @@ def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
     if re.search(r"compress|packed|minif", line.text, re.I) and not main.packed:
         size = min(size, len(lzma.compress(main.text.encode("utf-8"))) - int(_MINIFIED * logged))
     evidence = [Evidence(main.path, 0, f"{main.size:,} bytes"), Evidence(line.file, line.number, line.text)]
-    largest = max((log.total_bytes.value for log in facts.own_logs if log.total_bytes is not None), default=0.0)
+    models = [log.model.value for log in facts.own_logs if log.model is not None]
+    totals = [log.total_bytes.value for log in facts.own_logs if log.total_bytes is not None]
+    largest = max(models) + logged if models else max(totals, default=0.0)
     if size > logged + (_NOTABLE if largest + size - logged <= CAP else _SLACK):
         what = f"The committed {main.path} has {size:,} bytes of code and the logs count {logged:,.0f}"
         yield _added(largest, size - logged, what, evidence, proven=True)

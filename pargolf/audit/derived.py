@@ -1,0 +1,202 @@
+"""Where a submission comes from: which earlier head shares its functions, and which of them it changed.
+
+A function is known by its syntax alone: names, operations and constants, without comments, docstrings, annotations and
+places. The earlier head that shares most counts as the source; of two that share as much, the one with less beside it.
+Most submissions are copies with a few changes, so what changed is what a reviewer has to read.
+"""
+
+import ast
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from pargolf.audit.read.facts import read_scripts
+from pargolf.audit.read.repository import Repository
+from pargolf.core.events import Progress
+from pargolf.core.files import write_text
+from pargolf.core.work import Events
+
+_COMMON = 400
+_LEAST_SHARED = 3
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One head: its source, and its functions that are the source's, that differ from it, that are new or gone.
+
+    `source` is the number of the earlier pull request, 0 for the repository's own train_gpt.py, None where no earlier
+    script shares three functions. `shared` of `functions` are equal.
+    """
+
+    number: int
+    source: int | None
+    shared: int
+    functions: int
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """In a few words: `#1019: 58 of 61 functions; changed eval_val; new tilt`."""
+        if self.source is None:
+            return f"no earlier script ({self.functions} functions)" if self.functions else "no script"
+        name = f"#{self.source}" if self.source else "the repository's train_gpt.py"
+        parts = [f"{name}: {self.shared} of {self.functions} functions"]
+        for word, names in (("changed", self.changed), ("new", self.added)):
+            if names:
+                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+                parts.append(f"{word} {', '.join(names[:4])}{more}")
+        return "; ".join(parts)
+
+
+Prints = dict[str, str]
+
+
+def fingerprints(tree: ast.Module) -> Prints:
+    """Fingerprints of functions and methods by their name, `Class.method`; of all other statements as `settings`."""
+    prints: Prints = {}
+    rest: list[str] = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            prints[node.name] = _print(node)
+        elif isinstance(node, ast.ClassDef):
+            inner = [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+            prints |= {f"{node.name}.{n.name}": _print(n) for n in inner}
+            rest += [ast.dump(n) for n in node.body if n not in inner]
+        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
+            rest.append(ast.dump(node))
+    if rest:
+        prints["settings"] = blake2b("\n".join(rest).encode(), digest_size=8).hexdigest()
+    return prints
+
+
+def _print(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """The fingerprint of one function; the tree itself is left as it is."""
+    bare = _Bare().visit(ast.parse(ast.unparse(node)))
+    return blake2b(ast.dump(bare).encode(), digest_size=8).hexdigest()
+
+
+class _Bare(ast.NodeTransformer):
+    """A function without what does nothing: docstrings, annotations."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Without its docstring and the type it returns."""
+        self.generic_visit(node)
+        node.returns = None
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(node.body) > 1:
+            node.body = node.body[1:]
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Without its type."""
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        """A plain assignment."""
+        self.generic_visit(node)
+        return node if node.value is None else ast.Assign([node.target], node.value)
+
+
+def derive(prints: Mapping[int, Prints]) -> list[Derived]:
+    """The source of every head, in the order of their numbers: only earlier ones are asked."""
+    holders: dict[str, list[int]] = defaultdict(list)
+    found = []
+    for number in sorted(prints):
+        own = prints[number]
+        found.append(_from(number, own, prints, holders))
+        for mark in set(own.values()):
+            holders[mark].append(number)
+    return found
+
+
+def _from(number: int, own: Prints, prints: Mapping[int, Prints], holders: Mapping[str, Sequence[int]]) -> Derived:
+    shares: Counter[int] = Counter()
+    for mark in set(own.values()):
+        # What hundreds of heads have tells none of them apart; it is counted below.
+        earlier = holders.get(mark, ())
+        shares.update(earlier if len(earlier) <= _COMMON else earlier[:1])
+    best, most = None, (0, 0)
+    for source, _ in shares.most_common(40):
+        shared = len(set(own.values()) & set(prints[source].values()))
+        rank = (shared, -len(prints[source]))
+        if rank > most:
+            best, most = source, rank
+    functions = len(own)
+    if best is None or most[0] < min(_LEAST_SHARED, functions):
+        return Derived(number, None, 0, functions)
+    theirs = prints[best]
+    marks, their_marks = set(own.values()), set(theirs.values())
+    changed = tuple(name for name, mark in own.items() if name in theirs and mark not in their_marks)
+    added = tuple(name for name, mark in own.items() if name not in theirs and mark not in their_marks)
+    removed = tuple(name for name, mark in theirs.items() if name not in own and mark not in marks)
+    return Derived(number, best, most[0], functions, changed, added, removed)
+
+
+def derive_all(repo: str | Path, *, out: str | Path) -> Events[dict[int, Derived]]:
+    """The source of every pull request head of a repository; written to `out` as JSON, by number.
+
+    Fingerprints of heads that `out` already holds under the same hash are taken from there.
+    """
+    out = Path(out)
+    known = _known(out)
+    prints: dict[int, Prints] = {}
+    with Repository(str(repo).removeprefix("git:")) as opened:
+        heads = opened.pulls()
+        prints[0] = _of_base(opened)
+        for done, (number, head) in enumerate(sorted(heads.items()), 1):
+            old = known.get(str(number))
+            prints[number] = old["prints"] if old and old.get("head") == head else _of_head(opened, number)
+            yield Progress("derived", done, len(heads), f"#{number}")
+    found = {one.number: one for one in derive(prints) if one.number}
+    rows = {
+        str(number): {**asdict(one), "head": heads[number], "prints": prints[number]} for number, one in found.items()
+    }
+    write_text(out, json.dumps(rows, ensure_ascii=False))
+    return found
+
+
+def _known(path: Path) -> dict[str, dict[str, Any]]:
+    """What an earlier run wrote; nothing where it cannot be read."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    rows = held if isinstance(held, dict) else {}
+    return {k: v for k, v in rows.items() if isinstance(v, dict) and isinstance(v.get("prints"), dict)}
+
+
+def _of_head(repository: Repository, number: int) -> Prints:
+    """Fingerprints of the scripts of one head: the one that trains, with the modules it imports."""
+    try:
+        submission = repository.submission(f"refs/pull/{number}/head", target=f"#{number}")
+    except Exception:  # a head that cannot be opened has no source; the audit says why
+        return {}
+    prints: Prints = {}
+    for folder in submission.folders[:2]:
+        program = read_scripts(folder).program
+        if program is not None and program.tree is not None:
+            prints = prints or _safely(program.tree)
+    return prints
+
+
+def _of_base(repository: Repository) -> Prints:
+    """Fingerprints of the repository's own script."""
+    data = repository.read("HEAD:train_gpt.py")
+    try:
+        return fingerprints(ast.parse(data)) if data else {}
+    except (SyntaxError, ValueError):
+        return {}
+
+
+def _safely(tree: ast.Module) -> Prints:
+    try:
+        return fingerprints(tree)
+    except (RecursionError, SyntaxError, ValueError):
+        return {}
