@@ -76,7 +76,7 @@ _JOINS = (
 )
 _WIDE = re.compile(r"\d{4,}")  # a width in a template, which makes a long text of a short one
 _BYTES: dict[str, Callable[[Any], Any]] = {
-    "bytes.fromhex": lambda text: bytes.fromhex(text),
+    "bytes.fromhex": lambda text: bytes.fromhex(str(text)),
     "base64.b64decode": base64.b64decode,
 }
 _READS = ("os.environ.get", "os.getenv", "environ.get", "getenv")

@@ -19,8 +19,8 @@ from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.time_limits import SECONDS
 
-_CLOCKS = {"time.perf_counter": 1.0, "time.time": 1.0, "time.monotonic": 1.0, "time.process_time": 1.0}
-_CLOCKS |= {f"{name}_ns": 1e9 for name in tuple(_CLOCKS)}
+_READINGS = ("time.perf_counter", "time.time", "time.monotonic", "time.process_time")
+_CLOCKS = {**dict.fromkeys(_READINGS, 1.0), **{f"{name}_ns": 1e9 for name in _READINGS}}
 _PROBE = "Probe: time the run from outside."
 _MOST_DEPTH = 12
 
