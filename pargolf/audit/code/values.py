@@ -287,12 +287,8 @@ class Constants:
             return self._attribute(arguments[1], depth) if known else [*arguments, UNKNOWN][2]
         if name in _JOINS and arguments and not node.keywords and all(isinstance(a, str) for a in arguments):
             return "/".join(arguments)
-        if (
-            name in ("bytes.fromhex", "base64.b64decode")
-            and len(arguments) == 1
-            and isinstance(arguments[0], (str, bytes))
-        ):
-            return bytes.fromhex(arguments[0]) if name == "bytes.fromhex" else base64.b64decode(arguments[0])
+        if name in _BYTES and len(arguments) == 1 and isinstance(arguments[0], (str, bytes)):
+            return _BYTES[name](arguments[0])
         if name in _PURE and not node.keywords and name not in self.by_name:
             return UNKNOWN if any(a is UNKNOWN for a in arguments) else _PURE[name](*arguments)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _TEXT:
