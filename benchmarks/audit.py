@@ -4,7 +4,8 @@ LABELS.csv has the columns pr, label, polarity; REPO is a clone of openai/parame
 For every class of violation the table says how many labelled heads the rule finds, and on heads that were accepted how
 many it flags. `--five` asserts the five verdicts that the project stands on; `--reports` reuses an `audit --all` file.
 `--mutations` needs neither: it tries the auditor on edits of a clean submission (`mutated.py`). Nor does `--escapes`:
-it tries ways out of the sandbox (`escaped.py`).
+it tries ways out of the sandbox (`escaped.py`). `--black-box N` takes REPO alone: it runs N of its heads to their
+printed scores (`sampled.py`).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from escaped import print_escapes
 from mutated import print_table
+from sampled import print_sample
 
 from pargolf.audit.batch import Range, audit_all, read_reports
 from pargolf.audit.report import ORDER
@@ -125,6 +127,9 @@ def main() -> int:
     parser.add_argument("repo", nargs="?")
     parser.add_argument("--mutations", action="store_true", help="try edits of a clean submission, some innocent")
     parser.add_argument("--escapes", action="store_true", help="try ways out of the sandbox")
+    parser.add_argument("--black-box", type=int, metavar="N", help="run N heads of REPO to their printed scores")
+    parser.add_argument("--tried", type=Path, default=Path("black-box.jsonl"), help="where --black-box keeps its runs")
+    parser.add_argument("--laws", action="store_true", help="with --black-box: on all three texts, and ask the laws")
     parser.add_argument("--reports", type=Path, help="lines that `pargolf audit --all` wrote, instead of auditing now")
     parser.add_argument("--five", action="store_true", help="only assert the five verdicts")
     args = parser.parse_args()
@@ -132,8 +137,11 @@ def main() -> int:
         return 0 if print_table() else 1
     if args.escapes:
         return 0 if print_escapes() else 1
+    if args.black_box:
+        print_sample(str(args.labels), args.black_box, args.tried, every_text=args.laws)
+        return 0
     if args.labels is None or args.repo is None:
-        parser.error("give LABELS.csv and REPO, or --mutations, or --escapes")
+        parser.error("give LABELS.csv and REPO, or --mutations, --escapes, or REPO and --black-box")
     rows = list(csv.DictReader(args.labels.open()))
     labels = defaultdict(set)
     for row in rows:

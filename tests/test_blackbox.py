@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pargolf.audit.blackbox.findings import Runs, findings_of, run_main
-from pargolf.audit.blackbox.laws import Reported, laws, reported
+from pargolf.audit.blackbox.laws import Reported, artifact, laws, reported
 from pargolf.audit.blackbox.passes import Reading, locate
 from pargolf.audit.blackbox.texts import TARGETS, corpus
 from pargolf.audit.blackbox.trial import Trace, Trial
@@ -139,7 +139,7 @@ def verdicts(runs: Runs | tuple[Reported, ...]) -> dict[str, bool | None]:
 def test_a_script_of_the_field_reaches_its_score_and_keeps_every_law(runs):
     found: Runs = runs["honest"]
     assert found.why == "" and [trace.error for trace in found.traces] == ["", ""]
-    assert verdicts(found) == {"denominator": True, "once": True, "order": True, "held out": True}
+    assert verdicts(found) == dict.fromkeys(("denominator", "once", "order", "held out", "artifact"), True)
     touched = {(t.kind, t.name.rsplit("/", 1)[-1]) for t in found.traces[0].frames if isinstance(t, Touched)}
     assert {("write", "model.bin"), ("read", "model.bin"), ("read", "fineweb_val_000000.bin")} <= touched
     assert found.traces[0].end is not None and "triton" in found.traces[0].end.replaced
@@ -148,7 +148,7 @@ def test_a_script_of_the_field_reaches_its_score_and_keeps_every_law(runs):
 def test_training_before_scoring_and_a_factor_are_proved(runs):
     found = {law.law: law for law in laws(runs["first"].reports)}
     assert {name: law.holds for name, law in found.items()} == {
-        **{"denominator": False, "once": True, "order": False, "held out": False}
+        **{"denominator": False, "once": True, "order": False, "held out": False, "artifact": True}
     }
     assert found["order"].numbers["why"] == "trained" and found["order"].numbers["moved"] > 500
 
@@ -290,7 +290,7 @@ def runs_of(kind: str) -> tuple[Reported, ...]:
     [
         ("score, then train", True, None),
         ("train, then score", False, "trained"),
-        ("second pass", False, "lookahead"),
+        ("second pass", False, "chosen"),
         ("slot", False, "slot"),
         ("later documents first", True, None),
         ("look ahead", False, "lookahead"),
@@ -304,6 +304,24 @@ def test_order_is_decided_by_what_changes_before_the_flip(kind, holds, why):
     if kind == "slot":
         found = findings_of(Runs(tuple(run.reading.trace for run in runs), runs), (), Missing())
         assert next(f.status for f in found if f.rule == "slot") == HOLD
+
+
+@pytest.mark.parametrize(
+    ("touched", "holds"),
+    [
+        (Touched("read", "/x/data/datasets/fineweb10B_sp1024/fineweb_val_000000.bin"), True),
+        (Touched("read", "/x/data/datasets/fineweb10B_sp1024/fineweb_train_000000.bin"), False),
+        (Touched("read", "/x/other.bin"), False),
+        (Touched("read", "/x/model.bin"), True),
+        (Touched("socket", "('huggingface.co', 443)"), False),
+        (Touched("pickle", "torch._utils _rebuild_tensor_v2"), True),
+        (Touched("pickle", "builtins eval"), False),
+    ],
+)
+def test_scoring_reads_what_was_packed_and_nothing_else(touched, holds):
+    first, *others = whole(0)
+    run = made_up(0, [Touched("write", "/x/model.bin"), first, touched, *others], loss=mean([first, *others]))
+    assert artifact(run).holds is holds
 
 
 # ---- the pipe

@@ -18,9 +18,10 @@ from pargolf.audit.blackbox.trial import Trace, Trial
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import BLACK_BOX, FAIL, HOLD, PASS, SUSPECT, Evidence, RuleFinding
 from pargolf.audit.rules.rule import Missing
+from pargolf.audit.rules.table import BY_NAME
 
 _OBSERVED = "As observed from within, where a script that looks for an observer could hide: "
-_CHANGED = {"slot": "slot", "trained": "ttt_order", "lookahead": "causality"}
+_CHANGED = {"slot": "slot", "trained": "ttt_order", "lookahead": "causality", "chosen": "val_in_training"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def findings_of(runs: Runs, where: tuple[Evidence, ...], missing: Missing) -> li
     for law in laws(runs.reports):
         if law.holds is None:
             missing.add(f"run: {law.evidence}")
-        findings += _of_law(law, runs.reports[0], where)
+        findings += _of_law(law, where, explained=all(run.explained for run in runs.reports))
     return findings
 
 
@@ -95,7 +96,7 @@ def _reached(runs: Runs) -> str:
     )
 
 
-def _of_law(law: Ruling, run: Reported, where: tuple[Evidence, ...]) -> Iterator[RuleFinding]:
+def _of_law(law: Ruling, where: tuple[Evidence, ...], *, explained: bool) -> Iterator[RuleFinding]:
     numbers = {**law.numbers, "by": BLACK_BOX}
     text = f"Ran: {law.evidence}."
     if law.law == "denominator":
@@ -108,8 +109,12 @@ def _of_law(law: Ruling, run: Reported, where: tuple[Evidence, ...]) -> Iterator
             yield RuleFinding(rule, PASS, text, where, numbers)
     elif law.law == "order" and law.holds is False:
         rule = _CHANGED[law.numbers["why"]]
-        broken = HOLD if rule == "slot" else FAIL if run.explained else SUSPECT
+        proven = explained and rule != "val_in_training"
+        broken = HOLD if rule == "slot" else FAIL if proven else SUSPECT
         yield RuleFinding(rule, broken, text, where, numbers)
     elif law.law == "held out" and law.holds is not None:
         said = f"{_OBSERVED}{law.evidence}."
         yield RuleFinding("val_in_training", PASS if law.holds else SUSPECT, said, where, numbers)
+    elif law.law == "artifact" and law.holds is not None and "self_contained" in BY_NAME:
+        said = f"{_OBSERVED}{law.evidence}."
+        yield RuleFinding("self_contained", PASS if law.holds else SUSPECT, said, where, numbers)

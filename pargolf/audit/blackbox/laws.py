@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from pargolf.audit.blackbox.passes import Pass, Reading, Score
+from pargolf.audit.blackbox.small import WINDOW
 from pargolf.audit.blackbox.texts import TARGETS
-from pargolf.audit.blackbox.wire import Stepped
+from pargolf.audit.blackbox.wire import Stepped, Touched
 
 MOVED = 2e-5
 _RATIO = 1e-3
+_NEAR = 2 * WINDOW
+_PLAIN = ("torch", "collections", "numpy", "_codecs encode", "builtins set", "builtins dict", "builtins bytearray")
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,17 @@ def denominator(runs: Sequence[Reported]) -> Ruling:
     return Ruling("denominator", False if seen else None, f"it divides by other bytes: {said}", {"texts": rows})
 
 
-def once(run: Reported) -> Ruling:
+def once(runs: Sequence[Reported]) -> Ruling:
     """Is the printed loss the mean of one loss for each position, the first that was computed?"""
-    found, printed = run.losses, run.score.loss
-    if found is None or not run.explained:
+    run, printed = runs[0], runs[0].score.loss
+    choices = {one.losses.which for one in runs if one.losses is not None and one.explained}
+    if run.losses is None or len(choices) != 1 or not all(one.explained for one in runs):
         return Ruling("once", None, f"the printed loss {printed:.4f} is not the mean of losses that were seen")
-    count, again = int(found.covered.sum()), len(found.again)
-    numbers = {"positions": count, "again": again, "which": found.which, "mean": run.reading.mean(found)}
-    what = f"the printed loss {printed:.4f} is the mean of the {found.which} loss of each of {count:,} positions"
+    count, again, which = int(run.losses.covered.sum()), len(run.losses.again), run.losses.which
+    numbers = {"positions": count, "again": again, "which": which, "mean": run.reading.mean(run.losses)}
+    what = f"the printed loss {printed:.4f} is the mean of the {which} loss of each of {count:,} positions"
     what += f", the last of them counted again {again:,} times where its windows run out" if again else ""
-    return Ruling("once", found.which != "least", what, numbers)
+    return Ruling("once", which != "least", what, numbers)
 
 
 def order(base: Reported, other: Reported) -> Ruling:
@@ -96,13 +100,18 @@ def order(base: Reported, other: Reported) -> Ruling:
     if not early.any():
         return Ruling("order", True, f"{what}: none of {int(both.sum()):,} losses before it changed", numbers)
     change = float(np.abs(a.losses - b.losses)[:flip][early].max())
-    numbers |= {"worst": change, "why": _why(other, first, flip)}
+    near = int(np.flatnonzero(early)[0]) >= flip - _NEAR
+    numbers |= {"worst": change, "why": _why(other, first, flip, near=near)}
     which = f"{int(early.sum()):,} of {int(both.sum()):,} losses of earlier positions changed"
     return Ruling("order", False, f"{what}: {which}, by up to {change:.2g} nats", numbers)
 
 
-def _why(run: Reported, first: int, flip: int) -> str:
-    """What lay between: gradients from the replaced tokens, steps of tensors that are no parameters, or nothing."""
+def _why(run: Reported, first: int, flip: int, *, near: bool) -> str:
+    """How the text reached losses before it.
+
+    slot: the scorer took steps on tensors that are no parameters. trained: gradients came from replaced tokens.
+    lookahead: neither, and only losses near the flip changed. chosen: neither, and all changed.
+    """
     reading = run.reading
     assert run.losses is not None
     learned = reading.trained & (reading.frames < first) & (reading.places >= flip)
@@ -112,16 +121,18 @@ def _why(run: Reported, first: int, flip: int) -> str:
         return "slot"
     if learned.any():
         return "trained"
-    return "lookahead"
+    return "lookahead" if near else "chosen"
 
 
 def held_out(run: Reported) -> Ruling:
-    """Did gradients come from validation tokens before the reported pass had begun, or before they were scored?"""
+    """Did gradients come from validation tokens before anything had scored them?"""
     reading, found = run.reading, run.losses
     if found is None:
         return Ruling("held out", None, "its losses were not seen where they were computed")
     scored = np.where(found.covered, found.frames, len(reading.trace.frames))
     places, frames = reading.places, reading.frames
+    plain = ~reading.trained & (places >= 0)
+    np.minimum.at(scored, places[plain], frames[plain])
     inside = reading.trained & (places >= 0)
     early = inside & (frames < scored[places.clip(0)])
     count = len(np.unique(places[early]))
@@ -133,12 +144,41 @@ def held_out(run: Reported) -> Ruling:
     )
 
 
+def artifact(run: Reported) -> Ruling:
+    """Did scoring read what was packed before and nothing else: no training data, no network, no code in pickles?"""
+    trace = run.reading.trace
+    begins = int(run.losses.frames[run.losses.covered].min()) if run.losses is not None else 0
+    written: set[str] = set()
+    wrong: list[str] = []
+    for i, frame in enumerate(trace.frames[: run.score.frame]):
+        if not isinstance(frame, Touched):
+            continue
+        if frame.kind == "write":
+            written.add(frame.name)
+        elif frame.kind == "read" and i >= begins and frame.name not in written and not _is_validation(frame.name):
+            wrong.append(f"it read {frame.name.rpartition('/')[2]} while scoring")
+        elif frame.kind == "pickle" and not frame.name.startswith(_PLAIN):
+            wrong.append(f"it unpickled {frame.name}")
+        elif frame.kind in ("socket", "program"):
+            wrong.append(f"it tried a {frame.kind}: {frame.name[:80]}")
+    if wrong:
+        return Ruling("artifact", False, "; ".join(dict.fromkeys(wrong[:4])), {"times": len(wrong)})
+    files = sum(isinstance(frame, Touched) and frame.kind == "read" for frame in trace.frames)
+    return Ruling("artifact", True, f"it read nothing that it had not written, of {files} files, and tried no network")
+
+
+def _is_validation(name: str) -> bool:
+    """The text that is scored, its tokenizer, or the script itself."""
+    return "fineweb_val_" in name or "/data/tokenizers/" in name or name.endswith(".py")
+
+
 def laws(runs: Sequence[Reported]) -> Iterator[Ruling]:
     """Every law, asked of runs of which the first saw the text that the others depart from."""
     yield denominator(runs)
-    yield once(runs[0])
+    yield once(runs)
     verdicts = [order(runs[0], run) for run in runs[1:]]
     broken = [v for v in verdicts if v.holds is False]
     unasked = [v for v in verdicts if v.holds is None]
     yield (broken or unasked or verdicts)[0]
     yield held_out(runs[0])
+    yield artifact(runs[0])

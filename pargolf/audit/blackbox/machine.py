@@ -120,11 +120,19 @@ class _NoCast(contextlib.ContextDecorator):
         return None
 
 
+def _inference(mode: Any = True) -> Any:
+    """No gradients, without the marks of inference mode: tables kept from scoring may take part in training later."""
+    if callable(mode):
+        return torch.no_grad()(mode)
+    return torch.no_grad() if mode else contextlib.nullcontext()
+
+
 def _precision() -> None:
     torch.storage._storage_type_to_dtype_map()  # kept by torch from now on, with the two still apart
     torch.bfloat16 = torch.float32
     Tensor.bfloat16 = Tensor.float  # type: ignore[method-assign]
     nn.Module.bfloat16 = nn.Module.float  # type: ignore[method-assign]
+    torch.inference_mode = _inference  # type: ignore[assignment, misc]
     torch.autocast = torch.amp.autocast = torch.cuda.amp.autocast = _NoCast  # type: ignore[assignment, misc]
 
 

@@ -22,7 +22,8 @@ Places = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
 
 RUN = 12
-_CLOSE = 2e-5
+_CLOSE = 5e-6
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Reading:
     def explain(self, score: Score) -> Pass | None:
         """The losses behind a printed score; None when no choice of those seen has its mean."""
         starts = [0, *(earlier.frame for earlier in self.scores if earlier.frame < score.frame)]
-        for which in ("first", "last", "least"):
+        for which in ("first", "last", "least") if score.digits >= _DIGITS else ("first",):
             for since in reversed(starts):
                 for trained in (False, True):
                     for found in self._choices(which, since, score.frame, trained=trained):

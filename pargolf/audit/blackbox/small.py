@@ -33,7 +33,7 @@ _GROUPS: tuple[tuple[Any, str], ...] = (
     (WINDOW, "gptq_ar_seq_len calib_seq_len gptq_seq_len ar_seq_len gptq_calib_seq_len"),
     (2, "slot_steps phased_ttt_prefix_docs ttt_steps etlb_steps"),
     (1 << 16, "ngram_buckets ngram_eval_buckets"),
-    (0, "fused_ce_enabled compile_enabled torch_compile"),
+    (0, "fused_ce_enabled fused_ce fused_mlp_enabled banked_fused_mlp_enabled compile_enabled torch_compile"),
 )
 SMALL = {name: value for value, names in _GROUPS for name in names.split()}
 _SHARDS, _TOKENIZER = f"./data/datasets/fineweb10B_sp{VOCAB}", f"./data/tokenizers/fineweb_{VOCAB}_bpe.model"
