@@ -154,6 +154,14 @@ def test_sql_sees_the_table_alone(runs, tmp_path):
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_rows_are_a_frame_of_pandas(runs):
+    pandas = pytest.importorskip("pandas")
+    frame = pargolf.list_runs(runs, where="recipe = house", columns=["run", "bpb"]).result().frame()
+    assert isinstance(frame, pandas.DataFrame) and list(frame.columns) == ["run", "bpb"]
+    assert frame.bpb.min() == min(made_up.entry("house", s).result.val_bpb for s in (42, 314, 999))
+    assert list(Ledger([]).frame().columns) == list(ALL)
+
+
 def test_the_command_line_lists_them(runs, capsys):
     from typer.testing import CliRunner
 

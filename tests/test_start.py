@@ -47,6 +47,18 @@ def test_training_goes_on_and_the_result_says_from_what(run, more):
     assert f"--from {first}" in after.command
 
 
+def test_a_run_that_started_from_weights_is_repeated_from_the_same_ones_alone(more, tmp_path, quick_code, quick_page):
+    out = shutil.copytree(more[0], tmp_path / "a folder")
+    again = pargolf.rerun(out, out=tmp_path / "again").result()
+    assert again.same_bytes and again.second.origin == more[1].origin
+    assert again.second.command == f"pargolf rerun '{out}' --out {tmp_path / 'again'}"
+    for path, words in ((tmp_path / "gone", "cannot be read"), (out, "other weights")):
+        origin = replace(more[1].origin, path=str(path))
+        RunFolder(out).write_result(replace(more[1], origin=origin))
+        with pytest.raises(UserError, match=words):
+            pargolf.rerun(out, out=tmp_path / "other").result()
+
+
 def test_a_chain_of_runs_counts_all_seconds_and_more_than_the_budget_is_not_legal(
     run, data, more, tmp_path, quick_code
 ):

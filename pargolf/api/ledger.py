@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import Own, Place
+from pargolf.api.parameters import Own, Place, command_line
 from pargolf.core.own import use
 from pargolf.core.work import Events, working
 
@@ -26,7 +26,7 @@ def list_runs(
         columns: The columns of a row; all when left out.
 
     Returns:
-        The runs as flat rows: `pandas.DataFrame(pargolf.list_runs().result().rows)`.
+        The runs as flat rows; `.results()` gives each run's `Result`, and `.frame()` a pandas DataFrame.
 
     Raises:
         UserError: a folder is not there, or a filter or column is none.
@@ -83,8 +83,9 @@ def rerun(
     from pargolf.report.pages.write import write_run_page
     from pargolf.study.rerun import rerun as run_again
 
+    command = command_line(rerun, locals(), seed=False)
     use(own)
-    repeated = yield from run_again(run, out, data=data, device=device, force=force)
+    repeated = yield from run_again(run, out, data=data, device=device, force=force, command=command)
     if find_world(device).main:
         write_run_page(out)
     return repeated

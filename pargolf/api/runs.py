@@ -56,7 +56,7 @@ def train(
         scale: mini: the same system at a size a CPU trains in minutes.
         seed: Seed of the initial weights and the data's order.
         force: Replace what the output folder holds.
-        resume: Go on from the newest checkpoint in --out.
+        resume: Go on from the newest checkpoint in --out, as a run that torchrun or Slurm begins again does by itself.
         checkpoint_every: Seconds between checkpoints; 0: after every step.
         device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
         allow_overlap: Train although validation text is in training.
@@ -67,6 +67,7 @@ def train(
     Returns:
         What `result.json` holds. Under torchrun only the first process yields events, and the others read its file.
     """
+    from pargolf.core.devices import begun_again
     from pargolf.data.folder import open_data
     from pargolf.report.pages.write import with_page
     from pargolf.run.pipeline import run_recipe
@@ -74,6 +75,7 @@ def train(
 
     command = command_line(train, locals())
     check_trackers(trackers)
+    resume = resume or (begun_again() and (Path(out) / "recipe.json").is_file())
     system, origin = _begun_from(recipe, start, more_seconds, scale=scale, changes=changes)
     events = run_recipe(
         system,

@@ -101,6 +101,12 @@ def find_world(device: str | None = None) -> World:
     return world
 
 
+def begun_again() -> bool:
+    """Whether torchrun (`--max-restarts`) or Slurm (`--requeue`) has begun this very command before."""
+    counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(count.isdecimal() and int(count) > 0 for count in counts)
+
+
 def from_first(world: World, work: Callable[[], bytes | None]) -> bytes:
     """What `work` gives on the first process, on all of them; only there it is called.
 

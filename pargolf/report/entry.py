@@ -104,8 +104,12 @@ def grouped(entries: Sequence[Entry]) -> list[Group]:
 def front(entries: Sequence[Entry]) -> set[int]:
     """Places of the runs that no other run beats in bits per byte, bytes and seconds at once."""
     goals = [tuple(float(getattr(entry, goal)) for goal in GOALS) for entry in entries]
-    return {
-        index
-        for index, ours in enumerate(goals)
-        if not any(theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True)) for theirs in goals)
-    }
+    best: dict[tuple[float, ...], list[int]] = {}
+    # Whatever beats a run comes before it in this order, and is on the front or beaten by one that is.
+    for index in sorted(range(len(goals)), key=goals.__getitem__):
+        ours = goals[index]
+        if ours in best:
+            best[ours].append(index)
+        elif not any(all(a <= b for a, b in zip(theirs, ours, strict=True)) for theirs in best):
+            best[ours] = [index]
+    return {index for indices in best.values() for index in indices}

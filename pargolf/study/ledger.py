@@ -17,6 +17,7 @@ from typing import Any
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
+from pargolf.core.extras import extra
 from pargolf.core.files import cache_folder, write_text
 from pargolf.core.result import Result, read_result
 from pargolf.core.version import VERSION
@@ -69,9 +70,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ledger:
-    """Rows of runs, of the columns in `ALL`; `rows` can be handed to `pandas.DataFrame` as they are."""
+    """Rows of runs, of the columns in `ALL`, or of those that were chosen."""
 
     rows: list[Row]
+
+    def frame(self) -> Any:
+        """The rows as a `pandas.DataFrame`. Raises `UserError` where pandas is not installed."""
+        return extra("pandas", "frame").DataFrame(self.rows, columns=list(self.rows[0]) if self.rows else list(ALL))
 
     def results(self) -> list[Result]:
         """The whole results of the runs that have one, in the rows' order. Raises `UserError` on damage."""

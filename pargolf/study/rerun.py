@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Proved
-from pargolf.core.result import Result, files_apart
+from pargolf.core.result import Result, StartedFrom, files_apart
 from pargolf.core.work import Events
 from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
+from pargolf.run.loading import Start, read_start
 from pargolf.run.pipeline import run_recipe
 
 
@@ -37,10 +38,12 @@ def rerun(
     data: str | Path | None = None,
     device: str | None = None,
     force: bool = False,
+    command: str = "",
 ) -> Events[Repeated]:
     """Train, pack and score a run's recipe again into `out`, on `data` or where the run found its own.
 
-    Raises `UserError` where the run has not ended, its data is gone, or the validation text is not the one it scored.
+    A run that started from other weights starts from the same ones. Raises `UserError` where the run has not ended, its
+    data or those weights are gone, or the validation text is not the one it scored.
     """
     folder = RunFolder.open(run)
     first, recipe = folder.read_result(), folder.read_recipe()
@@ -49,15 +52,34 @@ def rerun(
     source = data if data is not None else first.data
     if not source or not Path(source).is_dir():
         raise UserError(f"The data of {run} is not there any more ({source or 'not recorded'}). Name it with --data.")
-    command = f"pargolf rerun {run} --out {out}" + (f" --data {data}" if data is not None else "")
-    for event in run_recipe(
-        recipe, open_data(source), out, seed=first.seed, force=force, device=device, command=command
-    ):
+    events = run_recipe(
+        recipe,
+        open_data(source),
+        out,
+        seed=first.seed,
+        force=force,
+        device=device,
+        allow_overlap=(first.overlap.copied_documents or 0) > 0,
+        command=command,
+        start=None if first.origin is None else _same_start(run, first.origin),
+    )
+    for event in events:
         if isinstance(event, Proved) and first.proof is not None and (words := files_apart([first.proof, event])):
             raise UserError(f"{source} is not what {run} was scored on: {words}. Name the right data with --data.")
         yield event
     second = RunFolder.open(out).read_result()
     return Repeated(first, second, _apart(first, second))
+
+
+def _same_start(run: str | Path, origin: StartedFrom) -> Start:
+    """The weights that a run started from. Raises `UserError` where they are gone, or others have their place."""
+    try:
+        start = read_start(origin.path)
+    except (UserError, OSError) as error:
+        raise UserError(f"{run} started from {origin.path}, which cannot be read ({error}). Put it back.") from error
+    if start.origin.sha256 != origin.sha256:
+        raise UserError(f"{run} started from other weights than {origin.path} holds now. Put those back.")
+    return start
 
 
 def _apart(first: Result, second: Result) -> list[str]:

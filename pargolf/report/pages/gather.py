@@ -16,7 +16,7 @@ from pargolf.run.folder import RunFolder
 from pargolf.study.ablate import WHOLE
 from pargolf.watch.runlog import read_events
 
-_MOST = 5000
+_MOST = 50_000
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Gathered:
 
 def gather(paths: Sequence[str | Path]) -> Gathered:
     """Find what the folders hold. Raises `UserError` on a path that is no folder, and where nothing is found."""
-    folders: dict[str, list[Path]] = {"result.json": [], "ablation.json": [], "submission.json": [], "recipe.json": []}
+    names_read = ("result.json", "ablation.json", "submission.json", "recipe.json")
+    folders: dict[str, dict[Path, None]] = {name: {} for name in names_read}  # each folder once, in order
     for path in map(Path, paths):
         if not path.is_dir():
             raise UserError(f"{path} is no folder. Name run folders, or folders of them.")
         for folder, names in _walk(path):
             for name in set(names) & set(folders):
-                if folder not in folders[name]:
-                    folders[name].append(folder)
+                folders[name][folder] = None
     ablations = tuple(folders["ablation.json"])
-    alone = [run for run in folders["result.json"] if not any(place in run.parents for place in ablations)]
+    alone = [run for run in folders["result.json"] if folders["ablation.json"].keys().isdisjoint(run.parents)]
     runs = tuple(alone or [run for run in folders["result.json"] if run.parent.name == WHOLE])
     unfinished = len(set(folders["recipe.json"]) - set(folders["result.json"]))
     if not (runs or ablations or folders["submission.json"]):

@@ -8,5 +8,6 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     heads.forEach(other => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
     body.append(...[...body.rows].sort((a, b) => up ? order(a, b) : order(b, a)));
+    table.dispatchEvent(new Event("sorted"));
   }));
 }
