@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from apart import add_options, values_of
 from rich.console import Console
 from rich.table import Table
 
 from pargolf import api
 from pargolf.core.errors import UserError
+from pargolf.core.files import claimed
 from pargolf.core.result import Result, read_result
 from pargolf.core.units import parse_bytes, parse_seconds
 from pargolf.core.work import Work
@@ -97,23 +99,31 @@ def main() -> None:
 
 def _print_cells(asked: argparse.Namespace) -> None:
     """Run the table's cells while the hours last, and print them."""
-    began, missing = time.monotonic(), []
+    until, missing = time.time() + 3600 * asked.hours, []
     table = Table(title="the planner's choice and the best of three baselines; seconds of one thread's processor")
     for head in CELL_HEADS:
         table.add_column(head, justify="right")
     clocks = [parse_seconds(word) for word in asked.clocks.split(",")]
     caps = [parse_bytes(word) for word in asked.caps.split(",")]
     seeds = [int(word) for word in asked.seeds.split(",")]
-    for seconds, cap, text, seed in product(clocks, caps, asked.texts.split(","), seeds):
-        cell = Cell(cap, seconds, text, seed)
-        row = _cell(cell, asked, over=lambda: time.monotonic() - began > 3600 * asked.hours)
-        if row is None:
-            missing.append(cell.name)
+    every = product(clocks, caps, asked.texts.split(","), seeds)
+    cells = [Cell(cap, seconds, text, seed) for seconds, cap, text, seed in every]
+    asked.out = asked.out.absolute()
+    todo = {cell.name: (cell, asked, until) for cell in cells}
+    rows = values_of(todo, _row, asked.out, on=asked.on, jobs=asked.jobs, needs=asked.needs)
+    for name in todo:
+        if name in rows:
+            table.add_row(*rows[name])
         else:
-            table.add_row(*row)
+            missing.append(name)
     Console(width=140).print(table)
     if missing:
         print(f"not run: {', '.join(missing)}")
+
+
+def _row(cell: Cell, asked: argparse.Namespace, until: float) -> list[str] | None:
+    """`_cell`, as a job of its own."""
+    return _cell(cell, asked, over=lambda: time.time() > until)
 
 
 def _cell(cell: Cell, asked: argparse.Namespace, *, over: Callable[[], bool]) -> list[str] | None:
@@ -168,14 +178,20 @@ def _trained(
     if not (out / "result.json").exists():
         if over():
             return None
-        data = asked.out / f"{Path(cell.text).stem}_{recipe.model.vocab}"
-        if not data.exists():
-            asked.out.mkdir(parents=True, exist_ok=True)
-            api.prepare_data([cell.text], out=data, vocab=recipe.model.vocab).result()
+        data = _prepared(cell.text, recipe.model.vocab, asked.out)
         events = api.train(recipe, data=data, out=out, changes=changes, seed=cell.seed, force=True)
         for _ in draw(events, Console(stderr=True)):
             pass
     return read_result(out / "result.json")
+
+
+def _prepared(text: str, vocab: int, out: Path) -> Path:
+    """The text in so many pieces; one job prepares it, and others wait for that."""
+    data = out / f"{Path(text).stem}_{vocab}"
+    with claimed(out / f"claim_{data.name}", patience=600.0):
+        if not data.exists():
+            api.prepare_data([text], out=data, vocab=vocab).result()
+    return data
 
 
 @cache
@@ -199,6 +215,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clocks", default="60,300,1800", help="seconds of the table")
     parser.add_argument("--texts", default="embedded", help="of the table: embedded, files, with commas between")
     parser.add_argument("--hours", type=float, default=1e9, help="after which no run of the table begins")
+    add_options(parser)
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
 """The planner's law: run its grid, fit it, and say how far it is off.
 
     python benchmarks/plan.py --run [--minutes 3]    trains what is missing of the grid, on one thread, until time is up
+    python benchmarks/plan.py --run --on ray         the same on a cluster, a core for each point
     python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
     python benchmarks/plan.py --cells                what is planned and forecast for some caps and clocks, here
     python benchmarks/plan.py --full                 a plan for 16 MB and 600 s of eight H100s, as a recipe
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from apart import add_options, values_of
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import least_squares
@@ -30,8 +32,8 @@ from pargolf import api
 from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Step
-from pargolf.core.files import write_json
-from pargolf.core.spec import edit
+from pargolf.core.files import claimed, write_json
+from pargolf.core.spec import build, edit
 from pargolf.core.units import size_text
 from pargolf.core.work import Work
 from pargolf.data.corpus import embedded
@@ -78,6 +80,13 @@ class Point:
     steps: int
     text: str = "embedded"
     caps: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A file's name."""
+        shape = self.shape
+        sizes = f"{shape.vocab}-{shape.dim}-{shape.blocks}-{shape.hidden}-{self.steps}"
+        return f"{sizes}-{self.text.replace(' ', '-')}"
 
 
 def _point(vocab: int, dim: int, blocks: int, hidden: int, steps: int, *caps: int, text: str = "embedded") -> Point:
@@ -126,6 +135,7 @@ def main() -> None:
     parser.add_argument("--cells", action="store_true", help="plan caps and clocks on this machine")
     parser.add_argument("--full", action="store_true", help="plan for eight H100s, which nobody has run")
     parser.add_argument("--out", type=Path, default=Path("runs/plan"), help="where prepared text goes")
+    add_options(parser)
     asked = parser.parse_args()
     if asked.cells:
         _print_cells()
@@ -134,27 +144,35 @@ def main() -> None:
         print(recipe_file(_full(), "python benchmarks/plan.py --full; a forecast, no result"))
         return
     if asked.run:
-        _run_missing(asked.out, asked.minutes)
+        _run_missing(asked)
     if asked.fit:
         _write(fit_law(read_law(LAW), pieces_of(asked.out)))
     _print(read_law(LAW))
 
 
-def _run_missing(out: Path, minutes: float) -> None:
-    """Train the grid's points that have no run yet; each is written as soon as it has ended."""
+def _run_missing(asked: argparse.Namespace) -> None:
+    """Train the grid's points that have no run yet; each is kept as soon as it has ended."""
     torch.set_num_threads(1)
-    began = time.monotonic()
-    for point in GRID:
-        held = read_law(LAW)
-        known = {(run.shape, run.steps, run.text) for run in held.runs}
-        shape = replace(Shape(), **{name: getattr(point.shape, name) for name in ("vocab", "dim", "blocks", "hidden")})
-        if (shape, point.steps, point.text) in known:
-            continue
-        if time.monotonic() - began > 60 * minutes:
-            return
-        run = run_point(point, _data(out, point))
+    until = time.time() + 60 * asked.minutes
+    known = {(run.shape, run.steps, run.text) for run in read_law(LAW).runs}
+    missing = [point for point in GRID if (_shape_of_run(point), point.steps, point.text) not in known]
+    todo = {point.name: (point, asked.out.absolute(), until) for point in missing}
+    how = {"on": asked.on, "jobs": asked.jobs, "needs": asked.needs}
+    runs = [build(Run, value) for value in values_of(todo, _kept_point, asked.out, **how).values()]
+    for run in runs:
         print(run, flush=True)
-        _write(replace(held, runs=(*held.runs, run)))
+    held = read_law(LAW)
+    _write(replace(held, runs=(*held.runs, *runs)))
+
+
+def _shape_of_run(point: Point) -> Shape:
+    """What a run of the point says of its shape."""
+    return replace(Shape(), **{name: getattr(point.shape, name) for name in ("vocab", "dim", "blocks", "hidden")})
+
+
+def _kept_point(point: Point, out: Path, until: float) -> dict[str, Any] | None:
+    """A point's run as JSON; None where time is up."""
+    return None if time.time() > until else asdict(run_point(point, _data(out, point)))
 
 
 def run_point(point: Point, data: DataFolder) -> Run:
@@ -213,16 +231,16 @@ def _bpb(model: Transformer, data: DataFolder, recipe: Recipe) -> float:
 
 def _data(out: Path, point: Point) -> DataFolder:
     """The embedded text in this vocabulary, whole or a tenth of it in the same pieces."""
-    whole = out / f"data_{point.shape.vocab}"
-    if not whole.exists():
-        api.prepare_data(["embedded"], out=whole, vocab=point.shape.vocab).result()
-    if point.text == "embedded":
-        return open_data(whole)
-    tenth = out / f"tenth_{point.shape.vocab}"
-    if not tenth.exists():
-        pieces = whole / "tokenizer.model"
-        api.prepare_data(["embedded"], out=tenth, train_fraction=0.1, tokenizer=pieces).result()
-    return open_data(tenth)
+    whole, tenth = out / f"data_{point.shape.vocab}", out / f"tenth_{point.shape.vocab}"
+    with claimed(out / f"claim_{point.shape.vocab}", patience=600.0):  # one job prepares it, and others wait for that
+        if not whole.exists():
+            api.prepare_data(["embedded"], out=whole, vocab=point.shape.vocab).result()
+        if point.text == "embedded":
+            return open_data(whole)
+        if not tenth.exists():
+            pieces = whole / "tokenizer.model"
+            api.prepare_data(["embedded"], out=tenth, train_fraction=0.1, tokenizer=pieces).result()
+        return open_data(tenth)
 
 
 def _print_cells() -> None:

@@ -1,6 +1,7 @@
 """The board: which runs it finds, what is on the front, what the page says, and that nothing of anybody's is lost."""
 
 import json
+import random
 import re
 import shutil
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ import pargolf
 from pargolf.core.errors import UserError
 from pargolf.core.result import Bytes
 from pargolf.core.stats import compare_scores
-from pargolf.report.entry import Entry, front, grouped
+from pargolf.report.entry import GOALS, Entry, front, grouped
 from pargolf.report.pages.board import board_page
 from pargolf.report.pages.gather import gather
 from pargolf.report.plots import boards, drawing
@@ -157,3 +158,14 @@ def test_folders_without_runs_and_damaged_ones_are_one_line(run, tmp_path):
     (tmp_path / "a" / "ablation.json").write_text("[]")
     page = pargolf.write_report([tmp_path], force=True).result().read_text()
     assert "a/ablation.json" in page and "b/report.html" in page
+
+
+def test_the_front_of_many_runs_is_what_no_other_run_beats():
+    rng = random.Random(1)
+    runs = []
+    for seed in range(60):
+        entry = made_up.entry("pr549", seed, train_seconds=float(rng.randrange(1, 8)), val_bpb=rng.randrange(1, 8) / 4)
+        runs += [entry] * (1 + seed % 2)  # equal runs do not beat each other
+    goals = [tuple(float(getattr(entry, goal)) for goal in GOALS) for entry in runs]
+    beaten = {i for i, a in enumerate(goals) for b in goals if b != a and all(y <= x for x, y in zip(a, b))}
+    assert front(runs) == set(range(len(runs))) - beaten and beaten

@@ -5,6 +5,7 @@ Needs the `playwright` package and a Chromium of the system; without them every 
 
 import re
 import shutil
+from dataclasses import replace
 
 import made_up
 import pytest
@@ -122,6 +123,21 @@ def test_a_filter_hides_runs_in_the_table_and_in_every_plot(open_page, pages):
     assert rows.count() == 0 and dots.count() == 0
     page.fill("#filter", "")
     assert rows.count() == 15 and dots.count() == before
+
+
+def test_many_runs_are_shown_a_page_at_a_time(open_page, tmp_path):
+    bare = [replace(entry, events=(), documents=()) for entry in made_up.entries()]
+    many = [replace(entry, path=f"{entry.path}/{i}") for i in range(14) for entry in bare]
+    (tmp_path / "many.html").write_text(board_page(many), encoding="utf-8")
+    page = open_page((tmp_path / "many.html").as_uri())
+    rows, pager = page.locator("#runs tbody tr:visible"), page.locator("#pager")
+    assert rows.count() == 200 and pager.locator("output").inner_text() == "1 to 200 of 210"
+    pager.get_by_text("Next").click()
+    assert rows.count() == 10 and pager.locator("output").inner_text() == "201 to 210 of 210"
+    page.locator("#runs thead button").first.click()  # sorted anew, from the first page
+    assert rows.count() == 200
+    page.fill("#filter", "baseline")
+    assert rows.count() == 42 and not pager.is_visible() and page.inner_text("#count") == "42 of 210"
 
 
 def test_every_column_sorts_both_ways(open_page, pages):

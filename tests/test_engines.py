@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 from forks import ended, forked, wait_until
@@ -130,7 +131,7 @@ def test_data_travels_once_and_is_known_by_its_hashes(data, tmp_path, monkeypatc
     assert copy.prove() == open_data(data).prove()
     assert parcels.unpack(parcel, {}).path == copy.path  # it is there
     with pytest.raises(UserError, match="changed while it was sent"):
-        parcels.unpack(parcels.parcel_of(open_data(data)), {"meta.json": [b"{}"]})
+        parcels.unpack(replace(parcel, path=tmp_path / "gone", sha256=(("val_sha256", "0"),)), files)
 
 
 def test_runs_side_by_side_are_a_bar_each():
