@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pargolf.audit.code.program import Program
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line, Log, LoggedRow
-from pargolf.audit.report import FAIL, SUSPECT, RuleFinding
+from pargolf.audit.report import FAIL, HOLD, SUSPECT, RuleFinding
 from pargolf.audit.rules.rule import quoted
 
 LEAST_BPB = 0.95
@@ -54,7 +54,7 @@ def unexplained_gains(facts: Facts, program: Program) -> Iterator[RuleFinding]:
             off.append((gain, rows[-1].line, final.line))
     if not off:
         return
-    most, row, line = max(off)
+    most, row, line = max(off, key=lambda gain: gain[0])
     if most > _MOST_GAIN:
         why = "more than any honest method after training has given"
     elif not _lowering(program):
@@ -93,10 +93,11 @@ def odd_trails(log: Log) -> Iterator[RuleFinding]:
     if len(near) < 3:
         return
     training = sum(near[-6:]) / len(near[-6:])
-    if training - last.loss > _BELOW_TRAINING:
+    other_terms = _other_terms(log)
+    if training - last.loss > _BELOW_TRAINING + max(other_terms or 0.0, 0.0):
         yield RuleFinding(
             "consistency",
-            SUSPECT,
+            HOLD if other_terms is None else SUSPECT,
             f"The last validation loss, {last.loss:.4f}, is {training - last.loss:.3f} nats below the training losses "
             f"around it ({training:.4f}): text that a model has not seen is no easier than what it learns from.",
             quoted([last.line]),
@@ -104,6 +105,13 @@ def odd_trails(log: Log) -> Iterator[RuleFinding]:
         )
         return
     yield from _drop(rows, _trail(log))
+
+
+def _other_terms(log: Log) -> float | None:
+    """What the training loss holds beside the loss of tokens: how far it begins above the first validation row."""
+    first = next((row for row in log.rows if row.step == 0 and row.loss > 0), None)
+    begins = [loss for step, loss in _trail(log).losses.items() if step <= 2]
+    return max(begins) - first.loss if first is not None and begins else None
 
 
 def _drop(rows: Sequence[LoggedRow], trail: _Trail) -> Iterator[RuleFinding]:

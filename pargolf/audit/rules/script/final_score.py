@@ -8,12 +8,13 @@ trained on, is no part of it. Weights of a mixture, which come to one, are.
 
 import ast
 import math
+import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in, updates
-from pargolf.audit.code.tree import Function
+from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.masks import model_functions
@@ -42,6 +43,8 @@ _METHODS: dict[str, type[ast.operator]] = {
     **dict.fromkeys(("add", "add_", "sub", "sub_", "subtract"), ast.Add),
     **dict.fromkeys(("pow", "pow_", "float_power"), ast.Pow),
 }
+_NORMALIZES = ("softmax", "log_softmax", "cross_entropy")
+_RATES = re.compile(r"(^|_)lr(_|$)|sched|warm|decay|momentum|anneal")
 _PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
 
 
@@ -52,7 +55,12 @@ def final_score(program: Program) -> Iterator[Hit]:
     seen: set[int] = set()
     for node in program.live_of(ast.BinOp, ast.AugAssign, ast.Call):
         function = program.function_of(node)
-        if function in inside or function.owner == "Muon" or _only_learned(program, node, learned, function):
+        if (
+            function in inside
+            or _RATES.search(function.name)
+            or _of_logits(program, node)
+            or _only_learned(program, node, learned, function)
+        ):
             continue
         number = _foreign_number(program, node, function)
         line = getattr(node, "lineno", 0)
@@ -66,6 +74,20 @@ def final_score(program: Program) -> Iterator[Hit]:
                 _PROBE,
             )
     yield from _printed(program)
+
+
+def _of_logits(program: Program, node: ast.AST) -> bool:
+    """Whether a node makes a rate, or changes logits, which are normalized after it: that is the model's own affair."""
+    if "logit" in ast.unparse(node).lower():
+        return True
+    for above in program.ancestors(node):
+        if isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in _NORMALIZES:
+            return True
+        if isinstance(above, ast.stmt):
+            targets = above.targets if isinstance(above, ast.Assign) else []
+            names = {name.lower() for target in targets for name in names_in(target)}
+            return any("logit" in name or _RATES.search(name) for name in names)
+    return False
 
 
 def _only_learned(program: Program, node: ast.AST, learned: set[str], function: Function) -> bool:

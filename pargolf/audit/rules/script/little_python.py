@@ -105,7 +105,7 @@ class LittlePython:
             self._block(function.body, arguments)
         except _Returned as returned:
             return returned.value
-        except (_Broken, _Continued, RecursionError) as error:
+        except (_Broken, _Continued, RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise Unclear(str(error)) from None
         return None
 
@@ -119,7 +119,7 @@ class LittlePython:
             raise Unclear(type(node).__name__)
         try:
             found = read(node, names)
-        except (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError) as error:
             raise Unclear(str(error)) from None
         if isinstance(found, (str, bytes, list)) and len(found) > 100_000:
             raise Unclear("too long")

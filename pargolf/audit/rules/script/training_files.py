@@ -5,6 +5,7 @@ A pattern that fits the shards of both splits is told by trying it on their name
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ _LINKS = ("symlink_to", "hardlink_to", "link_to")
 _JOINED = ("cat", "concat", "concatenate", "hstack", "chain")
 _GATHERS = ("extend", "append", "insert", "update")
 _COUNTS = ("numel", "len", "size", "shape", "item", "sum", "nbytes")
+_COUNTED = re.compile(r"total|count|num|pos|seen|step|size|len|\bn$")
 _PROBE = "Probe: hash the training stream against the validation tokens."
 
 
@@ -87,7 +89,7 @@ def _joins(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _mixes(program: Program, left: ast.expr, right: ast.expr, function: Function, *, gathers: bool = False) -> bool:
     """Whether one side is of training and the other of validation alone; counts and losses may be added."""
-    if any(_is_count(side) for side in (left, right)):
+    if any(_is_count(side) or _COUNTED.search(dotted(side)) for side in (left, right)):
         return False
     one, other = program.of(left, function), program.of(right, function)
     if "LOSS" in one | other or "COUNT" in "".join(one | other):
