@@ -34,11 +34,18 @@ def pytest_collection_finish():
 
 
 _REAL = {
-    "pargolf.ship.size.begin": size.begin,
     "pargolf.ship.size.shipped": size.shipped,
     "pargolf.report.pages.write.page_of": write.page_of,
 }
 """What fixtures below make quicker."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scripts_are_written_here():
+    """A run's script is written when it is counted: another process would load torch for each, beside busy tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pargolf.ship.size.begin", lambda *args: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +85,6 @@ def run(data, tmp_path_factory):
 def quick_code():
     """Code of one size for all recipes of a module: writing a script takes seconds, and few tests prove its weight."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pargolf.ship.size.begin", lambda *args: None)
         patched.setattr("pargolf.ship.size.shipped", lambda recipe, **how: bytes(20_000))
         count_code.cache_clear()
         yield

@@ -1,6 +1,5 @@
 """The sandbox: small scripts written for it, one hostile, one that looks ahead, one that never ends."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pargolf.audit.report import FAIL, PASS
 from pargolf.audit.rules.rule import Missing
 from pargolf.audit.sandbox.child import best_level
 from pargolf.audit.sandbox.foreign import _alarm
+from pargolf.audit.sandbox.jail import Level
 from pargolf.audit.sandbox.run import is_foreign, probe_script, smoke, try_script
 from pargolf.core.errors import UserError
 
@@ -109,7 +109,8 @@ raise RuntimeError(" ".join((
 )))
 """
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's locks are Linux's")
+ENDLESS = b"while True:\n    pass\n"
+guarded = pytest.mark.skipif(best_level() is Level.NONE, reason="this system can confine nothing")
 
 
 def facts_of(folder: Path, text: str) -> Facts:
@@ -132,10 +133,10 @@ def tried(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("PARGOLF_TEST_TOKEN", "x")
         waiting = {
-            "kept": pool.submit(smoke, kept, missing),
-            "ahead": pool.submit(audit, folder / "ahead", run=True),
-            "hostile": pool.submit(try_script, read_code("train_gpt.py", hostile.encode())),
-            "endless": pool.submit(try_script, read_code("train_gpt.py", b"while True:\n    pass\n"), seconds=4),
+            "kept": pool.submit(smoke, kept, missing, unsafe=True),
+            "ahead": pool.submit(audit, folder / "ahead", run=True, unsafe=True),
+            "hostile": pool.submit(try_script, read_code("train_gpt.py", hostile.encode()), unsafe=True),
+            "endless": pool.submit(try_script, read_code("train_gpt.py", ENDLESS), seconds=4, unsafe=True),
         }
         return {**{name: one.result() for name, one in waiting.items()}, "missing": missing, "place": place}
 
@@ -159,7 +160,7 @@ def test_a_model_that_looks_ahead_is_proven_to(tried):
     assert "Not causal: position 0 looked 63 tokens ahead" in finding.summary and report.verdict == FAIL
 
 
-@linux
+@guarded
 def test_a_hostile_script_gets_nowhere(tried):
     result, place = tried["hostile"], tried["place"]
     said = dict(pair.split("=") for pair in result["error"].partition(": ")[2].split())

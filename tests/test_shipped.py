@@ -197,6 +197,7 @@ def test_a_script_is_written_once(monkeypatch, tmp_path):
 
 def test_a_script_is_written_by_another_process_while_its_run_goes_on(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("pargolf.ship.size.begin", cache.begin)
     monkeypatch.setattr(program, "_write_shipped", lambda form: pytest.fail("written here as well"))
     program._shipped_text.cache_clear()
     count_code.cache_clear()

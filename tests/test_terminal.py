@@ -11,10 +11,12 @@ from pargolf.core.errors import UserError, out_of_memory
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_an_encoding_without_a_letter_gets_another(encoding):
-    done = shell(together("recipes", "diff pr549 pr1009", "inspect pas-là-…"), PYTHONIOENCODING=encoding)
+    """One of them also with a command that loads torch: the stream is the same for all, and loading takes seconds."""
+    longer = ("diff pr549 pr1009",) if encoding == "ascii" else ()
+    done = shell(together("recipes", *longer, "audit pas-là-…"), PYTHONIOENCODING=encoding)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     if encoding != "utf-16":
-        assert "baseline" in done.stdout and "no artifact" in done.stderr
+        assert "baseline" in done.stdout and "is not there" in done.stderr
     if encoding.startswith("ascii"):
         assert "pas-la-..." in done.stderr
 

@@ -133,13 +133,17 @@ class Child:
         self._kill()
 
     def watch(self, deadline: float) -> None:
-        """Look until the child has ended; end it when something is past its bound."""
-        while self.process.poll() is None:
-            why = f"stopped after {self.guard.limits.seconds:g} s" if time.monotonic() > deadline else self._excess()
-            if why is not None:
-                self.stop(why)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_BETWEEN_LOOKS)
+        """Look until the child has ended; end it when something is past its bound, or cannot be looked at."""
+        try:
+            while self.process.poll() is None:
+                late = time.monotonic() > deadline
+                why = f"stopped after {self.guard.limits.seconds:g} s" if late else self._excess()
+                if why is not None:
+                    self.stop(why)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_BETWEEN_LOOKS)
+        finally:
+            self._kill()
 
     def close(self) -> None:
         """Kill what still runs, and close the pipes."""

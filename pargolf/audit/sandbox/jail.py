@@ -54,7 +54,7 @@ class Limits:
     """
 
     memory: int = 6 << 30
-    seconds: float = 180
+    seconds: float = 120
     file_bytes: int = 64 << 20
     disk: int = 1 << 30
     files: int = 256

@@ -21,7 +21,7 @@ from pargolf.audit.sandbox.jail import Level, Limits
 from pargolf.core.errors import UserError
 from pargolf.core.sources import binds
 
-SECONDS = 180
+SECONDS = 120
 _ENTRY = "pargolf.audit.sandbox.foreign:serve"
 _MOST_ANSWER = 1 << 20
 
