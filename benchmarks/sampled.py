@@ -1,8 +1,9 @@
 """A fixed sample of heads whose model builds here: how many reach their own printed score in the black box.
 
 Heads are taken in the order of the SHA-256 of "blackbox N", N being the pull request's number, so the sample is the
-same for everybody. A head belongs to it when its model builds in the sandbox. Seconds are the processor's, since a busy
-machine would count its neighbours. What was tried is kept in a file, line by line, and not tried again.
+same for everybody. A head belongs to it when its model builds in the sandbox; one that reaches its score does. Seconds
+are the processor's, since a busy machine would count its neighbours. What was tried is kept in a file, line by line,
+and not tried again.
 """
 
 import hashlib
@@ -52,8 +53,9 @@ def tried(repository: Repository, number: int, *, every_text: bool) -> dict:
     if facts is None or code is None or code.tree is None or "torch" not in code.text:
         return row
     siblings = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
-    row["builds"] = "model" in try_script(code, siblings=siblings, env=facts.environment, seconds=int(WALL))
-    return row | reached(facts, siblings, every_text=every_text) if row["builds"] else row
+    row |= reached(facts, siblings, every_text=every_text)
+    builds = row["reached"] or "model" in try_script(code, siblings=siblings, env=facts.environment, seconds=int(WALL))
+    return row | {"builds": builds}
 
 
 def reached(facts: Facts, siblings: dict[str, str], *, every_text: bool) -> dict:

@@ -239,6 +239,19 @@ def test_sliding_windows_count_the_new_tokens_of_each_and_the_ends_again():
     assert ratio != pytest.approx(corpus().texts[0].ratio, rel=1e-6) and ratio == pytest.approx(2.91, abs=0.02)
 
 
+def test_where_losses_are_all_alike_either_count_of_the_ends_is_true():
+    """A model that knows nothing gives every token the same loss, so its mean does not tell what was counted."""
+    text = corpus().texts[2]
+    starts = range(0, TARGETS, 64)
+    sent = [
+        Scored(text.tokens[s + 1 : s + 129].astype(np.int32), np.full(len(text.tokens[s + 1 : s + 129]), 2.0), False)
+        for s in starts
+    ]
+    counted = np.concatenate([text.bytes, text.bytes[-64:]])
+    run = made_up(2, sent, loss=2.0, factor=counted.mean() / text.ratio)
+    assert abs(run.score.ratio / text.ratio - 1) > 0.003 and verdicts((run, run))["denominator"] is True
+
+
 @pytest.mark.parametrize("factor", [1.02, 0.98, 1.18])
 def test_a_denominator_off_by_two_percent_is_broken(factor):
     runs = tuple(made_up(n, whole(n), loss=mean(whole(n)), factor=factor) for n in range(3))

@@ -59,7 +59,7 @@ def denominator(runs: Sequence[Reported]) -> Ruling:
     rows, wrong = [], 0
     for run in runs:
         text, score = run.reading.trace.text, run.score
-        truth = run.reading.true_ratio(score, run.losses if run.explained else None)
+        truth = run.reading.true_ratio(score)
         off = score.ratio / truth - 1
         wrong += abs(off) > _RATIO + score.rounding
         rows.append({"text": text.name, "printed": round(score.ratio, 5), "true": round(truth, 5)})

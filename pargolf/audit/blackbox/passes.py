@@ -112,10 +112,8 @@ class Reading:
         choices = (list(self._choices("first", since, score.frame, trained=False)) for since in reversed(starts))
         return next((found for found in choices if found), [])
 
-    def true_ratio(self, score: Score, losses: Pass | None) -> float:
-        """Bytes per token of what a score counts; where its losses are not known, the nearest that it could be."""
-        if losses is not None:
-            return self.bytes_per_token(losses)
+    def true_ratio(self, score: Score) -> float:
+        """Bytes per token of what a score counts: the nearest to its own of all choices that its losses leave open."""
         could = [self.trace.text.ratio, *map(self.bytes_per_token, self.seen(score))]
         return min(could, key=lambda ratio: abs(ratio - score.ratio))
 
