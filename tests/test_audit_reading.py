@@ -46,6 +46,26 @@ def test_newer_syntax_is_rewritten_line_for_line(source):
     assert tree.body[-1].lineno <= source.count("\n")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"""f"{d['a']:.3f} b {{x}} {name!r:>{w}} {w=} {d['b']}\n\t'q'" """,
+        "f'a \"quoted\" {name}'",
+        'f"""l1\nl2 {w}\n"""',
+        'f"a{w}" "plain {x}" f"{name}"',
+        r'rf"\d{w}\{name}"',
+        r'f"\N{BULLET} {w:,} {w:>+5d} c:\\x"',
+        'f"{w!s}{ {1:2}[1] }{w:{w}.{2}f}{[w == 8]}"',
+        "f'{w = }{(lambda x: x)(3)}100%{{}}{w!=8}'",
+    ],
+)
+def test_a_rewritten_string_has_the_value_it_had(source):
+    names = {"d": {"a": 1.5, "b": 'x"y'}, "w": 8, "name": "logs"}
+    assert eval(rewrite(source.strip()), dict(names)) == eval(source.strip(), dict(names))
+    nested = rewrite('f"{d["a"]} {"".join(f"{i}" for i in [w])}"')
+    assert eval(nested, dict(names)) == "1.5 8"
+
+
 def test_what_no_python_parses_fails_and_names_the_line(tmp_path):
     report = audit(record(tmp_path, script="val_bpb = 1\nx = f\"{5 if c == 'm' else '6}\"\n"))
     finding = next(f for f in report.findings if f.rule == "syntax")
