@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import small
 import torch
+from forks import ended, forked
 from typer.testing import CliRunner
 
 import pargolf
-from pargolf.cli import app
+from pargolf.cli import app, main
 from pargolf.core.errors import UserError
 from pargolf.core.result import read_result
 from pargolf.core.spec import edit
@@ -344,15 +345,28 @@ def test_an_interrupt_packs_and_scores_what_was_trained(data, tmp_path):
         'RECIPE = edit(RECIPE, {"name": "mine"})\n'
     )
     words = ["train", recipe, "train.steps=100000", "train.batch_tokens=512", "--scale", "mini"]
-    command = [sys.executable, "-m", "pargolf", *map(str, words), "--data", str(data), "--out", str(tmp_path / "run")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as going:
-        for line in going.stderr:
+    reading, writing = os.pipe()
+
+    def work():
+        os.dup2(writing, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
+        sys.argv = ["pargolf", *map(str, words), "--data", str(data), "--out", str(tmp_path / "run")]
+        try:
+            main()
+        except SystemExit as end:
+            sys.stderr.flush()
+            os._exit(end.code or 0)
+
+    child = forked(work)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        for line in stream:
             if "step" in line and "tokens/s" in line:
                 break
-        going.send_signal(signal.SIGINT)
-        _, error = going.communicate(timeout=200)
-    assert going.returncode == 2 and "Traceback" not in error
+        os.kill(child, signal.SIGINT)
+        error = stream.read()
+    assert ended(child) == 2 and "Traceback" not in error
     assert "packed and scored" in error.strip().splitlines()[-1]
     result = read_result(tmp_path / "run" / "result.json")
     assert result.interrupted and result.steps >= 1 and result.grades_per_position == (1, 1)
