@@ -28,7 +28,7 @@ types: .venv/ready
 
 # What only tests of optional formats need; without it those tests are skipped.
 .venv/extras: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parquet,exports]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parquet,exports,ray,frame]'
 	touch $@
 
 clean:

@@ -25,6 +25,7 @@ from pargolf.audit.rules.table import RULES
 from pargolf.cli import app
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
+from pargolf.engines.processes import Processes
 from pargolf.report.pages.audits import write_site
 from pargolf.report.text.audits import report_text
 
@@ -173,6 +174,14 @@ def test_every_head_is_audited_once_and_a_cut_line_is_mended(repo, tmp_path):
     assert sum(isinstance(e, Judged) for e in again) == 1
     assert sorted(r["target"] for r in read_reports(out)) == sorted(json.loads(x)["target"] for x in whole.splitlines())
     assert not [e for e in audit_all(f"git:{repo}", out=out) if isinstance(e, Judged)]
+
+
+def test_heads_judged_by_several_processes_stand_in_order(repo, tmp_path, monkeypatch):
+    monkeypatch.setattr("pargolf.audit.batch._FEW", 1)
+    for engine, name in ((Processes(2), "two"), (None, "one")):
+        list(audit_all(repo, out=tmp_path / name, engine=engine))
+    assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
+    assert [report["target"].split("/")[-2] for report in read_reports(tmp_path / "two")] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("target", ["nowhere", "git:nowhere@x", "git:x", "git:{repo}@pull/99/head", "git:{empty}@main"])

@@ -160,6 +160,19 @@ def test_folders_without_runs_and_damaged_ones_are_one_line(run, tmp_path):
     assert "a/ablation.json" in page and "b/report.html" in page
 
 
+def test_of_very_many_runs_the_best_are_drawn_and_the_front_is(monkeypatch):
+    monkeypatch.setattr("pargolf.report.pages.board._MOST_DOTS", 10)
+    runs = [replace(entry, events=(), documents=()) for entry in made_up.entries()]
+    text = board_page(runs)
+    best = front(runs)
+    drawn = {int(run) for run in re.findall(r'id="run-(\d+)"', text)} or {
+        int(run) for run in re.findall(r'data-runs="(\d+)"', text)
+    }
+    assert len(drawn) < 15 and best <= drawn
+    assert f"Of 15 runs the best {len(drawn)} by recipe are drawn." in text
+    assert len(re.findall(r'data-run="', text)) == 15
+
+
 def test_the_front_of_many_runs_is_what_no_other_run_beats():
     rng = random.Random(1)
     runs = []

@@ -19,6 +19,7 @@ from pargolf.report.plots.drawing import NARROW, WIDE
 from pargolf.report.plots.worth import worth_svg
 
 _MOST_CURVES = 80
+_MOST_DOTS = 1000
 _MOST_ADAPTED = 3
 _KINDS = (
     ("embeddings", ("embed", "shared", "head")),
@@ -67,12 +68,18 @@ def _best(entries: Sequence[Entry]) -> Entry:
 
 def _of_runs(entries: Sequence[Entry], groups: Sequence[Group]) -> dict[str, Any]:
     """What the template shows of runs, by name."""
+    best, each = front(entries), max(_MOST_DOTS // len(groups), 1)
     shown = [Group(group.name, group.entries, group.runs[: max(_MOST_CURVES // len(groups), 1)]) for group in groups]
+    dots = [
+        Group(group.name, group.entries, [run for i, run in enumerate(group.runs) if i < each or run in best])
+        for group in groups
+    ]
     return {
         "surety": _surety(groups),
+        "dots": sum(len(group.runs) for group in dots),
         "texts": sorted({entry.result.val_bytes for entry in entries}),
         "fronts": [
-            _front(entries, groups, of, label)
+            _front(entries, dots, of, label)
             for of, label in (("bytes", "bytes, model and code"), ("seconds", "seconds of training"))
         ],
         "runs": _runs(entries, groups),
@@ -80,7 +87,7 @@ def _of_runs(entries: Sequence[Entry], groups: Sequence[Group]) -> dict[str, Any
         "curves": Plot.of(*(boards.all_curves(entries, shown, width=width) for width in (WIDE, NARROW))),
         "kinds": [*(name for name, _ in _KINDS), "the rest", "code"],
         "splits": [_split(group) for group in groups],
-        "forecasts": Plot.of(*(boards.forecasts(entries, groups, width=width) for width in (WIDE, NARROW))),
+        "forecasts": Plot.of(*(boards.forecasts(entries, dots, width=width) for width in (WIDE, NARROW))),
         "gains": _gains(groups),
     }
 
