@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from falling import always_falls, fails, falls
 from forks import ended, forked, wait_until
 
 from pargolf.core.errors import UserError
@@ -59,26 +60,6 @@ def test_a_task_is_lost_a_few_times_in_a_row_and_begins_to_count_anew_when_it_ha
     assert tries.lost(0) == 1
     tries.saw(0, Resumed(5, "step-5", [], 1.0))  # no further than before
     assert tries.lost(0) == 2
-
-
-def falls(place, marks):
-    """Ends its process for good the first `marks` times."""
-    yield Started("x", "", 1, 1, 1, 1, 4, 9.0, {})
-    if len(list(marks.iterdir())) < 2:
-        (marks / str(time.monotonic_ns())).touch()
-        os._exit(9)
-    yield Step(2, 1.0, 1.0, 64, 1.0)
-    yield Step(4, 1.0, 1.0, 64, 2.0)
-
-
-def always_falls(place):
-    os._exit(9)
-    yield
-
-
-def fails(place):
-    yield Step(1, 1.0, 1.0, 64, 1.0)
-    raise UserError("It diverged.")
 
 
 def test_processes_are_replaced_a_few_times_and_a_fault_is_told(tmp_path):
