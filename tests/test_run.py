@@ -37,6 +37,16 @@ from pargolf.ship.size import count_code
 RECIPE = small.RECIPE
 
 
+@pytest.fixture
+def bare(monkeypatch):
+    """Runs without their page, and with code of one size: writing both takes most of a small run's time."""
+    monkeypatch.setattr("pargolf.report.pages.write.page_of", lambda *_, **__: "<!doctype html>")
+    monkeypatch.setattr("pargolf.ship.size.shipped", lambda recipe, **how: bytes(20_000))
+    count_code.cache_clear()
+    yield
+    count_code.cache_clear()
+
+
 def test_a_run_leaves_what_the_readme_says(run):
     out, result = run
     folder = RunFolder.open(out)
@@ -78,7 +88,7 @@ def test_what_is_scored_came_from_the_bytes(run):
     assert any(not torch.equal(p.detach(), weights[n]) for n, p in unpacked.model.named_parameters())
 
 
-def test_the_same_seed_makes_the_same_bytes(run, data, tmp_path):
+def test_the_same_seed_makes_the_same_bytes(run, data, tmp_path, bare):
     out, result = run
     again = pargolf.train(RECIPE, data=data, out=tmp_path / "b", seed=3).result()
     assert (tmp_path / "b" / "model.pargolf").read_bytes() == (out / "model.pargolf").read_bytes()
@@ -212,7 +222,7 @@ def test_bfloat16_scales_survive_the_artifact():
         assert torch.equal(p.detach(), grid.decode(codes))
 
 
-def test_an_adapting_recipe_scores_first_and_says_what_it_gained(data, tmp_path):
+def test_an_adapting_recipe_scores_first_and_says_what_it_gained(data, tmp_path, bare):
     recipe = replace(RECIPE, adapt=SGD(lr=0.01, chunk=64, epochs=1, batch=2))
     result = pargolf.train(recipe, data=data, out=tmp_path / "a", seed=3).result()
     assert result.val_bpb == result.scores["adapted"].bpb != result.scores["post_quant_sliding"].bpb
@@ -230,7 +240,7 @@ def test_probe_judges_recipes_and_artifacts(run):
         assert all(row["holds"] for row in verdicts.values()) and verdicts["isolated"]["asked"]
 
 
-def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path):
+def test_copied_validation_text_stops_a_run_unless_allowed(tmp_path, bare):
     rng = np.random.default_rng(0)
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -314,7 +324,7 @@ def test_the_score_of_a_model_that_looks_ahead_is_shown_and_refused(run, data, m
         assert "not legal" in done.stderr
 
 
-def test_a_run_whose_model_looks_ahead_ends_with_an_error_and_says_where(data, tmp_path, monkeypatch):
+def test_a_run_whose_model_looks_ahead_ends_with_an_error_and_says_where(data, tmp_path, monkeypatch, bare):
     def peek(self, ids, first=0, ctx=None):
         ahead = torch.nn.functional.pad(ids, (0, 2))[:, 2:]
         return honest(self, ids, first, ctx) + torch.nn.functional.one_hot(ahead[:, first:], self.spec.vocab)
@@ -337,7 +347,7 @@ def test_a_damaged_artifact_names_its_section(run, cli, tmp_path):
     assert done.returncode == 2 and "damaged" in done.stderr
 
 
-def test_an_interrupt_packs_and_scores_what_was_trained(data, tmp_path):
+def test_an_interrupt_packs_and_scores_what_was_trained(data, tmp_path, bare):
     recipe = tmp_path / "mine.py"
     recipe.write_text(
         "import sys; sys.path.insert(0, sys.path[0])\n"
