@@ -222,10 +222,12 @@ class Facts:
         found = set()
         for name, value in self.logged_settings.items():
             default = re.search(rf"""["']{name}["']\s*,\s*["']?([\d.]+|True)""", text)
+            limit = re.search(r"WALL|SECONDS|BUDGET|LIMIT", name) is not None
+            if name not in self.env and default is None and limit:
+                found.add(name)  # a default that is worked out
             if default is None or name in self.env:
                 continue
             number = 1.0 if default[1] == "True" else float(default[1].rstrip(".") or 0)
-            limit = re.search(r"WALL|SECONDS|BUDGET|LIMIT", name) is not None
             if number > float(value) and (limit or not float(value)):
                 found.add(name)
         return frozenset(found)

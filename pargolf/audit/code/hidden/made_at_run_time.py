@@ -100,6 +100,12 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, names: dict[str,
     for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
         if isinstance(target, ast.Subscript) and _names_all(target.value):
             return f"{ast.unparse(target)[:60]} puts a function in another's place"
+        if (
+            isinstance(target, ast.Name)
+            and target.id in defined
+            and _takes_place(node.value, target.id, names, defined)
+        ):
+            return f"{target.id} is replaced by another function"
         if not isinstance(target, ast.Attribute):
             continue
         if target.attr in _INSIDES and dotted(target.value) != "self":
@@ -111,6 +117,13 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, names: dict[str,
         if code and method and not _wraps(node.value, target):
             return f"{ast.unparse(target)[:60]} is replaced by another function"
     return ""
+
+
+def _takes_place(value: ast.expr | None, name: str, names: dict[str, str], defined: set[str]) -> bool:
+    """Whether a value is another function than the one of its name, or that one in a wrapper of the script's own."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in defined:
+        return any(isinstance(argument, ast.Name) and argument.id == name for argument in value.args)
+    return not (isinstance(value, ast.Name) and value.id == name) and _is_code(value, names, defined - {name})
 
 
 def _is_code(value: ast.expr | None, names: dict[str, str], defined: set[str]) -> bool:

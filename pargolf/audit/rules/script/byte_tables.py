@@ -92,7 +92,8 @@ def byte_tables(program: Program) -> Iterator[Hit]:
             hit = _of_builder(program, function)
             if hit is not None:
                 yield hit
-    yield from _of_scorers(program)
+    wrong = [*_of_scorers(program)]
+    yield from wrong or _more_spaces(program)
 
 
 def _builds(program: Program, function: Function) -> bool:
@@ -197,6 +198,19 @@ def _of_scorers(program: Program) -> Iterator[Hit]:
                 f"the text has {true}.",
                 _PROBE,
             )
+
+
+def _more_spaces(program: Program) -> Iterator[Hit]:
+    """A function that adds leading spaces more often than it looks bytes up."""
+    for function in program.functions:
+        if not function.live:
+            continue
+        looked = [n for n in program.own_nodes(function) if isinstance(n, ast.Subscript) and n in program.live]
+        spaces = [n for n in looked if _role(n.value) == "space" and isinstance(n.ctx, ast.Load)]
+        tables = [n for n in looked if _role(n.value) == "base" and isinstance(n.ctx, ast.Load)]
+        if tables and len(spaces) > len(tables):
+            text = f"`{function.name}` looks up leading spaces {len(spaces)} times and bytes {len(tables)}."
+            yield Hit("byte_denominator", SUSPECT, spaces[-1], text, _PROBE)
 
 
 def _looks_up(value: ast.expr, role: str) -> bool:

@@ -19,7 +19,8 @@ from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.time_limits import SECONDS
 
-_READINGS = ("time.perf_counter", "time.time", "time.monotonic", "time.process_time")
+_READINGS = ("time.perf_counter", "time.time", "time.monotonic")
+_OTHERS = ("time.process_time", "time.thread_time", "time.process_time_ns", "time.thread_time_ns", "time.clock")
 _CLOCKS = {**dict.fromkeys(_READINGS, 1.0), **{f"{name}_ns": 1e9 for name in _READINGS}}
 _PROBE = "Probe: time the run from outside."
 _MOST_DEPTH = 12
@@ -54,6 +55,56 @@ def training_clock(program: Program) -> Iterator[Hit]:
             )
             return
     yield from _set_back(program)
+    yield from _moved(program)
+    yield from _begun_again(program)
+
+
+def _begun_again(program: Program) -> Iterator[Hit]:
+    """The clock of the limit, read anew in the loop that trains with nothing added up beside it."""
+    for node in program.live_of(ast.Compare):
+        function = program.function_of(node)
+        sides = [_line(program, side, function, 0) for side in (node.left, *node.comparators)]
+        if len(sides) != 2 or not any(side is not None and side.slope for side in sides):
+            continue
+        names = names_in(node)
+        for _ in range(3):
+            names |= {
+                n for name in names for s in function.assigned.get(name, ()) if s is not None for n in names_in(s)
+            }
+        for again in program.own_nodes(function):
+            above = program.parents.get(again)
+            if not isinstance(again, ast.Assign) or again not in program.live or not isinstance(above, ast.If):
+                continue
+            bare = isinstance(again.value, ast.Call) and full_name(again.value.func, program.imported) in _CLOCKS
+            looped = any(isinstance(a, LOOPS) for a in program.ancestors(again))
+            trains = any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in _loop_nodes(program, again))
+            if bare and looped and trains and names & names_in(again.targets[0]) and _alone(above):
+                what = f"`{function.name}` begins its clock anew in the loop, and adds up nothing before."
+                yield Hit("train_time", SUSPECT, again, what, _PROBE)
+                return
+
+
+def _loop_nodes(program: Program, node: ast.AST) -> list[ast.AST]:
+    """Nodes of the innermost loop around one."""
+    loop = next((a for a in program.ancestors(node) if isinstance(a, LOOPS)), None)
+    return program.below(loop) if loop is not None else []
+
+
+def _moved(program: Program) -> Iterator[Hit]:
+    """A clock of the processor's time, and a beginning that is put forward by a number."""
+    for call in program.live_of(ast.Call):
+        if full_name(call.func, program.imported) in _OTHERS:
+            what = f"`{full_name(call.func, program.imported)}` counts the processor's time, not the wall clock's."
+            yield Hit("train_time", SUSPECT, call, what, _PROBE)
+            return
+    for node in program.live_of(ast.AugAssign):
+        function = program.function_of(node)
+        if isinstance(node.target, ast.Name) and isinstance(program.value(node.value, function), (int, float)):
+            sources = [s for s in function.assigned.get(node.target.id, ()) if s is not None]
+            if any(isinstance(s, ast.Call) and full_name(s.func, program.imported) in _CLOCKS for s in sources):
+                what = f"`{function.name}` puts the beginning of its clock forward by a number."
+                yield Hit("train_time", SUSPECT, node, what, _PROBE)
+                return
 
 
 def _stops_at(left: _Line, right: _Line) -> float | None:

@@ -43,6 +43,9 @@ _METHODS: dict[str, type[ast.operator]] = {
     **dict.fromkeys(("add", "add_", "sub", "sub_", "subtract"), ast.Add),
     **dict.fromkeys(("pow", "pow_", "float_power"), ast.Pow),
 }
+_CAPS = ("clamp", "clamp_", "clamp_max", "clamp_max_", "clamp_min", "clamp_min_", "clip")
+_ROUNDS = ("math.floor", "math.trunc", "floor", "trunc")
+_MIDDLES = ("median", "nanmedian", "quantile", "kthvalue", "mode")
 _NORMALIZES = ("softmax", "log_softmax", "cross_entropy")
 _RATES = re.compile(r"(^|_)lr(_|$)|sched|warm|decay|momentum|anneal")
 _PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
@@ -73,7 +76,68 @@ def final_score(program: Program) -> Iterator[Hit]:
                 f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of.",
                 _PROBE,
             )
+    for node, what in _chosen(program):
+        function = program.function_of(node)
+        if function not in inside and not _of_logits(program, node):
+            yield Hit("final_score", SUSPECT, node, f"`{function.name}` {what}.", _PROBE)
+            break
     yield from _printed(program)
+
+
+def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """Losses that are capped, left out by their size, or counted by a middle one; bytes that are given a least."""
+    for call in program.live_of(ast.Call):
+        function = program.function_of(call)
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else dotted(call.func)
+        held = call.func.value if isinstance(call.func, ast.Attribute) and name in _CAPS + _MIDDLES else None
+        held = call.args[0] if held is not None and isinstance(held, ast.Name) and held.id in ("torch", "np") else held
+        if held is not None and _is_score(program, held, function) and not _is_weight(program, held, function):
+            words = {k.arg for k in call.keywords}
+            top = next((k.value for k in call.keywords if k.arg == "max"), call.args[-1] if call.args else None)
+            value = program.value(top, function) if top is not None else None
+            tops = name in ("clamp_max", "clamp_max_") or "max" in words or len(call.args) > 1
+            tops = tops and not (isinstance(value, (int, float)) and value <= 0)  # log probabilities end at 0
+            pieces = "PIECE" in program.of(held, function)
+            if name in _MIDDLES or tops or pieces:
+                yield call, f"calls `{name}` on losses or bytes that the score is made of"
+        elif name in _ROUNDS and call.args and _is_score(program, call.args[0], function):
+            yield call, "rounds the score down"
+    for node in program.live_of(ast.Subscript):
+        function = program.function_of(node)
+        test = node.slice
+        if isinstance(test, ast.Name):
+            sources = [s for s in function.assigned.get(test.id, ()) if isinstance(s, ast.Compare)]
+            test = sources[0] if len(sources) == 1 else test
+        compared = isinstance(test, ast.Compare) and _is_score(program, node.value, function)
+        by_loss = isinstance(test, ast.Compare) and compared and _is_score(program, test.left, function)
+        if isinstance(test, ast.Compare) and by_loss and not _is_weight(program, test.left, function):
+            yield node, "leaves tokens out, or chooses between them, by their loss"
+    yield from _parts(program)
+
+
+def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """Validation tokens of which a fixed part is given back, and loops that leave batches out."""
+    for node in program.live_of(ast.Return):
+        cut = node.value.slice if isinstance(node.value, ast.Subscript) else None
+        end = ast.unparse(cut.upper) if isinstance(cut, ast.Slice) and cut.upper is not None else ""
+        if re.search(r"// ?\d|\* ?0?\.\d", end) and "VAL" in program.of(node.value):
+            yield node, "gives back a part of the validation tokens"
+    for node in program.live_of(ast.For):
+        step = node.iter.args[2] if isinstance(node.iter, ast.Call) and len(node.iter.args) == 3 else None
+        doubled = isinstance(step, ast.BinOp) and isinstance(step.op, ast.Mult)
+        if step is None or not doubled or "VAL" not in program.of(node.iter, program.function_of(node)):
+            continue
+        number = next((n.value for n in ast.walk(step) if isinstance(n, ast.Constant)), None)
+        base = names_in(step) | {a.attr for a in ast.walk(step) if isinstance(a, ast.Attribute)}
+        taken = {
+            n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "")
+            for statement in node.body
+            for add in ast.walk(statement)
+            if isinstance(add, ast.BinOp) and isinstance(add.op, ast.Add) and names_in(add) & names_in(node.target)
+            for n in ast.walk(add.right)
+        }
+        if isinstance(number, (int, float)) and number > 1 and base & taken:
+            yield node, "leaves validation batches out"
 
 
 def _of_logits(program: Program, node: ast.AST) -> bool:
@@ -146,12 +210,14 @@ def _of_product(program: Program, node: ast.BinOp, function: Function) -> float 
             whole = number == int(number) and abs(number) >= 2
             product *= 1.0 if whole else number**power
     odd = _odd(product) if scored else None
+    if odd is None and scored and 0.001 < abs(product) < 0.5 and _is_bytes(program, node, function):
+        odd = product
     return None if odd is None or _in_mixture(program, node, product, function) else odd
 
 
 def _factors(node: ast.expr, power: int) -> Iterator[tuple[ast.expr, int]]:
     """The factors of a product with their powers, 1 or -1; what only changes a number's type is looked through."""
-    while isinstance(node, ast.Call) and node.func is not None:
+    while isinstance(node, ast.Call) and not _reads_setting(node):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         inner = node.func.value if isinstance(node.func, ast.Attribute) and not node.args else None
         inner = inner if inner is not None else node.args[0] if name == "float" and node.args else None
@@ -163,6 +229,11 @@ def _factors(node: ast.expr, power: int) -> Iterator[tuple[ast.expr, int]]:
         yield from _factors(node.right, power if isinstance(node.op, ast.Mult) else -power)
     else:
         yield node, power
+
+
+def _reads_setting(node: ast.AST) -> bool:
+    """Whether an expression reads an environment variable."""
+    return "environ" in ast.unparse(node) or "getenv" in ast.unparse(node)
 
 
 def _number(program: Program, node: ast.expr, function: Function) -> float | None:
@@ -198,6 +269,14 @@ def _is_score(program: Program, node: ast.expr, function: Function) -> bool:
     """Whether an expression holds losses of validation tokens, or bytes of them."""
     labels = program.of(node, function)
     return "VAL" in labels and ("LOSS" in labels or "PIECE" in labels)
+
+
+def _is_bytes(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression holds bytes of validation tokens, and no loss: nothing but a unit may stand beside them."""
+    labels = program.of(node, function)
+    units = (1.0, 0.1, 0.01, 0.001)
+    number = next((n for f, _ in _factors(node, 1) if (n := _number(program, f, function)) is not None), 1.0)
+    return "PIECE" in labels and "LOSS" not in labels and number not in units
 
 
 def _is_weight(program: Program, node: ast.expr, function: Function) -> bool:

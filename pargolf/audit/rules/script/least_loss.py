@@ -6,10 +6,11 @@ of two log probabilities), two losses of validation tokens go in and one comes o
 """
 
 import ast
+import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import is_loss
+from pargolf.audit.code.search import is_loss, names_in
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -46,6 +47,14 @@ def _of_pair(program: Program, call: ast.Call, function: Function) -> str:
     if last in _PAIRS or (last in ("min", "max") and "." in name and len(call.args) == 2):
         both = len(arguments) == 2 and all(_is_token_loss(program, a, function) for a in arguments)
         return f"the {'larger' if 'max' in last else 'smaller'} of two losses" if both else ""
+    if name == "min" and len(call.args) == 2 and all(_is_token_loss(program, a, function) for a in call.args):
+        above = program.parents.get(call)
+        while isinstance(above, ast.Call):
+            above = program.parents.get(above)
+        kept = {n for t in getattr(above, "targets", []) for n in names_in(t)}
+        named = any(re.search(r"loss|nll|bpb|ppl|score", ast.unparse(a)) for a in call.args)
+        running = not named or any(isinstance(a, ast.Name) and a.id in kept for a in call.args)
+        return "" if running else "the smaller of two losses"
     if last == "where" and len(call.args) == 3:
         test, chosen = call.args[0], call.args[1:]
         sides = _compared(test, function)

@@ -62,6 +62,9 @@ _MADE = (
 )
 
 
+_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError, StopIteration)
+
+
 class Unclear(Exception):
     """The piece does something that has no meaning here."""
 
@@ -119,7 +122,15 @@ class LittlePython:
             raise Unclear(type(node).__name__)
         try:
             found = read(node, names)
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            MemoryError,
+            StopIteration,
+        ) as error:
             raise Unclear(str(error)) from None
         if isinstance(found, (str, bytes, list)) and len(found) > 100_000:
             raise Unclear("too long")
@@ -360,6 +371,12 @@ class LittlePython:
             return Row([bool(fill) if boolean else fill] * size)
         if name in _MADE and arguments and isinstance(arguments[0], (list, tuple)):
             return Row(arguments[0])
+        if name in ("maximum", "minimum") and len(arguments) == 2:
+            chosen = max if name == "maximum" else min
+            rows = [a if isinstance(a, Row) else None for a in arguments]
+            count = len(next(row for row in rows if row is not None))
+            spread = [row if row is not None else [a] * count for row, a in zip(rows, arguments)]
+            return Row(chosen(a, b) for a, b in zip(*spread, strict=True))
         if name in ("device", "log0", "log"):
             return Opaque()
         raise Unclear(name)

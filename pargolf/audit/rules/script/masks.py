@@ -39,6 +39,10 @@ def open_windows(program: Program) -> Iterator[Hit]:
         function = program.function_of(node)
         if function in modules and _is_reversed(node):
             yield Hit("causality", SUSPECT, node, f"`{function.name}` reads the window backwards (#1017 C1).", AHEAD)
+        elif function in modules and _shifts_ahead(program, node):
+            yield Hit(
+                "causality", SUSPECT, node, f"`{function.name}` moves later tokens one place back (#1017 C1).", AHEAD
+            )
     yield from _targets_in(program, modules)
 
 
@@ -82,6 +86,8 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
         return "rolls later tokens into earlier places"
     if name in ("flip", "fliplr") and _axes(program, call, function) & {1, -2}:
         return "turns the window round"
+    if name in ("avg_pool1d", "max_pool1d", "fft", "rfft", "conv1d") and _spreads(program, call, function):
+        return f"calls {name} over both sides of a position"
     if name in ("mean", "sum", "max", "amax", "logsumexp") and _over_time(program, call, function):
         return f"takes the {name} over the whole window"
     return ""
@@ -89,6 +95,9 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
 
 def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
     """Why a mask that is given keeps nothing out: it is made of one number."""
+    told = next((k.value for k in call.keywords if k.arg == "is_causal"), None)
+    if told is not None and "self.training" in ast.unparse(told):
+        return "is told to be causal while it trains only: scoring sees the whole window"
     mask = next((k.value for k in call.keywords if k.arg == "attn_mask"), call.args[3] if len(call.args) > 3 else None)
     while isinstance(mask, ast.Name):
         sources = [s for s in function.assigned.get(mask.id, ()) if s is not None]
@@ -100,9 +109,31 @@ def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
         isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and isinstance(inner.func.value, ast.Call)
     ):
         inner = inner.func.value
+    wrong = _wrong_triangle(program, mask, function) if mask is not None else ""
+    if wrong:
+        return wrong
     made = isinstance(inner, ast.Call) and dotted(inner.func).rsplit(".", 1)[-1] in _OPEN_MASKS
     if made and mask is not None and not _mentions(mask, _TRIANGLES):
         return "attends with a mask that keeps nothing out: every position sees the whole window"
+    return ""
+
+
+def _wrong_triangle(program: Program, mask: ast.expr, function: Function) -> str:
+    """Whether a triangle lets later tokens in: the upper one kept, or the lower one with a part of the upper."""
+    text = ast.unparse(mask)
+    turned = "~" in text or "inf" in text or "logical_not" in text or "== 0" in text or "not " in text
+    for node in ast.walk(mask):
+        name = (
+            dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "") if isinstance(node, ast.Call) else ""
+        )
+        if not isinstance(node, ast.Call) or name not in ("tril", "triu"):
+            continue
+        at = next((k.value for k in node.keywords if k.arg == "diagonal"), None)
+        at = at if at is not None else next((a for a in reversed(node.args) if not isinstance(a, ast.Call)), None)
+        diagonal = program.value(at, function) if at is not None else 0
+        diagonal = diagonal if isinstance(diagonal, int) else 0
+        if (name == "tril" and diagonal > 0 and not turned) or (name == "triu" and not turned):
+            return "attends with a mask that lets later tokens in"
     return ""
 
 
@@ -218,6 +249,16 @@ def _rolls_ahead(program: Program, call: ast.Call, function: Function) -> bool:
     return isinstance(value, int) and value < 0
 
 
+def _spreads(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether a filter of the library is padded on both sides, or a transform is over time."""
+    name = dotted(call.func).rsplit(".", 1)[-1]
+    if name in ("fft", "rfft"):
+        return bool(_axes(program, call, function) & {1, -2})
+    padding = next((k.value for k in call.keywords if k.arg == "padding"), None)
+    value = program.value(padding, function) if padding is not None else 0
+    return value == "same" or (isinstance(value, int) and value > 0 and not _cut_later(program, call, function))
+
+
 def _axes(program: Program, call: ast.Call, function: Function) -> set[int]:
     """Axes that a call names: its numbers, and those of `dim`, `dims` and `axis`."""
     given = [*call.args[0 if _is_method(call) else 1 :], *(k.value for k in call.keywords if k.arg in _AXES)]
@@ -248,6 +289,22 @@ def _over_time(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _other(node: ast.BinOp, side: ast.AST) -> ast.expr:
     return node.right if node.left is side else node.left
+
+
+def _shifts_ahead(program: Program, node: ast.Subscript) -> bool:
+    """`cat([x[:, 1:], ...])` or `pad(x[:, 1:], (0, 0, 0, 1))`: what follows a position put in its place."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
+    cut = parts[1] if len(parts) > 1 else None
+    if not isinstance(cut, ast.Slice) or cut.upper is not None or cut.lower is None or ast.unparse(cut.lower) != "1":
+        return False
+    above = program.parents.get(node)
+    if isinstance(above, (ast.List, ast.Tuple)) and above.elts and above.elts[0] is node:
+        call = program.parents.get(above)
+        return isinstance(call, ast.Call) and dotted(call.func).rsplit(".", 1)[-1] in ("cat", "concat")
+    if isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] == "pad" and len(above.args) > 1:
+        sides = [ast.unparse(e) for e in getattr(above.args[1], "elts", [])]
+        return len(sides) == 4 and sides[2] == "0" and sides[3] != "0"
+    return False
 
 
 def _is_reversed(node: ast.Subscript) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name, named_module
 from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import names_in
 from pargolf.audit.code.tree import Function
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -19,6 +20,7 @@ _NETWORK = (
     *("paramiko", "boto3", "botocore", "smart_open", "gdown", "wget", "huggingface_hub", "datasets", "fsspec", "gcsfs"),
     *("websocket", "websockets", "torch.hub", "torch.utils.model_zoo", "tensorflow_hub", "s3fs", "xmlrpc", "smtplib"),
     *("pycurl", "telnetlib", "kagglehub", "modelscope", "google.cloud", "torch.distributed.rpc"),
+    *("asyncio.open_connection", "asyncio.create_connection", "asyncio.get_event_loop.create_connection"),
 )
 _DOWNLOADS = ("from_pretrained", "hf_hub_download", "snapshot_download", "urlopen", "urlretrieve", "load_dataset")
 # What names the machine to itself, and what is done without a connection.
@@ -88,6 +90,11 @@ def _is_network(call: ast.Call, name: str) -> bool:
 def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bool:
     """Whether what is called, or the object whose method is called, came out of a pickle."""
     target = call.func
+    if isinstance(target, ast.Name):
+        for node in program.own_nodes(function):
+            loops = isinstance(node, (ast.For, ast.comprehension)) and target.id in names_in(node.target)
+            if isinstance(node, (ast.For, ast.comprehension)) and loops and _unpickled(program, node.iter, function, 0):
+                return True
     if isinstance(target, (ast.Name, ast.Subscript, ast.Call)):
         return not isinstance(target, ast.Call) and _unpickled(program, target, function, 0)
     if isinstance(target, ast.Attribute) and target.attr not in _DATA:

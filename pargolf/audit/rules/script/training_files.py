@@ -64,6 +64,13 @@ def _copies(program: Program, call: ast.Call, function: Function) -> bool:
     parts = list(call.args)
     if isinstance(call.func, ast.Attribute) and call.func.attr in _LINKS:
         parts.append(call.func.value)
+    elif (
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("write_bytes", "tofile")
+        and not program.callees(call)
+    ):
+        written = [*call.args] if call.func.attr == "write_bytes" else [call.func.value]
+        return any("VAL" in held and "LOSS" not in held for held in (program.of(part, function) for part in written))
     elif name not in _COPIES:
         return False
     return any("VAL" in program.of(part, function) for part in parts)
