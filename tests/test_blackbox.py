@@ -387,4 +387,5 @@ def test_the_report_of_an_audit_says_what_the_black_box_proved(tmp_path, monkeyp
     monkeypatch.setattr(judge, "smoke", lambda *_, **__: [])
     report = judge.judge(open_target(folder), run=True)
     proved = {f.rule for f in report.findings if f.numbers.get("by") == BLACK_BOX}
+    assert len(proved) == sum(f.rule in proved for f in report.findings)
     assert {"run", "byte_denominator", "ttt_order"} <= proved, report.findings

@@ -15,7 +15,7 @@ from pargolf.audit.own_runs.recorded import is_run
 from pargolf.audit.read.facts import Facts, read_facts
 from pargolf.audit.read.submission import Folder, Submission
 from pargolf.audit.read.target import open_target
-from pargolf.audit.report import PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
+from pargolf.audit.report import BLACK_BOX, PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.evidence import scores_of
 from pargolf.audit.rules.rule import Missing, Record, Rule, Surroundings
@@ -121,7 +121,21 @@ def _judge_folder(
     findings = _unless_proved(findings)
     # What a log proves outweighs that the code was not caught at it.
     spoken = {f.rule for f in findings if f.status != PASS}
-    return [f for f in findings if f.status != PASS or f.rule not in spoken]
+    return _joined([f for f in findings if f.status != PASS or f.rule not in spoken])
+
+
+def _joined(findings: list[RuleFinding]) -> list[RuleFinding]:
+    """The same findings; what a run proved of a rule that passes is said in one with what was read."""
+    joined: list[RuleFinding] = []
+    for finding in findings:
+        first = next((f for f in joined if f.rule == finding.rule and f.status == PASS), None)
+        if first is None or finding.numbers.get("by") != BLACK_BOX or finding.status != PASS:
+            joined.append(finding)
+        else:
+            both = {**first.numbers, **finding.numbers}
+            text = f"{first.summary} {finding.summary}"
+            joined[joined.index(first)] = replace(first, summary=text, numbers=both)
+    return joined
 
 
 def _unless_proved(findings: list[RuleFinding]) -> list[RuleFinding]:

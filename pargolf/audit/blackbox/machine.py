@@ -68,6 +68,8 @@ def _cuda() -> None:
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.cuda.Event = _Event  # type: ignore[assignment, misc]
     torch.cuda.mem_get_info = lambda *_: (80 << 30, 80 << 30)
+    for kind in ("flash", "mem_efficient", "math", "cudnn"):  # the CPU may need any of them
+        setattr(torch.backends.cuda, f"enable_{kind}_sdp", lambda *_: None)
     torch.Generator = _Generator  # type: ignore[misc]
 
 
