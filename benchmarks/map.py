@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "pargolf"
 FLOORS = (
-    *("cli", "api", "submit", "report", "serving", "study", "audit", "run", "ship", "recipes", "exporting"),
+    *("cli", "api", "submit", "report", "serving", "study", "engines", "audit", "run", "ship", "recipes", "exporting"),
     *("evaluate", "packing", "quant", "training", "model", "data", "kernels", "watch", "core", "upstream"),
 )
 

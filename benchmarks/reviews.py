@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pargolf.audit.judge import audit
 from pargolf.audit.report import PASS, Report
+from pargolf.audit.running import runner
 from pargolf.audit.standing import headline
 from pargolf.report.reviews.markdown import to_markdown
 
@@ -58,7 +59,9 @@ def main() -> None:
     parser.add_argument("repo")
     parser.add_argument("--run", action="store_true", help="also build each model in the sandbox")
     args = parser.parse_args()
-    reports = {number: audit(f"git:{args.repo}@pull/{number}/head", run=args.run) for number in SAID}
+    reports = {
+        number: audit(f"git:{args.repo}@pull/{number}/head", runner=runner() if args.run else None) for number in SAID
+    }
     rows = [f"| #{number} | {said} | {_short(reports[number])} | {missed} |" for number, (said, missed) in SAID.items()]
     parts = [_INTRO.format(rows="\n".join(rows))]
     for number, report in reports.items():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from pargolf.audit import running
 from pargolf.audit.blackbox.findings import Runs, findings_of, run_main
 from pargolf.audit.blackbox.laws import Reported, artifact, laws, reported
 from pargolf.audit.blackbox.passes import Reading, locate
@@ -16,6 +17,7 @@ from pargolf.audit.blackbox.texts import TARGETS, corpus
 from pargolf.audit.blackbox.trial import Trace, Trial
 from pargolf.audit.blackbox.wire import Ended, Frame, Garbled, Printed, Scored, Sender, Stepped, Touched, frames
 from pargolf.audit.code.script import read_code
+from pargolf.audit.judge import judge
 from pargolf.audit.read.target import open_target
 from pargolf.audit.report import BLACK_BOX, FAIL, HOLD, PASS, SUSPECT, Report, RuleFinding
 from pargolf.audit.rules.rule import Missing
@@ -378,14 +380,12 @@ def test_what_is_no_frame_proves_nothing(data):
 
 def test_the_report_of_an_audit_says_what_the_black_box_proved(tmp_path, monkeypatch, runs):
     """Without another process: the runs are those of the honest script."""
-    from pargolf.audit import judge
-
     folder = tmp_path / "records" / "track_non_record_16mb" / "mine"
     folder.mkdir(parents=True)
     (folder / "train_gpt.py").write_text(SCRIPT.replace("TRAIN_FIRST", "False").replace("FACTOR", "1"))
     monkeypatch.setattr("pargolf.audit.blackbox.findings.run_main", lambda _: runs["honest"])
-    monkeypatch.setattr(judge, "smoke", lambda *_, **__: [])
-    report = judge.judge(open_target(folder), run=True)
+    monkeypatch.setattr(running, "smoke", lambda *_, **__: [])
+    report = judge(open_target(folder), runner=running.runner())
     proved = {f.rule for f in report.findings if f.numbers.get("by") == BLACK_BOX}
     assert len(proved) == sum(f.rule in proved for f in report.findings)
     assert {"run", "byte_denominator", "ttt_order"} <= proved, report.findings

@@ -5,6 +5,7 @@ Read from the syntax trees of `pargolf/`, so nothing is imported here. Floors 0 
 """
 
 import ast
+import runpy
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -256,3 +257,15 @@ def test_functions_fit_a_screen(module: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 80, f"{module}:{node.lineno} {node.name} is longer than a screen"
+
+
+def test_the_map_is_the_house():
+    """docs/map.md is what `benchmarks/map.py` prints, and every file has a first sentence."""
+    names = runpy.run_path(str(ROOT.parent / "benchmarks" / "map.py"))
+    assert (ROOT.parent / "docs" / "map.md").read_text(encoding="utf-8") == names["page"]()
+    assert set(names["FLOORS"]) == {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()} | {
+        path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))
+    }
+    for path in ROOT.rglob("*.py"):
+        if path.name != "__init__.py":
+            assert names["first_sentence"](path).endswith((".", "?", ":", "`")), path

@@ -11,6 +11,7 @@ from pargolf.audit.read.facts import Facts, read_facts
 from pargolf.audit.read.target import open_target
 from pargolf.audit.report import FAIL, PASS
 from pargolf.audit.rules.rule import Missing
+from pargolf.audit.running import runner
 from pargolf.audit.sandbox.child import best_level
 from pargolf.audit.sandbox.foreign import _alarm
 from pargolf.audit.sandbox.jail import Level
@@ -134,7 +135,7 @@ def tried(tmp_path_factory):
         patch.setenv("PARGOLF_TEST_TOKEN", "x")
         waiting = {
             "kept": pool.submit(smoke, kept, missing, unsafe=True),
-            "ahead": pool.submit(audit, folder / "ahead", run=True, unsafe=True),
+            "ahead": pool.submit(audit, folder / "ahead", runner=runner(unsafe=True)),
             "hostile": pool.submit(try_script, read_code("train_gpt.py", hostile.encode()), unsafe=True),
             "endless": pool.submit(try_script, read_code("train_gpt.py", ENDLESS), seconds=4, unsafe=True),
         }

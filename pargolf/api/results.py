@@ -108,7 +108,7 @@ def judge(
 
     Args:
         target: A records folder, a script, a run, or git:REPO@REF.
-        run: Also import the script in a sandbox and probe its model.
+        run: Also run the script in a sandbox: its model small, and its own main.
         unsafe: Run it also where the system can confine nothing. Only for a script that you trust.
         record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
         data: Also score the artifact of a run of ours again, on this data.
@@ -128,7 +128,12 @@ def judge(
             recomputed[folder] = yield from recompute(folder, data=data)
     elif data is not None:
         raise UserError(f"{target} is no run of ours, whose artifact could be scored again. Leave out --data.")
-    return audit(target, run=run, unsafe=unsafe, record=beaten, recomputed=recomputed)
+    runner = None
+    if run:
+        from pargolf.audit.running import runner as running
+
+        runner = running(unsafe=unsafe)
+    return audit(target, runner=runner, record=beaten, recomputed=recomputed)
 
 
 @working

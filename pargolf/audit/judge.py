@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pargolf.audit.blackbox.findings import black_box
 from pargolf.audit.judge_code import judge_code
 from pargolf.audit.own_runs.checks import Recomputed, judge_run
 from pargolf.audit.own_runs.recorded import is_run
@@ -18,9 +17,8 @@ from pargolf.audit.read.target import open_target
 from pargolf.audit.report import BLACK_BOX, PASS, UNVERIFIABLE, Evidence, Report, RuleFinding
 from pargolf.audit.rules.byte_denominator import ratio_of
 from pargolf.audit.rules.evidence import scores_of
-from pargolf.audit.rules.rule import Missing, Record, Rule, Surroundings
+from pargolf.audit.rules.rule import Missing, Record, Rule, Runner, Surroundings
 from pargolf.audit.rules.table import BY_NAME, RULES
-from pargolf.audit.sandbox.run import smoke
 from pargolf.core.errors import UserError
 
 
@@ -28,23 +26,21 @@ def audit(
     target: str | Path,
     *,
     record: Record | None = None,
-    run: bool = False,
-    unsafe: bool = False,
+    runner: Runner | None = None,
     recomputed: Mapping[Path, Recomputed] | None = None,
 ) -> Report:
-    """Judge a folder, a script or `git:REPO@REF`, without executing any of it unless `run`.
+    """Judge a folder, a script or `git:REPO@REF`, without executing any of it unless there is a `runner`.
 
     Args:
         target: what to judge.
         record: the result a new record has to beat; without it significance stays unchecked.
-        run: also import each script in the sandbox, build its model small and probe it.
-        unsafe: run it also where the system can confine nothing.
+        runner: what runs each script in the sandbox, `audit.running.runner()`.
         recomputed: what `own_runs.recompute` gave for each run folder of the target.
 
     Raises:
         UserError: there is no such target, or the system cannot confine a script that is to be run.
     """
-    return judge(open_target(target), record=record, run=run, unsafe=unsafe, recomputed=recomputed)
+    return judge(open_target(target), record=record, runner=runner, recomputed=recomputed)
 
 
 def record_of(said: str) -> Record:
@@ -71,8 +67,7 @@ def judge(
     submission: Submission,
     *,
     record: Record | None = None,
-    run: bool = False,
-    unsafe: bool = False,
+    runner: Runner | None = None,
     recomputed: Mapping[Path, Recomputed] | None = None,
 ) -> Report:
     """Judge what `open_target` or a repository gave."""
@@ -85,7 +80,7 @@ def judge(
             known = recomputed.get(folder.place) if recomputed is not None and folder.place is not None else None
             found = judge_run(folder, missing, known)
         else:
-            found = _judge_folder(folder, context, missing, run=run, unsafe=unsafe)
+            found = _judge_folder(folder, context, missing, runner)
         if folder is not submission.folders[0]:
             found = [f for f in found if f.rule != "outside_folder"]
         findings += [_placed(f, folder.path) for f in found] if len(names) > 1 else found
@@ -104,9 +99,7 @@ def judge(
     return Report(submission.target, submission.head, track, said, tuple(missing.unchecked), coverage)
 
 
-def _judge_folder(
-    folder: Folder, context: Surroundings, missing: Missing, *, run: bool, unsafe: bool
-) -> list[RuleFinding]:
+def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, runner: Runner | None) -> list[RuleFinding]:
     facts = read_facts(folder)
     for note in facts.notes:
         missing.add(note)
@@ -115,8 +108,8 @@ def _judge_folder(
         if rule.facts is not None:
             findings += _ask(rule, facts, context, missing)
     findings += _judge_code(facts, missing)
-    if run:
-        findings += [*smoke(facts, missing, unsafe=unsafe), *black_box(facts, missing, unsafe=unsafe)]
+    if runner is not None:
+        findings += runner(facts, missing)
     findings += _not_checked(folder, findings, missing)
     findings = _unless_proved(findings)
     # What a log proves outweighs that the code was not caught at it.

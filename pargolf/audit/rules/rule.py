@@ -52,6 +52,10 @@ class Missing:
             self.unchecked.append(text)
 
 
+Runner = Callable[[Facts, Missing], list[RuleFinding]]
+"""Runs a folder's script in the sandbox; returns what that showed, and adds what it could not."""
+
+
 @dataclass(frozen=True)
 class Hit:
     """One place in the code that a rule objects to."""
