@@ -20,7 +20,7 @@ from pargolf.core.work import Work
 from pargolf.data.folder import open_data
 from pargolf.engines.task import Happened, Place, TaskEnded
 from pargolf.run.folder import RunFolder
-from pargolf.study.sweep import Span, Swept, TrialDone, read_span, run_sweep
+from pargolf.study.sweep import Span, SweepResult, TrialDone, read_span, run_sweep
 
 optuna = pytest.importorskip("optuna")
 TINY = edit(small.RECIPE, {"train.steps": 2, "train.validate_every": 0.5, "budget.bytes": 400_000})
@@ -61,7 +61,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_no_other_goes_on_with_it(tiny, dat
     first = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=1).result()
     work = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=2)
     assert sum(isinstance(event, TrialDone) for event in work) == 1
-    assert isinstance(work.result(), Swept) and work.result().trials[0] == first.trials[0]
+    assert isinstance(work.result(), SweepResult) and work.result().trials[0] == first.trials[0]
     cut = pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=3)
     next(event for event in cut if isinstance(event, Step))
     cut.close()

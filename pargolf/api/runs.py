@@ -18,7 +18,7 @@ from pargolf.core.work import Events, working
 if TYPE_CHECKING:
     from pargolf.recipes.recipe import Recipe
     from pargolf.run.loading import Start
-    from pargolf.study.sweep import Span, Swept
+    from pargolf.study.sweep import Span, SweepResult
 
 
 class SeedRuns(NamedTuple):
@@ -212,7 +212,7 @@ def sweep(
     needs: str = "",
     checkpoint_every: Seconds = 60.0,
     device: str | None = None,
-) -> "Events[Swept]":
+) -> "Events[SweepResult]":
     """Try values of some rows of a recipe and print which scored best. Resumes where it stopped.
 
     Args:

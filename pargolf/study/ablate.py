@@ -42,7 +42,7 @@ WHOLE = "everything"
 
 
 @dataclass(frozen=True)
-class Ran:
+class AblationRun:
     """What one run of a variant came to: bits per byte at the end and before packing, bytes, steps, seconds a step.
 
     `weighs` are the model's bytes on the recipe's own grids late in training, where packing fills the cap.
@@ -64,7 +64,7 @@ class Worth:
     """
 
     part: str
-    runs: Mapping[int, Ran] = field(default_factory=dict)
+    runs: Mapping[int, AblationRun] = field(default_factory=dict)
     test: Comparison | None = None
     failed: str = ""
     pace: float | None = None
@@ -136,7 +136,7 @@ def run_ablations(
         for label, text in texts.items()
     ]
     labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
-    runs: dict[str, dict[int, Ran]] = {label: {} for label in everything}
+    runs: dict[str, dict[int, AblationRun]] = {label: {} for label in everything}
     for event in run_jobs(wanted, data, engine=engine, device=device):
         yield event
         if not isinstance(event, JobDone):
@@ -196,7 +196,7 @@ def worth_row(worth: Worth) -> AblationRow:
     )
 
 
-def read_run(run: Finished) -> Ran:
+def read_run(run: Finished) -> AblationRun:
     """What an ablation wants to know of a run; the seconds of a step are the median over its steps."""
     events = read_events(run.path / "events.jsonl")
     ends = [event.seconds for event in events if isinstance(event, Step)]
@@ -206,7 +206,7 @@ def read_run(run: Finished) -> Ran:
     steps = result.steps
     pace = median(times) if times else result.train_seconds / max(steps, 1)
     before = result.scores["pre_quant"].bpb
-    return Ran(run.bpb, before, result.bytes.model, weighed[-1] if weighed else None, steps, pace)
+    return AblationRun(run.bpb, before, result.bytes.model, weighed[-1] if weighed else None, steps, pace)
 
 
 def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence[DataFolder]) -> DataFolder:
@@ -247,7 +247,7 @@ def _paces(
 
 
 def _worths(
-    runs: Mapping[str, Mapping[int, Ran]], failed: Mapping[str, str], paces: Mapping[str, float]
+    runs: Mapping[str, Mapping[int, AblationRun]], failed: Mapping[str, str], paces: Mapping[str, float]
 ) -> list[Worth]:
     """The whole recipe first, then every part that ran or failed, in order; on the seeds that both have."""
     whole = {seed: run.bpb for seed, run in runs[""].items()}

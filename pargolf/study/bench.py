@@ -198,9 +198,9 @@ def int6_codes(weights: dict[str, Tensor]) -> dict[str, list[CodesTensor]]:
     return out
 
 
-def at_equal(rows: Sequence[dict[str, Any]], *, given: str, value: float, wanted: str) -> float | None:
-    """Read `wanted` off a curve of rows where `given` is `value`, both as logarithms; None outside the curve."""
-    points = sorted((row[given], row[wanted]) for row in rows if row[given] > 0 and row[wanted] > 0)
+def at_equal(rows: Sequence[dict[str, Any]], *, known: str, value: float, wanted: str) -> float | None:
+    """Read `wanted` off a curve of rows where `known` is `value`, both as logarithms; None outside the curve."""
+    points = sorted((row[known], row[wanted]) for row in rows if row[known] > 0 and row[wanted] > 0)
     x, y = np.log([p[0] for p in points]), np.log([p[1] for p in points])
     inside = len(points) > 1 and value > 0 and x[0] <= np.log(value) <= x[-1]
     return float(np.exp(np.interp(np.log(value), x, y))) if inside else None

@@ -89,16 +89,16 @@ def measure_pargolf() -> None:
     libraries = clock() - began
     began = clock()
     own.use(sys.argv[3:])
-    found = pack.read_artifact(sys.argv[1])
-    reading, length, vocab = clock() - began, found.plain.length, found.model.spec.vocab
+    unpacked = pack.read_artifact(sys.argv[1])
+    reading, length, vocab = clock() - began, unpacked.plain.length, unpacked.model.spec.vocab
     tokens = int(sys.argv[2])
-    drawn = sampling.generate(found.model, [min(1, vocab - 1)], tokens=tokens, length=length, seed=1)
+    drawn = sampling.generate(unpacked.model, [min(1, vocab - 1)], tokens=tokens, length=length, seed=1)
     first, written = _timed(drawn)
     ids = torch.randint(0, vocab, (_BATCH, length))
 
     def score() -> None:
         with torch.no_grad():
-            found.model(ids)
+            unpacked.model(ids)
 
     _print_row(libraries, reading, first, written, ids.numel() / _best(score))
 
@@ -162,8 +162,8 @@ def _print_row(libraries: float, reading: float, first: float, written: float, s
 def _peak_megabytes() -> float:
     """The most memory that this process held; on Linux without what its parent held when it was begun."""
     status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    if found:
-        return int(found[1]) / 1024
+    match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    if match:
+        return int(match[1]) / 1024
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

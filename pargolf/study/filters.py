@@ -85,20 +85,20 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr, columns: Collect
     return lambda row: _ordered(order, row.get(name), value)
 
 
-def _same(held: Any, value: Any) -> bool:
+def _same(cell: Any, value: Any) -> bool:
     """Whether a row holds the value; words by pattern and without case."""
-    if held is None or value is None:
-        return held is value
-    if isinstance(held, str) and isinstance(value, str):
-        held, value = held.casefold(), value.casefold()
-        return fnmatchcase(held, value) if set(value) & set("*?") else held == value
-    return not isinstance(held, str) and bool(held == value)
+    if cell is None or value is None:
+        return cell is value
+    if isinstance(cell, str) and isinstance(value, str):
+        cell, value = cell.casefold(), value.casefold()
+        return fnmatchcase(cell, value) if set(value) & set("*?") else cell == value
+    return not isinstance(cell, str) and bool(cell == value)
 
 
-def _ordered(order: Callable[[Any, Any], bool], held: Any, value: Any) -> bool:
-    if held is None or isinstance(held, str) != isinstance(value, str):
+def _ordered(order: Callable[[Any, Any], bool], cell: Any, value: Any) -> bool:
+    if cell is None or isinstance(cell, str) != isinstance(value, str):
         return False
-    return order(held, value)
+    return order(cell, value)
 
 
 def _column(node: ast.expr, columns: Collection[str]) -> str:

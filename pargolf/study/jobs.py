@@ -88,9 +88,9 @@ def run_jobs(
     """
     check_device(device)
     check_engine(engine, device)
-    held = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
-    missing = [job for job, run in zip(wanted, held, strict=True) if run is None]
-    for job, run in zip(wanted, held, strict=True):
+    runs_there = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
+    missing = [job for job, run in zip(wanted, runs_there, strict=True) if run is None]
+    for job, run in zip(wanted, runs_there, strict=True):
         if run is not None:
             yield JobDone(job, run, resumed=True)
     already = len(wanted) - len(missing)

@@ -120,15 +120,15 @@ def _read_below(folder: Path) -> Events[list[Row]]:
     cache = _Cache(folder)
     known, fresh, rows = cache.read(), dict[str, Any](), list[Row]()
     runs = sorted(_run_folders(str(folder)))
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         mark = _mark(f"{run}/result.json")
         entry = known.get(run)
         if mark is not None and entry is not None and entry["mark"] == mark:
             row = entry["row"]
         else:
             row = _read_row(run, has_result=mark is not None)
-            if place % 50 == 0:
-                yield Progress("reading runs", place, len(runs), run)
+            if index % 50 == 0:
+                yield Progress("reading runs", index, len(runs), run)
         if mark is not None:
             fresh[run] = {"mark": mark, "row": row}
         rows.append({name: row.get(name) for name in ALL} | {"run": run})
@@ -194,8 +194,8 @@ class _Cache:
     def read(self) -> dict[str, Any]:
         """Rows with the marks of their files."""
         try:
-            held = json.loads(self._path().read_text(encoding="utf-8"))
-            rows = held["runs"] if held["key"] == self._key else {}
+            cached = json.loads(self._path().read_text(encoding="utf-8"))
+            rows = cached["runs"] if cached["key"] == self._key else {}
             whole = all(type(entry["mark"]) is list and type(entry["row"]) is dict for entry in rows.values())
             return rows if whole else {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):

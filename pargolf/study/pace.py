@@ -28,8 +28,8 @@ STEPS = 25
 def pace(recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *, device: str | None = None) -> float:
     """Seconds of a step of `other`, trained on the text `others`, over those of `recipe`."""
     ratios = [b / a for a, b in zip(_seconds(recipe, data, device), _seconds(other, others, device), strict=True)]
-    kept = sorted(ratios)[STEPS // 5 : -STEPS // 5]
-    return sum(kept) / len(kept)
+    middle = sorted(ratios)[STEPS // 5 : -STEPS // 5]
+    return sum(middle) / len(middle)
 
 
 def pace_together(

@@ -65,8 +65,8 @@ class Span:
 
     def __str__(self) -> str:
         """As it was written."""
-        held = self.choices or tuple(x for x in (self.low, self.high, self.step) if x is not None)
-        return f"{self.path}={self.kind}:{','.join(map(show, held))}"
+        values = self.choices or tuple(x for x in (self.low, self.high, self.step) if x is not None)
+        return f"{self.path}={self.kind}:{','.join(map(show, values))}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class TrialDone(Event):
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """All trials of the study so far, and the best of those that ran to their end."""
 
     trials: tuple[TrialDone, ...]
@@ -126,7 +126,7 @@ def run_sweep(
     device: str | None = None,
     command: str = "",
     pruner: Any = None,
-) -> Events[Swept]:
+) -> Events[SweepResult]:
     """Run trials until the study has `trials` ended ones; the events of runs and a `TrialDone` each; returns all.
 
     `seed` is that of every run. Raises `UserError` on paths that do not exist or do not take such values, on a study
@@ -156,7 +156,7 @@ def run_sweep(
     done = tuple(_row(trial, spans) for trial in _ended(study))
     whole = [row for row in done if row.state == "complete" and row.bpb is not None]
     yield Progress("trials", len(done), max(trials, len(done)))
-    return Swept(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
+    return SweepResult(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
 
 
 def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: int) -> list[Any]:
@@ -256,10 +256,10 @@ def _study(
     library: Any, recipe: Recipe, spans: Sequence[Span], data: DataFolder, out: Path, storage: str | None, seed: int
 ) -> Any:
     """The study of this sweep, begun or gone on with. Raises `UserError` where it is another's, or is away."""
-    place: Any = storage
+    backend: Any = storage
     if storage is None:
         journal = library.storages.journal
-        place = library.storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
+        backend = library.storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
     facts = {
         "recipe": fit_to_data(recipe, data).digest,
         "ranges": sorted(str(span) for span in spans),
@@ -268,17 +268,17 @@ def _study(
     }
     try:
         name = f"pargolf sweep of {recipe.name}" if storage else "pargolf sweep"
-        study = library.create_study(storage=place, study_name=name, direction="minimize", load_if_exists=True)
-        held = study.user_attrs
+        study = library.create_study(storage=backend, study_name=name, direction="minimize", load_if_exists=True)
+        attributes = study.user_attrs
         for name, value in facts.items():
-            if name not in held:
+            if name not in attributes:
                 study.set_user_attr(name, value)
     except Exception as error:
         if isinstance(error, TypeError | AttributeError):
             raise
-        said = str(error).strip().split("\n")[0][:160]
-        raise UserError(f"The study cannot be opened at {storage or out / JOURNAL}: {said}") from error
-    other = [name for name, value in facts.items() if held.get(name, value) != value]
+        reason = str(error).strip().split("\n")[0][:160]
+        raise UserError(f"The study cannot be opened at {storage or out / JOURNAL}: {reason}") from error
+    other = [name for name, value in facts.items() if attributes.get(name, value) != value]
     if other:
         where = storage or out / JOURNAL
         raise UserError(f"{where} holds a sweep of {' and '.join(f'other {name}' for name in other)}. Choose another.")

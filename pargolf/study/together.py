@@ -33,7 +33,7 @@ from pargolf.run.signals import Interrupted
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Told = dict[str, Any]
+JobFields = dict[str, Any]
 """A job as plain data, which another process reads."""
 _GONE = "Another process of this job is gone. What has ended is kept: run the same command again to go on."
 
@@ -120,26 +120,28 @@ def all_run(work: Callable[..., Iterator[T]], *arguments: Any, device: str | Non
     return work(*arguments)
 
 
-def sent(job: Job, data: DataFolder) -> tuple[Told, own.Files, Parcel]:
+def sent(job: Job, data: DataFolder) -> tuple[JobFields, own.Files, Parcel]:
     """What another process is told of a job: its recipe as plain data, the files that this needs, and its text."""
-    told = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in ("recipe", "data")}
+    job_row = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in ("recipe", "data")}
     dumped = spec.dump(job.recipe)
-    told |= {"recipe": dumped, "folder": job.folder.absolute()}
-    return told, own.files_of(dumped), parcel_of(job.data or data)
+    job_row |= {"recipe": dumped, "folder": job.folder.absolute()}
+    return job_row, own.files_of(dumped), parcel_of(job.data or data)
 
 
-def run_job(place: Place, told: Told, files: own.Files, parcel: Parcel, force: bool, resume: bool) -> Iterator[Event]:
+def run_job(
+    place: Place, job_row: JobFields, files: own.Files, parcel: Parcel, force: bool, resume: bool
+) -> Iterator[Event]:
     """The events of one run, from what `sent` told."""
     own.use_files(files)
-    job = Job(**(told | {"recipe": spec.load(told["recipe"])}))
+    job = Job(**(job_row | {"recipe": spec.load(job_row["recipe"])}))
     return _run(job, (place.find or open_parcel)(parcel), place.device, force, resume)
 
 
-def run_alone(place: Place, told: Told, files: own.Files, parcel: Parcel, force: bool) -> Iterator[Event]:
+def run_alone(place: Place, job_row: JobFields, files: own.Files, parcel: Parcel, force: bool) -> Iterator[Event]:
     """The same on one process alone; one that was lost before goes on."""
     torch.set_num_threads(place.threads)
     own.use_files(files)
-    job = Job(**(told | {"recipe": spec.load(told["recipe"])}))
+    job = Job(**(job_row | {"recipe": spec.load(job_row["recipe"])}))
     return _alone(job, (place.find or open_parcel)(parcel), place.device, force or place.attempt > 1)
 
 

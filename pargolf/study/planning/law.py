@@ -112,10 +112,10 @@ class Curve:
     x: tuple[float, ...]
     y: tuple[float, ...]
 
-    def __call__(self, at: float) -> float:
+    def __call__(self, x: float) -> float:
         """Its value."""
-        i = min(max(int(np.searchsorted(self.x, at)), 1), len(self.x) - 1)
-        share = (at - self.x[i - 1]) / (self.x[i] - self.x[i - 1])
+        i = min(max(int(np.searchsorted(self.x, x)), 1), len(self.x) - 1)
+        share = (x - self.x[i - 1]) / (self.x[i] - self.x[i - 1])
         return self.y[i - 1] + share * (self.y[i] - self.y[i - 1])
 
 

@@ -94,9 +94,9 @@ def hardness(pieces: Iterable[bytes], law: Law) -> float:
 
 def xz_bits(pieces: Iterable[bytes]) -> tuple[float, int]:
     """Bits per byte of pieces spread evenly over a text, and how many bytes were taken."""
-    held = list(pieces)
-    every = max(1, sum(map(len, held)) // SAMPLE)
-    sample = b"".join(held[::every])[:SAMPLE]
+    texts = list(pieces)
+    every = max(1, sum(map(len, texts)) // SAMPLE)
+    sample = b"".join(texts[::every])[:SAMPLE]
     return 8 * len(lzma.compress(sample, preset=6)) / len(sample), len(sample)
 
 
@@ -110,7 +110,7 @@ def _of_folder(data: DataFolder, law: Law) -> TextFacts:
     train = int(splits["train"]["bytes"]) if splits else round(len(data.train) * per_token)
     val = int(splits["val"]["bytes"]) if splits else round(len(data.val) * per_token)
     _check_size(train, str(data.path))
-    pieces = [raw[at : at + _PIECE] for at in range(0, len(raw), _PIECE)]
+    pieces = [raw[first : first + _PIECE] for first in range(0, len(raw), _PIECE)]
     hard = hardness(pieces, law)
     return TextFacts(str(data.path), train, val, hard, abs(hard - 1) < 0.02, data.vocab, train / len(data.train))
 

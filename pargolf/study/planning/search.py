@@ -76,10 +76,10 @@ class Search:
 
     def best(self) -> list[Prospect]:
         """Every shape that can be trained, the best first. Raises `UserError` where there is none."""
-        found = sorted(self.prospects(), key=lambda prospect: prospect.bpb)
-        if not found:
+        ranked = sorted(self.prospects(), key=lambda prospect: prospect.bpb)
+        if not ranked:
             raise UserError(self._too_small())
-        return found
+        return ranked
 
     def prospects(self) -> Iterator[Prospect]:
         """What each shape of the family should come to, where it fits the budget."""
@@ -190,12 +190,12 @@ def stored_whole(shape: Shape) -> int:
     return 1000 + round(2 * (0.9 * rows + 0.8 * vectors))
 
 
-def alternatives(found: list[Prospect]) -> tuple[Prospect, ...]:
+def alternatives(ranked: list[Prospect]) -> tuple[Prospect, ...]:
     """The best that differ from the first and each other in pieces, width or depth; then the best of the rest."""
     first: dict[tuple[int, int, int], Prospect] = {}
-    for prospect in found:
+    for prospect in ranked:
         first.setdefault(_frame(prospect.shape), prospect)
-    others = [*first.values(), *(prospect for prospect in found if prospect not in first.values())]
+    others = [*first.values(), *(prospect for prospect in ranked if prospect not in first.values())]
     return tuple(sorted(others[1 : 1 + ALTERNATIVES], key=lambda prospect: prospect.bpb))
 
 

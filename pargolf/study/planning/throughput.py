@@ -89,10 +89,10 @@ def measured(
         except UserError:  # of another version: measured again
             path.unlink(missing_ok=True)
     clock = Clock(now)
-    found = yield from _measure(device, f"{world.device}, {torch.get_num_threads()} threads", count, now)
-    found = replace(found, seconds=clock.seconds)
-    write_json(path, asdict(found))
-    return found
+    throughput = yield from _measure(device, f"{world.device}, {torch.get_num_threads()} threads", count, now)
+    throughput = replace(throughput, seconds=clock.seconds)
+    write_json(path, asdict(throughput))
+    return throughput
 
 
 def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[Throughput]:

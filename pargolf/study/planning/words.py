@@ -84,8 +84,8 @@ def prospect_row(prospect: Prospect) -> dict[str, Any]:
 
 def make_plan(search: Search) -> Plan:
     """Search, and say why. Raises `UserError` where nothing can be trained."""
-    found = search.best()
-    choice = found[0]
+    prospects = search.best()
+    choice = prospects[0]
     if search.scoring(choice.shape) > search.budget.eval_seconds:
         choice = search.weigh(replace(choice.shape, adapt=None)) or choice
     return Plan(
@@ -93,11 +93,11 @@ def make_plan(search: Search) -> Plan:
         search.text,
         search.pace,
         choice,
-        alternatives(found),
+        alternatives(prospects),
         tuple(_reasons(search, choice)),
         _more_text(search, choice),
         search.scoring(choice.shape),
-        len(found),
+        len(prospects),
         search.code,
     )
 
@@ -149,8 +149,8 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
         "epochs", f"{choice.passes:.2f}", f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
     )
     late = f"the text is gone through {'more than once' if choice.passes > 1 else 'once at most'}"
-    held = f"{shape.dropout:g}" + (f" from pass {shape.dropout_after + 1:g}" if shape.dropout else "")
-    yield Reason("dropout", held, late)
+    dropout = f"{shape.dropout:g}" + (f" from pass {shape.dropout_after + 1:g}" if shape.dropout else "")
+    yield Reason("dropout", dropout, late)
     yield Reason("weight decay", f"{shape.weight_decay:g}", "beside dropout it gained nothing (docs/LOG.md)")
     cost = search.text.hardness * search.law.cost(choice.bits)
     yield Reason(
@@ -165,8 +165,8 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
 def _pieces(search: Search, choice: Prospect) -> str:
     if search.text.vocab:
         return "as the text was prepared"
-    held = f"the text holds {search.text.most:,} different pieces at most; " if search.text.most else ""
-    return held + _beside(search, choice, "vocab", search.pieces)
+    limit = f"the text holds {search.text.most:,} different pieces at most; " if search.text.most else ""
+    return limit + _beside(search, choice, "vocab", search.pieces)
 
 
 def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]) -> str:
