@@ -197,7 +197,7 @@ def _prepared(text: str, vocab: int, out: Path) -> Path:
 @cache
 def _throughput() -> Throughput:
     """This machine, on the processor's seconds."""
-    return replace(Work(measured(now=time.process_time)).result(), fresh=False)
+    return replace(Work(measured(now=time.process_time)).result(), seconds=0.0)
 
 
 def _arguments() -> argparse.Namespace:

@@ -210,8 +210,28 @@ def test_half_precision_is_chosen_by_measuring(slower: float, monkeypatch, tmp_p
     again = _ended(measured())
     assert not again.fresh
     assert replace(again, fresh=True, seconds=found.seconds) == found
+    assert _ended(measured(again=True)).fresh
     next(tmp_path.glob("*.json")).write_text('{"fixed": "fast"}')
     assert _ended(measured()).fresh
+
+
+@pytest.mark.parametrize(("busy", "believed"), [(1.1, True), (0.9, True), (3.0, False), (0.3, False)])
+def test_a_pace_of_a_busy_hour_is_not_believed(busy: float, believed: bool, monkeypatch, tmp_path) -> None:
+    """A machine that was measured while others used it is faster now, and the other way about."""
+    rate = [1.0]
+
+    def steps(shape: Shape, device: str | None, now: object):
+        while True:
+            yield PACE.step(shape) * rate[0]
+
+    monkeypatch.setattr(throughput, "_steps", steps)
+    monkeypatch.setattr(throughput, "cache_folder", lambda: tmp_path)
+    before = _ended(measured())
+    rate[0] = busy
+    now = _ended(measured())
+    assert now.fresh == (not believed)
+    assert now.step(Shape()) == pytest.approx(before.step(Shape()) * (1 if believed else busy))
+    assert not _ended(measured()).fresh
 
 
 def test_the_real_step_is_measured(monkeypatch, tmp_path) -> None:
@@ -350,7 +370,7 @@ def test_plan_writes_a_recipe_and_knows_the_text(words, tmp_path) -> None:
 def test_measuring_counts_in_the_budget(words) -> None:
     slow = replace(PACE, seconds=50.0)
     fresh = pargolf.plan(data=[words], cap=64_000, seconds=110.0, throughput=slow).result()
-    known = pargolf.plan(data=[words], cap=64_000, seconds=110.0, throughput=replace(slow, fresh=False)).result()
+    known = pargolf.plan(data=[words], cap=64_000, seconds=110.0, throughput=replace(slow, seconds=0.0)).result()
     assert fresh.budget.train_seconds == 60.0
     assert known.budget.train_seconds == 110.0
     with pytest.raises(UserError, match="Measuring this machine took 50"):

@@ -157,7 +157,7 @@ def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float)
     from pargolf.study.planning.search import CODE, Search
     from pargolf.study.planning.words import make_plan
 
-    seconds_left = round(seconds - (pace.seconds if pace.fresh else 0.0), 1)
+    seconds_left = round(seconds - pace.seconds, 1)
     if seconds_left <= 0:
         raise UserError(
             f"Measuring this machine took {pace.seconds:.1f} of {seconds:g} s. It is known now: say it again, or give "

@@ -4,8 +4,9 @@
 
 What a machine is good at is measured and not read from its flags: the middle shape's step is taken with bfloat16
 factors and with float32 ones in turn, and the faster way is the plan's. The three numbers are the least squares of
-relative errors that are not negative. Measured once, they are kept in the user's cache by processor, device, threads
-and version of torch; the seconds that measuring took count in the budget.
+relative errors that are not negative. They are kept in the user's cache by processor, device, threads and version of
+torch. They are believed only after a few steps of the middle shape: a machine that was busy then, or is busy now, is
+measured again. The seconds that this takes count in the budget.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,13 +41,16 @@ MIDDLE = Shape(vocab=4096, dim=128, blocks=4, hidden=256)
 WIDE = Shape(vocab=1024, dim=256, blocks=3, hidden=768)
 STEPS = 3
 """Steps that are timed of each shape, the first left out."""
+SAME_PACE = 1.25
+"""How many times faster or slower than it was a machine may be before it is measured again."""
 
 
 @dataclass(frozen=True)
 class Throughput:
     """Three numbers of a machine, whether bfloat16 factors are faster on it, and seconds that measuring took.
 
-    `fresh` is false where the numbers come from the cache.
+    `middle` is what a step of the middle shape took; None: not measured. `fresh` is false where the numbers come from
+    the cache; `seconds` are then those of checking them.
     """
 
     fixed: Rate
@@ -55,6 +60,7 @@ class Throughput:
     machine: str
     seconds: Seconds = 0.0
     fresh: bool = True
+    middle: Seconds | None = None
 
     def step(self, shape: Shape) -> float:
         """Seconds of one training step."""
@@ -73,7 +79,7 @@ def features(shape: Shape) -> tuple[float, float, float]:
 def measured(
     *, device: str | None = None, again: bool = False, count: int = STEPS, now: Now = time.perf_counter
 ) -> Events[Throughput]:
-    """Measure this machine, or read what was measured before unless `again`; yields progress.
+    """Measure this machine, unless what was measured before still holds and it is not asked for `again`.
 
     `now` is the clock that the budget goes by: of the wall, or of the processor. Raises `UserError` for a device that
     is not there.
@@ -83,16 +89,26 @@ def measured(
     words.append(now.__name__)
     name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:24]
     path = cache_folder() / f"throughput-{name}.json"
-    if path.is_file() and not again:
-        try:
-            return replace(build(Throughput, read_json(path), where=str(path)), fresh=False, seconds=0.0)
-        except UserError:  # of another version: measured again
-            path.unlink(missing_ok=True)
     clock = Clock(now)
+    known = None if again else _known(path)
+    if known is not None and known.middle:
+        yield Progress("measuring this machine", 0, 4, "is it as fast as it was?")
+        steps = _steps(replace(MIDDLE, half=known.half), device, now)
+        ratio = statistics.median(itertools.islice(steps, count)) / known.middle
+        if 1 / SAME_PACE <= ratio <= SAME_PACE:
+            return replace(known, fresh=False, seconds=clock.seconds)
     throughput = yield from _measure(device, f"{world.device}, {torch.get_num_threads()} threads", count, now)
     throughput = replace(throughput, seconds=clock.seconds)
     write_json(path, asdict(throughput))
     return throughput
+
+
+def _known(path: Path) -> Throughput | None:
+    """What was measured before; None where nothing was, or by another version."""
+    try:
+        return build(Throughput, read_json(path), where=str(path)) if path.is_file() else None
+    except UserError:
+        return None
 
 
 def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[Throughput]:
@@ -106,7 +122,7 @@ def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[T
         yield Progress("measuring this machine", 2 + number, 4, str(shape))
         steps = itertools.islice(_steps(replace(shape, half=half), device, now), count)
         rows.append((shape, statistics.median(steps)))
-    return fitted(rows, half=half, machine=machine)
+    return replace(fitted(rows, half=half, machine=machine), middle=min(halved, whole))
 
 
 def fitted(rows: Sequence[tuple[Shape, float]], *, half: bool, machine: str) -> Throughput:
