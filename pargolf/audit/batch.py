@@ -74,19 +74,22 @@ def audit_all(
         raise UserError(f"{repo} has no pull request heads in that range; it has {min(heads)} to {max(heads)}.")
     out = Path(out)
     done = {(line["target"], line["head"]) for line in read_reports(out)}
-    left = [n for n, sha in wanted.items() if (_target(repo, n), sha) not in done]
+    unjudged = [n for n, sha in wanted.items() if (_target(repo, n), sha) not in done]
     total = len(wanted)
     yield Progress(
-        "audit", total - len(left), total, f"{total - len(left)} already judged" if len(left) < total else ""
+        "audit",
+        total - len(unjudged),
+        total,
+        f"{total - len(unjudged)} already judged" if len(unjudged) < total else "",
     )
     with out.open("a", encoding="utf-8") as file:
-        for finished, report in enumerate(_work(repo, left, wanted, engine, record), total - len(left) + 1):
+        for finished, report in enumerate(_work(repo, unjudged, wanted, engine, record), total - len(unjudged) + 1):
             file.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
             file.flush()
             yield Judged(report)
             yield Progress("audit", finished, total, f"{report.target.rpartition('@')[2]} {report.verdict}")
     _put_in_order(out, {(_target(repo, n), sha): n for n, sha in heads.items()})
-    return len(left)
+    return len(unjudged)
 
 
 def _put_in_order(out: Path, numbers: dict[tuple[str, str], int]) -> None:
@@ -108,9 +111,9 @@ def read_reports(path: str | Path) -> list[dict[str, Any]]:
     good = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            held = json.loads(line)
-            if isinstance(held, dict) and {"target", "head", "verdict", "findings"} <= held.keys():
-                reports.append(held)
+            row = json.loads(line)
+            if isinstance(row, dict) and {"target", "head", "verdict", "findings"} <= row.keys():
+                reports.append(row)
                 good.append(line)
     if len(good) < len([line for line in lines if line]):
         if not good and any(lines):

@@ -107,13 +107,13 @@ class _Bare(ast.NodeTransformer):
 def derive(prints: Mapping[int, Prints]) -> list[Derived]:
     """The source of every head, in the order of their numbers: only earlier ones are asked."""
     holders: dict[str, list[int]] = defaultdict(list)
-    found = []
+    derivations = []
     for number in sorted(prints):
         own = prints[number]
-        found.append(_from(number, own, prints, holders))
+        derivations.append(_from(number, own, prints, holders))
         for mark in set(own.values()):
             holders[mark].append(number)
-    return found
+    return derivations
 
 
 def _from(number: int, own: Prints, prints: Mapping[int, Prints], holders: Mapping[str, Sequence[int]]) -> Derived:
@@ -154,21 +154,22 @@ def derive_all(repo: str | Path, *, out: str | Path) -> Events[dict[int, Derived
             old = known.get(str(number))
             prints[number] = old["prints"] if old and old.get("head") == head else _of_head(opened, number)
             yield Progress("derived", done, len(heads), f"#{number}")
-    found = {one.number: one for one in derive(prints) if one.number}
+    derivations = {one.number: one for one in derive(prints) if one.number}
     rows = {
-        str(number): {**asdict(one), "head": heads[number], "prints": prints[number]} for number, one in found.items()
+        str(number): {**asdict(one), "head": heads[number], "prints": prints[number]}
+        for number, one in derivations.items()
     }
     write_text(out, json.dumps(rows, ensure_ascii=False))
-    return found
+    return derivations
 
 
 def _known(path: Path) -> dict[str, dict[str, Any]]:
     """What an earlier run wrote; nothing where it cannot be read."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    rows = held if isinstance(held, dict) else {}
+    rows = content if isinstance(content, dict) else {}
     return {k: v for k, v in rows.items() if isinstance(v, dict) and isinstance(v.get("prints"), dict)}
 
 

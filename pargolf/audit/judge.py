@@ -53,11 +53,11 @@ def record_of(said: str) -> Record:
         scores = tuple(float(word) for word in said.split(","))
     except ValueError:
         facts = [read_facts(folder) for folder in open_target(said).folders]
-        found = [(one, scores_of(one)) for one in facts]
-        held = next(((one, scores) for one, scores in found if scores), None)
-        if held is None:
+        scored = [(one, scores_of(one)) for one in facts]
+        record = next(((one, scores) for one, scores in scored if scores), None)
+        if record is None:
             raise UserError(f"{said} gives no scores. Write the record's own: --record 1.1147,1.1150,1.1144.") from None
-        return Record(held[0].folder.path.rpartition("/")[2], tuple(held[1]), ratio_of(held[0]))
+        return Record(record[0].folder.path.rpartition("/")[2], tuple(record[1]), ratio_of(record[0]))
     if not all(0 < score < 20 for score in scores):
         raise UserError(f"'{said}' is no list of bits per byte. Write --record 1.1147,1.1150,1.1144.")
     return Record("the record", scores)
@@ -78,12 +78,12 @@ def judge(
     for folder in submission.folders:
         if is_run(folder):
             known = recomputed.get(folder.place) if recomputed is not None and folder.place is not None else None
-            found = judge_run(folder, missing, known)
+            folder_findings = judge_run(folder, missing, known)
         else:
-            found = _judge_folder(folder, context, missing, runner)
+            folder_findings = _judge_folder(folder, context, missing, runner)
         if folder is not submission.folders[0]:
-            found = [f for f in found if f.rule != "outside_folder"]
-        findings += [_placed(f, folder.path) for f in found] if len(names) > 1 else found
+            folder_findings = [f for f in folder_findings if f.rule != "outside_folder"]
+        findings += [_placed(f, folder.path) for f in folder_findings] if len(names) > 1 else folder_findings
     if not any(not f.script_only or submission.head is None for f in submission.folders):
         paths = tuple(Evidence(path, 0, "") for path in submission.outside[:8])
         findings.append(
@@ -94,9 +94,9 @@ def judge(
     for name in submission.unjudged:
         missing.add(f"{name} was not judged: the head touches too many folders")
     track = submission.folders[0].track if submission.folders else None
-    said = tuple(_with_words(finding) for finding in findings)
+    worded_findings = tuple(_with_words(finding) for finding in findings)
     coverage = tuple(missing.coverage)
-    return Report(submission.target, submission.head, track, said, tuple(missing.unchecked), coverage)
+    return Report(submission.target, submission.head, track, worded_findings, tuple(missing.unchecked), coverage)
 
 
 def _judge_folder(folder: Folder, context: Surroundings, missing: Missing, runner: Runner | None) -> list[RuleFinding]:

@@ -130,9 +130,9 @@ def _uncalled(
     ran: dict[str, Line] = {}
     for function in opened.functions:
         if not function.live and function.owner is None:
-            said = _logged(opened, list(_log_words(function.node)), facts)
-            if said is not None:
-                ran[function.name] = said
+            logged_line = _logged(opened, list(_log_words(function.node)), facts)
+            if logged_line is not None:
+                ran[function.name] = logged_line
     if not ran:
         return
     program = Program(code.index, env, any_word=True, also=frozenset(ran))
@@ -158,9 +158,9 @@ def _printed(here: Program, opened: Program, node: ast.AST, facts: Facts) -> Lin
     words: list[Template] = []
     seen: set[Function] = set()
 
-    def climb(at: ast.AST, function: Function) -> None:
-        dead = at
-        for above in opened.ancestors(at):
+    def climb(start: ast.AST, function: Function) -> None:
+        dead = start
+        for above in opened.ancestors(start):
             if above in here.live or above is function.node or isinstance(above, ast.Module):
                 break
             dead = above
@@ -196,12 +196,12 @@ def _fits(line: str, parts: Template) -> bool:
     """Whether a line begins with the first part, and holds the others after it in their order."""
     if not line.startswith(parts[0]):
         return False
-    at = len(parts[0])
+    offset = len(parts[0])
     for part in parts[1:]:
-        found = line.find(part, at)
-        if found < 0:
+        start = line.find(part, offset)
+        if start < 0:
             return False
-        at = found + len(part)
+        offset = start + len(part)
     return True
 
 

@@ -42,7 +42,7 @@ def headline(report: Report) -> str:
     counts = {how: [row for row in rows if row.how is how and row.status == PASS] for how in (How.PROVED, How.READ)}
     broken = [row.rule.name for row in rows if row.status not in (PASS, "")]
     open_rules = [row.rule.name for row in rows if row.status == ""]
-    parts = [f"{len(found)} rules {how.value}" for how, found in counts.items()]
+    parts = [f"{len(rules)} rules {how.value}" for how, rules in counts.items()]
     parts += [f"{len(open_rules)} not checked ({', '.join(open_rules)})"] if open_rules else []
     return f"{report.verdict}{' by ' + ', '.join(broken) if broken else ''}: {', '.join(parts)}"
 

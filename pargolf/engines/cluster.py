@@ -167,7 +167,7 @@ class RunningCluster:
 
     def __iter__(self) -> Iterator[Event]:
         """What happens. Raises `Interrupted` on a signal to this process."""
-        said = time.monotonic()
+        last_report = time.monotonic()
         with _sealed(self._tasks) as seals, noted() as signals:
             try:
                 while self._waiting or self._going:
@@ -178,8 +178,8 @@ class RunningCluster:
                     yield from self._news()
                     for reference in done:
                         yield from self._end(reference, self._going.pop(reference))
-                    if time.monotonic() - said > _SAID_EVERY:
-                        said = time.monotonic()
+                    if time.monotonic() - last_report > _SAID_EVERY:
+                        last_report = time.monotonic()
                         yield Waiting(tuple(n for n in self._going.values() if n in self._begun))
             finally:
                 self._leave()

@@ -134,7 +134,7 @@ class RunningProcesses:
 
     def __iter__(self) -> Iterator[Event]:
         """What happens. Raises `Interrupted` on a signal to this process, or to another one."""
-        said = time.monotonic()
+        last_report = time.monotonic()
         with noted() as signals:
             try:
                 while self._waiting or self._busy():
@@ -144,8 +144,8 @@ class RunningProcesses:
                         raise Interrupted(GO_ON)
                     for worker in [worker for worker in self._busy() if worker.pipe in ready]:
                         yield from self._hear(worker)
-                    if time.monotonic() - said > _SAID_EVERY:
-                        said = time.monotonic()
+                    if time.monotonic() - last_report > _SAID_EVERY:
+                        last_report = time.monotonic()
                         yield Waiting(tuple(worker.number for worker in self._busy() if worker.number is not None))
             finally:
                 for worker in self._workers:
@@ -182,15 +182,15 @@ class RunningProcesses:
 
     def _hear(self, worker: _Worker) -> Iterator[Event]:
         try:
-            for number, said in worker.heard():
-                if isinstance(said, Outcome):
+            for number, message in worker.heard():
+                if isinstance(message, Outcome):
                     worker.number = None
-                    if isinstance(said.error, Interrupted):
+                    if isinstance(message.error, Interrupted):
                         raise Interrupted(GO_ON)
-                    yield TaskEnded(number, said.error, said.stopped)
+                    yield TaskEnded(number, message.error, message.stopped)
                 else:
-                    self._tries.saw(number, said)
-                    yield Happened(number, said)
+                    self._tries.saw(number, message)
+                    yield Happened(number, message)
         except EOFError:
             yield from self._lose(worker)
 

@@ -59,8 +59,8 @@ class Needs:
 
     def __str__(self) -> str:
         """As it is written."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ",".join(f"{name}={value:g}" for name, value in given.items() if value)
+        amounts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ",".join(f"{name}={value:g}" for name, value in amounts.items() if value)
 
 
 @dataclass(frozen=True)

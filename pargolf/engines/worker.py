@@ -27,9 +27,9 @@ def serve(pipe: Connection) -> None:
     stopped: set[int] = set()
     threading.Thread(target=_listen, args=(pipe, inbox, stopped), daemon=True).start()
 
-    def send(number: int, said: Event | Outcome) -> bool:
+    def send(number: int, message: Event | Outcome) -> bool:
         with contextlib.suppress(OSError):  # the first process is gone, and the task ends after its step
-            pipe.send((number, said))
+            pipe.send((number, message))
         return number in stopped
 
     while True:
@@ -43,11 +43,11 @@ def _listen(pipe: Connection, inbox: Any, stopped: set[int]) -> None:
     """Take tasks, and numbers of tasks to stop; at the pipe's end, end the task that there is, and this process."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            said = pipe.recv()
-            if isinstance(said, int):
-                stopped.add(said)
+            message = pipe.recv()
+            if isinstance(message, int):
+                stopped.add(message)
             else:
-                inbox.put(said)
+                inbox.put(message)
     idle = _running.acquire(blocking=False)
     for _ in range(0 if idle else _PATIENCE):
         os.kill(os.getpid(), signal.SIGTERM)  # the first ends a run after its step, the second at once

@@ -30,13 +30,13 @@ _KERNELS = ("use_fused", "use_fused_mlp", "fused_ce_enabled", "use_triton")
 
 def serve(request: IO[bytes], answer: IO[bytes]) -> None:
     """Read a request in JSON, run, and send frames."""
-    asked = json.load(request)
+    job = json.load(request)
     sender = Sender(answer.fileno())
     scratch = Path.cwd()
-    resource.setrlimit(resource.RLIMIT_CPU, (asked["seconds"], asked["seconds"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"]))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ.update(asked["env"])
+    os.environ.update(job["env"])
     sys.path[:] = [path for path in sys.path if _listed(path)]
     finder = stand_in()
     pretend()
@@ -44,7 +44,7 @@ def serve(request: IO[bytes], answer: IO[bytes]) -> None:
     error = ""
     try:
         with watch(sender):
-            _run(asked["text"], scratch / asked["name"], asked["small"], asked["paths"])
+            _run(job["text"], scratch / job["name"], job["small"], job["paths"])
     except SystemExit as stop:
         error = f"SystemExit: {stop}" if stop.code else ""
     except BaseException as problem:  # a script may raise anything; the end must still be sent

@@ -45,8 +45,8 @@ def run_main(trial: Trial, texts: Sequence[ValidationText] = ()) -> Runs:
     if Reading(traces[0]).scores:
         with ThreadPoolExecutor(2) as pool:
             traces += pool.map(trial.run, others)
-    found = [reported(Reading(trace)) for trace in traces]
-    runs = Runs(tuple(traces), tuple(report for report in found if report is not None))
+    reports = [reported(Reading(trace)) for trace in traces]
+    runs = Runs(tuple(traces), tuple(report for report in reports if report is not None))
     if len(runs.reports) > 1 and any(law.law == "order" and law.holds is False for law in laws(runs.reports)):
         again = reported(Reading(trial.run(first)))
         if again is None or not _same(runs.reports[0], again):
@@ -113,8 +113,8 @@ def _of_law(law: Ruling, where: tuple[Evidence, ...], *, explained: bool) -> Ite
         broken = HOLD if rule == "slot" else FAIL if proven else SUSPECT
         yield RuleFinding(rule, broken, text, where, numbers)
     elif law.law == "held out" and law.holds is not None:
-        said = f"{_OBSERVED}{law.evidence}."
-        yield RuleFinding("val_in_training", PASS if law.holds else SUSPECT, said, where, numbers)
+        sentence = f"{_OBSERVED}{law.evidence}."
+        yield RuleFinding("val_in_training", PASS if law.holds else SUSPECT, sentence, where, numbers)
     elif law.law == "artifact" and law.holds is not None and "self_contained" in BY_NAME:
-        said = f"{_OBSERVED}{law.evidence}."
-        yield RuleFinding("self_contained", PASS if law.holds else SUSPECT, said, where, numbers)
+        sentence = f"{_OBSERVED}{law.evidence}."
+        yield RuleFinding("self_contained", PASS if law.holds else SUSPECT, sentence, where, numbers)

@@ -63,11 +63,11 @@ def denominator(runs: Sequence[Reported]) -> Ruling:
         off = score.ratio / truth - 1
         wrong += abs(off) > _RATIO + score.rounding
         rows.append({"text": text.name, "printed": round(score.ratio, 5), "true": round(truth, 5)})
-    said = ", ".join(f"{r['printed']:.4f} where {r['text']} has {r['true']:.4f}" for r in rows)
+    figures = ", ".join(f"{r['printed']:.4f} where {r['text']} has {r['true']:.4f}" for r in rows)
     if not wrong:
-        return Ruling("denominator", True, f"bytes per token in what it printed: {said}", {"texts": rows})
+        return Ruling("denominator", True, f"bytes per token in what it printed: {figures}", {"texts": rows})
     seen = all(run.explained for run in runs)
-    return Ruling("denominator", False if seen else None, f"it divides by other bytes: {said}", {"texts": rows})
+    return Ruling("denominator", False if seen else None, f"it divides by other bytes: {figures}", {"texts": rows})
 
 
 def once(runs: Sequence[Reported]) -> Ruling:
@@ -126,10 +126,10 @@ def _why(run: Reported, first: int, flip: int, *, near: bool) -> str:
 
 def held_out(run: Reported) -> Ruling:
     """Did gradients come from validation tokens before anything had scored them?"""
-    reading, found = run.reading, run.losses
-    if found is None:
+    reading, losses = run.reading, run.losses
+    if losses is None:
         return Ruling("held out", None, "its losses were not seen where they were computed")
-    scored = np.where(found.covered, found.frames, len(reading.trace.frames))
+    scored = np.where(losses.covered, losses.frames, len(reading.trace.frames))
     places, frames = reading.places, reading.frames
     plain = ~reading.trained & (places >= 0)
     np.minimum.at(scored, places[plain], frames[plain])

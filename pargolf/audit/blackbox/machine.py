@@ -178,14 +178,14 @@ def _collectives() -> None:
     def stay(*_: Any, **__: Any) -> _Done:
         return _Done()
 
-    def copy(out: Any, given: Any, *_: Any, **__: Any) -> _Done:
+    def copy(out: Any, source: Any, *_: Any, **__: Any) -> _Done:
         with torch.no_grad():
-            for o, g in zip(*((x if isinstance(x, (list, tuple)) else [x]) for x in (out, given))):
+            for o, g in zip(*((x if isinstance(x, (list, tuple)) else [x]) for x in (out, source))):
                 o.copy_(g.reshape(o.shape))
         return _Done()
 
-    def objects(out: list[Any], given: Any, *_: Any, **__: Any) -> None:
-        out[0] = given
+    def objects(out: list[Any], source: Any, *_: Any, **__: Any) -> None:
+        out[0] = source
 
     replaced: dict[str, Callable[..., Any]] = {
         **dict.fromkeys(("all_reduce", "broadcast", "reduce", "barrier", "broadcast_object_list"), stay),

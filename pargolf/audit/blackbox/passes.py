@@ -86,14 +86,14 @@ class Reading:
     @cached_property
     def scores(self) -> list[Score]:
         """Printed scores with both numbers, in order."""
-        found: list[Score] = []
+        scores: list[Score] = []
         for i, frame in enumerate(self.trace.frames):
             if isinstance(frame, Printed) and "bpb" in frame.text:
                 log = read_log("", frame.text)
                 named = [Score(score.tag, score.loss, score.bpb, score.digits, i) for score in log.scores]
                 named += [Score("step", row.loss, row.bpb, row.digits, i) for row in log.rows]
-                found += [score for score in named if 0 < score.loss < 100 and 0 < score.bpb < 100]
-        return found
+                scores += [score for score in named if 0 < score.loss < 100 and 0 < score.bpb < 100]
+        return scores
 
     def explain(self, score: Score) -> Pass | None:
         """The losses behind a printed score; None when no choice of those seen has its mean."""
@@ -101,16 +101,16 @@ class Reading:
         for which in ("first", "last", "least") if score.digits >= _DIGITS else ("first",):
             for since in reversed(starts):
                 for trained in (False, True):
-                    for found in self._choices(which, since, score.frame, trained=trained):
-                        if abs(self.mean(found) - score.loss) <= _CLOSE * score.loss + 0.6 * 10.0**-score.digits:
-                            return found
+                    for candidate in self._choices(which, since, score.frame, trained=trained):
+                        if abs(self.mean(candidate) - score.loss) <= _CLOSE * score.loss + 0.6 * 10.0**-score.digits:
+                            return candidate
         return None
 
     def seen(self, score: Score) -> list[Pass]:
         """The first losses since the nearest earlier score, whether they explain this one or not."""
         starts = [0, *(earlier.frame for earlier in self.scores if earlier.frame < score.frame)]
         choices = (list(self._choices("first", since, score.frame, trained=False)) for since in reversed(starts))
-        return next((found for found in choices if found), [])
+        return next((passes for passes in choices if passes), [])
 
     def true_ratio(self, score: Score) -> float:
         """Bytes per token of what a score counts: the nearest to its own of all choices that its losses leave open."""
@@ -171,12 +171,12 @@ def locate(text: ValidationText, targets: Places, offsets: Places | None = None)
     order = np.argsort(known)
     spots = np.searchsorted(known, seen, sorter=order).clip(0, len(known) - 1)
     begins = np.flatnonzero(known[order[spots]] == seen)
-    at = order[spots][begins]
+    starts = order[spots][begins]
     onward, backward = (np.full(len(targets), -1, dtype=np.int64) for _ in range(2))
     for offset in range(RUN):
-        backward[begins + offset] = at + offset
+        backward[begins + offset] = starts + offset
         last = RUN - 1 - offset
-        onward[begins + last] = at + last
+        onward[begins + last] = starts + last
     offsets = np.arange(len(targets)) if offsets is None else offsets
     unclear = np.flatnonzero(onward != backward)
     for part in np.split(unclear, np.flatnonzero(np.diff(unclear) != 1) + 1) if len(unclear) else ():

@@ -57,6 +57,6 @@ def environment(code: Code, given: Mapping[str, str]) -> dict[str, str]:
     assert code.tree is not None
     names = {n.value for n in ast.walk(code.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     read = {name for name in names if _NAME.fullmatch(name)}
-    kept = {k: v for k, v in given.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    variables = {k: v for k, v in given.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     small = {name: str(SMALL[name.lower()]) for name in read if name.lower() in SMALL}
-    return {**kept, **small, **FOLDERS}
+    return {**variables, **small, **FOLDERS}

@@ -79,13 +79,13 @@ def _ending(status: int, seconds: int) -> str:
 
 
 def _trace(text: ValidationText, sent: bytes, error: str, seconds: float) -> Trace:
-    found: list[Frame] = []
+    records: list[Frame] = []
     try:
         for frame in frames(sent):
-            found.append(frame)
-        if found and isinstance(found[-1], Ended):
-            error = found[-1].error
+            records.append(frame)
+        if records and isinstance(records[-1], Ended):
+            error = records[-1].error
     except Garbled as problem:
         error = f"what it sent cannot be read: {problem}"
-        found = []
-    return Trace(text, tuple(found), error, seconds)
+        records = []
+    return Trace(text, tuple(records), error, seconds)

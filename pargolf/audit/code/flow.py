@@ -98,14 +98,14 @@ class Flow:
         """What an expression holds, in terms of the function's parameters (`p:name`)."""
         if type(node) is ast.Constant:
             return named_split(node.value)
-        found = self._seen.get(id(node))
-        if found is None:
-            found = self._named(node, function) if type(node) in _MAKE_TEXT else NONE
-            if not found:
+        labels = self._seen.get(id(node))
+        if labels is None:
+            labels = self._named(node, function) if type(node) in _MAKE_TEXT else NONE
+            if not labels:
                 read = self._kinds.get(type(node))
-                found = read(node, function) if read is not None else self._of_parts(node, function)
-            self._seen[id(node)] = found
-        return found
+                labels = read(node, function) if read is not None else self._of_parts(node, function)
+            self._seen[id(node)] = labels
+        return labels
 
     def _named(self, node: Any, function: Function) -> Labels:
         """The split that a text names which is put together from parts, whatever the parts name."""
@@ -118,15 +118,15 @@ class Flow:
 
     def known(self, labels: Labels, function: Function) -> Labels:
         """Labels with parameters replaced by what the live calls pass for them."""
-        asked = [x[2:] for x in labels if x.startswith("p:")]
-        if not asked:
+        parameters = [x[2:] for x in labels if x.startswith("p:")]
+        if not parameters:
             return labels
         out = {x for x in labels if not x.startswith("p:")}
-        at: Function | None = function
-        while at is not None:
-            for name in asked:
-                out |= self.concrete.get((at, name), NONE)
-            at = at.parent
+        scope: Function | None = function
+        while scope is not None:
+            for name in parameters:
+                out |= self.concrete.get((scope, name), NONE)
+            scope = scope.parent
         return frozenset(out)
 
     def own(self, node: ast.AST) -> Labels:
@@ -155,10 +155,10 @@ class Flow:
                 if isinstance(node, ast.Call):
                     reads[function].update(self.reach.callees(node))
         for function in self.scopes:
-            at = function.parent
-            while at is not None:
-                reads[function].add(at)
-                at = at.parent
+            scope = function.parent
+            while scope is not None:
+                reads[function].add(scope)
+                scope = scope.parent
         self._reads, self._attribute_reads = reads, attributes
         self._flow_until_still(live, statements)
         self._bind_until_still(live, statements)
@@ -260,21 +260,21 @@ class Flow:
         if not isinstance(method, ast.Attribute) or method.attr not in GATHERS or not node.args:
             return
         if not self.reach.callees(node):
-            held = frozenset().union(*(self.labels(a, function) for a in node.args))
-            self._add(method.value, held, function)
+            labels = frozenset().union(*(self.labels(a, function) for a in node.args))
+            self._add(method.value, labels, function)
 
-    def _return(self, function: Function, held: Labels) -> None:
-        if not held <= function.returns:
-            function.returns |= held
+    def _return(self, function: Function, labels: Labels) -> None:
+        if not labels <= function.returns:
+            function.returns |= labels
             self._clock += 1
             self._changed[function] = self._clock
 
-    def _return_parts(self, function: Function, held: list[Labels]) -> None:
+    def _return_parts(self, function: Function, parts: list[Labels]) -> None:
         """What each place of a returned tuple holds; given up when the lengths differ."""
-        if len(function.parts) not in (0, len(held)):
-            held = []
-        old = function.parts or [NONE] * len(held)
-        new = [a | b for a, b in zip(old, held)]
+        if len(function.parts) not in (0, len(parts)):
+            parts = []
+        old = function.parts or [NONE] * len(parts)
+        new = [a | b for a, b in zip(old, parts)]
         if new != function.parts:
             function.parts = new
             self._clock += 1
@@ -290,8 +290,8 @@ class Flow:
                 callees = self.reach.callees(value)
                 if callees and all(len(c.parts) == len(target.elts) for c in callees):
                     for i, element in enumerate(target.elts):
-                        held = [self._passed(value, c, c.parts[i], function) for c in callees]
-                        self._add(element, frozenset().union(*held), function)
+                        labels = [self._passed(value, c, c.parts[i], function) for c in callees]
+                        self._add(element, frozenset().union(*labels), function)
                     return
         self._add(target, self.labels(value, function), function)
 
@@ -334,12 +334,12 @@ class Flow:
         return own | (inner if node.attr not in ("shape", "device", "dtype", "ndim") else NONE)
 
     def _of_subscript(self, node: ast.Subscript, function: Function) -> Labels:
-        held = self.labels(node.value, function)
+        labels = self.labels(node.value, function)
         key = self.labels(node.slice, function)
-        row = _counted(held) and isinstance(node.ctx, ast.Load) and "VAL" in key
+        row = _counted(labels) and isinstance(node.ctx, ast.Load) and "VAL" in key
         if (roots(node.value) & self.tables or row) and not isinstance(node.slice, ast.Slice):
-            return held | (key - {"HASH"}) | _count(node, key)
-        return held if isinstance(node.slice, ast.Slice) else held | (key & {"VAL", "TRAIN"})
+            return labels | (key - {"HASH"}) | _count(node, key)
+        return labels if isinstance(node.slice, ast.Slice) else labels | (key & {"VAL", "TRAIN"})
 
     def _of_binary(self, node: ast.BinOp, function: Function) -> Labels:
         both = self.labels(node.left, function) | self.labels(node.right, function)
@@ -351,16 +351,16 @@ class Flow:
         return frozenset().union(*(self.labels(e, function) for e in arms))
 
     def _of_name(self, name: str, function: Function) -> Labels:
-        at: Function | None = function
+        scope: Function | None = function
         out: Labels = split_by_name(name)
-        while at is not None:
-            if name in at.labels:
-                out |= at.labels[name] if at is function else self.known(at.labels[name], at)
-            if name in at.params:
-                return out | ({f"p:{name}"} if at is function else self.known(frozenset({f"p:{name}"}), at))
-            if name in at.assigned:
+        while scope is not None:
+            if name in scope.labels:
+                out |= scope.labels[name] if scope is function else self.known(scope.labels[name], scope)
+            if name in scope.params:
+                return out | ({f"p:{name}"} if scope is function else self.known(frozenset({f"p:{name}"}), scope))
+            if name in scope.assigned:
                 return out
-            at = at.parent
+            scope = scope.parent
         return out
 
     def _passed(self, call: ast.Call, callee: Function, labels: Labels, function: Function) -> Labels:
@@ -389,36 +389,36 @@ class Flow:
     def _of_library_call(self, node: ast.Call, name: str, function: Function) -> Labels:
         """A call of something that the script does not define: it holds what its arguments and its object hold."""
         arguments = [*node.args, *(k.value for k in node.keywords)]
-        held: Labels = NONE
+        labels: Labels = NONE
         for argument in arguments:
-            held |= self.labels(argument, function)
+            labels |= self.labels(argument, function)
         if isinstance(node.func, ast.Attribute):
             receiver = self.labels(node.func.value, function)
             row = node.func.attr == "get" and _counted(receiver)
             if node.func.attr in LOOKUPS and arguments and (row or roots(node.func.value) & self.tables):
-                return held | receiver | _count(node, held | {"HASH"})
-            held |= receiver
+                return labels | receiver | _count(node, labels | {"HASH"})
+            labels |= receiver
         elif name in SILENT:
-            return held & {"VAL"} if name == "range" else held & {"PIECE"} if name == "len" else NONE
+            return labels & {"VAL"} if name == "range" else labels & {"PIECE"} if name == "len" else NONE
         elif not name:
-            return held
-        return held | self._gained(node, name, held, function)
+            return labels
+        return labels | self._gained(node, name, labels, function)
 
-    def _gained(self, node: ast.Call, name: str, held: Labels, function: Function) -> Labels:
+    def _gained(self, node: ast.Call, name: str, labels: Labels, function: Function) -> Labels:
         """What a library's call makes of what it gets: raw bytes, a probability, a loss, a hash."""
         last = name.rsplit(".", 1)[-1]
         gained: Labels = NONE
-        if last in BYTES and "VAL" not in held:
+        if last in BYTES and "VAL" not in labels:
             gained |= {"BLOB"}
         if last in LISTS and not self._tells_splits(function):
             gained |= {"BOTH"}
         if last in PIECES:
             gained |= {"PIECE"}
-        if "LOSS" in held and last in EXPONENTIALS:
+        if "LOSS" in labels and last in EXPONENTIALS:
             gained |= {"GOLD"}
-        if (held or gained) and self._is_model(node, name, last, function):
+        if (labels or gained) and self._is_model(node, name, last, function):
             gained |= {"LOSS"}
-        if (name == "hash" or name.endswith(("tobytes", "crc32", "tuple"))) and ("VAL" in held or _asks(held)):
+        if (name == "hash" or name.endswith(("tobytes", "crc32", "tuple"))) and ("VAL" in labels or _asks(labels)):
             gained |= {"HASH"}
         return gained
 

@@ -27,109 +27,109 @@ def rewrite(source: str) -> str:
     return out
 
 
-def _code(text: str, at: int, *, until: str) -> tuple[str, int]:
-    """Copy code from `at`, f-strings rewritten, to the end, or to one of `until` outside all brackets."""
+def _code(text: str, offset: int, *, until: str) -> tuple[str, int]:
+    """Copy code from `offset`, f-strings rewritten, to the end, or to one of `until` outside all brackets."""
     out: list[str] = []
     depth = 0
-    while at < len(text):
-        c = text[at]
-        if until and depth == 0 and c in until and not (c == "!" and text[at + 1 : at + 2] == "="):
-            return "".join(out), at
+    while offset < len(text):
+        c = text[offset]
+        if until and depth == 0 and c in until and not (c == "!" and text[offset + 1 : offset + 2] == "="):
+            return "".join(out), offset
         if c == "#":
-            end = text.find("\n", at)
+            end = text.find("\n", offset)
             end = len(text) if end < 0 else end
-            out.append(text[at:end])
-            at = end
+            out.append(text[offset:end])
+            offset = end
         elif c in "'\"" or c.isalpha() or c == "_":
-            piece, at = _word_or_string(text, at, inside=depth > 0 or bool(until))
+            piece, offset = _word_or_string(text, offset, inside=depth > 0 or bool(until))
             out.append(piece)
         else:
             depth += (c in "([{") - (c in ")]}")
             out.append(c)
-            at += 1
+            offset += 1
     if until:
         raise Unreadable("an f-string does not close")
-    return "".join(out), at
+    return "".join(out), offset
 
 
-def _word_or_string(text: str, at: int, *, inside: bool) -> tuple[str, int]:
-    start = _STRING.match(text, at)
+def _word_or_string(text: str, offset: int, *, inside: bool) -> tuple[str, int]:
+    start = _STRING.match(text, offset)
     if start is None:
-        word = re.compile(r"\w+").match(text, at)
-        end = word.end() if word else at + 1
-        return text[at:end], end
+        word = re.compile(r"\w+").match(text, offset)
+        end = word.end() if word else offset + 1
+        return text[offset:end], end
     if "f" not in start[1].lower() and "t" not in start[1].lower():
         end = _plain_end(text, start)
-        return text[at:end], end
+        return text[offset:end], end
     return _formatted(text, start, inside=inside)
 
 
 def _plain_end(text: str, start: "re.Match[str]") -> int:
-    quote, at = start[2], start.end()
-    while at < len(text):
-        if text[at] == "\\":
-            at += 2
-        elif text.startswith(quote, at):
-            return at + len(quote)
-        elif text[at] == "\n" and len(quote) == 1:
-            return at
+    quote, offset = start[2], start.end()
+    while offset < len(text):
+        if text[offset] == "\\":
+            offset += 2
+        elif text.startswith(quote, offset):
+            return offset + len(quote)
+        elif text[offset] == "\n" and len(quote) == 1:
+            return offset
         else:
-            at += 1
+            offset += 1
     return len(text)
 
 
 def _formatted(text: str, start: "re.Match[str]", *, inside: bool) -> tuple[str, int]:
     """One f-string, and any strings written right after it, as one call; `inside` brackets a newline joins too."""
-    template, fields, at = _fields(text, start.end(), quote=start[2], raw="r" in start[1].lower())
+    template, fields, offset = _fields(text, start.end(), quote=start[2], raw="r" in start[1].lower())
     while True:
-        gap = (_GAP if inside else _SPACE).match(text, at)
+        gap = (_GAP if inside else _SPACE).match(text, offset)
         assert gap is not None
         after = gap.end()
         follow = _STRING.match(text, after)
         if follow is None:
-            return f'"{template}".format({fields})', at
+            return f'"{template}".format({fields})', offset
         fields += "\n" * gap[0].count("\n")
         if "f" in follow[1].lower():
-            written, more, at = _fields(text, follow.end(), quote=follow[2], raw="r" in follow[1].lower())
+            written, more, offset = _fields(text, follow.end(), quote=follow[2], raw="r" in follow[1].lower())
             template, fields = template + written, fields + more
         else:
             end = _plain_end(text, follow)
             template, fields = template + "{}", fields + text[follow.start() : end] + ","
-            at = end
+            offset = end
 
 
-def _fields(text: str, at: int, *, quote: str, raw: bool) -> tuple[str, str, int]:
+def _fields(text: str, offset: int, *, quote: str, raw: bool) -> tuple[str, str, int]:
     """An f-string's body as a template between double quotes, and its expressions as arguments.
 
     Newlines of its literal part are kept among the arguments, so that lines keep their numbers.
     """
     template = out = ""
-    while at < len(text):
-        if text.startswith(quote, at):
-            return template, out, at + len(quote)
-        c = text[at]
+    while offset < len(text):
+        if text.startswith(quote, offset):
+            return template, out, offset + len(quote)
+        c = text[offset]
         if c == "\n":
             if len(quote) == 1:
                 raise Unreadable("an f-string does not close on its line")
-            template, out, at = template + "\\n", out + "\n", at + 1
-        elif c == "\\" and (size := _escape(text, at, raw=raw)):
-            ends_line = text[at + 1 : at + 2] == "\n"
+            template, out, offset = template + "\\n", out + "\n", offset + 1
+        elif c == "\\" and (size := _escape(text, offset, raw=raw)):
+            ends_line = text[offset + 1 : offset + 2] == "\n"
             out += "\n" if ends_line else ""
             if raw:
-                template += "\\\\" + ("\\n" if ends_line else text[at + 1 : at + size].replace('"', '\\"'))
+                template += "\\\\" + ("\\n" if ends_line else text[offset + 1 : offset + size].replace('"', '\\"'))
             elif not ends_line:
-                template += _literal(text[at : at + size])
-            at += size
-        elif text.startswith(("{{", "}}"), at):
-            template, at = template + text[at : at + 2], at + 2
+                template += _literal(text[offset : offset + size])
+            offset += size
+        elif text.startswith(("{{", "}}"), offset):
+            template, offset = template + text[offset : offset + 2], offset + 2
         elif c == "{":
-            written, field, at = _field(text, at + 1)
+            written, field, offset = _field(text, offset + 1)
             template, out = template + written, out + field
         elif c == "}":
             raise Unreadable("a single '}' in an f-string")
         else:
             template += {'"': '\\"', "\\": "\\\\"}.get(c, c)
-            at += 1
+            offset += 1
     raise Unreadable("an f-string does not close")
 
 
@@ -138,18 +138,18 @@ def _literal(escape: str) -> str:
     return str(ast.literal_eval(f'"{escape}"')) if escape.startswith("\\N{") else escape
 
 
-def _escape(text: str, at: int, *, raw: bool) -> int:
+def _escape(text: str, offset: int, *, raw: bool) -> int:
     """How many characters an escape takes; 0 for the backslash of a raw string before a brace."""
-    after = text[at + 1 : at + 2]
+    after = text[offset + 1 : offset + 2]
     if raw:
         return 0 if after in "{}" else 2
-    end = text.find("}", at) if text[at + 1 : at + 3] == "N{" else at + 1
-    return (end + 1 if end >= 0 else len(text)) - at
+    end = text.find("}", offset) if text[offset + 1 : offset + 3] == "N{" else offset + 1
+    return (end + 1 if end >= 0 else len(text)) - offset
 
 
-def _field(text: str, at: int) -> tuple[str, str, int]:
+def _field(text: str, offset: int) -> tuple[str, str, int]:
     """One replacement field after its brace: what stands for it in the template, and its arguments."""
-    expression, at = _code(text, at, until="!:}")
+    expression, offset = _code(text, offset, until="!:}")
     if not expression.strip():
         raise Unreadable("an empty expression in an f-string")
     prefix = conversion = spec = ""
@@ -163,29 +163,29 @@ def _field(text: str, at: int) -> tuple[str, str, int]:
         )
         expression = expression.rstrip()[:-1]
     out = f"({expression}),"
-    if text[at] == "!":
-        end = re.compile(r"[^:}]*").match(text, at)
+    if text[offset] == "!":
+        end = re.compile(r"[^:}]*").match(text, offset)
         assert end is not None
-        conversion, at = end[0].strip(), end.end()
-    if at < len(text) and text[at] == ":":
-        spec, more, at = _spec(text, at)
+        conversion, offset = end[0].strip(), end.end()
+    if offset < len(text) and text[offset] == ":":
+        spec, more, offset = _spec(text, offset)
         out += more
-    if at >= len(text):
+    if offset >= len(text):
         raise Unreadable("an f-string does not close")
     if prefix and not conversion and not spec:
         conversion = "!r"
-    return f"{prefix}{{{conversion}{spec}}}", out, at + 1
+    return f"{prefix}{{{conversion}{spec}}}", out, offset + 1
 
 
-def _spec(text: str, at: int) -> tuple[str, str, int]:
+def _spec(text: str, offset: int) -> tuple[str, str, int]:
     """A format from its colon to the brace that closes the field, and the arguments of the fields inside it."""
-    spec, out, at = ":", "", at + 1
-    while at < len(text) and text[at] != "}":
-        if text[at] == "{":
-            written, inner, at = _field(text, at + 1)
+    spec, out, offset = ":", "", offset + 1
+    while offset < len(text) and text[offset] != "}":
+        if text[offset] == "{":
+            written, inner, offset = _field(text, offset + 1)
             spec, out = spec + written, out + inner
         else:
-            out += "\n" if text[at] == "\n" else ""
-            spec += {"\n": "", '"': '\\"'}.get(text[at], text[at])
-            at += 1
-    return spec, out, at
+            out += "\n" if text[offset] == "\n" else ""
+            spec += {"\n": "", '"': '\\"'}.get(text[offset], text[offset])
+            offset += 1
+    return spec, out, offset

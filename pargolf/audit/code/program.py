@@ -46,7 +46,7 @@ class Program:
         for function in self.functions:
             self.by_name[function.name].append(function)
         self.attribute_sources = {
-            name: [(scopes[place], value) for place, value in found] for name, found in index.attributes.items()
+            name: [(scopes[position], value) for position, value in pairs] for name, pairs in index.attributes.items()
         }
         constants = Constants(self.module, self.by_name, self.attribute_sources, index.shared, env, any_word=any_word)
         reach = Reach(index, scopes, self.by_name, constants, also)
@@ -85,10 +85,10 @@ class Program:
 
     @cached_property
     def _by_kind(self) -> dict[type, list[ast.AST]]:
-        found: dict[type, list[ast.AST]] = defaultdict(list)
+        nodes: dict[type, list[ast.AST]] = defaultdict(list)
         for node in self.live:
-            found[type(node)].append(node)
-        return found
+            nodes[type(node)].append(node)
+        return nodes
 
     @cached_property
     def watchers(self) -> set[Function]:
@@ -109,8 +109,8 @@ class Program:
 
 def _copied(definitions: list[Function]) -> list[Function]:
     """The index's functions, fresh, so that what one reading learns of them is not seen by another."""
-    made: dict[int, Function] = {}
+    copies: dict[int, Function] = {}
     for old in definitions:
-        parent = made[id(old.parent)] if old.parent is not None else None
-        made[id(old)] = Function(old.node, old.name, old.owner, parent, old.params, old.defaults, old.assigned)
-    return list(made.values())
+        parent = copies[id(old.parent)] if old.parent is not None else None
+        copies[id(old)] = Function(old.node, old.name, old.owner, parent, old.params, old.defaults, old.assigned)
+    return list(copies.values())

@@ -49,18 +49,18 @@ class Reach:
 
     def callees(self, call: ast.Call) -> list[Function]:
         """User functions that a call may mean: by name, as a method, or through a wrapper such as torch.compile."""
-        found = self._called.get(call)
-        if found is None:
-            found = self._called[call] = self._find_callees(call.func)
-        return found
+        callees = self._called.get(call)
+        if callees is None:
+            callees = self._called[call] = self._find_callees(call.func)
+        return callees
 
     def _find_callees(self, function: ast.expr) -> list[Function]:
         if isinstance(function, ast.Name):
             if function.id in self.index.classes:
                 return [f for f in self.by_name.get("__init__", ()) if f.owner == function.id]
             plain = [f for f in self.by_name.get(function.id, ()) if f.owner is None]
-            made = self._instances.get(function.id)
-            return plain or [f for f in self.by_name.get("__call__", ()) if f.owner is not None and f.owner == made]
+            owner = self._instances.get(function.id)
+            return plain or [f for f in self.by_name.get("__call__", ()) if f.owner is not None and f.owner == owner]
         if isinstance(function, ast.Attribute):
             methods = [f for f in self.by_name.get(function.attr, ()) if f.owner is not None]
             return methods if len(methods) <= 6 and function.attr not in ("forward", "step", "backward") else []
@@ -230,9 +230,9 @@ class Reach:
             bound[function] = values
         changed = False
         for function, values in bound.items():
-            kept = {k: v for k, v in values.items() if k not in function.assigned}
-            changed = changed or kept != function.values
-            function.values = kept
+            constants = {k: v for k, v in values.items() if k not in function.assigned}
+            changed = changed or constants != function.values
+            function.values = constants
         return changed
 
     def _passed(self, site: Site, name: str) -> object:
@@ -246,9 +246,9 @@ class Reach:
 
 def _instances(index: Index) -> dict[str, str]:
     """Names that are given a new object of one of the script's classes, with that class."""
-    made: dict[str, str] = {}
+    instances: dict[str, str] = {}
     for node in index.binders:
         built = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and dotted(node.value.func)
         if isinstance(node, ast.Assign) and built in index.classes:
-            made |= {target.id: str(built) for target in node.targets if isinstance(target, ast.Name)}
-    return made
+            instances |= {target.id: str(built) for target in node.targets if isinstance(target, ast.Name)}
+    return instances

@@ -79,11 +79,11 @@ def live_below(program: Program, node: ast.AST) -> Iterator[ast.AST]:
     """Live nodes below a node, without the bodies of functions."""
     stack = [node]
     while stack:
-        at = stack.pop()
-        if at in program.live or isinstance(at, (ast.comprehension, ast.keyword, ast.withitem)):
-            yield at
-        if not isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-            stack.extend(program.children.get(at, ()))
+        part = stack.pop()
+        if part in program.live or isinstance(part, (ast.comprehension, ast.keyword, ast.withitem)):
+            yield part
+        if not isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            stack.extend(program.children.get(part, ()))
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -116,11 +116,11 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
     while stack:
         part = stack.pop()
         if isinstance(part, ast.Name):
-            found = last_binding(program, part.id, at, function) if depth < 8 else None
-            if found is None:
+            bindings = last_binding(program, part.id, at, function) if depth < 8 else None
+            if bindings is None:
                 out |= program.of(part, function)
-            for value, place in found or ():
-                out |= nearby(program, value, place, depth + 1)
+            for value, binder in bindings or ():
+                out |= nearby(program, value, binder, depth + 1)
         else:
             if isinstance(part, (ast.Attribute, ast.Constant)):
                 out |= program.own_labels(part)
@@ -136,9 +136,9 @@ def last_binding(program: Program, name: str, at: ast.AST, function: Function) -
         for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
             if isinstance(block, list) and below in block:
                 for statement in reversed(block[: block.index(below)]):
-                    held = _bound(program, statement).get(name)
-                    if held:
-                        return held
+                    bindings = _bound(program, statement).get(name)
+                    if bindings:
+                        return bindings
         if isinstance(above, (ast.For, ast.AsyncFor)) and name in names_in(above.target):
             return [(above.iter, above)]
         if above is function.node:
@@ -149,10 +149,10 @@ def last_binding(program: Program, name: str, at: ast.AST, function: Function) -
 
 def _bound(program: Program, statement: ast.stmt) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
     """Names that a live statement gives a value, with the values; remembered, since every later use asks."""
-    found = program.binds.get(statement)
-    if found is not None:
-        return found
-    found = program.binds[statement] = {}
+    bindings = program.binds.get(statement)
+    if bindings is not None:
+        return bindings
+    bindings = program.binds[statement] = {}
     for node in live_below(program, statement):
         pairs: list[tuple[ast.expr, ast.expr]] = []
         if isinstance(node, ast.Assign):
@@ -163,8 +163,8 @@ def _bound(program: Program, statement: ast.stmt) -> dict[str, list[tuple[ast.ex
             pairs = [(node.target, node.iter)]
         for target, value in pairs:
             for name in names_in(target):
-                found.setdefault(name, []).append((value, node))
-    return found
+                bindings.setdefault(name, []).append((value, node))
+    return bindings
 
 
 def _paired(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
@@ -202,6 +202,6 @@ def calibrates(program: Program, call: ast.Call, split: str) -> bool:
     )
     if not watches:
         return False
-    held = [*call.args, *(k.value for k in call.keywords)]
-    labels = frozenset().union(*(nearby(program, a, call) for a in held)) if held else frozenset()
+    arguments = [*call.args, *(k.value for k in call.keywords)]
+    labels = frozenset().union(*(nearby(program, a, call) for a in arguments)) if arguments else frozenset()
     return split in labels and len(labels & {"TRAIN", "VAL"}) == 1

@@ -8,26 +8,26 @@ from pargolf.audit.code.tree import Function, dotted
 
 def switches(tree: ast.Module) -> set[str]:
     """Environment variables whose default is off: `0`, empty or false."""
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[0], ast.Constant):
             default = node.args[1]
             off = isinstance(default, ast.Constant) and str(default.value).lower() in ("0", "", "false", "none", "0.0")
             name = node.args[0].value
             if off and isinstance(name, str) and name.isupper():
-                found.add(name)
-    return found
+                names.add(name)
+    return names
 
 
 def guards(program: Program, node: ast.AST) -> set[str]:
     """Environment variables that the tests around a node, or around the calls to it, depend on."""
-    found: set[str] = set()
+    variables: set[str] = set()
     seen: set[Function] = set()
 
-    def climb(at: ast.AST, function: Function, depth: int) -> None:
-        for above in program.ancestors(at):
+    def climb(start: ast.AST, function: Function, depth: int) -> None:
+        for above in program.ancestors(start):
             if isinstance(above, (ast.If, ast.IfExp)):
-                found.update(_variables(program, above.test))
+                variables.update(_variables(program, above.test))
         if function in seen or depth > 5:
             return
         seen.add(function)
@@ -35,22 +35,22 @@ def guards(program: Program, node: ast.AST) -> set[str]:
             climb(site.call, site.caller, depth + 1)
 
     climb(node, program.function_of(node), 0)
-    return found
+    return variables
 
 
 def _variables(program: Program, test: ast.expr, depth: int = 0) -> set[str]:
-    found: set[str] = set()
+    variables: set[str] = set()
     for node in ast.walk(test):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isupper():
-            found.add(node.value)
+            variables.add(node.value)
         elif isinstance(node, ast.Attribute) and depth < 3:
             for _, source in program.attribute_sources.get(node.attr, ())[:3]:
-                found |= _variables(program, source, depth + 1) if source is not None else set()
+                variables |= _variables(program, source, depth + 1) if source is not None else set()
         elif isinstance(node, ast.Name) and depth < 3:
             for source2 in program.function_of(test).assigned.get(node.id, ())[:3]:
                 if source2 is not None:
-                    found |= _variables(program, source2, depth + 1)
-    return found
+                    variables |= _variables(program, source2, depth + 1)
+    return variables
 
 
 def sleeping(here: Program) -> bool:

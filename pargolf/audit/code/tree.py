@@ -116,15 +116,15 @@ class Index:
         arguments: ast.arguments = node.args
         plain = [*arguments.posonlyargs, *arguments.args]
         names = [a.arg for a in (*plain, *arguments.kwonlyargs)]
-        made = Function(node, getattr(node, "name", "<lambda>"), owner, self.definitions[inside], names)
+        definition = Function(node, getattr(node, "name", "<lambda>"), owner, self.definitions[inside], names)
         for argument, default in zip(plain[len(plain) - len(arguments.defaults) :], arguments.defaults):
-            made.defaults[argument.arg] = default
+            definition.defaults[argument.arg] = default
         for argument, optional in zip(arguments.kwonlyargs, arguments.kw_defaults):
             if optional is not None:
-                made.defaults[argument.arg] = optional
+                definition.defaults[argument.arg] = optional
         if arguments.vararg:
             names.append(arguments.vararg.arg)
-        self.definitions.append(made)
+        self.definitions.append(definition)
         return len(self.definitions) - 1
 
     def _sort(self, node: ast.AST) -> None:
@@ -157,12 +157,12 @@ class Index:
                         self.attributes[target.id].append((0, value))
                         self.definitions[0].assigned.setdefault(f"{node.name}.{target.id}", []).append(value)
 
-    def _note_attribute(self, target: ast.expr, value: ast.expr | None, place: int) -> None:
+    def _note_attribute(self, target: ast.expr, value: ast.expr | None, position: int) -> None:
         if isinstance(target, ast.Attribute):
-            self.attributes[target.attr].append((place, value))
+            self.attributes[target.attr].append((position, value))
         elif isinstance(target, (ast.Tuple, ast.List)):
-            for element, held in _pairs_of(target, value):
-                self._note_attribute(element, held, place)
+            for element, source in _pairs_of(target, value):
+                self._note_attribute(element, source, position)
 
     def _note_call(self, call: ast.Call) -> None:
         """`setattr(x, "name", value)` and `parser.add_argument("--name", default=value)` set attributes too."""
@@ -191,23 +191,23 @@ class Index:
 
     def own_nodes(self, node: ast.AST) -> list[ast.AST]:
         """Nodes of a function's body in the order of the text, without those of functions and classes inside it."""
-        found = self._own.get(node)
-        if found is None:
-            found = self._own[node] = []
-            held: Any = getattr(node, "body", node)
-            body = held if isinstance(held, list) else [held]
+        nodes = self._own.get(node)
+        if nodes is None:
+            nodes = self._own[node] = []
+            content: Any = getattr(node, "body", node)
+            body = content if isinstance(content, list) else [content]
             for statement in body:
-                found += self.shallow(statement)
-        return found
+                nodes += self.shallow(statement)
+        return nodes
 
     def shallow(self, node: ast.AST) -> Iterator[ast.AST]:
         """A node and what is under it in the order of the text; functions and classes inside are named, not entered."""
-        at, end = self.span[node]
+        position, end = self.span[node]
         order = self.order
-        while at < end:
-            found = order[at]
-            yield found
-            at = self.span[found][1] if type(found) in _SCOPES else at + 1
+        while position < end:
+            child = order[position]
+            yield child
+            position = self.span[child][1] if type(child) in _SCOPES else position + 1
 
     def branches(self, node: ast.AST) -> bool:
         """Whether an expression may leave a part of itself unevaluated."""
@@ -215,14 +215,14 @@ class Index:
 
     def mentioned(self, node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
         """Names and attributes in a node, and those of them that are classes named as such."""
-        found = self._mentioned.get(node)
-        if found is None:
+        mentions = self._mentioned.get(node)
+        if mentions is None:
             start, end = self.span[node]
             names = {n.id for n in self.order[start:end] if type(n) is ast.Name}
             attributes = {n.attr for n in self.order[start:end] if type(n) is ast.Attribute}
-            found = frozenset(names | attributes), frozenset(names & self.classes.keys())
-            self._mentioned[node] = found
-        return found
+            mentions = frozenset(names | attributes), frozenset(names & self.classes.keys())
+            self._mentioned[node] = mentions
+        return mentions
 
 
 def note_assignment(node: ast.AST, assigned: dict[str, list[ast.expr | None]]) -> None:
@@ -249,8 +249,8 @@ def _note(target: ast.expr, value: ast.expr | None, assigned: dict[str, list[ast
     if isinstance(target, ast.Name):
         assigned.setdefault(target.id, []).append(value)
     elif isinstance(target, (ast.Tuple, ast.List)):
-        for element, held in _pairs_of(target, value):
-            _note(element, held, assigned)
+        for element, source in _pairs_of(target, value):
+            _note(element, source, assigned)
     elif isinstance(target, ast.Starred):
         _note(target.value, None, assigned)
 
@@ -270,14 +270,14 @@ def _children(node: ast.AST) -> list[ast.AST]:
     names = _fields.get(kind)
     if names is None:
         names = _fields[kind] = tuple(name for name in kind._fields if name not in _PLAIN_FIELDS)
-    found: list[ast.AST] = []
+    children: list[ast.AST] = []
     for name in names:
         value = getattr(node, name, None)
         if type(value) is list:
-            found += [v for v in value if isinstance(v, ast.AST)]
+            children += [v for v in value if isinstance(v, ast.AST)]
         elif isinstance(value, ast.AST):
-            found.append(value)
-    return found
+            children.append(value)
+    return children
 
 
 def dotted(node: ast.AST) -> str:
@@ -310,11 +310,11 @@ def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | No
             return keyword.value
     if name not in function.params:
         return None
-    at = function.params.index(name)
+    index = function.params.index(name)
     if function.owner is not None and function.params and function.params[0] in ("self", "cls"):
-        at -= 1
-    if at >= 0 and call.args and isinstance(call.args[-1], ast.Starred) and at >= len(call.args) - 1:
+        index -= 1
+    if index >= 0 and call.args and isinstance(call.args[-1], ast.Starred) and index >= len(call.args) - 1:
         return call.args[-1]  # what is spread last goes to all that follow
-    if not 0 <= at < len(call.args):
+    if not 0 <= index < len(call.args):
         return None
-    return call.args[at] if not any(isinstance(a, ast.Starred) for a in call.args[: at + 1]) else None
+    return call.args[index] if not any(isinstance(a, ast.Starred) for a in call.args[: index + 1]) else None

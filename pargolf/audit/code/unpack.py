@@ -44,11 +44,11 @@ def _executes(tree: ast.Module) -> bool:
 
 
 def _literals(tree: ast.Module) -> list[bytes | str]:
-    found: list[bytes | str] = []
+    literals: list[bytes | str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > _LEAST_LITERAL:
-            found.append(node.value)
-    return sorted(found, key=len, reverse=True)[:4]
+            literals.append(node.value)
+    return sorted(literals, key=len, reverse=True)[:4]
 
 
 def _decoded(literal: bytes | str) -> Iterator[bytes]:

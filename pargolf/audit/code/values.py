@@ -150,28 +150,28 @@ class Constants:
         self._evaluating.add(key)
         cycles = self._cycles
         try:
-            found = read(node, scope, depth + 1)
-            found = UNKNOWN if _is_large(found) else found
+            value = read(node, scope, depth + 1)
+            value = UNKNOWN if _is_large(value) else value
         except Exception:  # evaluating somebody's arithmetic may fail in any way; then it has no known value
-            found = UNKNOWN
+            value = UNKNOWN
         finally:
             self._evaluating.discard(key)
         # A helper's scope lives for one call: its identity may be another's by the next.
         if not scope.passing and (self._cycles == cycles or not self._evaluating):
-            self._values[key] = found
-        return found
+            self._values[key] = value
+        return value
 
     def _sequence(self, node: ast.Tuple | ast.List | ast.Set, scope: Function, depth: int) -> Any:
         if isinstance(node, ast.List) and not node.elts:
             return UNKNOWN  # an empty list is there to be filled
-        held = [self.value(e, scope, depth) for e in node.elts]
-        return UNKNOWN if any(h is UNKNOWN for h in held) else tuple(held)
+        values = [self.value(e, scope, depth) for e in node.elts]
+        return UNKNOWN if any(h is UNKNOWN for h in values) else tuple(values)
 
     def _unary(self, node: ast.UnaryOp, scope: Function, depth: int) -> Any:
-        held = self.value(node.operand, scope, depth)
-        if held is UNKNOWN:
+        operand = self.value(node.operand, scope, depth)
+        if operand is UNKNOWN:
             return UNKNOWN
-        return not held if isinstance(node.op, ast.Not) else -held if isinstance(node.op, ast.USub) else held
+        return not operand if isinstance(node.op, ast.Not) else -operand if isinstance(node.op, ast.USub) else operand
 
     def _choice(self, node: ast.IfExp, scope: Function, depth: int) -> Any:
         test = self.value(node.test, scope, depth)
@@ -196,15 +196,15 @@ class Constants:
     def _subscript(self, node: ast.Subscript, scope: Function, depth: int) -> Any:
         if dotted(node.value) == "os.environ":
             return self.env.get(self.value(node.slice, scope, depth), UNKNOWN)
-        held = self.value(node.value, scope, depth)
-        if not isinstance(held, (str, tuple)):
+        container = self.value(node.value, scope, depth)
+        if not isinstance(container, (str, tuple)):
             return UNKNOWN
         if not isinstance(node.slice, ast.Slice):
-            at = self.value(node.slice, scope, depth)
-            return held[at] if isinstance(at, int) else UNKNOWN
+            index = self.value(node.slice, scope, depth)
+            return container[index] if isinstance(index, int) else UNKNOWN
         ends: list[Any] = [e and self.value(e, scope, depth) for e in (node.slice.lower, node.slice.upper)]
         step = None if node.slice.step is None else self.value(node.slice.step, scope, depth)
-        return UNKNOWN if any(e is UNKNOWN for e in (*ends, step)) else held[ends[0] : ends[1] : step]
+        return UNKNOWN if any(e is UNKNOWN for e in (*ends, step)) else container[ends[0] : ends[1] : step]
 
     def _template(self, node: ast.JoinedStr, scope: Function, depth: int) -> Any:
         """An f-string of known parts, with no format of its own."""
@@ -225,11 +225,11 @@ class Constants:
 
     def _boolean(self, node: ast.BoolOp, scope: Function, depth: int) -> Any:
         is_and = isinstance(node.op, ast.And)
-        held = [self.value(e, scope, depth) for e in node.values]
-        for value in held:
+        values = [self.value(e, scope, depth) for e in node.values]
+        for value in values:
             if value is not UNKNOWN and bool(value) != is_and:
                 return value
-        return UNKNOWN if any(h is UNKNOWN for h in held) else held[-1]
+        return UNKNOWN if any(h is UNKNOWN for h in values) else values[-1]
 
     def _compare(self, node: ast.Compare, scope: Function, depth: int) -> Any:
         if dotted(node.comparators[0]) == "os.environ" and isinstance(node.ops[0], (ast.In, ast.NotIn)):
@@ -248,17 +248,17 @@ class Constants:
         return True
 
     def _name(self, name: str, scope: Function, depth: int) -> Any:
-        at: Function | None = scope
-        while at is not None:
-            if name in at.values:
-                return at.values[name]
-            if name in at.assigned:
+        function: Function | None = scope
+        while function is not None:
+            if name in function.values:
+                return function.values[name]
+            if name in function.assigned:
                 if name in self.shared:
                     return UNKNOWN
-                return self._agree([(at, e) for e in at.assigned[name]], depth)
-            if name in at.params:
+                return self._agree([(function, e) for e in function.assigned[name]], depth)
+            if name in function.params:
                 return UNKNOWN
-            at = at.parent
+            function = function.parent
         return UNKNOWN
 
     def _attribute(self, name: str, depth: int) -> Any:
@@ -293,9 +293,9 @@ class Constants:
             return UNKNOWN if any(a is UNKNOWN for a in arguments) else _PURE[name](*arguments)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _TEXT:
             return self._text(node.func, arguments, scope, depth)
-        found = self.by_name.get(name, [])
-        helper = len(found) == 1 and found[0].owner is None and depth < 12
-        return self._apply(found[0], node, scope, depth) if helper else UNKNOWN
+        functions = self.by_name.get(name, [])
+        helper = len(functions) == 1 and functions[0].owner is None and depth < 12
+        return self._apply(functions[0], node, scope, depth) if helper else UNKNOWN
 
     def _variable(self, arguments: list[Any]) -> Any:
         """An environment variable's value, from the name and the default that are passed."""
@@ -312,8 +312,8 @@ class Constants:
             _WIDE.search(str(text)) or any(_WIDE.search(str(a)) for a in arguments)
         )
         if isinstance(text, (str, bytes)) and not wide and not any(a is UNKNOWN for a in arguments):
-            made = getattr(text, method.attr)(*arguments)
-            return tuple(made) if isinstance(made, list) else made
+            result = getattr(text, method.attr)(*arguments)
+            return tuple(result) if isinstance(result, list) else result
         return UNKNOWN
 
     def _apply(self, function: Function, call: ast.Call, scope: Function, depth: int) -> Any:

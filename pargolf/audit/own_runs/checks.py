@@ -176,10 +176,10 @@ def _agreement(run: Recorded, result: Result, recomputed: Recomputed | None, mis
         missing.add("consistency: the artifact was not scored again; name the data, `pargolf audit RUN --data DIR`")
 
 
-def _again(recomputed: Recomputed, told: str) -> Iterator[Wrong]:
+def _again(recomputed: Recomputed, messages: str) -> Iterator[Wrong]:
     """What recomputing showed, but for what has been told already."""
     for text in recomputed.contradictions:
-        if not _told(text, told):
+        if not _told(text, messages):
             yield SUSPECT, text, ()
     for text in recomputed.differences:
         yield FAIL, text, ()
@@ -187,9 +187,9 @@ def _again(recomputed: Recomputed, told: str) -> Iterator[Wrong]:
         yield UNVERIFIABLE, recomputed.problem, ()
 
 
-def _told(text: str, told: str) -> bool:
+def _told(text: str, messages: str) -> bool:
     """Whether a contradiction about the artifact or the log has been named already."""
-    return ("SHA-256" in text and "SHA-256" in told) or (text.startswith(LOG) and LOG in told)
+    return ("SHA-256" in text and "SHA-256" in messages) or (text.startswith(LOG) and LOG in messages)
 
 
 def _forged(run: Recorded) -> Iterator[Wrong]:
@@ -219,8 +219,8 @@ def _log_against(log: Log, run: Recorded, result: Result) -> Iterator[Wrong]:
         shown = Evidence(LOG, log.total.line.number, log.total.line.text)
         text = f"{RESULT} says {result.bytes.total:,} bytes, {LOG} {log.total.value:,.0f}."
         yield SUSPECT, text, (*run.at("total"), shown)
-    said = re.search(r"digest:(\w+)", "\n".join(line.text for line in log.lines[:40]))
-    if said and said[1] != result.digest:
-        yield SUSPECT, f"{LOG} is of recipe {said[1]}, {RESULT} of {result.digest}.", run.at("digest")
+    digest = re.search(r"digest:(\w+)", "\n".join(line.text for line in log.lines[:40]))
+    if digest and digest[1] != result.digest:
+        yield SUSPECT, f"{LOG} is of recipe {digest[1]}, {RESULT} of {result.digest}.", run.at("digest")
     if log.seeds and str(result.seed) not in log.seeds:
         yield SUSPECT, f"{LOG} is of seed {log.seeds[0]}, {RESULT} of {result.seed}.", run.at("seed")

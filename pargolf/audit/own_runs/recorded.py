@@ -46,13 +46,13 @@ class Recorded:
 
     def at(self, *keys: str) -> tuple[Evidence, ...]:
         """The lines of result.json that name keys."""
-        found = []
+        evidence = []
         for key in keys:
             for i, line in enumerate(self.lines, 1):
                 if f'"{key}"' in line:
-                    found.append(Evidence(RESULT, i, line.strip()[:240]))
+                    evidence.append(Evidence(RESULT, i, line.strip()[:240]))
                     break
-        return tuple(found)
+        return tuple(evidence)
 
 
 def read_run(folder: Folder) -> Recorded:

@@ -126,18 +126,18 @@ class Facts:
         if self.bpb is None:
             return None
         near = self.bpb.path[:-1]
-        found = [x for x in self.leaves if x.path[:-1] == near and _LOSS.match(x.key) and x.number]
-        return found[0] if found else None
+        losses = [x for x in self.leaves if x.path[:-1] == near and _LOSS.match(x.key) and x.number]
+        return losses[0] if losses else None
 
     @cached_property
     def totals(self) -> list[Leaf]:
         """Declared whole sizes, bytes."""
-        found = [x for x in self.leaves if _is_size(x, _TOTAL)]
+        totals = [x for x in self.leaves if _is_size(x, _TOTAL)]
         packed = [x for x in self.leaves if re.search(r"int\d|zlib|zstd|lzma|brotli|quant", x.key)]
         # Beside a packed size, one of twice the cap is that of the float checkpoint.
         if any(1e6 < (x.number or 0) < 2e7 for x in packed):
-            found = [x for x in found if (x.number or 0) < 32e6]
-        return found
+            totals = [x for x in totals if (x.number or 0) < 32e6]
+        return totals
 
     @cached_property
     def models(self) -> list[Leaf]:
@@ -147,8 +147,8 @@ class Facts:
     @cached_property
     def train_times(self) -> list[Leaf]:
         """Declared training times; a bare wall clock only where nothing speaks of training."""
-        found = [x for x in self.leaves if _timed(x, _TRAIN)]
-        return [x for x in found if x.key.startswith("train")] or found
+        times = [x for x in self.leaves if _timed(x, _TRAIN)]
+        return [x for x in times if x.key.startswith("train")] or times
 
     @cached_property
     def eval_times(self) -> list[Leaf]:
@@ -158,25 +158,25 @@ class Facts:
     @cached_property
     def runs(self) -> dict[str, Run]:
         """Declared runs by seed, from submission.json, else from a table of the README."""
-        found: dict[str, Run] = {}
+        runs: dict[str, Run] = {}
         for leaf in self.leaves:
             seed = seed_of(leaf)
             if seed is None or is_foreign_leaf(leaf) or leaf.number is None:
                 continue
-            old = found.get(seed, Run(seed))
+            old = runs.get(seed, Run(seed))
             if (_BPB.match(leaf.key) or SEED_GROUP.match(leaf.key) or leaf.key.startswith("val_bpb")) and (
                 old.bpb is None and 0 < leaf.number < 20
             ):
-                found[seed] = Run(seed, leaf, old.total)
+                runs[seed] = Run(seed, leaf, old.total)
             elif _is_size(leaf, _TOTAL):
-                found[seed] = Run(seed, old.bpb, Seen(leaf.number, leaf.line))
-        found = {seed: run for seed, run in found.items() if run.bpb is not None}
-        return found or self.table_runs
+                runs[seed] = Run(seed, old.bpb, Seen(leaf.number, leaf.line))
+        runs = {seed: run for seed, run in runs.items() if run.bpb is not None}
+        return runs or self.table_runs
 
     @cached_property
     def table_runs(self) -> dict[str, Run]:
         """Rows of README tables that have a seed column."""
-        found: dict[str, Run] = {}
+        runs: dict[str, Run] = {}
         columns: list[str] = []
         for line in self.readme:
             cells = [re.sub(r"[*`~]", "", c).strip() for c in line.text.strip().strip("|").split("|")]
@@ -189,8 +189,8 @@ class Facts:
                 and len(cells) == len(columns)
                 and re.fullmatch(r"\w{0,5}\s?\d+", cells[0])
             ):
-                found.setdefault(cells[0], _table_run(cells, columns, line))
-        return found
+                runs.setdefault(cells[0], _table_run(cells, columns, line))
+        return runs
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -206,31 +206,31 @@ class Facts:
     @cached_property
     def logged_settings(self) -> dict[str, str]:
         """Environment variables that the script reads, with the values that every log of the submission prints."""
-        asked = set(_ASKED.findall(self.main.text)) if self.main is not None else set()
-        found: dict[str, set[str]] = {}
+        variables = set(_ASKED.findall(self.main.text)) if self.main is not None else set()
+        settings: dict[str, set[str]] = {}
         for log in self.own_logs:
             for name, (value, _) in log.settings.items():
                 plain = {"True": "1", "False": "0"}.get(value, value)
-                if name.upper() in asked and re.fullmatch(r"-?\d+(\.\d+)?", plain):
-                    found.setdefault(name.upper(), set()).add(plain)
-        return {name: values.pop() for name, values in found.items() if len(values) == 1}
+                if name.upper() in variables and re.fullmatch(r"-?\d+(\.\d+)?", plain):
+                    settings.setdefault(name.upper(), set()).add(plain)
+        return {name: values.pop() for name, values in settings.items() if len(values) == 1}
 
     @cached_property
     def not_as_committed(self) -> frozenset[str]:
         """Switches and limits of seconds that the logs show lower than the committed script has them."""
         text = self.main.text if self.main is not None else ""
-        found = set()
+        names = set()
         for name, value in self.logged_settings.items():
             default = re.search(rf"""["']{name}["']\s*,\s*["']?([\d.]+|True)""", text)
             limit = re.search(r"WALL|SECONDS|BUDGET|LIMIT", name) is not None
             if name not in self.env and default is None and limit:
-                found.add(name)  # a default that is worked out
+                names.add(name)  # a default that is worked out
             if default is None or name in self.env:
                 continue
             number = 1.0 if default[1] == "True" else float(default[1].rstrip(".") or 0)
             if number > float(value) and (limit or not float(value)):
-                found.add(name)
-        return frozenset(found)
+                names.add(name)
+        return frozenset(names)
 
     @cached_property
     def own_logs(self) -> list[Log]:
@@ -250,8 +250,8 @@ class Facts:
         return mine or ([] if claims and len(scored) > 4 else scored)
 
 
-def _bpb(said: LoggedRow | LoggedScore) -> float:
-    return said.bpb
+def _bpb(score: LoggedRow | LoggedScore) -> float:
+    return score.bpb
 
 
 def read_facts(folder: Folder) -> Facts:
@@ -273,8 +273,8 @@ def read_facts(folder: Folder) -> Facts:
         elif data is not None and file.suffix != ".model":
             facts.stray_logs.append(read_log(file.path, text_of(data)))
     models = [f for f in (*folder.files, *folder.elsewhere) if f.suffix == ".model" and f.size <= MOST_TOKENIZER]
-    found = [read_tokenizer(f.path, data) for f in models[:MOST_TOKENIZERS] if (data := f.read()) is not None]
-    facts.tokenizers = [tokenizer for tokenizer in found if tokenizer is not None]
+    tokenizers = [read_tokenizer(f.path, data) for f in models[:MOST_TOKENIZERS] if (data := f.read()) is not None]
+    facts.tokenizers = [tokenizer for tokenizer in tokenizers if tokenizer is not None]
     _read_env(facts)
     return facts
 

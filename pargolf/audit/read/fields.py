@@ -95,19 +95,19 @@ def _flatten(value: Any, path: tuple[str, ...], out: list[Leaf], find: _Finder, 
     if len(out) > 5000 or depth > 12:
         return
     if isinstance(value, dict):
-        for key, held in value.items():
+        for key, part in value.items():
             line = find.line(str(key))
-            if isinstance(held, (dict, list)):
-                _flatten(held, (*path, str(key)), out, find, depth + 1)
+            if isinstance(part, (dict, list)):
+                _flatten(part, (*path, str(key)), out, find, depth + 1)
             else:
-                out.append(Leaf((*path, str(key)), held, line))
+                out.append(Leaf((*path, str(key)), part, line))
     elif isinstance(value, list):
-        for i, held in enumerate(value[:200]):
-            if isinstance(held, (dict, list)):
-                name = str(held.get("seed", i)) if isinstance(held, dict) else str(i)
-                _flatten(held, (*path, name), out, find, depth + 1)
+        for i, part in enumerate(value[:200]):
+            if isinstance(part, (dict, list)):
+                name = str(part.get("seed", i)) if isinstance(part, dict) else str(i)
+                _flatten(part, (*path, name), out, find, depth + 1)
             else:
-                out.append(Leaf((*path, str(i)), held, find.line(path[-1] if path else "")))
+                out.append(Leaf((*path, str(i)), part, find.line(path[-1] if path else "")))
 
 
 def _is_index(part: str) -> bool:

@@ -63,24 +63,24 @@ def _unfolded(value: Any) -> Iterator[str]:
     waiting: list[tuple[Any, int, str]] = [(value, 0, "")]
     parts = 0
     while waiting and parts < MOST_PARTS:
-        held, depth, name = waiting.pop()
+        content, depth, name = waiting.pop()
         parts += 1
-        if isinstance(held, str):
-            yield from held.splitlines()
-        elif isinstance(held, list) and held and all(isinstance(part, str) for part in held):
-            yield from "".join(part if part.endswith("\n") else f"{part}\n" for part in held).splitlines()
+        if isinstance(content, str):
+            yield from content.splitlines()
+        elif isinstance(content, list) and content and all(isinstance(part, str) for part in content):
+            yield from "".join(part if part.endswith("\n") else f"{part}\n" for part in content).splitlines()
         elif depth < MOST_DEPTH:
-            if isinstance(held, dict) and not OTHERS.search(name.lower()):
-                yield from _record(held, name)
-            waiting += [(part, depth + 1, key) for key, part in reversed(list(_parts(held, name)))]
+            if isinstance(content, dict) and not OTHERS.search(name.lower()):
+                yield from _record(content, name)
+            waiting += [(part, depth + 1, key) for key, part in reversed(list(_parts(content, name)))]
 
 
-def _parts(held: list[Any] | dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+def _parts(content: list[Any] | dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     """What may hold lines in a list, under the list's own name, or in a record, under its keys."""
-    if isinstance(held, list):
-        yield from ((name, part) for part in held)
+    if isinstance(content, list):
+        yield from ((name, part) for part in content)
         return
-    for key, part in held.items():
+    for key, part in content.items():
         if isinstance(part, (list, dict)) or (isinstance(part, str) and _is_log(part)):
             yield str(key), part
 
@@ -134,5 +134,5 @@ def _time(fields: dict[str, Any], units: dict[str, tuple[str, ...]], name: str) 
 
 def _line_of(text: str, line: str) -> int:
     """The line of a document where a text stands, by its first words; 1 where it cannot be found."""
-    at = text.find(json.dumps(line)[1:40].rstrip('"'))
-    return text.count("\n", 0, at) + 1 if at > 0 else 1
+    offset = text.find(json.dumps(line)[1:40].rstrip('"'))
+    return text.count("\n", 0, offset) + 1 if offset > 0 else 1

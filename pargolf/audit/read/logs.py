@@ -177,8 +177,8 @@ def read_log(path: str, text: str, *, most_lines: int = 200_000) -> Log:
     for number, raw in lines:
         if not raw or len(raw) > 2000:
             continue
-        found = _PREFIX.match(raw)
-        body = raw[found.end() :] if found else raw
+        prefix = _PREFIX.match(raw)
+        body = raw[prefix.end() :] if prefix else raw
         if body and not _is_source(body):
             _take(log, Line(path, number, body.strip()[:240]))
     return log
@@ -304,6 +304,6 @@ def _take_setting(log: Log, line: Line) -> None:
     if name == "val_tokens" and value.replace(",", "").isdecimal():
         log.val_tokens = Seen(_number(value), line)
     pairs = _PAIR.findall(line.text) if _PAIRS.fullmatch(line.text) and "loss:" not in line.text else []
-    for pair, held in pairs or [(name, value)]:
+    for pair, content in pairs or [(name, value)]:
         if len(log.settings) < 500:
-            log.settings[pair.lower()] = (held, line)
+            log.settings[pair.lower()] = (content, line)

@@ -51,20 +51,20 @@ class Repository:
 
     def pulls(self) -> dict[int, str]:
         """Pull request numbers with the hash of their heads. Raises `UserError` when there are none."""
-        found: dict[int, str] = {}
+        heads: dict[int, str] = {}
         for line in self._git("for-each-ref", "--format=%(objectname) %(refname)").splitlines():
             sha, name = line.split(" ", 1)
             parts = name.split("/")
             if len(parts) >= 4 and parts[-4:-2] == ["refs", "pull"] and parts[-1] == "head" and parts[-2].isdecimal():
-                found[int(parts[-2])] = sha
+                heads[int(parts[-2])] = sha
             elif len(parts) >= 3 and parts[-2] == "pr" and parts[-1].isdecimal():
-                found.setdefault(int(parts[-1]), sha)
-        if not found:
+                heads.setdefault(int(parts[-1]), sha)
+        if not heads:
             raise UserError(
                 f"{self.path} has no pull request heads. Fetch them with: "
                 "git fetch origin '+refs/pull/*/head:refs/pull/*/head'."
             )
-        return found
+        return heads
 
     def submission(self, ref: str, *, target: str, eager: bool = False) -> Submission:
         """What the head `ref` adds to the main line. `eager` reads every text file now, so the process may end."""
@@ -72,18 +72,18 @@ class Repository:
         touched = self._touched(head)
         added, outside = _parted(touched)
         files = {name: self._files(head, name, eager=eager) for name in added[:MOST_FOLDERS]}
-        found = [Folder(name, track_of(name), held) for name, held in files.items() if held]
-        if len(found) <= 2:
-            found = [self._with_strays(head, folder, outside, eager=eager) for folder in found]
-        if not found:
-            found = self._scripts_alone(head, outside, eager=eager)
-        return Submission(target, head, tuple(found), tuple(dict.fromkeys(outside)), tuple(added[MOST_FOLDERS:]))
+        folders = [Folder(name, track_of(name), members) for name, members in files.items() if members]
+        if len(folders) <= 2:
+            folders = [self._with_strays(head, folder, outside, eager=eager) for folder in folders]
+        if not folders:
+            folders = self._scripts_alone(head, outside, eager=eager)
+        return Submission(target, head, tuple(folders), tuple(dict.fromkeys(outside)), tuple(added[MOST_FOLDERS:]))
 
     def _scripts_alone(self, head: str, outside: list[str], *, eager: bool) -> list[Folder]:
         """Without a folder, what can be judged is the script."""
         scripts = [path for path in outside if path.endswith(".py") and "train" in path]
-        held = tuple(f for path in scripts[:3] for f in self._files(head, path, eager=eager, whole=True))
-        return [Folder("(outside records)", None, held, script_only=True)] if held else []
+        files = tuple(f for path in scripts[:3] for f in self._files(head, path, eager=eager, whole=True))
+        return [Folder("(outside records)", None, files, script_only=True)] if files else []
 
     def _with_strays(self, head: str, folder: Folder, outside: Iterable[str], *, eager: bool) -> Folder:
         """The same folder with the script or the logs that it lacks and that the head puts elsewhere."""
@@ -113,18 +113,18 @@ class Repository:
     @cached_property
     def _merged_into(self) -> dict[str, str]:
         """For every branch tip that a merge on the main line brought in: the main line's commit before that merge."""
-        found: dict[str, str] = {}
+        bases: dict[str, str] = {}
         for line in self._git("rev-list", "--first-parent", "--merges", "--parents", "HEAD").splitlines():
             _, before, *tips = line.split()
-            found.update(dict.fromkeys(tips, before))
-        return found
+            bases.update(dict.fromkeys(tips, before))
+        return bases
 
     def _resolve(self, ref: str) -> str:
         tries = [ref, f"refs/{ref}", f"refs/pull/{ref}/head", f"refs/{ref}/head"]
         for name in tries:
-            found = self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-            if found:
-                return found
+            commit = self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+            if commit:
+                return commit
         raise UserError(f"{self.path} has no ref '{ref}'. Write a branch, a hash or pull/1009/head.")
 
     def _touched(self, head: str) -> list[tuple[str, str]]:

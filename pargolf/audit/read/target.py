@@ -38,8 +38,8 @@ def open_target(target: str | Path) -> Submission:
 
 def _local_folders(path: Path) -> Iterator[Folder]:
     if not any(p.is_file() for p in path.iterdir()):
-        held = [*path.glob("**/submission.json"), *path.glob("*/recipe.json")]
-        below = sorted({p.parent for p in held})[:MOST_FOLDERS]
+        markers = [*path.glob("**/submission.json"), *path.glob("*/recipe.json")]
+        below = sorted({p.parent for p in markers})[:MOST_FOLDERS]
         if below:
             for folder in below:
                 yield from _local_folders(folder)

@@ -33,7 +33,7 @@ class Tokenizer:
 def read_tokenizer(path: str, data: bytes) -> Tokenizer | None:
     """A SentencePiece model's pieces; None for bytes that are none."""
     try:
-        pieces = tuple(text for held in _fields(data, 1) if (text := _piece(held)) is not None)
+        pieces = tuple(text for field in _fields(data, 1) if (text := _piece(field)) is not None)
     except (ValueError, IndexError):
         return None
     return Tokenizer(path, pieces) if pieces else None
@@ -47,45 +47,45 @@ def _piece(data: bytes) -> str | None:
 
 def _fields(data: bytes, wanted: int) -> Iterator[bytes]:
     """The byte strings of a message's field."""
-    return (held for number, held in _parts(data) if number == wanted and isinstance(held, bytes))
+    return (value for number, value in _parts(data) if number == wanted and isinstance(value, bytes))
 
 
 def _numbers(data: bytes, wanted: int) -> Iterator[int]:
-    return (held for number, held in _parts(data) if number == wanted and isinstance(held, int))
+    return (value for number, value in _parts(data) if number == wanted and isinstance(value, int))
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes | int]]:
     """Field numbers and values of a message. Raises `ValueError` or `IndexError` where it is none."""
-    at = count = 0
-    while at < len(data):
-        key, at = _varint(data, at)
+    offset = count = 0
+    while offset < len(data):
+        key, offset = _varint(data, offset)
         count += 1
         kind = key & 7
         if count > MOST_PIECES:
             raise ValueError("too many fields")
         if kind == 0:
-            value, at = _varint(data, at)
+            value, offset = _varint(data, offset)
             yield key >> 3, value
             continue
         if kind == 2:
-            size, at = _varint(data, at)
+            size, offset = _varint(data, offset)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
             raise ValueError(f"wire type {kind}")
-        if at + size > len(data):
+        if offset + size > len(data):
             raise ValueError("a field is cut short")
-        yield key >> 3, data[at : at + size]
-        at += size
+        yield key >> 3, data[offset : offset + size]
+        offset += size
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 64:
-        byte = data[at]
+        byte = data[offset]
         value |= (byte & 127) << shift
-        at += 1
+        offset += 1
         if byte < 128:
-            return value, at
+            return value, offset
         shift += 7
     raise ValueError("a number is too long")

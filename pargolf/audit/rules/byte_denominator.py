@@ -136,8 +136,8 @@ def _pieces(facts: Facts) -> Iterator[RuleFinding]:
 def _own_ratio(facts: Facts) -> float | None:
     """ln 2 times bytes per token, by what `submission.json` says of its own validation set."""
     tokens = next((x.number for x in facts.leaves if x.path == ("val_tokens",) and x.number), None)
-    held = next((x.number for x in facts.leaves if x.path == ("val_bytes",) and x.number), None)
-    return math.log(2) * held / tokens if tokens and held else None
+    byte_count = next((x.number for x in facts.leaves if x.path == ("val_bytes",) and x.number), None)
+    return math.log(2) * byte_count / tokens if tokens and byte_count else None
 
 
 def _told_bytes(facts: Facts) -> RuleFinding | None:
@@ -166,10 +166,10 @@ def _other_bytes(facts: Facts) -> RuleFinding | None:
         if tokens not in CANONICAL_TOKENS or tokens in OTHER_TEXTS:
             continue
         for score in (*log.scores, *log.mixes):
-            told = re.search(r"\b(?:n_?)?bytes[=:]\s*([\d,]{7,})\b", score.line.text, re.I)
-            if told is None or not any(abs(c - score.bpb) < 0.0015 for c in claims):
+            printed = re.search(r"\b(?:n_?)?bytes[=:]\s*([\d,]{7,})\b", score.line.text, re.I)
+            if printed is None or not any(abs(c - score.bpb) < 0.0015 for c in claims):
                 continue
-            size = int(told[1].replace(",", ""))
+            size = int(printed[1].replace(",", ""))
             if abs(size / BYTES - 1) > 0.005:
                 same = ", the number of its tokens" if size == tokens else ""
                 return RuleFinding(

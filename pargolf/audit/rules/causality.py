@@ -117,8 +117,8 @@ def _reads_tokens(node: ast.AST, function: Function) -> bool:
     """A comparison for equality with what the function was given, such as `input_ids != BOS`."""
     if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
         return False
-    given = set(function.params) - {"self"}
-    return any(root_of(side) in given for side in (node.left, *node.comparators))
+    parameters = set(function.params) - {"self"}
+    return any(root_of(side) in parameters for side in (node.left, *node.comparators))
 
 
 def _all_but_last(node: ast.AST) -> bool:

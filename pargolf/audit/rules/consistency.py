@@ -26,9 +26,9 @@ _OURS = re.compile(
 
 def consistency(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """All contradictions inside one folder; a PASS where something could contradict and nothing does."""
-    found = list(_contradictions(facts))
-    yield from found
-    if not found and (facts.bpb is not None or facts.logs):
+    contradictions = list(_contradictions(facts))
+    yield from contradictions
+    if not contradictions and (facts.bpb is not None or facts.logs):
         yield RuleFinding("consistency", PASS, "Every number that appears twice agrees.")
 
 
@@ -79,15 +79,15 @@ def _sum(facts: Facts) -> Iterator[RuleFinding]:
         for leaf in leaves:
             if leaf.number:
                 by_place.setdefault(leaf.path[:-1], {}).setdefault(kind, leaf)
-    for place in by_place.values():
-        if len(place) < 3:
+    for sizes in by_place.values():
+        if len(sizes) < 3:
             continue
-        total, model, code = (place[k].number or 0.0 for k in ("total", "model", "code"))
+        total, model, code = (sizes[k].number or 0.0 for k in ("total", "model", "code"))
         if abs(total - model - code) > 64 and model < total:
             yield _finding(
                 HOLD,
                 f"Model {model:,.0f} plus code {code:,.0f} is {model + code:,.0f}, not the declared {total:,.0f}.",
-                [x.line for x in place.values()],
+                [x.line for x in sizes.values()],
                 sum=model + code,
                 total=total,
             )
@@ -102,8 +102,8 @@ def _times(facts: Facts) -> Iterator[RuleFinding]:
     declared = [(x.seconds or 0.0, x.line) for x in facts.train_times]
     logged = [(log.train_seconds.value, log.train_seconds.line) for log in facts.own_logs if log.train_seconds]
     lines = [*facts.readme, *(x.line for x in facts.leaves if isinstance(x.value, str))]
-    told = [(seconds, line) for line in lines if (seconds := told_training_seconds(line.text)) is not None]
-    for mine, others in ((declared, logged), (told, declared + logged), (declared, told)):
+    prose = [(seconds, line) for line in lines if (seconds := told_training_seconds(line.text)) is not None]
+    for mine, others in ((declared, logged), (prose, declared + logged), (declared, prose)):
         mine, others = ([s for s in group if s[0] > 30] for group in (mine, others))
         off = _off(mine, others)
         if off and max(s[0] for s in off + others) > SECONDS:
@@ -182,12 +182,12 @@ def _title(facts: Facts) -> Iterator[RuleFinding]:
     heading = next((x for x in facts.readme if x.text.startswith("#")), None)
     if heading is None or facts.bpb is None or not facts.bpb.number:
         return
-    said = [float(x) for x in re.findall(r"(?<![\d.])[01]\.\d{3,6}(?![\d.])", heading.text)]
-    said = [x for x in said if 0.3 < x < 3.0]
-    if "bpb" in heading.text.lower() and said and min(abs(x - facts.bpb.number) for x in said) > 2e-3:
+    scores = [float(x) for x in re.findall(r"(?<![\d.])[01]\.\d{3,6}(?![\d.])", heading.text)]
+    scores = [x for x in scores if 0.3 < x < 3.0]
+    if "bpb" in heading.text.lower() and scores and min(abs(x - facts.bpb.number) for x in scores) > 2e-3:
         yield _finding(
             HOLD,
-            f"The README's heading says {said[0]:g}, submission.json {facts.bpb.number:g}.",
+            f"The README's heading says {scores[0]:g}, submission.json {facts.bpb.number:g}.",
             [heading, facts.bpb.line],
         )
 
@@ -263,14 +263,14 @@ def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
     code = facts.main
     if code is None or code.tree is None or not log.rows or "val_bpb" not in code.strings:
         return
-    said = code.strings + "\n".join(c.text for c in facts.codes if c is not code)
+    source = code.strings + "\n".join(c.text for c in facts.codes if c is not code)
     strange: dict[str, Line] = {}
     for words, line in _first_words(log).items():
         # The package logs scorings on the way to the last one, which is all that its script makes.
-        if "final_pargolf_" in words and ".pargolf" in said:
+        if "final_pargolf_" in words and ".pargolf" in source:
             continue
         pieces = [p for p in re.split(r"[ :]", words) if p]
-        if not all(piece in said or _suffixed(piece, said) for piece in pieces):
+        if not all(piece in source or _suffixed(piece, source) for piece in pieces):
             strange[words] = line
     if strange:
         yield _finding(
@@ -283,15 +283,15 @@ def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
 
 def _first_words(log: Log) -> dict[str, Line]:
     """The words that lines of the script's own families begin with, each with the first such line."""
-    found: dict[str, Line] = {}
+    lines: dict[str, Line] = {}
     for line in log.lines:
         words = re.match(r"[A-Za-z_]+(?:[ :][A-Za-z_]{3,})?", line.text)
         if words is not None and _OURS.match(line.text.lower()) and len(line.text) <= 200:
-            found.setdefault(words[0], line)
-    return found
+            lines.setdefault(words[0], line)
+    return lines
 
 
-def _suffixed(piece: str, said: str) -> bool:
+def _suffixed(piece: str, source: str) -> bool:
     """Whether a tag is put together from parts, such as `final_` + codec + `_roundtrip_exact`."""
     parts = [p for p in piece.split("_") if len(p) > 2]
-    return len(parts) > 1 and all(p in said for p in parts)
+    return len(parts) > 1 and all(p in source for p in parts)

@@ -115,9 +115,9 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
         yield RuleFinding("package", FAIL, f"The folder lacks {' and '.join(lacking)}. Add what is missing.", (where,))
     yield from _declared_score(facts)
     if not any(log.final for log in facts.logs):
-        held = "No log in the folder prints a score" if facts.logs else "There is no training log"
+        reason = "No log in the folder prints a score" if facts.logs else "There is no training log"
         yield RuleFinding(
-            "package", UNVERIFIABLE, held + ": nothing behind the number can be checked. Add the log.", (where,)
+            "package", UNVERIFIABLE, reason + ": nothing behind the number can be checked. Add the log.", (where,)
         )
     elif not lacking and not facts.json_error and not idle:
         text = "README, submission.json, log and script are there."
@@ -172,16 +172,16 @@ def outside_folder(facts: Facts, context: Surroundings, missing: Missing) -> Ite
     if not context.outside and not others:
         yield RuleFinding("outside_folder", PASS, "Only this folder is touched.")
         return
-    said = []
+    extras = []
     if context.outside:
-        said.append(f"{len(context.outside)} file(s) outside a submission's folder")
+        extras.append(f"{len(context.outside)} file(s) outside a submission's folder")
     if others:
-        said.append(f"{len(others)} other folder(s)")
+        extras.append(f"{len(others)} other folder(s)")
     paths = [*context.outside[:6], *others[:3]]
     yield RuleFinding(
         "outside_folder",
         HOLD,
-        f"The pull request also touches {' and '.join(said)}. Move what belongs to the submission into its folder.",
+        f"The pull request also touches {' and '.join(extras)}. Move what belongs to the submission into its folder.",
         tuple(Evidence(path, 0, "") for path in paths),
         {"outside": len(context.outside), "folders": len(others) + 1},
     )

@@ -20,11 +20,11 @@ from pargolf.audit.rules.validation_data import until_told
 
 def logged_caches(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """What the log says of counts behind the reported score, each kind once: a tag is evidence, not proof."""
-    told: set[str] = set()
+    tags: set[str] = set()
     for log in until_told(facts):
         for tag, finding in _tagged(facts, log):
-            if tag not in told:
-                told.add(tag)
+            if tag not in tags:
+                tags.add(tag)
                 yield finding
     yield from _gates(facts)
 

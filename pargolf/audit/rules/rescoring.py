@@ -36,11 +36,11 @@ _TOUCHING = (ast.AugAssign, ast.Call, ast.Subscript)
 
 def logged_passes(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """A reported score whose tag in the log tells of a second pass; each tag once."""
-    told: set[str] = set()
+    tags: set[str] = set()
     for log in until_told(facts):
         final = log.final
-        if final is not None and final.tag not in told and re.search(r"two_?pass|pass_?2|rescore", final.tag):
-            told.add(final.tag)
+        if final is not None and final.tag not in tags and re.search(r"two_?pass|pass_?2|rescore", final.tag):
+            tags.add(final.tag)
             yield RuleFinding(
                 "two_pass",
                 SUSPECT,
@@ -68,11 +68,11 @@ def _minimum(program: Program, call: ast.Call) -> Hit | None:
     parent = program.parents.get(call)
     if not isinstance(parent, ast.Assign) or len(parent.targets) != 1:
         return None
-    kept = root_of(parent.targets[0])
+    minimum = root_of(parent.targets[0])
     loops = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
-    if not any(kept in names_in(a) for a in call.args) or not is_reported(program, kept, function):
+    if not any(minimum in names_in(a) for a in call.args) or not is_reported(program, minimum, function):
         return None
-    if not any(_trains(program, loop) for loop in loops) or not _counts(program, kept, function):
+    if not any(_trains(program, loop) for loop in loops) or not _counts(program, minimum, function):
         return None
     return Hit(
         "two_pass",
@@ -209,27 +209,27 @@ def _reads_counts(program: Program, node: ast.AST) -> set[str]:
 
 def _closure(program: Program, direct: Callable[[Program, ast.AST], set[str]]) -> set[Function]:
     """Functions that do something themselves or through the script's functions they call."""
-    found = {program.function_of(node) for node in program.live_of(*_TOUCHING) if direct(program, node)}
-    waiting = list(found)
+    functions = {program.function_of(node) for node in program.live_of(*_TOUCHING) if direct(program, node)}
+    waiting = list(functions)
     while waiting:
         for site in waiting.pop().calls:
-            if site.caller not in found and site.caller is not program.module:
-                found.add(site.caller)
+            if site.caller not in functions and site.caller is not program.module:
+                functions.add(site.caller)
                 waiting.append(site.caller)
-    return found
+    return functions
 
 
 def _count_holders(program: Program, function: Function, adds: set[Function]) -> set[str]:
     """Names of a function that hold tables: tables themselves, objects that count, and what a counting call returns."""
     owners = {f.owner for f in adds if f.owner}
-    held = {name for name in (*function.assigned, *function.params) if name in program.tables}
+    holders = {name for name in (*function.assigned, *function.params) if name in program.tables}
     for name, sources in function.assigned.items():
         for source in sources:
             if isinstance(source, ast.Call):
-                made = source.func.id if isinstance(source.func, ast.Name) else ""
-                if made in owners or any(c in adds and c.owner is None for c in program.callees(source)):
-                    held.add(name)
-    return held
+                constructor = source.func.id if isinstance(source.func, ast.Name) else ""
+                if constructor in owners or any(c in adds and c.owner is None for c in program.callees(source)):
+                    holders.add(name)
+    return holders
 
 
 def _open_blocks(program: Program, function: Function) -> Iterator[list[ast.stmt]]:
@@ -251,16 +251,16 @@ def _touched(
     direct: Callable[[Program, ast.AST], set[str]],
 ) -> set[str]:
     """Names whose tables a statement touches: itself, as a method's object, an argument or a closure's name."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in live_below(program, statement):
-        found |= direct(program, node)
+        names |= direct(program, node)
         if isinstance(node, ast.Call):
             for callee in program.callees(node):
                 if callee in through:
-                    found |= _handed(program, node, callee, function)
+                    names |= _handed(program, node, callee, function)
         elif isinstance(node, ast.Assign) and _returns_tables(program, node.value, through):
-            found |= {n for t in node.targets for n in names_in(t)}
-    return found
+            names |= {n for t in node.targets for n in names_in(t)}
+    return names
 
 
 def _returns_tables(program: Program, value: ast.expr, through: set[Function]) -> bool:
@@ -271,11 +271,11 @@ def _returns_tables(program: Program, value: ast.expr, through: set[Function]) -
 
 def _handed(program: Program, call: ast.Call, callee: Function, function: Function) -> set[str]:
     """Names that a call hands to a function: its object, its plain arguments, and what a closure sees."""
-    found = {root_of(call.func.value)} if isinstance(call.func, ast.Attribute) else set()
-    found |= {a.id for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Name)}
+    names = {root_of(call.func.value)} if isinstance(call.func, ast.Attribute) else set()
+    names |= {a.id for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Name)}
     if callee.parent is function and function is not program.module:
-        found |= names_in(callee.node)
-    return found
+        names |= names_in(callee.node)
+    return names
 
 
 def _last(node: ast.AST) -> set[str]:
@@ -297,14 +297,14 @@ def graded_again(program: Program, update: ast.Call, function: Function) -> Hit 
     while waiting:
         callee, name = waiting.pop()
         for site in callee.calls:
-            given = _passed_name(site.call, callee, name)
-            if not given or _restored(program, site.caller, site.call, given):
+            argument = _passed_name(site.call, callee, name)
+            if not argument or _restored(program, site.caller, site.call, argument):
                 continue
-            if given in site.caller.params:
-                if (site.caller, given) not in seen:
-                    seen.add((site.caller, given))
-                    waiting.append((site.caller, given))
-            elif (later := _later_score(program, site.call, site.caller, given)) is not None:
+            if argument in site.caller.params:
+                if (site.caller, argument) not in seen:
+                    seen.add((site.caller, argument))
+                    waiting.append((site.caller, argument))
+            elif (later := _later_score(program, site.call, site.caller, argument)) is not None:
                 return Hit(
                     "two_pass",
                     SUSPECT,
@@ -318,28 +318,28 @@ def graded_again(program: Program, update: ast.Call, function: Function) -> Hit 
 
 def _passed_name(call: ast.Call, callee: Function, name: str) -> str:
     """The plain name that a call passes for a parameter."""
-    at = callee.params.index(name) - (1 if callee.owner is not None else 0)
-    given = next((k.value for k in call.keywords if k.arg == name), None)
-    if given is None and 0 <= at < len(call.args):
-        given = call.args[at]
-    return given.id if isinstance(given, ast.Name) else ""
+    index = callee.params.index(name) - (1 if callee.owner is not None else 0)
+    argument = next((k.value for k in call.keywords if k.arg == name), None)
+    if argument is None and 0 <= index < len(call.args):
+        argument = call.args[index]
+    return argument.id if isinstance(argument, ast.Name) else ""
 
 
 def _learned(program: Program, function: Function) -> set[str]:
     """Names of a function whose parameters its optimizers hold: followed through lists, never through a constructor."""
     feeds: dict[str, set[str]] = {}
-    held: set[str] = set()
+    names: set[str] = set()
     for node in program.own_nodes(function):
         for name, sources in _fed(program, node):
             feeds.setdefault(name, set()).update(sources)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step":
-            held |= {node.func.value.id} if isinstance(node.func.value, ast.Name) else set()
-    waiting = list(held)
+            names |= {node.func.value.id} if isinstance(node.func.value, ast.Name) else set()
+    waiting = list(names)
     while waiting:
-        for name in feeds.get(waiting.pop(), set()) - held:
-            held.add(name)
+        for name in feeds.get(waiting.pop(), set()) - names:
+            names.add(name)
             waiting.append(name)
-    return held
+    return names
 
 
 def _fed(program: Program, node: ast.AST) -> Iterator[tuple[str, set[str]]]:
@@ -359,7 +359,7 @@ def _fed(program: Program, node: ast.AST) -> Iterator[tuple[str, set[str]]]:
 
 def _followed(program: Program, value: ast.expr) -> set[str]:
     """Names in a value, without those of which only a setting is read, such as `args` of `args.lr`."""
-    found = set()
+    names = set()
     for node in program.below(value):
         if isinstance(node, ast.Name):
             above = program.parents.get(node)
@@ -367,8 +367,8 @@ def _followed(program: Program, value: ast.expr) -> set[str]:
                 isinstance(above, ast.Attribute) and program.value(above, program.function_of(node)) is not UNKNOWN
             )
             if not setting:
-                found.add(node.id)
-    return found
+                names.add(node.id)
+    return names
 
 
 def _restored(program: Program, function: Function, after: ast.AST, name: str = "") -> bool:
@@ -403,7 +403,7 @@ def _later_score(program: Program, call: ast.Call, function: Function, name: str
 
 
 def _scores_with(program: Program, call: ast.Call, function: Function, name: str) -> bool:
-    held = [*call.args, *(k.value for k in call.keywords)]
-    if not any(isinstance(a, ast.Name) and a.id == name for a in held):
+    arguments = [*call.args, *(k.value for k in call.keywords)]
+    if not any(isinstance(a, ast.Name) and a.id == name for a in arguments):
         return False
     return any({"VAL", "LOSS"} <= program.known(c.returns, c) for c in program.callees(call))

@@ -92,9 +92,9 @@ def ttt_order(program: Program) -> Iterator[Hit]:
 
 def _unscored(program: Program, node: ast.AST, function: Function, seen: frozenset[Function]) -> str:
     """Why an update at `node` is not preceded by a reported score, or nothing."""
-    found = _scored_in(program, node, function)
-    if found is not None:
-        return found
+    reason = _scored_in(program, node, function)
+    if reason is not None:
+        return reason
     if function is program.module or function in seen or len(seen) > 6:
         return "before any reported score of them"
     sites = [s for s in function.calls if s.call in program.live]
@@ -112,8 +112,10 @@ def _unscored(program: Program, node: ast.AST, function: Function, seen: frozens
 
 
 def _brings_validation(program: Program, call: ast.Call, function: Function) -> bool:
-    held = [*call.args, *(k.value for k in call.keywords)]
-    labels = frozenset().union(*(program.of(a, program.function_of(call)) for a in held)) if held else frozenset()
+    arguments = [*call.args, *(k.value for k in call.keywords)]
+    labels = (
+        frozenset().union(*(program.of(a, program.function_of(call)) for a in arguments)) if arguments else frozenset()
+    )
     return "VAL" in labels or "TRAIN" not in labels
 
 
@@ -219,9 +221,9 @@ def _gathered(program: Program, statement: ast.stmt, function: Function) -> Iter
                 and any(is_loss(program, a, function) for a in node.args)
             ):
                 yield root_of(node.func.value)
-            held = _held_loss(program, node, function)
-            if held is not None:
-                yield held
+            name = _held_loss(program, node, function)
+            if name is not None:
+                yield name
             yield from _kept_on_object(program, node)
 
 
@@ -247,8 +249,8 @@ def _held_loss(program: Program, call: ast.Call, function: Function) -> str | No
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STORES:
                 name = root_of(node.func.value)
             if name in callee.params:
-                at = callee.params.index(name)
-                passed = [k.value for k in call.keywords if k.arg == name] or call.args[at : at + 1]
+                index = callee.params.index(name)
+                passed = [k.value for k in call.keywords if k.arg == name] or call.args[index : index + 1]
                 if passed:
                     return root_of(passed[0])
     return None
@@ -287,8 +289,8 @@ def _chooses(program: Program, node: ast.AST, head: ast.Call, names: set[str], f
     if isinstance(node, ast.Subscript):
         return bool(names_in(node.slice) & names) and "VAL" in program.of(node.value, function)
     if isinstance(node, ast.Call) and node is not head and not isinstance(node.func, ast.Attribute):
-        held = [*node.args, *(k.value for k in node.keywords)]
-        return any(names_in(a) & names for a in held) and any("VAL" in program.of(a, function) for a in held)
+        arguments = [*node.args, *(k.value for k in node.keywords)]
+        return any(names_in(a) & names for a in arguments) and any("VAL" in program.of(a, function) for a in arguments)
     return False
 
 
@@ -298,10 +300,10 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
     if not outer:
         return False
     loop = outer[-1]
-    made, stepped = _made_and_stepped(program, loop)
-    if not stepped or not stepped <= made.keys():
+    constructions, stepped = _made_and_stepped(program, loop)
+    if not stepped or not stepped <= constructions.keys():
         return False
-    parts = made.keys() & {n for name in stepped for n in names_in(made[name])}
+    parts = constructions.keys() & {n for name in stepped for n in names_in(constructions[name])}
     if not parts or any(True for s in getattr(loop, "body", []) for _ in _gathered(program, s, function)):
         return False
     end = getattr(loop, "end_lineno", 0) or 0
@@ -311,15 +313,15 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
 
 def _made_and_stepped(program: Program, loop: ast.AST) -> tuple[dict[str, ast.Call], set[str]]:
     """Names that a loop gives the result of a call, and names whose `step` it calls."""
-    made: dict[str, ast.Call] = {}
+    constructions: dict[str, ast.Call] = {}
     stepped: set[str] = set()
     for node in live_below(program, loop):
         if isinstance(node, ast.Assign):
             if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
-                made[node.targets[0].id] = node.value
+                constructions[node.targets[0].id] = node.value
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step":
             stepped.add(root_of(node.func.value))
-    return made, stepped
+    return constructions, stepped
 
 
 def _context_only(program: Program, update: ast.AST, loss: ast.expr, function: Function) -> bool:
@@ -365,34 +367,34 @@ def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
 
 def _optimized(program: Program, function: Function) -> set[str]:
     """Names that a function's optimizers are made with, and those that these get their values from."""
-    found: set[str] = set()
+    parameters: set[str] = set()
     for node in program.own_nodes(function):
         if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in _OPTIMIZERS:
             names = {n for a in node.args[:1] for n in names_in(a)}
             sources = [e for name in names for e in function.assigned.get(name, ()) if e is not None]
-            found |= names | {n for e in sources for n in names_in(e)}
-    return found
+            parameters |= names | {n for e in sources for n in names_in(e)}
+    return parameters
 
 
 def _fresh_tensors(program: Program, function: Function) -> set[str]:
     """Names that a function gives new tensors, or modules of the library, that ask for gradients."""
-    made, asked = set(), set()
+    fresh, trainable = set(), set()
     for node in program.own_nodes(function):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
             name = node.targets[0].id
             if library_module(node.value):
-                made.add(name)
-                asked.add(name)
+                fresh.add(name)
+                trainable.add(name)
                 continue
             text = ast.unparse(node.value)
             if any(k in text for k in ("zeros", "randn", "empty", "ones", "clone()", "Parameter(")):
-                made.add(name)
-                asked |= {name} if "requires_grad" in text or "Parameter(" in text else set()
+                fresh.add(name)
+                trainable |= {name} if "requires_grad" in text or "Parameter(" in text else set()
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr == "requires_grad_"
             and isinstance(node.func.value, ast.Name)
         ):
-            asked.add(node.func.value.id)
-    return made & asked
+            trainable.add(node.func.value.id)
+    return fresh & trainable

@@ -144,7 +144,7 @@ def _model_and_code(facts: Facts) -> list[tuple[float, Line, str]]:
 def _over(facts: Facts, over: list[tuple[float, Line, str]]) -> RuleFinding:
     code = facts.main.size if facts.main is not None else 0
     values = sorted({int(v) for v, _, _ in over})
-    said = " / ".join(f"{v:,}" for v in values[:6])
+    sizes = " / ".join(f"{v:,}" for v in values[:6])
     worst = values[-1]
     blob = _model_alone(facts, worst)
     extra = f" That is the model alone: with {code:,} bytes of code it is {worst + code:,}." if blob and code else ""
@@ -153,7 +153,7 @@ def _over(facts: Facts, over: list[tuple[float, Line, str]]) -> RuleFinding:
     return RuleFinding(
         "size_cap",
         FAIL,
-        f"{said} bytes {over[0][2]}, over the cap of {CAP:,} by {worst - CAP:,}.{extra}",
+        f"{sizes} bytes {over[0][2]}, over the cap of {CAP:,} by {worst - CAP:,}.{extra}",
         quoted(line for _, line, _ in over[:6]),
         {"cap": CAP, "bytes": values, "over_by": worst - CAP, **({"with_code": worst + code} if blob else {})},
     )

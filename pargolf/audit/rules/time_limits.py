@@ -70,24 +70,24 @@ def _coarseness(seconds: Seen) -> float:
 
 def _too_long(facts: Facts, over: list[tuple[float, Line]]) -> RuleFinding:
     values = list(dict.fromkeys(round(v, 3) for v, _ in over))
-    told = _said_seconds(facts)
-    told = told if told is not None and told.value not in values else None
-    also = f"; elsewhere the submission says {told.value:g} s" if told else ""
+    claim = _said_seconds(facts)
+    claim = claim if claim is not None and claim.value not in values else None
+    also = f"; elsewhere the submission says {claim.value:g} s" if claim else ""
     return RuleFinding(
         "train_time",
         FAIL,
         f"Training took {' / '.join(f'{v:g}' for v in values[:5])} s where 600 s are allowed in this track{also}.",
-        quoted([*(line for _, line in over[:4]), *([told.line] if told else [])]),
-        {"limit": 600, "seconds": [*values, *([told.value] if told else [])]},
+        quoted([*(line for _, line in over[:4]), *([claim.line] if claim else [])]),
+        {"limit": 600, "seconds": [*values, *([claim.value] if claim else [])]},
     )
 
 
 def _said_seconds(facts: Facts) -> Seen | None:
     """What prose says about the training time, where it says that it was kept."""
     for line in [*(x.line for x in facts.leaves if isinstance(x.value, str)), *facts.readme]:
-        found = told_training_seconds(line.text)
-        if found is not None and found <= SECONDS:
-            return Seen(found, line)
+        seconds = told_training_seconds(line.text)
+        if seconds is not None and seconds <= SECONDS:
+            return Seen(seconds, line)
     return None
 
 
@@ -138,7 +138,7 @@ def calibration_budget(facts: Facts, context: Surroundings, missing: Missing) ->
         if begins is not None and stop.value >= 590 and "self_generated_calibration" not in log.settings
     ]
     if late:
-        finding = _late(*max(late, key=lambda held: held[1].value + _seconds_of(held[0])))
+        finding = _late(*max(late, key=lambda pair: pair[1].value + _seconds_of(pair[0])))
         if finding is not None:
             yield finding
         else:
@@ -174,8 +174,8 @@ def _late(log: Log, stop: Seen, begins: Line) -> RuleFinding | None:
 
 def told_training_seconds(text: str) -> float | None:
     """What prose says about the training time, such as `Trained 600s on 8xH100`."""
-    found = _PROSE.search(text)
-    return float(found[1]) if found else None
+    match = _PROSE.search(text)
+    return float(match[1]) if match else None
 
 
 def late_calibration(program: Program) -> Iterator[Hit]:

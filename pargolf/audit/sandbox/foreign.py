@@ -56,21 +56,21 @@ class Construction:
     def smaller(self, *, narrow: bool) -> "Construction":
         """The same call with a small vocabulary and, when `narrow`, heads of 32."""
         kwargs = _cut(dict(self.kwargs), narrow=narrow)
-        held = [_cut(copy.copy(a), narrow=narrow) if hasattr(a, "__dict__") else a for a in self.args]
+        arguments = [_cut(copy.copy(a), narrow=narrow) if hasattr(a, "__dict__") else a for a in self.args]
         kwargs = {k: _cut(copy.copy(v), narrow=narrow) if _is_settings(v) else v for k, v in kwargs.items()}
-        return Construction(self.make, held, kwargs)
+        return Construction(self.make, arguments, kwargs)
 
 
 def serve(request: IO[bytes], answer: IO[bytes]) -> None:
     """Read one request in JSON and answer in JSON."""
-    asked = json.load(request)
+    job = json.load(request)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ.update(asked["env"])
+    os.environ.update(job["env"])
     result: dict[str, Any] = {"stage": "import"}
     finder = stand_in()
     try:
-        _try(asked, Path.cwd(), result)
+        _try(job, Path.cwd(), result)
     except BaseException as error:  # a script may raise anything, SystemExit too; the answer must still be given
         result.setdefault("error", f"{type(error).__name__}: {str(error)[:300]}")
     signal.alarm(0)
@@ -143,10 +143,10 @@ def _find_model(module: types.ModuleType, tree: ast.Module) -> Construction:
     """The call that builds the model: of the class with the most parts, outside other modules, with its arguments."""
     classes = {name: value for name, value in vars(module).items() if _is_module(value)}
     why = "no call builds a module of the script outside its own classes"
-    for node, place in _constructions(tree, classes):
+    for node, scope in _constructions(tree, classes):
         assert isinstance(node.func, ast.Name)
         try:
-            args, kwargs = _arguments(node, _Names(module, place, node.lineno))
+            args, kwargs = _arguments(node, _Names(module, scope, node.lineno))
             return Construction(classes[node.func.id], args, kwargs)
         except Exception as error:
             why = f"the arguments of {node.func.id}(...) on line {node.lineno} cannot be evaluated: {error}"
@@ -157,17 +157,17 @@ def _constructions(tree: ast.Module, classes: dict[str, type]) -> list[tuple[ast
     """Calls of the script's modules outside their own bodies, each with its function; language models first."""
     bodies = (c for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and c.name in classes)
     inside = {n for body in bodies for n in ast.walk(body) if isinstance(n, ast.Call)}
-    found: list[tuple[bool, int, ast.Call, ast.AST]] = []
+    constructions: list[tuple[bool, int, ast.Call, ast.AST]] = []
     for function in (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Module))):
         for node in ast.walk(function):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node in inside:
                 continue
             if node.func.id in classes:
                 language = {"forward_logits", "tok_emb", "lm_head"} & _words(classes[node.func.id])
-                found.append((not language, node.lineno, node, function))
+                constructions.append((not language, node.lineno, node, function))
     # The innermost function comes last in the walk, so that its names are seen first.
-    found.sort(key=lambda f: (f[0], f[1], isinstance(f[3], ast.Module)))
-    return [(node, place) for _, _, node, place in found]
+    constructions.sort(key=lambda f: (f[0], f[1], isinstance(f[3], ast.Module)))
+    return [(node, scope) for _, _, node, scope in constructions]
 
 
 def _arguments(call: ast.Call, names: "_Names") -> tuple[list[Any], dict[str, Any]]:
@@ -180,10 +180,10 @@ def _arguments(call: ast.Call, names: "_Names") -> tuple[list[Any], dict[str, An
     return args, kwargs
 
 
-def _words(made: type) -> set[str]:
+def _words(kind: type) -> set[str]:
     """Names that a class's methods use: attributes set in `__init__` and methods."""
-    words = set(dir(made))
-    for method in vars(made).values():
+    words = set(dir(kind))
+    for method in vars(kind).values():
         if isinstance(method, types.FunctionType):
             words |= set(method.__code__.co_names)
     return words
@@ -366,8 +366,8 @@ class _ScriptGrader:
                 nats = float(functional.cross_entropy(seen[0].float(), y[0]))
                 self.mean = self.mean is not False and abs(nats - float(out)) < 1e-3 * max(1.0, nats)
             return seen[0].float()
-        held = [o for o in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(o, Tensor)]
-        wide = [o for o in held if o.dim() >= 2 and o.numel() >= 2 * len(x[0]) and o.shape[-2] == len(x[0])]
+        tensors = [o for o in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(o, Tensor)]
+        wide = [o for o in tensors if o.dim() >= 2 and o.numel() >= 2 * len(x[0]) and o.shape[-2] == len(x[0])]
         if not wide:
             raise LookupError("its forward shows no logits")
         return wide[0].reshape(len(x[0]), -1).float()

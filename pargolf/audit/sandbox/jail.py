@@ -161,8 +161,8 @@ def _bound(limits: Limits) -> None:
 
 def _bound_addresses(limits: Limits) -> None:
     if sys.platform == "linux":
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        _limit(resource.RLIMIT_AS, taken + limits.memory)
+        usage = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _limit(resource.RLIMIT_AS, usage + limits.memory)
 
 
 def _limit(kind: int, most: int) -> None:
@@ -185,8 +185,8 @@ def _become(user: int, needed: list[Path]) -> None:
     os.setresuid(user, user, user)
     _hold(0, permitted=_READ_EVERYTHING)
     readable = all(os.access(path, os.R_OK, effective_ids=True) for path in existing)
-    kept = 0 if readable else _READ_EVERYTHING
-    _hold(kept, permitted=kept)
+    rights = 0 if readable else _READ_EVERYTHING
+    _hold(rights, permitted=rights)
 
 
 def _hold(effective: int, *, permitted: int) -> None:

@@ -18,8 +18,8 @@ def _library() -> ctypes.CDLL:
 
 def call(number: int, *arguments: int | bytes | None) -> int:
     """Make a system call by its number; arguments are numbers, addresses, or bytes that the kernel only reads."""
-    held = [ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_void_p(a) for a in arguments]
-    return int(_library().syscall(ctypes.c_long(number), *held))
+    values = [ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_void_p(a) for a in arguments]
+    return int(_library().syscall(ctypes.c_long(number), *values))
 
 
 def prctl(option: int, *arguments: int) -> int:

@@ -71,17 +71,17 @@ def smoke(facts: Facts, missing: Missing, *, unsafe: bool = False) -> list[RuleF
     others = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
     result = try_script(code, siblings=others, env=facts.environment, unsafe=unsafe)
     where = (Evidence(code.path, 0, ""),)
-    found = [_built(code, result, where, missing)] if "model" in result else []
+    findings = [_built(code, result, where, missing)] if "model" in result else []
     for law in result.get("laws", ()):
         rule = next(rule.name for rule in RULES if rule.law == law["law"])
         if law["holds"]:
-            found.append(RuleFinding(rule, PASS, f"Probed: {law['evidence']}.", where, {"worst": law["worst"]}))
+            findings.append(RuleFinding(rule, PASS, f"Probed: {law['evidence']}.", where, {"worst": law["worst"]}))
         else:
             text = f"Probed on the script's own model, cut to {result['small']['parameters']:,} parameters: "
-            found.append(RuleFinding(rule, FAIL, text + law["evidence"] + ".", where, {"worst": law["worst"]}))
+            findings.append(RuleFinding(rule, FAIL, text + law["evidence"] + ".", where, {"worst": law["worst"]}))
     if result["stage"] != "done":
         missing.add(f"run: {what_failed(result)}")
-    return found
+    return findings
 
 
 def what_failed(result: dict[str, Any]) -> str:

@@ -129,8 +129,8 @@ def _takes_place(value: ast.expr | None, name: str, names: dict[str, str], defin
 def _is_code(value: ast.expr | None, names: dict[str, str], defined: set[str]) -> bool:
     """Whether a value is a function: a lambda, one of the script's, a part of one, a bound one."""
     if isinstance(value, ast.Call):
-        made = full_name(value.func, names).rsplit(".", 1)[-1]
-        return made in ("partial", "MethodType", "wraps") and any(_is_code(a, names, defined) for a in value.args)
+        wrapper = full_name(value.func, names).rsplit(".", 1)[-1]
+        return wrapper in ("partial", "MethodType", "wraps") and any(_is_code(a, names, defined) for a in value.args)
     return isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in defined)
 
 

@@ -68,14 +68,14 @@ class _Tokenizer:
         plain = name.replace("_", "").lower()
         if plain in ("vocabsize", "getpiecesize", "piecesize", "getvocabsize"):
             return len(_PIECES)
-        at = arguments[0] if arguments else -1
-        if plain in ("idtopiece", "idtotoken") and isinstance(at, int):
-            return _PIECES[at]
+        index = arguments[0] if arguments else -1
+        if plain in ("idtopiece", "idtotoken") and isinstance(index, int):
+            return _PIECES[index]
         for kind in ("control", "unknown", "unused"):
             if plain == f"is{kind}":
-                return _SPECIAL.get(at) == kind
+                return _SPECIAL.get(index) == kind
         if plain == "isbyte":
-            return at in _BYTES
+            return index in _BYTES
         special = {"unkid": 0, "bosid": 1, "eosid": 2, "padid": -1}
         if plain in special:
             return special[plain]
@@ -105,11 +105,11 @@ def _builds(program: Program, function: Function) -> bool:
 
 def _of_builder(program: Program, function: Function) -> Hit | None:
     try:
-        made = _little(program).call(function.node, _arguments(program, function))
+        tables = _little(program).call(function.node, _arguments(program, function))
     except Unclear as why:
         text = f"Not checked: the table of bytes that `{function.name}` builds could not be followed ({why})."
         return Hit("byte_denominator", UNVERIFIABLE, function.node, text, _PROBE)
-    rows = [row for row in _rows(made) if len(row) >= len(_PIECES)]
+    rows = [row for row in _rows(tables) if len(row) >= len(_PIECES)]
     numbers = [row for row in rows if any(isinstance(x, int) and not isinstance(x, bool) for x in row)]
     if not numbers:
         text = f"Not checked: `{function.name}` asks for pieces and gives back no table of their bytes."
@@ -144,7 +144,7 @@ def _little(program: Program) -> LittlePython:
 
 def _arguments(program: Program, function: Function) -> dict[str, Any]:
     """The tokenizer for the parameter that is asked for pieces, a size where a name says so, else nothing."""
-    asked = {
+    tokenizers = {
         n.func.value.id
         for n in program.own_nodes(function)
         if isinstance(n, ast.Call)
@@ -152,24 +152,24 @@ def _arguments(program: Program, function: Function) -> dict[str, Any]:
         and isinstance(n.func.value, ast.Name)
         and n.func.attr in _ASKS
     }
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name in function.params:
-        if name in asked:
-            given[name] = _Tokenizer()
+        if name in tokenizers:
+            arguments[name] = _Tokenizer()
         elif "size" in name or "vocab" in name or name == "n":
-            given[name] = len(_PIECES)
+            arguments[name] = len(_PIECES)
         else:
-            given[name] = Opaque()
-    return given
+            arguments[name] = Opaque()
+    return arguments
 
 
-def _rows(made: Any) -> list[Row]:
+def _rows(tables: Any) -> list[Row]:
     """Every row in what a function gives back."""
-    if isinstance(made, Row):
-        return [made]
-    parts = made.values() if isinstance(made, dict) else made if isinstance(made, (list, tuple)) else ()
-    if isinstance(made, list) and made and all(isinstance(x, (int, bool)) for x in made):
-        return [Row(made)]
+    if isinstance(tables, Row):
+        return [tables]
+    parts = tables.values() if isinstance(tables, dict) else tables if isinstance(tables, (list, tuple)) else ()
+    if isinstance(tables, list) and tables and all(isinstance(x, (int, bool)) for x in tables):
+        return [Row(tables)]
     return [row for part in parts for row in _rows(part)]
 
 
@@ -268,10 +268,10 @@ def _wrong_pairs(program: Program, parts: list[ast.expr], function: Function) ->
     little = _Scorer(_little(program), tables, pairs, keys)
     sums = [0.0] * len(pairs)
     for part in parts:
-        held = little.value(part)
-        if not isinstance(held, Row):
+        row = little.value(part)
+        if not isinstance(row, Row):
             raise Unclear("no row")
-        sums = [a + float(b) for a, b in zip(sums, held, strict=True)]
+        sums = [a + float(b) for a, b in zip(sums, row, strict=True)]
     base, space, boundary = tables["base"], tables["space"], tables["boundary"]
     for (p, t), counted in zip(pairs, sums):
         true = base[t] + (space[t] and not boundary[p])
@@ -306,8 +306,8 @@ class _Scorer:
                 return ast.Name(name, ast.Load())
 
         def rows(role: str) -> Row:
-            at = 0 if role == "boundary" else 1
-            return Row(self.tables[role][pair[at]] for pair in self.pairs)
+            index = 0 if role == "boundary" else 1
+            return Row(self.tables[role][pair[index]] for pair in self.pairs)
 
         changed = Lookups().visit(ast.parse(ast.unparse(node), mode="eval").body)
         return self.little.value(changed, names)

@@ -169,47 +169,47 @@ def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -
     if name in ("float", "int", "round", "max", "min") and node.args:
         lines = [line for a in node.args if (line := _line(program, a, function, depth + 1)) is not None]
         return next((line for line in lines if line.slope), None)
-    found = []
+    returns = []
     for callee in program.callees(node):
         returned = [n.value for n in program.own_nodes(callee) if isinstance(n, ast.Return) and n.value is not None]
-        found += [_line(program, value, callee, depth + 1) for value in returned]
-    return _agreed(found)
+        returns += [_line(program, value, callee, depth + 1) for value in returned]
+    return _agreed(returns)
 
 
 def _of_name(program: Program, node: ast.Name, function: Function, depth: int) -> _Line | None:
     """A name by what is assigned to it: a sum that begins at nothing and grows by readings is one."""
-    at: Function | None = function
-    while at is not None:
-        if node.id in at.assigned:
-            return _assigned(program, node.id, at, depth)
-        if node.id in at.params:
-            return _passed(program, node.id, at, depth)
-        at = at.parent
+    scope: Function | None = function
+    while scope is not None:
+        if node.id in scope.assigned:
+            return _assigned(program, node.id, scope, depth)
+        if node.id in scope.params:
+            return _passed(program, node.id, scope, depth)
+        scope = scope.parent
     return None
 
 
 def _assigned(program: Program, name: str, function: Function, depth: int) -> _Line | None:
-    found = [_line(program, e, function, depth + 1) for e in function.assigned[name] if e is not None]
+    lines = [_line(program, e, function, depth + 1) for e in function.assigned[name] if e is not None]
     for node in program.own_nodes(function):
         grows = isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add) and node in program.live
         if isinstance(node, ast.AugAssign) and grows and isinstance(node.target, ast.Name) and node.target.id == name:
-            found.append(_line(program, node.value, function, depth + 1))
-    read = [line for line in found if line is not None and line.slope]
-    return _slowest(read) if read else _agreed(found)
+            lines.append(_line(program, node.value, function, depth + 1))
+    read = [line for line in lines if line is not None and line.slope]
+    return _slowest(read) if read else _agreed(lines)
 
 
 def _passed(program: Program, name: str, function: Function, depth: int) -> _Line | None:
-    found = []
+    lines = []
     for site in function.calls:
-        given = next((k.value for k in site.call.keywords if k.arg == name), None)
-        at = function.params.index(name) - (1 if function.owner is not None else 0)
-        if given is None and 0 <= at < len(site.call.args):
-            given = site.call.args[at]
-        if given is not None:
-            found.append(_line(program, given, site.caller, depth + 1))
+        argument = next((k.value for k in site.call.keywords if k.arg == name), None)
+        index = function.params.index(name) - (1 if function.owner is not None else 0)
+        if argument is None and 0 <= index < len(site.call.args):
+            argument = site.call.args[index]
+        if argument is not None:
+            lines.append(_line(program, argument, site.caller, depth + 1))
         elif (default := function.defaults.get(name)) is not None:
-            found.append(_line(program, default, program.module, depth + 1))
-    return _agreed(found)
+            lines.append(_line(program, default, program.module, depth + 1))
+    return _agreed(lines)
 
 
 def _agreed(lines: list[_Line | None]) -> _Line | None:

@@ -89,15 +89,16 @@ def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
     for call in program.live_of(ast.Call):
         function = program.function_of(call)
         name = call.func.attr if isinstance(call.func, ast.Attribute) else dotted(call.func)
-        held = call.func.value if isinstance(call.func, ast.Attribute) and name in _CAPS + _MIDDLES else None
-        held = call.args[0] if held is not None and isinstance(held, ast.Name) and held.id in ("torch", "np") else held
-        if held is not None and _is_score(program, held, function) and not _is_weight(program, held, function):
+        subject = call.func.value if isinstance(call.func, ast.Attribute) and name in _CAPS + _MIDDLES else None
+        if isinstance(subject, ast.Name) and subject.id in ("torch", "np"):
+            subject = call.args[0]
+        if subject is not None and _is_score(program, subject, function) and not _is_weight(program, subject, function):
             words = {k.arg for k in call.keywords}
             top = next((k.value for k in call.keywords if k.arg == "max"), call.args[-1] if call.args else None)
             value = program.value(top, function) if top is not None else None
             tops = name in ("clamp_max", "clamp_max_") or "max" in words or len(call.args) > 1
             tops = tops and not (isinstance(value, (int, float)) and value <= 0)  # log probabilities end at 0
-            pieces = "PIECE" in program.of(held, function)
+            pieces = "PIECE" in program.of(subject, function)
             if name in _MIDDLES or tops or pieces:
                 yield call, f"calls `{name}` on losses or bytes that the score is made of"
         elif name in _ROUNDS and call.args and _is_score(program, call.args[0], function):
@@ -129,14 +130,14 @@ def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
             continue
         number = next((n.value for n in ast.walk(step) if isinstance(n, ast.Constant)), None)
         base = names_in(step) | {a.attr for a in ast.walk(step) if isinstance(a, ast.Attribute)}
-        taken = {
+        bases = {
             n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "")
             for statement in node.body
             for add in ast.walk(statement)
             if isinstance(add, ast.BinOp) and isinstance(add.op, ast.Add) and names_in(add) & names_in(node.target)
             for n in ast.walk(add.right)
         }
-        if isinstance(number, (int, float)) and number > 1 and base & taken:
+        if isinstance(number, (int, float)) and number > 1 and base & bases:
             yield node, "leaves validation batches out"
 
 
@@ -327,12 +328,12 @@ def _is_computed(program: Program, node: ast.expr, function: Function) -> bool:
     """Whether a value, or the one that its name is given, comes out of a function of the script."""
     sources: list[ast.expr] = [node]
     for name in names_in(node):
-        at: Function | None = function
-        while at is not None and name not in at.assigned:
-            if name in at.params:
+        scope: Function | None = function
+        while scope is not None and name not in scope.assigned:
+            if name in scope.params:
                 return True
-            at = at.parent
-        sources += [s for s in at.assigned[name] if s is not None] if at is not None else []
-        if at is not None and None in at.assigned[name]:
+            scope = scope.parent
+        sources += [s for s in scope.assigned[name] if s is not None] if scope is not None else []
+        if scope is not None and None in scope.assigned[name]:
             return True
     return any(isinstance(n, ast.Call) and program.callees(n) for source in sources for n in ast.walk(source))

@@ -51,9 +51,9 @@ def _of_pair(program: Program, call: ast.Call, function: Function) -> str:
         above = program.parents.get(call)
         while isinstance(above, ast.Call):
             above = program.parents.get(above)
-        kept = {n for t in getattr(above, "targets", []) for n in names_in(t)}
+        targets = {n for t in getattr(above, "targets", []) for n in names_in(t)}
         named = any(re.search(r"loss|nll|bpb|ppl|score", ast.unparse(a)) for a in call.args)
-        running = not named or any(isinstance(a, ast.Name) and a.id in kept for a in call.args)
+        running = not named or any(isinstance(a, ast.Name) and a.id in targets for a in call.args)
         return "" if running else "the smaller of two losses"
     if last == "where" and len(call.args) == 3:
         test, chosen = call.args[0], call.args[1:]
@@ -77,8 +77,8 @@ def _of_stack(program: Program, call: ast.Call, function: Function) -> str:
     if last not in _REDUCES or not isinstance(call.func, ast.Attribute):
         return ""
     for source in (call.func.value, *call.args[:1]):
-        made = _made(source, function)
-        if made is not None and is_loss(program, made, function):
+        value = _made(source, function)
+        if value is not None and is_loss(program, value, function):
             return "the least of several rounds of losses"
     return ""
 

@@ -121,7 +121,7 @@ class LittlePython:
         if read is None:
             raise Unclear(type(node).__name__)
         try:
-            found = read(node, names)
+            value = read(node, names)
         except (
             TypeError,
             ValueError,
@@ -132,9 +132,9 @@ class LittlePython:
             StopIteration,
         ) as error:
             raise Unclear(str(error)) from None
-        if isinstance(found, (str, bytes, list)) and len(found) > 100_000:
+        if isinstance(value, (str, bytes, list)) and len(value) > 100_000:
             raise Unclear("too long")
-        return found
+        return value
 
     # ---- statements
 
@@ -191,10 +191,10 @@ class LittlePython:
             for element, part in zip(target.elts, value, strict=True):
                 self._give(element, part, names)
         elif isinstance(target, ast.Subscript):
-            held, at = self.value(target.value, names), self.value(target.slice, names)
-            if isinstance(at, slice) and not isinstance(value, list):
-                value = [value] * len(held[at])
-            held[at] = value
+            container, index = self.value(target.value, names), self.value(target.slice, names)
+            if isinstance(index, slice) and not isinstance(value, list):
+                value = [value] * len(container[index])
+            container[index] = value
         else:
             raise Unclear("a target")
 
@@ -224,21 +224,21 @@ class LittlePython:
         return self.value(node.body if self.value(node.test, names) else node.orelse, names)
 
     def _of_boolop(self, node: ast.BoolOp, names: dict[str, Any]) -> Any:
-        held: Any = None
+        result: Any = None
         for value in node.values:
-            held = self.value(value, names)
-            if bool(held) is isinstance(node.op, ast.Or):
-                return held
-        return held
+            result = self.value(value, names)
+            if bool(result) is isinstance(node.op, ast.Or):
+                return result
+        return result
 
     def _of_unaryop(self, node: ast.UnaryOp, names: dict[str, Any]) -> Any:
-        held = self.value(node.operand, names)
+        operand = self.value(node.operand, names)
         if isinstance(node.op, ast.Not):
-            return not held
+            return not operand
         if isinstance(node.op, ast.USub):
-            return Row(-x for x in held) if isinstance(held, Row) else -held
-        if isinstance(node.op, ast.Invert) and isinstance(held, Row):
-            return Row(not x for x in held)
+            return Row(-x for x in operand) if isinstance(operand, Row) else -operand
+        if isinstance(node.op, ast.Invert) and isinstance(operand, Row):
+            return Row(not x for x in operand)
         raise Unclear("an operator")
 
     def _of_binop(self, node: ast.BinOp, names: dict[str, Any]) -> Any:
@@ -272,11 +272,11 @@ class LittlePython:
         return True
 
     def _of_subscript(self, node: ast.Subscript, names: dict[str, Any]) -> Any:
-        held, at = self.value(node.value, names), self.value(node.slice, names)
-        if isinstance(held, Row) and isinstance(at, Row):
-            return Row(held[int(i)] for i in at)
-        found = held[at]
-        return Row(found) if isinstance(held, Row) and isinstance(found, list) else found
+        container, index = self.value(node.value, names), self.value(node.slice, names)
+        if isinstance(container, Row) and isinstance(index, Row):
+            return Row(container[int(i)] for i in index)
+        item = container[index]
+        return Row(item) if isinstance(container, Row) and isinstance(item, list) else item
 
     def _of_slice(self, node: ast.Slice, names: dict[str, Any]) -> Any:
         return slice(*(self.value(x, names) if x is not None else None for x in (node.lower, node.upper, node.step)))
@@ -291,18 +291,18 @@ class LittlePython:
         if not generators:
             return [self.value(element, names)]
         first, *rest = generators
-        found: list[Any] = []
+        values: list[Any] = []
         for value in self.value(first.iter, names):
             self._give(first.target, value, names)
             if all(self.value(test, names) for test in first.ifs):
-                found += self._spread(element, rest, names)
-        return found
+                values += self._spread(element, rest, names)
+        return values
 
     def _of_attribute(self, node: ast.Attribute, names: dict[str, Any]) -> Any:
         if isinstance(node.value, ast.Name) and node.value.id not in names and node.value.id not in self.known:
             return Opaque()  # a module's constant, such as a type of number
-        held = self.value(node.value, names)
-        if isinstance(held, (Opaque, Row)):
+        owner = self.value(node.value, names)
+        if isinstance(owner, (Opaque, Row)):
             return Opaque()
         raise Unclear("an attribute")
 
@@ -314,13 +314,13 @@ class LittlePython:
         name = node.func.id
         arguments = [self.value(a, names) for a in node.args]
         if name == "range" and all(isinstance(a, int) for a in arguments):
-            made = range(*arguments)
-            return made if len(made) <= MOST_STEPS else self._unclear()
+            steps = range(*arguments)
+            return steps if len(steps) <= MOST_STEPS else self._unclear()
         if name == "print":
             return None
-        held = names.get(name) or self.functions.get(name)
-        if held is not None:
-            return self._own(held, node, arguments, names)
+        callee = names.get(name) or self.functions.get(name)
+        if callee is not None:
+            return self._own(callee, node, arguments, names)
         keywords = {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
         if name in _PLAIN and not any(isinstance(a, Opaque) for a in arguments):
             if name in ("bytes", "list", "str") and arguments and isinstance(arguments[0], int) and arguments[0] > 4096:
@@ -328,17 +328,17 @@ class LittlePython:
             return _PLAIN[name](*arguments, **keywords)
         raise Unclear(name)
 
-    def _own(self, held: Any, node: ast.Call, arguments: list[Any], names: dict[str, Any]) -> Any:
+    def _own(self, callee: Any, node: ast.Call, arguments: list[Any], names: dict[str, Any]) -> Any:
         """A call of a function of the script, or of one defined in the piece."""
-        function, outer = held if isinstance(held, tuple) else (held, {})
+        function, outer = callee if isinstance(callee, tuple) else (callee, {})
         if not isinstance(function, ast.FunctionDef) or len(arguments) > len(function.args.args):
             raise Unclear("a function")
-        given = dict(zip((a.arg for a in function.args.args), arguments))
-        given |= {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
+        bindings = dict(zip((a.arg for a in function.args.args), arguments))
+        bindings |= {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
         for argument, default in zip(reversed(function.args.args), reversed(function.args.defaults)):
-            if argument.arg not in given:
-                given[argument.arg] = self.value(default, {})
-        return self.call(function, {**outer, **given})
+            if argument.arg not in bindings:
+                bindings[argument.arg] = self.value(default, {})
+        return self.call(function, {**outer, **bindings})
 
     def _method(self, node: ast.Call, method: ast.Attribute, names: dict[str, Any]) -> Any:
         name = method.attr
@@ -347,17 +347,17 @@ class LittlePython:
         arguments = [self.value(a, names) for a in node.args]
         if is_module:
             return self._library(name, arguments, node, names)
-        held = self.value(root, names)
-        asked = getattr(held, "answer", None)
-        if asked is not None:
-            return asked(name, arguments)
-        if isinstance(held, (str, bytes, dict, list)) and not isinstance(held, Row) and name in _TEXT:
+        receiver = self.value(root, names)
+        answer = getattr(receiver, "answer", None)
+        if answer is not None:
+            return answer(name, arguments)
+        if isinstance(receiver, (str, bytes, dict, list)) and not isinstance(receiver, Row) and name in _TEXT:
             keywords = {k.arg: self.value(k.value, names) for k in node.keywords if k.arg}
-            return getattr(held, name)(*arguments, **keywords)
-        if name == "sum" and isinstance(held, Row):
-            return sum(held)
-        if name in _SAME or isinstance(held, Opaque):
-            return held
+            return getattr(receiver, name)(*arguments, **keywords)
+        if name == "sum" and isinstance(receiver, Row):
+            return sum(receiver)
+        if name in _SAME or isinstance(receiver, Opaque):
+            return receiver
         raise Unclear(name)
 
     def _library(self, name: str, arguments: list[Any], node: ast.Call, names: dict[str, Any]) -> Any:

@@ -49,28 +49,28 @@ def open_windows(program: Program) -> Iterator[Hit]:
 def model_functions(program: Program) -> set[Function]:
     """Methods of classes that have `forward`, and the plain functions that these call."""
     owners = {f.owner for f in program.by_name.get("forward", ()) if f.owner}
-    found = {f for f in program.functions if f.live and f.owner in owners and f.name not in ("__init__", "reset")}
-    waiting = list(found)
+    functions = {f for f in program.functions if f.live and f.owner in owners and f.name not in ("__init__", "reset")}
+    waiting = list(functions)
     callers: dict[Function, list[Function]] = {}
     for function in program.functions:
         for site in function.calls:
             callers.setdefault(site.caller, []).append(function)
     while waiting:
         for callee in callers.get(waiting.pop(), []):
-            if callee not in found and callee.owner is None:
-                found.add(callee)
+            if callee not in functions and callee.owner is None:
+                functions.add(callee)
                 waiting.append(callee)
-    return found
+    return functions
 
 
 def _built(program: Program) -> dict[str, ast.Call]:
     """Attributes that hold a module of the library, with the call that builds it."""
-    made: dict[str, ast.Call] = {}
+    modules: dict[str, ast.Call] = {}
     for attribute, sources in program.attribute_sources.items():
         for _, value in sources:
             if isinstance(value, ast.Call) and full_name(value.func, program.imported).startswith("torch.nn."):
-                made[attribute] = value
-    return made
+                modules[attribute] = value
+    return modules
 
 
 def _of_call(program: Program, call: ast.Call, function: Function, built: dict[str, ast.Call]) -> str:
@@ -95,8 +95,8 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
 
 def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
     """Why a mask that is given keeps nothing out: it is made of one number."""
-    told = next((k.value for k in call.keywords if k.arg == "is_causal"), None)
-    if told is not None and "self.training" in ast.unparse(told):
+    causal = next((k.value for k in call.keywords if k.arg == "is_causal"), None)
+    if causal is not None and "self.training" in ast.unparse(causal):
         return "is told to be causal while it trains only: scoring sees the whole window"
     mask = next((k.value for k in call.keywords if k.arg == "attn_mask"), call.args[3] if len(call.args) > 3 else None)
     while isinstance(mask, ast.Name):
@@ -112,8 +112,8 @@ def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
     wrong = _wrong_triangle(program, mask, function) if mask is not None else ""
     if wrong:
         return wrong
-    made = isinstance(inner, ast.Call) and dotted(inner.func).rsplit(".", 1)[-1] in _OPEN_MASKS
-    if made and mask is not None and not _mentions(mask, _TRIANGLES):
+    is_open = isinstance(inner, ast.Call) and dotted(inner.func).rsplit(".", 1)[-1] in _OPEN_MASKS
+    if is_open and mask is not None and not _mentions(mask, _TRIANGLES):
         return "attends with a mask that keeps nothing out: every position sees the whole window"
     return ""
 
@@ -128,9 +128,10 @@ def _wrong_triangle(program: Program, mask: ast.expr, function: Function) -> str
         )
         if not isinstance(node, ast.Call) or name not in ("tril", "triu"):
             continue
-        at = next((k.value for k in node.keywords if k.arg == "diagonal"), None)
-        at = at if at is not None else next((a for a in reversed(node.args) if not isinstance(a, ast.Call)), None)
-        diagonal = program.value(at, function) if at is not None else 0
+        offset = next((k.value for k in node.keywords if k.arg == "diagonal"), None)
+        if offset is None:
+            offset = next((a for a in reversed(node.args) if not isinstance(a, ast.Call)), None)
+        diagonal = program.value(offset, function) if offset is not None else 0
         diagonal = diagonal if isinstance(diagonal, int) else 0
         if (name == "tril" and diagonal > 0 and not turned) or (name == "triu" and not turned):
             return "attends with a mask that lets later tokens in"
@@ -192,19 +193,19 @@ def _is_method(call: ast.Call) -> bool:
 
 def _sources(function: Function, node: ast.AST) -> list[ast.expr]:
     """What the names in an expression are assigned, two steps back."""
-    found: list[ast.expr] = []
+    sources: list[ast.expr] = []
     names = names_in(node)
     for _ in range(2):
-        fresh = [s for name in names for s in function.assigned.get(name, ()) if s is not None and s not in found]
-        found += fresh
+        fresh = [s for name in names for s in function.assigned.get(name, ()) if s is not None and s not in sources]
+        sources += fresh
         names = {n for s in fresh for n in names_in(s)}
-    return found
+    return sources
 
 
-def _of_module(program: Program, call: ast.Call, made: ast.Call, function: Function) -> str:
+def _of_module(program: Program, call: ast.Call, construction: ast.Call, function: Function) -> str:
     """What a module of the library looks at, by the words it was built and is called with."""
-    kind = full_name(made.func, program.imported).rsplit(".", 1)[-1]
-    words = {k.arg: k.value for k in (*made.keywords, *call.keywords)}
+    kind = full_name(construction.func, program.imported).rsplit(".", 1)[-1]
+    words = {k.arg: k.value for k in (*construction.keywords, *call.keywords)}
     if kind in _BOTH_WAYS:
         masked = any(w in words and _is_given(program, words[w], function) for w in _MASK_WORDS)
         plain = 3 if kind == "MultiheadAttention" else 1
@@ -261,12 +262,12 @@ def _spreads(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _axes(program: Program, call: ast.Call, function: Function) -> set[int]:
     """Axes that a call names: its numbers, and those of `dim`, `dims` and `axis`."""
-    given = [*call.args[0 if _is_method(call) else 1 :], *(k.value for k in call.keywords if k.arg in _AXES)]
-    found: set[int] = set()
-    for node in given:
+    arguments = [*call.args[0 if _is_method(call) else 1 :], *(k.value for k in call.keywords if k.arg in _AXES)]
+    axes: set[int] = set()
+    for node in arguments:
         value = program.value(node, function)
-        found |= {v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int)}
-    return found
+        axes |= {v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int)}
+    return axes
 
 
 _AXES = ("dim", "dims", "axis")
@@ -276,9 +277,9 @@ def _over_time(program: Program, call: ast.Call, function: Function) -> bool:
     """Whether a reduction is over the axis of time and its result is given back to every position."""
     if not _is_method(call) and not dotted(call.func).startswith(("torch.", "F.")):
         return False
-    kept = next((k.value for k in call.keywords if k.arg == "keepdim"), None)
+    keepdim = next((k.value for k in call.keywords if k.arg == "keepdim"), None)
     axes = _axes(program, call, function)
-    if kept is None or program.value(kept, function) is not True or not axes or not axes <= {1, -2}:
+    if keepdim is None or program.value(keepdim, function) is not True or not axes or not axes <= {1, -2}:
         return False
     # Weights, gates and heads are reduced too; only what is added to the window itself counts.
     source = call.func.value if _is_method(call) and isinstance(call.func, ast.Attribute) else call.args[0]
@@ -321,9 +322,9 @@ def _targets_in(program: Program, modules: set[Function]) -> Iterator[Hit]:
         function = program.function_of(call)
         if function not in modules or function.name != "forward" or len(call.args) != 1:
             continue
-        given = [p for p in function.params if p.startswith(("target", "y_", "label", "tgt"))]
+        targets = [p for p in function.params if p.startswith(("target", "y_", "label", "tgt"))]
         name = dotted(call.func)
-        if isinstance(call.args[0], ast.Name) and call.args[0].id in given and name.startswith("self."):
+        if isinstance(call.args[0], ast.Name) and call.args[0].id in targets and name.startswith("self."):
             yield Hit(
                 "causality",
                 SUSPECT,

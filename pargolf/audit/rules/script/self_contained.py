@@ -115,12 +115,12 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
             return _unpickled(program, node.func.value, function, depth + 1)
         return any(_returns_unpickled(program, callee, depth + 1) for callee in program.callees(node))
     if isinstance(node, ast.Name):
-        at: Function | None = function
-        while at is not None:
-            if node.id in at.assigned:
-                sources = at.assigned[node.id]
-                return any(s is not None and _unpickled(program, s, at, depth + 1) for s in sources)
-            at = None if node.id in at.params else at.parent
+        scope: Function | None = function
+        while scope is not None:
+            if node.id in scope.assigned:
+                sources = scope.assigned[node.id]
+                return any(s is not None and _unpickled(program, s, scope, depth + 1) for s in sources)
+            scope = None if node.id in scope.params else scope.parent
     return False
 
 

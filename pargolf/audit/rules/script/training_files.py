@@ -70,7 +70,9 @@ def _copies(program: Program, call: ast.Call, function: Function) -> bool:
         and not program.callees(call)
     ):
         written = [*call.args] if call.func.attr == "write_bytes" else [call.func.value]
-        return any("VAL" in held and "LOSS" not in held for held in (program.of(part, function) for part in written))
+        return any(
+            "VAL" in labels and "LOSS" not in labels for labels in (program.of(part, function) for part in written)
+        )
     elif name not in _COPIES:
         return False
     return any("VAL" in program.of(part, function) for part in parts)
@@ -127,14 +129,14 @@ def _named_for_training(program: Program) -> Iterator[tuple[ast.AST, str]]:
         if node.value is None or not any("TRAIN" in split_by_name(name) for name in names):
             continue
         function = program.function_of(node)
-        given = [node.value, *node.value.args] if isinstance(node.value, ast.Call) else [node.value]
-        if any("VAL" in named_split(program.value(part, function)) for part in given):
+        sources = [node.value, *node.value.args] if isinstance(node.value, ast.Call) else [node.value]
+        if any("VAL" in named_split(program.value(part, function)) for part in sources):
             yield node, f"gives `{sorted(names)[0]}` the validation shards"
 
 
 def _both(program: Program) -> Iterator[tuple[ast.AST, str]]:
     """An update on what a pattern found that fits the shards of both splits."""
-    if not any("BOTH" in f.returns or any("BOTH" in held for held in f.labels.values()) for f in program.functions):
+    if not any("BOTH" in f.returns or any("BOTH" in labels for labels in f.labels.values()) for f in program.functions):
         sources = program.live_of(ast.Constant, ast.JoinedStr, ast.Call)
         if not any("BOTH" in program.of(node) for node in sources):
             return
