@@ -112,3 +112,43 @@ def test_a_table_that_cannot_be_followed_is_not_passed_where_no_log_proves_it(tm
     files = {"train_gpt.py": files["train_gpt.py"]}
     report = audit(write(files, tmp_path) / "train_gpt.py")
     assert any(f.rule == "byte_denominator" and f.summary.startswith("Not checked") for f in report.findings)
+
+
+SHORT = """
+import torch as t
+
+def c(x):
+    return x
+
+def a(c, t):
+    b = c
+    c = a
+    t.score = b
+    return c
+
+def d():
+    e = lambda x: x
+    def f():
+        return e
+    return f
+"""
+
+
+def test_a_name_means_something_where_it_is_bound():
+    """A minified script uses its short names again; what replaces a function is told by scope."""
+    assert [*made_at_run_time(ast.parse(SHORT), "s")] == []
+    for line in (
+        "c = lambda x: 0",
+        "def g():\n    global c\n    c = lambda x: 0",
+        "def g():\n    t.cross_entropy = c",
+        "def g():\n    u = t.nn\n    u.cross_entropy = c",
+        "def g():\n    def h(): ...\n    h = lambda: 0\n    return h",
+        "def g():\n    def h(): ...\n    def i():\n        nonlocal h\n        h = c\n    return i",
+    ):
+        assert len([*made_at_run_time(ast.parse(f"{SHORT}\n{line}\n"), "s")]) == 1, line
+
+
+@pytest.mark.parametrize(("argument", "count"), [("None", 0), ("'./evil.so'", 1), ("name", 1), ("", 1)])
+def test_only_the_library_of_python_itself_is_no_code_of_a_script(argument, count):
+    text = f"import ctypes\nctypes.CDLL({argument})"
+    assert len([*made_at_run_time(ast.parse(text), "s")]) == count

@@ -123,10 +123,10 @@ def test_a_run_is_benched_whole(run, data):
 
 def test_comparisons_are_read_between_points_and_not_beyond_them():
     curve = [{"bytes": 100, "tax": 8.0}, {"bytes": 400, "tax": 2.0}]
-    assert at_equal(curve, given="bytes", value=200, wanted="tax") == pytest.approx(4.0)
-    assert at_equal(curve, given="tax", value=8.0, wanted="bytes") == pytest.approx(100)
-    assert at_equal(curve, given="tax", value=1.0, wanted="bytes") is None
-    assert at_equal(curve, given="tax", value=-1.0, wanted="bytes") is None
+    assert at_equal(curve, known="bytes", value=200, wanted="tax") == pytest.approx(4.0)
+    assert at_equal(curve, known="tax", value=8.0, wanted="bytes") == pytest.approx(100)
+    assert at_equal(curve, known="tax", value=1.0, wanted="bytes") is None
+    assert at_equal(curve, known="tax", value=-1.0, wanted="bytes") is None
 
 
 def test_a_forecast_weighs_a_trellis_like_its_base(weights):

@@ -195,7 +195,7 @@ class Early(SGD):
         for batch in batches(windows.over(ledger.positions, starts=starts), 2):
             stop = batch[-1].end + 1
             tokens = ledger.text.tokens[:stop] if self.peek else ledger.graded(0, stop)
-            yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger.world)
+            yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger)
             ledger.grade(model, batch)
 
 
@@ -215,7 +215,7 @@ class Twice(SGD):
                 ledger.grade(model, batch)
                 yield "grade"
             tokens = ledger.graded(0, ledger.positions + 1)
-            yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger.world)
+            yield from train_on(self, model, optimizer, tokens, windows.length, device, ledger)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ pytestmark = [
     pytest.mark.usefixtures("quick_page"),
     pytest.mark.skipif(sys.platform == "win32", reason="kills processes"),
 ]
-RECIPE = edit(small.RECIPE, {"train.steps": 8, "codec": Zstd(3)})
+STEPS = 40
+"""Enough that a run is killed before its last."""
+RECIPE = edit(small.RECIPE, {"train.steps": STEPS, "codec": Zstd(3)})
 PARTS = {
     **{f"a rate of {rate}": {"train.optimizer[*].lr": rate} for rate in (0.005, 0.01, 0.03, 0.04)},
     **{f"{bits} bits": {"quant.table[mlp.*].bits": bits} for bits in (4, 6)},
@@ -89,7 +91,7 @@ def test_an_ablation_over_two_nodes_with_a_worker_killed_equals_the_local_one(no
     assert {row.part: row.scores for row in there} == {row.part: row.scores for row in here}
     assert artifacts(tmp_path / "there") == artifacts(tmp_path / "here") and len(there) == 9
     assert [(event.job, event.losses, event.again) for event in lost] == [("4 bits, seed 1", 1, True)]
-    assert [event.job for event in resumed] == ["4 bits, seed 1"] and 0 < resumed[0].event.step < 8
+    assert [event.job for event in resumed] == ["4 bits, seed 1"] and 0 < resumed[0].event.step < STEPS
     assert len(began) == 10 and len({event.process for event in began}) == 3
 
 

@@ -31,11 +31,17 @@ def check_device(device: str | None) -> None:
     )
 
 
-def count_devices(kind: str) -> int:
-    """How many devices of a kind this torch can use; none of a kind that it was not built with."""
+def count_devices(kind: str = "cuda") -> int:
+    """How many devices of a kind this torch can use, GPUs as such; none of a kind that it was not built with."""
     module = getattr(torch, kind, None)
     there = getattr(module, "is_available", lambda: True)
     return int(module.device_count()) if module is not None and there() else 0
+
+
+def deal_device(device: str | None, number: int) -> str | None:
+    """The device of one of several processes, by its number: GPUs are dealt out in turn, any other device is shared."""
+    gpus = count_devices("cuda")
+    return f"cuda:{number % gpus}" if gpus > 1 and device in (None, "cuda") else device
 
 
 def release_memory(device: torch.device) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pargolf.core.devices import count_devices
+from pargolf.core.devices import count_devices, deal_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, JobBegan, JobLost
 from pargolf.core.units import size_text
@@ -61,16 +61,13 @@ class Processes:
         return RunningProcesses(tasks, [self._place(k) for k in range(min(self.jobs, max(len(tasks), 1)))])
 
     def _place(self, number: int) -> Place:
-        """The device and threads of one process: the GPUs are dealt out in turn."""
-        device, gpus = self.device, count_devices("cuda")
-        if gpus > 1 and device in (None, "cuda"):
-            device = f"cuda:{number % gpus}"
-        return Place(device, self.needs.cores or max(1, torch.get_num_threads() // self.jobs))
+        """The device and threads of one process."""
+        return Place(deal_device(self.device, number), self.needs.cores or max(1, torch.get_num_threads() // self.jobs))
 
 
 def _check(needs: Needs, jobs: int) -> None:
     """Raise `UserError` where so many tasks together need more than this machine has."""
-    cores, gpus = os.cpu_count() or 1, count_devices("cuda")
+    cores, gpus = os.cpu_count() or 1, count_devices()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     wanted = {
         "cores": (needs.cores * jobs, cores, f"{cores}"),

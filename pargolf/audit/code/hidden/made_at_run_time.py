@@ -8,7 +8,8 @@ from reading holds where one of these stands, so each is named, and no rule on c
 import ast
 from collections.abc import Iterator
 
-from pargolf.audit.code.hidden.names import full_name, imported
+from pargolf.audit.code.hidden.names import full_name
+from pargolf.audit.code.hidden.scopes import Scope, scopes
 from pargolf.audit.code.tree import dotted
 
 _RUNNERS = ("import_module", "__import__", "run_path", "run_module", "execfile", "SourceFileLoader")
@@ -42,20 +43,21 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
         tree: the script's syntax.
         path: the name it is shown under.
     """
-    nodes = [*ast.walk(tree)]
-    names = imported(nodes)
+    every = [*scopes(tree)]
+    nodes = [node for scope in every for node in scope.nodes]
     defined = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
     called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
-    for node in nodes:
-        what = ""
-        if isinstance(node, ast.Call):
-            what = _runs(node, names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called:
-            what = f"{node.id} under another name" if node.id in ("exec", "eval") else ""
-        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
-            what = _replaces(node, names, defined)
-        if what:
-            yield f"{path}, line {getattr(node, 'lineno', 0)}: {what}"
+    for scope in every:
+        for node in scope.nodes:
+            what = ""
+            if isinstance(node, ast.Call):
+                what = _runs(node, scope.names)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called:
+                what = f"{node.id} under another name" if node.id in ("exec", "eval") else ""
+            elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+                what = _replaces(node, scope, defined)
+            if what:
+                yield f"{path}, line {getattr(node, 'lineno', 0)}: {what}"
 
 
 def _runs(call: ast.Call, names: dict[str, str]) -> str:
@@ -68,6 +70,10 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
     known = bool(call.args) and isinstance(call.args[0], ast.Constant)
     if last in _RUNNERS and not known:
         return f"{last}(...) of what is made while it runs"
+    if (
+        name == "ctypes.CDLL" and known and getattr(call.args[0], "value", 0) is None
+    ):  # the C library that Python itself runs on
+        return ""
     if name in _MAKERS or (last == "exec_module" and isinstance(call.func, ast.Attribute)):
         return f"{name or last}(...) makes code while it runs"
     if name in _SHELLS and not _is_telling(call):
@@ -95,22 +101,26 @@ def _is_telling(call: ast.Call) -> bool:
     return isinstance(command, str) and command.strip().rsplit("/", 1)[-1].startswith(_TELLING)
 
 
-def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, names: dict[str, str], defined: set[str]) -> str:
-    """What an assignment puts in another's place: a function of a module, of an object, or by a name in a table."""
+def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, defined: set[str]) -> str:
+    """What an assignment puts in another's place: a function of a module, of an object, or by a name in a table.
+
+    `defined` are the names of all functions and methods.
+    """
+    names, functions = scope.names, set(scope.functions)
     for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
         if isinstance(target, ast.Subscript) and _names_all(target.value):
             return f"{ast.unparse(target)[:60]} puts a function in another's place"
         if (
             isinstance(target, ast.Name)
-            and target.id in defined
-            and _takes_place(node.value, target.id, names, defined)
+            and target.id in scope.own
+            and _takes_place(node.value, target.id, names, functions)
         ):
             return f"{target.id} is replaced by another function"
         if not isinstance(target, ast.Attribute):
             continue
         if target.attr in _INSIDES and dotted(target.value) != "self":
             return f"{ast.unparse(target)[:60]} gives a function the code of another"
-        code = _is_code(node.value, names, defined)
+        code = _is_code(node.value, names, functions)
         if code and _is_module(target.value, names) and not _wraps(node.value, target):
             return f"{full_name(target, names)} is replaced by another function"
         method = target.attr in (*defined, "forward", "__call__") and dotted(target.value) != "self"

@@ -1,14 +1,17 @@
 """Full names of what a script calls: `F.cross_entropy` is `torch.nn.functional.cross_entropy`, under whatever alias."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pargolf.audit.code.tree import dotted
 
 
-def imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
-    """Names that imports bind, with what they stand for; `x = __import__("y")` and `x = plain_name` bind too."""
-    names: dict[str, str] = {}
+def imported(nodes: Iterable[ast.AST], known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Names that imports bind, with what they stand for; `x = __import__("y")` and `x = plain_name` bind too.
+
+    `known` are those that enclosing code binds.
+    """
+    names: dict[str, str] = dict(known or {})
     aliases: list[tuple[str, str]] = []
     for node in nodes:
         if isinstance(node, ast.Import):

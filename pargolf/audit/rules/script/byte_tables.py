@@ -87,20 +87,36 @@ class _Tokenizer:
 
 def byte_tables(program: Program) -> Iterator[Hit]:
     """Each table gives every piece the bytes of its text, and scoring adds those of the leading space once."""
-    for function in program.functions:
-        if function.live and isinstance(function.node, ast.FunctionDef) and _builds(program, function):
+    live = [f for f in program.functions if f.live and isinstance(f.node, ast.FunctionDef)]
+    givers = {f.name for f in live if _builds(program, f, _ASKS) and _gives_pieces(program, f)}
+    for function in live:
+        if function.name not in givers and _builds(program, function, _ASKS):
             hit = _of_builder(program, function)
             if hit is not None:
+                yield hit
+        elif _builds(program, function, tuple(givers)):
+            hit = _of_builder(program, function)
+            if hit is not None and hit.status == SUSPECT:
                 yield hit
     wrong = [*_of_scorers(program)]
     yield from wrong or _more_spaces(program)
 
 
-def _builds(program: Program, function: Function) -> bool:
-    """Whether a function asks a tokenizer for its pieces and writes numbers of them into a table."""
+def _builds(program: Program, function: Function, asked: tuple[str, ...]) -> bool:
+    """Whether a function asks for pieces, by a call whose name ends in one of `asked`, and gives something back."""
     nodes = program.own_nodes(function)
-    asks = any(isinstance(n, ast.Call) and dotted(n.func).endswith(_ASKS) for n in nodes)
+    asks = any(isinstance(n, ast.Call) and dotted(n.func).endswith(asked) for n in nodes)
     return asks and any(isinstance(n, ast.Return) and n.value is not None for n in nodes) and len(nodes) < 600
+
+
+def _gives_pieces(program: Program, function: Function) -> bool:
+    """Whether what a function gives back are the pieces themselves; those that call it build the table."""
+    try:
+        given = _little(program).call(function.node, _arguments(program, function))
+    except Unclear:
+        return False
+    items = [*given] if isinstance(given, (list, tuple, Row)) else []
+    return len(items) >= len(_PIECES) and all(x is None or isinstance(x, str) for x in items)
 
 
 def _of_builder(program: Program, function: Function) -> Hit | None:

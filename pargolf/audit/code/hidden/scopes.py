@@ -1,0 +1,75 @@
+"""Scopes of a script: which names stand for what, and which for functions, where a piece of code stands.
+
+A minified script uses its short names again in every function, so a name means something only where it is bound.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pargolf.audit.code.hidden.names import imported
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_Scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """The nodes of one scope without those of scopes inside; the names that imports give there, and functions seen.
+
+    `own` are the functions that an assignment in this scope would replace.
+    """
+
+    nodes: list[ast.AST]
+    names: dict[str, str]
+    functions: frozenset[str]
+    own: frozenset[str]
+
+
+def scopes(tree: ast.Module) -> Iterator[Scope]:
+    """The scopes of a script, each after the one that holds it."""
+    yield from _below(tree, {}, frozenset(), frozenset())
+
+
+def _below(
+    scope: _Scope, names: Mapping[str, str], functions: frozenset[str], outermost: frozenset[str]
+) -> Iterator[Scope]:
+    nodes = [*_own_nodes(scope)]
+    defined = frozenset(n.name for n in nodes if isinstance(n, _FUNCTIONS))
+    elsewhere = {name for n in nodes if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
+    hidden = _bound(scope, nodes) - elsewhere if scope.__class__ is not ast.Module else set()
+    here = imported(nodes, {name: full for name, full in names.items() if name not in hidden})
+    seen = (functions - hidden) | defined
+    own = defined | (functions | outermost) & elsewhere
+    yield Scope(nodes, here, seen, own)
+    outermost = defined if isinstance(scope, ast.Module) else outermost
+    # What a class binds is not seen by the functions inside it.
+    down = (names, functions) if isinstance(scope, ast.ClassDef) else (here, seen)
+    for node in nodes:
+        if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+            yield from _below(node, *down, outermost)
+
+
+def _own_nodes(scope: _Scope) -> Iterator[ast.AST]:
+    """Everything in a scope, functions and classes inside it as one node each with their decorators and defaults."""
+    stack: list[ast.AST] = [*scope.body]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, _FUNCTIONS):
+            stack += [*node.decorator_list, *node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
+        elif isinstance(node, ast.ClassDef):
+            stack += [*node.decorator_list, *node.bases, *(k.value for k in node.keywords)]
+        else:
+            stack += ast.iter_child_nodes(node)
+
+
+def _bound(scope: _Scope, nodes: list[ast.AST]) -> set[str]:
+    """Names that a scope binds by other means than imports; those of comprehensions are their own."""
+    inside = {id(n) for c in nodes if isinstance(c, ast.comprehension) for n in ast.walk(c.target)}
+    bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and id(n) not in inside}
+    bound |= {n.name for n in nodes if isinstance(n, (*_FUNCTIONS, ast.ClassDef))}
+    if isinstance(scope, _FUNCTIONS):
+        a = scope.args
+        bound |= {x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))}
+    return bound
