@@ -14,7 +14,7 @@ from pargolf.core.units import size_text, time_text
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
-from pargolf.study.planning.search import BLOCKS, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
+from pargolf.study.planning.search import BLOCKS, RATIOS, REPEATED, WIDTHS, Prospect, Search, alternatives, least_blocks
 from pargolf.study.planning.throughput import Throughput
 
 _MORE = 2  # times the text, of which the plan says what it would bring
@@ -148,7 +148,7 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     yield Reason(
         "epochs", f"{choice.passes:.2f}", f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
     )
-    late = f"the text is gone through {'more than once' if choice.passes > 1 else 'once at most'}"
+    late = f"the text is gone through {'twice or more' if choice.passes >= REPEATED else 'less than twice'}"
     dropout = f"{shape.dropout:g}" + (f" from pass {shape.dropout_after + 1:g}" if shape.dropout else "")
     yield Reason("dropout", dropout, late)
     yield Reason("weight decay", f"{shape.weight_decay:g}", "beside dropout it gained nothing (docs/LOG.md)")
