@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # With planning before and scoring after it, under five minutes on two cores.
-SECONDS ?= 160
+SECONDS ?= 140
 OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo test lint types check clean
