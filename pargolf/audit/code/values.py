@@ -17,7 +17,7 @@ from pargolf.audit.code.tree import Function, argument_for, dotted
 
 UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown"})()
 _MOST_DEPTH = 24
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
+BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -27,7 +27,7 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
 }
-_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -182,7 +182,7 @@ class Constants:
 
     def _binary(self, node: ast.BinOp, scope: Function, depth: int) -> Any:
         left, right = self.value(node.left, scope, depth), self.value(node.right, scope, depth)
-        if left is UNKNOWN or right is UNKNOWN or type(node.op) not in _BINARY:
+        if left is UNKNOWN or right is UNKNOWN or type(node.op) not in BINARY:
             return UNKNOWN
         if isinstance(left, str) and isinstance(node.op, ast.Div):
             return f"{left}/{right}" if isinstance(right, str) else UNKNOWN  # paths
@@ -191,7 +191,7 @@ class Constants:
             return UNKNOWN
         if isinstance(left, str) and isinstance(node.op, ast.Mod) and _WIDE.search(left):
             return UNKNOWN
-        return _BINARY[type(node.op)](left, right)
+        return BINARY[type(node.op)](left, right)
 
     def _subscript(self, node: ast.Subscript, scope: Function, depth: int) -> Any:
         if dotted(node.value) == "os.environ":
@@ -242,7 +242,7 @@ class Constants:
             right = self.value(right_node, scope, depth)
             if left is UNKNOWN or right is UNKNOWN:
                 return UNKNOWN
-            if not _COMPARE[type(op)](left, right):
+            if not COMPARE[type(op)](left, right):
                 return False
             left = right
         return True

@@ -75,22 +75,21 @@ class _Inliner(TreeTransformer):
     """Puts expressions in the place of calls."""
 
     def __init__(
-        self, functions: dict[str, ast.FunctionDef], said: dict[str, ast.expr], local: set[str], harmless: Purity
+        self, functions: dict[str, ast.FunctionDef], bodies: dict[str, ast.expr], local: set[str], harmless: Purity
     ) -> None:
-        self.functions, self.said, self.local, self.harmless = functions, said, local, harmless
+        self.functions, self.bodies, self.local, self.harmless = functions, bodies, local, harmless
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """A call of a function that is one expression."""
         self.generic_visit(node)
-        if not (isinstance(node.func, ast.Name) and node.func.id in self.said):
+        if not (isinstance(node.func, ast.Name) and node.func.id in self.bodies):
             return node
         arguments = _arguments_of(self.functions[node.func.id].args, node)
-        body = self.said[node.func.id]
-        return (
-            node
-            if arguments is None or not self._fits(body, arguments)
-            else _Insertion(arguments).visit(copy.deepcopy(body))
-        )
+        body = self.bodies[node.func.id]
+        if arguments is None or not self._fits(body, arguments):
+            return node
+        inserted: ast.AST = _Insertion(arguments).visit(copy.deepcopy(body))
+        return inserted
 
     def _fits(self, body: ast.expr, arguments: dict[str, ast.expr]) -> bool:
         """Whether values may be put into an expression: no name is caught by another, nothing changes its turn."""
@@ -132,11 +131,8 @@ def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | 
     wanted = [*names, *(a.arg for a in args.kwonlyargs)]
     whole = {name: arguments.get(name, defaults.get(name)) for name in wanted}
     values = {name: value for name, value in whole.items() if value is not None}
-    return (
-        values
-        if len(values) == len(wanted) and len(call.args) <= len(names) and set(arguments) <= set(wanted)
-        else None
-    )
+    complete = len(values) == len(wanted) and len(call.args) <= len(names) and set(arguments) <= set(wanted)
+    return values if complete else None
 
 
 class _Insertion(TreeTransformer):

@@ -10,30 +10,10 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pargolf.audit.code.values import BINARY, COMPARE
+
 MOST_STEPS = 60_000
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv,
-    ast.Mod: operator.mod,
-    ast.BitAnd: operator.and_,
-    ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor,
-}
-_COMPARE: dict[type, Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
-}
+_BINARY = BINARY | {ast.BitXor: operator.xor}
 _PLAIN: dict[str, Callable[..., Any]] = {
     **{"len": len, "int": int, "bool": bool, "max": max, "min": min, "chr": chr, "ord": ord, "sum": sum, "abs": abs},
     **{"bytes": bytes, "str": str, "list": list, "tuple": tuple, "enumerate": enumerate, "zip": zip, "float": float},
@@ -265,8 +245,8 @@ class LittlePython:
         for op, other in zip(node.ops, node.comparators):
             right = self.value(other, names)
             if isinstance(left, Row):
-                return Row(_COMPARE[type(op)](x, right) for x in left)
-            if not _COMPARE[type(op)](left, right):
+                return Row(COMPARE[type(op)](x, right) for x in left)
+            if not COMPARE[type(op)](left, right):
                 return False
             left = right
         return True
