@@ -92,7 +92,9 @@ def test_an_ablation_over_two_nodes_with_a_worker_killed_equals_the_local_one(no
     assert artifacts(tmp_path / "there") == artifacts(tmp_path / "here") and len(there) == 9
     assert [(event.job, event.losses, event.again) for event in lost] == [("4 bits, seed 1", 1, True)]
     assert [event.job for event in resumed] == ["4 bits, seed 1"] and 0 < resumed[0].event.step < STEPS
-    assert len(began) == 10 and len({event.process for event in began}) == 3
+    assert len(began) == 10 and len({event.process for event in began}) >= 2
+    killed, again = [event.process for event in began if event.job == "4 bits, seed 1"]
+    assert killed != again
 
 
 def test_a_command_and_then_a_node_that_are_killed_cost_nothing(nodes, data, tmp_path):

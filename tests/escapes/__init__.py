@@ -201,12 +201,14 @@ def _leftovers(child: Child, outside: dict[str, object]) -> str | None:
         "its folder stays": child.scratch.exists() or bool(list(child.scratch.parent.glob(f"{child.scratch.name}.*"))),
         "the process was ended": not Path(f"/proc/{victim}/exe").exists(),
         "the process was limited": bounds[0] != resource.RLIM_INFINITY,
-        "processes stay": any(_session(entry) == child.process.pid for entry in Path("/proc").glob("[0-9]*")),
+        "processes stay": any(_runs_in(child.process.pid, entry) for entry in Path("/proc").glob("[0-9]*")),
     }
     return ", ".join(name for name, changed in facts.items() if changed) or None
 
 
-def _session(process: Path) -> int | None:
+def _runs_in(session: int, process: Path) -> bool:
+    """Whether a process runs in a session; a dead one that nobody has asked after yet (Z) does not."""
     with contextlib.suppress(OSError):
-        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
-    return None
+        state, _, _, its_session = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+        return int(its_session) == session and state not in "ZX"
+    return False

@@ -145,10 +145,13 @@ class Child:
         finally:
             self._kill()
 
-    def close(self) -> None:
-        """Kill what still runs, and close the pipes."""
+    def close(self, patience: float = 5.0) -> None:
+        """Kill what still runs, wait until the system has taken all of it down, and close the pipes."""
         self._kill()
         self.process.wait()
+        until = time.monotonic() + patience
+        while _runs(self.process.pid) and time.monotonic() < until:
+            time.sleep(0.01)
         for pipe in (self.input, self.output, self.process.stderr):
             with contextlib.suppress(OSError):
                 assert pipe is not None
@@ -284,6 +287,16 @@ def _write(scratch: Path, name: str, content: str | bytes) -> None:
 def _give(folder: Path, user: int) -> None:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user, user)
+
+
+def _runs(session: int) -> bool:
+    """Whether a process of a session runs; one that has ended and waits for its parent to hear so does not."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state not in "ZX":
+                return True
+    return False
 
 
 def _use_of(process: int) -> tuple[int, int]:
