@@ -461,6 +461,15 @@ def test_dropout_can_wait_until_the_text_was_gone_through():
     assert late[:once] == plain[:once] and late[once] != plain[once]
 
 
+def test_dropout_begins_only_in_a_run_that_comes_to_so_many_passes():
+    once = len(small.shards()) // 512
+    twice = edit(PLAIN, {"blocks[:].residual": Dropout(0.3, after=1.0, passes=2.0)})
+    for steps, begins in ((2 * once - 2, False), (2 * once + 2, True)):
+        fields = {"batch_tokens": 512, "steps": steps}
+        late, plain = losses(training(model=twice, **fields)), losses(training(**fields))
+        assert late[:once] == plain[:once] and (late[once + 1 :] != plain[once + 1 :]) is begins
+
+
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_refused_by_name(tmp_path):
     run, kept = training(steps=4), Checkpoints(tmp_path / "kept")
     for event in run.run():

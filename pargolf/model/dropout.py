@@ -4,7 +4,8 @@
 
 Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout" (JMLR 2014). None of the published systems has it:
 the track's ten minutes go by without seeing any text twice. It is for texts that a run goes through many times, which
-small ones are, and can wait until then: `after` so many times through. Scoring and adaptation know nothing of it.
+small ones are. It can wait until then: `after` so many times through, only in a run that will come to `passes` of
+them, since what begins late in a run costs more than it brings (docs/LOG.md). Scoring knows nothing of it.
 
 Masks are drawn from the run's seed and the step (`training/loop.py`), so a resumed run repeats them; another split into
 processes or micro-batches draws others.
@@ -25,10 +26,14 @@ from pargolf.model.slots import Place
 
 @dataclass(frozen=True)
 class Dropout:
-    """Residual slot: `join` joins what is left after `rate` of it went, once the text was seen `after` times."""
+    """Residual slot: `join` joins what is left after `rate` of it went.
+
+    It begins once the text was seen `after` times, in a run that goes through it `passes` times or more.
+    """
 
     rate: Annotated[float, Within(0, 0.99)] = 0.1
     after: Rate = 0.0
+    passes: Rate = 0.0
     join: Residual = Serial()
 
     @property
@@ -46,13 +51,13 @@ class DropoutModule(nn.Module):
 
     def __init__(self, spec: Dropout, place: Place) -> None:
         super().__init__()
-        self.rate, self.last_change = spec.rate, spec.after
+        self.rate, self.last_change, self.passes = spec.rate, spec.after, spec.passes
         self.begun = True
         self.join = spec.join.build(place)
 
-    def follow_step(self, epoch: float) -> None:
-        """Begin once the text was seen often enough."""
-        self.begun = epoch >= self.last_change
+    def follow_step(self, epoch: float, passes: float) -> None:
+        """Begin once the text was seen often enough, where it will be."""
+        self.begun = epoch >= self.last_change and passes >= self.passes
 
     def forward(self, lanes: Lanes, read_BTD: Tensor, attend: Part, feed: Part) -> Lanes:
         """Join attention and MLP, thinned in training."""

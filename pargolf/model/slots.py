@@ -19,8 +19,9 @@ A module may follow its training, by any of these methods (`training/loop.py` ca
 
     start_from(source)               before anything else: initial values out of the training text
     follow_phases(begun, coming)     at the start and whenever a phase begins: which have, and which are to come
-    follow_step(epoch)               before each step, `epoch` times through the text; `last_change` is the last epoch
-                                     at which it becomes another, whose graph is then compiled before training
+    follow_step(epoch, passes)       before each step, `epoch` times through the text of `passes` that the run should
+                                     come to; `last_change` is the last epoch at which it becomes another, whose graph
+                                     is then compiled before training
 
 Shape suffixes, everywhere: B batch, T time, D width of the stream, H query heads, K key and value heads, d width of a
 head, F hidden units of the MLP, V vocabulary, N rows or buckets, L layers.

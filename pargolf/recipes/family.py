@@ -9,10 +9,9 @@ for a cap, a clock and a text.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from pargolf.core.budget import Budget
-from pargolf.core.ranges import Count, Length, Positive, Rate, Size, Within
+from pargolf.core.ranges import Count, Length, Positive, Rate, Size
 from pargolf.core.spec import edit
 from pargolf.evaluate.adapters.adapter import Adapter
 from pargolf.model.activations import leaky_relu2
@@ -33,7 +32,7 @@ _MATRICES = ("attn.[qkv]", "attn.out", "mlp.*")
 class Shape:
     """One member: sizes of the model, of a step and of the budget. `dim` is one of `HEADS`.
 
-    `dropout` begins after the text was gone through `dropout_after` times. `half` None: bfloat16 on CUDA alone.
+    `half` None: bfloat16 on CUDA alone.
     """
 
     vocab: Size = 4096
@@ -42,8 +41,7 @@ class Shape:
     hidden: Size = 384
     batch_tokens: Count = 2048
     seq_len: Length = 256
-    dropout: Annotated[float, Within(0, 0.99)] = 0.2
-    dropout_after: Rate = 1.0
+    dropout: Dropout = Dropout(0.2, after=1.0, passes=2.0)
     weight_decay: Rate = 0.0
     half: bool | None = True
     adapt: Adapter | None = HOUSE.adapt
@@ -73,7 +71,7 @@ class Shape:
 def member(shape: Shape) -> Recipe:
     """The recipe of a shape."""
     attention = Attention(heads=shape.dim // 32, kv_heads=HEADS[shape.dim])
-    block = Block(attention, MLP(shape.hidden, leaky_relu2), residual=Dropout(shape.dropout, after=shape.dropout_after))
+    block = Block(attention, MLP(shape.hidden, leaky_relu2), residual=shape.dropout)
     decays = {f"train.optimizer[{glob}].weight_decay": shape.weight_decay for glob in _MATRICES}
     return edit(
         HOUSE,

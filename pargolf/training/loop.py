@@ -108,6 +108,7 @@ class Training:
         for module in following(model, "start_from"):
             module.start_from(shards)
         self.by_phase, self.by_step = following(model, "follow_phases"), following(model, "follow_step")
+        self.passes = math.inf  # through the text, that the run should come to; not known before its first step
         self.follow(())
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
@@ -276,6 +277,8 @@ class Training:
 
     def _one_step(self, lr: float, fraction: float) -> float:
         """Gradients of the global batch, one update; returns the mean loss over all processes."""
+        if fraction:
+            self.passes = self.stream.epoch(self.step) / fraction
         loss = self._gradients(self.step)
         norm = self.optimizer.reduce()
         if not math.isfinite(loss + norm):
@@ -298,7 +301,7 @@ class Training:
         """Leave the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
         x_BT, y_BT = self._batch(step)
         for module in self.by_step:
-            module.follow_step(self.stream.epoch(step))
+            module.follow_step(self.stream.epoch(step), self.passes)
         # What dropout draws depends on the step alone, as the batch does.
         torch.manual_seed(mix_words(self.seed, step, self.world.rank))
         rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)

@@ -40,7 +40,6 @@ _COST_SPREAD = 0.5  # relative deviation of what packing costs: long-trained wei
 _EACH_SEEN = 20  # times that a piece must occur on average, for a vocabulary to be learned
 _START = 1.5  # seconds before the first step
 _KEPT = 5.0  # packings that a run keeps seconds for at its end (run/training.py), after one in rehearsal
-REPEATED = 2.0  # passes from which on dropout begins with the second: over the last fifth of a run it costs
 _LOOKS = 15  # steps' worth of looks at the validation split while training
 _ROOM = 300  # bytes that a shape's own numbers may add to the code
 _ADAPTING = 3.5  # passes that scoring takes with adaptation, over a bare forward one
@@ -128,11 +127,8 @@ class Search:
         other = 0.0 if self.text.known else self.law.elsewhere
         low, high = interval(bpb, math.hypot(own, other, _COST_SPREAD * (packed - before) / bpb))
         passes = steps * shape.batch_tokens / unique
-        dropout = shape.dropout if passes >= REPEATED else 0.0
         size = min(self.budget.bytes, self._whole(shape) + round(_MOST_BITS * shape.weights / 8))
-        return Prospect(
-            replace(shape, dropout=dropout), steps, passes, min(bits, _MOST_BITS), size, before, packed, bpb, low, high
-        )
+        return Prospect(shape, steps, passes, min(bits, _MOST_BITS), size, before, packed, bpb, low, high)
 
     def bits(self, shape: Shape) -> float:
         """Net bits for each weight of tables and matrices."""

@@ -14,7 +14,7 @@ from pargolf.core.units import size_text, time_text
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
-from pargolf.study.planning.search import BLOCKS, RATIOS, REPEATED, WIDTHS, Prospect, Search, alternatives, least_blocks
+from pargolf.study.planning.search import BLOCKS, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
 from pargolf.study.planning.throughput import Throughput
 
 _MORE = 2  # times the text, of which the plan says what it would bring
@@ -148,9 +148,10 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     yield Reason(
         "epochs", f"{choice.passes:.2f}", f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
     )
-    late = f"the text is gone through {'twice or more' if choice.passes >= REPEATED else 'less than twice'}"
-    dropout = f"{shape.dropout:g}" + (f" from pass {shape.dropout_after + 1:g}" if shape.dropout else "")
-    yield Reason("dropout", dropout, late)
+    begins = choice.passes >= shape.dropout.passes
+    dropout = f"{shape.dropout.rate:g} from pass {shape.dropout.after + 1:g}" if begins else "none"
+    late = f"the run goes through the text {'' if begins else 'less than '}{shape.dropout.passes:g} times"
+    yield Reason("dropout", dropout, late + (" or more" if begins else ""))
     yield Reason("weight decay", f"{shape.weight_decay:g}", "beside dropout it gained nothing (docs/LOG.md)")
     cost = search.text.hardness * search.law.cost(choice.bits)
     yield Reason(
@@ -188,7 +189,7 @@ def _changed(shape: Shape, name: str, value: int) -> Shape:
     sizes: dict[str, Any] = {name: value}
     if name == "dim":
         sizes |= {"hidden": shape.hidden * value // shape.dim, "blocks": max(shape.blocks, least_blocks(value))}
-    return replace(shape, dropout=Shape().dropout, **sizes)
+    return replace(shape, **sizes)
 
 
 def _adapting(search: Search, choice: Prospect, budget: Budget) -> str:
@@ -201,7 +202,7 @@ def _adapting(search: Search, choice: Prospect, budget: Budget) -> str:
 def _more_text(search: Search, choice: Prospect) -> float:
     """Bits per byte that twice as much text should save, the shape as chosen."""
     text = replace(search.text, train_bytes=_MORE * search.text.train_bytes)
-    other = replace(search, text=text).weigh(replace(choice.shape, dropout=Shape().dropout))
+    other = replace(search, text=text).weigh(choice.shape)
     return 0.0 if other is None else max(choice.bpb - other.bpb, 0.0)
 
 
