@@ -25,6 +25,9 @@ from pargolf.training.loop import Training
 some = settings(max_examples=20, deadline=None)
 needs_a_compiler = pytest.mark.skipif(compiled._find(False) is None, reason="there is no C compiler")
 
+tiles = (kernels := compiled._find(True)) is not None and kernels.starts(attention._TILES)
+needs_tiles = pytest.mark.skipif(not tiles, reason="this processor, system or compiler has no AMX")
+
 
 def both_ways(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """The output, and the gradient of each input under one upstream gradient."""
@@ -80,6 +83,49 @@ def test_attention(batch: int, length: int, kv_heads: int, group: int, width: in
         return attention.attention(*qkv, since if documents else None)
 
     assert_twins(fast, lambda *qkv: attention.reference(*qkv, mask), q, k, v)
+
+
+@needs_tiles
+@some
+@given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 110),
+    kv_heads=st.integers(1, 2),
+    group=st.integers(1, 3),
+    width=st.integers(1, 70),
+    documents=st.sampled_from([0.0, 0.02, 0.3]),
+    seed=st.integers(0, 10**6),
+)
+def test_attention_by_tiles_is_attention_of_rounded_factors(
+    batch: int, length: int, kv_heads: int, group: int, width: int, documents: float, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    q = torch.randn(batch, length, kv_heads * group, width, generator=g)
+    k, v = (torch.randn(batch, length, kv_heads, width, generator=g) for _ in range(2))
+    doc = (torch.rand(batch, length, generator=g) < documents).cumsum(-1)
+    since, mask = torch.searchsorted(doc, doc), (doc[:, :, None] == doc[:, None, :]).tril()[:, None]
+    with compiled_kernels(True):
+        ours = both_ways(lambda *qkv: attention.attention(*qkv, since), (q, k, v))
+        later = torch.arange(length)[:, None, None] > length // 2
+        cut, *_ = both_ways(lambda *qkv: attention.attention(*qkv, since), (q, k + later, v - 2.0 * later))
+    exact = both_ways(lambda *qkv: attention.reference(*qkv, mask), (q, k, v))
+    assert torch.equal(cut[:, : length // 2 + 1], ours[0][:, : length // 2 + 1]), "it sees what comes later"
+    for a, b in zip(ours, exact, strict=True):
+        assert (a - b).norm() < 0.01 * b.norm() + 0.002 * b.numel() ** 0.5
+        assert length < 20 or (a - b).norm() > 1e-5 * b.norm(), "the tiles were not used"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("half", [False, True])
+def test_attention_does_not_depend_on_threads(half: bool) -> None:
+    inputs = torch.randn(3, 70, 4, 24), torch.randn(3, 70, 2, 24), torch.randn(3, 70, 2, 24)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        with compiled_kernels(half):
+            found.append(both_ways(attention.attention, inputs))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @needs_a_compiler
@@ -213,12 +259,13 @@ def test_a_kernel_does_not_depend_on_threads() -> None:
 
 
 @needs_a_compiler
-def test_not_a_number_stays_one() -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_not_a_number_stays_one(half: bool) -> None:
     z = torch.zeros(3, 20)
     z[1, 4] = float("nan")
     q = torch.randn(1, 40, 1, 8)
     q[0, 7] = float("nan")
-    with compiled_kernels():
+    with compiled_kernels(half):
         loss = softcap_ce.softcap_cross_entropy(z.requires_grad_(), torch.tensor([1, 2, 3]), 30.0)
         y = attention.attention(q.requires_grad_(), torch.randn(1, 40, 1, 8), torch.randn(1, 40, 1, 8))
     assert loss.isnan() and y[0, 7].isnan().all() and not y[0, 8:].isnan().any()

@@ -8,6 +8,9 @@ position of each query's document, which keys it may see, and touches no others:
 keys from its earliest document's start to its last query, in blocks of 32. Keys and values are laid out once for all
 heads that share them; backward, the weights are made again from the row sums (Dao et al. 2022, arXiv:2205.14135).
 
+Where products take bfloat16 factors and the processor has AMX, tiles of 16 x 32 numbers are multiplied in one
+instruction, and the exponentials are what takes time (`c/attention_tiles.c`).
+
 On CUDA a compiled graph keeps documents apart by FlexAttention, which passes over the blocks of keys that no query of
 a block may see (Dong et al. 2024, arXiv:2412.05496).
 """
@@ -24,6 +27,7 @@ from pargolf.core.world import KINDS
 from pargolf.kernels.compiled import Compiled, at_hand, c_source
 
 _C = c_source("attention")
+_TILES = c_source("attention_tiles")
 _FLEX = tuple(name for name, kind in KINDS.items() if kind.flex)
 Mask = Tensor | BlockMask
 Masking = Callable[[], Mask | None]
@@ -95,9 +99,10 @@ class _CompiledAttention(torch.autograd.Function):
         (B, T, H, d), K = q.shape, k.shape[2]
         since = torch.zeros(B, T, dtype=torch.int64) if since is None else since.contiguous()
         y, total_BHT = torch.empty_like(q), q.new_empty(B, H, T)
-        fast.call(_C, "attend", q, k, v, since, y, total_BHT, B, T, H, K, d)
+        source = _TILES if fast.half and fast.starts(_TILES) else _C
+        fast.call(source, "attend", q, k, v, since, y, total_BHT, B, T, H, K, d)
         ctx.save_for_backward(q, k, v, since, y, total_BHT)
-        ctx.fast = fast
+        ctx.fast, ctx.source = fast, source
         return y
 
     @staticmethod
@@ -106,5 +111,5 @@ class _CompiledAttention(torch.autograd.Function):
         (B, T, H, d), K = q.shape, k.shape[2]
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         g = grads[0].contiguous()
-        ctx.fast.call(_C, "attend_back", g, q, k, v, since, y, total_BHT, dq, dk, dv, B, T, H, K, d)
+        ctx.fast.call(ctx.source, "attend_back", g, q, k, v, since, y, total_BHT, dq, dk, dv, B, T, H, K, d)
         return dq, dk, dv, None, None

@@ -55,6 +55,7 @@ class Compiled:
         self.half = half
         self.folder = cache_folder()
         self._libraries: dict[str, ctypes.CDLL] = {}
+        self._started: dict[str, bool] = {}
         self.load("int works(void) { return 1; }")
 
     def load(self, source: str) -> ctypes.CDLL:
@@ -62,6 +63,15 @@ class Compiled:
         if source not in self._libraries:
             self._libraries[source] = ctypes.CDLL(str(self._built(_PRELUDE + source)))
         return self._libraries[source]
+
+    def starts(self, source: str) -> bool:
+        """Whether `source`, for instructions that few processors have, compiles and its `int start(void)` gives 1."""
+        if source not in self._started:
+            try:
+                self._started[source] = bool(self.load(source).start())
+            except (OSError, subprocess.CalledProcessError):
+                self._started[source] = False
+        return self._started[source]
 
     def call(self, source: str, function: str, *args: Tensor | int | float | None) -> None:
         """Call `void function(...)`: tensors as pointers (None: null), int as long, float as float."""

@@ -46,11 +46,13 @@ static void pack_side(const float *x, long rows, long step, long d, long E, floa
 void attend(const float *q, const float *k, const float *v, const int64_t *since, float *y, float *lse,
             long B, long T, long H, long KV, long d) {
     long D = UP(d), E = UP(T), G = H / KV;
-    #pragma omp parallel for
+    #pragma omp parallel
+    {
+    float *kt = malloc(4 * (d * E + E * D + ROWS * (2 * D + E))), *vs = kt + d * E, *qs = vs + E * D;
+    float *ys = qs + ROWS * D, *s = ys + ROWS * D;
+    #pragma omp for
     for (long pair = 0; pair < B * KV; pair++) {
         long b = pair / KV, kv = pair % KV;
-        float *kt = malloc(4 * (d * E + E * D + ROWS * (2 * D + E))), *vs = kt + d * E, *qs = vs + E * D;
-        float *ys = qs + ROWS * D, *s = ys + ROWS * D;
         pack_side(k + (b * T * KV + kv) * d, T, KV * d, d, E, kt);
         pack(v + (b * T * KV + kv) * d, T, KV * d, d, E, D, 1, vs);
         for (long h = kv * G; h < kv * G + G; h++) for (long t0 = 0; t0 < T; t0 += ROWS) {
@@ -73,18 +75,21 @@ void attend(const float *q, const float *k, const float *v, const int64_t *since
             for (long r = 0; r < M; r++) for (long i = 0; i < d; i++)
                 y[((b * T + t0 + r) * H + h) * d + i] = ys[r * D + i] * inverse[r];
         }
-        free(kt);
+    }
+    free(kt);
     }
 }
 void attend_back(const float *g, const float *q, const float *k, const float *v, const int64_t *since, const float *y,
                  const float *lse, float *dq, float *dk, float *dv, long B, long T, long H, long KV, long d) {
     long D = UP(d), E = UP(T), G = H / KV;
-    #pragma omp parallel for
+    #pragma omp parallel
+    {
+    float *kt = malloc(4 * (2 * d * E + 3 * E * D + ROWS * (3 * D + 2 * E))), *vt = kt + d * E, *ks = vt + d * E;
+    float *dks = ks + E * D, *dvs = dks + E * D, *qs = dvs + E * D, *gs = qs + ROWS * D, *out = gs + ROWS * D;
+    float *s = out + ROWS * D, *ds = s + ROWS * E;
+    #pragma omp for
     for (long pair = 0; pair < B * KV; pair++) {
         long b = pair / KV, kv = pair % KV;
-        float *kt = malloc(4 * (2 * d * E + 3 * E * D + ROWS * (3 * D + 2 * E))), *vt = kt + d * E, *ks = vt + d * E;
-        float *dks = ks + E * D, *dvs = dks + E * D, *qs = dvs + E * D, *gs = qs + ROWS * D, *out = gs + ROWS * D;
-        float *s = out + ROWS * D, *ds = s + ROWS * E;
         pack_side(k + (b * T * KV + kv) * d, T, KV * d, d, E, kt);
         pack_side(v + (b * T * KV + kv) * d, T, KV * d, d, E, vt);
         pack(k + (b * T * KV + kv) * d, T, KV * d, d, E, D, 1, ks);
@@ -115,6 +120,7 @@ void attend_back(const float *g, const float *q, const float *k, const float *v,
             dk[((b * T + t) * KV + kv) * d + i] = dks[t * D + i];
             dv[((b * T + t) * KV + kv) * d + i] = dvs[t * D + i];
         }
-        free(kt);
+    }
+    free(kt);
     }
 }

@@ -1,25 +1,27 @@
 /* Cross-entropy of capped logits, with and without a bias, forward and backward. Reference: softcap_ce.py. */
 void ce(const float *z, const int64_t *target, float *total, float *loss, long rows, long V, float cap) {
+    float per = 1 / cap;
     #pragma omp parallel for
     for (long n = 0; n < rows; n++) {
         const float *u = z + n * V; float s = 0;
         #pragma omp simd reduction(+:s)
-        for (long i = 0; i < V; i++) s += fexp(cap * ftanh(u[i] / cap) - cap);  /* no capped logit is larger */
+        for (long i = 0; i < V; i++) s += fexp(cap * ftanh(u[i] * per) - cap);  /* no capped logit is larger */
         total[n] = cap + logf(s);
-        loss[n] = total[n] - cap * ftanh(u[target[n]] / cap);
+        loss[n] = total[n] - cap * ftanh(u[target[n]] * per);
     }
 }
 void ce_back(const float *z, const int64_t *target, const float *total, float *dz, long rows, long V, float cap,
              const float *g) {
+    float per = 1 / cap;
     #pragma omp parallel for
     for (long n = 0; n < rows; n++) {
         const float *u = z + n * V; float *v = dz + n * V, w = *g / rows;
         #pragma omp simd
         for (long i = 0; i < V; i++) {
-            float t = ftanh(u[i] / cap);
+            float t = ftanh(u[i] * per);
             v[i] = w * fexp(cap * t - total[n]) * (1.0f - t * t);
         }
-        float t = ftanh(u[target[n]] / cap);
+        float t = ftanh(u[target[n]] * per);
         v[target[n]] -= w * (1.0f - t * t);
     }
 }
@@ -30,17 +32,19 @@ static inline uint16_t halved(float x) {  /* to nearest, ties to even */
 }
 void head(const uint16_t *z, const float *b, const int64_t *target, float *total, float *loss, long rows, long V,
           float cap) {
+    float per = 1 / cap;
     #pragma omp parallel for
     for (long n = 0; n < rows; n++) {
         const uint16_t *u = z + n * V; float s = 0;
         #pragma omp simd reduction(+:s)
-        for (long i = 0; i < V; i++) s += fexp(cap * ftanh((widened(u[i]) + b[i]) / cap) - cap);
+        for (long i = 0; i < V; i++) s += fexp(cap * ftanh((widened(u[i]) + b[i]) * per) - cap);
         total[n] = cap + logf(s);
-        loss[n] = total[n] - cap * ftanh((widened(u[target[n]]) + b[target[n]]) / cap);
+        loss[n] = total[n] - cap * ftanh((widened(u[target[n]]) + b[target[n]]) * per);
     }
 }
 void head_back(const uint16_t *z, const float *b, const int64_t *target, const float *total, uint16_t *dz, float *db,
                long rows, long V, float cap, const float *g) {
+    float per = 1 / cap;
     #pragma omp parallel for
     for (long p = 0; p < PARTS; p++) {
         float *sums = db + p * V;
@@ -48,12 +52,12 @@ void head_back(const uint16_t *z, const float *b, const int64_t *target, const f
             const uint16_t *u = z + n * V; uint16_t *v = dz + n * V; float w = *g / rows;
             #pragma omp simd
             for (long i = 0; i < V; i++) {
-                float t = ftanh((widened(u[i]) + b[i]) / cap), d = w * fexp(cap * t - total[n]) * (1.0f - t * t);
+                float t = ftanh((widened(u[i]) + b[i]) * per), d = w * fexp(cap * t - total[n]) * (1.0f - t * t);
                 v[i] = halved(d);
                 sums[i] += d;
             }
             long i = target[n];
-            float t = ftanh((widened(u[i]) + b[i]) / cap), slope = w * (1.0f - t * t);
+            float t = ftanh((widened(u[i]) + b[i]) * per), slope = w * (1.0f - t * t);
             v[i] = halved(w * fexp(cap * t - total[n]) * (1.0f - t * t) - slope);
             sums[i] -= slope;
         }
