@@ -30,12 +30,12 @@ def score(
 
     Args:
         artifact: A model.pargolf file.
-        data: A folder of shards and a tokenizer.
+        data: A data folder: shards and a tokenizer.
         windows: plain:256, sliding:256,64 or document:256,64.
-        adapt: Learn, score first, as the artifact's recipe says.
-        seconds: Stop before 90s, 10m or 1h are over, and say so.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        adapt: Also adapt to text already scored, as the artifact's recipe says.
+        seconds: Time limit, for example 90s, 10m or 1h; a score that it cut short says so.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         The score's row; `complete` is false where the seconds ran out. Under torchrun only the first process yields
@@ -56,13 +56,13 @@ def score(
 def probe(target: RecipeLike, *, scale: str | None = None, own: Own = (), unsafe: bool = False) -> list[dict[str, Any]]:
     """Prove that a model scores fairly: causal, normalized, each token once, documents isolated where promised.
 
-    A script that defines no RECIPE is a foreign one: it is imported in a sandbox, and its own model is probed there.
+    A script without a RECIPE is imported in a sandbox, and its own model is probed there.
 
     Args:
         target: A recipe, a model.pargolf file, or anybody's train_gpt.py.
         scale: mini: the same system at a size a CPU trains in minutes.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
-        unsafe: Run a foreign script also where the system can confine nothing. Only for one that you trust.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
+        unsafe: Run a script even if this system has no sandbox. Only for a script that you trust.
 
     Returns:
         A row for each law: its name, whether it holds, and the evidence; for a script also its sandbox. A recipe
@@ -112,7 +112,7 @@ def inspect(artifact: Place, *, own: Own = ()) -> dict[str, Any]:
 
     Args:
         artifact: A model.pargolf file.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         Who made it (`recipe`, `digest`), its `codecs`, `bytes` and `parameters`, and a row for each role (`by_role`).
@@ -147,14 +147,14 @@ def generate(
 
     Args:
         artifact: A model.pargolf file.
-        prompt: The text to go on from.
-        tokens: How many tokens at the most.
-        temperature: 0 takes the likeliest token; 1 draws as the model says.
-        top_p: Draw from the likeliest tokens that have this share together.
-        documents: How many documents, each begun anew.
-        seed: Seed of what is drawn.
-        tokenizer: The .model file; beside the artifact when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        prompt: The text to continue.
+        tokens: How many tokens to write at most.
+        temperature: 0 takes the likeliest token; 1 samples from the model's distribution.
+        top_p: Sample only from the likeliest tokens that together have this probability.
+        documents: How many documents to write, each from the prompt.
+        seed: Seed of the sampling.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         The text, a few characters at a time. A document ends where the model ends it, or after `tokens`; the next one
@@ -186,8 +186,8 @@ def bench_codec(target: Place, *, data: Place | None = None, own: Own = ()) -> E
 
     Args:
         target: A run folder, a model.pargolf, or any .safetensors file.
-        data: Data for bits per byte; the run's own when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        data: Data to score bits per byte on; the run's own when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         The rows `codecs` and, for a run, `quantizers`: every published pair with its codec, and ours at the bytes of

@@ -34,16 +34,16 @@ def prepare_data(
     Args:
         sources: Files, folders, globs, hf://datasets/OWNER/NAME, `-` for standard input, or `embedded`.
         out: The data folder to make.
-        vocab: Pieces of the tokenizer; 257 for plain bytes.
-        val_fraction: Share of documents held out.
-        train_fraction: Share of the others to train on; the rest is left out.
-        max_bytes: Take a share of the documents, of so many bytes.
-        text_field: The column of tables that is the text.
+        vocab: Size of the vocabulary; 257 for plain bytes.
+        val_fraction: Share of the documents for validation.
+        train_fraction: Share of the other documents to train on; the rest is left out.
+        max_bytes: Take only a share of the documents, of at most this many bytes.
+        text_field: The text column of tables.
         dedupe: Drop near-copies of other documents.
-        normalize: Count the text that the tokenizer keeps, where it changes it.
-        caseops: Spell capitals as symbols of their own.
-        tokenizer: Use this .model or tokenizer.json; learn none.
-        force: Replace what the output folder holds.
+        normalize: If the tokenizer changes the text, count the text that it keeps.
+        caseops: Spell capital letters with symbols of their own.
+        tokenizer: Use this .model or tokenizer.json instead of training one.
+        force: Replace the content of the output folder.
 
     Returns:
         The folder, opened.
@@ -78,14 +78,14 @@ def fetch_data(
     root: str | None = None,
     force: bool = False,
 ) -> "Events[Fetched]":
-    """Fetch the published shards and tokenizer from the Hugging Face hub; goes on where it stopped.
+    """Fetch the published shards and tokenizer from the Hugging Face hub; resumes where it stopped.
 
     Args:
-        name: sp1024, or another variant that is published.
-        out: Where the published folders go.
-        shards: Training shards, of 100 million tokens each.
-        repo: Another data set of the hub, laid out as the official one.
-        root: The folder of its manifest.json.
+        name: sp1024, or another published variant.
+        out: The folder for the published folders.
+        shards: How many training shards, of 100 million tokens each.
+        repo: Another data set of the hub, with the layout of the official one.
+        root: The folder in it that holds manifest.json.
         force: Replace files that are not the published ones.
 
     Returns:

@@ -25,8 +25,8 @@ def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "
 
     Args:
         artifact: A model.pargolf file.
-        tokenizer: The .model file; beside the artifact when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Raises:
         UserError: the artifact is damaged or of a newer format; its tokenizer is not there, or is another one.
@@ -46,8 +46,8 @@ def token_losses(artifact: Place, text: str, *, tokenizer: Place | None = None, 
     Args:
         artifact: A model.pargolf file.
         text: The text.
-        tokenizer: The .model file; beside the artifact when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Raises:
         UserError: as `load`, and for an empty text.
@@ -75,9 +75,9 @@ def export(
         out: The folder or file to write.
         to: hf (a folder for transformers), onnx or safetensors (a file).
         licence: The weights' licence, for the model card.
-        tokenizer: The .model file; beside the artifact when left out.
-        force: Replace what the output folder holds.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        force: Replace the content of the output folder.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         What was written. `hf` is a folder for `AutoModelForCausalLM` and `AutoTokenizer` of Hugging Face transformers,
@@ -120,11 +120,11 @@ def evaluate_tasks(
 
     Args:
         artifact: A model.pargolf file.
-        tasks: Names of tasks, as lambada_openai, blimp.
-        include: A folder with YAML files of tasks of one's own.
-        limit: Samples of each task at the most.
-        tokenizer: The .model file; beside the artifact when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        tasks: Names of tasks, for example lambada_openai, blimp.
+        include: A folder with YAML files of your own tasks.
+        limit: At most this many samples of each task.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         A row per metric.
@@ -156,10 +156,10 @@ def bench_device(
 
     Args:
         artifact: A model.pargolf file.
-        tokens: How many tokens are written.
-        onnx: Measure its export in ONNX Runtime too.
-        tokenizer: The .model file; beside the artifact when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        tokens: How many tokens to write.
+        onnx: Also measure its export in ONNX Runtime.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         A row for each engine, measured in a process of its own.
@@ -195,8 +195,8 @@ def serve(
         artifact: A model.pargolf file.
         port: The port to listen on; 0 takes a free one.
         host: The address to listen on; 0.0.0.0 lets other machines in.
-        tokenizer: The .model file; beside the artifact when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        tokenizer: The tokenizer file; the one beside the artifact when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
         ready: Called with the address when the port is open.
 
     Raises:

@@ -20,9 +20,9 @@ def list_runs(
     """List every run under some folders, one row each, with filters, sorting and SQL.
 
     Args:
-        folders: Folders of runs; runs/ if none.
-        where: Only these: "bpb < 1.3 and recipe = house".
-        sort: Order by a column; -bpb for downwards.
+        folders: Folders of runs.
+        where: Show only these, for example "bpb < 1.3 and recipe = house".
+        sort: Sort by this column; -bpb for descending.
         columns: The columns of a row; all when left out.
 
     Returns:
@@ -45,8 +45,8 @@ def query_runs(sql: str, folders: Place | Sequence[Place] = "runs", *, where: st
 
     Args:
         sql: The question: "select recipe, min(bpb) from runs group by recipe".
-        folders: Folders of runs; runs/ if none.
-        where: Only these: "bpb < 1.3 and recipe = house".
+        folders: Folders of runs.
+        where: Show only these, for example "bpb < 1.3 and recipe = house".
 
     Returns:
         A dictionary for each row of the answer.
@@ -71,10 +71,10 @@ def rerun(
     Args:
         run: A finished run's folder.
         out: The folder of the new run.
-        data: Its data, where that is not where it was.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
-        force: Replace what the output folder holds.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        data: Its data, if they have moved.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
+        force: Replace the content of the output folder.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         Both results, and what differs.

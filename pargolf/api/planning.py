@@ -48,10 +48,10 @@ def plan(
     Args:
         data: Text files, folders, `embedded`, or one prepared folder; may be repeated.
         cap: Bytes of model and code: 250kB, 1MB, 16MB, 1MiB.
-        seconds: Training with packing and planning: 90, 90s, 10m, 1h; 3 minutes when left out.
-        minutes: The same in minutes.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
-        again: Measure the machine again, and not take what was measured before.
+        seconds: Time for planning, training and packing: 90, 90s, 10m, 1h; 3 minutes when left out.
+        minutes: The same, in minutes.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
+        again: Measure this machine's speed again, instead of using the earlier measurement.
         write: Write the recipe as a .py file.
         throughput: What a machine was measured at, in place of measuring this one.
 
@@ -100,13 +100,13 @@ def golf(
     Args:
         texts: Text files, folders, `embedded`, or one prepared folder.
         cap: Bytes of model and code: 250kB, 1MB, 16MB, 1MiB.
-        seconds: Training with packing and planning: 90, 90s, 10m, 1h; 10 minutes when left out. Preparing the text and
-          scoring come on top.
-        minutes: The same in minutes.
-        out: Where the run goes, with `plan.json` and the prepared text in `data`.
+        seconds: Time for planning, training and packing: 90, 90s, 10m, 1h; 10 minutes when left out. Preparing the
+          text and scoring take more.
+        minutes: The same, in minutes.
+        out: The run's folder; it also gets `plan.json` and the prepared text in `data`.
         seed: Seed of the initial weights and the data's order.
-        force: Replace what the output folder holds.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
+        force: Replace the content of the output folder.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
         throughput: What a machine was measured at, in place of measuring this one.
 
     Returns:

@@ -46,7 +46,7 @@ def describe(recipe: RecipeLike, *, scale: str | None = None) -> str:
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
-        scale: mini: the same system at a size a CPU trains in minutes; without what was measured.
+        scale: mini: the same system at a size a CPU trains in minutes; measured worths are not shown.
     """
     from pargolf.recipes.describe import describe as describe_recipe
     from pargolf.recipes.recipe import Recipe
@@ -86,7 +86,7 @@ def forecast(
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
         changes: Rows to change, path=value.
         scale: mini: the same system at a size a CPU trains in minutes.
-        data: Data to be trained on; says which pieces no text has.
+        data: The training data; shows which tokens occur in no text.
         steps: Steps of training; guessed when left out.
 
     Returns:

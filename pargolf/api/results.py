@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compare(new: Sequence[Place], *, against: Sequence[Place]) -> "tuple[Comparison, dict[str, Any]]":
-    """Test whether runs A beat runs B (or one published number) by the record rule: .005 nats at p < .01.
+    """Test whether runs A beat runs B (or one published number) by the record rule: better by .005 nats at p < .01.
 
     Args:
         new: Runs, or folders of runs.
@@ -39,10 +39,10 @@ def write_report(
     """Write the page of one run, or a board over many with their ablations and submissions.
 
     Args:
-        paths: Run folders, or folders of them.
-        out: The page; in the folder when left out.
-        force: Replace a file that is no page of ours.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        paths: Run folders, or folders of run folders.
+        out: The page to write; in the folder itself when left out.
+        force: Replace a file that is not a page of pargolf.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         Where the page is: `report.html` in the run's folder, `board.html` in the one folder named, or in the working
@@ -71,19 +71,19 @@ def write_submission(
 ) -> "Events[Bundle]":
     """Write a submission: one script that needs none of this package, README, submission.json, logs.
 
-    Each artifact is scored again first, and a run whose files do not agree with it is refused.
+    It scores each artifact again first, and refuses a run whose files contradict the artifact.
 
     Args:
-        runs: Runs of one recipe, one per seed; or a folder of them.
+        runs: Runs of one recipe, one for each seed; or a folder of them.
         out: The folder to make: records/TRACK/DATE_NAME.
-        squeeze: Ship the script minified and compressed; by itself where it must be.
-        artifacts: Put the artifacts in as well.
+        squeeze: Ship the script minified and compressed; without this, only if the readable one does not fit.
+        artifacts: Also put the artifacts into the folder.
         author: Your name.
         github_id: Your name on GitHub.
         blurb: A sentence or two on what is new.
-        data: The data to score the artifacts on again; the runs' own if left out.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        data: Data to score the artifacts on; the runs' own when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         What was written, with its bytes and its score.
@@ -108,10 +108,10 @@ def judge(
 
     Args:
         target: A records folder, a script, a run, or git:REPO@REF.
-        run: Also run the script in a sandbox: its model small, and its own main.
-        unsafe: Run it also where the system can confine nothing. Only for a script that you trust.
+        run: Also run the script in a sandbox: its model at small size, and its own main.
+        unsafe: Run it even if this system has no sandbox. Only for a script that you trust.
         record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
-        data: Also score the artifact of a run of ours again, on this data.
+        data: Also score again the artifact of a run made by pargolf, on this data.
 
     Returns:
         The verdict, and every finding with its evidence; `to_json()` is what `--json` prints.
@@ -152,13 +152,13 @@ def judge_all(
 
     Args:
         target: git:REPO.
-        out: Where the reports go, a line each; resumed when there.
-        prs: Only these, for example 1-2200.
-        jobs: Processes; one per core when left out.
-        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
+        out: The file for the reports, one line each; heads in it are not judged again.
+        prs: Only these pull requests, for example 1-2200.
+        jobs: Processes; one for each core when left out.
+        on: Where to run: local, ray (the cluster of RAY_ADDRESS, or one of this machine), or ray://HOST:10001.
         record: The record to beat: its scores, 1.1147,1.1150, or the submission that holds it.
-        html: A folder of pages to browse.
-        derived: Also find which earlier head each script comes from, into `out` with the ending .derived.json.
+        html: Also write pages to browse into this folder.
+        derived: Also find which earlier head each script is derived from; written beside `out` as .derived.json.
 
     Returns:
         All reports in `out` as JSON.

@@ -49,20 +49,20 @@ def train(
     """Train a recipe, pack it under its cap, and score what was unpacked.
 
     Args:
-        recipe: A shipped recipe's name, a .py file that defines RECIPE, or the folder of a run to go on with.
+        recipe: A shipped recipe's name, a .py file that defines RECIPE, or a run to train further.
         changes: Rows to change, path=value.
-        data: A folder of shards and a tokenizer.
-        out: Where the run goes.
+        data: A data folder: shards and a tokenizer.
+        out: The run's folder.
         scale: mini: the same system at a size a CPU trains in minutes.
         seed: Seed of the initial weights and the data's order.
-        force: Replace what the output folder holds.
-        resume: Go on from the newest checkpoint in --out, as a run that torchrun or Slurm begins again does by itself.
+        force: Replace the content of the output folder.
+        resume: Continue from the newest checkpoint in --out; a run that torchrun or Slurm restarts does so anyway.
         checkpoint_every: Seconds between checkpoints; 0: after every step.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
-        allow_overlap: Train although validation text is in training.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
+        allow_overlap: Train even if validation text occurs in the training text.
         trackers: tensorboard, trackio or wandb; may be repeated.
-        start: A run folder or a model.pargolf whose weights training starts from; its seconds count too.
-        more_seconds: Train the starting weights for so many more; the budget grows by as many.
+        start: Start from the weights of this run folder or model.pargolf; their training seconds count too.
+        more_seconds: Train the starting weights for this many more seconds, and raise the budget by as many.
 
     Returns:
         What `result.json` holds. Under torchrun only the first process yields events, and the others read its file.
@@ -122,8 +122,8 @@ def pack(run: Place, *, cap: ByteSize | None = None, own: Own = ()) -> dict[str,
 
     Args:
         run: A run folder.
-        cap: Byte cap with code, as 250kB or 1MB; the recipe's own when left out.
-        own: A .py file, or a folder of them, with techniques that this uses; it is run.
+        cap: Byte cap for model and code, for example 250kB or 1MB; the recipe's own when left out.
+        own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
         Bytes of the model, of the code and of both (`total`), and the cap.
@@ -157,15 +157,15 @@ def seeds(
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
         changes: Rows to change, path=value.
-        seeds: Which seeds, with commas between.
-        data: A folder of shards and a tokenizer.
-        out: Where the runs go, a folder per seed.
+        seeds: Seeds, separated by commas.
+        data: A data folder: shards and a tokenizer.
+        out: The folder for the runs, one folder for each seed.
         scale: mini: the same system at a size a CPU trains in minutes.
-        jobs: How many runs side by side; on a cluster as many as it has room for when left out.
-        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
-        needs: What each run needs there, as cores=4,gpus=0.5,memory=8GB.
+        jobs: Runs at the same time. When left out: one here, and as many as fit on a cluster.
+        on: Where to run: local, ray (the cluster of RAY_ADDRESS, or one of this machine), or ray://HOST:10001.
+        needs: What each run needs, for example cores=4,gpus=0.5,memory=8GB.
         checkpoint_every: Seconds between checkpoints; 0: after every step.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
     """
     from pargolf.core.stats import spread
     from pargolf.data.folder import open_data
@@ -217,20 +217,20 @@ def sweep(
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
-        spans: Ranges, PATH=log:0.01,0.1 (float: int: choice:), and rows for all, PATH=VALUE.
-        changes: Rows for all trials.
-        data: A folder of shards and a tokenizer.
-        out: Where the study goes, and a folder per trial.
-        trials: How many trials the study shall have.
-        storage: A database's URL, for many machines on one study.
+        spans: Ranges to try, PATH=log:0.01,0.1 (or float:, int:, choice:), and changes for all trials, PATH=VALUE.
+        changes: Changes for all trials.
+        data: A data folder: shards and a tokenizer.
+        out: The folder for the study, with one folder for each trial.
+        trials: How many trials in all.
+        storage: URL of a database, so that many machines share one study.
         scale: mini: the same system at a size a CPU trains in minutes.
         seed: Seed of the initial weights and the data's order.
-        prune: End trials early that are behind the others' median.
-        jobs: How many trials side by side; on a cluster as many as it has room for when left out.
-        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
-        needs: What each trial needs there, as cores=4,gpus=0.5,memory=8GB.
+        prune: Stop trials early that are worse than the median of the others.
+        jobs: Trials at the same time. When left out: one here, and as many as fit on a cluster.
+        on: Where to run: local, ray (the cluster of RAY_ADDRESS, or one of this machine), or ray://HOST:10001.
+        needs: What each trial needs, for example cores=4,gpus=0.5,memory=8GB.
         checkpoint_every: Seconds between checkpoints; 0: after every step.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
 
     Returns:
         All trials, and the best of those that ran to their end.
@@ -285,26 +285,26 @@ def ablate(
 ) -> Events[list[AblationRow]]:
     """Remove each part of a recipe in turn and print what it is worth, with intervals.
 
-    Parts are the recipe's own ABLATIONS, or each --without, or the fields that --base has otherwise. Side by side,
-    runs share the threads; add budget.counts=cpu so that seconds are the processor's. Going on costs nothing.
+    The parts are the recipe's own ABLATIONS, or each --without, or the fields in which --base differs. With --jobs,
+    runs share the threads, so add budget.counts=cpu to count processor seconds. The same command resumes.
 
     Args:
         recipe: A shipped recipe's name, or a .py file that defines RECIPE.
-        changes: Rows for all, as train.steps=200.
-        base: Take parts back to this recipe, field by field.
+        changes: Changes for all runs, for example train.steps=200.
+        base: Replace each part, in turn, by that of this recipe.
         edits: An edit to try, 'LABEL: PATH=VALUE'; may be repeated.
-        only: Labels to run, as '+ *'; may be repeated.
-        plain: Score over plain windows alone, without adapting.
-        paced: Give each part the steps that equal seconds buy, timed in turns.
-        seeds: Which seeds, with commas between.
-        data: Prepared text; again for the same text in other pieces.
-        out: Where the runs go, a folder per part.
+        only: Run only edits whose label matches, for example '+ *'; may be repeated.
+        plain: Score over plain windows only, without adaptation.
+        paced: Give each part as many steps as fit into equal seconds, timed in turns.
+        seeds: Seeds, separated by commas.
+        data: A prepared folder; repeat it for the same text with another vocabulary.
+        out: The folder for the runs, one folder for each part.
         scale: mini: the same system at a size a CPU trains in minutes.
-        jobs: How many runs side by side; on a cluster as many as it has room for when left out.
-        on: local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.
-        needs: What each run needs there, as cores=4,gpus=0.5,memory=8GB.
+        jobs: Runs at the same time. When left out: one here, and as many as fit on a cluster.
+        on: Where to run: local, ray (the cluster of RAY_ADDRESS, or one of this machine), or ray://HOST:10001.
+        needs: What each run needs, for example cores=4,gpus=0.5,memory=8GB.
         checkpoint_every: Seconds between checkpoints; 0: after every step.
-        device: cpu, cuda, cuda:1, mps or xpu; CUDA where there is one when left out.
+        device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
 
     Returns:
         What each part is worth, the whole recipe first; `ablation.json` and its plots in `out` hold the same.
@@ -383,20 +383,20 @@ def import_checkpoint(
 ) -> dict[str, int]:
     """Make a run folder from a checkpoint of a published script.
 
-    What the file does not show is taken from the system's own recipe where it is not said.
+    What the file does not show comes from these options, or else from the system's own recipe.
 
     Args:
         path: A final_model.pt, or an .int8.ptz or .int6.ptz artifact.
-        system: Whose it is: baseline, pr549, pr910, pr1009, pr543, pr295 or pr861.
-        out: Where the run goes.
+        system: The script: baseline, pr295, pr543, pr549, pr861, pr910, pr1009, pr1855 or pr2135.
+        out: The run's folder.
         data: Data with its tokenizer, to score on.
         heads: Attention heads.
-        kv_heads: Heads of keys and values.
-        rope_dims: Rotated channels per head; 0: all.
-        xsa: How many last layers have XSA.
-        ve_layers: Layers that add the value embedding, as 9,10.
-        train_seq_len: The length of the sequences that it was trained on.
-        force: Replace what the output folder holds.
+        kv_heads: Key and value heads.
+        rope_dims: Rotated channels of each head; 0: all.
+        xsa: The number of last layers with XSA.
+        ve_layers: Layers that add the value embedding, for example 9,10.
+        train_seq_len: The sequence length of its training.
+        force: Replace the content of the output folder.
 
     Returns:
         Its parameters and layers, bytes of the model, of the code and of both (`total`), and the cap.

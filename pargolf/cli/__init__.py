@@ -81,9 +81,9 @@ data_app.command("check")(data.check)
 
 @app.command("help")
 def help_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every command with all its options, as JSON.")] = False,
 ) -> None:
-    """List every command with its options, as JSON for machines."""
+    """List every command; with --json, all their options too."""
     if as_json:
         print(json.dumps(listed(typer.main.get_command(app)), ensure_ascii=False))
     else:

@@ -21,9 +21,11 @@ def score(arguments: Arguments) -> None:
     if not arguments.prints_json(row):
         _print_score(row)
     if False in (row["probed"], row.get("without", row)["probed"]):
-        fail("The predictor looked ahead, so its score is not legal. Find out where with: pargolf probe.")
+        fail(
+            "The model saw later tokens while it was scored, so the score is not legal. Find out where: pargolf probe."
+        )
     if not row["complete"]:
-        fail("The seconds ran out before every token was scored. Raise --seconds.")
+        fail("Time ran out before every token was scored. Raise --seconds.")
 
 
 def _print_score(row: dict[str, Any]) -> None:
@@ -51,7 +53,7 @@ def probe(arguments: Arguments) -> None:
             "Tried on a short random stream. What the weights have seen in training does not show here.", style="dim"
         )
     if not all(row["holds"] for row in rows):
-        fail(f"{arguments['target']} does not grade fairly: see the laws marked FAIL.")
+        fail(f"{arguments['target']} does not score fairly: see the laws marked FAIL.")
 
 
 @command(api.inspect)
@@ -67,7 +69,9 @@ def inspect(arguments: Arguments) -> None:
 @command(api.generate, threads=ASKED)
 def generate(
     arguments: Arguments,
-    score: Annotated[str | None, typer.Option("--score", help="Price this text instead, in bits per token.")] = None,
+    score: Annotated[
+        str | None, typer.Option("--score", help="Show instead what each token of this text costs, in bits.")
+    ] = None,
 ) -> None:
     """Print the text as it comes, or a given text in the colours of its price."""
     if score is not None:

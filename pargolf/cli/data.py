@@ -48,4 +48,4 @@ def check(arguments: Arguments) -> None:
             console.print(mark, Text(f"{finding.name}: {finding.summary}"))
     arguments.prints_json(findings)
     if not all(finding.ok for finding in findings):
-        fail(f"{arguments['folder']} is not sound: see the lines marked FAIL.")
+        fail(f"{arguments['folder']} has faults: see the lines marked FAIL.")

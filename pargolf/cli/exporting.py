@@ -22,7 +22,7 @@ def export(arguments: Arguments) -> None:
 @command(api.evaluate_tasks, threads=ASKED, hidden=["tasks"])
 def evaluate(
     arguments: Arguments,
-    tasks: Annotated[str, typer.Option("--tasks", help="Names of tasks, as lambada_openai,blimp.")],
+    tasks: Annotated[str, typer.Option("--tasks", help="Names of tasks, for example lambada_openai,blimp.")],
 ) -> None:
     """Print a row for each metric."""
     arguments.values["tasks"] = [name.strip() for name in tasks.split(",") if name.strip()]

@@ -13,14 +13,14 @@ from pargolf.report.text.ledger import SHOWN, ledger_csv, ledger_table
 @command(api.list_runs, hidden=["columns"])
 def runs(
     arguments: Arguments,
-    columns: Annotated[str, typer.Option(help="Columns to show, with commas; all for every one.")] = "",
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.", min=1)] = None,
-    sql: Annotated[str, typer.Option(help="Ask the table runs in SQL instead; needs DuckDB.")] = "",
+    columns: Annotated[str, typer.Option(help="Columns to show, separated by commas; all shows every column.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Show at most this many rows.", min=1)] = None,
+    sql: Annotated[str, typer.Option(help="Query the table `runs` in SQL instead; needs DuckDB.")] = "",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Print a row for each run, as a table, JSON or comma-separated values."""
     if sql and (arguments["sort"] or columns):
-        fail("--sql orders and chooses by itself. Leave out --sort and --columns.")
+        fail("--sql has its own order and columns. Leave out --sort and --columns.")
     every = columns == "all" or (not columns and (arguments.as_json or as_csv))
     names = [] if every else [name.strip() for name in columns.split(",")] if columns else list(SHOWN)
     quiet = Arguments(

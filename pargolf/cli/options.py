@@ -35,8 +35,8 @@ from pargolf.core.work import Work
 from pargolf.watch.live import draw
 
 T = TypeVar("T")
-_EVENTS = Annotated[str | None, typer.Option("--events", help="json: print each event as a line of JSON.")]
-_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+_EVENTS = Annotated[str | None, typer.Option("--events", help="json: print each event as one line of JSON.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ASKED = -1
 """As many threads as the command's own `--threads` says."""
 _ENDLESS = 1e9

@@ -12,9 +12,9 @@ from pargolf.report.reviews import FORMS, written
 from pargolf.report.text.audits import counts_line, report_text
 from pargolf.report.text.statistics import comparison_table, spread_line
 
-_AUDIT = """Judge a submission by the rules, with evidence; executes none of it without --run. Exits 2 unless it passes.
+_AUDIT = """Judge a submission by the rules, with evidence; runs its code only with --run. Exit code 2 unless it passes.
 
---prs, --out, --jobs and --html belong to --all, and --run and --data to a single target.
+--prs, --out, --jobs, --on, --html and --derived need --all. --run, --unsafe, --data and --format need a single target.
 """
 
 
@@ -27,7 +27,7 @@ def compare(
     as_json = arguments.as_json or "--json" in words
     words = [word for word in words if word != "--json"]
     if words.count("--against") != 1:
-        raise UserError("Say against what: pargolf compare runs/new --against runs/old, or --against 1.1194.")
+        raise UserError("Name what to compare with: pargolf compare runs/new --against runs/old, or --against 1.1194.")
     middle = words.index("--against")
     test, rows = api.compare(words[:middle], against=words[middle + 1 :])
     if not Arguments({}, as_json=as_json).prints_json(rows):
@@ -63,7 +63,7 @@ def submit(arguments: Arguments) -> None:
 def audit(
     arguments: Arguments,
     every: Annotated[bool, typer.Option("--all", help="Judge every pull request head of a repository.")] = False,
-    form: Annotated[str, typer.Option("--format", help="text, markdown, json, sarif or github.")] = "text",
+    form: Annotated[str, typer.Option("--format", help="Print text, markdown, json, sarif or github.")] = "text",
 ) -> None:
     """Print the report, or with --all the counts; exit code 2 unless it passed."""
     if form not in ("text", *FORMS):
@@ -72,7 +72,7 @@ def audit(
         if form != "text":
             fail("--format is for one target at a time. Leave out --all.")
         if arguments["run"] or arguments["data"] is not None:
-            fail("--run and --data look at one target at a time. Leave out --all.")
+            fail("--run and --data are for one target at a time. Leave out --all.")
         reports = arguments.result(api.judge_all)
         console.print(f"{counts_line(reports)}  -> {arguments['out']}")
         if arguments["derived"]:

@@ -30,9 +30,11 @@ def print_run(result: Result, out: Path) -> None:
 def check_run(result: Result) -> None:
     """Fail where a run's number does not count."""
     if result.interrupted:
-        fail("Interrupted: what was trained so far is packed and scored. Add --resume to train the rest.")
+        fail("Interrupted: the model as trained so far was packed and scored. Add --resume to train the rest.")
     if result.probed is False:
-        fail("The model looked ahead while it was scored, so the score is not legal. Find out where: pargolf probe.")
+        fail(
+            "The model saw later tokens while it was scored, so the score is not legal. Find out where: pargolf probe."
+        )
     if not result.complete:
         fail(f"{result.sentence} Raise budget.eval_seconds.")
 
@@ -75,7 +77,7 @@ def sweep(arguments: Arguments) -> None:
         return
     console.print(sweep_table(swept.trials))
     if swept.best is None:
-        fail("No trial ran to its end. Widen the ranges, or see the notes of those that failed.")
+        fail("No trial finished. Widen the ranges, or read the notes of the trials that failed.")
     changes = " ".join(override_words(swept.best.values))
     console.print(f"best: {swept.best.bpb:.4f} bits per byte with {changes}", soft_wrap=True)
     console.print(f"-> {swept.best.run}", soft_wrap=True)

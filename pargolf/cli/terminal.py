@@ -17,7 +17,9 @@ TOGETHER = frozenset({"train", "score", "seeds", "ablate", "sweep", "rerun"})
 console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
 
 
-ThreadsOpt = Annotated[int, typer.Option("--threads", help="CPU threads; 0: what is fastest now.", min=0)]
+ThreadsOpt = Annotated[
+    int, typer.Option("--threads", help="CPU threads; 0: measure, and use the fastest number.", min=0)
+]
 
 
 def fail(line: str) -> NoReturn:
@@ -36,20 +38,20 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted before there was anything to keep. Run the command again."
+        return "Interrupted before anything was saved. Run the command again."
     # The interpreter itself says so where it has no memory left to make an exception of.
     if out_of_memory(error) or (isinstance(error, SystemError) and "without exception set" in str(error)):
         return (
-            "Memory ran out, and nothing that was there is lost. Free some, or take less of it: a smaller "
+            "Memory ran out. Existing files are unchanged. Free some memory, or use less: a smaller "
             "train.micro_tokens, a smaller model, fewer --jobs."
         )
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}. Nothing that was there is lost; free the disk or mend the path."
+        return f"{where}{error.strerror or error}. Existing files are unchanged. Free disk space or correct the path."
     if isinstance(error, UnicodeEncodeError):
-        return f"The system's encoding ({error.encoding}) has no {error.object[error.start]!a}. Set PYTHONUTF8=1."
+        return f"The system's encoding ({error.encoding}) cannot write {error.object[error.start]!a}. Set PYTHONUTF8=1."
     if isinstance(error, ImportError) and not (error.name or "pargolf").startswith("pargolf"):
-        return f"{error.name} cannot be loaded ({error}). Install it again; under a limit of memory, raise the limit."
+        return f"{error.name} cannot be loaded ({error}). Install it again. If memory is limited, raise the limit."
     return None
 
 
