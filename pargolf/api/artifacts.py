@@ -1,4 +1,4 @@
-"""What an artifact is worth: scored, proved, looked into, written with, and its codes under other codecs."""
+"""Calls on an artifact: score, probe, inspect, generate, compare codecs."""
 
 from collections.abc import Iterator
 from pathlib import Path

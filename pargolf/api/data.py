@@ -1,4 +1,4 @@
-"""Data: prepared from your own text, checked, and the published shards fetched."""
+"""Calls on data: prepare your own text, fetch the published shards, check a folder."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated

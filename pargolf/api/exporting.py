@@ -1,4 +1,4 @@
-"""A model that leaves the house: loaded in Python, exported for other tools, evaluated by others' tasks, served."""
+"""Calls for other tools: load a model in Python, export it, evaluate tasks on it, measure it, serve it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every run that a folder holds: listed, asked, and run again."""
+"""Calls on all the runs of a folder: list them, query them in SQL, repeat one."""
 
 from collections.abc import Sequence
 from pathlib import Path

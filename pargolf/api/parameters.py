@@ -1,4 +1,4 @@
-"""The parameters of the api: what types they have, and how a call of Python is written as a command of the terminal.
+"""The parameter types of the api, and how to write a Python call as a command of the terminal.
 
     pargolf.train("baseline", changes={"train.steps": 4}, seed=7)
     pargolf train baseline train.steps=4 --seed 7

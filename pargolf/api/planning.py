@@ -1,4 +1,4 @@
-"""The best model for any cap, clock and text: planned, and made from text to report in one call."""
+"""Calls that choose a model for a cap, a time and a text: plan it, or do everything from text to report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

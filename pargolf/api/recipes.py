@@ -1,4 +1,4 @@
-"""Recipes: listed, found, scaled, changed, printed and compared; and what one will weigh."""
+"""Calls on recipes: list, find, scale, change, print and compare them; forecast their bytes."""
 
 from typing import TYPE_CHECKING, Any
 

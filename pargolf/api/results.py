@@ -1,4 +1,4 @@
-"""Results compared, shown, judged, and made a submission."""
+"""Calls on finished runs: compare, report, submit; and judge anybody's submission."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Runs: one, or many of them to compare; and a run made of a published checkpoint."""
+"""Calls that make runs: train, pack, seeds, ablate, sweep, and import a published checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Commands on an artifact: score it, prove it, look into it, let it write, weigh it."""
+"""Commands on an artifact: score, probe, inspect, generate, forecast, compare codecs."""
 
 import math
 from typing import Annotated, Any

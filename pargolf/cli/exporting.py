@@ -1,4 +1,4 @@
-"""Commands that hand a model to other tools: export it, evaluate other people's tasks on it, serve it."""
+"""Commands for other tools: export a model, run lm-evaluation-harness tasks on it, serve it, measure it on a device."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Commands on all the runs of a folder: list them, ask them, run one again."""
+"""Commands on all the runs of a folder: list them, query them, repeat one."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Commands made of the api's functions: names, types, defaults and help of their options stand there, and only there.
+"""Make a command from a function of the api: names, types, defaults and help of its options come from there only.
 
     @command(api.pack)
     def pack(arguments: Arguments) -> None:

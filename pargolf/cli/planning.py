@@ -1,4 +1,4 @@
-"""Commands that choose for you: `golf` makes the best model of a text under a cap, `plan` says what it would train."""
+"""Commands that choose a model: `golf` makes the best one for a text under a cap, `plan` says what it would train."""
 
 import shlex
 

@@ -1,4 +1,4 @@
-"""Commands that show recipes; the list answers without torch."""
+"""Commands that print recipes; the list answers without loading torch."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Commands on what runs came to: tests, pages, submissions, and the judge of anybody's."""
+"""Commands on finished runs: compare, report, submit; and audit, for anybody's submission."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Commands that make runs: one, many, or many told apart."""
+"""Commands that make runs: train, pack, seeds, ablate, sweep, import."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Standard streams that no command falls over: closed, full, gone, or in an encoding that lacks a character.
+"""Standard streams that cannot break a command: closed, full, gone, or in an encoding that lacks a character.
 
 Work is worth more than the words about it. What an encoding lacks is spelled in ASCII (`·` as `-`), or as `?`. Where
 the reader has left (`pargolf recipes | head -1`), the rest goes nowhere; where output is lost to a full disk,

@@ -1,4 +1,4 @@
-"""What the commands share: the console, threads, and the one line of bad input."""
+"""What all commands share: the console, thread counts, and errors as one line."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""What an ablation came to: the typed value of `ablation.json`, which plots, boards and `describe` read."""
+"""The result of an ablation: the typed content of `ablation.json`, which plots, boards and `describe` read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A track is a value: how many bytes, how many seconds to train, how many to score, and what the seconds count.
+"""A track's limits as a value: bytes, seconds to train, seconds to score, and which seconds count.
 
 The rules of Parameter Golf: 16,000,000 bytes (decimal) of code and compressed weights, 600 s of training and,
 apart from those, 600 s of scoring. `counts="all"` counts everything from the first instruction that touches the model

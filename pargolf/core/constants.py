@@ -1,4 +1,4 @@
-"""Functions whose results a compiled graph takes as constants, marked when something is compiled and not before.
+"""Functions whose results a compiled graph treats as constants, marked only when something is compiled.
 
 `torch.compiler.assume_constant_result` imports torch's compiler, which takes longer than torch itself. A decorator of
 it at the top of a file would cost every command these seconds, and few of them compile.

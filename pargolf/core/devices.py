@@ -1,4 +1,4 @@
-"""Which device and which processes there are, checked before anything is computed; each fault is one line.
+"""Check devices and processes before anything is computed; each fault is one line.
 
 `torchrun` describes its processes in the environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). Variables that a
 shell or a container left behind describe no world, and waiting for processes that nobody started would last minutes.

@@ -1,4 +1,4 @@
-"""What a run says while it happens: small frozen records, in order.
+"""The events of a run: small frozen records, in order.
 
 `train()` and the scorer yield these; whoever calls them logs, draws and saves. Nobody registers a callback.
 A record becomes one JSON line (`to_json`) with its kind under `"event"`; times are seconds since the budget's start.

@@ -1,4 +1,4 @@
-"""Files that are never half written: write beside, fsync, rename; and files of others, read without waiting for ever.
+"""Write files that are never half written (temporary file, fsync, rename), and read other people's files safely.
 
 A full disk or a kill leaves the previous file whole. Every file the package writes goes through here. What somebody
 names to be read goes through `reading`: a pipe or a device never ends, and a Git LFS pointer or a page of HTML is so

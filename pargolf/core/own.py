@@ -1,4 +1,4 @@
-"""Techniques in files of one's own: the files that somebody named, and the addresses of what they define.
+"""Techniques in your own files: read the files that were named, and find what they define by address.
 
     mine:Act@1f2e3d4c5b6a        module : name @ digest of the source that defines it
 

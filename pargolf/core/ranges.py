@@ -1,4 +1,4 @@
-"""What a number may be, said beside its type, so that one checker can refuse the rest: `lr: Rate`.
+"""The range of a number, written beside its type, so that one checker can refuse the rest: `lr: Rate`.
 
     Count = Annotated[int, Within(1, 2**31)]        heads: Count = 8        decay: Annotated[float, Within(0, 1)]
 

@@ -1,4 +1,4 @@
-"""What a run came to: the one value that `result.json` holds, and what it proves.
+"""The result of a run: the one value that `result.json` holds, and what it proves.
 
 `in_turn` says that every position was scored from left to right, once; `probed` that flipped tokens changed no score
 before them; `proof` what the count of bytes rests on. `legal` follows from these and a few more facts, and `why_not`

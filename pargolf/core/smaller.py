@@ -1,4 +1,4 @@
-"""How techniques shrink with a system: what they are told, and what happens to one that says nothing of it.
+"""How techniques shrink with a system, and what happens to one that has no rule for it.
 
     at_scale(to: Smaller)      the technique of a system whose stream is `to.factor` times narrower
     at_length(run: RunLength)     the technique of a run of another length: fractions of it in the place of step counts

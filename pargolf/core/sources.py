@@ -1,4 +1,4 @@
-"""Python files read as text: which modules beside a file it imports, what its top level binds, what a definition uses.
+"""Python files read as text: which modules beside a file it imports, what it defines, what a definition uses.
 
 Only syntax trees are looked at; nothing is run.
 """

@@ -1,4 +1,4 @@
-"""A system is data: nested frozen dataclasses, and one way to change, show, compare and store them.
+"""A system is data: nested frozen dataclasses, and one way to change, print, compare and store them.
 
     PR315 = edit(PR287, {
         "name": "11L partial RoPE + LN scale",

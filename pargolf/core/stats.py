@@ -1,4 +1,4 @@
-"""How sure a few seeds make us: intervals of a mean, and the one-sided test of the record rule.
+"""How certain a few seeds make us: confidence intervals of a mean, and the one-sided test of the record rule.
 
     Welch     t = (mean(old) - mean(new) - bar) / sqrt(sd(new)^2 / n + sd(old)^2 / m), freedom after Satterthwaite
     paired    t = (mean(old - new) - bar) / (sd(old - new) / sqrt(n)), where both sides ran the same seeds

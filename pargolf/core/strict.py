@@ -1,4 +1,4 @@
-"""Values held against annotations: the one check of what comes from a file, an edit, or a recipe about to run.
+"""Check values against annotations: the one check of files, edits, and recipes that are about to run.
 
     Strict().fit(value, Train, "train")          -> the value, or one line: train.lr takes a number from 0 up, not -1.
 

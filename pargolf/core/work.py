@@ -1,4 +1,4 @@
-"""Long work as one value: iterate it for what happens, ask `.result()` for what comes of it.
+"""Long work as one value: iterate it for events, call `.result()` for the value.
 
     work = pargolf.train("baseline", data="data", out="runs/a")
     for event in work: ...          progress, steps, scores (core/events.py)

@@ -1,4 +1,4 @@
-"""Who runs: this process's rank among `size`, its device, and the sums between them. A world of one is the identity."""
+"""The processes of a run: this one's rank among `size`, its device, and sums between them."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Where the bytes of a token are decided: three look-up arrays over token ids, for each kind of tokenizer.
+"""How many bytes a token has: three look-up arrays over token ids, for each kind of tokenizer.
 
 Bits per byte divides by the bytes of the graded text, so every predicted token t after a previous token p counts
 

@@ -1,4 +1,4 @@
-"""What shards hold, by hash: what a result rests on, whether a run may go on, and whether a shard stands twice."""
+"""Hashes of what shards hold: what a result rests on, whether a run may resume, whether a shard is there twice."""
 
 import hashlib
 from collections.abc import Iterable

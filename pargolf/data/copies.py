@@ -1,4 +1,4 @@
-"""Near-copies: documents of whose 13-grams others hold half or more, found before a split is written.
+"""Near-copies: find documents that share half or more of their 13-grams with others, before a split is written.
 
     together    a validation document that is a copy of training text, as `data check` counts it, trains too; and again,
                 until validation has none

@@ -1,4 +1,4 @@
-"""The corpus that ships: U.S. State of the Union addresses, 1790 to 2021.
+"""The included corpus: U.S. State of the Union addresses, 1790 to 2021.
 
 233 documents, 10,761,158 bytes of UTF-8, U.S. public domain (the collection: PDDL-1.0 / CC0), packed by xz into
 2,482,348 bytes of JSON lines. 26 documents of 1,025,229 bytes validate (`documents.validates`), 207 train.

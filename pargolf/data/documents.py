@@ -1,4 +1,4 @@
-"""Documents, and the one rule that says which of them validate.
+"""Documents, and the one rule that chooses which of them validate.
 
 A document is a name and a text. Its split depends on nothing but its name and the fraction p/q that validates:
 

@@ -1,4 +1,4 @@
-"""The second reading: each document's tokens, checked byte for byte, kept on disk until the splits are final.
+"""The second reading: encode each document, check it byte for byte, keep it on disk until the splits are final.
 
 A document counts as it is when its tokens decode to it and stand for its own bytes. Where a tokenizer changes it, the
 error says by which rule; with `normalize` the text that the tokenizer keeps is counted instead (`losses.py`), and what

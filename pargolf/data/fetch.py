@@ -1,4 +1,4 @@
-"""The published data from the Hugging Face hub: shards of FineWeb and their tokenizer, as they were published.
+"""Download the published data from the Hugging Face hub: shards of FineWeb and their tokenizer.
 
     hub: willdepueoai/parameter-golf   datasets/manifest.json            says what there is, and how many shards
                                        datasets/datasets/fineweb10B_sp1024/fineweb_{val,train}_%06d.bin

@@ -1,4 +1,4 @@
-"""A data folder opened: tokenizer, byte table and splits, each read when first asked for.
+"""A data folder, opened: tokenizer, byte table and splits, each read when first used.
 
 Two kinds are read alike: folders that `prepare` made (they carry `meta.json` and `documents.jsonl`), and official ones
 of bare shards, whose tokenizer is the one `.model` file in the folder, its parent, or a `tokenizers` folder beside

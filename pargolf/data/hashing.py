@@ -1,4 +1,4 @@
-"""Two small integer hashes that the floor shares, written out so that they never change under us.
+"""Two small integer hashes, written out here so that they never change.
 
 `mix64` is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014): a bijection of 64-bit words in which every input bit reaches every output bit. The stream draws its

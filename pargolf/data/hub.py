@@ -1,4 +1,4 @@
-"""A data set on a hub, by the library `huggingface_hub`: what it has, and files of it, proved and resumable.
+"""A data set on a hub, through `huggingface_hub`: its list of files, and downloads that are checked and resumable.
 
 A file takes its place only when its SHA-256 is the hub's. What was cut off stays beside, and goes on where it stopped,
 in a later run too. `HF_ENDPOINT` names another hub.

@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers, from a `tokenizer.json`, counted in bytes like any other. Two ways to write bytes are read:
+"""Hugging Face tokenizers from a `tokenizer.json`, counted in bytes like all others.
 
     byte-level    GPT-2's: each byte is one visible character, so a piece's bytes are its length, and no space is free.
                   The 188 bytes that Latin-1 shows stand for themselves, the other 68, in order, for U+0100 and on

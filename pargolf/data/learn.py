@@ -1,4 +1,4 @@
-"""Train a SentencePiece BPE tokenizer that gives back every text byte for byte.
+"""Train a SentencePiece BPE tokenizer that reproduces every text byte for byte.
 
 Four settings make it exact: identity normalization, no dummy prefix, no removal of spaces, byte fallback; ids are the
 published ones (unknown 0, BOS 1, EOS 2, bytes from 3). Two things are done before the library sees the text. It may

@@ -1,4 +1,4 @@
-"""Which files a split is made of: one set, numbered without gaps, nothing beside it."""
+"""Which files form a split: one set, numbered without gaps, and nothing else."""
 
 import re
 from collections.abc import Sequence

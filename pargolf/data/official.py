@@ -1,4 +1,4 @@
-"""The published validation splits: how long each is, how many bytes it stands for, and why two totals are in use.
+"""The published validation splits: how long each is, how many bytes it has, and why two totals are in use.
 
 All tokenizers of the published export encode the same 50,000 documents, 151,080,633 bytes when they are decoded. A
 script scores whole windows of 1,024 or 2,048 tokens and drops what is left at the end, so each tokenizer scores a

@@ -1,4 +1,4 @@
-"""What the bytes of a split rest on, proved document by document before anything is scored.
+"""Prove the bytes of a split, document by document, before anything is scored.
 
     documents     the folder was prepared here: each document decodes to the text whose hash was recorded
     published     shards and tokenizer have the hashes of a known split (`official.py`)

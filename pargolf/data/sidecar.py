@@ -1,4 +1,4 @@
-"""A sidecar of byte counts: how many bytes of the original text each token of validation stands for.
+"""A sidecar of byte counts: how many bytes of the original text each validation token stands for.
 
     fineweb_val_bytes_000000.bin      the shard format, one uint16 per token of fineweb_val_000000.bin, BOS has 0
 

@@ -1,4 +1,4 @@
-"""tiktoken files: one token a line, its bytes in base64 and its rank, as a `tokenizer.json` of byte-level BPE.
+"""tiktoken files (one token a line, base64 bytes and rank), converted to a byte-level BPE `tokenizer.json`.
 
 A token's rank is its id and the order in which it was learned, so the two parts that it was merged of are what the
 tokens before it make of its bytes. The file does not say how text is cut into words, nor what opens a document: words

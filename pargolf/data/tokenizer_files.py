@@ -1,4 +1,4 @@
-"""Files of tokenizers, told apart by what they hold and not by their names.
+"""Open a tokenizer file; its kind is recognized by its content, not by its name.
 
 SentencePiece      `.model`, also `tokenizer.model.v1` and the like
 Hugging Face       `tokenizer.json` of the tokenizers package (`huggingface.py`)

@@ -1,4 +1,4 @@
-"""How often each token occurs: the best guess there is before anything is learned.
+"""How often each token occurs: the best prediction before anything is learned.
 
     log p(v) = log((count(v) + 1) / (N + V))
 

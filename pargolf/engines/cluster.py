@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster: Ray finds room for each by what it needs, and each tells of itself through one mailbox.
+"""Tasks on a Ray cluster: Ray places each task by its needs, and all send their events through one mailbox.
 
 Ray itself does not retry: a task that is lost with its worker or node is begun again here, a bounded number of times,
 so that it is told and goes on from its checkpoint. Events go from each worker to the mailbox, an actor, every half

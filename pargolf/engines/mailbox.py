@@ -1,4 +1,4 @@
-"""What stands between the workers of a cluster and the first process: events one way, words to stop the other way.
+"""The mailbox between the workers of a cluster and the first process: events one way, commands the other way.
 
 It is an actor of Ray's, in a process of its own, which loads nothing that it does not need.
 """

@@ -1,4 +1,4 @@
-"""Data folders on other machines: the same one on shared storage, known by its hashes, or a copy that is sent once.
+"""Data folders on other machines: the same folder on shared storage, proved by hashes, or a copy that is sent once.
 
     parcel = parcel_of(data)         where it lies here, and the SHA-256 that its splits and tokenizer have
     data = find_parcel(parcel)       on the other machine: None where that path holds nothing, or other text

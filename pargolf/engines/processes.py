@@ -1,4 +1,4 @@
-"""Tasks on this machine: a few processes, each with its share of the threads and of the GPUs, one task at a time.
+"""Tasks on this machine: a few processes, each with its share of threads and GPUs, one task at a time.
 
 The first process and each of the others talk over a pipe: tasks go there, events come back. Its end is also how they
 hear that the first process is gone or wants no more: each then ends its task, which keeps its state, and itself. A

@@ -1,4 +1,4 @@
-"""Jobs and the engines that run them: what a job needs, where it runs, and what an engine tells of it.
+"""Tasks and engines: what a task needs, where it runs, and what an engine reports of it.
 
     engine.run(tasks)         iterate it: Happened(number, event) ... TaskEnded(number, error) for each task
     running.stop(number)      ends one task between two events

@@ -1,4 +1,4 @@
-"""The other side of `processes.py`: a process that does tasks, and ends by itself when nobody wants them any more.
+"""The worker side of `processes.py`: a process that runs tasks, and ends when the first process is gone.
 
 It loads what its tasks need and nothing else, so that an audit's processes do without torch.
 """

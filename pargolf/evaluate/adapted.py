@@ -1,4 +1,4 @@
-"""The score of a model that adapts: each token is graded before anything learns from it.
+"""The score of a model that adapts: each token is scored before anything learns from it.
 
 An adapter (`adapters/`) works on a copy of the model and writes its grades through the ledger. The result always has
 the same model's score without adaptation beside it, and says plainly when adapting made it worse. A complete score is

@@ -1,4 +1,4 @@
-"""Bits per byte: the one place where nats, tokens and bytes meet, and the only one with a logarithm of 2.
+"""Bits per byte: the one place that combines nats, tokens and bytes, and the only one with a logarithm of 2.
 
     bpb = nats / (ln 2 * bytes)        loss = nats / tokens        loss / bpb = ln 2 * bytes / tokens
 

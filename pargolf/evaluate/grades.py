@@ -1,4 +1,4 @@
-"""The arithmetic of a score: windows are shown to a model, its logits normalized, and nats and bytes summed.
+"""The arithmetic of a score: show windows to a model, normalize its logits, sum nats and bytes.
 
     nats_i = -log softmax(logits_i)[tokens[i+1]]        position i sees tokens[..i] and predicts tokens[i+1]
 

@@ -1,4 +1,4 @@
-"""The other ways through a model than the one that is scored, asked whether they look ahead.
+"""Tests that the training loss and text shown in pieces do not look ahead either.
 
     training   the loss, with gradients asked for, dropout and all     what it says of position t, ids[t+1..] changed
     pieces     a text shown piece by piece, keys and values kept       what it says of position t, where the cache held

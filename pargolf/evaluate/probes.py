@@ -1,4 +1,4 @@
-"""Four laws, proved on any predictor by what it does: feed it streams that differ, compare its distributions.
+"""Four laws, tested on any predictor by what it does: feed it different streams, compare its distributions.
 
     causal      a token changes no distribution before it, adaptation included              issue 1017, C1 and C4
     normalized  each distribution sums to 1, and each grade is the true token's share       C2

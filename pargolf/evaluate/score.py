@@ -1,4 +1,4 @@
-"""The ledger: a score that comes with its own proof.
+"""The ledger: it scores each token once, in order, and records its own proof.
 
 The four conditions of Parameter Golf issue 1017, and who keeps each of them here:
 

@@ -1,4 +1,4 @@
-"""Text ready to score: its tokens, how many bytes each stands for, and what those counts rest on."""
+"""A validation text ready to score: its tokens, the bytes of each, and what those counts rest on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Texts that are no validation split: what each token of each text costs, many texts together.
+"""Score many short texts together: the cost of each token of each text.
 
     score_texts(model, [[bos, 17, 4], [bos, 9]], length=256)  ->  the nats of 17, 4 and of 9
 

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model scores, what that number rests on, its bytes, and how it was made.
+"""The model card of an export: the score, what it rests on, the bytes, and how the model was made.
 
 A card without a run's result says that the score is not known; it never repeats a number that nothing proves.
 """

@@ -1,4 +1,4 @@
-"""An artifact as a language model of lm-evaluation-harness, so that its tasks run on our scoring.
+"""An artifact as a language model of lm-evaluation-harness, so that its tasks use our scoring.
 
     lm = HarnessModel(source)
     rows = run_tasks(lm, ["lambada_openai"], include=None, limit=None)

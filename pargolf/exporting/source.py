@@ -1,4 +1,4 @@
-"""What every export starts from: a trained model, the tokenizer it reads with, and who made it.
+"""What every export starts from: a trained model, its tokenizer, and its origin.
 
 An artifact names its tokenizer by SHA-256 and does not hold it. A run keeps the file beside the artifact as
 `tokenizer.model`, and `tokenizer_of` finds it there, or takes the file that the caller names.

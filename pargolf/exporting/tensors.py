@@ -1,4 +1,4 @@
-"""The plain weights in one `.safetensors` file, for whoever writes a reader of their own.
+"""The plain weights in one `.safetensors` file, for your own reader.
 
 Each tensor is float32, under its parameter's dotted name. The metadata hold `recipe`, `digest`, `length` (tokens of a
 window), `model` (the structure as JSON, which `pargolf.core.spec.build` reads) and `roles` (JSON: the role of each

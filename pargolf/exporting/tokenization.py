@@ -1,4 +1,4 @@
-"""A SentencePiece tokenizer as Hugging Face transformers loads it, with exactly the ids that the model was trained on.
+"""A SentencePiece tokenizer for Hugging Face transformers, with exactly the ids of the model's training.
 
 `ship/modeling.py` writes this file and the tokenizer that it stands on into `tokenization_pargolf.py`. A document
 begins with BOS, and a model that writes BOS has ended its document, so BOS is the end token too. A text that spells

@@ -1,4 +1,4 @@
-"""Two streams into one: `y = keep x + add s`, each weight a vector over channels; `keep` None stands for 1.
+"""A weighted sum of two streams, `y = keep x + add s`, each weight a vector over channels; `keep` None means 1.
 
     dx = keep g,   ds = add g,   dkeep = sum g x,   dadd = sum g s        sums over all positions
 

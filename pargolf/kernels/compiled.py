@@ -1,4 +1,4 @@
-"""Kernels in C for training and packing on a CPU: one pass over memory where torch's operations make many.
+"""C kernels for training and packing on a CPU: one pass over memory where torch's operations make many.
 
     with compiled_kernels(): ...      training or packing on this machine; everywhere else nothing here is used
 

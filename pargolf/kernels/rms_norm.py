@@ -1,4 +1,4 @@
-"""RMSNorm and what follows it at once: `y = x r`, r = 1 / sqrt(mean(x^2) + eps), then a turn and a gain for heads.
+"""RMSNorm, and rotation and gain for heads in the same pass: `y = x r`, r = 1 / sqrt(mean(x^2) + eps).
 
     dx = r (g - x r^2 mean(g x))
 

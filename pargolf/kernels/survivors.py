@@ -1,4 +1,4 @@
-"""The best path through a trellis: `states` survivors a row, each with its own weights left after feedback.
+"""The best path through a trellis: `states` survivors for each row, each with its own error feedback.
 
     cost'[s] = min over the two ways into s of  cost[from] + e^2,    e = (x[from] - n half) / U_jj
     x'[s][k] = x[from][k] - e U_jk  for the columns k to come          n = offset + 4 j, the nearest on that way

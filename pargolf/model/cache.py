@@ -1,4 +1,4 @@
-"""What a model keeps of a text that it is shown piece by piece, so that a further token costs one position's work.
+"""The key-value cache: what a model keeps of a text shown in pieces, so that a new token costs one position's work.
 
     logits = Cache(model, length)(ids)      the same as model(all ids so far)[-1], to rounding
 

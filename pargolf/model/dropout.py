@@ -1,4 +1,4 @@
-"""Dropout: in training, entries of what attention and MLP add to the stream are zeroed at random, the rest scaled up.
+"""Dropout on the outputs of attention and MLP, in training only.
 
     x <- x + m A(x) / (1 - p),    m in {0, 1} per entry, 0 with probability p
 

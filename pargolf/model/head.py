@@ -1,4 +1,4 @@
-"""From the last stream to a distribution: the output matrix (the embedding's own when tied) and the soft-cap.
+"""The head: from the last stream to logits, by the output matrix (tied or not) and the soft-cap.
 
     logits = cap * tanh(z / cap),   z = norm(x) W^T + b    cap 30 in every published system; Gemma 2 (arXiv:2408.00118)
 

@@ -1,4 +1,4 @@
-"""Initial values, as a table of role globs: which matrix starts how. Vectors start where their technique says.
+"""Initial values, as a table of role globs: how each matrix starts.
 
     zeros                       all output projections of the published systems
     FanIn()                     torch's default for Linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in))

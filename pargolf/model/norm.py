@@ -1,4 +1,4 @@
-"""What stands beside the norm of `kernels/rms_norm.py`, which has no learned weight: a scale by depth."""
+"""A scale by depth for the norm of `kernels/rms_norm.py`, which has no learned weight."""
 
 import math
 

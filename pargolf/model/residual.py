@@ -1,4 +1,4 @@
-"""How a block's attention A and its MLP M join the stream.
+"""Residual connections: how a block's attention A and its MLP M join the stream.
 
     Serial      x <- x + A(x),   then  x <- x + M(x)                                    the published baseline
     Parallel    x <- x + A(x) + M(x)                                                    pull requests 1412, 1477

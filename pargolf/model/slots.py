@@ -1,4 +1,4 @@
-"""The slots of the transformer, on one page: where a technique may stand, what it is given, what it returns.
+"""The slots of the transformer, on one page: where a technique may go, what it receives, what it returns.
 
 | slot | field | a module is called with | and returns |
 |---|---|---|---|

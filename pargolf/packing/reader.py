@@ -1,4 +1,4 @@
-"""An artifact's sections as arrays, and these as tensors: the reading that `artifact` checks and a script relies on.
+"""Read an artifact's sections as arrays and tensors; `artifact` adds the checks, a script reads without them.
 
 Nothing is checked here but what decoding itself shows. `artifact.from_bytes` verifies lengths, checksums and the
 header first; a submission's script compares the digest over all bytes.

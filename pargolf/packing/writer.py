@@ -1,4 +1,4 @@
-"""Arrays as an artifact's sections: each in the recipe's codec, or in whatever comes out smallest."""
+"""Write arrays as an artifact's sections: in the recipe's codec, or in the smallest one."""
 
 import json
 import re

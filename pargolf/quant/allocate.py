@@ -1,4 +1,4 @@
-"""The solver: how coarse each role's grid may be, so that the artifact fills the cap and the loss suffers least.
+"""The solver: how coarse each role's grid may be, so that the artifact fills the cap at the least loss.
 
     least  sum_r A_r D_r(q_r)   under   sum_r N_r H_r(q_r) / 8 <= bytes        q = step / standard deviation of the row
     D(q) = E (u - q round(u / q))^2,  H(q) = entropy of round(u / q),  u the role's weights over their rows' deviations

@@ -1,4 +1,4 @@
-"""What an error of each weight costs, in nats per token, seen on batches of text: the Hessians for GPTQ and solver.
+"""The cost of an error in each weight, in nats per token, measured on batches of text: the Hessians.
 
     H = E[x x^T] * mean_i E[g_i^2] / 2      x: a layer's inputs, g: gradients of the loss at its outputs
 

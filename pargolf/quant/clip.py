@@ -1,4 +1,4 @@
-"""Where a row of weights is cut off before it is spread over the integer codes: the clip rules.
+"""Clip rules: the limit of a row of weights before it is spread over the integer codes.
 
 A rule looks at a matrix `w_NC` (N rows that each get one scale) and returns `limit_N1`, the magnitude that the largest
 code stands for; the scale is then `limit / (2^(bits-1) - 1)`.

@@ -1,4 +1,4 @@
-"""GPTQ: round a column, and let the columns to its right make up for the error on the data that will pass through.
+"""GPTQ: round a column, and correct its error in the columns to its right, by the data that will pass through.
 
     least  tr((W - Q) H (W - Q)^T),   H = E[x x^T] of the inputs x;   U^T U = (H + damp)^-1,  U upper
     e_j = (w_j - q_j) / U_jj;   w_{j+1:} -= e_j U_{j,j+1:}

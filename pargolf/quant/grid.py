@@ -1,4 +1,4 @@
-"""One grid object for fake, round and pack: what training sees is what the artifact holds.
+"""One grid object for fake quantization, rounding and packing: training sees exactly what the artifact holds.
 
     codes = clamp(round(w / scale), low, high)      scale = clip(row) / (2^(bits-1) - 1), stored in 16 bits
     decode(encode(w)) = codes * scale               fake(w) = that, bit for bit, with the gradient of the identity

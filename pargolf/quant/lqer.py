@@ -1,4 +1,4 @@
-"""LQER: give back, as a product of two thin matrices, the part of the rounding error that few directions hold.
+"""LQER: store a low-rank correction of the rounding error, a product of two thin matrices.
 
     W ~ Q + A B,    E = W - Q,    E L = U S V^T with L L^T = H,    A = round(U_r),    B = round((A^T A)^-1 A^T E)
 

@@ -1,4 +1,4 @@
-"""Which grid for which tensor: the strict table of a recipe, from weights to codes and back.
+"""Which grid each tensor gets: the strict table of a recipe, from weights to codes and back.
 
     Quantize((("embed.tokens", Int(8)), ("attn.*", Int(6)), ("head.ahead", Drop()), ("*", Keep())))
 

@@ -1,4 +1,4 @@
-"""The grids of the published systems as values of `Int`, faults included; each says whose it is and what is odd in it.
+"""The grids of the published systems, faults included, as values of `Int`; each names its system and its fault.
 
     exported      what became bytes after training
     train_...     what training saw through its straight-through form: scales in float32, and rarely the exported grid

@@ -1,4 +1,4 @@
-"""Trellis quantization: two interleaved grids, and a path that says which of them the next weight may use.
+"""Trellis quantization: two interleaved grids, and a path that decides which grid the next weight may use.
 
     n = 2 k + side(state),   value = n * scale / 2,   next state = (2 state mod S) | (parity(k) ^ parity(state & mask))
 

@@ -1,4 +1,4 @@
-"""What recipes there are, and how to find one by its name or its file.
+"""The list of recipes, and how to find one by its name or its file.
 
 A shipped recipe is a module of this folder, or of `published/`, that assigns `RECIPE` at its top level; its docstring
 opens with `Title (short).` and a line `Source: ...`. `names` and `summaries` read that from the syntax trees and import

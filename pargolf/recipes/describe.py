@@ -1,4 +1,4 @@
-"""A recipe as text: every row of the system on a page, what each was measured to be worth, and two recipes compared."""
+"""A recipe as text: every row with its measured worth, and two recipes compared."""
 
 import re
 import textwrap

@@ -1,4 +1,4 @@
-"""Techniques of one's own, tried on small inputs before anything long begins: what they cannot do is said at once.
+"""Try your own techniques on small inputs before anything long begins, and report what they cannot do.
 
     limits(recipe)      lines for people: this grid is rounded plainly, that one keeps its bytes
 

@@ -1,4 +1,4 @@
-"""Variants of a recipe: without one of its parts, or with something more; what an ablation compares.
+"""Variants of a recipe for an ablation: without one of its parts, or with one more.
 
 An edit is a label and the rows that it changes. Rows of tables about parameters that are then gone go with them. The
 label of an addition begins with "+ ". Without edits, the parts are the fields of model and training in which a recipe

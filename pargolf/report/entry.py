@@ -1,4 +1,4 @@
-"""What a board knows of a run, and which runs are alike: a recipe is a digest, and its seeds are a group.
+"""What a board knows of a run, and how runs form groups: one recipe digest is a group, its runs are seeds.
 
 A run is on the Pareto front when no other is at least as good in bits per byte, bytes and training seconds, and better
 in one of them.

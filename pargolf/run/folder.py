@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, and that nothing of anybody's is overwritten without being told.
+"""A run's folder: its files, and a guard that nobody's files are overwritten without `--force`.
 
 recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  documents.json  result.json
 report.html  checkpoints/ while it trains  own/ with the files that its own techniques are defined in

@@ -1,4 +1,4 @@
-"""How many bytes a recipe's artifact will take: before training by the recipe alone, while it trains by its weights.
+"""How many bytes a recipe's artifact will take: before training from the recipe, during training from the weights.
 
     bytes = sum over tensors of numel * H(codes) / 8 * overhead(codec, H) + scales + what is stored whole + header
 

@@ -1,4 +1,4 @@
-"""How large weights grow while they train: a walk whose steps are alike for a while, then turn.
+"""How large weights grow in training: a random walk whose steps agree for a while, then turn.
 
     w' = (1 - lr m decay) w + unit lr m v,    v of deviation `push`, its correlation falling by `keep` a step
 

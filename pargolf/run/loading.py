@@ -1,4 +1,4 @@
-"""What was trained before as Python values: the model with its tokenizer, what a text costs it, weights to start from.
+"""Read trained models back: the model with its tokenizer, the cost of a text, weights to start from.
 
 source = read_source("runs/a/model.pargolf")            model, tokenizer, window, who made it
 losses = losses_of(source, "a text")                    nats and bytes of each of its tokens

@@ -1,4 +1,4 @@
-"""From trained weights to an artifact and back: what is scored is what `unpack` rebuilt from the bytes.
+"""From trained weights to an artifact and back: only what `unpack` rebuilds from the bytes is scored.
 
 The artifact carries the model's spec and, per tensor, codes and scales on a grid; the float weights stay behind.
 """

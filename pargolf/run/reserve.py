@@ -1,4 +1,4 @@
-"""The seconds kept for the end of a run, which grow and shrink with the load on the machine.
+"""The seconds kept for the end of a run; they follow the load on the machine.
 
     kept = 2 needed load + .5,   load = recent / usual, between 1 and 4
 

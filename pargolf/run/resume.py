@@ -1,4 +1,4 @@
-"""Going on with a run: same recipe, seed and data, from the newest sound checkpoint, its events trimmed to it.
+"""Continue a run: same recipe, seed and data, from the newest sound checkpoint, with its events cut to it.
 
 A run whose training has ended goes on with packing or scoring. One that was interrupted, packed and scored goes on with
 training. Where there is no checkpoint yet, the run begins again in its folder.

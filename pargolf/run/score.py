@@ -1,4 +1,4 @@
-"""Scoring as a run does it: the validation stream of a data folder through the ledger, with its bytes proved first."""
+"""Score as a run does it: the validation split through the ledger, with its bytes proved first."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import astuple, replace

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and SIGHUP ask of a run, and when they may have it.
+"""What Ctrl-C, SIGTERM and SIGHUP do to a run, and when.
 
 The first one while training ends it after the step at hand: Ctrl-C packs and scores what was trained, the other two end
 the run. A second one, or any outside training, ends the run at once. Nothing ends while a checkpoint is being written

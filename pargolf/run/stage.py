@@ -1,4 +1,4 @@
-"""How far a run has come whose training has ended: a small file beside its weights, so that it goes on from there.
+"""How far a run is after training: a small file beside its weights, so that a resumed run continues from there.
 
     checkpoints/stage.json     written once the weights are, and again once the artifact is; gone when the run has ended
 

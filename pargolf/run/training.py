@@ -1,4 +1,4 @@
-"""Training as a run does it: inside the seconds, with looks at the validation split, and nothing lost by its end.
+"""Train as a run does it: within the seconds, with looks at validation, and with every ending saved.
 
 Packing is rehearsed on the first weights, calibration with it, and writing them. That measures the seconds to keep for
 all at the end, and says before anything is spent whether the model can meet the cap at all. Calibration reads training

@@ -1,4 +1,4 @@
-"""A run folder held against itself, and its artifact scored again: what a reader of the numbers can check alone.
+"""Check a finished run: compare its files with each other, and score its artifact again.
 
 `contradictions` compares what the files say of each other: result, recipe, artifact, tokenizer, events and log.
 `rescore` needs the data: it scores the artifact as the run did, and compares every number, document by document.

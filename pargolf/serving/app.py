@@ -1,4 +1,4 @@
-"""The server: an artifact behind an OpenAI-compatible `/v1/completions`, and a page.
+"""The server: an OpenAI-compatible `/v1/completions` and a web page for one artifact.
 
     GET  /                 the page             GET /v1/models   the one model
     POST /v1/completions   OpenAI's API         POST /read       bits of each token of a text, adapting where asked

@@ -1,4 +1,4 @@
-"""Completions as steps of the engine: the prompt echoed and graded where asked, then a token at a time.
+"""Completions as small steps: the prompt with its log probabilities where asked, then one token at a time.
 
 A piece of text leaves when it is whole: no half of a character, and nothing that may turn out to be the beginning of a
 stop word. BOS ends a document and is never shown; a prompt is a document's beginning, so it stands behind a BOS.

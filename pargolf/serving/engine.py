@@ -1,4 +1,4 @@
-"""One thread that does the model's work for every client, a step of each in turn.
+"""One thread runs the model for all clients, one step of each in turn.
 
     client -> submit(job) -> [waiting, first come first served] -> [ACTIVE jobs, one step each, round and round]
 

@@ -1,4 +1,4 @@
-"""What each token of a text costs the model, as it is and while it adapts to what it has read, score first.
+"""What each token of a text costs the model, without adaptation and with it, score first.
 
 Every window of `STEP` tokens is scored before the model learns from it, by the artifact's own adapter where its recipe
 has one, else by this package's. Both scorings see the same windows, so the difference is what adapting is worth.

@@ -1,4 +1,4 @@
-"""What a client may ask for, checked where it enters: each field by type and range, and the whole by its size.
+"""Checks of a client's request: each field by type and range, and the whole by its size.
 
 The names are those of OpenAI's `/v1/completions`. What this server does not do is refused by name, and never ignored
 where it would change the text. An error has the API's own form: a message, a type, and the field it is about.

@@ -1,4 +1,4 @@
-"""Scripts that were written once: kept in a file by what decides them and by the source that they come from.
+"""A cache of scripts, keyed by the recipe and by a hash of the source that they are made from.
 
     ~/.cache/pargolf/scripts/<hash of the key, of every source file that matters and of the libraries' versions>.json
 

@@ -1,4 +1,4 @@
-"""The code that counts: the bytes of the one file that a submission of the run would ship.
+"""The bytes of code that count: those of the one file that a submission of the run would ship.
 
 It is the squeezed script of `pargolf submit --squeeze`. Writing it takes seconds, so a run begins it in a process of
 its own (`begin_count`) and asks for the bytes when it packs. A grid that had to be narrowed to meet the cap needs the

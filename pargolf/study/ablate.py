@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth: run it without each in turn, or with something more, and compare.
+"""What each part of a recipe is worth: run the recipe without each part in turn, or with one more, and compare.
 
     worth = bits per byte without it - bits per byte with everything    of a part
     worth = bits per byte of the recipe - bits per byte with it         of an addition: a label that begins "+ "

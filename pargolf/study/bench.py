@@ -1,4 +1,4 @@
-"""What a quantizer and a codec cost, side by side: every published pair against the solver, on one model's weights.
+"""Compare quantizers and codecs: every published pair against our solver, on one model's weights.
 
     bytes     of all matrices' codes and scales under the system's own codec, and of the rest as 16-bit numbers
     error     sum over tensors of tr(E H E^T), in nats per token (`quant/gptq.py`); plain squares without Hessians

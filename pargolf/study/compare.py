@@ -1,4 +1,4 @@
-"""Runs against runs, from what their folders say: `result.json` of each, or a bare number for a published score.
+"""Compare runs with runs, or with one published score, from their `result.json`.
 
 A folder of run folders (what `pargolf seeds` leaves) stands for all of them. Runs can be compared when they graded the
 same bytes; with different tokenizers the gain is in bits per byte and the bar follows the new runs' tokenizer.

@@ -1,4 +1,4 @@
-"""What an artifact costs where it is used: cold start, tokens a second on one thread, peak memory; beside its ONNX.
+"""Measure an artifact and its ONNX export in use: cold start, tokens per second on one thread, peak memory.
 
 Each engine runs in a process of its own, with one thread, so that its start is cold and its memory is its own:
 

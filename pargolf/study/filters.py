@@ -1,4 +1,4 @@
-"""Which rows to show, said in words: `bpb < 1.3 and recipe = house`, `not legal`, `seed in (1, 2) or name = "pr*"`.
+"""Filters for runs, as text: `bpb < 1.3 and recipe = house`, `not legal`, `seed in (1, 2) or name = "pr*"`.
 
 A filter compares columns with numbers and words by = != < <= > >= and `in (...)`, joined by `and`, `or`, `not` and
 brackets. A word needs quotes only where it is no plain name. `=` with * or ? is a pattern, and upper and lower case are

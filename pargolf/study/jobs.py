@@ -1,4 +1,4 @@
-"""Many runs: what has ended stays, what is missing runs, in turn or side by side, here or on other machines.
+"""Many runs: skip those that have ended, run the missing ones, in turn or side by side, here or on other machines.
 
 A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off goes on from its
 checkpoint, or begins again where it has none. Side by side (`engines/`), each run is a process of its own with its own

@@ -1,4 +1,4 @@
-"""Every run under some folders as one table that can be asked: a row a run, with all that is needed to repeat it.
+"""A table of every run under some folders: one row for each run, with all that is needed to repeat it.
 
 A row is flat: the fields of `result.json` under short names, the folder, its state, and when it ended. `state` is
 `finished`, `interrupted`, `unfinished` (no result yet) or `damaged` (with the reason under `note`), so one bad folder

@@ -1,4 +1,4 @@
-"""How many steps of another recipe the same seconds buy: both train side by side, a step each in turn.
+"""How many steps another recipe makes in the same seconds: train both side by side, one step each in turn.
 
     pace = mean over steps of (the other's seconds / the recipe's),   the fifths at both ends left out
 

@@ -1,4 +1,4 @@
-"""A finished run once more, from what its folder keeps: the recipe as it ran, its seed, and the same data.
+"""Repeat a finished run from its folder: the same recipe, seed and data.
 
 Equal artifacts are promised on equal machines for runs that end by steps. One that ended by seconds takes as many steps
 as the machine makes in them, and `Repeated` says so.

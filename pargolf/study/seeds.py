@@ -1,4 +1,4 @@
-"""One recipe, several seeds: run what is missing, then say the mean and how sure it is.
+"""One recipe with several seeds: run what is missing, then give the mean and its confidence interval.
 
 OUT/seed-42  OUT/seed-314  OUT/seed-999        each a run folder like any other
 """

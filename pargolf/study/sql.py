@@ -1,4 +1,4 @@
-"""Ask the ledger in SQL, by DuckDB: one table `runs` with the ledger's columns, and nothing else that it could read."""
+"""Query the ledger in SQL with DuckDB: one table `runs`, and no access to anything else."""
 
 import importlib
 import json

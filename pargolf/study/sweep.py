@@ -1,4 +1,4 @@
-"""Many values of a few rows of a recipe: Optuna proposes, each trial is a run folder, and poor ones end early.
+"""Search values for a few rows of a recipe: Optuna proposes, each trial is a run folder, and poor trials end early.
 
     train.optimizer[mlp.*].lr=log:0.005,0.05      one of the powers between; also float:0,1   int:2,8   int:128,512,64
     model.blocks[:].mlp.act=choice:a,b            one of several values, each read as an override is

@@ -1,4 +1,4 @@
-"""Many runs under torchrun: the first process decides what runs and says it to the others, which run it along.
+"""Many runs under torchrun: the first process decides what to run, and the others run it along.
 
     @led
     def run_seeds(...):                                  decides, reads and writes; on the first process only

@@ -1,4 +1,4 @@
-"""The folder of a submission: one script, what it scored seed by seed, and the logs that say so.
+"""The folder of a submission: one script, the score of each seed, and the logs that prove them.
 
     records/TRACK/DATE_NAME/  README.md  submission.json  train_gpt.py  train_seed42.log ...  model_seed42.pargolf ...
 

@@ -1,4 +1,4 @@
-"""The README of a submission: what it scored, what was checked, how to run it, and every row of the recipe."""
+"""The README of a submission: scores, checks, how to run it, and every row of the recipe."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Weight averages: what is packed need not be the last step's weights.
+"""Weight averages: the packed weights need not be those of the last step.
 
     EMA(decay)               e = d e + (1-d) w every step, from the initial weights, float32
     SWA(below, every)        plain mean of snapshots taken every `every` steps once the learning-rate multiplier is

@@ -1,4 +1,4 @@
-"""Checkpoints: a run's whole state in one file that is either sound or refused, the newest two in a folder.
+"""Checkpoints: a run's whole state in one file that is either sound or refused; a folder keeps the newest two.
 
     checkpoints/step-00000120.safetensors     named tensors; in its header the facts (JSON) and a SHA-256
 

@@ -1,4 +1,4 @@
-"""The training loop: a generator of events, bounded by seconds or steps, that ends with the averaged weights in place.
+"""The training loop: a generator of events, limited by seconds or steps, that ends with the averaged weights in place.
 
 Each step: what phases say, a batch that is a pure function of seed and step, loss and gradients (in micro-batches, so
 the global batch belongs to the recipe and not to the machine), clip, one optimizer step, the average. The caller reads

@@ -1,4 +1,4 @@
-"""Phases: what changes while a run goes on, and when.
+"""Phases: what changes during a run, and when.
 
     Phase("qat", AtFraction(.65), weights=QAT(), reset_average=True)
 

@@ -1,4 +1,4 @@
-"""Rows of the optimizer table: what updates the parameters that a glob names.
+"""Rows of the optimizer table: how the parameters that match a glob are updated.
 
 A row begins groups of its parameters, and a group updates them once per step. A rule that looks at one parameter at a
 time needs no group of its own:

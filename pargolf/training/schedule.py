@@ -1,4 +1,4 @@
-"""The learning-rate multiplier as a function of where the run stands.
+"""Learning-rate schedules: a multiplier as a function of the position in the run.
 
     Warmdown(fraction)       1, then linear to `floor` over the last `fraction` of the run
     WarmdownIters(iters)     the published rule: with the mean step time t so far and r seconds left,

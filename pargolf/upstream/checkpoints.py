@@ -1,4 +1,4 @@
-"""Read what scripts leave behind, as people have it: state dicts and quantized artifacts, plain, wrapped or compressed.
+"""Read what scripts leave behind: state dicts and quantized artifacts, plain, wrapped or compressed.
 
     file -> uncompressed (unpacking.py) -> torch.save, safetensors, MLX's .npz, a pickle of arrays (pickles.py)
          -> the state dict out of `model`, `state_dict`, ... -> codes * scales -> names without `_orig_mod.`, `module.`

@@ -1,4 +1,4 @@
-"""The state dicts of pull requests 1855 and 2135 under our names.
+"""The state dicts of pull requests 1855 and 2135, under our names.
 
 Their models are the recipes' own at other sizes: what the tensors show is vocabulary, width, heads and hidden units;
 the order of their blocks, two lanes and gates do not follow from shapes and are taken from the recipe, so the depth

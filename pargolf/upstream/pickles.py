@@ -1,4 +1,4 @@
-"""Values out of pickles, and nothing that runs: torch's own unpickler for tensors, one of ours for numpy arrays.
+"""Read values out of pickles without running them: torch's own unpickler for tensors, one of ours for numpy arrays.
 
 The official MLX script writes a plain pickle of numpy arrays. A pickle is a program that calls functions by their
 names; the unpickler here knows five names, and what they stand for here are small classes of our own that hold what the

@@ -1,4 +1,4 @@
-"""Compressed checkpoints become the bytes that were compressed, whatever did it: told apart by their first bytes.
+"""Decompress checkpoints; the compression is recognized by the first bytes.
 
 zlib, gzip, zstd, xz and lzma-alone are known by theirs, in one stream or several; brotli has none, and is tried on what
 is nothing else. Byte-shuffled data (pull request 1218 and its line: `BSHF`, a stride n, then every n-th byte from each

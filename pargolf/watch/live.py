@@ -1,4 +1,4 @@
-"""What a run looks like while it runs: bars on a terminal, plain lines everywhere else.
+"""Show a run while it runs: progress bars on a terminal, plain lines everywhere else.
 
 `draw` is a filter: it yields the events it is given, unchanged and in order, and draws on the side, so the pipeline
 reads `for event in draw(train(...), console)`. The fraction done is the larger of elapsed / seconds limit and

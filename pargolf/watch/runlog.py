@@ -1,4 +1,4 @@
-"""The two files a run leaves behind line by line: `train.log` for people and parsers, `events.jsonl` for programs.
+"""The two logs of a run: `train.log` for people and parsers, `events.jsonl` for programs.
 
 The published records of Parameter Golf are read by regular expressions, so a log that says the same things in the
 same shapes can be judged by every existing tool: `step:S/ITER train_loss:L train_time:Tms step_avg:Ams`,

@@ -1,4 +1,4 @@
-"""Trackers behind the same events: TensorBoard, trackio, Weights & Biases. `pargolf train ... --track tensorboard`.
+"""Send a run's numbers to TensorBoard, trackio or Weights & Biases.
 
 `track` is a filter like `live.draw`: it yields the events it is given, unchanged and in order, and sends their numbers
 on the side, by step: `train/loss`, `train/lr`, `val/bpb`, `bytes/forecast`, `bytes/total`, `score/adapted`. A tracker's

@@ -1,4 +1,4 @@
-"""Which column of a table is the text: the one that was asked for, a usual name, or the only one of strings.
+"""Which column of a table is the text: the one asked for, one with a usual name, or the only text column.
 
 Between two candidates nothing is guessed: both are named, and `--text-field` decides. A row of a table becomes a
 `TextRow`: a label that tells it from the others of its file, the id that the table gives it, if any, and its text.

@@ -1,4 +1,4 @@
-"""What somebody names as text becomes documents, one at a time, each under an id of its own.
+"""Turn files, folders, globs or standard input into documents, one at a time, each with an id.
 
 A source is a file of a kind below (also under `.xz`, `.gz`, `.zst`, `.bz2`), a folder of these, a glob, `-` for
 standard input, or the word `embedded`. A folder is searched through in order of name, hidden files left out; where it

@@ -1,4 +1,4 @@
-"""Data sets of the hub as a source: `hf://datasets/OWNER/NAME`, its Parquet files, fetched once and kept.
+"""Data sets of the hub as a source: `hf://datasets/OWNER/NAME`; its Parquet files are downloaded once and kept.
 
     hf://datasets/OWNER/NAME                        every Parquet file
     hf://datasets/OWNER/NAME/sample/10BT            those of a folder

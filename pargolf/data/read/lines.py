@@ -1,4 +1,4 @@
-"""JSON lines (`.jsonl`): one object a line, or one string; blank lines count for nothing."""
+"""JSON lines (`.jsonl`): one object or string on each line; blank lines are skipped."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Compressed files, opened by their last suffix: `.xz`, `.gz`, `.zst`, `.bz2`, of one frame or of several."""
+"""Compressed files (`.xz`, `.gz`, `.zst`, `.bz2`), opened by their last suffix, with one frame or several."""
 
 import bz2
 import gzip

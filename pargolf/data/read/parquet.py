@@ -1,4 +1,4 @@
-"""Parquet (`.parquet`), as most data sets of the hub are: only the columns of text and id, a few rows at a time.
+"""Parquet (`.parquet`), the usual format of the hub: only the columns of text and id, a few rows at a time.
 
 Needs the `pyarrow` package, `pip install 'pargolf[parquet]'`.
 """

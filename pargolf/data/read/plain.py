@@ -1,4 +1,4 @@
-"""Plain text, Markdown and reStructuredText (`.txt`, `.md`, `.rst`): a file is one document, markup and all."""
+"""Plain text, Markdown and reStructuredText (`.txt`, `.md`, `.rst`): one document per file, with its markup."""
 
 from collections.abc import Iterator
 from typing import IO

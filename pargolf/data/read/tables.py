@@ -1,4 +1,4 @@
-"""Tables of text (`.csv`, `.tsv`): a header names the columns, quotes hold what has line breaks in it.
+"""Tables of text (`.csv`, `.tsv`): a header names the columns; quoted fields may hold line breaks.
 
 The text is the column with a usual name, or the only column that holds more than numbers. In a `.csv` file the
 separator is that of comma, semicolon and bar which the header has most of.

@@ -1,4 +1,4 @@
-"""The slot for techniques that adapt a model while it is scored, each in a file of its own in this folder.
+"""The slot for techniques that adapt a model while it is scored; each has its own file in this folder.
 
     for each piece of the stream:  1. grade it with the weights as they are   2. train on it   3. go on
 

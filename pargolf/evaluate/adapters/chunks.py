@@ -1,4 +1,4 @@
-"""Adaptation by chunks: grade a chunk of the stream, train on it for a few epochs, go on with the next.
+"""Adaptation by chunks: score a chunk of the stream, train on it for a few epochs, continue with the next.
 
     lr_c = lr * (1 + cos(pi c / (n - 1))) / 2        c = 0 .. n-1 of n = ceil(N / chunk) chunks
 

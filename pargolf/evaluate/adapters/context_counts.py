@@ -1,4 +1,4 @@
-"""Counts of what followed each context of a stream: the memory that tilts read (`hint_tilt`, `count_tilt`).
+"""Counts of which tokens followed each context of a stream: the memory that `hint_tilt` and `count_tilt` read.
 
 A context is the last k tokens, for each k in `orders`. The tables are dictionaries of this process: a few hundred bytes
 and a few microseconds for each token and context, so this is for validation texts of some millions of tokens.

@@ -1,4 +1,4 @@
-"""Counts mixed in: over the model's distribution a stack of n-gram ones, each mixed with all that lies under it.
+"""N-gram mixing: the model's distribution, mixed with n-gram counts of the text so far, shortest contexts first.
 
     p_0 = the model's;    p_k = (1 - g_k) p_{k-1} + g_k c_k(a) / C_k        k: the contexts, from the shortest up
 

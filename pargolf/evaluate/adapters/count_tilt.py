@@ -1,4 +1,4 @@
-"""Our n-gram tilt: every token that followed one of several contexts is pushed, by weights learned on the way.
+"""Our n-gram tilt: raises every token that followed one of several contexts, by weights that it learns.
 
 The weights begin at zero, and after each window, with the tokens that followed,
 

@@ -1,4 +1,4 @@
-"""The published n-gram tilt: one hinted token, pushed by a fixed amount (pull requests 1145, 1514, 2135).
+"""The published n-gram tilt: raises one hinted token by a fixed amount (pull requests 1145, 1514, 2135).
 
 One long context; the hint is the token that followed it at least `threshold` of the time.
 """

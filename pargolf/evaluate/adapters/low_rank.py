@@ -1,4 +1,4 @@
-"""Adaptation by documents: small weights of each document's own, forgotten at its end.
+"""Adaptation by documents: small weights for each document, reset at its end.
 
     y = x W^T + (alpha / rank) (x A^T) B^T        A (rank, in) random, B (out, rank) zero at each document's start
 

@@ -1,4 +1,4 @@
-"""Learning from the very graph that was graded: each window is shown once, graded, and then learned from.
+"""Adaptation from the scored graph itself: each window is shown once, scored, and then learned from.
 
     grade window i by w_i    then    w_{i+1} = Adam(w_i, gradient of its mean nats), brought back to w_0 by a share
 

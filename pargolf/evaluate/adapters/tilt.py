@@ -1,4 +1,4 @@
-"""N-gram tilt: what the text has repeated so far, as a push on the model's own distribution.
+"""N-gram tilt: the model's distribution, tilted towards what the text has repeated so far.
 
     p'(a) ~ p(a) exp(s(a))          s(a) = sum over contexts k of w[k, count and share of a after it, size of p(a)]
 

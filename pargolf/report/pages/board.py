@@ -1,4 +1,4 @@
-"""Many runs as one page: which is best, at what cost, how sure, and why; `board.html` asks the network for nothing.
+"""Many runs as one page: which is best, at what cost, how certain, and why; the page loads nothing from the network.
 
 The page answers in this order: the best number, bits per byte against bytes and seconds with the Pareto front, every
 run in a table that sorts and filters (and the filter hides the same runs in every plot), recipes over their seeds with

@@ -1,4 +1,4 @@
-"""What a board shows, gathered from folders: finished runs, ablations, submissions, however deep they lie.
+"""Collect what a board shows: finished runs, ablations and submissions below some folders.
 
 A run is a folder with `result.json`; what `pargolf ablate` left is one thing, of whose runs those of the whole recipe
 stand on the board, and only when there are no others. Runs that have not ended are counted and left out.

@@ -1,4 +1,4 @@
-"""The one way that pages are made: Jinja2 templates that escape every text, with their style and script put inside.
+"""The only way to make a page: Jinja2 templates that escape all text, with CSS and JavaScript put inside.
 
 Templates stand in `templates/`, style sheets and scripts in `assets/`. Quiet ink on plain ground, one blue and one
 vermillion (told apart by colour-blind readers), on a board one colour a recipe; dark and light follow the reader's

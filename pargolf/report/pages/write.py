@@ -1,4 +1,4 @@
-"""Pages written where they belong: one beside each run that ends, and a board of all that some folders hold.
+"""Write pages: one beside each run that ends, and a board of all runs below some folders.
 
     yield from with_page(events, out)       the events of one run, and its `report.html` at the end
     yield from with_pages(events)           the events of many runs, and the page of each as soon as it has ended

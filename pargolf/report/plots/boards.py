@@ -1,4 +1,4 @@
-"""The plots of a board: bits per byte against what they cost, every run's curve, and how well sizes were foreseen.
+"""The plots of a board: bits per byte against cost, every run's curve, and forecast against real bytes.
 
 Each recipe keeps one colour through the page, and its name stands at its best run rather than in a legend. What shows a
 run carries the run's number, by which the page's filter hides it and its table lights it up.

@@ -1,4 +1,4 @@
-"""How every plot is drawn: as SVG text that belongs in a page, the same bytes every time, readable in dark and light.
+"""How every plot is drawn: SVG text inside a page, the same bytes every time, readable in dark and light.
 
 matplotlib draws without pyplot (no global state). Its random ids are salted, dates and metadata are dropped, so equal
 input gives equal bytes. Ink is drawn in a marker colour and becomes `currentColor`, so text and axes follow the page;

@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth, drawn: a dot and its 95 % interval on one scale, best on top.
+"""A plot of what each part of a recipe is worth: a dot and its 95 % interval for each part, the best on top.
 
 Right of zero helps. Parts that were taken away stand above, additions (labels that begin with "+ ") below. A dot is
 blue where the whole interval is above zero, vermillion where it is below, and hollow where the seeds cannot tell. The

@@ -1,4 +1,4 @@
-"""A report as commands of a GitHub workflow: each finding stands beside the line that it speaks of."""
+"""A report as GitHub workflow commands: each finding is shown beside the line that it is about."""
 
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE, Report
 from pargolf.audit.standing import headline

@@ -1,4 +1,4 @@
-"""A review to paste into a pull request: headline, what it builds, each rule with what its verdict rests on, evidence.
+"""A review to paste into a pull request: headline, what it builds, each rule with the reason of its verdict, evidence.
 
 Whatever comes from the submission is shown as it stands and does nothing: no link, no picture, no mention of a person,
 no HTML, no table cell of its own.

@@ -1,4 +1,4 @@
-"""What the GitHub Action does: audit what a pull request adds, and say so where its reader looks.
+"""The GitHub Action: audit what a pull request adds, and write the result where a reviewer looks.
 
 It reads GitHub's own variables, judges the head against its base, and writes annotations into the log, the review into
 the job's summary, SARIF into a file, and one comment that later runs update. It runs none of the submission's code.

@@ -1,4 +1,4 @@
-"""A report as SARIF 2.1.0, for code scanning and editors: a result for each finding that is no PASS."""
+"""A report as SARIF 2.1.0, for code scanning and editors: one result for each finding that is not a PASS."""
 
 import json
 from typing import Any

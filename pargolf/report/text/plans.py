@@ -1,4 +1,4 @@
-"""A plan as tables for the terminal: what it chose and why, what came next, and beside a result what it forecast."""
+"""A plan as terminal tables: what it chose and why, the next best choices, and forecast beside result."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Seeds and comparisons as tables for the terminal: a row per run, then the mean, its spread, and the rule in words."""
+"""Seeds and comparisons as terminal tables: a row for each run, the mean, its spread, and the rule in words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

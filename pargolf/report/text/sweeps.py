@@ -1,4 +1,4 @@
-"""A sweep as a table: each trial's values and what came of them, the best first."""
+"""A sweep as a table: each trial's values and score, the best first."""
 
 import shlex
 from collections.abc import Mapping, Sequence

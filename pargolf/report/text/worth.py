@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth, as a table for the terminal: a mean with its 95 % interval, all on one scale."""
+"""What each part of a recipe is worth, as a terminal table: a mean with its 95 % interval, on one scale."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Arguments that are one constant in all calls, written where they are read; and those that nobody reads, left out."""
+"""Replace arguments that are the same constant in all calls, and remove arguments that nobody reads."""
 
 import ast
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Constant fields of a recipe and of the program, written where they are read, and what they decide.
+"""Replace constant fields of the recipe and the program by their values, and remove the branches they decide.
 
 x if spec.gate is None else y   ->   x          where no part of the recipe has a gate
 self.cap = None ... self.cap is None -> True    where nothing else is ever stored under that name

@@ -1,4 +1,4 @@
-"""Functions that only say one expression, written where they are called, and events that nobody looks at.
+"""Inline functions that are one expression, and remove events that nobody reads.
 
     def f(x): return g(x, 1)     f(y) -> g(y, 1)        where that is shorter, or f is called once
     def none(x): pass            none(y) -> None

@@ -1,4 +1,4 @@
-"""The files of a package as syntax trees: what each defines, and what its global names stand for.
+"""The files of a package as syntax trees: what each defines, and what its global names refer to.
 
 Files that are no part of the package may stand beside it (`beside`): what they define is followed in the same way.
 """

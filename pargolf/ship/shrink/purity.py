@@ -1,4 +1,4 @@
-"""What may be left out of a program: what acts on nothing, and what has a value that is known.
+"""Which code may be removed: expressions without effects, and expressions whose value is known.
 
 An expression is still when its evaluation calls nothing but what is known to be pure. One is harmless when no call in
 it acts: on what others hold, on a random stream, on the world outside. Functions of the program act when their bodies

@@ -1,4 +1,4 @@
-"""Names of attributes that belong to others: what a program may not rename, nor take for its own."""
+"""Names of attributes that belong to libraries: a program may not rename or reuse them."""
 
 import contextlib
 import dataclasses

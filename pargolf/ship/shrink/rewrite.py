@@ -1,4 +1,4 @@
-"""One definition's names followed: what it refers to, and the definition with other names in their place.
+"""Follow the names of one definition: what it refers to, and the definition with names replaced.
 
 On the way `isinstance` of a class that nothing makes becomes False, and the branch behind it goes; so does `hasattr` of
 a name that no class of the program defines (it is asked of techniques only); so do methods whose names nobody mentions.

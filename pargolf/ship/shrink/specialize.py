@@ -1,4 +1,4 @@
-"""The program without what a run of its recipe never needs: the form that is shipped, beside the one that is read.
+"""The program without what its recipe never needs: the form that is shipped.
 
     guards -> constants of the recipe -> branches that are decided -> what nobody reads or reaches; until all stays
 

@@ -1,4 +1,4 @@
-"""The same program in fewer bytes: nothing for the reader, short names, no spaces, and a file that unpacks itself.
+"""The program in fewer bytes: nothing for readers, short names, no spaces, and a file that unpacks itself.
 
 Docstrings, annotations and assertions go, errors keep their first words, names become one or two letters, brotli takes
 the text, and a string of 256 letters holds the result: under `coding: latin-1` every byte is a letter, so nothing is

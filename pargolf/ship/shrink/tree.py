@@ -1,4 +1,4 @@
-"""Syntax trees, walked and rewritten several times as fast as `ast` does it.
+"""Walk and rewrite syntax trees, several times as fast as `ast` does.
 
 Only fields that can hold code are looked into: not a name's context, not an operator, not a constant's value. So
 `walk` gives no contexts and operators, and a `TreeTransformer` is never asked about them.

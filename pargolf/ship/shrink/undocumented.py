@@ -1,4 +1,4 @@
-"""A program without what is for the reader: docstrings, annotations, assertions, all but the first words of errors."""
+"""The program without docstrings, annotations and assertions, and with error messages cut to their first words."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""A program without what nobody reads: names, notes, calls of functions that do nothing."""
+"""The program without what nobody reads: names, notes, calls of functions that do nothing."""
 
 import ast
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The law: bits per byte as a function of weights, of text that is new, of text that repeats, and of bits per weight.
+"""The scaling law: bits per byte as a function of weights, new text, repeated text, and bits per weight.
 
     L = E + A N^-a + B D^-b         N: weights of blocks and a share of the table's, in millions
                                     D: tokens seen, in millions, times bytes per token to a power

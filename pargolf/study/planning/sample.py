@@ -1,4 +1,4 @@
-"""What a plan must know of a text: how much of it there is, in which pieces, and how hard it is to predict.
+"""What a plan must know about a text: its size, its tokens, and how hard it is to predict.
 
 How hard is told by xz: bits per byte of a sample of at most 1 MiB, over those of the text that the law was fitted on
 for as large a sample. That is crude (it sees repeats and spelling, not meaning), and the forecast's interval knows it.

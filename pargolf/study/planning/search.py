@@ -1,4 +1,4 @@
-"""The search: every member of the house that fits the cap, by what the law says it reaches in the seconds there are.
+"""The search: all members of the house that fit the cap, ranked by the score that the law forecasts in the time.
 
     steps = (seconds - start - end) / seconds of a step      end: packing, twice what it takes, as a run keeps
     bits  = 8 (cap - code - what is stored whole) / weights  net, of tables and matrices

@@ -1,4 +1,4 @@
-"""How fast this machine trains: seconds of the real step at three shapes, and from them those of any shape.
+"""How fast this machine trains: measure the real step at three shapes, and estimate any other shape from them.
 
     seconds of a step = a + b arithmetic + c traffic        arithmetic: 1e9 multiply-adds; traffic: 1e6 numbers moved
 

@@ -1,4 +1,4 @@
-"""A plan, and what it says of itself: a reason for each row, what more text would bring, and a recipe file.
+"""A plan in words: a reason for each choice, what more text would gain, and the recipe as a file.
 
 A reason is, where it can be, the forecast of the nearest other choice: what the next wider model would come to on the
 same budget says more than any rule. Where it was measured once and for all, the reason names the measurement.
