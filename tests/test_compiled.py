@@ -117,13 +117,14 @@ def test_attention_by_tiles_is_attention_of_rounded_factors(
 
 @needs_a_compiler
 @pytest.mark.parametrize("half", [False, True])
-def test_attention_does_not_depend_on_threads(half: bool) -> None:
-    inputs = torch.randn(3, 70, 4, 24), torch.randn(3, 70, 2, 24), torch.randn(3, 70, 2, 24)
+def test_attention_and_products_do_not_depend_on_threads(half: bool) -> None:
+    qkv = torch.randn(3, 70, 4, 24), torch.randn(3, 70, 2, 24), torch.randn(3, 70, 2, 24)
+    factors = torch.randn(4, 80, 64), torch.randn(96, 64)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         with compiled_kernels(half):
-            found.append(both_ways(attention.attention, inputs))
+            found.append(both_ways(attention.attention, qkv) + both_ways(product.product, factors))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -223,6 +224,38 @@ def test_half_products_are_products_of_rounded_factors(monkeypatch: pytest.Monke
     assert torch.equal(y, (x.bfloat16() @ w.bfloat16().T).float()) and y.dtype == dx.dtype == dw.dtype == torch.float32
     for ours, exact in zip((y, dx, dw), both_ways(product.reference, (x, w)), strict=True):
         assert ours.shape == exact.shape and (ours - exact).norm() < 0.01 * exact.norm()
+
+
+@needs_tiles
+@some
+@given(
+    rows=st.integers(1, 5),
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 4),
+    wide=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_products_by_tiles_are_sums_over_rounded_factors(
+    rows: int, inputs: int, outputs: int, wide: bool, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 32 if wide else 8, 32 * inputs, generator=g)
+    w, taken = torch.randn(32 * outputs, 32 * inputs, generator=g), []
+
+    def tiled(x: Tensor, w: Tensor) -> Tensor:
+        y = product.product(x, w)
+        taken.append(y.grad_fn.name() if y.grad_fn else "")
+        return y.bfloat16().float()  # so that the gradient that comes in is rounded already
+
+    with compiled_kernels(True):
+        ours = both_ways(tiled, (x, w))
+    exact = both_ways(
+        lambda *xw: product.reference(*xw).bfloat16().float(), (x.bfloat16().float(), w.bfloat16().float())
+    )
+    assert taken == ["_TiledProductBackward" if wide or rows % 4 == 0 else "_HalfProductBackward"]
+    for a, b in zip(ours[1:], exact[1:], strict=True):
+        assert (a - b).norm() < (1e-5 if "Tiled" in taken[0] else 0.01) * b.norm()
+    assert (ours[0] - exact[0]).norm() < 0.01 * exact[0].norm()
 
 
 def trained(kernels: Callable[[bool], AbstractContextManager[Any]] | None) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from pargolf.core.world import KINDS
 from pargolf.kernels.compiled import Compiled, at_hand, c_source
 
 _C = c_source("attention")
-_TILES = c_source("attention_tiles")
+_TILES = c_source("tiles") + c_source("attention_tiles")
 _FLEX = tuple(name for name, kind in KINDS.items() if kind.flex)
 Mask = Tensor | BlockMask
 Masking = Callable[[], Mask | None]
