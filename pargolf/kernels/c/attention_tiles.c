@@ -9,10 +9,13 @@ static inline __mmask16 seen(long c, long lo, long hi) {
 }
 /* sums (d, rows) as rows of one head */
 static void unpack(const float *x, long rows, long step, long d, long E, float *out) {
-    __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                        _mm512_set1_epi32(step));
-    for (long t = 0; t < rows; t += 16) for (long i = 0; i < d; i++)
-        _mm512_mask_i32scatter_ps(out + t * step + i, below(t, rows), places, _mm512_load_ps(x + i * E + t), 4);
+    for (long t = 0; t < rows; t += 16) for (long i = 0; i < d; i += 16) {
+        __m512i sums[16];
+        for (long c = 0; c < 16; c++) sums[c] = _mm512_load_si512(x + (i + c) * E + t);
+        flip(sums);
+        for (long r = 0; r < 16 && t + r < rows; r++)
+            _mm512_mask_storeu_epi32(out + (t + r) * step + i, below(i, d), sums[r]);
+    }
 }
 void attend(const float *q, const float *k, const float *v, const int64_t *since, float *y, float *lse,
             long B, long T, long H, long KV, long d) {

@@ -61,13 +61,35 @@ static void pack(const float *x, long rows, long step, long d, long D, float w, 
     for (long t = 0; t < ROWS; t++) for (long i = 0; i < D; i += 16)
         _mm256_store_si256((__m256i *)(out + t * D + i), sixteen(x + t * step, i, t < rows ? d : 0, w));
 }
+/* 16 x 16 numbers of 32 bits, turned on their side in place */
+static inline void flip(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]); t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) for (int k = 0; k < 2; k++) {
+        r[i + 2 * k] = _mm512_unpacklo_epi64(t[i + k], t[i + k + 2]);
+        r[i + 2 * k + 1] = _mm512_unpackhi_epi64(t[i + k], t[i + k + 2]);
+    }
+    for (int k = 0; k < 4; k++) for (int i = 0; i < 16; i += 8) {
+        t[i + k] = _mm512_shuffle_i32x4(r[i + k], r[i + k + 4], 0x88);
+        t[i + k + 4] = _mm512_shuffle_i32x4(r[i + k], r[i + k + 4], 0xDD);
+    }
+    for (int k = 0; k < 8; k++) {
+        r[k] = _mm512_shuffle_i32x4(t[k], t[k + 8], 0x88);
+        r[k + 8] = _mm512_shuffle_i32x4(t[k], t[k + 8], 0xDD);
+    }
+}
 /* a left factor (32, D) on its side, (D, 32) */
 static void turn(const half *x, long D, half *out) {
-    __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                        _mm512_set1_epi32(ROWS / 2));
-    for (long i = 0; i < D; i += 16) for (long t = 0; t < ROWS; t += 2) {
-        const __m256i *row = (const __m256i *)(x + t * D + i), *next = (const __m256i *)(x + (t + 1) * D + i);
-        _mm512_i32scatter_epi32(out + i * ROWS + t, places, beside(_mm256_load_si256(row), _mm256_load_si256(next)), 4);
+    for (long i = 0; i < D; i += 16) {
+        __m512i pairs[16];
+        for (long t = 0; t < 16; t++) {
+            const __m256i *row = (const __m256i *)(x + 2 * t * D + i), *next = (const __m256i *)(x + (2 * t + 1) * D + i);
+            pairs[t] = beside(_mm256_load_si256(row), _mm256_load_si256(next));
+        }
+        flip(pairs);
+        for (long c = 0; c < 16; c++) _mm512_store_si512(out + (i + c) * ROWS, pairs[c]);
     }
 }
 /* x (rows, d) of one head as a right factor (rows, d): tiles over 32 rows and 16 channels, `D / 16` for each 32 rows */
@@ -78,11 +100,16 @@ static void pack_down(const float *x, long rows, long step, long d, long D, half
 }
 /* the same as a right factor (d, rows): tiles over 32 channels and 16 rows, `E / 16` for each 32 channels */
 static void pack_side(const float *x, long rows, long step, long d, long D, long E, half *out) {
-    for (long t = 0; t < rows; t++) for (long i = 0; i < D; i += 32) {
-        uint32_t pairs[16] __attribute__((aligned(64))), *tile = (uint32_t *)(out + (i / 32 * (E / 16) + t / 16) * TILE);
-        _mm256_store_si256((__m256i *)pairs, sixteen(x + t * step, i, d, 1));
-        _mm256_store_si256((__m256i *)pairs + 1, sixteen(x + t * step, i + 16, d, 1));
-        for (long c = 0; c < 16; c++) tile[c * 16 + t % 16] = pairs[c];
+    for (long t = 0; t < rows; t += 16) for (long i = 0; i < D; i += 32) {
+        __m512i pairs[16];
+        for (long r = 0; r < 16; r++) {
+            const float *row = x + (t + r) * step; long e = t + r < rows ? d : 0;
+            __m512i low = _mm512_castsi256_si512(sixteen(row, i, e, 1));
+            pairs[r] = _mm512_inserti64x4(low, sixteen(row, i + 16, e, 1), 1);
+        }
+        flip(pairs);
+        half *tile = out + (i / 32 * (E / 16) + t / 16) * TILE;
+        for (long c = 0; c < 16; c++) _mm512_store_si512(tile + c * 32, pairs[c]);
     }
 }
 static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
