@@ -25,7 +25,7 @@ from pargolf.core.devices import from_first, halving, release_memory
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Narrowed, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
 from pargolf.core.result import Machine
-from pargolf.core.world import World
+from pargolf.core.world import World, settled_objects
 from pargolf.data.meta import file_sha256
 from pargolf.data.shards import Shards
 from pargolf.evaluate.text import Text
@@ -295,7 +295,7 @@ def _watched(
     (before,) = world.max(clock.seconds)
     training.whole = True
     micro_tokens = training.micro_tokens_asked
-    with saver.signals.ending(training):
+    with saver.signals.ending(training), settled_objects():
         try:
             for event in training.run():
                 training.whole = True
