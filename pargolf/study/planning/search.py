@@ -1,6 +1,6 @@
 """The search: all members of the house that fit the cap, ranked by the score that the law forecasts in the time.
 
-    steps = (seconds - start - end) / seconds of a step      end: packing, twice what it takes, as a run keeps
+    steps = (seconds - start - end) / seconds of a step      end: packing, in rehearsal and twice more, as a run keeps
     bits  = 8 (cap - code - what is stored whole) / weights  net, of tables and matrices
 
 Some thousand shapes are weighed in a second, so there is no cleverness here. What cannot be trained is refused with
@@ -39,7 +39,8 @@ _LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: fewer are not known by the law, more 
 _COST_SPREAD = 0.5  # relative deviation of what packing costs: long-trained weights lose more at as many bits
 _EACH_SEEN = 20  # times that a piece must occur on average, for a vocabulary to be learned
 _START = 1.5  # seconds before the first step
-_KEPT = 5.0  # packings that a run keeps seconds for at its end (run/training.py), after one in rehearsal
+_OWN_BITS, _FINEST = 3.7, 2.5  # net bits of the recipe's own steps, and times those of the finest
+_SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run takes or keeps seconds for (`_packings`)
 _LOOKS = 15  # steps' worth of looks at the validation split while training
 _ROOM = 300  # bytes that a shape's own numbers may add to the code
 _ADAPTING = 3.5  # passes that scoring takes with adaptation, over a bare forward one
@@ -147,7 +148,16 @@ class Search:
     def _overhead(self, shape: Shape) -> float:
         """Seconds of the start and of packing."""
         slower = self.pace.step(Shape()) / self.law.step_seconds
-        return _START + (1 + _KEPT) * slower * self.law.packing(shape.weights / 1e6) + 0.5
+        return _START + self._packings(shape) * slower * self.law.packing(shape.weights / 1e6) + 0.5
+
+    def _packings(self, shape: Shape) -> float:
+        """Packings in rehearsal, and twice those that it expects at the end (`run/training.py`).
+
+        Steps that are solved for take three or four packings, in rehearsal as at the end. Where the recipe's own fit
+        the cap, one is rehearsed, and two or three follow; one, where the finest fit.
+        """
+        bits = self.bits(shape)
+        return _SOLVED if bits < _OWN_BITS else _FILLED if bits < _FINEST * _OWN_BITS else _PACKED
 
     def _whole(self, shape: Shape) -> int:
         """Bytes of code, header, scales, and what is stored in 16 bits."""
