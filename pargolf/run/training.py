@@ -428,8 +428,8 @@ def _times(
             fill=False,
             code=None if is_counted(recipe) else _REHEARSED_CODE,
         )
-    # Filling a cap takes two packings, at times three. One where the finest steps fit; and where the recipe's own do not,
-    # the rehearsal has already solved for it.
+    # Filling a cap takes two packings, at times three; one where the finest steps fit. Where the recipe's own steps do
+    # not fit, the rehearsal has solved for others, as the end will.
     fills = recipe.quant.fill and fitted.quant == recipe.quant and _FINER * len(artifact) > recipe.budget.bytes
     packing += began - start + (clock.seconds - began) * (2.5 if fills else 1.0)
     began = clock.seconds

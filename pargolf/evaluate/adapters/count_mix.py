@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Positive, Size, Within
 from pargolf.evaluate.adapters.adapter import Adapter, LedgerView, StepKind, Unadapted
-from pargolf.evaluate.adapters.context_counts import TOTAL, check_orders
+from pargolf.evaluate.adapters.context_counts import Seen, check_orders
 from pargolf.evaluate.adapters.tilt import AlongLedger
 from pargolf.evaluate.windows import IntArray, Window, Windows
 
@@ -96,7 +96,8 @@ class _MixedLedger(AlongLedger):
         """The first of `ids` was the last window's last target."""
         if self._before is not None:
             self._learn(self._before, np.array([*self._before.ids[1:], ids[0]]))
-        self._before = stack = self._stack(ids, logits_SV.float().log_softmax(-1))
+        seen = self.memory.over(window.first, ids)
+        self._before = stack = self._stack(ids, seen, logits_SV.float().log_softmax(-1))
         size = logits_SV.shape[1]
         position = stack.cell // self._many
         spots, of_N = np.unique(position * size + stack.token, return_inverse=True)
@@ -107,33 +108,17 @@ class _MixedLedger(AlongLedger):
         flat[at] = (flat[at].exp() + torch.from_numpy(added / own_S[spots // size]).to(flat)).log()
         return flat.view_as(logits_SV)
 
-    def _stack(self, ids: list[int], logs_SV: Tensor) -> _Stack:
-        """Count the tokens one by one, and take down what had followed each position's contexts."""
+    def _stack(self, ids: list[int], seen: Seen, logs_SV: Tensor) -> _Stack:
+        """Gates and shares of what had followed each position's contexts."""
+        size_C = np.minimum(np.frexp(seen.total_C)[1], _SIZES) - 1
+        spread_C = np.minimum(_SPREADS * seen.kinds_C // (seen.total_C + 1), _SPREADS - 1)
         number_SK = np.full((len(ids), self._many), -1)
-        cells: list[int] = []
-        tokens: list[int] = []
-        counts: list[int] = []
-        totals: list[int] = []
-        for s, token in enumerate(ids):
-            for k, context in enumerate(self._memory.step(token)):
-                after = self._memory.after(context)
-                if after is None:
-                    continue
-                total, kinds = after[TOTAL], len(after) - 1
-                size, spread = min(total.bit_length(), _SIZES) - 1, min(_SPREADS * kinds // (total + 1), _SPREADS - 1)
-                number_SK[s, k] = (k * _SIZES + size) * _SPREADS + spread
-                cells += [s * self._many + k] * (kinds + 1)
-                totals += [total] * (kinds + 1)
-                tokens += after
-                counts += after.values()
-        token_N = np.array(tokens, dtype=np.int64)
-        real = token_N != TOTAL
-        share_N = np.array(counts, dtype=np.float64)[real] / np.array(totals)[real]
+        number_SK.flat[seen.cell_C] = (seen.cell_C % self._many * _SIZES + size_C) * _SPREADS + spread_C
         gate_SK = np.where(number_SK < 0, 0.0, 1 / (1 + np.exp(-self._weights[number_SK])))
         left_SK = np.cumprod(1 - gate_SK[:, ::-1], 1)[:, ::-1]
         over_SK = np.concatenate([left_SK[:, 1:], np.ones((len(ids), 1))], 1)
-        cell_N = np.array(cells, dtype=np.int64)[real]
-        return _Stack(ids, number_SK, gate_SK, over_SK, cell_N, token_N[real], share_N, logs_SV)
+        share_N = seen.count_N / seen.total_C[seen.of_N]
+        return _Stack(ids, number_SK, gate_SK, over_SK, seen.cell_C[seen.of_N], seen.token_N, share_N, logs_SV)
 
     def _learn(self, stack: _Stack, target_S: IntArray) -> None:
         """One step of the gates towards those that would have given the targets more."""

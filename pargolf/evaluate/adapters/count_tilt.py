@@ -9,7 +9,6 @@ but the buckets: how often a was seen there (1, 2-3, 4-7, ... 32 or more), in wh
 how probable the model holds it, since what the model knows by itself needs no push.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -21,8 +20,8 @@ from torch import nn
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Positive, Size, Within
 from pargolf.evaluate.adapters.adapter import Adapter, LedgerView, StepKind, Unadapted
-from pargolf.evaluate.adapters.context_counts import TOTAL, Followed, check_orders
-from pargolf.evaluate.adapters.tilt import SIZES, Push, TiltedAlong
+from pargolf.evaluate.adapters.context_counts import Seen, check_orders
+from pargolf.evaluate.adapters.tilt import SIZES, Pushed, TiltedAlong
 from pargolf.evaluate.windows import IntArray, Windows
 
 _COUNTS, _SHARES = 6, (0.04, 0.15, 0.4, 0.8)
@@ -64,20 +63,13 @@ class CountTilt:
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
 
-def _followers(found: list[Followed | None]) -> list[Push]:
+def _followers(seen: Seen) -> Pushed:
     """Every token that followed a context, pushed by the weight of context, count and share."""
-    pushes = []
-    for number, after in enumerate(found):
-        if after is None:
-            continue
-        total = after[TOTAL]
-        least = total // (4 * _MANY) if len(after) > _MANY else 0
-        for token, count in after.items():
-            if count > least and token != TOTAL:
-                pushes.append((token, number * _SEEN + _bucket(count, total)))
-    return pushes
-
-
-def _bucket(count: int, total: int) -> int:
-    share = bisect_right(_SHARES, count / total)
-    return min(count.bit_length(), _COUNTS) - 1 + _COUNTS * share
+    least_C = np.where(seen.kinds_C < _MANY, 0, seen.total_C // (4 * _MANY))
+    pushed = seen.count_N > least_C[seen.of_N]
+    of_N, count_N = seen.of_N[pushed], seen.count_N[pushed]
+    cell_N, share_N = seen.cell_C[of_N], count_N / seen.total_C[of_N]
+    digits_N = np.minimum(np.frexp(count_N)[1], _COUNTS)  # of the count, in base two
+    bucket_N = digits_N - 1 + _COUNTS * np.searchsorted(_SHARES, share_N, side="right")
+    number_N = cell_N % seen.contexts * _SEEN + bucket_N
+    return Pushed(cell_N // seen.contexts, seen.token_N[pushed], number_N)

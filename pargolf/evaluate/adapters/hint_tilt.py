@@ -13,8 +13,8 @@ from torch import nn
 
 from pargolf.core.ranges import Size, Within
 from pargolf.evaluate.adapters.adapter import Adapter, LedgerView, StepKind, Unadapted
-from pargolf.evaluate.adapters.context_counts import TOTAL, Followed, check_orders
-from pargolf.evaluate.adapters.tilt import Push, TiltedAlong, TiltedApart, TiltedLedger
+from pargolf.evaluate.adapters.context_counts import Seen, check_orders
+from pargolf.evaluate.adapters.tilt import Pushed, TiltedAlong, TiltedApart, TiltedLedger
 from pargolf.evaluate.windows import IntArray, Windows
 
 
@@ -57,9 +57,12 @@ class HintTilt:
             book = TiltedAlong(ledger, windows, self.contexts, self._hint, weights, lr=0.0)
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
-    def _hint(self, found: list[Followed | None]) -> list[Push]:
-        for after in filter(None, reversed(found)):
-            count, token = max((count, -token) for token, count in after.items() if token != TOTAL)
-            if count >= self.threshold * after[TOTAL]:
-                return [(-token, 0)]
-        return []
+    def _hint(self, seen: Seen) -> Pushed:
+        """In each position's longest context that mostly came to one token, that; of two, the one of smaller id."""
+        first_N = np.lexsort((seen.token_N, -seen.count_N, seen.of_N))
+        best_C = first_N[np.unique(seen.of_N[first_N], return_index=True)[1]]
+        sure = seen.count_N[best_C] >= self.threshold * seen.total_C
+        position, best = seen.cell_C[sure] // seen.contexts, best_C[sure]
+        longest = np.append(position[1:] != position[:-1], True)[: len(position)]
+        token = seen.token_N[best[longest]]
+        return Pushed(position[longest], token, np.zeros_like(token))

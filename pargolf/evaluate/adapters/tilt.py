@@ -25,14 +25,28 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.evaluate.adapters.adapter import LedgerView
-from pargolf.evaluate.adapters.context_counts import ContextCounts, Followed, joined
+from pargolf.evaluate.adapters.context_counts import ContextCounts, Seen, gathered, joined
 from pargolf.evaluate.lookahead import Predictor, part_of
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
 
 _CHANCES = (-8.0, -5.0, -3.0, -1.5)  # between sizes of p(a), in nats
 SIZES = len(_CHANCES) + 1
-Push = tuple[int, int]  # a token, and the number of the weight that pushes it
-Pushes = Callable[[list[Followed | None]], list[Push]]
+
+
+@dataclass
+class Pushed:
+    """What is pushed in one window, an entry per push: position, token, and the number of the weight that pushes it.
+
+    `chance` is the probability that the token then had.
+    """
+
+    position: NDArray[np.int64]
+    token: NDArray[np.int64]
+    weight: NDArray[np.int64]
+    chance: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+Pushes = Callable[[Seen], Pushed]
 
 
 @dataclass
@@ -70,7 +84,7 @@ class TiltedLedger:
         self.world = ledger.world
         self.train = ledger.train
         self._ledger = ledger
-        self._memory = ContextCounts(orders)
+        self.memory = ContextCounts(orders)
 
     def grade(
         self,
@@ -101,6 +115,9 @@ class AlongLedger(TiltedLedger):
         if not windows.in_turn:
             raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
         super().__init__(ledger, orders)
+        if isinstance(ledger, AlongLedger) and ledger.memory.orders == orders:
+            self.memory = ledger.memory  # of a mixture that this tilt stands under: counted once for both
+        self.memory.readers += 1
 
     def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
         """The tables need every token in its turn, so of several processes the first one grades alone."""
@@ -127,27 +144,26 @@ class TiltedAlong(AlongLedger):
         self._pushes, self._weights = pushes, weights
         self._lr = lr
         self._squares = np.ones(len(weights))
-        self._expected: _Pushed | None = None
+        self._before: tuple[list[int], Pushed] | None = None
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
         """The first of `ids` was the last window's last target."""
         self._learn(ids)
-        memory = self._memory
-        found = [self._pushes([memory.after(key) for key in memory.step(token)]) for token in ids]
-        tilted_SV, pushed = _tilt(logits_SV, ids, found, self._weights, by_chance=self._lr > 0)
+        pushed = self._pushes(self.memory.over(window.first, ids))
+        tilted_SV = _tilt(logits_SV, pushed, self._weights, by_chance=self._lr > 0)
         if self._lr:
             row = torch.from_numpy(pushed.position).to(logits_SV.device)
             flat = row * logits_SV.shape[1] + torch.from_numpy(pushed.token).to(row)
             pushed.chance = (tilted_SV.flatten()[flat] - tilted_SV.logsumexp(-1)[row]).exp().double().cpu().numpy()
-            self._expected = pushed
+            self._before = ids, pushed
         return tilted_SV
 
     def _learn(self, ids: list[int]) -> None:
         """One step on the window before, whose targets are its inputs moved on by one and the first of `ids`."""
-        if self._expected is None:
+        if self._before is None:
             return
-        before = self._expected
-        targets = np.array([*before.ids[1:], ids[0]])
+        shown, before = self._before
+        targets = np.array([*shown[1:], ids[0]])
         wrong = (before.token == targets[before.position]) - before.chance
         gradient = np.bincount(before.weight, weights=wrong, minlength=len(self._weights))
         self._squares += gradient**2
@@ -182,9 +198,9 @@ class TiltedApart(TiltedLedger):
         self._own.clear()
         while self._spans[self._counted][0] < first:
             begin, stop = self._spans[self._counted]
-            self._memory.begin()
+            self.memory.begin()
             for token in self.graded(begin, stop + 1).tolist():
-                self._memory.step(token)
+                self.memory.step(token)
             self._counted += 1
 
     def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
@@ -192,41 +208,18 @@ class TiltedApart(TiltedLedger):
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
         own = self._own.setdefault(self._document(window), ContextCounts(self._orders))
-        found = []
-        for token in ids:
-            keys = own.step(token)
-            found.append(self._pushes([joined(self._memory.after(key), own.after(key)) for key in keys]))
-        return _tilt(logits_SV, ids, found, self._weights)[0]
+        found = ([joined(self.memory.after(key), own.after(key)) for key in own.step(token)] for token in ids)
+        return _tilt(logits_SV, self._pushes(gathered(found, len(self._orders))), self._weights)
 
     def _document(self, window: Window) -> int:
         return bisect_right(self._spans, (window.first, self.positions)) - 1
 
 
-@dataclass
-class _Pushed:
-    """What was pushed in one window, an entry per push, and the probability that each token then had."""
-
-    ids: list[int]
-    position: NDArray[np.int64]
-    token: NDArray[np.int64]
-    weight: NDArray[np.int64]
-    chance: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-
-
-def _tilt(
-    logits_SV: Tensor,
-    ids: list[int],
-    found: list[list[Push]],
-    weights: NDArray[np.float64],
-    *,
-    by_chance: bool = False,
-) -> tuple[Tensor, _Pushed]:
-    """Logits with the pushes of each position added, and what was pushed; `by_chance`: weights by size of p(a)."""
-    at = np.array([(s, *push) for s, pushes in enumerate(found) for push in pushes], dtype=np.int64).reshape(-1, 3)
-    pushed = _Pushed(ids, at[:, 0], at[:, 1], at[:, 2])
-    flat = torch.from_numpy(at[:, 0] * logits_SV.shape[1] + at[:, 1]).to(logits_SV.device)
+def _tilt(logits_SV: Tensor, pushed: Pushed, weights: NDArray[np.float64], *, by_chance: bool = False) -> Tensor:
+    """Logits with the pushes added; `by_chance`: each weight is one of several, by the size of p(a)."""
+    flat = torch.from_numpy(pushed.position * logits_SV.shape[1] + pushed.token).to(logits_SV.device)
     if by_chance:
-        own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[torch.from_numpy(at[:, 0]).to(flat)]
+        own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[torch.from_numpy(pushed.position).to(flat)]
         pushed.weight = pushed.weight * SIZES + np.searchsorted(_CHANCES, own.cpu().numpy())
     push = torch.from_numpy(weights[pushed.weight]).to(logits_SV)
-    return logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV), pushed
+    return logits_SV.flatten().index_add(0, flat, push).view_as(logits_SV)
