@@ -31,7 +31,7 @@ from rich.table import Table
 from pargolf import api
 from pargolf.core.errors import UserError
 from pargolf.core.files import claimed, read_json, write_json
-from pargolf.core.result import Result, read_result
+from pargolf.core.result import Grids, Result, read_result
 from pargolf.core.spec import build
 from pargolf.core.units import parse_bytes, parse_seconds
 from pargolf.core.work import Work
@@ -48,6 +48,8 @@ HEADS = ["recipe", "seed", "tokens/s", "steps", "pre", "packed", "final", "bytes
 
 WIDTHS = {64_000: (16, 24, 32), 250_000: (32, 48, 64), 1_000_000: (96, 128, 192), 4_000_000: (128, 192, 256)}
 """Widths of the baseline by the largest cap that three are for; heads have 32 channels, or half of a narrow one."""
+SHORT, SHORT_WIDTHS = 60.0, (64, 96, 128)
+"""Seconds in which wider ones see too little, under the caps that hold them."""
 CELL_HEADS = ["cap", "seconds", "text", "seed", "planned", "forecast", "packed", "end", "bytes", "baseline", "end/base"]
 SWEEP_HEADS = ["cap", "seconds", "text", "seed", "shape", "steps", "forecast", "end", "/ best"]
 
@@ -135,6 +137,8 @@ def _row(cell: Cell, asked: argparse.Namespace) -> list[list[str]] | None:
     plan = _plan(cell, asked)
     mine = _chosen(plan.choice, cell, asked)
     widths = next(three for cap, three in WIDTHS.items() if cell.cap <= cap)
+    if cell.seconds <= SHORT:
+        widths = min(widths, SHORT_WIDTHS)
     bases = [(run.scores["post_quant"].bpb, width) for width in widths if (run := _baseline(cell, width, asked))]
     if mine is None or not bases or time.time() > asked.until:
         return None
@@ -180,7 +184,10 @@ def _chosen(prospect: Prospect, cell: Cell, asked: argparse.Namespace) -> Result
 
 
 def _baseline(cell: Cell, width: int, asked: argparse.Namespace) -> Result | None:
-    """The published baseline at mini scale and another width; None where it does not fit, or was not run."""
+    """The published baseline at mini scale and another width; None where it does not fit, or was not run.
+
+    One whose own grids fit a cap is the same under every larger one, and is run once.
+    """
     heads = max(2, width // 32)
     changes: dict[str, Any] = {
         "budget.bytes": cell.cap,
@@ -190,11 +197,19 @@ def _baseline(cell: Cell, width: int, asked: argparse.Namespace) -> Result | Non
         "model.blocks[:].attn.kv_heads": heads // 2,
         "model.blocks[:].mlp.hidden": 2 * width,
     }
+    own, shared = f"base_{cell.name}_{width}", f"base_{cell.seconds:g}_{Path(cell.text).stem}_{cell.seed}_{width}"
+    if (asked.out / shared / "result.json").exists():
+        result = read_result(asked.out / shared / "result.json")
+        if result.bytes.total <= cell.cap:
+            return result
     try:
-        return _trained(api.recipe("baseline", scale="mini"), f"base_{cell.name}_{width}", cell, changes, asked)
+        run = _trained(api.recipe("baseline", scale="mini"), own, cell, changes, asked)
     except UserError as error:
         print(f"baseline {width} wide: {error}")
         return None
+    if run is not None and run.grids is Grids.RECIPE and not (asked.out / shared).exists():
+        (asked.out / own).rename(asked.out / shared)
+    return run
 
 
 def _trained(
