@@ -1,8 +1,10 @@
 """Techniques in files of one's own go the whole way, and no file runs that nobody named."""
 
 import json
+import re
 import shutil
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from pargolf.quant.gptq import GPTQ, weighted_error
 from pargolf.quant.grid import Keep
 from pargolf.recipes import catalog
 from pargolf.run.folder import RunFolder
-from pargolf.ship.program import program
+from pargolf.ship.program import program, shipped
 
 HERE = Path(__file__).parent / "own"
 
@@ -260,6 +262,62 @@ def test_what_a_script_cannot_follow_is_said_with_its_line(more, message, tmp_pa
     path.write_text(text.replace("\n\ndef kinked2", f"\nTABLE = ()\n{more}\n\ndef kinked2"))
     with pytest.raises(UserError, match=message):
         pargolf.forecast(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("z = getattr(parts, 'kink')(z)", r"line 4\d: a script cannot hold `parts`\. Take .* parts\.NAME"),
+        ("parts.SLOPE = 0.1", r"cannot hold `parts\.SLOPE`\. Only the file itself can change its names"),
+        ("from parts import kink", r"cannot hold `from parts import kink`\. Write it at the top"),
+        ("z = z + len(__file__)", r"cannot hold `__file__`.*nothing lies beside a script"),
+        ("globals()['SLOPE'] = 1", r"cannot hold `globals`"),
+        ("z = z + parts.NOTHING", r"parts\.py has no 'NOTHING'"),
+    ],
+)
+def test_what_means_nothing_in_a_script_is_said_with_its_line(line, message, tmp_path, unread):
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(path.read_text().replace("    return parts.kink(z)", f"    {line}\n    return parts.kink(z)"))
+    with pytest.raises(UserError, match=message):
+        pargolf.forecast(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("self.rows = nn.Parameter", "self.rows = undefined", r"mine\.py, line \d+, in __init__: NameError: name"),
+        ("z > 0, z", "z > 0, open('no')", r"parts\.py, line \d+, in kink: FileNotFoundError: .*'no'"),
+        ("mean.lerp_(p.grad", "mean.lerp_(p[:, :1, 0]", r"mine\.py, line \d+, in update: \w+Error: "),
+        ("SLOPE = 0.3", "SLOPE = 0.3 / 0", r"mine\.py does not run: ZeroDivisionError: .* \(.*parts\.py, line \d+\)"),
+    ],
+)
+def test_an_error_of_somebodys_own_is_one_line_that_says_where(old, new, line, data, cli, tmp_path, unread):
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+        (tmp_path / path.name).write_text(path.read_text().replace(old, new))
+    done = cli("train", tmp_path / "mine.py", "--data", data, "--out", tmp_path / "run")
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr and re.match(rf"pargolf: .*{line}", said), said
+
+
+def test_code_of_any_habit_comes_to_the_same_in_a_script(tmp_path, monkeypatch):
+    """What may be shortened or left out is known of the package's own code alone."""
+    shutil.copytree(HERE / "odd", tmp_path / "odd")
+    for name in ("odd", "kit", "kit.base", "kit.helpers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    recipe = catalog.find(str(tmp_path / "odd" / "odd.py"))
+    keyed, told = recipe.model.embed
+    want = sys.modules["odd"].answers()
+    for text in (program(recipe), shipped(recipe)):
+        script = types.ModuleType("its_script")
+        monkeypatch.setitem(sys.modules, script.__name__, script)
+        exec(text, script.__dict__)
+        assert script.answers() == want
+        embed = script.Keyed(0.25, extra=3.0, nested=script.Base(), maybe=4), script.Answers()
+        built = [spec.build(recipe.model.place()).value for spec in (*recipe.model.embed, *embed)]
+        assert built == [keyed.value(), told.value()] * 2
 
 
 def test_a_stored_spec_runs_nothing(tmp_path, monkeypatch, unread):

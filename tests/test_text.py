@@ -8,6 +8,7 @@ import json
 import lzma
 import random
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,16 @@ def test_objects_one_after_another_and_bare_strings_are_json_too(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(TEXTS))
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, TEXTS)))
     (tmp_path / "d.json").write_text(" [ ] ")
-    assert texts_of(tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.jsonl", tmp_path / "d.json") == TEXTS * 3
+    (tmp_path / "e.json").write_text(f"{json.dumps(records()[:1])}\n[]{json.dumps(TEXTS[1:])}\n")
+    assert texts_of(*(tmp_path / name for name in ("a.json", "b.json", "c.jsonl", "d.json", "e.json"))) == TEXTS * 4
+
+
+def test_an_array_is_read_in_time_that_grows_with_it_alone(tmp_path):
+    """60,000 records after a large one take less than a second, and took six when each moved what was left."""
+    (tmp_path / "a.json").write_text(json.dumps(["x" * 3_000_000, *(f"text {i}" for i in range(60_000))]))
+    before = time.process_time()
+    assert sum(1 for _ in read_documents(find_files([tmp_path / "a.json"]))) == 60_001
+    assert time.process_time() - before < 3
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1 << 20])
@@ -116,6 +126,23 @@ def test_a_folder_of_tables_leaves_out_what_is_about_them(tmp_path):
     found = find_files([tmp_path])
     assert [document.text for document in read_documents(found)] == TEXTS
     assert found.notes[1] == "Left out beside tables: README.md, infos.json. Name such files to read them."
+
+
+def test_what_a_folder_holds_and_is_not_read_is_said(tmp_path):
+    (tmp_path / "texts" / ".git").mkdir(parents=True)
+    (tmp_path / "texts" / "a.txt").write_text("A text.")
+    for name in ("b.html", ".git/c.bin", ".hidden"):
+        (tmp_path / "texts" / name).write_text("no text")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "texts" / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "texts" / "loop").symlink_to(tmp_path / "texts")
+    notes = find_files([tmp_path / "texts"]).notes
+    assert notes == ["Left out: b.html, linked, loop (3 of no kind that is read, or links to folders)."]
+
+
+def test_empty_lines_before_a_header_and_empty_texts_are_no_hindrance(tmp_path):
+    (tmp_path / "a.csv").write_text("\n\nn,text\n" + "1,\n" * 200 + "2,A text.\n")
+    assert [text for text in texts_of(tmp_path / "a.csv") if text] == ["A text."]
 
 
 def test_globs_find_files_below_and_name_them_by_their_place(tmp_path):
@@ -172,7 +199,19 @@ def test_of_two_candidates_none_is_guessed(kind, tmp_path):
         ("a.json", b'[{"text": x}]', "is not JSON"),
         ("a.json", b'["\xff"]', "is not UTF-8"),
         ("a.csv", b"text,n\nx,1,2\n", r"row 1 has 3 fields and the header 2"),
-        ("a.csv", b'text\n"x', "is no table|nothing to split"),
+        ("a.csv", b'text\n"x', "is no table"),
+        ("a.csv", b'text,n\n"left open,1\n"x",2\n', "is no table"),
+        ("a.tsv", b'text\tn\n"Yes," he said\t1\n', "is no table"),
+        ("a.csv", b"text,text\nx,y\n", r'has 2 columns "text"'),
+        ("a.csv", b"text,n\n", "hold no text"),
+        ("a.json", b'[{"text": "x"}] and more', "is not JSON"),
+        ("a.txt", "A text.".encode("utf-16"), r"is not plain text but UTF-16.*iconv"),
+        ("a.txt", "A text of ASCII.".encode("utf-16-be"), r"16 of its first 32 bytes are NUL"),
+        ("a.jsonl", '{"text": "x"}'.encode("utf-32-le"), r"bytes are NUL"),
+        ("a.txt", b"%PDF-1.4\nascii alone", "is not plain text but a PDF"),
+        ("a.md", b"PK\x03\x04rest", "is not plain text but a ZIP archive"),
+        ("a.csv", gzip.compress(b"text\nx\n"), r"packed: give its name the suffix \.gz"),
+        ("a.txt.gz", gzip.compress(b"ARROW1 and more"), r"is not plain text but Arrow"),
         ("a.tsv", b"text\tn\n\xff\t1\n", "is not UTF-8"),
         ("a.parquet", b"PAR1 nonsense", "is no whole Parquet file"),
         ("a.csv", b"", 'has no "text" string'),

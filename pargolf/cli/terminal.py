@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from pargolf.core import own
 from pargolf.core.errors import UserError, out_of_memory
 
 TOGETHER = frozenset({"train", "score", "seeds", "ablate", "sweep", "rerun"})
@@ -45,6 +46,9 @@ def one_line(error: BaseException) -> str | None:
             "Memory ran out. Existing files are unchanged. Free some memory, or use less: a smaller "
             "train.micro_tokens, a smaller model, fewer --jobs."
         )
+    theirs = own.fault(error)
+    if theirs is not None:
+        return theirs
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}. Existing files are unchanged. Free disk space or correct the path."

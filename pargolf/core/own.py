@@ -14,6 +14,7 @@ import importlib
 import re
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from importlib.abc import Loader
@@ -79,7 +80,9 @@ def read(path: str | Path) -> ModuleType:
         sys.modules.update(before)
         if isinstance(error, UserError | KeyboardInterrupt):
             raise
-        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+        last = _last_step(error, sources.values())
+        where = f" ({last.filename}, line {last.lineno})" if last else ""
+        raise UserError(f"{path} does not run: {type(error).__name__}: {error}{where}") from error
     finally:
         sys.meta_path.remove(finder)
     _register(sources, {n: sys.modules[n] for n in sources if n in sys.modules})
@@ -135,6 +138,21 @@ def find(stored: str) -> Any:
             "Name the file as it was: a run keeps its copy in RUN/own."
         )
     return thing
+
+
+def fault(error: BaseException) -> str | None:
+    """Where an error arose in a file that was read, and which, in one line; None where none had a part in it."""
+    last = _last_step(error, (own.source for own in _READ.values()))
+    if last is None:
+        return None
+    words = " ".join(str(error).split())
+    return f"{last.filename}, line {last.lineno}, in {last.name}: {type(error).__name__}{': ' if words else ''}{words}"
+
+
+def _last_step(error: BaseException, sources: Iterable[Source]) -> traceback.FrameSummary | None:
+    """The innermost step of an error's way that lies in one of these files."""
+    files = {str(source.path) for source in sources}
+    return next((s for s in reversed(traceback.extract_tb(error.__traceback__)) if s.filename in files), None)
 
 
 def classes() -> dict[str, type]:

@@ -40,7 +40,7 @@ def _of_json(data: bytes) -> LearnedTokenizer:
         raise UserError(f"This tokenizer file is no JSON ({error}). Is it whole?") from error
     if facts.get("tokenizer_type") == "pure_byte":
         return ByteExport(data, facts)
-    if {"vocab", "config"} <= facts.keys() and "model" not in facts:
+    if isinstance(facts.get("vocab"), list) and "config" in facts and "model" not in facts:
         count = len(facts["vocab"])
         raise UserError(
             f"This is a Tekken file of {count:,} tokens, and it is not read. Use a .model file or tokenizer.json."

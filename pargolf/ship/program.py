@@ -25,7 +25,7 @@ from pargolf.ship.cache import ROOT, remembered
 from pargolf.ship.shrink.flatten import Flat, flatten
 from pargolf.ship.shrink.modules import Unfit
 from pargolf.ship.shrink.specialize import specialized
-from pargolf.ship.shrink.squeeze import minified, self_extracting
+from pargolf.ship.shrink.squeeze import as_it_stands, minified, self_extracting
 
 _NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
 """Where the parts live that an artifact may name."""
@@ -52,6 +52,8 @@ _OF_THE_PACKAGE = {"stored_as": "codec_name", "codec_of": "named_codec"}
 """Stand-ins in `submit/script.py` where the recipe's codec stands in no file of one's own."""
 _SHIPPED_WITHOUT = ("Recipe.digest",)
 _OWN = ("OWN_RECIPE", "OWN_SIZE", "OWN_PARTS")
+_THEIRS = "OWN_CODE"
+"""Where the code of files beside the package stands in the shipped text."""
 
 
 @dataclass(frozen=True)
@@ -170,20 +172,25 @@ def _uncollected() -> Iterator[None]:
 
 
 def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
-    flat = _flat(form, True)
+    flat, beside = _flat(form, True), own.texts(form.parts)
     named = [part for part in form.parts if part.startswith(_NAMED) or "@" in part]
-    nodes = [node for _, node in flat.definitions if not _assigns(node, _OWN)]
-    tables = [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in named)}}}"]
+    nodes = [node for home, node in flat.definitions if home not in beside and not _assigns(node, _OWN)]
+    theirs, words = as_it_stands(node for home, node in flat.definitions if home in beside)
+    outside = {*words, _THEIRS} if theirs else set()
+    tables = [f"{_THEIRS} = '{_THEIRS}'"] if theirs else []
+    tables += [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in named)}}}"]
     tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    main()"]
-    tree = ast.parse("\n".join(flat.imports))
+    tree = ast.parse("\n".join([*(["from __future__ import annotations"] if theirs else ()), *flat.imports]))
     tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
     sure = {"digest": "'OWN_DIGEST'", "in_turn": repr(form.in_turn)}
     if not any(part.endswith(":Trellis") for part in form.parts):
         sure["states"] = "0"
-    tree = specialized(tree, dict(form.constants), sure=sure, keep=[flat.name(spec.home(part)) for part in form.parts])
+    parts = {part: flat.name(spec.home(part)) for part in form.parts}
+    tree = specialized(tree, dict(form.constants), sure=sure, keep=list(parts.values()), outside=outside)
     fields_kept = {name for part in form.parts for name in _fields_of(part)}
-    text, names = minified(tree, kept=fields_kept)
-    return text, {part: names[flat.name(spec.home(part))] for part in form.parts}
+    text, names = minified(tree, kept=fields_kept, outside=outside)
+    text = text.replace(f"{_THEIRS}='{_THEIRS}'", theirs)
+    return text, {part: names.get(name, name) for part, name in parts.items()}
 
 
 def _fields_of(part: str) -> list[str]:

@@ -1,10 +1,11 @@
-"""JSON (`.json`): an array of objects or strings, or objects one after another, read one at a time.
+"""JSON (`.json`): an array of objects or strings, several arrays, or objects one after another, read one at a time.
 
 The file is never whole in memory: text is added to a buffer until the next value is complete.
 """
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -12,6 +13,8 @@ from pargolf.core.errors import UserError
 from pargolf.data.read.columns import TEXT_LIMIT, Choose, TextRow, column_of_record, row_of_record
 
 _PIECE = 1 << 20
+_BETWEEN = {False: re.compile(r"\s*"), True: re.compile(r"[\s,]*")}
+"""What stands between values, outside of an array and in one."""
 _EDGE = 16  # characters before the end within which an error may come of a value that is cut off
 
 
@@ -28,26 +31,25 @@ def read_arrays(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow
 
 
 def _values(file: IO[str], where: str) -> Iterator[Any]:
-    decoder, text, more, opened = json.JSONDecoder(), "", True, False
+    decoder, text, start, more, opened = json.JSONDecoder(), "", 0, True, False
     while True:
-        text = text.lstrip(" \t\r\n,") if opened else text.lstrip()
-        if not opened and text.startswith("["):
-            text, opened = text[1:], True
+        between = _BETWEEN[opened].match(text, start)
+        start = between.end() if between else start
+        mark = text[start : start + 1]
+        if mark == ("]" if opened else "["):
+            start, opened = start + 1, not opened
             continue
-        if text and (text[0] == "]" or not text.strip()):
-            return
         try:
-            value, end = decoder.raw_decode(text)
+            value, start = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             cut = isinstance(error, json.JSONDecodeError) and (
                 error.msg.startswith("Unterminated string") or error.pos >= len(text) - _EDGE
             )
-            if cut and more and len(text) < TEXT_LIMIT:
-                piece = file.read(max(_PIECE, len(text)))
-                text, more = text + piece, bool(piece)
+            if cut and more and len(text) - start < TEXT_LIMIT:
+                piece = file.read(max(_PIECE, len(text) - start))
+                text, start, more = text[start:] + piece, 0, bool(piece)
                 continue
-            if not text.strip() and not opened:
+            if not mark and not opened:
                 return
             raise UserError(f"{where} is not JSON ({error}); is it whole?") from error
-        text = text[end:]
         yield value

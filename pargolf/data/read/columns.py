@@ -32,17 +32,24 @@ def choose_column(strings: Sequence[str], names: Sequence[str], *, asked: str | 
     shown = ", ".join(f'"{name}"' for name in names[:12]) + (" ..." if len(names) > 12 else "")
     if asked is not None:
         if asked in strings:
-            return asked
+            return _single(asked, names, where)
         what = "is not one of strings" if asked in names else f"is not there.{near(asked, list(names))}"
         raise UserError(f'{where}: the text field "{asked}" {what}')
     usual = [name for name in strings if name.lower() in USUAL]
     candidates = usual or [name for name in strings if name != ID]
-    if len(candidates) == 1:
-        return candidates[0]
+    if len({*candidates}) == 1:
+        return _single(candidates[0], names, where)
     if not candidates:
         raise UserError(f'{where} has no "text" string, nor another one; it has {shown or "nothing"}.')
     both = " and ".join(f'"{name}"' for name in candidates[:4])
     raise UserError(f"{where}: {both} may each be the text. Choose one with --text-field {candidates[0]}.")
+
+
+def _single(column: str, names: Sequence[str], where: str) -> str:
+    """The column, of which there is one. Raises `UserError` where several have its name."""
+    if names.count(column) > 1:
+        raise UserError(f'{where} has {names.count(column)} columns "{column}". Rename all but one.')
+    return column
 
 
 def row_of_record(record: Any, column: str, label: str, where: str) -> TextRow:

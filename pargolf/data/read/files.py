@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from pargolf.data.corpus import embedded
 from pargolf.data.documents import Document
 from pargolf.data.read.arrays import read_arrays
 from pargolf.data.read.columns import Choose, TextRow, choose_column
+from pargolf.data.read.foreign import HEAD, refuse_foreign
 from pargolf.data.read.lines import read_lines
 from pargolf.data.read.packed import PACKINGS, opened, packing_of
 from pargolf.data.read.parquet import read_parquet
@@ -62,10 +64,14 @@ class SourceFile:
 
 @dataclass
 class Sources:
-    """Files in order, and what is to be said of them: files left out, and the column of each table that is read."""
+    """Files in order, and what is to be said of them: the column of each table that is read, and what is not.
+
+    `left_out` are files about tables, `unread` those of other kinds and links to folders.
+    """
 
     files: list[SourceFile] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -77,6 +83,9 @@ class Sources:
         if self.left_out:
             shown = ", ".join(self.left_out[:3]) + (" ..." if len(self.left_out) > 3 else "")
             out.append(f"Left out beside tables: {shown}. Name such files to read them.")
+        if self.unread:
+            shown = ", ".join(self.unread[:3]) + (" ..." if len(self.unread) > 3 else "")
+            out.append(f"Left out: {shown} ({len(self.unread):,} of no kind that is read, or links to folders).")
         return out
 
 
@@ -130,7 +139,10 @@ def read_documents(sources: Sources, *, text_field: str | None = None) -> Iterat
 def _read_file(path: Path, file: SourceFile, sources: Sources, text_field: str | None) -> Iterator[Document]:
     shown = str(path) if file.name != STANDARD_INPUT else "standard input"
     choose = partial(_choose, sources=sources, name=file.name, asked=text_field, where=shown)
-    with reading(path), opened(path, file.packing) as unpacked:
+    named = reading(path) if file.name != STANDARD_INPUT else nullcontext()
+    with named, opened(path, file.packing) as unpacked:
+        if file.kind != ".parquet":
+            refuse_foreign(unpacked.peek(HEAD)[:HEAD], shown)  # type: ignore[attr-defined]
         for row in READERS[file.kind](unpacked, shown, choose):
             label = f"{file.name}:{row.label}" if row.label else file.name
             name = label if row.id is None else row.id
@@ -163,11 +175,12 @@ def _kind(path: Path) -> tuple[str, str]:
 
 def _search(folder: Path, out: Sources) -> None:
     """Add the files of a folder. Raises `UserError` where there is none."""
-    named = [(inner, inner.relative_to(folder)) for inner in sorted(folder.rglob("*")) if inner.is_file()]
-    shown = [
-        source_file(inner, name.as_posix())
-        for inner, name in named
-        if _kind(inner)[0] and not any(part.startswith(".") for part in name.parts)
+    every = [(inner, inner.relative_to(folder)) for inner in sorted(folder.rglob("*"))]
+    named = [(inner, name) for inner, name in every if not any(part.startswith(".") for part in name.parts)]
+    shown = [source_file(inner, name.as_posix()) for inner, name in named if inner.is_file() and _kind(inner)[0]]
+    wanted = {file.path for file in shown}
+    out.unread += [
+        name.as_posix() for inner, name in named if inner not in wanted and (inner.is_symlink() or not inner.is_dir())
     ]
     if any(file.kind in TABLES for file in shown):
         out.left_out += [file.name for file in shown if file.kind in ABOUT]

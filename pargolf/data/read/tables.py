@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import IO
 
 from pargolf.core.errors import UserError
-from pargolf.data.read.columns import ID, TEXT_LIMIT, Choose, TextRow
+from pargolf.data.read.columns import ID, TEXT_LIMIT, USUAL, Choose, TextRow
 
 _LOOKED_AT = 100
 
@@ -22,11 +22,11 @@ def read_tables(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     lines: Iterator[list[str]] | None = None
     try:
-        head = text.readline(TEXT_LIMIT)
+        head = next((line for line in iter(lambda: text.readline(TEXT_LIMIT), "") if line.strip()), "")
         if head.lstrip().lower().startswith(("<!doctype", "<html", "<!--")):
             raise UserError(f"{where} is no table.")  # `reading` says what it is
         separator = "\t" if "\t" in head else max(",;|", key=head.count)
-        reader = csv.reader(chain([head], text), delimiter=separator)
+        reader = csv.reader(chain([head], text), delimiter=separator, strict=True)
         names = next(reader, [])
         lines = reader
         first = list(islice(lines, _LOOKED_AT))
@@ -48,13 +48,14 @@ def read_tables(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow
 
 
 def _texts(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The columns that hold more than numbers, in the first rows."""
-    return [name for at, name in enumerate(names) if not all(_is_number(row[at]) for row in rows if at < len(row))]
+    """The columns that hold more than numbers in the first rows; an empty one where its name says that it is text."""
+    columns = [(name, [row[at] for row in rows if at < len(row) and row[at]]) for at, name in enumerate(names)]
+    return [name for name, cells in columns if (not all(map(_is_number, cells)) if cells else name.lower() in USUAL)]
 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or 0)
+        float(cell)
     except ValueError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from collections.abc import Collection
 
 from pargolf.ship.shrink.constants import Substituted
 from pargolf.ship.shrink.purity import KEPT_METHODS, MISSING, is_pure, value_of
@@ -11,9 +12,9 @@ from pargolf.ship.shrink.tree import TreeTransformer, walk
 class Arguments(TreeTransformer):
     """Arguments with a constant default that no call gives become that constant."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, outside: Collection[str] = ()) -> None:
         calls, callees = _calls(tree)
-        loose = _mentioned(tree, callees)
+        loose = _mentioned(tree, callees) | {*outside} | {f".{name}" for name in outside}
         self.never: dict[int, dict[str, ast.expr]] = {}
         for name, defined in _functions(tree).items():
             free = name in loose or name[1:] in KEPT_METHODS or name.startswith(".__")

@@ -6,7 +6,7 @@ self.cap = None ... self.cap is None -> True    where nothing else is ever store
 
 import ast
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pargolf.ship.shrink.purity import (
@@ -90,7 +90,7 @@ def _literal(value: Any) -> ast.expr:
     return ast.parse(repr(value), mode="eval").body
 
 
-def constant_attributes(tree: ast.Module) -> dict[str, ast.expr]:
+def constant_attributes(tree: ast.Module, outside: Collection[str] = ()) -> dict[str, ast.expr]:
     """Attributes that are only ever given one constant, by objects of the program's own to themselves."""
     nodes = walk(tree)
     notes = [n for n in nodes if isinstance(n, ast.Assign) and _notes_constant(n)]
@@ -99,7 +99,7 @@ def constant_attributes(tree: ast.Module) -> dict[str, ast.expr]:
         assert isinstance(note.targets[0], ast.Attribute)
         values[note.targets[0].attr].add(ast.unparse(note.value))
     plain = {id(note.targets[0]) for note in notes}
-    taken = set(foreign_names()) | _members(tree)
+    taken = {*foreign_names(), *outside} | _members(tree)
     taken |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     stored = [n for n in nodes if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)]
     taken |= {n.attr for n in stored if id(n) not in plain}

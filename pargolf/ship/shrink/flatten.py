@@ -83,6 +83,7 @@ def _reach(
 ) -> tuple[set[Key], set[str]]:
     """Definitions and mentioned names that the roots need; grown until nothing is added."""
     reached: set[Key] = {instead.get(key, key) for key in roots}
+    reached |= {(name, one) for name, module in package.modules.items() for one in module.acting}
     methods = set(called)
     annotated: set[Key] = set()
     waiting: dict[Key, set[Key | str]] = {}
@@ -110,7 +111,9 @@ def _flat_names(package: Package, reached: set[Key], instead: Mapping[Key, Key],
     """A name of its own for everything, none of which a function that uses it hides by a local one."""
     taken: dict[str, Key] = {name: ("builtins", name) for name in dir(builtins)}
     names: dict[Key, str] = {}
-    for key in sorted(reached, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key)):
+    # The package's own names stay as they are; a file beside it gives way.
+    in_turn = sorted(reached, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key))
+    for key in sorted(in_turn, key=lambda key: key[0] in package.beside):
         names[key] = wanted = _own_name(key)
         if wanted in taken and taken[wanted] != key and not (not key[0] and wanted in names.values() and not _as(key)):
             names[key] = _longer(key, taken)

@@ -146,13 +146,13 @@ class _Insertion(TreeTransformer):
         return copy.deepcopy(self.values[node.id]) if node.id in self.values else node
 
 
-def without_unread_events(tree: ast.Module) -> ast.Module:
+def without_unread_events(tree: ast.Module, outside: Collection[str] = ()) -> ast.Module:
     """Take out the yields of objects that nobody asks for; changes `tree` and returns it."""
     nodes = walk(tree)
-    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {*outside}
     uses = Counter(n.id for n in nodes if isinstance(n, ast.Name) and n.id in classes)
     yielded = Counter(name for n in nodes if isinstance(n, ast.stmt) and (name := _yielded_class(n)))
-    unread = {name for name in yielded if yielded[name] == uses[name]}
+    unread = {name for name in yielded if yielded[name] == uses[name]} - {*outside}
     for node in nodes if unread else ():
         if isinstance(node, ast.FunctionDef):
             _drop_yields(node, unread)

@@ -17,6 +17,12 @@ Key = tuple[str, str]
 """A definition as (module, name); something from outside the package as ("", import statement)."""
 
 
+_PLAIN_DECORATORS = frozenset(
+    {*("dataclass", "cache", "lru_cache", "contextmanager", "total_ordering", "wraps", "singledispatch", "final")}
+    | {*("runtime_checkable", "compile", "script", "no_grad", "inference_mode", "enable_grad", "unique", "disable")}
+)
+
+
 class Unfit(ValueError):
     """A file beside the package holds what cannot be followed; the message says where."""
 
@@ -44,14 +50,17 @@ class Beside(Protocol):
 class Module:
     """A file: its definitions in order, and what each of its global names stands for (a key, or a module's name).
 
-    `loose` are names that only other statements bind, as a loop at the top, with the line.
+    `loose` are names that only other statements bind, as a loop at the top, with the line. `acting` are definitions
+    that do something when they are made: a decorator puts them into a register.
     """
 
     name: str
     nodes: dict[str, ast.stmt] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
     names: dict[str, Key | str] = field(default_factory=dict)
     loose: dict[str, int] = field(default_factory=dict)
+    acting: set[str] = field(default_factory=set)
 
 
 class Package:
@@ -118,7 +127,8 @@ class Package:
         path = self._path(name)
         return None if path is None else path.read_text(encoding="utf-8")
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether a module is of the package, or beside it."""
         return name in self.beside or self._path(name) is not None
 
     def _take(self, module: Module, node: ast.stmt, lines: list[str]) -> None:
@@ -126,6 +136,10 @@ class Package:
         if isinstance(node, ast.Import | ast.ImportFrom):
             self._take_import(module, node)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if module.name in self.beside and any(map(_acts, node.decorator_list)):
+                if node.name in module.nodes:
+                    self._unfit(module, node.lineno, f"a second {node.name}", "another name")
+                module.acting.add(node.name)
             module.nodes[node.name] = node
             module.names[node.name] = (module.name, node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -139,6 +153,7 @@ class Package:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         for name in [name for name, defined in module.nodes.items() if defined is node]:
             module.texts[name] = "\n".join(lines[first - 1 : node.end_lineno])
+            module.lines[name] = first
 
     def _take_import(self, module: Module, node: ast.Import | ast.ImportFrom) -> None:
         if isinstance(node, ast.Import):
@@ -187,7 +202,7 @@ class Package:
 
     def _take_module(self, module: Module, alias: ast.alias, line: int) -> None:
         """`import a.b as c`."""
-        if self._has(alias.name):
+        if self.has(alias.name):
             if not alias.asname and "." in alias.name:
                 self._unfit(module, line, f"import {alias.name}", f"import {alias.name} as SHORT")
             self._needs[module.name].add(alias.name)
@@ -202,11 +217,11 @@ class Package:
         bound, inner = alias.asname or alias.name, f"{source}.{alias.name}"
         if alias.name == "*":
             self._unfit(module, line, f"from {source} import *", "the names")
-        if self._has(inner):
+        if self.has(inner):
             self._needs[module.name].add(inner)
             self.module(inner)
             module.names[bound] = inner
-        elif self._has(source):
+        elif self.has(source):
             self._needs[module.name].add(source)
             self.module(source)
             module.names[bound] = (source, alias.name)
@@ -216,6 +231,12 @@ class Package:
 
     def _unfit(self, module: Module, line: int, what: str, instead: str) -> None:
         raise Unfit(f"{self.file(module.name)}, line {line}: a script cannot hold `{what}`. Write {instead}.")
+
+
+def _acts(decorator: ast.expr) -> bool:
+    """Whether a decorator may do more than make another function or class of one."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).rpartition(".")[2] not in _PLAIN_DECORATORS
 
 
 def _stored(node: ast.AST) -> bool:

@@ -7,7 +7,7 @@ store into what they were given or call what acts; where several share a name, a
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pargolf.ship.shrink.tree import walk
@@ -47,14 +47,14 @@ def is_pure(node: ast.AST) -> bool:
 class Harmless:
     """Says of an expression whether its value need not be worked out where nobody reads it."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, outside: Collection[str] = ()) -> None:
         bodies = _bodies(tree)
         called = {
             name: {_called(n) for function in functions for n in walk(function) if isinstance(n, ast.Call)}
             for name, functions in bodies.items()
         }
         self.acting = {name for name, functions in bodies.items() if any(map(_stores, functions))}
-        self.acting |= {name for name, others in called.items() if any(map(_acts, others))}
+        self.acting |= {name for name, others in called.items() if any(map(_acts, others))} | {*outside}
         while more := {name for name, others in called.items() if others & self.acting} - self.acting:
             self.acting |= more
 

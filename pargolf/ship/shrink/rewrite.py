@@ -6,11 +6,18 @@ a name that no class of the program defines (it is asked of techniques only); so
 
 import ast
 from collections.abc import Mapping
+from typing import NoReturn
 
 from pargolf.ship.shrink.modules import Key, Package, Unfit
 from pargolf.ship.shrink.purity import KEPT_METHODS
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
 
+_NOT_IN_A_SCRIPT = {
+    "__file__": "Write the values into the file: nothing lies beside a script.",
+    "globals": "Name what you need.",
+    "eval": "Write out what it would run.",
+    "exec": "Write out what it would run.",
+}
 _DEFINED = "def "
 """In front of a name among the mentioned ones: some class defines it, or some object is given it."""
 
@@ -29,6 +36,7 @@ class Rewriter(TreeTransformer):
         names: Mapping[Key, str] | None = None,
     ) -> None:
         self.package, self.module, self.instead = package, package.modules[module], instead
+        self.theirs, self.first_line = module in package.beside, 1
         self.kept, self.methods, self.names = kept, methods, names
         self.refs: set[Key] = set()
         self.mentioned: set[str] = set()
@@ -41,6 +49,7 @@ class Rewriter(TreeTransformer):
     def rewritten(self, name: str) -> ast.stmt:
         """A changed copy of a definition of this module."""
         self._top = True
+        self.first_line = self.module.lines.get(name, 1)
         new = self.visit(self.package.fresh((self.module.name, name)))
         assert isinstance(new, ast.stmt)
         return new
@@ -52,6 +61,20 @@ class Rewriter(TreeTransformer):
         key = self.module.names.get(name)
         return self._through(key) if isinstance(key, tuple) else key
 
+    def _module_of(self, node: ast.expr) -> str | None:
+        """The module that an expression stands for: a name, or a module taken out of a module."""
+        key: Key | str | None = None
+        if isinstance(node, ast.Name):
+            key = self.key_of(node.id)
+        elif isinstance(node, ast.Attribute) and (module := self._module_of(node.value)) is not None:
+            key = self._through((module, node.attr))
+        return key if isinstance(key, str) else None
+
+    def _refuse(self, node: ast.expr | ast.stmt, instead: str) -> NoReturn:
+        """Raise `Unfit` for code that means nothing in one file."""
+        where = f"{self.package.file(self.module.name)}, line {self.first_line + node.lineno - 1}"
+        raise Unfit(f"{where}: a script cannot hold `{ast.unparse(node)}`. {instead}")
+
     def _check_loose(self, name: str) -> None:
         """Raise `Unfit` on a global name that the top level of its file binds or changes by other statements."""
         if name in self.module.loose and not any(name in scope for scope in self._scopes):
@@ -60,14 +83,21 @@ class Rewriter(TreeTransformer):
                 f"functions, classes and single assignments from the top of a file. Make {name} one of these."
             )
 
-    def _through(self, key: Key) -> Key:
-        """The definition behind a key: through re-imports, and past what something else stands in for."""
+    def _through(self, key: Key) -> Key | str:
+        """The definition or module behind a key: through re-imports, and past what something else stands in for."""
         while key[0] and key[1] not in self.package.modules[key[0]].nodes:
             key_there = self.package.modules[key[0]].names.get(key[1])
-            if not isinstance(key_there, tuple):
-                raise ValueError(f"{key[0]} has no '{key[1]}'.")
+            if isinstance(key_there, str):
+                return key_there
+            if key_there is None:
+                raise self._lacks(key)
             key = key_there
         return self.instead.get(key, key)
+
+    def _lacks(self, key: Key) -> ValueError:
+        """What to raise where a module defines no such name."""
+        beside = key[0] in self.package.beside
+        return (Unfit if beside else ValueError)(f"{self.package.file(key[0])} has no '{key[1]}'.")
 
     def _use(self, key: Key, node: ast.expr) -> ast.expr:
         if key in self.package.settings and isinstance(getattr(node, "ctx", None), ast.Load):
@@ -86,19 +116,49 @@ class Rewriter(TreeTransformer):
         """A global name."""
         self._check_loose(node.id)
         key = self.key_of(node.id)
+        if isinstance(key, str) and self.theirs:
+            self._refuse(node, f"Take what you need out of the module, as {node.id}.NAME.")
+        if key is None and self.theirs and node.id in _NOT_IN_A_SCRIPT and not self._is_local(node.id):
+            self._refuse(node, _NOT_IN_A_SCRIPT[node.id])
         return self._use(key, node) if isinstance(key, tuple) else node
+
+    def _is_local(self, name: str) -> bool:
+        return any(name in scope for scope in self._scopes)
+
+    def visit_Global(self, node: ast.Global) -> ast.AST:
+        """Names of the file's top that a function binds."""
+        keys = [(name, self.module.names.get(name)) for name in node.names]
+        node.names = [(self.names or {}).get(key, name) if isinstance(key, tuple) else name for name, key in keys]
+        return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """`module.name`, or an attribute that mentions a method."""
         if isinstance(node.value, ast.Name):
             self._check_loose(node.value.id)
-            module = self.key_of(node.value.id)
-            if isinstance(module, str):
-                return self._use(self._through((module, node.attr)), node)
+        module = self._module_of(node.value)
+        if module is not None:
+            if not isinstance(node.ctx, ast.Load):
+                self._refuse(node, "Only the file itself can change its names, in a function that says `global`.")
+            key = self._through((module, node.attr))
+            if isinstance(key, str):
+                self._refuse(node, f"Take what you need out of the module, as {ast.unparse(node)}.NAME.")
+            return self._use(key, node)
         self.mentioned.add(node.attr)
         if isinstance(node.ctx, ast.Store):
             self.mentioned.add(_DEFINED + node.attr)
         return self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        """An import inside a function, of what comes from outside."""
+        if any(self.package.has(alias.name) for alias in node.names):
+            self._refuse(node, "Write it at the top of the file.")
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        """An import inside a function, of what comes from outside."""
+        if node.level or self.package.has(str(node.module)):
+            self._refuse(node, "Write it at the top of the file.")
+        return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         """A string may name a method."""
@@ -116,7 +176,7 @@ class Rewriter(TreeTransformer):
             made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in possible]
             kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
             return ast.Call(node.func, [first, kinds], [])
-        if self._asks_own(node):
+        if self._asks_own(node) and not self.theirs:
             assert isinstance(node.args[1], ast.Constant)
             defined = _DEFINED + str(node.args[1].value)
             if defined not in self.methods:
@@ -138,8 +198,8 @@ class Rewriter(TreeTransformer):
         if isinstance(kind, ast.Name):
             key = self.key_of(kind.id)
         elif isinstance(kind, ast.Attribute) and isinstance(kind.value, ast.Name):
-            module = self.key_of(kind.value.id)
-            key = self._through((module, kind.attr)) if isinstance(module, str) else None
+            module = self._module_of(kind.value)
+            key = self._through((module, kind.attr)) if module is not None else None
         if isinstance(key, tuple) and key[0]:
             return key if isinstance(self.package.modules[key[0]].nodes.get(key[1]), ast.ClassDef) else None
         return None
@@ -158,9 +218,10 @@ class Rewriter(TreeTransformer):
         """`False and x` is False, `False or x` is x."""
         stops = isinstance(node.op, ast.Or)
         values: list[ast.expr] = []
+        last = node.values[-1] if self.theirs else None  # theirs may ask for the value, ours asks for its truth
         for value in node.values:
             seen = self.visit(value)
-            if isinstance(seen, ast.Constant) and seen.value is (not stops):
+            if isinstance(seen, ast.Constant) and seen.value is (not stops) and value is not last:
                 continue
             values.append(seen)
             if isinstance(seen, ast.Constant) and seen.value is stops:
@@ -226,23 +287,22 @@ class Rewriter(TreeTransformer):
         node.keywords = [self.visit(keyword) for keyword in node.keywords]
         self.mentioned |= {_DEFINED + name for inner in node.body for name in _names_of(inner)}
         top, self._top = self._top, False
-        node.body = [self._member(inner) for inner in node.body if self._needed(node, inner)] or [ast.Pass()]
+        body = [self._member(inner) for inner in node.body if self._needed(node, inner)]
+        node.body = [one for many in body for one in many] or [ast.Pass()]
         if top and self.names is not None:
             node.name = self.names[self.module.name, node.name]
         return node
 
-    def _member(self, inner: ast.stmt) -> ast.stmt:
+    def _member(self, inner: ast.stmt) -> list[ast.stmt]:
         """A statement of a class body; the names that it binds are the class's own."""
         if isinstance(inner, ast.Assign | ast.AnnAssign):
             self._annotation(getattr(inner, "annotation", None))
             inner.value = None if inner.value is None else self.visit(inner.value)
-            return inner
-        seen = self.visit(inner)
-        assert isinstance(seen, ast.stmt)
-        return seen
+            return [inner]
+        return self._block([inner])
 
     def _needed(self, node: ast.ClassDef, inner: ast.stmt) -> bool:
-        if not isinstance(inner, ast.FunctionDef):
+        if not isinstance(inner, ast.FunctionDef) or self.theirs:
             return True
         name = inner.name
         if f"{node.name}.{name}" in self.package.without:

@@ -35,26 +35,30 @@ def specialized(
     *,
     sure: Mapping[str, str] | None = None,
     keep: Collection[str] = (),
+    outside: Collection[str] = (),
 ) -> ast.Module:
     """Take out what is never needed; changes `tree` and returns it.
 
     `constants` are those of the recipe's fields; `sure` ones, as source text, hold whatever the program sets; `keep`
-    names globals that must stay.
+    names globals that must stay. `outside` are words of code that is not in `tree` and works with what is: of things
+    with these names nothing is known, and they stay whole.
     """
+    keep = {*keep, *outside}
     tree = _Unguarded().visit(Undocumented().visit(tree))
     given = {name: ast.parse(text, mode="eval").body for name, text in (sure or {}).items()}
-    everywhere, of_specs = constant_fields(tree, constants or {})
+    everywhere, of_specs = constant_fields(tree, {n: v for n, v in (constants or {}).items() if n not in outside})
     tree = ConstantFields(everywhere | given, of_specs).visit(tree)
     size = 0
     while size != (size := sum(1 for _ in walk(tree))):
         tree = Folded().visit(_Unguarded().visit(tree))
-        tree = Arguments(tree).visit(tree)
-        tree = ConstantFields(constant_attributes(tree), {}).visit(tree)
+        tree = Arguments(tree, outside).visit(tree)
+        tree = ConstantFields(constant_attributes(tree, outside), {}).visit(tree)
         tree = ConstantLocals().visit(tree)
-        harmless = Harmless(tree)
-        tree = inlined(without_unread_events(tree), keep=keep, harmless=harmless)
-        tree = WithoutUnread(tree, harmless).visit(WithoutUnreadAttributes(tree, harmless).visit(tree))
-        tree = _reachable(tree, keep)
+        harmless = Harmless(tree, outside)
+        tree = inlined(without_unread_events(tree, outside), keep=keep, harmless=harmless)
+        tree = WithoutUnreadAttributes(tree, harmless, outside).visit(tree)
+        tree = WithoutUnread(tree, harmless, outside).visit(tree)
+        tree = _reachable(tree, keep, outside)
     return tree
 
 
@@ -99,14 +103,14 @@ def _reraises(body: list[ast.stmt]) -> bool:
     return len(body) == 1 and isinstance(body[0], ast.Raise) and body[0].exc is None
 
 
-def _reachable(tree: ast.Module, kept: Collection[str]) -> ast.Module:
+def _reachable(tree: ast.Module, kept: Collection[str], outside: Collection[str]) -> ast.Module:
     """The definitions, methods and imports that what runs at the top needs."""
     defined: dict[str, list[ast.stmt]] = defaultdict(list)
     for node in tree.body:
         for name in bound_by(node):
             defined[name].append(node)
     roots = [node for node in tree.body if not any(True for _ in bound_by(node))]
-    seen = _reach([*roots, *(node for name in kept for node in defined[name])], defined)
+    seen = _reach([*roots, *(node for name in kept for node in defined.get(name, ()))], defined, outside)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             node.body = [n for n in node.body if _stays(n, seen)] or [ast.Pass()]
@@ -114,10 +118,10 @@ def _reachable(tree: ast.Module, kept: Collection[str]) -> ast.Module:
     return tree
 
 
-def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]]) -> set[int]:
+def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]], outside: Collection[str]) -> set[int]:
     """The ids of definitions that the roots lead to; of a class, methods follow once their name is mentioned."""
     seen: set[int] = set()
-    mentioned: set[str] = set()
+    mentioned: set[str] = set(outside)
     methods: list[ast.FunctionDef] = []
     todo: list[ast.stmt] = list(roots)
     while todo:
@@ -168,7 +172,7 @@ def _parts_without(node: ast.stmt, methods: list[ast.FunctionDef]) -> list[ast.A
     """A definition, or the parts of a class that are needed whichever of its methods are."""
     if not isinstance(node, ast.ClassDef):
         return [node]
-    return [*node.bases, *node.decorator_list, *(n for n in node.body if n not in methods)]
+    return [*node.bases, *node.keywords, *node.decorator_list, *(n for n in node.body if n not in methods)]
 
 
 def _special(method: ast.FunctionDef) -> bool:

@@ -16,7 +16,7 @@ import re
 import string
 import tokenize
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import brotli
 
@@ -38,19 +38,48 @@ def self_extracting(text: str) -> bytes:
     return _HEAD + _letters(brotli.compress(text.encode(), mode=brotli.MODE_TEXT, quality=11, lgwin=22)) + _TAIL
 
 
-def minified(tree: ast.Module, *, kept: Collection[str] = ()) -> tuple[str, dict[str, str]]:
+def minified(
+    tree: ast.Module, *, kept: Collection[str] = (), outside: Collection[str] = ()
+) -> tuple[str, dict[str, str]]:
     """The program as text with short names and nothing for the reader; and what its globals are called now.
 
-    `kept`: attributes and keywords that keep their names.
+    `kept`: attributes and keywords that keep their names; `outside`: words of other code, whatever they name.
     """
     tree = Undocumented().visit(tree)
-    used = {n.id for n in walk(tree) if isinstance(n, ast.Name)}
+    used = {n.id for n in walk(tree) if isinstance(n, ast.Name)} | {*outside}
     tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom) or used & set(_binds(s))]
     tree.body = [*_merged(tree.body), *(s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom))]
-    shorter = _Shorter(tree, kept)
+    shorter = _Shorter(tree, {*kept, *outside}, frozenset(outside))
     tree = shorter.visit(tree)
     ast.fix_missing_locations(tree)
     return _joined(_tight(ast.unparse(tree))), shorter.names
+
+
+def as_it_stands(definitions: Iterable[ast.stmt]) -> tuple[str, frozenset[str]]:
+    """Code of somebody else's as text, without docstrings, comments and spaces; and every word in it.
+
+    What may be left out or named otherwise is known of this package's own habits alone.
+    """
+    tree = _Undescribed().visit(ast.Module(list(definitions), []))
+    words: set[str] = set()
+    for node in ast.walk(tree):
+        for _, value in ast.iter_fields(node):
+            for text in value if isinstance(value, list) else [value]:
+                words.update(re.findall(r"\w+", text) if isinstance(text, str) else ())
+    names = {"annotations", *(word for word in words if word.isidentifier())} if tree.body else set()
+    return _tight(ast.unparse(ast.fix_missing_locations(tree))), frozenset(names)
+
+
+class _Undescribed(TreeTransformer):
+    """Takes out docstrings."""
+
+    def _body(self, node: ast.AST) -> ast.AST:
+        body = node.body  # type: ignore[attr-defined]
+        if ast.get_docstring(node) is not None:  # type: ignore[arg-type]
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _body
 
 
 def _merged(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -140,13 +169,13 @@ class _Shorter(TreeTransformer):
     of the recipe.
     """
 
-    def __init__(self, tree: ast.Module, kept: Collection[str]) -> None:
+    def __init__(self, tree: ast.Module, kept: Collection[str], outside: frozenset[str]) -> None:
         nodes = list(walk(tree))
         self._shared = _shared_names(tree, nodes, kept)
         self._spelled = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
-        self._spelled |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        self._spelled |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)} | outside
         self._top = {name for statement in tree.body for name in _binds(statement)} | set(dir(builtins))
-        self.names = _global_names(tree, nodes, self._top | set(self._shared.values()))
+        self.names = _global_names(tree, nodes, self._top | set(self._shared.values()), outside)
         self._maps = [self.names]
 
     def _now(self, name: str) -> str:
@@ -247,14 +276,17 @@ class _Shorter(TreeTransformer):
         return node
 
 
-def _global_names(tree: ast.Module, nodes: list[ast.AST], taken: Collection[str]) -> dict[str, str]:
+def _global_names(
+    tree: ast.Module, nodes: list[ast.AST], taken: Collection[str], outside: frozenset[str]
+) -> dict[str, str]:
     """Short names for what the file defines at its top, the most used first; none of those `taken`, or used inside."""
     uses = Counter(n.id for n in nodes if isinstance(n, ast.Name))
     own = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     own |= {name for n in tree.body if isinstance(n, ast.Assign) for name in _binds(n)}
-    used = {*uses, *taken, *(n.arg for n in nodes if isinstance(n, ast.arg))}
+    used = {*uses, *taken, *outside, *(n.arg for n in nodes if isinstance(n, ast.arg))}
     free = (name for name in _short_names() if name not in used)
-    short = {name: next(free) for name in sorted(own, key=lambda n: (-uses[n], n)) if len(name) > 2}
+    longer = [name for name in sorted(own - outside, key=lambda n: (-uses[n], n)) if len(name) > 2]
+    short = {name: next(free) for name in longer}
     return {name: name for name in own} | short
 
 

@@ -2,7 +2,7 @@
 
 import ast
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pargolf.ship.shrink.purity import Harmless, is_pass, is_pure, is_store, target_names
 from pargolf.ship.shrink.reserved import foreign_names
@@ -12,10 +12,10 @@ from pargolf.ship.shrink.tree import TreeTransformer, blocks, walk
 class WithoutUnreadAttributes(TreeTransformer):
     """Takes out what objects of the program note of themselves and nobody asks for; modules note parameters."""
 
-    def __init__(self, tree: ast.Module, harmless: Harmless) -> None:
+    def __init__(self, tree: ast.Module, harmless: Harmless, outside: Collection[str] = ()) -> None:
         self.harmless = harmless
         nodes = list(walk(tree))
-        self.asked = set(foreign_names())
+        self.asked = {*foreign_names(), *outside}
         self.asked |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
         self.asked |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
@@ -38,7 +38,7 @@ _ENDS = ast.Return | ast.Raise | ast.Continue | ast.Break
 class WithoutUnread(TreeTransformer):
     """Takes out names that nobody reads, calls of functions that do nothing, and statements that do nothing."""
 
-    def __init__(self, tree: ast.Module, harmless: Harmless) -> None:
+    def __init__(self, tree: ast.Module, harmless: Harmless, outside: Collection[str] = ()) -> None:
         self.harmless = harmless
         empty: dict[str, bool] = {}
         for node in tree.body:
@@ -49,7 +49,7 @@ class WithoutUnread(TreeTransformer):
                     if isinstance(inner, ast.FunctionDef):
                         name = "." + inner.name
                         empty[name] = empty.get(name, True) and is_pass(inner.body) and not inner.decorator_list
-        self.empty = {name for name, nothing in empty.items() if nothing}
+        self.empty = {name for name, nothing in empty.items() if nothing and name.lstrip(".") not in outside}
 
     def _idle(self, node: ast.stmt) -> bool:
         if isinstance(node, ast.Pass):
