@@ -89,17 +89,16 @@ def test_attention(batch: int, length: int, kv_heads: int, group: int, width: in
 @some
 @given(
     batch=st.integers(1, 3),
-    length=st.integers(1, 110),
+    blocks=st.integers(1, 4),
     kv_heads=st.integers(1, 2),
     group=st.integers(1, 3),
-    width=st.integers(1, 70),
     documents=st.sampled_from([0.0, 0.02, 0.3]),
     seed=st.integers(0, 10**6),
 )
 def test_attention_by_tiles_is_attention_of_rounded_factors(
-    batch: int, length: int, kv_heads: int, group: int, width: int, documents: float, seed: int
+    batch: int, blocks: int, kv_heads: int, group: int, documents: float, seed: int
 ) -> None:
-    g = torch.Generator().manual_seed(seed)
+    g, length, width = torch.Generator().manual_seed(seed), 32 * blocks, 32
     q = torch.randn(batch, length, kv_heads * group, width, generator=g)
     k, v = (torch.randn(batch, length, kv_heads, width, generator=g) for _ in range(2))
     doc = (torch.rand(batch, length, generator=g) < documents).cumsum(-1)
@@ -112,13 +111,13 @@ def test_attention_by_tiles_is_attention_of_rounded_factors(
     assert torch.equal(cut[:, : length // 2 + 1], ours[0][:, : length // 2 + 1]), "it sees what comes later"
     for a, b in zip(ours, exact, strict=True):
         assert (a - b).norm() < 0.01 * b.norm() + 0.002 * b.numel() ** 0.5
-        assert length < 20 or (a - b).norm() > 1e-5 * b.norm(), "the tiles were not used"
+        assert (a - b).norm() > 1e-5 * b.norm(), "the tiles were not used"
 
 
 @needs_a_compiler
 @pytest.mark.parametrize("half", [False, True])
 def test_attention_and_products_do_not_depend_on_threads(half: bool) -> None:
-    qkv = torch.randn(3, 70, 4, 24), torch.randn(3, 70, 2, 24), torch.randn(3, 70, 2, 24)
+    qkv = torch.randn(3, 64, 4, 32), torch.randn(3, 64, 2, 32), torch.randn(3, 64, 2, 32)
     factors = torch.randn(4, 80, 64), torch.randn(96, 64)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2):
@@ -296,11 +295,11 @@ def test_a_kernel_does_not_depend_on_threads() -> None:
 def test_not_a_number_stays_one(half: bool) -> None:
     z = torch.zeros(3, 20)
     z[1, 4] = float("nan")
-    q = torch.randn(1, 40, 1, 8)
+    q = torch.randn(1, 64, 1, 32)
     q[0, 7] = float("nan")
     with compiled_kernels(half):
         loss = softcap_ce.softcap_cross_entropy(z.requires_grad_(), torch.tensor([1, 2, 3]), 30.0)
-        y = attention.attention(q.requires_grad_(), torch.randn(1, 40, 1, 8), torch.randn(1, 40, 1, 8))
+        y = attention.attention(q.requires_grad_(), torch.randn(1, 64, 1, 32), torch.randn(1, 64, 1, 32))
     assert loss.isnan() and y[0, 7].isnan().all() and not y[0, 8:].isnan().any()
 
 

@@ -9,7 +9,7 @@ keys from its earliest document's start to its last query, in blocks of 32. Keys
 heads that share them; backward, the weights are made again from the row sums (Dao et al. 2022, arXiv:2205.14135).
 
 Where products take bfloat16 factors and the processor has AMX, tiles of 16 x 32 numbers are multiplied in one
-instruction, and the exponentials are what takes time (`c/attention_tiles.c`).
+instruction, and the exponentials are what takes time (`c/attention_tiles.c`, for heads 32 wide, rows of whole blocks).
 
 On CUDA a compiled graph keeps documents apart by FlexAttention, which passes over the blocks of keys that no query of
 a block may see (Dong et al. 2024, arXiv:2412.05496).
@@ -99,7 +99,8 @@ class _CompiledAttention(torch.autograd.Function):
         (B, T, H, d), K = q.shape, k.shape[2]
         since = torch.zeros(B, T, dtype=torch.int64) if since is None else since.contiguous()
         y, total_BHT = torch.empty_like(q), q.new_empty(B, H, T)
-        source = _TILES if fast.half and fast.starts(_TILES) else _C
+        fits = fast.half and d == 32 and T % 32 == 0
+        source = _TILES if fits and fast.starts(_TILES) else _C
         fast.call(source, "attend", q, k, v, since, y, total_BHT, B, T, H, K, d)
         ctx.save_for_backward(q, k, v, since, y, total_BHT)
         ctx.fast, ctx.source = fast, source

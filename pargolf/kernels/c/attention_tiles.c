@@ -1,124 +1,176 @@
-/* Causal attention inside documents, forward and backward, by tiles (tiles.c). Reference: attention.py. */
+/* Causal attention inside documents, forward and backward, by tiles (tiles.c). Reference: attention.py.
+   Heads are 32 wide, and rows come in whole blocks of 32. Scores are made on their side, keys down and 16 queries across:
+   a vector holds one key's scores for 16 queries, so no maximum and no sum runs within a vector. */
 #ifdef TILE
-/* which of 16 keys from `c` on lie between two */
-static inline __mmask16 seen(long c, long lo, long hi) {
-    long first = lo - c, last = hi - c + 1;
-    unsigned from = first <= 0 ? 0xFFFF : first >= 16 ? 0 : 0xFFFF << first;
-    unsigned to = last >= 16 ? 0xFFFF : last <= 0 ? 0 : (1u << last) - 1;
-    return (__mmask16)(from & to);
+#define D 32
+typedef __m512 row; typedef __m512i words;
+static inline words both(row low, row high) { return (words)_mm512_cvtne2ps_pbh(high, low); }
+static inline words pairs(row even, row odd) {
+    words order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                   20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, both(even, odd));
 }
-/* sums (d, rows) as rows of one head */
-static void unpack(const float *x, long rows, long step, long d, long E, float *out) {
-    for (long t = 0; t < rows; t += 16) for (long i = 0; i < d; i += 16) {
-        __m512i sums[16];
-        for (long c = 0; c < 16; c++) sums[c] = _mm512_load_si512(x + (i + c) * E + t);
-        flip(sums);
-        for (long r = 0; r < 16 && t + r < rows; r++)
-            _mm512_mask_storeu_epi32(out + (t + r) * step + i, below(i, d), sums[r]);
+static inline row at(const float *x) { return _mm512_loadu_ps(x); }
+/* rows as a first factor */
+static void pack_rows(const float *x, long rows, long step, words *out) {
+    for (long t = 0; t < rows; t++) out[t] = both(at(x + t * step), at(x + t * step + 16));
+}
+/* their transpose (32, rows) as a first factor */
+static void pack_columns(const float *x, long rows, long step, words *out) {
+    for (long t = 0; t < rows; t += 32) for (int c = 0; c < 2; c++) {
+        words a[16], b[16];
+        for (int i = 0; i < 16; i++) {
+            a[i] = (words)at(x + (t + i) * step + 16 * c); b[i] = (words)at(x + (t + 16 + i) * step + 16 * c);
+        }
+        flip(a); flip(b);
+        for (int i = 0; i < 16; i++) out[(16 * c + i) * (rows / 32) + t / 32] = both((row)a[i], (row)b[i]);
     }
+}
+/* 16 rows on their side as a second factor */
+static inline void pack_turned(const float *x, long step, float w, words *out) {
+    for (int i = 0; i < 16; i++) out[i] = both(w * at(x + i * step), w * at(x + i * step + 16));
+    flip(out);
+}
+/* 32 rows as a second factor, 16 columns and then the others */
+static inline void pack_pairs(const float *x, long step, float w, words *out) {
+    for (int c = 0; c < 2; c++) for (int i = 0; i < 16; i++) {
+        const float *u = x + 2 * i * step + 16 * c;
+        out[16 * c + i] = pairs(w * at(u), w * at(u + step));
+    }
+}
+/* a tile of 16 columns, each times `w`, to where those columns are rows */
+static inline void unpack(row *x, row w, float *out, long step) {
+    for (int i = 0; i < 16; i++) x[i] *= w;
+    flip((words *)x);
+    for (int i = 0; i < 16; i++) _mm512_storeu_ps(out + i * step, x[i]);
+}
+static inline words numbers(const int64_t *x) {
+    words out = _mm512_castsi256_si512(_mm512_cvtepi64_epi32(_mm512_loadu_si512(x)));
+    return _mm512_inserti64x4(out, _mm512_cvtepi64_epi32(_mm512_loadu_si512(x + 8)), 1);
+}
+static inline words lanes(long first) {
+    words count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm512_add_epi32(count, _mm512_set1_epi32(first));
+}
+/* the queries that may see key j */
+static inline __mmask16 sees(long j, words since, words place) {
+    words key = _mm512_set1_epi32(j);
+    return _mm512_mask_cmple_epi32_mask(_mm512_cmple_epi32_mask(since, key), key, place);
 }
 void attend(const float *q, const float *k, const float *v, const int64_t *since, float *y, float *lse,
             long B, long T, long H, long KV, long d) {
-    long D = UP(d), E = UP(T), G = H / KV; float scale = 1 / sqrtf(d);
-    #pragma omp parallel
-    {
-    half *kt = empty_room(2 * (2 * D * E + ROWS * (D + E))), *vs = kt + D * E, *qs = vs + D * E, *p = qs + ROWS * D;
-    float *s = empty_room(4 * ROWS * (E + D)), *ys = s + ROWS * E;
-    begin();
-    #pragma omp for
+    long G = H / KV;
+    #pragma omp parallel for
     for (long pair = 0; pair < B * KV; pair++) {
-        long b = pair / KV, kv = pair % KV;
-        pack_side(k + (b * T * KV + kv) * d, T, KV * d, d, D, E, kt);
-        pack_down(v + (b * T * KV + kv) * d, T, KV * d, d, D, vs);
-        for (long h = kv * G; h < kv * G + G; h++) for (long t0 = 0; t0 < T; t0 += ROWS) {
-            long M = T - t0 < ROWS ? T - t0 : ROWS, e = UP(t0 + M), j0 = since[b * T + t0] / 32 * 32, n = e - j0;
-            pack(q + ((b * T + t0) * H + h) * d, M, H * d, d, D, scale, qs);
-            gemm(1, n / 32, D / 32, qs, D, kt + j0 / 16 * TILE, E / 16, s, E, 0);
-            float inverse[ROWS];
-            for (long r = 0; r < M; r++) {
-                float *u = s + r * E, m = -INFINITY, sum = 0; half *w = p + r * E;
-                long lo = since[b * T + t0 + r] - j0, hi = t0 + r - j0;
-                __m512 top = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-                for (long c = lo / 16 * 16; c <= hi; c += 16)
-                    top = _mm512_mask_max_ps(top, seen(c, lo, hi), top, _mm512_load_ps(u + c));
-                m = _mm512_reduce_max_ps(top); top = _mm512_set1_ps(m);
-                for (long c = 0; c < n; c += 16) {
-                    __m512 x = _mm512_maskz_mov_ps(seen(c, lo, hi), exp16(_mm512_sub_ps(_mm512_load_ps(u + c), top)));
-                    sums = _mm512_add_ps(sums, x);
-                    _mm256_store_si256((__m256i *)(w + c), halves(x));
-                }
-                sum = _mm512_reduce_add_ps(sums);
-                inverse[r] = 1 / sum;
-                lse[(b * H + h) * T + t0 + r] = m + logf(sum);
+        long b = pair / KV, kv = pair % KV, from = (b * T * KV + kv) * D;
+        begin();
+        words *kb = room(64 * (3 * T + T / 2)), *vt = kb + T, *ps = vt + T;
+        row *s = (row *)(ps + T / 2);
+        pack_rows(k + from, T, KV * D, kb);
+        pack_columns(v + from, T, KV * D, vt);
+        for (long h = kv * G; h < kv * G + G; h++) for (long t0 = 0; t0 < T; t0 += 16) {
+            long j0 = since[b * T + t0] / 32 * 32, e = t0 / 32 * 32 + 32, row0 = ((b * T + t0) * H + h) * D;
+            words qs[16], start = numbers(since + b * T + t0), place = lanes(t0);
+            pack_turned(q + row0, H * D, 1 / sqrtf(D), qs);
+            _tile_loadd(1, qs, 64);
+            row top = _mm512_set1_ps(-1e30f), sum = _mm512_setzero_ps(), out[32];
+            for (long j = j0; j < e; j += 16) {
+                _tile_zero(0); _tile_loadd(2, kb + j, 64);
+                _tile_dpbf16ps(0, 2, 1);
+                _tile_stored(0, s + j, 64);
+                for (long i = j; i < j + 16; i++) top = _mm512_mask_max_ps(top, sees(i, start, place), top, s[i]);
             }
-            gemm(1, D / 32, n / 32, p, E, vs + j0 / 32 * (D / 16) * TILE, D / 16, ys, D, 0);
-            for (long r = 0; r < M; r++) for (long i = 0; i < d; i++)
-                y[((b * T + t0 + r) * H + h) * d + i] = ys[r * D + i] * inverse[r];
+            for (long j = j0; j < e; j += 2) {
+                row a = _mm512_maskz_mov_ps(sees(j, start, place), exp16(s[j] - top));
+                row c = _mm512_maskz_mov_ps(sees(j + 1, start, place), exp16(s[j + 1] - top));
+                sum += a + c;
+                ps[j / 2] = pairs(a, c);
+            }
+            _tile_zero(3); _tile_zero(4);
+            for (long j = j0; j < e; j += 32) {
+                _tile_loadd(5, ps + j / 2, 64);
+                _tile_loadd(6, vt + j / 32, 2 * T); _tile_dpbf16ps(3, 6, 5);
+                _tile_loadd(7, vt + T / 2 + j / 32, 2 * T); _tile_dpbf16ps(4, 7, 5);
+            }
+            _tile_stored(3, out, 64); _tile_stored(4, out + 16, 64);
+            for (int c = 0; c < 2; c++) unpack(out + 16 * c, 1 / sum, y + row0 + 16 * c, H * D);
+            for (int i = 0; i < 16; i++) lse[(b * H + h) * T + t0 + i] = top[i] + logf(sum[i]);
         }
-    }
-    _tile_release();
-    free(kt); free(s);
+        free(kb);
+        _tile_release();
     }
 }
 void attend_back(const float *g, const float *q, const float *k, const float *v, const int64_t *since, const float *y,
                  const float *lse, float *dq, float *dk, float *dv, long B, long T, long H, long KV, long d) {
-    long D = UP(d), E = UP(T), G = H / KV; float scale = 1 / sqrtf(d);
-    #pragma omp parallel
-    {
-    half *kt = empty_room(2 * (3 * D * E + ROWS * (4 * D + 3 * E))), *vt = kt + D * E, *ks = vt + D * E, *qs = ks + D * E;
-    half *gs = qs + ROWS * D, *qt = gs + ROWS * D, *gt = qt + ROWS * D, *ds = gt + ROWS * D, *pv = ds + ROWS * E;
-    half *dsv = pv + ROWS * E;
-    float *s = empty_room(4 * (2 * ROWS * E + ROWS * D + 2 * D * E)), *dp = s + ROWS * E, *out = dp + ROWS * E;
-    float *dks = out + ROWS * D, *dvs = dks + D * E;
-    begin();
-    #pragma omp for
+    long G = H / KV;
+    #pragma omp parallel for
     for (long pair = 0; pair < B * KV; pair++) {
-        long b = pair / KV, kv = pair % KV;
-        memset(dks, 0, 8 * D * E);
-        pack_side(k + (b * T * KV + kv) * d, T, KV * d, d, D, E, kt);
-        pack_side(v + (b * T * KV + kv) * d, T, KV * d, d, D, E, vt);
-        pack_down(k + (b * T * KV + kv) * d, T, KV * d, d, D, ks);
-        for (long h = kv * G; h < kv * G + G; h++) for (long t0 = 0; t0 < T; t0 += ROWS) {
-            long M = T - t0 < ROWS ? T - t0 : ROWS, e = UP(t0 + M), j0 = since[b * T + t0] / 32 * 32, n = e - j0;
-            long at = ((b * T + t0) * H + h) * d;
-            float delta[ROWS] = {0}, total[ROWS] = {0}; long lo[ROWS], hi[ROWS];
-            pack(q + at, M, H * d, d, D, scale, qs);
-            pack(g + at, M, H * d, d, D, 1, gs);
-            turn(qs, D, qt); turn(gs, D, gt);
-            gemm(1, n / 32, D / 32, qs, D, kt + j0 / 16 * TILE, E / 16, s, E, 0);
-            gemm(1, n / 32, D / 32, gs, D, vt + j0 / 16 * TILE, E / 16, dp, E, 0);
-            for (long r = 0; r < ROWS; r++) {
-                lo[r] = 0; hi[r] = -1;
-                if (r >= M) continue;
-                lo[r] = since[b * T + t0 + r] - j0; hi[r] = t0 + r - j0;
-                total[r] = lse[(b * H + h) * T + t0 + r];
-                for (long i = 0; i < d; i++) delta[r] += g[at + r * H * d + i] * y[at + r * H * d + i];
-            }
-            for (long r = 0; r < ROWS; r += 2) for (long c = 0; c < n; c += 16) {
-                __m256i weights[2], slopes[2];
-                for (int i = 0; i < 2; i++) {
-                    const float *u = s + (r + i) * E + c, *w = dp + (r + i) * E + c;
-                    __m512 x = exp16(_mm512_sub_ps(_mm512_load_ps(u), _mm512_set1_ps(total[r + i])));
-                    x = _mm512_maskz_mov_ps(seen(c, lo[r + i], hi[r + i]), x);
-                    weights[i] = halves(x);
-                    slopes[i] = halves(_mm512_mul_ps(x, _mm512_sub_ps(_mm512_load_ps(w), _mm512_set1_ps(delta[r + i]))));
-                    _mm256_store_si256((__m256i *)(ds + (r + i) * E + c), slopes[i]);
+        long b = pair / KV, kv = pair % KV, from = (b * T * KV + kv) * D;
+        begin();
+        words *kb = room(64 * 7 * T), *vb = kb + T, *kt = vb + T;
+        row *dks = (row *)(kt + T), *dvs = dks + 2 * T;  /* (2, T, 16) each */
+        pack_rows(k + from, T, KV * D, kb); pack_rows(v + from, T, KV * D, vb); pack_columns(k + from, T, KV * D, kt);
+        memset(dks, 0, 64 * 4 * T);
+        for (long h = kv * G; h < kv * G + G; h++) for (long t0 = 0; t0 < T; t0 += 32) {
+            long row0 = ((b * T + t0) * H + h) * D, step = H * D;
+            words qs[32], gs[32], qp[32], gp[32], start[2], place[2], p[32], ds[32], dsp[32];
+            row total[2], delta[2], s[2][32], dp[2][32], out[16];
+            for (int c = 0; c < 2; c++) {
+                pack_turned(q + row0 + 16 * c * step, step, 1 / sqrtf(D), qs + 16 * c);
+                pack_turned(g + row0 + 16 * c * step, step, 1, gs + 16 * c);
+                start[c] = numbers(since + b * T + t0 + 16 * c); place[c] = lanes(t0 + 16 * c);
+                total[c] = at(lse + (b * H + h) * T + t0 + 16 * c);
+                for (int i = 0; i < 16; i++) {
+                    const float *a = g + row0 + (16 * c + i) * step, *o = y + row0 + (16 * c + i) * step;
+                    out[i] = at(a) * at(o) + at(a + 16) * at(o + 16);
                 }
-                long tile = c / 16 * TILE + r / 2 * 32;
-                _mm512_store_si512(pv + tile, beside(weights[0], weights[1]));
-                _mm512_store_si512(dsv + tile, beside(slopes[0], slopes[1]));
+                flip((words *)out);
+                delta[c] = out[0];
+                for (int i = 1; i < 16; i++) delta[c] += out[i];
             }
-            gemm(1, D / 32, n / 32, ds, E, ks + j0 / 32 * (D / 16) * TILE, D / 16, out, D, 0);
-            for (long r = 0; r < M; r++) for (long i = 0; i < d; i++)
-                dq[at + r * H * d + i] = out[r * D + i] * scale;
-            gemm(D / 32, n / 32, 1, qt, ROWS, dsv, 0, dks + j0, E, 1);
-            gemm(D / 32, n / 32, 1, gt, ROWS, pv, 0, dvs + j0, E, 1);
+            pack_pairs(q + row0, step, 1 / sqrtf(D), qp); pack_pairs(g + row0, step, 1, gp);
+            _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);  /* dq on its side: (2, 2) tiles */
+            for (long j = since[b * T + t0] / 32 * 32; j < t0 + 32; j += 32) {
+                for (int c = 0; c < 2; c++) {
+                    _tile_loadd(6, qs + 16 * c, 64); _tile_loadd(7, gs + 16 * c, 64);
+                    for (int a = 0; a < 32; a += 16) {
+                        _tile_zero(4); _tile_loadd(5, kb + j + a, 64);
+                        _tile_dpbf16ps(4, 5, 6); _tile_stored(4, s[c] + a, 64);
+                        _tile_zero(4); _tile_loadd(5, vb + j + a, 64);
+                        _tile_dpbf16ps(4, 5, 7); _tile_stored(4, dp[c] + a, 64);
+                    }
+                    for (int i = 0; i < 32; i++) {
+                        __mmask16 seen = sees(j + i, start[c], place[c]);
+                        s[c][i] = _mm512_maskz_mov_ps(seen, exp16(s[c][i] - total[c]));
+                        dp[c][i] = s[c][i] * (dp[c][i] - delta[c]);
+                    }
+                    for (int i = 0; i < 16; i++) dsp[16 * c + i] = pairs(dp[c][2 * i], dp[c][2 * i + 1]);
+                }
+                for (int i = 0; i < 32; i++) { p[i] = both(s[0][i], s[1][i]); ds[i] = both(dp[0][i], dp[1][i]); }
+                for (int c = 0; c < 2; c++) for (int a = 0; a < 32; a += 16) {
+                    row *to = dvs + c * T + j + a;
+                    _tile_loadd(4, to, 64); _tile_loadd(5, p + a, 64); _tile_loadd(6, gp + 16 * c, 64);
+                    _tile_dpbf16ps(4, 5, 6); _tile_stored(4, to, 64);
+                    to = dks + c * T + j + a;
+                    _tile_loadd(4, to, 64); _tile_loadd(5, ds + a, 64); _tile_loadd(6, qp + 16 * c, 64);
+                    _tile_dpbf16ps(4, 5, 6); _tile_stored(4, to, 64);
+                }
+                _tile_loadd(6, dsp, 64); _tile_loadd(7, dsp + 16, 64);
+                _tile_loadd(5, kt + j / 32, 2 * T); _tile_dpbf16ps(0, 5, 6); _tile_dpbf16ps(1, 5, 7);
+                _tile_loadd(5, kt + T / 2 + j / 32, 2 * T); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+            }
+            row w = _mm512_set1_ps(1 / sqrtf(D));
+            _tile_stored(0, out, 64); unpack(out, w, dq + row0, step);
+            _tile_stored(1, out, 64); unpack(out, w, dq + row0 + 16 * step, step);
+            _tile_stored(2, out, 64); unpack(out, w, dq + row0 + 16, step);
+            _tile_stored(3, out, 64); unpack(out, w, dq + row0 + 16 * step + 16, step);
         }
-        unpack(dks, T, KV * d, d, E, dk + (b * T * KV + kv) * d);
-        unpack(dvs, T, KV * d, d, E, dv + (b * T * KV + kv) * d);
-    }
-    _tile_release();
-    free(kt); free(s);
+        for (long t = 0; t < T; t++) for (int c = 0; c < 2; c++) {
+            _mm512_storeu_ps(dk + from + t * KV * D + 16 * c, dks[c * T + t]);
+            _mm512_storeu_ps(dv + from + t * KV * D + 16 * c, dvs[c * T + t]);
+        }
+        free(kb);
+        _tile_release();
     }
 }
 #endif
