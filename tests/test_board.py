@@ -126,7 +126,7 @@ def test_a_run_has_its_page_and_several_have_a_board(run, tmp_path):
     assert board == tmp_path / "board.html" and 'href="a/seed-3/report.html"' in text and "2 runs" in text
     assert ">PASS<" in text  # the auditor was asked
     board.write_text("my own notes")
-    with pytest.raises(UserError, match="no page of this package"):
+    with pytest.raises(UserError, match="not a page of pargolf"):
         pargolf.write_report([tmp_path]).result()
     assert pargolf.write_report([tmp_path], force=True).result() == board and "2 runs" in board.read_text()
 

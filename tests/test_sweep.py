@@ -144,7 +144,7 @@ def test_values_that_cannot_be_trained_are_an_answer_and_stop_nothing(tiny, data
         (["train.optimizer[mlp].lr=log:0.1,1"], r"No row '\[mlp\]'"),
         (["train.steps=float:0.5,1.5"], "train.steps takes"),
         (["train.steps=choice:3,x"], "train.steps takes"),
-        ([RATE, RATE], "one path"),
+        ([RATE, RATE], "same path"),
         ([], "Name at least one range"),
         (["train.steps=4"], "Name at least one range"),
         (["train.steps=int:4"], r"Write train.steps=int:LOW,HIGH\[,STEP\]"),

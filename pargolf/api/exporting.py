@@ -92,13 +92,13 @@ def export(
     from pargolf.submit.folder import write_model_folder
 
     if to not in TARGETS:
-        raise UserError(f"'{to}' is no target of an export.{near(to, TARGETS)}")
+        raise UserError(f"'{to}' is not a format to export to.{near(to, TARGETS)}")
     use(own)
     source, out = read_source(artifact, tokenizer), Path(out)
     if to == "hf":
         return write_model_folder(source, artifact, out, licence=licence, force=force)
     if out.is_dir() or (out.exists() and not force):
-        raise UserError(f"{out} exists. Choose another --out" + ("." if out.is_dir() else ", or say --force."))
+        raise UserError(f"{out} exists. Choose another --out" + ("." if out.is_dir() else ", or add --force."))
     out.parent.mkdir(parents=True, exist_ok=True)
     if to == "onnx":
         extra("pargolf.exporting.onnx", "onnx").write_onnx(source, out)
@@ -135,7 +135,7 @@ def evaluate_tasks(
     from pargolf.run.loading import read_source
 
     if not tasks:
-        raise UserError("Name at least one task, as lambada_openai.")
+        raise UserError("Name at least one task, for example lambada_openai.")
     use(own)
     source = read_source(artifact, tokenizer)
     harness = extra("pargolf.exporting.harness", "eval")

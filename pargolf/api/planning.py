@@ -160,8 +160,8 @@ def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float)
     seconds_left = round(seconds - pace.seconds, 1)
     if seconds_left <= 0:
         raise UserError(
-            f"Measuring this machine took {pace.seconds:.1f} of {seconds:g} s. It is known now: say it again, or give "
-            "more seconds."
+            f"Measuring this machine took {pace.seconds:.1f} of {seconds:g} s. It is known now: repeat the "
+            "command, or give more seconds."
         )
     search = Search(Budget(bytes=cap, train_seconds=seconds_left), text, pace, read_law(), CODE)
     likely = min(search.prospects(), key=lambda prospect: prospect.bpb, default=None)

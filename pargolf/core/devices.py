@@ -91,11 +91,11 @@ def find_world(device: str | None = None) -> World:
     check_processes()
     size = int(os.environ.get("WORLD_SIZE") or "1")
     if size > 1 and device is not None and ":" in device:
-        raise UserError(f"Each of {size} processes takes the GPU of its own rank. Say --device cuda, without a number.")
+        raise UserError(f"Each of {size} processes takes the GPU of its own rank. Use --device cuda, without a number.")
     if size > 1 and device != "cpu" and torch.cuda.is_available() and _local_rank() >= torch.cuda.device_count():
         raise UserError(
             f"This machine has {torch.cuda.device_count()} GPUs, and process {_local_rank()} has none. "
-            "Start as many processes as there are GPUs, or say --device cpu."
+            "Start as many processes as there are GPUs, or use --device cpu."
         )
     try:
         world = join_world(device)

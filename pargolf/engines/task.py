@@ -50,11 +50,13 @@ class Needs:
             try:
                 values[name] = {"cores": int, "gpus": float, "memory": parse_bytes}[name](value)  # type: ignore[operator]
             except (KeyError, UserError, ValueError):
-                raise UserError(f"'{word}' is no need of a job. Write --needs cores=4,gpus=0.5,memory=8GB.") from None
+                raise UserError(
+                    f"'{word}' is not a need of a job. Write --needs cores=4,gpus=0.5,memory=8GB."
+                ) from None
         needs = cls(**values)
         gpus = needs.gpus or 0.0
         if needs.cores < 0 or gpus < 0 or (gpus > 1 and gpus != int(gpus)) or ("cores" in values and not needs.cores):
-            raise UserError(f"'{text}' cannot be had. A job takes whole cores, and a share of one GPU or whole ones.")
+            raise UserError(f"'{text}' cannot be had. A job needs whole cores, and a share of one GPU or whole GPUs.")
         return needs
 
     def __str__(self) -> str:

@@ -46,6 +46,6 @@ class Text:
             if self.positions < windows.length:
                 most = max(self.positions, 1)
                 raise UserError(
-                    f"Validation has {self.positions:,} tokens to grade, fewer than one window of {windows}. Prepare "
+                    f"Validation has {self.positions:,} tokens to score, fewer than one window of {windows}. Prepare "
                     f"more text, or score with windows of at most {most}, as plain:{most}."
                 )

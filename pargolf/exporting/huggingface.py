@@ -33,7 +33,7 @@ def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     Raises `UserError` where `out` exists and `force` is not given.
     """
     if out.exists() and not (force and out.is_dir()):
-        raise UserError(f"{out} exists. Choose another --out" + ("." if out.is_file() else ", or say --force."))
+        raise UserError(f"{out} exists. Choose another --out" + ("." if out.is_file() else ", or add --force."))
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -139,7 +139,7 @@ class Int:
         if self.round_with not in ("stored", "exact"):
             raise UserError(f"Int(round_with=...) takes 'stored' or 'exact', not {self.round_with!r}.")
         if hasattr(self.clip, "limit_seen") and self.per != "row":
-            raise UserError(f"{type(self.clip).__name__} speaks of rows. Take Int(per='row').")
+            raise UserError(f"{type(self.clip).__name__} needs rows. Use Int(per='row').")
         if not self.floor >= 0 or not 1 <= self.multiple <= self.high:
             raise UserError(f"Int(floor=...) is at least 0 and multiple from 1 to {self.high}.")
 

@@ -50,7 +50,7 @@ def ablations(name: str) -> dict[str, dict[str, Any]]:
     """
     edits = getattr(_module(name), "ABLATIONS", {})
     if not isinstance(edits, dict) or not all(isinstance(rows, dict) for rows in edits.values()):
-        raise UserError(f"ABLATIONS of {name} are no edits by label. Write {{'no gate': {{'model.stream': ()}}}}.")
+        raise UserError(f"ABLATIONS of {name} are not edits by label. Write {{'no gate': {{'model.stream': ()}}}}.")
     return edits
 
 
@@ -100,7 +100,7 @@ def _module(name: str) -> ModuleType:
     if not binds(path, "RECIPE"):
         raise UserError(
             f"{name} defines no RECIPE, and was not run. End it with RECIPE = edit(SOME_RECIPE, {{...}}); to judge "
-            f"somebody's script, say pargolf audit {name}."
+            f"somebody's script, use pargolf audit {name}."
         )
     return own.read(path)
 
@@ -110,5 +110,5 @@ def _recipe(module: ModuleType, name: str) -> "Recipe":
 
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
-        raise UserError(f"RECIPE of {name} is no recipe. Make it with RECIPE = edit(SOME_RECIPE, {{...}}).")
+        raise UserError(f"RECIPE of {name} is not a recipe. Make it with RECIPE = edit(SOME_RECIPE, {{...}}).")
     return recipe

@@ -55,7 +55,7 @@ class RunFolder:
             raise UserError(f"{path} is a file. Choose another --out.")
         names = sorted(p.name for p in path.iterdir()) if path.exists() else []
         if any(name in names for name in FILES) and not force:
-            raise UserError(f"{path} already holds a run. Choose another --out, or say --force to replace it.")
+            raise UserError(f"{path} already holds a run. Choose another --out, or add --force to replace it.")
         path.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (path / name).unlink(missing_ok=True)

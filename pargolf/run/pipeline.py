@@ -226,7 +226,7 @@ def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
     if overlap.found and not allowed:
         raise UserError(
             f"{len(overlap.copied)} validation documents are copied in training, first {overlap.copied[0].id}: a score "
-            "would mean nothing. Remove them and prepare the data again, or say --allow-overlap, which the result "
+            "would mean nothing. Remove them and prepare the data again, or add --allow-overlap, which the result "
             "will carry."
         )
     return TextOverlap(checked=True, copied_documents=len(overlap.copied), shared_13grams=overlap.share)

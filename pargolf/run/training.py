@@ -192,7 +192,7 @@ def train_weights(
     (gone,) = world.max(clock.seconds)
     if training.step == 0 and gone + training.first > limit:
         raise UserError(
-            f"{reserve.total:.1f} s are too few: {gone:.1f} are gone before the first step, which takes "
+            f"{reserve.total:.1f} s are too few: {gone:.1f} are used before the first step, which takes "
             f"{training.first:.1f}, and packing needs {reserve.kept:.1f}. "
             f"Set train.seconds={gone + reserve.kept + 10 * training.first + 5:.0f}."
         )

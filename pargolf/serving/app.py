@@ -124,7 +124,7 @@ def serve(source: Source, *, host: str, port: int, ready: Callable[[str], None])
     except OSError as error:
         listener.close()
         raise UserError(
-            f"Port {port} of {host} cannot be had: {error.strerror or error}. Choose another --port."
+            f"Port {port} of {host} cannot be opened: {error.strerror or error}. Choose another --port."
         ) from error
     with listener:
         shown = f"[{host}]" if ":" in host else host

@@ -219,7 +219,7 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
         if ours != theirs:
             raise UserError(f"{other.path} holds other validation documents than {data.path}.")
         return other
-    raise UserError(f"It needs the text in {pieces:,} pieces: pargolf data prepare --vocab {pieces}, and --data again.")
+    raise UserError(f"It needs the text in {pieces:,} pieces. Prepare it with --vocab {pieces}, and add its --data.")
 
 
 def _paces(
@@ -228,7 +228,7 @@ def _paces(
     """A step's time of everything over one of the whole recipe's, measured once, and kept; and what cannot train."""
     recipe, data = everything[""], texts[""]
     if recipe.train.steps is None:
-        raise UserError("--paced shares out steps: say how many the whole recipe gets, as train.steps=240.")
+        raise UserError("--paced needs the steps of the whole recipe, for example train.steps=240.")
     paces = build(dict[str, Positive], read_json(kept), where=str(kept)) if kept.is_file() else {}
     failed: dict[str, str] = {}
     missing = [label for label in texts if label not in paces]

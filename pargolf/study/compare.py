@@ -52,7 +52,7 @@ def read_finished(path: str | Path) -> Finished:
     folder = RunFolder.open(path)
     result = folder.read_result()
     if not result.complete:
-        raise UserError(f"{path}: {result.sentence} Score it in more time.")
+        raise UserError(f"{path}: {result.sentence} Score it with more time.")
     return Finished(folder.path, result)
 
 
@@ -70,7 +70,7 @@ def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[
         raise UserError("Compare against runs, or against one published number; not both.")
     for side in (ours, theirs):
         if mixed := mixture([run.result for run in side]):
-            raise UserError(f"The runs of one side were scored on {mixed}. Compare one kind at a time.")
+            raise UserError(f"The runs of one side were scored on {mixed}. Compare one text at a time.")
     if theirs and (mixed := _apart(ours[0].result, theirs[0].result)):
         raise UserError(f"The runs were scored on {mixed}, so their numbers cannot be compared.")
     tokens, size = ours[0].result.val_tokens, ours[0].result.val_bytes

@@ -25,7 +25,7 @@ def seed_folder(out: str | Path, seed: int) -> Path:
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise `UserError` on no, negative or repeated seeds."""
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise UserError("Name each seed once, as --seeds 42,314,999.")
+        raise UserError("Name each seed once, for example --seeds 42,314,999.")
 
 
 @led

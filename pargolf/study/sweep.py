@@ -135,9 +135,9 @@ def run_sweep(
     check_device(device)
     check_engine(engine, device)
     if not spans:
-        raise UserError("Name at least one range, as 'train.optimizer[mlp.*].lr=log:0.005,0.05'.")
+        raise UserError("Name at least one range, for example 'train.optimizer[mlp.*].lr=log:0.005,0.05'.")
     if len({span.path for span in spans}) < len(spans):
-        raise UserError("Two ranges have one path. Name each path once.")
+        raise UserError("Two ranges have the same path. Name each path once.")
     for span in spans:
         for value in span.ends():
             fit_to_data(edit(recipe, {span.path: value}), data)

@@ -46,7 +46,7 @@ class CountMix:
     def __post_init__(self) -> None:
         check_orders(self.orders)
         if self.adapter is not None and self.adapter.by_document:
-            raise UserError("counts learn along one text, and documents that take turns are many: mix by chunks")
+            raise UserError("counts learn along one text, not along documents in turns: use an adapter by chunks")
 
     def run(
         self,

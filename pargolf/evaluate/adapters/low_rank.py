@@ -68,7 +68,7 @@ class LowRank:
     ) -> Iterator[StepKind]:
         """Grade all documents, phase after phase."""
         if not per_document(windows):
-            raise UserError(f"low-rank adaptation is per document, so grade document:{windows.length},... windows")
+            raise UserError(f"low-rank adaptation is per document, so score with document:{windows.length},... windows")
         optimizer = None
         if self.phases:
             sgd = self.phases.sgd

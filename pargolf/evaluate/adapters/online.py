@@ -54,7 +54,7 @@ class Online:
         """Grade and learn, window by window; of several processes the first one shows the model."""
         assert isinstance(model, Transformer), "a model that keeps what it was shown"
         if any(block.attn.rope.ntk_from for block in model.spec.blocks):
-            raise UserError("Online goes on past a window, and rope.ntk_from turns by its length. Take AdamW.")
+            raise UserError("Online continues past a window, and rope.ntk_from depends on its length. Use AdamW.")
         weights: list[Tensor] = list(choose(model, self.globs))
         start = [weight.detach().clone() for weight in weights]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.0, self.beta), weight_decay=0.0, fused=True)

@@ -113,7 +113,7 @@ class AlongLedger(TiltedLedger):
 
     def __init__(self, ledger: LedgerView, windows: Windows, orders: tuple[int, ...]) -> None:
         if not windows.in_turn:
-            raise UserError(f"a tilt learns from each token once, and {windows} grades some several times")
+            raise UserError(f"a tilt learns from each token once, and {windows} scores some several times")
         super().__init__(ledger, orders)
         if isinstance(ledger, AlongLedger) and ledger.memory.orders == orders:
             self.memory = ledger.memory  # of a mixture that this tilt stands under: counted once for both

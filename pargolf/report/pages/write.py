@@ -77,7 +77,7 @@ def write_page(paths: Sequence[str | Path], *, out: str | Path | None = None, fo
         title = Path(paths[0]).resolve().name if len(paths) == 1 else "Board"
         text = yield from _board(gathered, title, beside=target.parent)
     if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
-        raise UserError(f"{target} is no page of this package. Choose another --out, or say --force to replace it.")
+        raise UserError(f"{target} is not a page of pargolf. Choose another --out, or add --force to replace it.")
     write_text(target, text)
     return target
 
