@@ -138,6 +138,12 @@ def processor_words() -> str:
     return "\n".join([platform.machine(), platform.processor(), *kinds])
 
 
+def sources_hash() -> str:
+    """A hash of all C sources: with other kernels this machine has another pace."""
+    sources = sorted((Path(__file__).parent / "c").glob("*.c"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
 def _argument(value: Tensor | int | float | None) -> object:
     """A value as ctypes wants it."""
     if isinstance(value, Tensor):

@@ -4,8 +4,8 @@
 
 What a machine is good at is measured and not read from its flags: the middle shape's step is taken with bfloat16
 factors and with float32 ones in turn, and the faster way is the plan's. The three numbers are the least squares of
-relative errors that are not negative. They are kept in the user's cache by processor, device, threads and version of
-torch. They are believed only after a few steps of the middle shape: a machine that was busy then, or is busy now, is
+relative errors that are not negative. They are kept in the user's cache by processor, device, threads, C kernels and
+version of torch. They are believed only after a few steps of the middle shape: a machine that was busy then, or is busy now, is
 measured again. The seconds that this takes count in the budget.
 """
 
@@ -30,7 +30,7 @@ from pargolf.core.spec import build, edit
 from pargolf.core.work import Events
 from pargolf.core.world import synchronize
 from pargolf.data.shards import Shards
-from pargolf.kernels.compiled import compiled_kernels, processor_words
+from pargolf.kernels.compiled import compiled_kernels, processor_words, sources_hash
 from pargolf.recipes.family import Shape, member
 from pargolf.training.loop import Training
 
@@ -86,7 +86,7 @@ def measured(
     """
     world = find_world(device)
     words = [processor_words(), str(world.device), f"{torch.get_num_threads()} threads", str(torch.__version__)]
-    words.append(now.__name__)
+    words += [now.__name__, sources_hash()]
     name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:24]
     path = cache_folder() / f"throughput-{name}.json"
     clock = Clock(now)
