@@ -5,8 +5,8 @@
 What a machine is good at is measured and not read from its flags: the middle shape's step is taken with bfloat16
 factors and with float32 ones in turn, and the faster way is the plan's. The three numbers are the least squares of
 relative errors that are not negative. They are kept in the user's cache by processor, device, threads, C kernels and
-version of torch. They are believed only after a few steps of the middle shape: a machine that was busy then, or is busy now, is
-measured again. The seconds that this takes count in the budget.
+version of torch. They are believed only after a few steps of the middle shape: a machine that was busy then, or is
+busy now, is measured again. The seconds that this takes count in the budget.
 """
 
 import hashlib
