@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pargolf.audit import running
+from pargolf.audit.blackbox.contents import sketch, written
 from pargolf.audit.blackbox.findings import Runs, findings_of, run_main
-from pargolf.audit.blackbox.laws import Reported, artifact, laws, reported
+from pargolf.audit.blackbox.laws import Reported, artifact, held_out, laws, reported
 from pargolf.audit.blackbox.passes import Reading, locate
 from pargolf.audit.blackbox.texts import TARGETS, corpus
 from pargolf.audit.blackbox.trial import Trace, Trial
@@ -337,6 +338,36 @@ def test_scoring_reads_what_was_packed_and_nothing_else(touched, holds):
     first, *others = whole(0)
     run = made_up(0, [Touched("write", "/x/model.bin"), first, touched, *others], loss=mean([first, *others]))
     assert artifact(run).holds is holds
+
+
+def _file(*parts):
+    """A shard's bytes: a header, then the tokens of some texts."""
+    return bytes(1024) + b"".join(part.astype("<u2").tobytes() for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "held_out_holds"),
+    [
+        ("fineweb_train_000001.bin", ("training",), True),
+        ("fineweb_val_000000.bin", ("text",), True),
+        ("fineweb_train_999999.bin", ("text",), False),
+        ("extra.bin", ("training", "text"), False),
+        ("extra.bin", ("text", "training"), False),
+        ("short.bin", (), True),
+    ],
+)
+def test_a_file_is_told_by_what_it_holds(name, parts, held_out_holds):
+    held = {"training": corpus().training[0], "text": corpus().texts[0].tokens}
+    word = written(sketch(_file(*(held[part] for part in parts))))
+    losses = whole(0)
+    run = made_up(0, [Touched("content", f"{word} /x/data/{name}"), *losses], loss=mean(losses))
+    law = held_out(run)
+    assert law.holds is held_out_holds, law.evidence
+
+
+def test_a_sketch_that_is_none_proves_nothing():
+    losses = whole(0)
+    assert held_out(made_up(0, [Touched("content", "zz /x/a.bin"), *losses], loss=mean(losses))).holds is True
 
 
 # ---- the pipe

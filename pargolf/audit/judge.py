@@ -161,12 +161,16 @@ def _ask(rule: Rule, facts: Facts, context: Surroundings, missing: Missing) -> l
 
 
 def _judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
+    """What the rules on code find; where they fail, none of them has been checked."""
     try:
         return judge_code(facts, missing)
     except RecursionError:
-        missing.add("the code rules: the script is nested too deeply to follow")
+        why = "the script is nested too deeply to follow"
     except Exception as error:
-        missing.add(f"the code rules: the check failed ({type(error).__name__}: {error})")
+        why = f"the check failed ({type(error).__name__}: {error})"
+    for rule in RULES:
+        if rule.reads_code:
+            missing.add(f"{rule.name}: {why}")
     return []
 
 

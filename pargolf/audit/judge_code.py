@@ -32,11 +32,13 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
         for rule in reads:
             missing.add(f"{rule.name}: {why}")
         return []
-    here = Program(code.index, facts.environment)
+    here = Program(code.index, facts.settings)
     missing.coverage.append(_coverage(code, here))
     hits = {hit.key: hit for hit in _hits(here)}
     if facts.not_as_committed:  # what is committed is judged too, where it does more than what was logged
-        committed = {name: value for name, value in facts.environment.items() if name not in facts.not_as_committed}
+        committed = {
+            name: value for name, value in facts.settings.items() if name.upper() not in facts.not_as_committed
+        }
         hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
     if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
         hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
@@ -44,7 +46,7 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
         hits = {key: hit for key, hit in hits.items() if hit.rule != "train_time"}
     findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
     findings += unexplained_gains(facts, here)
-    findings += _latent(code, facts.environment, hits, here, facts)
+    findings += _latent(code, facts.settings, hits, here, facts)
     spoken = {f.rule for f in findings}
     clean = [rule for rule in reads if rule.name not in spoken]
     if code.unread:

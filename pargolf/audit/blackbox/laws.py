@@ -4,12 +4,14 @@ Three runs see three texts that are equal up to some position. So the printed nu
 bytes per token, and no loss of the common part may differ unless the tokens that differ were scored before it.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pargolf.audit.blackbox.contents import holds, read
 from pargolf.audit.blackbox.passes import Pass, Reading, Score
 from pargolf.audit.blackbox.small import WINDOW
 from pargolf.audit.blackbox.texts import TARGETS
@@ -125,8 +127,12 @@ def _why(run: Reported, first: int, flip: int, *, near: bool) -> str:
 
 
 def held_out(run: Reported) -> Ruling:
-    """Did gradients come from validation tokens before anything had scored them?"""
+    """Did gradients come from validation tokens before anything had scored them, or stand these in another file?"""
     reading, losses = run.reading, run.losses
+    copies = _copies(run)
+    if copies:
+        names = ", ".join(copies[:3])
+        return Ruling("held out", False, f"it read the validation text under another name: {names}", {"files": copies})
     if losses is None:
         return Ruling("held out", None, "its losses were not seen where they were computed")
     scored = np.where(losses.covered, losses.frames, len(reading.trace.frames))
@@ -142,6 +148,19 @@ def held_out(run: Reported) -> Ruling:
     return Ruling(
         "held out", False, f"gradients came from {count:,} validation tokens before they were scored", numbers
     )
+
+
+def _copies(run: Reported) -> list[str]:
+    """Files before the score that hold the validation text under a name that does not say so."""
+    text, copies = run.reading.trace.text, []
+    for frame in run.reading.trace.frames[: run.score.frame]:
+        if isinstance(frame, Touched) and frame.kind == "content":
+            word, _, path = frame.name.partition(" ")
+            name = path.rpartition("/")[2]
+            with contextlib.suppress(ValueError):
+                if "val" not in name and name not in copies and holds(read(word), text.tokens):
+                    copies.append(name)
+    return copies
 
 
 def artifact(run: Reported) -> Ruling:

@@ -47,7 +47,7 @@ FOLDERS = {
 PATHS = {
     r"^[^\s'\"*]*datasets/+(?:datasets/+)?fineweb\w+": _SHARDS,
     r"^[^\s'\"*]*tokenizers/+[\w.]+\.model": _TOKENIZER,
-    r"^/(?:tmp|dev/shm)/": "./",
+    r"^/(?:tmp|dev/shm)(?=/|$)": ".",
 }
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
 

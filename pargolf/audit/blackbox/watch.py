@@ -6,8 +6,10 @@ log-likelihood, and picking one entry of a row by `gather` or by an index, where
 optimizers their steps. All of it is observed from within: a script that looks for an observer could hide.
 """
 
+import contextlib
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from pargolf.audit.blackbox.contents import MOST_BYTES, sketch, written
 from pargolf.audit.blackbox.wire import Sender
 from pargolf.audit.sandbox.stand_ins import OnCpu
 
@@ -173,3 +176,14 @@ def _opened(sender: Sender, path: str, mode: str | None, flags: int) -> None:
         return
     writes = any(c in mode for c in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR))
     sender.touched("write" if writes else "read", path)
+    if not writes:
+        with contextlib.suppress(OSError):
+            _sketched(sender, path)
+
+
+def _sketched(sender: Sender, path: str) -> None:
+    """Send what tells a file by its content."""
+    file = Path(path)
+    status = file.stat()
+    if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= MOST_BYTES:
+        sender.touched("content", f"{written(sketch(file.read_bytes()))} {path[:400]}")

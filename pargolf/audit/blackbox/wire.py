@@ -52,7 +52,10 @@ class Printed:
 
 @dataclass(frozen=True)
 class Touched:
-    """Something outside the model: `kind` is read, write, socket, pickle or program; `name` what."""
+    """Something outside the model: `kind` is read, write, socket, pickle, program or content; `name` what.
+
+    The name of a content is the sketch of a file that was read (`contents`), and its path.
+    """
 
     kind: str
     name: str
@@ -68,7 +71,7 @@ class Ended:
 
 
 Frame = Scored | Stepped | Printed | Touched | Ended
-KINDS = ("read", "write", "socket", "pickle", "program")
+KINDS = ("read", "write", "socket", "pickle", "program", "content")
 
 
 class Sender:

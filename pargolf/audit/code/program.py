@@ -48,7 +48,10 @@ class Program:
         self.attribute_sources = {
             name: [(scopes[position], value) for position, value in pairs] for name, pairs in index.attributes.items()
         }
-        constants = Constants(self.module, self.by_name, self.attribute_sources, index.shared, env, any_word=any_word)
+        env = {**index.defaults, **env, **index.settings}
+        constants = Constants(
+            self.module, self.by_name, self.attribute_sources, index.shared, index.filled, env, any_word=any_word
+        )
         reach = Reach(index, scopes, self.by_name, constants, also)
         self.live = reach.live
         self.tables = find_tables(index, scopes, self.live)

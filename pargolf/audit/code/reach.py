@@ -38,6 +38,8 @@ class Reach:
         self.live: dict[ast.AST, None] = {}
         self._called: dict[ast.Call, list[Function]] = {}
         self._instances = _instances(index)
+        self._aliases = _aliases(index)
+        self._by_node = {function.node: function for function in scopes}
         # What a call passes decides tests inside the called function, which decide what is called.
         for _ in range(_ROUNDS - 1):
             before = self.live
@@ -51,8 +53,38 @@ class Reach:
         """User functions that a call may mean: by name, as a method, or through a wrapper such as torch.compile."""
         callees = self._called.get(call)
         if callees is None:
-            callees = self._called[call] = self._find_callees(call.func)
+            callees = self._called[call] = self._find_callees(call.func) or self._meant(call.func, call)
         return callees
+
+    def _meant(self, function: ast.expr, call: ast.Call) -> list[Function]:
+        """Functions that a called value may be: out of a table, one of two, in parts, a lambda under a name."""
+        if dotted(call.func).rsplit(".", 1)[-1] == "partial" and call.args:
+            return self._values_of(call.args[0], 0)
+        if isinstance(function, ast.Name) and function.id not in self.index.classes:
+            return [f for value in self._aliases.get(function.id, ()) for f in self._values_of(value, 0)]
+        return self._values_of(function, 0) if isinstance(function, (ast.Subscript, ast.IfExp, ast.Call)) else []
+
+    def _values_of(self, value: ast.AST, depth: int) -> list[Function]:
+        """The script's functions that an expression may give."""
+        if depth > 4:
+            return []
+        if isinstance(value, ast.Lambda):
+            return [self._by_node[value]] if value in self._by_node else []
+        if isinstance(value, ast.Name):
+            plain = [f for f in self.by_name.get(value.id, ()) if f.owner is None]
+            return plain or [f for v in self._aliases.get(value.id, ()) for f in self._values_of(v, depth + 1)]
+        parts: list[ast.AST] = []
+        if isinstance(value, ast.IfExp):
+            parts = [value.body, value.orelse]
+        elif isinstance(value, ast.Subscript):
+            table = value.value
+            tables = self._aliases.get(table.id, ()) if isinstance(table, ast.Name) else [table]
+            parts = [element for held in tables for element in _elements(held)]
+        elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "get":
+            return self._values_of(ast.Subscript(value.func.value, ast.Constant(None)), depth)
+        elif isinstance(value, ast.Call) and dotted(value.func).endswith("partial") and len(value.args) == 1:
+            parts = [value.args[0]]  # what fills places would move the others
+        return [f for part in parts for f in self._values_of(part, depth + 1)]
 
     def _find_callees(self, function: ast.expr) -> list[Function]:
         if isinstance(function, ast.Name):
@@ -252,3 +284,22 @@ def _instances(index: Index) -> dict[str, str]:
         if isinstance(node, ast.Assign) and built in index.classes:
             instances |= {target.id: str(built) for target in node.targets if isinstance(target, ast.Name)}
     return instances
+
+
+def _elements(table: ast.AST) -> list[ast.expr]:
+    """Values of a literal table."""
+    if isinstance(table, ast.Dict):
+        return table.values
+    return table.elts if isinstance(table, (ast.List, ast.Tuple)) else []
+
+
+def _aliases(index: Index) -> dict[str, list[ast.expr]]:
+    """Names that are given what may be a function: another name, a lambda, a table, one of two, a part of one."""
+    aliases: dict[str, list[ast.expr]] = {}
+    kinds = (ast.Name, ast.Lambda, ast.Dict, ast.List, ast.Tuple, ast.IfExp, ast.Subscript, ast.Call)
+    for node in index.binders:
+        if isinstance(node, ast.Assign) and isinstance(node.value, kinds):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    aliases.setdefault(target.id, []).append(node.value)
+    return aliases

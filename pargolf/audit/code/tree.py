@@ -74,6 +74,9 @@ class Index:
         self.attributes: dict[str, list[tuple[int, ast.expr | None]]] = defaultdict(list)
         self.imports: set[str] = set()
         self.shared: set[str] = set()
+        self.filled: set[str] = set()
+        self.defaults: dict[str, str] = {}
+        self.settings: dict[str, str] = {}
         self.calls: list[ast.Call] = []
         self.binders: list[ast.AST] = []
         self.bound_later: list[ast.AST] = []
@@ -135,6 +138,8 @@ class Index:
         if isinstance(node, ast.Call):
             self.calls.append(node)
             self._note_call(node)
+        elif isinstance(node, ast.Subscript) and type(node.ctx) is ast.Store:
+            self._note_element(node)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             self.imports |= {a.asname or a.name.split(".")[0] for a in node.names}
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
@@ -172,15 +177,37 @@ class Index:
                 self.attributes[name.value].append((self.place[call], call.args[2]))
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
             self._note_option(call)
+        elif dotted(call.func) == "os.environ.setdefault" and len(call.args) == 2 and not self.place[call]:
+            self._set_variable(self.defaults, *call.args)
+
+    def _note_element(self, node: ast.Subscript) -> None:
+        """`table[key] = value`, and `os.environ["NAME"] = "value"` at the top level."""
+        if isinstance(node.value, ast.Name):
+            self.filled.add(node.value.id)
+        above = self.parents.get(node)
+        value = above.value if isinstance(above, ast.Assign) and dotted(node.value) == "os.environ" else None
+        if value is not None and not self.place[node]:
+            self._set_variable(self.settings, node.slice, value)
+
+    def _set_variable(self, variables: dict[str, str], name: ast.expr, value: ast.expr) -> None:
+        """A variable of the environment that the script gives itself."""
+        if isinstance(name, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+            variables.setdefault(str(name.value), value.value)
 
     def _note_option(self, call: ast.Call) -> None:
+        """`add_argument("--name", default=...)`: what the command line gives, like a variable, else the default."""
         names = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         words = {k.arg: k.value for k in call.keywords}
         default, action = words.get("default"), words.get("action")
         if default is None and isinstance(action, ast.Constant):
             default = ast.Constant(action.value == "store_false")
         if names and default is not None:
-            self.attributes[max(names, key=len).lstrip("-").replace("-", "_")].append((0, default))
+            name = max(names, key=len)
+            told: ast.expr = _reads("os.environ.get", ast.Constant(name.replace("_", "-")), default)
+            kind = words.get("type")
+            if isinstance(kind, ast.Name) and kind.id in ("int", "float"):
+                told = _reads(kind.id, told)
+            self.attributes[name.lstrip("-").replace("-", "_")].append((0, told))
 
     # ---- questions
 
@@ -223,6 +250,11 @@ class Index:
             mentions = frozenset(names | attributes), frozenset(names & self.classes.keys())
             self._mentioned[node] = mentions
         return mentions
+
+
+def _reads(name: str, *arguments: ast.expr) -> ast.Call:
+    """A call of a function by its dotted name."""
+    return ast.Call(ast.parse(name, mode="eval").body, [*arguments], [])
 
 
 def note_assignment(node: ast.AST, assigned: dict[str, list[ast.expr | None]]) -> None:
@@ -313,6 +345,8 @@ def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | No
     index = function.params.index(name)
     if function.owner is not None and function.params and function.params[0] in ("self", "cls"):
         index -= 1
+    if dotted(call.func).rsplit(".", 1)[-1] == "partial":
+        index += 1
     if index >= 0 and call.args and isinstance(call.args[-1], ast.Starred) and index >= len(call.args) - 1:
         return call.args[-1]  # what is spread last goes to all that follow
     if not 0 <= index < len(call.args):

@@ -8,9 +8,12 @@ told is UNKNOWN, and nothing is decided by it.
 
 import ast
 import base64
+import codecs
 import operator
 import re
+import string
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from pargolf.audit.code.tree import Function, argument_for, dotted
@@ -79,6 +82,13 @@ _BYTES: dict[str, Callable[[Any], Any]] = {
     "bytes.fromhex": lambda text: bytes.fromhex(str(text)),
     "base64.b64decode": base64.b64decode,
 }
+_CHARACTERS: dict[str, Callable[[Any], Any]] = {"chr": chr, "str": str, "ord": ord, "int": int}
+_STRINGS = {
+    **{"string.ascii_lowercase": string.ascii_lowercase, "string.ascii_uppercase": string.ascii_uppercase},
+    **{"string.ascii_letters": string.ascii_letters, "string.digits": string.digits, "os.sep": "/"},
+}
+_SPECIFICATION = re.compile(r"[0-9.]{0,3}[a-z]?")
+_MOST_ITEMS = 64
 _READS = ("os.environ.get", "os.getenv", "environ.get", "getenv")
 
 Sources = Mapping[str, list[tuple[Function, ast.expr | None]]]
@@ -92,6 +102,7 @@ class Constants:
         by_name: the script's functions by name.
         attributes: what every attribute name is set to, and where.
         shared: names that functions set from within, through `global` or `nonlocal`.
+        filled: names whose elements are set after they are made.
         env: environment variables that are set; everything else takes the script's own default.
         any_word: whether a variable that holds a word, such as a mode, may hold any.
     """
@@ -102,18 +113,22 @@ class Constants:
         by_name: Mapping[str, list[Function]],
         attributes: Sources,
         shared: set[str],
+        filled: set[str],
         env: Mapping[str, str],
         *,
         any_word: bool,
     ) -> None:
         self.module, self.by_name, self.attributes, self.shared = module, by_name, attributes, shared
-        self.env, self.any_word = env, any_word
+        self.filled, self.env, self.any_word = filled, env, any_word
         self._evaluating: set[tuple[int, int]] = set()
         self._values: dict[tuple[int, int], Any] = {}
         self._cycles = 0
         self._kinds: dict[type, Callable[[Any, Function, int], Any]] = {
             ast.Name: lambda node, scope, depth: self._name(node.id, scope, depth),
-            ast.Attribute: lambda node, scope, depth: self._attribute(node.attr, depth),
+            ast.Attribute: lambda node, scope, depth: _STRINGS.get(dotted(node)) or self._attribute(node.attr, depth),
+            ast.Dict: self._table,
+            ast.ListComp: self._comprehension,
+            ast.GeneratorExp: self._comprehension,
             ast.Tuple: self._sequence,
             ast.List: self._sequence,
             ast.Set: self._sequence,
@@ -167,6 +182,28 @@ class Constants:
         values = [self.value(e, scope, depth) for e in node.elts]
         return UNKNOWN if any(h is UNKNOWN for h in values) else tuple(values)
 
+    def _table(self, node: ast.Dict, scope: Function, depth: int) -> Any:
+        """A table of texts by plain keys."""
+        if not node.keys or len(node.keys) > _MOST_ITEMS:
+            return UNKNOWN  # an empty one is there to be filled
+        pairs = [(self.value(k, scope, depth), self.value(v, scope, depth)) for k, v in zip(node.keys, node.values)]
+        texts = all(isinstance(v, str) and isinstance(k, (str, int, bool)) for k, v in pairs)
+        return dict(pairs) if texts else UNKNOWN
+
+    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp, scope: Function, depth: int) -> Any:
+        """`chr(n) for n in (118, 97, 108)`: one loop over what is known."""
+        loop = node.generators[0]
+        items = self.value(loop.iter, scope, depth)
+        plain = len(node.generators) == 1 and not loop.ifs and isinstance(loop.target, ast.Name)
+        if not plain or not isinstance(items, (tuple, str)) or len(items) > _MOST_ITEMS:
+            return UNKNOWN
+        values = []
+        for item in items:
+            inside = Function(scope.node, scope.name, None, scope, passing=True)
+            inside.values[getattr(loop.target, "id", "")] = item
+            values.append(self.value(node.elt, inside, depth))
+        return UNKNOWN if any(value is UNKNOWN for value in values) else tuple(values)
+
     def _unary(self, node: ast.UnaryOp, scope: Function, depth: int) -> Any:
         operand = self.value(node.operand, scope, depth)
         if operand is UNKNOWN:
@@ -197,8 +234,11 @@ class Constants:
         if dotted(node.value) == "os.environ":
             return self.env.get(self.value(node.slice, scope, depth), UNKNOWN)
         container = self.value(node.value, scope, depth)
-        if not isinstance(container, (str, tuple)):
+        filled = isinstance(node.value, ast.Name) and node.value.id in self.filled
+        if not isinstance(container, (str, tuple, dict)) or (filled and not isinstance(container, str)):
             return UNKNOWN
+        if isinstance(container, dict):
+            return container.get(self.value(node.slice, scope, depth), UNKNOWN)
         if not isinstance(node.slice, ast.Slice):
             index = self.value(node.slice, scope, depth)
             return container[index] if isinstance(index, int) else UNKNOWN
@@ -207,20 +247,17 @@ class Constants:
         return UNKNOWN if any(e is UNKNOWN for e in (*ends, step)) else container[ends[0] : ends[1] : step]
 
     def _template(self, node: ast.JoinedStr, scope: Function, depth: int) -> Any:
-        """An f-string of known parts, with no format of its own."""
+        """An f-string of known parts, with no wide format."""
         parts = []
         for part in node.values:
-            plain = isinstance(part, ast.Constant) or (
-                isinstance(part, ast.FormattedValue) and part.format_spec is None
-            )
-            value = (
-                self.value(part.value if isinstance(part, ast.FormattedValue) else part, scope, depth)
-                if plain
-                else UNKNOWN
-            )
-            if not isinstance(value, (str, int)):
+            inner = part.value if isinstance(part, ast.FormattedValue) else part
+            value = self.value(inner, scope, depth)
+            given = part.format_spec if isinstance(part, ast.FormattedValue) else None
+            specification = "" if given is None else self.value(given, scope, depth)
+            known = isinstance(specification, str) and _SPECIFICATION.fullmatch(specification)
+            if not known or not isinstance(value, (str, int)):
                 return UNKNOWN
-            parts.append(str(value))
+            parts.append(format(value, specification))
         return "".join(parts)
 
     def _boolean(self, node: ast.BoolOp, scope: Function, depth: int) -> Any:
@@ -262,7 +299,12 @@ class Constants:
         return UNKNOWN
 
     def _attribute(self, name: str, depth: int) -> Any:
-        return UNKNOWN if name in _ARRAYS_OWN else self._agree(self.attributes.get(name, ()), depth)
+        """What every object that sets an attribute gives it; a switch that a log prints is as the log says."""
+        if name in _ARRAYS_OWN:
+            return UNKNOWN
+        value = self._agree(self.attributes.get(name, ()), depth)
+        logged = self.env.get(name) if isinstance(value, bool) else None
+        return logged == "1" if logged is not None else value
 
     def _agree(self, sources: Any, depth: int) -> Any:
         if not sources or len(sources) > 12:
@@ -277,6 +319,8 @@ class Constants:
 
     def _call(self, node: ast.Call, scope: Function, depth: int) -> Any:
         name = dotted(node.func)
+        if isinstance(node.func, ast.Attribute) and "." not in name:
+            name = f".{name}"  # a method of what a call or an index gives: f(x).float() is not float()
         if name.endswith("cuda.is_available"):
             return True
         arguments = [self.value(a, scope, depth) for a in node.args]
@@ -287,6 +331,15 @@ class Constants:
             return self._attribute(arguments[1], depth) if known else [*arguments, UNKNOWN][2]
         if name in _JOINS and arguments and not node.keywords and all(isinstance(a, str) for a in arguments):
             return "/".join(arguments)
+        if name == "map" and len(node.args) == 2:
+            change = _CHARACTERS.get(dotted(node.args[0]))
+            return tuple(map(change, arguments[1])) if change and isinstance(arguments[1], (tuple, str)) else UNKNOWN
+        if name in ("bytes", "bytearray") and len(arguments) == 1 and isinstance(arguments[0], tuple):
+            return bytes(arguments[0])
+        if name in ("codecs.decode", "codecs.encode") and len(arguments) == 2 and "rot" in str(arguments[1]):
+            return codecs.encode(arguments[0], "rot13") if isinstance(arguments[0], str) else UNKNOWN
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "total_seconds":
+            return self._seconds(node.func.value, scope, depth)
         if name in _BYTES and len(arguments) == 1 and isinstance(arguments[0], (str, bytes)):
             return _BYTES[name](arguments[0])
         if name in _PURE and not node.keywords and name not in self.by_name:
@@ -296,6 +349,15 @@ class Constants:
         functions = self.by_name.get(name, [])
         helper = len(functions) == 1 and functions[0].owner is None and depth < 12
         return self._apply(functions[0], node, scope, depth) if helper else UNKNOWN
+
+    def _seconds(self, span: ast.expr, scope: Function, depth: int) -> Any:
+        """The seconds of `timedelta(minutes=15)`."""
+        if not isinstance(span, ast.Call) or not dotted(span.func).endswith("timedelta"):
+            return UNKNOWN
+        plain = [self.value(a, scope, depth) for a in span.args]
+        words = {k.arg: self.value(k.value, scope, depth) for k in span.keywords if k.arg}
+        known = not any(value is UNKNOWN for value in (*plain, *words.values()))
+        return timedelta(*plain, **words).total_seconds() if known else UNKNOWN
 
     def _variable(self, arguments: list[Any]) -> Any:
         """An environment variable's value, from the name and the default that are passed."""

@@ -48,6 +48,7 @@ _ASSIGNED = re.compile(
     r"(?<![\w$.{])(?:export\s+)?([A-Z][A-Z0-9_]{2,})=[\"']?(?:\$\{[A-Z0-9_]+:-([\w./:+-]*)\}|([\w./:+-]+))(?![\w$({])"
 )
 
+_OPTION = re.compile(r"--([a-zA-Z][\w-]{0,60})(?:[= ]([^\s-]\S{0,80}))?")
 _ASKED = re.compile(r"(?:environ\.get|env\w{0,20})\(\s{0,8}[\"']([A-Z][A-Z0-9_]{1,60})[\"']")
 
 
@@ -67,7 +68,8 @@ class Run:
 
 @dataclass
 class Facts:
-    """A folder, read. `env` holds settings that its README or shell scripts put in front of the run command.
+    """A folder, read. `env` holds settings that its README or shell scripts put in front of the run command, `options`
+    those after it.
 
     `borrowed` and `stray_logs` stand outside the folder: the script is read when the folder has none, the logs only for
     what they tell of the data. `tokenizers` are SentencePiece models in the folder, or beside a script.
@@ -85,6 +87,7 @@ class Facts:
     stray_logs: list[Log] = field(default_factory=list)
     tokenizers: list[Tokenizer] = field(default_factory=list)
     env: dict[str, tuple[str, Line]] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -204,6 +207,19 @@ class Facts:
         return env
 
     @cached_property
+    def settings(self) -> dict[str, str]:
+        """The environment, the options of the run command (`--name`), and switches that every log prints (`name`)."""
+        options = {f"--{name}": value or "1" for name, value in self.options.items()}
+        printed: dict[str, set[str]] = {}
+        for log in self.own_logs:
+            for name, (value, _) in log.settings.items():
+                plain = {"True": "1", "False": "0"}.get(value, value)
+                if plain in ("0", "1") and name.islower():
+                    printed.setdefault(name, set()).add(plain)
+        switches = {name: values.pop() for name, values in printed.items() if len(values) == 1}
+        return {**switches, **options, **self.environment}
+
+    @cached_property
     def logged_settings(self) -> dict[str, str]:
         """Environment variables that the script reads, with the values that every log of the submission prints."""
         variables = set(_ASKED.findall(self.main.text)) if self.main is not None else set()
@@ -230,6 +246,8 @@ class Facts:
             number = 1.0 if default[1] == "True" else float(default[1].rstrip(".") or 0)
             if number > float(value) and (limit or not float(value)):
                 names.add(name)
+            elif limit and not number and float(value):
+                names.add(name)  # no limit at all, as far as the script itself goes
         return frozenset(names)
 
     @cached_property
@@ -359,10 +377,12 @@ def _table_run(cells: list[str], columns: list[str], line: Line) -> Run:
 def _read_env(facts: Facts) -> None:
     """Settings that shell scripts, then the README's command blocks, put into the environment."""
     shells = [f for f in facts.folder.files if f.suffix == ".sh" and f.size < 100_000][:6]
-    commands = [line for file in shells for line in _lines(file)] + [x for x in _fenced(facts.readme) if "=" in x.text]
+    commands = [line for file in shells for line in _lines(file)] + [*_fenced(facts.readme)]
     for line in commands:
         if line.text.lstrip().startswith("#"):
             continue
+        for name, value in _OPTION.findall(line.text.partition(".py ")[2]):
+            facts.options.setdefault(name.replace("_", "-"), value)
         for name, fallback, value in _ASSIGNED.findall(line.text):
             if fallback or value:
                 facts.env.setdefault(name, (fallback or value, line))

@@ -17,7 +17,7 @@ _MOST_BYTES = 4_000_000
 _FOREIGN = re.compile(
     r"baseline|comparison|previous|prior|sota|parent|delta|margin|headroom|limit|\bcap\b|_cap|max_allowed|budget|target"
     r"|uncompressed|raw|fp16_bytes|fp32|unpruned|before|improvement|std|merged|base_|record|leader|\bref|ablation"
-    r"|remaining"
+    r"|remaining|not_submit|unsubmit|over_(?:the_)?(?:cap|limit|budget|size)|too_(?:large|big)|rejected|discarded"
 )
 SEED_GROUP = re.compile(
     r"^(seed_results?|seeds|per_seed|per_seed_results|results|runs|seed_runs|val_bpb_seeds|val_bpb_per_seed|val_bpb_by_seed)$"

@@ -6,16 +6,20 @@ tag of the reported score, by a gain that honest mixing cannot have (#886, #978)
 """
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import names_in
 from pargolf.audit.code.tree import dotted
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Log
 from pargolf.audit.report import SUSPECT, RuleFinding
 from pargolf.audit.rules.rule import SUM, Hit, Missing, Surroundings, quoted
 from pargolf.audit.rules.validation_data import until_told
+
+_PICKERS = ("gather", "take_along_axis", "nll_loss", "cross_entropy", "index_select", "take_along_dim")
 
 
 def logged_caches(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
@@ -67,6 +71,13 @@ def _gates(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def ngram_target_key(program: Program) -> Iterator[Hit]:
+    """Counts that give only the true token a probability: as a quotient, in a sum, or as the larger of two."""
+    first = next(itertools.chain(_quotients(program), _mixtures(program), _larger_of(program)), None)
+    if first is not None:
+        yield first
+
+
+def _quotients(program: Program) -> Iterator[Hit]:
     """A count at a key that holds the scored token over a count at its context's key."""
     for node in program.live_of(ast.BinOp, ast.Call):
         pair = _quotient(node)
@@ -83,12 +94,22 @@ def ngram_target_key(program: Program) -> Iterator[Hit]:
                     SUM,
                 )
                 return
+
+
+def _mixtures(program: Program) -> Iterator[Hit]:
+    """A sum of the true token's probability and one from counts."""
     for node in program.live_of(ast.BinOp):
         if isinstance(node.op, ast.Add):
             function = program.function_of(node)
             left, right = program.of(node.left, function), program.of(node.right, function)
             for model, counts in ((left, right), (right, left)):
-                if "GOLD" in model and _counts(counts) and not _counts(model) and "VAL" in counts:
+                if (
+                    "GOLD" in model
+                    and _counts(counts)
+                    and not _counts(model)
+                    and "VAL" in counts
+                    and not _looked_up_later(program, node)
+                ):
                     yield Hit(
                         "ngram_target_key",
                         SUSPECT,
@@ -98,6 +119,76 @@ def ngram_target_key(program: Program) -> Iterator[Hit]:
                         SUM,
                     )
                     return
+
+
+def _larger_of(program: Program) -> Iterator[Hit]:
+    """The larger of the true token's probability and one from counts, or one of both by a test."""
+    for call in program.live_of(ast.Call):
+        last = dotted(call.func).rsplit(".", 1)[-1]
+        sides = call.args[-2:] if last in ("maximum", "fmax", "max", "where") and len(call.args) >= 2 else []
+        if not sides:
+            continue
+        function = program.function_of(call)
+        held = [program.of(side, function) for side in sides]
+        for model, counts in (held, reversed(held)):
+            if (
+                "GOLD" in model
+                and not _counts(model)
+                and _counts(counts)
+                and "VAL" in counts
+                and not _looked_up_later(program, call)
+            ):
+                text = (
+                    f"`{function.name}` takes the true token's probability or one from counts: no distribution over "
+                    "the vocabulary is formed before the token is seen (#1835, #677)."
+                )
+                yield Hit("ngram_target_key", SUSPECT, call, text, SUM)
+                return
+
+
+def _looked_up_later(program: Program, node: ast.AST) -> bool:
+    """Whether the true token is picked out of what a node makes, so that it is a mixture of whole rows."""
+    function = program.function_of(node)
+    names: set[str] = set()
+    for above in (node, *program.ancestors(node)):
+        if isinstance(above, ast.stmt):
+            names = {n for t in getattr(above, "targets", ()) for n in names_in(t)}
+            break
+        if _picks(above, node):
+            return True
+    for _ in range(2):
+        for name, sources in function.assigned.items():
+            if any(s is not None and names & names_in(s) and not _is_sum(s) for s in sources):
+                names = names | {name}
+    return any(_picks(n, ast.Name(name)) for name in names for n in program.own_nodes(function))
+
+
+def _picks(node: ast.AST, row: ast.AST) -> bool:
+    """Whether a node picks entries out of rows: `gather`, `row[range, targets]`, `nll_loss(row, y)`."""
+
+    def is_row(part: ast.AST) -> bool:
+        return part is row or (isinstance(row, ast.Name) and row.id in names_in(part))
+
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+        return isinstance(node.slice, ast.Tuple) and not _has_slice(node.slice) and is_row(node.value)
+    if not isinstance(node, ast.Call):
+        return False
+    last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+    subject = node.args[0] if last in _PICKERS and node.args else None
+    if last == "gather" and isinstance(node.func, ast.Attribute):
+        return is_row(node.func.value) or (subject is not None and is_row(subject))
+    return subject is not None and is_row(subject)
+
+
+def _has_slice(node: ast.Tuple) -> bool:
+    return any(isinstance(e, (ast.Slice, ast.Constant)) for e in node.elts)
+
+
+def _is_sum(node: ast.expr) -> bool:
+    """Whether an expression adds up, or is a number: no row of the vocabulary any more."""
+    return any(
+        isinstance(n, ast.Call) and getattr(n.func, "attr", "") in ("sum", "mean", "item") for n in ast.walk(node)
+    )
 
 
 def _quotient(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:

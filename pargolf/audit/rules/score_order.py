@@ -8,7 +8,7 @@ is the same shape on tensors of the function's own (#1336); nobody has ruled on 
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import (
@@ -134,7 +134,42 @@ def _scored_in(program: Program, node: ast.AST, function: Function) -> str | Non
         if statement is not None:
             around = set(program.ancestors(statement))
             return _LAST_ROUND if around.intersection(repeats) else ""
-    return None
+    carried = any(isinstance(x, LOOPS) and _carried(program, node, x, function) for x in chain[1:])
+    return "" if carried else None
+
+
+def _carried(program: Program, node: ast.AST, loop: ast.AST, function: Function) -> bool:
+    """Whether an update learns from what an earlier turn of its loop has scored, and kept until now."""
+    line = getattr(node, "lineno", 0)
+    parts = [node]
+    for name in names_in(node):
+        parts += [value for value, _ in last_binding(program, name, node, function) or ()]
+    inner = (n for part in parts for n in ast.walk(part) if isinstance(n, ast.Name))
+    held = {n.id for n in inner if "VAL" in program.of(n, function)}
+    nodes = [n for n in live_below(program, loop) if isinstance(n, (ast.Assign, ast.Call))]
+    bound = {name: [n.lineno for n in nodes if _binds(n, name)] for name in held}
+    kept = {name: lines for name, lines in bound.items() if lines and min(lines) > line}
+    if not kept or any(
+        lines and name not in kept and not _from_kept(nodes, name, kept) for name, lines in bound.items()
+    ):
+        return False
+    first = min(min(lines) for lines in kept.values())
+    statements = (s for s in live_below(program, loop) if isinstance(s, ast.stmt) and s.lineno < first)
+    return any(_reports_score(program, s, function) for s in statements if s not in program.ancestors(node))
+
+
+def _binds(node: ast.Assign | ast.Call, name: str) -> bool:
+    """Whether a node gives a name a value, or adds one to what it holds."""
+    if isinstance(node, ast.Assign):
+        return any(name in names_in(target) for target in node.targets)
+    adds = isinstance(node.func, ast.Attribute) and node.func.attr in ("append", "extend", "appendleft", "put")
+    return adds and isinstance(node.func, ast.Attribute) and root_of(node.func.value) == name
+
+
+def _from_kept(nodes: Sequence[ast.AST], name: str, kept: Mapping[str, list[int]]) -> bool:
+    """Whether every value that a name is given in a loop is taken out of what earlier turns have kept."""
+    values = [n.value for n in nodes if isinstance(n, ast.Assign) and _binds(n, name)]
+    return bool(values) and all(names_in(value) & kept.keys() for value in values)
 
 
 def _chain(program: Program, node: ast.AST, function: Function) -> list[ast.AST]:
@@ -170,7 +205,7 @@ def _gives_back(program: Program, statement: ast.stmt, function: Function) -> bo
     returned = {
         n
         for node in program.own_nodes(function)
-        if isinstance(node, ast.Return) and node.value is not None
+        if isinstance(node, (ast.Return, ast.Yield)) and node.value is not None
         for n in names_in(node.value)
     }
     learned = {n for _, loss in updates(program) for n in names_in(loss)}

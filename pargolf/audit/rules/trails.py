@@ -10,6 +10,7 @@ standard deviation. A score under .95 bits per byte is out of reach of 16 MB by 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.read.facts import Facts
@@ -24,6 +25,7 @@ _BELOW_TRAINING = 0.25  # training losses may hold other terms beside
 _DROP = 0.07
 _ALIKE_NATS = 0.0007
 _ALIKE_MS = 3.0
+_MOST_BLENDED = 6
 _LOWERS = re.compile(
     r"strid|slid|score_first|online|tune|ttt|\bema|_ema|swa|lawa|averag|avg|gram|cache|mix|ppm|lora|adapt|slot|bias|context|ctx|overlap|polyak"
     r"|soup|ensembl|tilt|hedge|memory|window",
@@ -173,15 +175,19 @@ def copied_logs(facts: Facts) -> RuleFinding | None:
                 break
         else:
             groups.append([log])
+    blend = _blend([group[0] for group in groups]) if len(groups) <= _MOST_BLENDED else []
+    if blend:
+        groups, exact = [group for group in groups if group[0] is not blend[0]], False
+        claimed = len(groups) + 1
     if len(groups) >= claimed or len(groups) == len(logs):
         return None
-    one = max(groups, key=len)
+    one = blend or max(groups, key=len)
     names = ", ".join(log.path for log in one[:4])
     text = (
         f"{names} are one run: their losses and seconds are the same at every step."
         if exact
-        else f"{names} follow each other too well to be runs of their own: at the same steps their training losses "
-        f"differ by less than {_ALIKE_NATS} nats, or their seconds by a constant."
+        else f"{names} follow each other too well to be runs of their own: at the same rows their training losses "
+        f"differ by less than {_ALIKE_NATS} nats from a line or a blend, or their seconds by a constant."
     )
     lines = quoted(log.final.line for log in one[:4] if log.final is not None)
     numbers = {"logs": len(logs), "runs": len(groups)}
@@ -213,16 +219,38 @@ def _likeness(one: _Trail, other: _Trail) -> str:
         return "near"
     if len(timed) >= 8 and _residual([one.clock[s] for s in timed], [other.clock[s] for s in timed]) < _ALIKE_MS:
         return "near"
-    alike = len(steps) >= 10 and _residual([one.losses[s] for s in steps], [other.losses[s] for s in steps])
-    return "near" if alike is not False and alike < _ALIKE_NATS else ""
+    x, y = [one.losses[s] for s in steps], [other.losses[s] for s in steps]
+    lags = ((x, y), (x[1:], y[:-1]), (x[:-1], y[1:]), (x[2:], y[:-2]), (x[:-2], y[2:]))
+    return "near" if len(steps) >= 12 and any(_residual(a, b) < _ALIKE_NATS for a, b in lags) else ""
+
+
+def _blend(logs: Sequence[Log]) -> list[Log]:
+    """A log whose losses are a sum of shares of two others', with these; empty where there is none."""
+    trails = [_trail(log).losses for log in logs]
+    for i, log in enumerate(logs):
+        for j, k in combinations([n for n in range(len(logs)) if n != i], 2):
+            steps = [s for s in trails[i] if s > 10 and s in trails[j] and s in trails[k]]
+            first, second, made = ([trails[n][s] for s in steps] for n in (j, k, i))
+            if len(steps) >= 12 and _deviation(_rest(_rest(second, first), _rest(made, first))) < _ALIKE_NATS:
+                return [log, logs[j], logs[k]]
+    return []
 
 
 def _residual(x: Sequence[float], y: Sequence[float]) -> float:
     """Standard deviation of `y` about its best line over `x`."""
+    return _deviation(_rest(x, y))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float((sum(value**2 for value in values) / len(values)) ** 0.5) if values else float("inf")
+
+
+def _rest(x: Sequence[float], y: Sequence[float]) -> list[float]:
+    """What is left of `y` about its best line over `x`; nothing where `x` is the same throughout."""
     count = len(x)
     mean_x, mean_y = sum(x) / count, sum(y) / count
     spread = sum((a - mean_x) ** 2 for a in x)
     if not spread:
-        return float("inf")
+        return []
     slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / spread
-    return float((sum((b - mean_y - slope * (a - mean_x)) ** 2 for a, b in zip(x, y)) / count) ** 0.5)
+    return [b - mean_y - slope * (a - mean_x) for a, b in zip(x, y)]

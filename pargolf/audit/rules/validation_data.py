@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import calibrates
+from pargolf.audit.code.search import LOOPS, calibrates, names_in
+from pargolf.audit.code.tree import dotted
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line, Log
 from pargolf.audit.read.validation_sets import CANONICAL_TOKENS, SHORT_DOCUMENTS, SPLITS, WHOLE_TOKENS
@@ -28,6 +29,7 @@ _DENIAL = re.compile(
     re.I,
 )
 
+_STATISTICS = ("bincount", "histc", "histogram", "Counter", "unique", "value_counts")
 _COUNT = f"{SHORT_DOCUMENTS:_}".replace("_", "[_,]?")
 _SHORT = re.compile(rf"val[_-]docs.*\b{_COUNT}\b|\b{_COUNT}\b.*val[_-]docs", re.I)
 
@@ -140,6 +142,7 @@ def _own_words(facts: Facts) -> Iterator[RuleFinding]:
 def validation_in_artifact(program: Program) -> Iterator[Hit]:
     """Validation tokens reach neither the training loader, nor the artifact, nor a table of known answers."""
     yield from training_files(program)
+    yield from _statistics(program)
     for node in program.live_of(ast.Compare):
         if len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
             yield from _answers(program, node)
@@ -153,6 +156,33 @@ def validation_in_artifact(program: Program) -> Iterator[Hit]:
                 "before they are scored (#728).",
                 "Probe: quantize with other tokens there; the artifact must not change.",
             )
+
+
+def _statistics(program: Program) -> Iterator[Hit]:
+    """Statistics of the whole validation text that are put on an object at once, as a prior is."""
+    for node in program.live_of(ast.Assign):
+        target, function = node.targets[0], program.function_of(node)
+        if not isinstance(target, ast.Attribute) or _looped(program, node):
+            continue
+        labels = program.of(node.value, function)
+        if "VAL" not in labels or "LOSS" in labels or any(_looped(program, site.call) for site in function.calls):
+            continue
+        given = [s for n in names_in(node.value) for s in function.assigned.get(n, ()) if s is not None]
+        calls = [n for s in (node.value, *given) for n in ast.walk(s) if isinstance(n, ast.Call)]
+        grows = any(isinstance(n, ast.Attribute) and n.attr == target.attr for n in ast.walk(node.value))
+        if not grows and any(dotted(c.func).rsplit(".", 1)[-1] in _STATISTICS for c in calls):
+            yield Hit(
+                "val_in_training",
+                SUSPECT,
+                node,
+                f"`{function.name}` keeps statistics of the validation tokens as `{ast.unparse(target)}`, at once and "
+                "not as they are scored (#728).",
+                "Probe: flip the last tokens; no earlier loss may change.",
+            )
+
+
+def _looped(program: Program, node: ast.AST) -> bool:
+    return any(isinstance(above, LOOPS) for above in program.ancestors(node))
 
 
 def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:

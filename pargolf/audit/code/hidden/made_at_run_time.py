@@ -12,7 +12,10 @@ from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.hidden.scopes import Scope, scopes
 from pargolf.audit.code.tree import dotted
 
-_RUNNERS = ("import_module", "__import__", "run_path", "run_module", "execfile", "SourceFileLoader")
+_IMPORTERS = ("import_module", "__import__")
+_RUNNERS = ("run_path", "run_module", "execfile", "SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader")
+# What puts something in a function's place, or looks at every call, through the interpreter itself.
+_WATCHERS = ("sys.settrace", "sys.setprofile", "threading.settrace", "threading.setprofile", "unittest.mock.")
 _MAKERS = frozenset(
     {
         *("importlib.util.spec_from_file_location", "importlib.util.module_from_spec", "marshal.loads", "marshal.load"),
@@ -32,7 +35,7 @@ _TELLING = (
     *("nvidia-smi", "git", "uname", "lscpu", "nproc", "free", "df", "hostname", "nvcc --version", "which", "pip list"),
     *("lrzip", "pyminify", "zstd", "xz", "brotli", "gzip", "7z", "ldconfig", "ls", "du"),
 )
-_BUILTINS = ("builtins", "__builtins__", "globals", "locals", "sys.modules", "__dict__", "vars")
+_BUILTINS = ("builtins", "__builtins__")
 _INSIDES = ("__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__class__")
 
 
@@ -44,6 +47,7 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
         path: the name it is shown under.
     """
     every = [*scopes(tree)]
+    yield from _defined_again(tree, path)
     nodes = [node for scope in every for node in scope.nodes]
     defined = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
     called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
@@ -60,6 +64,16 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
                 yield f"{path}, line {getattr(node, 'lineno', 0)}: {what}"
 
 
+def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
+    """Functions of the top level that are defined anew with another body: which of them runs, only the order says."""
+    bodies: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.decorator_list:
+            body = ast.dump(ast.Module(node.body, []))
+            if bodies.setdefault(node.name, body) != body:
+                yield f"{path}, line {node.lineno}: {node.name} is defined a second time, with another body"
+
+
 def _runs(call: ast.Call, names: dict[str, str]) -> str:
     """What a call makes or starts, in words; empty when it does neither."""
     name = full_name(call.func, names)
@@ -68,8 +82,10 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
     if isinstance(call.func, ast.Name) and call.func.id in ("exec", "eval"):
         return f"{call.func.id}(...) of what is made while it runs"
     known = bool(call.args) and isinstance(call.args[0], ast.Constant)
-    if last in _RUNNERS and not known:
+    if last in _RUNNERS or (last in _IMPORTERS and not known):
         return f"{last}(...) of what is made while it runs"
+    if name.startswith(_WATCHERS):
+        return f"{name}(...) puts other code in the place of what the text shows"
     if (
         name == "ctypes.CDLL" and known and getattr(call.args[0], "value", 0) is None
     ):  # the C library that Python itself runs on
@@ -78,13 +94,14 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
         return f"{name or last}(...) makes code while it runs"
     if name in _SHELLS and not _is_telling(call):
         return f"{name}(...) starts another program"
-    if last == "getattr" and call.args and full_name(call.args[0], names).split(".")[0] in _BUILTINS[:2]:
+    if last == "getattr" and call.args and full_name(call.args[0], names).split(".")[0] in _BUILTINS:
         return "getattr(...) of the built-in functions"
     if last == "setattr" and len(call.args) == 3 and _is_module(call.args[0], names):
         return f"setattr(...) puts something else into {full_name(call.args[0], names)}"
     inner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
-    if isinstance(inner, ast.Call) and dotted(inner.func) in _BUILTINS and last == "update":
-        return f"{dotted(inner.func)}().update(...) puts functions in others' places"
+    method = getattr(call.func, "attr", "")
+    if method in ("update", "setdefault", "__setitem__") and _is_table_of_functions(inner, names):
+        return f"{ast.unparse(inner)[:40]}.{method}(...) puts functions in others' places"
     if isinstance(call.func, ast.Subscript) and _names_all(call.func.value):
         return "a call of a function under a computed name"
     return ""
@@ -153,9 +170,19 @@ def _wraps(value: ast.expr | None, target: ast.Attribute) -> bool:
 
 def _is_module(node: ast.AST, names: dict[str, str]) -> bool:
     """Whether an expression names a module, by the import that binds its root."""
+    if isinstance(node, ast.Subscript) and dotted(node.value) == "sys.modules":
+        return True
     while isinstance(node, ast.Attribute):
         node = node.value
     return isinstance(node, ast.Name) and node.id in names
+
+
+def _is_table_of_functions(node: ast.AST, names: dict[str, str]) -> bool:
+    """`globals()`, `vars()`, `vars(module)` or `module.__dict__`; the settings of an object are none."""
+    if isinstance(node, ast.Call):
+        alone = not node.args or _is_module(node.args[0], names)
+        return dotted(node.func) in ("globals", "locals") or (dotted(node.func) == "vars" and alone)
+    return isinstance(node, ast.Attribute) and node.attr == "__dict__" and _is_module(node.value, names)
 
 
 def _names_all(node: ast.AST) -> bool:

@@ -39,6 +39,7 @@ _SPECIAL = {0: "unknown", 1: "control", 2: "control", 12: "unused"}
 _BYTES = (3, 4)
 _ASKS = ("id_to_piece", "IdToPiece", "id_to_token")
 _PROBE = f"Probe: decode all validation tokens; they must give {BYTES:,} bytes."
+_SUMS = ("sum", "item", "double", "float", "to", "long", "cpu", "type", "int")
 _ROLES = (("boundary", r"bound"), ("space", r"space|lead"), ("base", r"byte|base"))
 
 
@@ -194,14 +195,16 @@ def _rows(tables: Any) -> list[Row]:
 
 def _of_scorers(program: Program) -> Iterator[Hit]:
     """Statements that look bytes up by the token: what they give for every pair of pieces."""
-    for node in program.live_of(ast.Assign, ast.AnnAssign):
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        if not isinstance(target, ast.Name) or node.value is None or not _looks_up(node.value, "base"):
-            continue
+    for node in program.live_of(ast.Assign, ast.AnnAssign, ast.Return, ast.AugAssign):
         function = program.function_of(node)
-        added = _added_later(program, node, target.id, function)
+        value = _inlined(node.value, function) if node.value is not None else None
+        if value is None or not _looks_up(value, "base"):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        summed = isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name)
+        added = _added_later(program, node, target.id, function) if summed and isinstance(target, ast.Name) else []
         try:
-            wrong = _wrong_pairs(program, [node.value, *added], function)
+            wrong = _wrong_pairs(program, [_unsummed(value), *(_inlined(part, function) for part in added)], function)
         except Unclear:
             continue
         if wrong:
@@ -214,6 +217,32 @@ def _of_scorers(program: Program) -> Iterator[Hit]:
                 f"the text has {true}.",
                 _PROBE,
             )
+
+
+def _inlined(value: ast.expr, function: Function) -> ast.expr:
+    """An expression in which a name that is given one lookup in the tables is that lookup."""
+    lookups: dict[str, ast.expr] = {}
+    for name in {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}:
+        sources = function.assigned.get(name, ())
+        only = sources[0] if len(sources) == 1 else None
+        if only is not None and (_looks_up(only, "space") or _looks_up(only, "boundary")):
+            lookups[name] = only
+
+    class Names(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.AST:
+            return ast.parse(ast.unparse(lookups[node.id]), mode="eval").body if node.id in lookups else node
+
+    inlined: ast.expr = Names().visit(ast.parse(ast.unparse(value), mode="eval").body) if lookups else value
+    return inlined
+
+
+def _unsummed(value: ast.expr) -> ast.expr:
+    """What is summed up at the end: `(a + b).double().sum()` without the methods."""
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _SUMS:
+        if isinstance(value.func.value, ast.Name):
+            break
+        value = value.func.value
+    return value
 
 
 def _more_spaces(program: Program) -> Iterator[Hit]:

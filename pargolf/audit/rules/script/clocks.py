@@ -7,15 +7,17 @@ is set back once, at a step of training, is told by the test around it.
 """
 
 import ast
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import LOOPS, names_in
-from pargolf.audit.code.tree import Function
+from pargolf.audit.code.search import LOOPS, names_in, updates
+from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.code.values import UNKNOWN
-from pargolf.audit.report import SUSPECT
+from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.time_limits import SECONDS
 
@@ -24,6 +26,9 @@ _OTHERS = ("time.process_time", "time.thread_time", "time.process_time_ns", "tim
 _CLOCKS = {**dict.fromkeys(_READINGS, 1.0), **{f"{name}_ns": 1e9 for name in _READINGS}}
 _PROBE = "Probe: time the run from outside."
 _MOST_DEPTH = 12
+_READERS = ("elapsed_time", "timestamp", "total_seconds", "elapsed", "time", "perf_counter")
+_TIMES = re.compile(r"time|clock|elapsed|second|_ms$|_s$|start|begin|deadline|limit", re.I)
+_LIMIT = re.compile(r"wall_?clock|time_?limit|max_?(?:seconds|time)|time_?budget|deadline|time_?cap", re.I)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class _Line:
 
 def training_clock(program: Program) -> Iterator[Hit]:
     """Where a reading of the clock is held against a limit, the limit is at most 600 s of it."""
+    ends = False
     for node in program.live_of(ast.Compare):
         if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):
             continue
@@ -44,6 +50,7 @@ def training_clock(program: Program) -> Iterator[Hit]:
         if any(side is None for side in sides):
             continue
         stops = _stops_at(*(side for side in sides if side is not None))
+        ends = ends or (stops is not None and _ends_training(program, node, function))
         if stops is not None and stops > SECONDS and _ends_training(program, node, function):
             yield Hit(
                 "train_time",
@@ -54,9 +61,120 @@ def training_clock(program: Program) -> Iterator[Hit]:
                 _PROBE,
             )
             return
-    yield from _set_back(program)
-    yield from _moved(program)
-    yield from _begun_again(program)
+        if stops is not None and (often := _looks_seldom(program, node, function)):
+            what = f"`{function.name}` looks at its clock every {often:,} steps only."
+            yield Hit("train_time", SUSPECT, node, what, _PROBE)
+            return
+    told = [*_set_back(program), *_moved(program), *_begun_again(program)]
+    yield from told
+    if not ends and not told:
+        yield from _switched_off(program)
+
+
+def _looks_seldom(program: Program, node: ast.Compare, function: Function) -> int:
+    """The number of steps between two looks at the clock, where it is a thousand or more."""
+    above = program.parents.get(node)
+    beside = above.values if isinstance(above, ast.BoolOp) and isinstance(above.op, ast.And) else []
+    for test in beside:
+        turns = test.left if isinstance(test, ast.Compare) else None
+        if isinstance(turns, ast.BinOp) and isinstance(turns.op, ast.Mod):
+            steps = program.value(turns.right, function)
+            if isinstance(steps, int) and steps >= 1000:
+                return steps
+    return 0
+
+
+def _switched_off(program: Program) -> Iterator[Hit]:
+    """A script with a limit of seconds, in whose training loop nothing that can run holds a clock against one."""
+    named = (n for n in program.index.order if isinstance(n, (ast.Name, ast.Attribute)))
+    if not any(_LIMIT.search(n.id if isinstance(n, ast.Name) else n.attr) for n in named):
+        return
+    for call, loss in updates(program):
+        function = program.function_of(call)
+        if "TRAIN" not in program.of(loss, function):
+            continue
+        readers = _Readers(program)
+        if not any(readers.compares(node) for node in program.live_of(ast.Compare)):
+            text = (
+                f"The script has a limit of seconds, and nothing that can run in the loop of `{function.name}` holds a "
+                "clock against it: only the logs speak of its time."
+            )
+            yield Hit("train_time", UNVERIFIABLE, call, text, _PROBE)
+        return
+
+
+class _Readers:
+    """What reads a clock, followed through names, attributes and functions; each is asked once."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.known: dict[tuple[Function | None, str], bool] = {}
+
+    def compares(self, node: ast.Compare) -> bool:
+        """Whether a comparison in a loop is of what a clock gives; of what cannot be followed it may be."""
+        program, function = self.program, self.program.function_of(node)
+        if not _ends_training(program, node, function):
+            return False
+        sides = [node.left, *node.comparators]
+        lines = [_line(program, side, function, 0) for side in sides]
+        if all(line is not None for line in lines):
+            return any(line is not None and line.slope for line in lines)
+        return any(self.reads(side, function) for side in sides)
+
+    def reads(self, node: ast.expr, function: Function) -> bool:
+        """Whether an expression, or what its names are given, reads a clock."""
+        return any(self._part(part, function) for part in ast.walk(node))
+
+    def _part(self, part: ast.AST, function: Function) -> bool:
+        program = self.program
+        if isinstance(part, ast.Name):
+            return self._name(part.id, function)
+        if isinstance(part, ast.Attribute):
+            sources = [(f, e) for f, e in program.attribute_sources.get(part.attr, ()) if e is not None][:6]
+            return self._once(None, part.attr, sources + _of_property(program, part))
+        if not isinstance(part, ast.Call):
+            return False
+        name = full_name(part.func, program.imported)
+        if name in _CLOCKS or name in _OTHERS or getattr(part.func, "attr", "") in _READERS:
+            return True
+        return any(self._once(callee, "", _returned(program, callee)) for callee in program.callees(part))
+
+    def _name(self, name: str, function: Function) -> bool:
+        scope: Function | None = function
+        while scope is not None:
+            if name in scope.assigned:
+                nodes = self.program.own_nodes(scope)
+                added = [n.value for n in nodes if isinstance(n, ast.AugAssign) and _is_name(n, name)]
+                sources = [*(s for s in scope.assigned[name] if s is not None), *added]
+                unpacked = len(sources) < len(scope.assigned[name]) and _TIMES.search(name) is not None
+                return unpacked or self._once(scope, name, [(scope, s) for s in sources[:8]])
+            if name in scope.params:
+                return _TIMES.search(name) is not None  # passed in: it may be
+            scope = scope.parent
+        return False
+
+    def _once(self, scope: Function | None, name: str, sources: list[tuple[Function, ast.expr]]) -> bool:
+        key = (scope, name)
+        if key not in self.known:
+            self.known[key] = False  # what depends on itself adds nothing
+            self.known[key] = any(self.reads(source, place) for place, source in sources)
+        return self.known[key]
+
+
+def _of_property(program: Program, node: ast.Attribute) -> list[tuple[Function, ast.expr]]:
+    """What a property of that name gives back."""
+    owned = [f for f in program.by_name.get(node.attr, ()) if f.owner is not None]
+    marked = [f for f in owned if any(dotted(d).endswith("property") for d in getattr(f.node, "decorator_list", ()))]
+    return [pair for function in marked for pair in _returned(program, function)]
+
+
+def _returned(program: Program, callee: Function) -> list[tuple[Function, ast.expr]]:
+    returns = (n.value for n in program.own_nodes(callee) if isinstance(n, ast.Return))
+    return [(callee, value) for value in returns if value is not None]
+
+
+def _is_name(node: ast.AugAssign, name: str) -> bool:
+    return isinstance(node.target, ast.Name) and node.target.id == name
 
 
 def _begun_again(program: Program) -> Iterator[Hit]:
@@ -122,10 +240,37 @@ def _ends_training(program: Program, node: ast.Compare, function: Function) -> b
     return any(isinstance(above, LOOPS) for site in function.calls for above in program.ancestors(site.call))
 
 
+@dataclass
+class _Memory:
+    """Lines of one program that were worked out, and those that are being so: what depends on itself has none."""
+
+    known: dict[tuple[int, int], _Line | None] = field(default_factory=dict)
+    active: set[tuple[int, int]] = field(default_factory=set)
+    cut: int = 0
+
+
+_memories: WeakKeyDictionary[Program, _Memory] = WeakKeyDictionary()
+
+
 def _line(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
     """An expression as a line over the wall clock; None where it is no such thing."""
-    if depth > _MOST_DEPTH:
+    memory = _memories.setdefault(program, _Memory())
+    key = (id(node), id(function))
+    if key in memory.known:
+        return memory.known[key]
+    if key in memory.active or depth > _MOST_DEPTH:
+        memory.cut += 1
         return None
+    memory.active.add(key)
+    cut = memory.cut
+    line = _worked_out(program, node, function, depth)
+    memory.active.discard(key)
+    if memory.cut == cut or not memory.active:
+        memory.known[key] = line
+    return line
+
+
+def _worked_out(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
     value = program.value(node, function)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _Line(0.0, float(value))
@@ -136,7 +281,8 @@ def _line(program: Program, node: ast.expr, function: Function, depth: int) -> _
     if isinstance(node, ast.Name):
         return _of_name(program, node, function, depth)
     if isinstance(node, ast.Attribute):
-        return _agreed([_line(program, e, f, depth + 1) for f, e in program.attribute_sources.get(node.attr, ()) if e])
+        sources = [(f, e) for f, e in program.attribute_sources.get(node.attr, ()) if e] + _of_property(program, node)
+        return _agreed([_line(program, e, f, depth + 1) for f, e in sources])
     if isinstance(node, ast.IfExp):
         return _agreed([_line(program, e, function, depth + 1) for e in (node.body, node.orelse) if e in program.live])
     return None
@@ -152,12 +298,12 @@ def _of_operation(program: Program, node: ast.BinOp, function: Function, depth: 
     if isinstance(node.op, (ast.Add, ast.Sub)):
         sign = 1.0 if isinstance(node.op, ast.Add) else -1.0
         # What was added up before runs on the same clock: one slope stands for both.
-        slope = max(left.slope, right.slope) if left.slope and right.slope else left.slope + sign * right.slope
+        slope = min(left.slope, right.slope) if left.slope and right.slope else left.slope + sign * right.slope
         return _Line(slope, left.offset + sign * right.offset)
     if isinstance(node.op, ast.Mult) and not (left.slope and right.slope):
         line, factor = (left, right.offset) if left.slope else (right, left.offset)
         return _Line(line.slope * factor, line.offset * factor)
-    if isinstance(node.op, ast.Div) and not right.slope and right.offset:
+    if isinstance(node.op, (ast.Div, ast.FloorDiv)) and not right.slope and right.offset:
         return _Line(left.slope / right.offset, left.offset / right.offset)
     return None
 
@@ -166,12 +312,20 @@ def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -
     name = full_name(node.func, program.imported)
     if name in _CLOCKS:
         return _Line(_CLOCKS[name], 0.0)
+    method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    if name.endswith(("datetime.now", "datetime.utcnow", "datetime.today")):
+        return _Line(1.0, 0.0)
+    if method in ("timestamp", "total_seconds") and isinstance(node.func, ast.Attribute):
+        return _line(program, node.func.value, function, depth + 1)
+    if method == "elapsed_time" and len(node.args) == 1:  # of two events of the GPU
+        return _Line(1000.0, 0.0)
     if name in ("float", "int", "round", "max", "min") and node.args:
         lines = [line for a in node.args if (line := _line(program, a, function, depth + 1)) is not None]
         return next((line for line in lines if line.slope), None)
     returns = []
     for callee in program.callees(node):
         returned = [n.value for n in program.own_nodes(callee) if isinstance(n, ast.Return) and n.value is not None]
+        returned += [callee.node.body] if isinstance(callee.node, ast.Lambda) else []
         returns += [_line(program, value, callee, depth + 1) for value in returned]
     return _agreed(returns)
 

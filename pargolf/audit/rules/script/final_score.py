@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import names_in, updates
+from pargolf.audit.code.search import names_in, nearby, updates
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
@@ -43,7 +43,9 @@ _METHODS: dict[str, type[ast.operator]] = {
     **dict.fromkeys(("add", "add_", "sub", "sub_", "subtract"), ast.Add),
     **dict.fromkeys(("pow", "pow_", "float_power"), ast.Pow),
 }
+_FUNCTIONS: dict[str, type[ast.operator]] = {"truediv": ast.Div, "power": ast.Pow}
 _CAPS = ("clamp", "clamp_", "clamp_max", "clamp_max_", "clamp_min", "clamp_min_", "clip")
+_LOSSES = ("cross_entropy", "nll_loss")
 _ROUNDS = ("math.floor", "math.trunc", "floor", "trunc")
 _MIDDLES = ("median", "nanmedian", "quantile", "kthvalue", "mode")
 _NORMALIZES = ("softmax", "log_softmax", "cross_entropy")
@@ -76,12 +78,52 @@ def final_score(program: Program) -> Iterator[Hit]:
                 f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of.",
                 _PROBE,
             )
+    yield from _without_bytes(program, inside)
     for node, what in _chosen(program):
         function = program.function_of(node)
         if function not in inside and not _of_logits(program, node):
             yield Hit("final_score", SUSPECT, node, f"`{function.name}` {what}.", _PROBE)
             break
+    yield from _weighed_losses(program, inside)
     yield from _printed(program)
+    yield from _training_loss(program)
+
+
+def _without_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
+    """Bits per byte that are made of a loss by a number of the script's own, with no count of bytes beside it."""
+    for node in program.live_of(ast.BinOp):
+        above = program.parents.get(node)
+        inner = isinstance(above, ast.BinOp) and isinstance(above.op, (ast.Mult, ast.Div))
+        function = program.function_of(node)
+        if inner or not isinstance(node.op, (ast.Mult, ast.Div)) or function in inside:
+            continue
+        statement = next((a for a in program.ancestors(node) if isinstance(a, ast.stmt)), node)
+        if not re.search(r"bpb|bits|per_byte", ast.unparse(statement)) or not _is_score(program, node, function):
+            continue
+        factors = [(f, _number(program, f, function)) for f, _ in _factors(node, 1)]
+        own = [n for _, n in factors if n is not None and (0.2 < abs(n) < 0.68 or (1.5 < abs(n) < 6 and n % 1))]
+        scored = all(n is not None or _is_score(program, f, function) for f, n in factors)
+        if len(own) == 1 and scored and "PIECE" not in program.of(node, function):
+            text = f"Not checked: `{function.name}` makes bits per byte of a loss by {own[0]:g}, and counts no bytes."
+            yield Hit("final_score", UNVERIFIABLE, node, text, _PROBE)
+            return
+
+
+def _training_loss(program: Program) -> Iterator[Hit]:
+    """A loss of training tokens that is added to a score under the score's own name."""
+    for node in program.live_of(ast.Assign):
+        function = program.function_of(node)
+        targets = {n for t in node.targets for n in names_in(t)}
+        if not isinstance(node.value, ast.BinOp) or not targets & names_in(node.value):
+            continue
+        sides = [side for n in ast.walk(node.value) if isinstance(n, ast.BinOp) for side in (n.left, n.right)]
+        scored = any(_is_score(program, side, function) and names_in(side) & targets for side in sides)
+        trained = [s for s in sides if "LOSS" in program.of(s, function) and not names_in(s) & targets]
+        if scored and any(
+            "TRAIN" in nearby(program, s, node) and "VAL" not in nearby(program, s, node) for s in trained
+        ):
+            text = f"`{function.name}` adds a loss of training tokens to a score."
+            yield Hit("final_score", SUSPECT, node, text, _PROBE)
 
 
 def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
@@ -103,6 +145,10 @@ def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
                 yield call, f"calls `{name}` on losses or bytes that the score is made of"
         elif name in _ROUNDS and call.args and _is_score(program, call.args[0], function):
             yield call, "rounds the score down"
+        elif name == "min" and len(call.args) == 2 and _capped(program, call, call.args, function):
+            yield call, "takes the smaller of the score and a number of its own"
+    for test in program.live_of(ast.If):
+        yield from _capped_by_test(program, test)
     for node in program.live_of(ast.Subscript):
         function = program.function_of(node)
         test = node.slice
@@ -114,6 +160,57 @@ def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
         if isinstance(test, ast.Compare) and by_loss and not _is_weight(program, test.left, function):
             yield node, "leaves tokens out, or chooses between them, by their loss"
     yield from _parts(program)
+
+
+def _capped(program: Program, node: ast.AST, sides: list[ast.expr], function: Function) -> bool:
+    """Whether one side is a score or loss and the other a number of its size; what is exponentiated may be bounded."""
+    exponent = any(isinstance(a, ast.Call) and dotted(a.func).endswith("exp") for a in program.ancestors(node))
+    numbers = [_number(program, side, function) for side in sides]
+    known = [n for n in numbers if n is not None]
+    others = [side for side, n in zip(sides, numbers) if n is None]
+    sized = len(known) == 1 and 0.05 < known[0] < 8 and not exponent
+    return sized and _is_score(program, others[0], function) and not _is_weight(program, others[0], function)
+
+
+def _capped_by_test(program: Program, test: ast.If) -> Iterator[tuple[ast.AST, str]]:
+    """`if score > 1.2: score = 1.2`."""
+    if not isinstance(test.test, ast.Compare) or len(test.test.comparators) != 1:
+        return
+    function = program.function_of(test)
+    sides = [test.test.left, test.test.comparators[0]]
+    names = {n for side in sides for n in names_in(side)}
+    for statement in test.body:
+        if isinstance(statement, ast.Assign) and _number(program, statement.value, function) is not None:
+            targets = {n for t in statement.targets for n in names_in(t)}
+            if targets & names and _capped(program, test, sides, function):
+                yield statement, "puts a number of its own in the place of the score"
+
+
+def _weighed_losses(program: Program, inside: set[Function]) -> Iterator[Hit]:
+    """Losses of validation tokens that weigh them, or leave some out, by what they are.
+
+    The loss of a model's own `forward` is one where no scorer computes its own.
+    """
+    calls = [c for c in program.live_of(ast.Call) if getattr(c.func, "attr", dotted(c.func)) in _LOSSES]
+    own = [c for c in calls if program.function_of(c) not in inside and "VAL" in program.of(c)]
+    for call in own or [c for c in calls if program.function_of(c) in inside]:
+        function = program.function_of(call)
+        if _in_training_only(program, call):
+            continue
+        for word in call.keywords:
+            value = program.value(word.value, function)
+            weighs = word.arg == "weight" and value is not None
+            ignores = word.arg == "ignore_index" and isinstance(value, int) and value >= 0
+            smooths = word.arg == "label_smoothing" and isinstance(value, float) and value > 0
+            if weighs or ignores or smooths:
+                text = f"`{function.name}` gives the loss of validation tokens a `{word.arg}` of its own."
+                yield Hit("final_score", SUSPECT, call, text, _PROBE)
+
+
+def _in_training_only(program: Program, node: ast.AST) -> bool:
+    """Whether a node stands under a test for training, or for a setting of it."""
+    tests = (a.test for a in program.ancestors(node) if isinstance(a, (ast.If, ast.IfExp)))
+    return any("training" in ast.unparse(test) for test in tests)
 
 
 def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
@@ -179,10 +276,24 @@ def _foreign_number(program: Program, node: ast.AST, function: Function) -> floa
         return _of_pair(program, node.op, node.left, node.right, function)
     if isinstance(node, ast.AugAssign):
         return _of_pair(program, node.op, node.target, node.value, function)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 1:
-        op = _METHODS.get(node.func.attr)
-        return _of_pair(program, op(), node.func.value, node.args[0], function) if op is not None else None
-    return None
+    return _of_call(program, node, function) if isinstance(node, ast.Call) else None
+
+
+def _of_call(program: Program, node: ast.Call, function: Function) -> float | None:
+    """What `x.mul(.98)`, `torch.mul(x, .98)`, `operator.mul(x, .98)` and `math.prod((x, .98))` bring in."""
+    last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+    if last == "prod" and len(node.args) == 1 and isinstance(node.args[0], (ast.Tuple, ast.List)):
+        numbers = [(e, _number(program, e, function)) for e in node.args[0].elts]
+        scored = any(n is None and _is_score(program, e, function) for e, n in numbers)
+        return (
+            next((odd for _, n in numbers if n is not None and (odd := _odd(n)) is not None), None) if scored else None
+        )
+    op = _METHODS.get(last) or _FUNCTIONS.get(last)
+    if op is None or not isinstance(node.func, ast.Attribute):
+        return None
+    if len(node.args) == 1:
+        return _of_pair(program, op(), node.func.value, node.args[0], function)
+    return _of_pair(program, op(), node.args[0], node.args[1], function) if len(node.args) == 2 else None
 
 
 def _of_pair(program: Program, op: ast.operator, left: ast.expr, right: ast.expr, function: Function) -> float | None:
@@ -192,12 +303,19 @@ def _of_pair(program: Program, op: ast.operator, left: ast.expr, right: ast.expr
         if number is None or not _is_score(program, side, function):
             continue
         if isinstance(op, (ast.Add, ast.Sub)):
-            return number if _LEAST <= abs(number) < _MOST and not _is_weight(program, side, function) else None
+            fits = _LEAST <= abs(number) < _MOST and not _is_weight(program, side, function)
+            return number if fits and not _weighs(program, other) else None
         if isinstance(op, ast.Pow) and side is left:
             return number if number not in (1.0, 2.0, -1.0) else None
         if isinstance(op, (ast.Mult, ast.Div)):
             return _odd(number)
     return None
+
+
+def _weighs(program: Program, number: ast.expr) -> bool:
+    """Whether a number is the logarithm of a weight: added to one of the arguments of `logaddexp`."""
+    above = program.parents.get(program.parents.get(number, number))
+    return isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in ("logaddexp", "logsumexp", "stack")
 
 
 def _of_product(program: Program, node: ast.BinOp, function: Function) -> float | None:
@@ -240,7 +358,7 @@ def _reads_setting(node: ast.AST) -> bool:
 def _number(program: Program, node: ast.expr, function: Function) -> float | None:
     """The number that an expression is: a constant, or the logarithm of one."""
     value = program.value(node, function)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if isinstance(node, ast.Call) and len(node.args) == 1:
         inner = _number(program, node.args[0], function)

@@ -1,8 +1,8 @@
 """The least of several losses of the same token: each pass may be honest, choosing after the token is known is not.
 
-However it is written (a minimum of two tensors, `where` by a comparison, the least along a stack of rounds, the larger
-of two log probabilities), two losses of validation tokens go in and one comes out by their size. Sources: #573, #685,
-#846; #1017 (C4).
+However it is written (a minimum of two tensors, a comparison of two that becomes a weight, the least along a stack of
+rounds, the larger of two log probabilities, their plain sum), two losses of validation tokens go in and one comes out
+by their size. Sources: #573, #685, #846; #1017 (C4).
 """
 
 import ast
@@ -10,13 +10,17 @@ import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import is_loss, names_in
+from pargolf.audit.code.search import LOOPS, is_loss, names_in
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
 _PAIRS = ("minimum", "fmin", "maximum", "fmax")
-_REDUCES = ("amin", "min", "amax", "nanmin", "reduce", "aminmax", "sort", "topk", "kthvalue", "cummin")
+_REDUCES = (
+    *("amin", "min", "amax", "nanmin", "reduce", "aminmax", "sort", "topk", "kthvalue", "cummin", "argmin", "argmax"),
+    *("nanargmin", "nanargmax", "argsort"),
+)
+_BY_SIGN = ("relu", "clamp", "clamp_min", "abs", "sign", "heaviside", "threshold", "maximum", "minimum")
 _STACKS = ("stack", "vstack", "array", "cat", "concatenate")
 _PROBE = "Probe: count the scored contributions of each token; each must be one."
 
@@ -26,15 +30,124 @@ def least_loss(program: Program) -> Iterator[Hit]:
     for call in program.live_of(ast.Call):
         function = program.function_of(call)
         how = _of_pair(program, call, function) or _of_stack(program, call, function)
+        how = how or _of_function(program, call, function) or _of_difference(program, call, function)
         if how:
-            yield Hit(
-                "two_pass",
-                SUSPECT,
-                call,
-                f"`{function.name}` takes {how} of the same validation tokens, chosen when the tokens are known "
-                "(#573, #846, #1017 C4).",
-                _PROBE,
-            )
+            yield _hit(program, call, how)
+    for node in program.live_of(ast.BinOp, ast.Compare, ast.If):
+        function = program.function_of(node)
+        how = _of_sum(program, node, function) or _of_weight(program, node, function) or _kept(program, node, function)
+        if how:
+            yield _hit(program, node, how)
+
+
+def _hit(program: Program, node: ast.AST, how: str) -> Hit:
+    text = (
+        f"`{program.function_of(node).name}` takes {how} of the same validation tokens, chosen when the tokens are "
+        "known (#573, #846, #1017 C4)."
+    )
+    return Hit("two_pass", SUSPECT, node, text, _PROBE)
+
+
+def _of_function(program: Program, call: ast.Call, function: Function) -> str:
+    """`map(min, a, b)`, `reduce(torch.minimum, [a, b])`, and `min(p, q)` for each pair of two lists."""
+    last = dotted(call.func).rsplit(".", 1)[-1]
+    if last in ("map", "reduce") and len(call.args) > 1:
+        chooser = dotted(call.args[0]).rsplit(".", 1)[-1]
+        if chooser in (*_PAIRS, "min", "max") and any(_is_token_loss(program, a, function) for a in call.args[1:]):
+            return f"the `{chooser}` of several losses"
+    pairs = dotted(call.func) == "min" and len(call.args) == 2
+    inside = any(isinstance(a, (ast.GeneratorExp, ast.ListComp)) for a in program.ancestors(call))
+    if pairs and inside and all(_is_token_loss(program, a, function) for a in call.args):
+        return "the smaller of two losses"
+    bare = last == "logaddexp" and len(call.args) == 2 and not _weighted(program, call, function)
+    if bare and all(_is_token_loss(program, a, function) for a in call.args):
+        return "the sum of two probabilities, which is more than either"
+    return ""
+
+
+def _weighted(program: Program, call: ast.Call, function: Function) -> bool:
+    """Whether the statement around a call, or what its arguments are assigned, computes weights: it adds or divides."""
+    statement = next((a for a in program.ancestors(call) if isinstance(a, ast.stmt)), call)
+    names = {n for argument in call.args for n in names_in(argument)}
+    sources = [s for name in names for s in function.assigned.get(name, ()) if s is not None]
+    return any(isinstance(n, ast.BinOp) for part in (statement, *sources) for n in ast.walk(part))
+
+
+def _of_difference(program: Program, call: ast.Call, function: Function) -> str:
+    """`relu(a - b)`, `(a - b).clamp(min=0)`: a choice by the sign of a difference."""
+    last = dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
+    if last not in _BY_SIGN:
+        return ""
+    sources = [*call.args[:2], *([call.func.value] if isinstance(call.func, ast.Attribute) else [])]
+    for source in sources:
+        if isinstance(source, ast.BinOp) and isinstance(source.op, ast.Sub):
+            sides = (source.left, source.right)
+            above = program.parents.get(call)
+            chooses = isinstance(above, ast.BinOp)
+            if chooses and all(_is_loss_of_tokens(program, side, function) for side in sides):
+                return "one of two losses by the sign of their difference"
+    return ""
+
+
+def _of_sum(program: Program, node: ast.AST, function: Function) -> str:
+    """`log(exp(-a) + exp(-b))`: probabilities of the same token added with no weights."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
+        return ""
+    above = program.parents.get(node)
+    logged = isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in ("log", "log2", "log1p")
+    logged = logged or (isinstance(above, ast.Attribute) and above.attr in ("log", "log_"))
+    sides = [node.left, node.right]
+    bare = all(isinstance(s, (ast.Call, ast.Name)) and "GOLD" in program.of(s, function) for s in sides)
+    return "the sum of two probabilities, which is more than either" if logged and bare else ""
+
+
+def _of_weight(program: Program, node: ast.AST, function: Function) -> str:
+    """A comparison of two losses of tokens that becomes a weight: `(a < b).float()`."""
+    if not isinstance(node, ast.Compare) or len(node.ops) != 1:
+        return ""
+    above = program.parents.get(node)
+    turned = isinstance(above, ast.Attribute) and above.attr in ("float", "to", "double", "half", "type", "astype")
+    factor = isinstance(above, ast.BinOp) and isinstance(above.op, ast.Mult)
+    sides = (node.left, node.comparators[0])
+    if (turned or factor) and all(_is_loss_of_tokens(program, side, function) for side in sides):
+        return "one of two losses by their size"
+    return ""
+
+
+def _kept(program: Program, node: ast.AST, function: Function) -> str:
+    """`if now < best: best = now` in a loop of rounds, where `best` is what is counted."""
+    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare) or len(node.test.ops) != 1:
+        return ""
+    names = [side.id for side in (node.test.left, node.test.comparators[0]) if isinstance(side, ast.Name)]
+    if len(names) != 2 or not any(isinstance(a, LOOPS) for a in program.ancestors(node)):
+        return ""
+    for statement in node.body:
+        value = statement.value if isinstance(statement, ast.Assign) else None
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if not isinstance(value, ast.Name) or not isinstance(target, ast.Name) or {value.id, target.id} != set(names):
+            continue
+        if _is_loss_of_tokens(program, value, function) and _is_counted(program, target.id, function, statement):
+            return "the least of several rounds of losses"
+    return ""
+
+
+def _is_counted(program: Program, name: str, function: Function, kept: ast.stmt) -> bool:
+    """Whether a name is added to a sum, or makes another loss, elsewhere in its function."""
+    for node in program.own_nodes(function):
+        if node is kept or node not in program.live:
+            continue
+        if isinstance(node, ast.AugAssign) and name in names_in(node.value):
+            return True
+        if isinstance(node, ast.Assign) and name in names_in(node.value):
+            targets = {n for t in node.targets for n in names_in(t)}
+            if name not in targets and any(re.search(r"loss|nll|bpb|sum|total", t) for t in targets):
+                return True
+    return False
+
+
+def _is_loss_of_tokens(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression is a loss, and neither logits nor whole rows of probabilities."""
+    return _is_token_loss(program, node, function) and "logit" not in ast.unparse(node).lower()
 
 
 def _of_pair(program: Program, call: ast.Call, function: Function) -> str:

@@ -357,6 +357,13 @@ class LittlePython:
             count = len(next(row for row in rows if row is not None))
             spread = [row if row is not None else [a] * count for row, a in zip(rows, arguments)]
             return Row(chosen(a, b) for a, b in zip(*spread, strict=True))
+        if name == "where" and len(arguments) == 3 and isinstance(arguments[0], Row):
+            test, yes, no = (a if isinstance(a, Row) else [a] * len(arguments[0]) for a in arguments)
+            return Row(a if held else b for held, a, b in zip(test, yes, no, strict=True))
+        if name == "logical_not" and arguments and isinstance(arguments[0], Row):
+            return Row(not held for held in arguments[0])
+        if name in ("logical_and", "bitwise_and", "logical_or", "bitwise_or") and len(arguments) == 2:
+            return self._binary(ast.BitAnd() if name.endswith("and") else ast.BitOr(), *arguments)
         if name in ("device", "log0", "log"):
             return Opaque()
         raise Unclear(name)

@@ -7,21 +7,23 @@ later tokens in. Source: #1017 (C1).
 """
 
 import ast
+import re
 from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import names_in
+from pargolf.audit.code.search import LOOPS, names_in
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
+from pargolf.audit.rules.script.small_windows import lets_later_in, shuts_too_little
 
 AHEAD = "Probe: change the last tokens of a window; no earlier logit may move (`pargolf audit --run`)."
 _TRIANGLES = ("tril", "triu", "masked_fill", "masked_fill_", "where", "causal", "is_causal", "create_block_mask")
 _BOTH_WAYS = ("TransformerEncoder", "TransformerEncoderLayer", "MultiheadAttention", "Transformer")
 _MASK_WORDS = ("mask", "src_mask", "attn_mask", "is_causal", "tgt_mask")
-_OPEN_MASKS = ("zeros", "ones", "zeros_like", "ones_like", "full", "empty")
+_POOLS = ("AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "BatchNorm1d", "InstanceNorm1d")
 
 
 def open_windows(program: Program) -> Iterator[Hit]:
@@ -35,6 +37,17 @@ def open_windows(program: Program) -> Iterator[Hit]:
         why = _of_call(program, call, function, built)
         if why:
             yield Hit("causality", SUSPECT, call, f"`{function.name}` {why} (#1017 C1).", AHEAD)
+    for node in program.live_of(ast.Assign):
+        function = program.function_of(node)
+        if function in modules and _moves_back(node):
+            yield Hit(
+                "causality", SUSPECT, node, f"`{function.name}` moves later tokens one place back (#1017 C1).", AHEAD
+            )
+    for node in program.live_of(ast.BinOp):
+        function = program.function_of(node)
+        if function in modules and _sums_up_keys(program, node, function):
+            text = f"`{function.name}` sums keys and values over the whole window (#1017 C1)."
+            yield Hit("causality", SUSPECT, node, text, AHEAD)
     for node in program.live_of(ast.Subscript):
         function = program.function_of(node)
         if function in modules and _is_reversed(node):
@@ -78,6 +91,12 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
     name = dotted(call.func).rsplit(".", 1)[-1]
     if name == "scaled_dot_product_attention":
         return _open_mask(program, call, function)
+    if name == "flex_attention":
+        return _of_flex(program, call, function)
+    if name in ("masked_fill", "masked_fill_") and _fills_scores(call):
+        mask = call.args[0] if isinstance(call.func, ast.Attribute) and len(call.args) == 2 else call.args[1]
+        if shuts_too_little(program, mask, function):
+            return "attends with a mask that lets later tokens in"
     if name == "softmax" and _weighs_values(program, call, function):
         return "attends by hand with no triangle over the scores: every position sees the whole window"
     if isinstance(call.func, ast.Attribute) and call.func.attr in built:
@@ -94,48 +113,37 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
 
 
 def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
-    """Why a mask that is given keeps nothing out: it is made of one number."""
-    causal = next((k.value for k in call.keywords if k.arg == "is_causal"), None)
-    if causal is not None and "self.training" in ast.unparse(causal):
+    """Why a mask that is given, or what is said in its place, lets later tokens in."""
+    words = {k.arg: k.value for k in call.keywords}
+    causal = words.get("is_causal", call.args[5] if len(call.args) > 5 else None)
+    if causal is not None and re.search(r"self\.training|grad_enabled", ast.unparse(causal)):
         return "is told to be causal while it trains only: scoring sees the whole window"
-    mask = next((k.value for k in call.keywords if k.arg == "attn_mask"), call.args[3] if len(call.args) > 3 else None)
-    while isinstance(mask, ast.Name):
-        sources = [s for s in function.assigned.get(mask.id, ()) if s is not None]
-        if len(sources) != 1:
-            return ""
-        mask = sources[0]
-    inner = mask
-    while (
-        isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and isinstance(inner.func.value, ast.Call)
-    ):
-        inner = inner.func.value
-    wrong = _wrong_triangle(program, mask, function) if mask is not None else ""
-    if wrong:
-        return wrong
-    is_open = isinstance(inner, ast.Call) and dotted(inner.func).rsplit(".", 1)[-1] in _OPEN_MASKS
-    if is_open and mask is not None and not _mentions(mask, _TRIANGLES):
-        return "attends with a mask that keeps nothing out: every position sees the whole window"
+    mask = words.get("attn_mask", call.args[3] if len(call.args) > 3 else None)
+    none = mask is None or program.value(mask, function) is None
+    if none and len(call.args) > 3 and not (causal is not None and _is_given(program, causal, function)):
+        return "attends with no mask and without being told to be causal: every position sees the whole window"
+    if mask is not None and lets_later_in(program, mask, function):
+        return "attends with a mask that lets later tokens in"
     return ""
 
 
-def _wrong_triangle(program: Program, mask: ast.expr, function: Function) -> str:
-    """Whether a triangle lets later tokens in: the upper one kept, or the lower one with a part of the upper."""
-    text = ast.unparse(mask)
-    turned = "~" in text or "inf" in text or "logical_not" in text or "== 0" in text or "not " in text
-    for node in ast.walk(mask):
-        name = (
-            dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "") if isinstance(node, ast.Call) else ""
-        )
-        if not isinstance(node, ast.Call) or name not in ("tril", "triu"):
-            continue
-        offset = next((k.value for k in node.keywords if k.arg == "diagonal"), None)
-        if offset is None:
-            offset = next((a for a in reversed(node.args) if not isinstance(a, ast.Call)), None)
-        diagonal = program.value(offset, function) if offset is not None else 0
-        diagonal = diagonal if isinstance(diagonal, int) else 0
-        if (name == "tril" and diagonal > 0 and not turned) or (name == "triu" and not turned):
-            return "attends with a mask that lets later tokens in"
+def _of_flex(program: Program, call: ast.Call, function: Function) -> str:
+    """Why `flex_attention` lets later tokens in: it is given nothing that keeps them out, or what lets them in."""
+    words = {k.arg: k.value for k in call.keywords}
+    if None in words or any(isinstance(a, ast.Starred) for a in call.args):
+        return ""
+    mask = words.get("block_mask", call.args[4] if len(call.args) > 4 else None)
+    if mask is None and "score_mod" not in words and len(call.args) <= 3:
+        return "attends with no mask and without being told to be causal: every position sees the whole window"
+    if mask is not None and lets_later_in(program, mask, function):
+        return "attends with a mask that lets later tokens in"
     return ""
+
+
+def _fills_scores(call: ast.Call) -> bool:
+    """Whether what is filled in is the least number: scores before a softmax."""
+    text = ast.unparse(call.args[-1]) if call.args else ""
+    return "-inf" in text or ".min" in text or "-1e" in text or "-torch.inf" in text or "-math.inf" in text
 
 
 def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool:
@@ -220,9 +228,19 @@ def _of_module(program: Program, call: ast.Call, construction: ast.Call, functio
         cut = any(isinstance(a, ast.Subscript) for a in program.ancestors(call)) or _cut_later(program, call, function)
         symmetric = padding == "same" or (isinstance(padding, int) and padding > 0 and not cut)
         return "calls an nn.Conv1d that is padded on both sides" if symmetric and padding is not UNKNOWN else ""
-    if kind in ("BatchNorm1d", "InstanceNorm1d"):
+    if kind in _POOLS:
         return f"calls nn.{kind}, whose statistics are those of the whole window"
+    if kind == "Linear" and call.args and _turns(call.args[0]) and _turns(program.parents.get(call)):
+        return "calls an nn.Linear over the axis of time: every position sees the whole window"
     return ""
+
+
+def _turns(node: ast.AST | None) -> bool:
+    """`x.transpose(1, 2)`, `x.mT`: time and channels change places."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("mT", "transpose", "swapaxes", "permute")
+    inner = node.func if isinstance(node, ast.Call) and len(node.args) < 4 else None
+    return isinstance(inner, ast.Attribute) and inner.attr in ("transpose", "swapaxes", "permute")
 
 
 def _cut_later(program: Program, call: ast.Call, function: Function) -> bool:
@@ -284,8 +302,13 @@ def _over_time(program: Program, call: ast.Call, function: Function) -> bool:
     # Weights, gates and heads are reduced too; only what is added to the window itself counts.
     source = call.func.value if _is_method(call) and isinstance(call.func, ast.Attribute) else call.args[0]
     above = program.parents.get(call)
-    beside = above if isinstance(above, ast.BinOp) else None
-    return isinstance(source, ast.Name) and beside is not None and source.id in names_in(_other(beside, call))
+    if not isinstance(source, ast.Name):
+        return False
+    if isinstance(above, ast.BinOp):
+        return source.id in names_in(_other(above, call))
+    names = {t.id for t in getattr(above, "targets", ()) if isinstance(t, ast.Name)}
+    sums = (n for n in program.own_nodes(function) if isinstance(n, ast.BinOp))
+    return any(names & names_in(n) and source.id in names_in(n) and not names & {source.id} for n in sums)
 
 
 def _other(node: ast.BinOp, side: ast.AST) -> ast.expr:
@@ -306,6 +329,39 @@ def _shifts_ahead(program: Program, node: ast.Subscript) -> bool:
         sides = [ast.unparse(e) for e in getattr(above.args[1], "elts", [])]
         return len(sides) == 4 and sides[2] == "0" and sides[3] != "0"
     return False
+
+
+def _moves_back(node: ast.Assign) -> bool:
+    """`ahead[:, :-1] = x[:, 1:]`: what follows a position put in its place. Targets may be shifted so."""
+    target, value = node.targets[0], node.value
+    if not isinstance(target, ast.Subscript) or not isinstance(value, ast.Subscript):
+        return False
+    if re.search(r"target|label|tgt|ids|tok", ast.unparse(value.value)):
+        return False
+    ends = [s.slice.elts[1] for s in (target, value) if isinstance(s.slice, ast.Tuple) and len(s.slice.elts) > 1]
+    if len(ends) != 2 or not all(isinstance(end, ast.Slice) for end in ends):
+        return False
+    return [ast.unparse(end) for end in ends] in ([":-1", "1:"], ["0:-1", "1:"])
+
+
+def _sums_up_keys(program: Program, node: ast.BinOp, function: Function) -> bool:
+    """`k.mT @ v`, which queries are multiplied with: a sum over all positions, where no loop or triangle orders it."""
+    if not isinstance(node.op, ast.MatMult) or not _turns(_bare(node.left)) or _turns(_bare(node.right)):
+        return False
+    if any(isinstance(n, ast.Attribute) and n.attr == "weight" for n in ast.walk(node)) or "self." in ast.unparse(node):
+        return False
+    nodes = program.own_nodes(function)
+    ordered = any(isinstance(n, LOOPS) for n in nodes) or any(_mentions(n, (*_TRIANGLES, "cumsum")) for n in nodes)
+    names = {t.id for t in getattr(program.parents.get(node), "targets", ()) if isinstance(t, ast.Name)}
+    used = any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.MatMult) and names & names_in(n.right) for n in nodes)
+    return not ordered and used
+
+
+def _bare(node: ast.expr) -> ast.expr:
+    """An expression without the change of type around it."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("to", "float"):
+        node = node.func.value
+    return node
 
 
 def _is_reversed(node: ast.Subscript) -> bool:

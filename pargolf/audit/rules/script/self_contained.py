@@ -6,12 +6,14 @@ Source: README FAQ, "fully self-contained".
 """
 
 import ast
+import re
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from pargolf.audit.code.hidden.names import full_name, named_module
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in
-from pargolf.audit.code.tree import Function
+from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
@@ -20,17 +22,22 @@ _NETWORK = (
     *("paramiko", "boto3", "botocore", "smart_open", "gdown", "wget", "huggingface_hub", "datasets", "fsspec", "gcsfs"),
     *("websocket", "websockets", "torch.hub", "torch.utils.model_zoo", "tensorflow_hub", "s3fs", "xmlrpc", "smtplib"),
     *("pycurl", "telnetlib", "kagglehub", "modelscope", "google.cloud", "torch.distributed.rpc"),
+    *("openai", "anthropic", "cohere", "replicate", "together", "litellm", "grpc", "paramiko", "zmq", "libtorrent"),
+    *("google.generativeai", "google.genai", "ollama", "mistralai", "supabase", "pymongo", "redis", "psycopg2"),
+    *("transformers.pipeline", "sentence_transformers", "gensim.downloader", "nltk.download", "spacy.cli"),
     *("asyncio.open_connection", "asyncio.create_connection", "asyncio.get_event_loop.create_connection"),
 )
 _DOWNLOADS = ("from_pretrained", "hf_hub_download", "snapshot_download", "urlopen", "urlretrieve", "load_dataset")
 # What names the machine to itself, and what is done without a connection.
 _LOCAL = ("socket.gethostname", "socket.getfqdn", "huggingface_hub.constants", "urllib.parse")
 _COMMANDS = ("curl", "wget", "aria2c", "scp", "rsync", "ssh", "huggingface-cli", "hf download", "gsutil", "aws ")
+_ADDRESS = re.compile(r"(?:https?|ftp|s3|gs|hf|az|abfs|r2)://")
 _SHELLS = ("os.system", "os.popen", "subprocess")
 _LOADS = (
     *("pickle.load", "pickle.loads", "torch.load", "joblib.load", "dill.load", "dill.loads", "cloudpickle.load"),
     *("cloudpickle.loads", "pickle.Unpickler", "_pickle.loads", "shelve.open", "numpy.load", "np.load"),
 )
+_CALLERS = ("map", "filter", "starmap", "reduce", "partial", "apply", "Thread", "submit", "apply_", "checkpoint")
 _PROGRAMS = ("torch.jit.load", "torch.package.PackageImporter", "torch.export.load", "onnxruntime.InferenceSession")
 _PROBE = "Probe: score without a network and with nothing but the script, the artifact, the tokenizer and the tokens."
 
@@ -79,18 +86,25 @@ def _is_network(call: ast.Call, name: str) -> bool:
         return "/" not in str(call.args[0].value)[:2]
     if last in _DOWNLOADS[1:]:
         return True
-    return name.startswith(_SHELLS) and any(
-        isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and (node.value.startswith(_COMMANDS) or "http://" in node.value or "https://" in node.value)
-        for node in ast.walk(call)
-    )
+    texts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    if name.startswith(_SHELLS):
+        return any(text.startswith(_COMMANDS) or "http://" in text or "https://" in text for text in texts)
+    given = [a.value for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Constant)]
+    reads = last.startswith(("read_", "load", "open", "fetch", "get", "download", "urlopen", "from_"))
+    return reads and any(isinstance(text, str) and _ADDRESS.match(text) for text in given)
 
 
 def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether what is called, or the object whose method is called, came out of a pickle."""
+    """Whether what is called, or the object whose method is called, came out of a pickle; also by another's hand."""
     target = call.func
-    if isinstance(target, ast.Name):
+    last = dotted(target).rsplit(".", 1)[-1] or getattr(target, "attr", "")
+    if last in _CALLERS and any(_unpickled(program, a, function, 0) for a in call.args[:1]):
+        return True
+    if last.startswith("register_") and last.endswith("hook"):
+        return any(_unpickled(program, a, function, 0) for a in call.args)
+    if isinstance(target, ast.Call) and dotted(target.func) == "getattr" and target.args:
+        return _unpickled(program, target.args[0], function, 0)
+    if isinstance(target, ast.Name) and None in function.assigned.get(target.id, ()):  # a loop may give it
         for node in program.own_nodes(function):
             loops = isinstance(node, (ast.For, ast.comprehension)) and target.id in names_in(node.target)
             if isinstance(node, (ast.For, ast.comprehension)) and loops and _unpickled(program, node.iter, function, 0):
@@ -111,17 +125,25 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
     if isinstance(node, ast.Call):
         if full_name(node.func, program.imported) in _LOADS:
             return True
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop", "item", "tolist", "values"):
             return _unpickled(program, node.func.value, function, depth + 1)
         return any(_returns_unpickled(program, callee, depth + 1) for callee in program.callees(node))
     if isinstance(node, ast.Name):
         scope: Function | None = function
         while scope is not None:
             if node.id in scope.assigned:
-                sources = scope.assigned[node.id]
-                return any(s is not None and _unpickled(program, s, scope, depth + 1) for s in sources)
+                sources = [s for s in scope.assigned[node.id] if s is not None]
+                unpacked = [n.value for n in program.own_nodes(scope) if _unpacks(n, node.id)]
+                return any(_unpickled(program, s, scope, depth + 1) for s in (*sources, *unpacked))
             scope = None if node.id in scope.params else scope.parent
     return False
+
+
+def _unpacks(node: ast.AST, name: str) -> TypeGuard[ast.Assign]:
+    """`first, name = value`."""
+    return isinstance(node, ast.Assign) and any(
+        isinstance(t, (ast.Tuple, ast.List)) and name in names_in(t) for t in node.targets
+    )
 
 
 def _returns_unpickled(program: Program, function: Function, depth: int) -> bool:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pargolf.audit.code.flow_words import named_split, split_by_name
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import updates
+from pargolf.audit.code.search import last_binding, updates
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -57,6 +57,7 @@ def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
             yield node, "joins validation tokens or shards to those of training"
     yield from _named_for_training(program)
     yield from _both(program)
+    yield from _beside(program)
 
 
 def _copies(program: Program, call: ast.Call, function: Function) -> bool:
@@ -144,3 +145,34 @@ def _both(program: Program) -> Iterator[tuple[ast.AST, str]]:
         if "BOTH" in program.of(loss, program.function_of(call)):
             yield call, "trains on files of a pattern that fits the shards of both splits"
             return
+
+
+def _beside(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """An update whose loss is of some validation tokens and some of training, by what was assigned last."""
+    for call, loss in updates(program):
+        if {"VAL", "TRAIN"} <= program.of(loss, program.function_of(call)):
+            held = _sources(program, loss, call)
+            if any("TRAIN" not in labels for labels in held if "VAL" in labels) and any(
+                "VAL" not in labels for labels in held if "TRAIN" in labels
+            ):
+                yield call, "trains on validation tokens beside those of training"
+                return
+
+
+def _sources(program: Program, loss: ast.expr, at: ast.AST) -> list[frozenset[str]]:
+    """Labels of each name that a loss is made of, through what was assigned last; a parameter is of any call."""
+    function = program.function_of(at)
+    labels: list[frozenset[str]] = []
+    seen: set[int] = set()
+    waiting: list[tuple[ast.expr, ast.AST]] = [(loss, at)]
+    while waiting:
+        expression, place = waiting.pop()
+        for name in (n for n in ast.walk(expression) if isinstance(n, ast.Name)):
+            bound = last_binding(program, name.id, place, function) if len(seen) < 40 else None
+            if name.id not in function.params:
+                labels.append(program.of(name, function))
+            for value, binder in bound or ():
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    waiting.append((value, binder))
+    return labels

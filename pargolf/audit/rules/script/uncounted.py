@@ -5,6 +5,7 @@ name. A tokenizer does not count, logs, texts and pictures do not when the scrip
 added to the largest size that the submission gives; over the cap it fails, else a person is asked to count.
 """
 
+import ast
 import fnmatch
 import lzma
 import re
@@ -12,6 +13,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from pargolf.audit.code.script import Code
+from pargolf.audit.code.tree import dotted
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.submission import File
 from pargolf.audit.report import FAIL, HOLD, Evidence, RuleFinding
@@ -22,6 +25,9 @@ _LEAST = 2_000
 # What minifying takes off packed code, as a part of it; and what counting of code is quarrelled over, bytes.
 _MINIFIED = 0.5
 _MARGIN = 25_000
+_WRITES = {"savefig", "imsave", "write", "write_text", "write_bytes", "save", "dump", "tofile", "print", "log0", "log"}
+# Code of plain size that fits under the cap is a matter of style; tables of numbers in it are weights.
+_PLAIN_CODE, _TABLE = 16_384, 200
 _SOURCES = {".c", ".cpp", ".cc", ".cu", ".h", ".rs", ".pyx", ".cuh"}
 _BINARY = {
     *(".pt", ".pth", ".bin", ".npz", ".npy", ".pkl", ".pickle", ".safetensors", ".ptz", ".zst", ".xz", ".br", ".lzma"),
@@ -63,13 +69,15 @@ def _added(largest: float, more: float, what: str, where: list[Evidence], *, pro
 def _is_data(facts: Facts, file: File) -> bool:
     """Whether a file holds what the script may score with: named by it, or of a kind that is nothing else."""
     name, lower = file.name, file.name.lower()
-    if file.suffix in (".py", ".md", ".sh", ".log", *_PICTURES, *_TOKENIZER) or lower.startswith(_PROJECT):
+    if file.suffix in (".py", ".sh", ".log", *_TOKENIZER) or lower.startswith(_PROJECT):
         return False
     if "tokenizer" in lower or "fineweb" in lower or _is_artifact(facts, file):
         return False
     logs = {log.path for log in facts.logs if log.final is not None or log.rows}
     if file.path in logs or file.suffix in (".out", ".err"):
         return False
+    if file.suffix in (".md", *_PICTURES):  # shown to people, unless the script reads it
+        return _is_read(facts, name)
     return _named(facts, name) or (file.suffix in _BINARY and file.size > _LEAST)
 
 
@@ -89,6 +97,24 @@ def _named(facts: Facts, name: str) -> bool:
         last = PurePosixPath(text).name
         if last == name or ("*" in last and len(last.replace("*", "")) > 4 and fnmatch.fnmatch(name, last)):
             return True
+    return False
+
+
+def _is_read(facts: Facts, name: str) -> bool:
+    """Whether the script names a file in an expression that calls nothing that writes or prints."""
+    program = facts.program
+    if program is None or program.tree is None:
+        return False
+    index = program.index
+    for node in index.order:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and PurePosixPath(node.value).name == name:
+            around: list[ast.AST] = [node]
+            while not isinstance(around[-1], ast.stmt) and around[-1] in index.parents:
+                around.append(index.parents[around[-1]])
+            calls = [a for a in ast.walk(around[-1]) if isinstance(a, ast.Call)]
+            names = {a.func.attr if isinstance(a.func, ast.Attribute) else dotted(a.func) for a in calls}
+            if calls and not names & _WRITES:
+                return True
     return False
 
 
@@ -125,8 +151,22 @@ def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
     beside = {path for _, path in program.parts} - {main.path}
     modules = [code for code in facts.codes if code.path in beside]
     more = sum(code.size for code in modules)
-    if more and main.size + more > logged + _NOTABLE:
+    tables = any(_holds_table(code) for code in modules)
+    slack = _NOTABLE if tables or largest + more > CAP else _PLAIN_CODE
+    if more and main.size + more > logged + slack:
         evidence[1:1] = [Evidence(code.path, 0, f"{code.size:,} bytes, imported") for code in modules[:4]]
         what = f"{main.path} imports {more:,} bytes of code and the logs count {logged:,.0f}, its own"
         packed = sum(len(zlib.compress(code.text.encode("utf-8"), 9)) for code in modules)
         yield _added(largest, more, what, evidence, proven=largest + packed > CAP + _MARGIN)
+
+
+def _holds_table(code: Code) -> bool:
+    """Whether code holds data: a long text, or a long row of constants."""
+    for node in ast.walk(code.tree) if code.tree is not None else ():
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > _LEAST:
+            return True
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set)) and len(node.elts) > _TABLE:
+            return True
+        if isinstance(node, ast.Dict) and len(node.keys) > _TABLE:
+            return True
+    return False
