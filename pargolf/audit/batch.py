@@ -10,6 +10,7 @@ import contextlib
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -48,9 +49,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Judged(Event):
-    """One head was judged."""
+    """One head was judged, in so many seconds of the processor."""
 
     report: Report
+    seconds: float
 
 
 def audit_all(
@@ -83,11 +85,15 @@ def audit_all(
         f"{total - len(unjudged)} already judged" if len(unjudged) < total else "",
     )
     with out.open("a", encoding="utf-8") as file:
-        for finished, report in enumerate(_work(repo, unjudged, wanted, engine, record), total - len(unjudged) + 1):
+        seconds = 0.0
+        for finished, judged in enumerate(_work(repo, unjudged, wanted, engine, record), total - len(unjudged) + 1):
+            report = judged.report
+            seconds += judged.seconds
             file.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
             file.flush()
-            yield Judged(report)
-            yield Progress("audit", finished, total, f"{report.target.rpartition('@')[2]} {report.verdict}")
+            yield judged
+            what = f"{report.target.rpartition('@')[2]} {report.verdict}"
+            yield Progress("audit", finished, total, f"{what}; {seconds:,.1f} s of the processor so far")
     _put_in_order(out, {(_target(repo, n), sha): n for n, sha in heads.items()})
     return len(unjudged)
 
@@ -133,28 +139,28 @@ def _target(repo: str, number: int) -> str:
 
 def _work(
     repo: str, numbers: list[int], heads: dict[int, str], engine: Engine | None, record: Record | None
-) -> Iterator[Report]:
-    """The report of each head, as it is judged."""
+) -> Iterator[Judged]:
+    """Each head, as it is judged."""
     if engine is None or len(numbers) < _FEW:
         with Repository(repo) as opened:
             for number in numbers:
-                yield _one(opened, number, record, named=repo)
+                yield _timed(opened, number, record, named=repo)
         return
     path = str(Path(repo).resolve())
     tasks = [Task(f"pull {number}", _judge, (path, repo, number, record)) for number in numbers]
     for event in engine.run(tasks):
         if isinstance(event, Happened) and isinstance(event.event, Judged):
-            yield event.event.report
+            yield event.event
         elif isinstance(event, TaskEnded) and event.error is not None:
             if not isinstance(event.error, GivenUp):
                 raise event.error
             number = numbers[event.number]
-            yield _unjudged(repo, number, heads[number], f"the audit failed ({event.error})")
+            yield Judged(_unjudged(repo, number, heads[number], f"the audit failed ({event.error})"), 0.0)
 
 
 def _judge(place: Place, path: str, repo: str, number: int, record: Record | None) -> Iterator[Event]:
     """What a process does for one head of the repository at `path`, which was named `repo`."""
-    yield Judged(_one(_opened(path), number, record, named=repo))
+    yield _timed(_opened(path), number, record, named=repo)
 
 
 @cache
@@ -165,6 +171,12 @@ def _opened(path: str) -> Repository:
             f"{socket.gethostname()} does not see {path}. Put the repository on storage that all nodes see."
         )
     return Repository(path)
+
+
+def _timed(repository: Repository, number: int, record: Record | None, *, named: str) -> Judged:
+    began = time.process_time()
+    report = _one(repository, number, record, named=named)
+    return Judged(report, time.process_time() - began)
 
 
 def _one(repository: Repository, number: int, record: Record | None, *, named: str) -> Report:

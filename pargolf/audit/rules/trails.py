@@ -231,7 +231,7 @@ def _blend(logs: Sequence[Log]) -> list[Log]:
         for j, k in combinations([n for n in range(len(logs)) if n != i], 2):
             steps = [s for s in trails[i] if s > 10 and s in trails[j] and s in trails[k]]
             first, second, made = ([trails[n][s] for s in steps] for n in (j, k, i))
-            if len(steps) >= 12 and _deviation(_rest(_rest(second, first), _rest(made, first))) < _ALIKE_NATS:
+            if len(steps) >= 12 and _deviation(_rest(_rest(first, second), _rest(first, made))) < _ALIKE_NATS:
                 return [log, logs[j], logs[k]]
     return []
 
