@@ -24,7 +24,7 @@ from pargolf.watch.runlog import read_events
 
 _MOST_DOCUMENTS = 1000
 _TALL = 14
-_FORECAST = "What the model would have weighed on the table's own grids, by its weights at that step."
+_FORECAST = "The bytes of the weights at that step, on the recipe's own grids."
 _SOLVED = " Packing then solved for other steps, to fill the cap or to meet it."
 
 

@@ -73,7 +73,7 @@ def started_rows(result: Result) -> list[tuple[str, str]]:
     origin, total = result.origin, result.all_train_seconds
     if origin is None:
         return []
-    before = "nobody knows how long" if total is None else f"{total:,.1f} s in all"
+    before = "training time unknown" if total is None else f"{total:,.1f} s in all"
     return [("started from", f"{origin.path}  (recipe {origin.recipe}, digest {origin.digest[:16]}; {before})")]
 
 

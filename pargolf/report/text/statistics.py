@@ -33,7 +33,7 @@ def seeds_table(rows: Sequence[Mapping[str, Any]], found: Spread) -> RenderableT
 def spread_line(spread: Spread) -> str:
     """Return a mean with what is known of its spread, in one line."""
     if spread.sd is None:
-        return f"{spread.mean:.6f} bits per byte from one run: no spread can be said. Run more seeds."
+        return f"{spread.mean:.6f} bits per byte from one run, so the spread is unknown. Run more seeds."
     return (
         f"mean {spread.mean:.6f} bits per byte, sd {spread.sd:.6f}, 95% interval {spread.low:.6f} to {spread.high:.6f} "
         f"({spread.n} runs)"
