@@ -4,6 +4,7 @@
     python benchmarks/plan.py --run --on ray         the same on a cluster, a core for each point
     python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
     python benchmarks/plan.py --cells                what is planned and forecast for some caps and clocks, here
+    python benchmarks/plan.py --scoring RUN --data DATA [--positions 16000]    forecast and seconds of a run's scoring
     python benchmarks/plan.py --full                 a plan for 16 MB and 600 s of eight H100s, as a recipe
     python benchmarks/plan.py                        each run, what the law says of it, and of it when left out
 
@@ -36,15 +37,17 @@ from pargolf.core.files import claimed, write_json
 from pargolf.core.spec import build, edit
 from pargolf.core.units import size_text
 from pargolf.core.work import Work
+from pargolf.core.world import World
 from pargolf.data.corpus import embedded
 from pargolf.data.documents import Document
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.kernels.compiled import compiled_kernels
-from pargolf.model.transformer import Transformer
+from pargolf.model.transformer import Model, Transformer
 from pargolf.quant.calibrate import calibrate
 from pargolf.recipes.family import Shape, member
 from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.run.pack import fit, unpack
+from pargolf.run.pack import fit, read_artifact, unpack
+from pargolf.run.pipeline import score_unpacked
 from pargolf.run.score import open_text, score_sample
 from pargolf.run.training import on_cpu
 from pargolf.study.planning import law as laws
@@ -134,6 +137,9 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="fit the law to the runs")
     parser.add_argument("--cells", action="store_true", help="plan caps and clocks on this machine")
     parser.add_argument("--full", action="store_true", help="plan for eight H100s, which nobody has run")
+    parser.add_argument("--scoring", type=Path, help="a run of the family: time its scoring beside the forecast")
+    parser.add_argument("--data", type=Path, help="the text it is scored on")
+    parser.add_argument("--positions", type=int, default=16_000, help="of it, from its beginning")
     parser.add_argument("--out", type=Path, default=Path("runs/plan"), help="where prepared text goes")
     add_options(parser)
     asked = parser.parse_args()
@@ -142,6 +148,9 @@ def main() -> None:
         return
     if asked.full:
         print(recipe_file(_full(), "python benchmarks/plan.py --full; a forecast, no result"))
+        return
+    if asked.scoring:
+        _print_scoring(asked)
         return
     if asked.run:
         _run_missing(asked)
@@ -221,7 +230,11 @@ def packing(shape: Shape, size: int, bpb: float, seconds: float) -> Packing:
 
 def shape_of(recipe: Recipe) -> Shape:
     """The shape that a recipe of the family was made of."""
-    model = recipe.model
+    return shape_of_model(recipe.model)
+
+
+def shape_of_model(model: Model) -> Shape:
+    """The shape whose model it is."""
     return Shape(model.vocab, model.dim, len(model.blocks), model.blocks[0].mlp.hidden)
 
 
@@ -259,6 +272,20 @@ def _print_cells() -> None:
         forecast = f"{best.bpb:.3f} ({best.low:.3f} to {best.high:.3f})"
         table.add_row(size_text(cap), f"{seconds:g}", *sizes, f"{best.bits:.2f}", f"{best.steps:,}", forecast)
     out.print(table)
+
+
+def _print_scoring(asked: argparse.Namespace) -> None:
+    """Seconds of the processor that scoring an artifact takes, as forecast by what is measured now, and as it came."""
+    torch.set_num_threads(1)
+    pace = Work(measured(now=time.process_time, again=True)).result()
+    unpacked, text = read_artifact(asked.scoring / "model.pargolf"), open_text(open_data(asked.data))
+    count = asked.positions
+    text = replace(text, tokens=text.tokens[: count + 1], byte_counts=text.byte_counts[:count])
+    recipe = member(shape_of_model(unpacked.model.spec))
+    began = time.process_time()
+    Work(score_unpacked(recipe, text, unpacked, seconds=math.inf, world=World())).result()
+    forecast, came = pace.score(shape_of_model(unpacked.model.spec), count), time.process_time() - began
+    print(f"{recipe.name}, {count:,} positions: forecast {forecast:.1f} s, came {came:.1f} s, {forecast / came:.2f}")
 
 
 def _full() -> Plan:

@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,11 +14,15 @@ from pargolf.cli import app
 from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
 from pargolf.core.result import read_result
+from pargolf.core.world import World
 from pargolf.data.folder import open_data
 from pargolf.data.learn import SMALLEST, TooManyPieces, train_bpe
+from pargolf.evaluate.text import Text
 from pargolf.recipes import catalog
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.house import RECIPE as HOUSE
+from pargolf.run.pack import pack, unpack
+from pargolf.run.pipeline import score_unpacked
 from pargolf.study.planning import throughput
 from pargolf.study.planning.law import effective, read_law
 from pargolf.study.planning.sample import LEAST, TextFacts, read_text
@@ -144,6 +149,20 @@ def test_a_harder_text_is_forecast_higher_and_wider() -> None:
     assert math.log(hard.high / hard.low) > math.log(easy.high / easy.low)
 
 
+def test_a_text_that_a_model_would_learn_by_heart_gets_a_small_one() -> None:
+    plan = make_plan(search(text=TextFacts("a page", 19_000, 2_000, 1.0, False)))
+    assert plan.choice.shape.weights < 150_000
+    (epochs,) = (reason.why for reason in plan.reasons if reason.row == "epochs")
+    assert "no run of the law went through a text more than 6 times" in epochs
+    (epochs,) = (reason.why for reason in make_plan(search()).reasons if reason.row == "epochs")
+    assert "no run" not in epochs
+
+
+@pytest.mark.parametrize(("cap", "packings"), [(70_000, 10.5), (120_000, 6.0), (1_000_000, 3.0)])
+def test_packing_takes_longest_where_steps_are_solved_for(cap: int, packings: float) -> None:
+    assert search(cap)._packings(Shape(vocab=512, dim=64, blocks=2, hidden=128)) == packings
+
+
 def test_scoring_that_would_take_too_long_goes_without_adaptation() -> None:
     one = search()
     slow = replace(one, text=replace(EMBEDDED, val_bytes=10**9, train_bytes=10**10))
@@ -203,6 +222,7 @@ def test_half_precision_is_chosen_by_measuring(slower: float, monkeypatch, tmp_p
             yield PACE.step(shape) * (slower if shape.half else 1.0)
 
     monkeypatch.setattr(throughput, "_steps", steps)
+    monkeypatch.setattr(throughput, "time_scoring", lambda *_: (1e-4, 4e-4))
     monkeypatch.setattr(throughput, "cache_folder", lambda: tmp_path)
     found = _ended(measured())
     assert found.half == (slower < 1)
@@ -225,6 +245,7 @@ def test_a_pace_of_a_busy_hour_is_not_believed(busy: float, believed: bool, monk
             yield PACE.step(shape) * rate[0]
 
     monkeypatch.setattr(throughput, "_steps", steps)
+    monkeypatch.setattr(throughput, "time_scoring", lambda *_: (1e-4, 4e-4))
     monkeypatch.setattr(throughput, "cache_folder", lambda: tmp_path)
     before = _ended(measured())
     rate[0] = busy
@@ -243,6 +264,25 @@ def test_the_real_step_is_measured(monkeypatch, tmp_path) -> None:
     found = _ended(measured(count=1))
     assert 0 < found.step(tiny) < time.perf_counter() - began
     assert found.seconds > 0
+    assert 0 < found.score(replace(tiny, adapt=None), 1e3) < found.score(tiny, 1e3)
+
+
+def test_scoring_takes_what_the_plan_says() -> None:
+    """In seconds of the processor, of the real scoring of another shape than those that were timed."""
+    world, clock = World(), Clock(time.process_time)
+    timed = [Shape(vocab=v, dim=d, blocks=b, hidden=2 * d) for v, d, b in ((512, 32, 1), (1024, 64, 3), (2048, 96, 2))]
+    shape = Shape(vocab=1024, dim=96, blocks=2, hidden=192)
+    recipe = member(shape)
+    artifact = unpack(pack(recipe, dict(recipe.model.build(0).named_parameters()), tokenizer="none"))
+    tokens = np.random.default_rng(0).zipf(1.3, 4001) % 1000 + 2
+    text = Text(tokens.astype(np.uint16), np.ones(4000, np.uint8), 1024, 1)
+    ratios = []
+    for _ in range(3):
+        cost = throughput._scoring(timed, world, clock)
+        began = clock.seconds
+        _ended(score_unpacked(recipe, text, artifact, seconds=math.inf, world=world))
+        ratios.append(cost.run(shape, 4000) / (clock.seconds - began))
+    assert any(1 / 1.3 < ratio < 1.3 for ratio in ratios), ratios
 
 
 def _ended(work):

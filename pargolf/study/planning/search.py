@@ -38,12 +38,12 @@ _LEAST_STEPS = 40
 _LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: fewer are not known by the law, more are not stored
 _COST_SPREAD = 0.5  # relative deviation of what packing costs: long-trained weights lose more at as many bits
 _EACH_SEEN = 20  # times that a piece must occur on average, for a vocabulary to be learned
+_BY_HEART = 10  # weights for each token of the text, with which a model learns it by heart; the runs had up to 3
 _START = 1.5  # seconds before the first step
 _OWN_BITS, _FINEST = 3.7, 2.5  # net bits of the recipe's own steps, and times those of the finest
 _SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run takes or keeps seconds for (`_packings`)
 _LOOKS = 15  # steps' worth of looks at the validation split while training
 _ROOM = 300  # bytes that a shape's own numbers may add to the code
-_ADAPTING = 3.5  # passes that scoring takes with adaptation, over a bare forward one
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,12 @@ class Search:
         """The family within reach of this text and cap."""
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
         for vocab, dim, blocks, ratio, batch in product(self.pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
-            known = self.text.train_bytes / self.text.spelled(vocab, self.law) >= _EACH_SEEN * vocab
-            deep = blocks >= least_blocks(dim)
-            if deep and (known or self.text.vocab or vocab == self.pieces[0]):
-                yield replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
+            tokens = self.text.train_bytes / self.text.spelled(vocab, self.law)
+            shape = replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
+            known = tokens >= _EACH_SEEN * vocab or self.text.vocab or vocab == self.pieces[0]
+            small = shape.weights <= _BY_HEART * tokens or (dim, blocks, ratio) == (WIDTHS[0], BLOCKS[0], RATIOS[0])
+            if known and small and blocks >= least_blocks(dim):
+                yield shape
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -140,10 +142,8 @@ class Search:
         return max(0, int((self.budget.train_seconds - self._overhead(shape)) / self.pace.step(shape)) - _LOOKS)
 
     def scoring(self, shape: Shape) -> float:
-        """Seconds that scoring takes, with what adapts."""
-        forward = self.pace.step(shape) / shape.batch_tokens / 3
-        windows = 2 + 2 + 2 * (_ADAPTING if shape.adapt else 0)
-        return forward * windows * self.text.val_bytes / self.text.spelled(shape.vocab, self.law)
+        """Seconds that scoring the artifact takes, with what adapts."""
+        return self.pace.score(shape, self.text.val_bytes / self.text.spelled(shape.vocab, self.law))
 
     def _overhead(self, shape: Shape) -> float:
         """Seconds of the start and of packing."""

@@ -4,9 +4,10 @@
 
 What a machine is good at is measured and not read from its flags: the middle shape's step is taken with bfloat16
 factors and with float32 ones in turn, and the faster way is the plan's. The three numbers are the least squares of
-relative errors that are not negative. They are kept in the user's cache by processor, device, threads, C kernels and
-version of torch. They are believed only after a few steps of the middle shape: a machine that was busy then, or is
-busy now, is measured again. The seconds that this takes count in the budget.
+relative errors that are not negative; so are those of scoring (`scoring.py`), at the same shapes. They are kept in the
+user's cache by processor, device, threads, C kernels and version of torch. They are believed only after a few steps of
+the middle shape: a machine that was busy then, or is busy now, is measured again. The seconds that this takes count in
+the budget.
 """
 
 import hashlib
@@ -28,10 +29,11 @@ from pargolf.core.files import cache_folder, read_json, write_json
 from pargolf.core.ranges import Rate, Seconds
 from pargolf.core.spec import build, edit
 from pargolf.core.work import Events
-from pargolf.core.world import synchronize
+from pargolf.core.world import World, synchronize
 from pargolf.data.shards import Shards
 from pargolf.kernels.compiled import compiled_kernels, processor_words, sources_hash
 from pargolf.recipes.family import Shape, member
+from pargolf.study.planning.scoring import Cost, ScoringCost, scoring_features, time_scoring
 from pargolf.training.loop import Training
 
 Now = Callable[[], float]
@@ -41,6 +43,8 @@ MIDDLE = Shape(vocab=4096, dim=128, blocks=4, hidden=256)
 WIDE = Shape(vocab=1024, dim=256, blocks=3, hidden=768)
 STEPS = 3
 """Steps that are timed of each shape, the first left out."""
+_SCORED, _ADAPTED = 1.4, 3.0
+"""Seconds of a position in plain and sliding windows, and adapting, over a training token's: of `house` on a CPU."""
 SAME_PACE = 1.25
 """How many times faster or slower than it was a machine may be before it is measured again."""
 
@@ -49,8 +53,8 @@ SAME_PACE = 1.25
 class Throughput:
     """Three numbers of a machine, whether bfloat16 factors are faster on it, and seconds that measuring took.
 
-    `middle` is what a step of the middle shape took; None: not measured. `fresh` is false where the numbers come from
-    the cache; `seconds` are then those of checking them.
+    `middle` is what a step of the middle shape took, `scoring` what positions take; None: not measured. `fresh` is
+    false where the numbers come from the cache; `seconds` are then those of checking them.
     """
 
     fixed: Rate
@@ -61,10 +65,17 @@ class Throughput:
     seconds: Seconds = 0.0
     fresh: bool = True
     middle: Seconds | None = None
+    scoring: ScoringCost | None = None
 
     def step(self, shape: Shape) -> float:
         """Seconds of one training step."""
         return float(np.dot(features(shape), (self.fixed, self.arithmetic, self.traffic)))
+
+    def score(self, shape: Shape, positions: float) -> float:
+        """Seconds of all scorings of an artifact."""
+        if self.scoring is not None:
+            return self.scoring.run(shape, positions)
+        return positions * (_SCORED + (_ADAPTED if shape.adapt else 0.0)) * self.step(shape) / shape.batch_tokens
 
 
 def features(shape: Shape) -> tuple[float, float, float]:
@@ -91,8 +102,8 @@ def measured(
     path = cache_folder() / f"throughput-{name}.json"
     clock = Clock(now)
     known = None if again else _known(path)
-    if known is not None and known.middle:
-        yield Progress("measuring this machine", 0, 4, "is it as fast as it was?")
+    if known is not None and known.middle and known.scoring:
+        yield Progress("measuring this machine", 0, 5, "is it as fast as it was?")
         steps = _steps(replace(MIDDLE, half=known.half), device, now)
         ratio = statistics.median(itertools.islice(steps, count)) / known.middle
         if 1 / SAME_PACE <= ratio <= SAME_PACE:
@@ -113,21 +124,36 @@ def _known(path: Path) -> Throughput | None:
 
 def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[Throughput]:
     """Time the shapes, the middle one in both ways."""
-    yield Progress("measuring this machine", 0, 4, "bfloat16 or float32")
+    yield Progress("measuring this machine", 0, 5, "bfloat16 or float32")
     times = {half: _steps(replace(MIDDLE, half=half), device, now) for half in (True, False)}
     turns = [(next(times[True]), next(times[False])) for _ in range(count)]
     halved, whole = (statistics.median(column) for column in zip(*turns))
     half, rows = halved < whole, [(MIDDLE, min(halved, whole))]
     for number, shape in enumerate((SMALL, WIDE)):
-        yield Progress("measuring this machine", 2 + number, 4, str(shape))
+        yield Progress("measuring this machine", 2 + number, 5, str(shape))
         steps = itertools.islice(_steps(replace(shape, half=half), device, now), count)
         rows.append((shape, statistics.median(steps)))
-    return replace(fitted(rows, half=half, machine=machine), middle=min(halved, whole))
+    yield Progress("measuring this machine", 4, 5, "scoring")
+    scoring = _scoring((SMALL, MIDDLE, WIDE), find_world(device), Clock(now))
+    return replace(fitted(rows, half=half, machine=machine), middle=min(halved, whole), scoring=scoring)
+
+
+def _scoring(shapes: Sequence[Shape], world: World, clock: Clock) -> ScoringCost:
+    """Time the scoring of the shapes."""
+    sliding, adapting = zip(*(time_scoring(shape, world, clock) for shape in shapes))
+    costs = [scoring_features(shape) for shape in shapes]
+    return ScoringCost(Cost(*_least_squares(costs, sliding)), Cost(*_least_squares(costs, adapting)))
 
 
 def fitted(rows: Sequence[tuple[Shape, float]], *, half: bool, machine: str) -> Throughput:
     """The three numbers, from shapes and the seconds of their steps."""
-    scaled = np.array([features(shape) for shape, _ in rows]) / np.array([[seconds] for _, seconds in rows])
+    numbers = _least_squares([features(shape) for shape, _ in rows], [seconds for _, seconds in rows])
+    return Throughput(*numbers, half, machine)
+
+
+def _least_squares(rows: Sequence[tuple[float, float, float]], seconds: Sequence[float]) -> tuple[float, float, float]:
+    """The three numbers of least relative error, none of them negative."""
+    scaled = np.array(rows) / np.array(seconds)[:, None]
     best: tuple[float, list[float]] = (np.inf, [0.0, 0.0, 0.0])
     for chosen in (columns for size in (1, 2, 3) for columns in itertools.combinations(range(3), size)):
         x, *_ = np.linalg.lstsq(scaled[:, chosen], np.ones(len(rows)), rcond=None)
@@ -138,7 +164,7 @@ def fitted(rows: Sequence[tuple[Shape, float]], *, half: bool, machine: str) -> 
                 values[column] = float(value)
             best = error, values
     fixed, arithmetic, traffic = best[1]
-    return Throughput(fixed, arithmetic, traffic, half, machine)
+    return fixed, arithmetic, traffic
 
 
 def _steps(shape: Shape, device: str | None, now: Now) -> Iterator[float]:

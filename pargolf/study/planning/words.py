@@ -145,9 +145,10 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     batches = _beside(search, choice, "batch_tokens", search.batches)
     yield Reason("batch", f"{shape.batch_tokens:,} tokens", why if len(search.batches) == 1 else batches)
     yield Reason("rows", f"{shape.seq_len} tokens", "rows of 512 gained nothing for what they cost (docs/LOG.md)")
-    yield Reason(
-        "epochs", f"{choice.passes:.2f}", f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
-    )
+    seen = f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
+    most = max(run.tokens / run.unique_tokens for run in search.law.runs)
+    far = f"; no run of the law went through a text more than {most:.0f} times" if choice.passes > most + 1 else ""
+    yield Reason("epochs", f"{choice.passes:.2f}", seen + far)
     begins = choice.passes >= shape.dropout.passes
     dropout = f"{shape.dropout.rate:g} from pass {shape.dropout.after + 1:g}" if begins else "none"
     late = f"the run goes through the text {'' if begins else 'less than '}{shape.dropout.passes:g} times"
@@ -159,8 +160,9 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     )
     yield Reason("QAT", "no", "not measured to pay at these sizes; the trellis is solved for the cap after training")
     faster = "bfloat16" if shape.half else "float32"
-    yield Reason("products", faster, f"measured faster on {search.pace.machine}")
-    yield Reason("adaptation", "chunks and counts" if shape.adapt else "none", _adapting(search, choice, budget))
+    when = "" if search.pace.fresh else " before, and it is as fast now"
+    yield Reason("products", faster, f"measured faster on {search.pace.machine}{when}")
+    yield Reason("adaptation", "online and counts" if shape.adapt else "none", _adapting(search, choice, budget))
 
 
 def _pieces(search: Search, choice: Prospect) -> str:
