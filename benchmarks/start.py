@@ -3,7 +3,9 @@
     python benchmarks/start.py --data DATA [--recipe house] [--scale mini]
 
 Once where the script of the recipe is still to be written, with an empty cache folder, and once where it is known. Each
-run is a process of its own, is bounded by 600 seconds, and is ended at its first step.
+run is a process of its own, is bounded by 600 seconds, and is ended at its first step. On 30 November 2026, of `house`
+on two busy cores: 6.7 seconds of the processor either way (25.5 and 22.4 by the clock), since another process writes
+the script.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How long scoring takes here: the real scoring of a few windows at three shapes, and from them that of any shape.
+"""How long scoring takes here: score a few windows at three shapes, and estimate any other shape from them.
 
     seconds of a position = a + b weights + c traffic       weights: in millions; traffic: 1e3 numbers moved
 
