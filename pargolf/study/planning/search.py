@@ -42,7 +42,7 @@ _BY_HEART = 10  # weights for each token of the text, with which a model learns 
 _START = 1.5  # seconds before the first step
 _OWN_BITS, _FINEST = 3.7, 2.5  # net bits of the recipe's own steps, and times those of the finest
 _SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run takes or keeps seconds for (`_packings`)
-_LOOKS = 15  # steps' worth of looks at the validation split while training
+_LOOKS = 35  # steps' worth of looks at the validation split while training: ten, of two to five steps each
 _ROOM = 300  # bytes that a shape's own numbers may add to the code
 
 
