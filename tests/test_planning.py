@@ -423,6 +423,7 @@ def test_measuring_counts_in_the_budget(words) -> None:
         (["--cap", "1M"], "'1M' may be 1MB, 1,000,000 bytes, or 1MiB, 1,048,576. Write one."),
         (["--cap", "much"], "'much' is no size."),
         (["--seconds", "soon"], "'soon' is no time."),
+        (["--minutes", "-1"], "'-1.0m' is no time."),
         (["--seconds", "60", "--minutes", "1"], "Say --seconds or --minutes, not both."),
         (["--device", "cuda:7"], "There is no device 'cuda:7' here"),
         (["--data", "-"], "A plan reads the text twice, and standard input once."),

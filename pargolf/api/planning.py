@@ -174,7 +174,7 @@ def _seconds(seconds: Duration | None, minutes: float | None, default: float) ->
     if seconds is not None and minutes is not None:
         raise UserError("Say --seconds or --minutes, not both.")
     if minutes is not None:
-        return parse_seconds(60.0 * minutes)
+        return parse_seconds(f"{minutes}m")
     return default if seconds is None else parse_seconds(seconds)
 
 
