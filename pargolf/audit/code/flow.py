@@ -32,6 +32,7 @@ from pargolf.audit.code.flow_words import (
 )
 from pargolf.audit.code.reach import Reach
 from pargolf.audit.code.tree import NONE, Function, Index, Labels, argument_for, dotted, roots
+from pargolf.audit.code.values import UNKNOWN
 
 _ROUNDS = 12
 _FLOWING = frozenset(
@@ -114,7 +115,29 @@ class Flow:
             return NONE
         if not any(type(part) is ast.Constant and type(part.value) is str for part in self.index.below(node)):
             return NONE
-        return named_split(self.reach.constants.value(node, function))
+        value = self.reach.constants.value(node, function)
+        return named_split(value) if value is not UNKNOWN else self._named_in_loop(node, function)
+
+    def _named_in_loop(self, node: Any, function: Function) -> Labels:
+        """The splits that a text names for the values of a loop around it: `for split in ("train", "val")`."""
+        names = {part.id for part in self.index.below(node) if type(part) is ast.Name}
+        out: Labels = NONE
+        for above in self._loops(node):
+            target, items = getattr(above.target, "id", ""), self.reach.constants.value(above.iter, function)
+            if target in names and isinstance(items, tuple) and len(items) < 9:
+                for item in items:
+                    inside = Function(function.node, function.name, None, function, passing=True)
+                    inside.values[target] = item
+                    out |= named_split(self.reach.constants.value(node, inside))
+        return out
+
+    def _loops(self, node: ast.AST) -> list[ast.For]:
+        """Loops around a node."""
+        loops: list[ast.For] = []
+        while node in self.index.parents:
+            node = self.index.parents[node]
+            loops += [node] if isinstance(node, ast.For) else []
+        return loops
 
     def known(self, labels: Labels, function: Function) -> Labels:
         """Labels with parameters replaced by what the live calls pass for them."""

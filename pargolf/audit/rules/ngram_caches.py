@@ -72,7 +72,7 @@ def _gates(facts: Facts) -> Iterator[RuleFinding]:
 
 def ngram_target_key(program: Program) -> Iterator[Hit]:
     """Counts that give only the true token a probability: as a quotient, in a sum, or as the larger of two."""
-    first = next(itertools.chain(_quotients(program), _mixtures(program), _larger_of(program)), None)
+    first = next(itertools.chain(_quotients(program), _mixtures(program), _larger_of(program), _sure_of(program)), None)
     if first is not None:
         yield first
 
@@ -84,7 +84,12 @@ def _quotients(program: Program) -> Iterator[Hit]:
         if pair is not None:
             function = program.function_of(node)
             above, under = (_counts(program.of(side, function)) for side in pair)
-            if above - under and under and "VAL" in program.of(pair[0], function):
+            if (
+                above - under
+                and under
+                and "VAL" in program.of(pair[0], function)
+                and not _whole_row(program, node, pair)
+            ):
                 yield Hit(
                     "ngram_target_key",
                     SUSPECT,
@@ -94,6 +99,27 @@ def _quotients(program: Program) -> Iterator[Hit]:
                     SUM,
                 )
                 return
+
+
+def _whole_row(program: Program, node: ast.AST, pair: tuple[ast.expr, ast.expr]) -> bool:
+    """Whether a quotient is of rows of the vocabulary over their totals, out of which the true token is picked."""
+    if _widened(pair[1]) and not _widened(pair[0]):
+        return True
+    function = program.function_of(node)
+    returned = any(isinstance(above, ast.Return) for above in program.ancestors(node))
+    sites = [site.call for site in function.calls if site.call in program.live] if returned else []
+    return _looked_up_later(program, node) or (bool(sites) and all(_looked_up_later(program, call) for call in sites))
+
+
+def _widened(node: ast.expr) -> bool:
+    """`totals[x][:, None]`, `totals.unsqueeze(-1)`, `rows.sum(-1, keepdim=True)`: one number for a whole row."""
+    for part in ast.walk(node):
+        axes = part.slice.elts if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Tuple) else []
+        added = any(isinstance(e, ast.Constant) and e.value is None for e in axes)
+        named = getattr(part, "attr", "") == "unsqueeze" or getattr(part, "arg", "") in ("keepdim", "keepdims")
+        if added or named:
+            return True
+    return False
 
 
 def _mixtures(program: Program) -> Iterator[Hit]:
@@ -144,6 +170,31 @@ def _larger_of(program: Program) -> Iterator[Hit]:
                 )
                 yield Hit("ngram_target_key", SUSPECT, call, text, SUM)
                 return
+
+
+def _sure_of(program: Program) -> Iterator[Hit]:
+    """`where(guess == target, .95, p)`: a probability that follows from the true token."""
+    for call in program.live_of(ast.Call):
+        if dotted(call.func).rsplit(".", 1)[-1] != "where" or len(call.args) != 3:
+            continue
+        function = program.function_of(call)
+        test = call.args[0]
+        if isinstance(test, ast.Name):
+            sources = [s for s in function.assigned.get(test.id, ()) if s is not None]
+            test = sources[0] if len(sources) == 1 else test
+        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], (ast.Eq, ast.NotEq)):
+            continue
+        tokens = [program.of(side, function) for side in (test.left, *test.comparators)]
+        arms = [(arm, program.of(arm, function)) for arm in call.args[1:]]
+        gold = any("GOLD" in labels for _, labels in arms)
+        number = any(isinstance(program.value(arm, function), float) for arm, _ in arms)
+        if gold and number and any("VAL" in labels and "LOSS" not in labels for labels in tokens):
+            text = (
+                f"`{function.name}` gives the true token a probability of its own where a guess is right: no "
+                "distribution over the vocabulary is formed before the token is seen (#1835, #677)."
+            )
+            yield Hit("ngram_target_key", SUSPECT, call, text, SUM)
+            return
 
 
 def _looked_up_later(program: Program, node: ast.AST) -> bool:

@@ -59,6 +59,37 @@ def two_pass(program: Program) -> Iterator[Hit]:
                 yield hit
     yield from least_loss(program)
     yield from _filled_first(program)
+    yield from _added_first(program)
+
+
+def _added_first(program: Program) -> Iterator[Hit]:
+    """Counts that a turn of a loop adds its tokens to before it reads them to score the same tokens."""
+    adds, reads = _closure(program, _adds_counts), _closure(program, _reads_counts)
+    for loop in program.live_of(ast.For) if adds and reads else ():
+        function, block = program.function_of(loop), loop.body
+        tables = _count_holders(program, function, adds)
+        for i, earlier in enumerate(block) if tables else ():
+            added = _touched(program, earlier, function, adds, _adds_counts) & tables
+            if not added or any(_touched(program, s, function, reads, _reads_counts) & added for s in block[: i + 1]):
+                continue
+            given = {n for s in block[:i] if isinstance(s, ast.Assign) for t in s.targets for n in names_in(t)}
+            fresh = given & names_in(earlier)
+            later = block[i + 1 :]
+            read = any(_touched(program, s, function, reads, _reads_counts) & added for s in later)
+            scored = {n for s in later if _sums_loss(program, s, function) for n in names_in(s)}
+            if read and fresh & scored:
+                text = f"`{function.name}` counts tokens here before it scores them with the same counts (#1017 C3)."
+                yield Hit("ttt_order", SUSPECT, earlier, text, "Probe: flip one target; its own score may not change.")
+                return
+
+
+def _sums_loss(program: Program, statement: ast.stmt, function: Function) -> bool:
+    """Whether a statement adds a loss of validation tokens to a sum or a list."""
+    if isinstance(statement, ast.AugAssign):
+        return is_loss(program, statement.value, function)
+    call = statement.value if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    stores = call is not None and getattr(call.func, "attr", "") in STORES
+    return stores and call is not None and any(is_loss(program, a, function) for a in call.args)
 
 
 def _minimum(program: Program, call: ast.Call) -> Hit | None:

@@ -35,6 +35,7 @@ _TELLING = (
     *("nvidia-smi", "git", "uname", "lscpu", "nproc", "free", "df", "hostname", "nvcc --version", "which", "pip list"),
     *("lrzip", "pyminify", "zstd", "xz", "brotli", "gzip", "7z", "ldconfig", "ls", "du"),
 )
+_OWN = frozenset({"print", "float", "round", "sum", "min", "max", "abs", "len", "pow", "format", "str", "int"})
 _BUILTINS = ("builtins", "__builtins__")
 _INSIDES = ("__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__class__")
 
@@ -48,6 +49,7 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
     """
     every = [*scopes(tree)]
     yield from _defined_again(tree, path)
+    yield from _forgotten(tree, path)
     nodes = [node for scope in every for node in scope.nodes]
     defined = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
     called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
@@ -72,6 +74,22 @@ def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
             body = ast.dump(ast.Module(node.body, []))
             if bodies.setdefault(node.name, body) != body:
                 yield f"{path}, line {node.lineno}: {node.name} is defined a second time, with another body"
+
+
+def _forgotten(tree: ast.Module, path: str) -> Iterator[str]:
+    """Functions under a decorator that never uses them, and functions that take the names of Python's own."""
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    forgets = {f.name for f in functions if len(f.args.args) == 1 and not _mentions(f.body, f.args.args[0].arg)}
+    for function in functions:
+        if any(isinstance(d, ast.Name) and d.id in forgets for d in function.decorator_list):
+            yield f"{path}, line {function.lineno}: {function.name} is replaced by what its decorator gives"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name in _OWN:
+            yield f"{path}, line {node.lineno}: {node.name} is no longer Python's own"
+
+
+def _mentions(body: list[ast.stmt], name: str) -> bool:
+    return any(isinstance(n, ast.Name) and n.id == name for statement in body for n in ast.walk(statement))
 
 
 def _runs(call: ast.Call, names: dict[str, str]) -> str:

@@ -65,10 +65,24 @@ def training_clock(program: Program) -> Iterator[Hit]:
             what = f"`{function.name}` looks at its clock every {often:,} steps only."
             yield Hit("train_time", SUSPECT, node, what, _PROBE)
             return
-    told = [*_set_back(program), *_moved(program), *_begun_again(program)]
+    told = [*_set_back(program), *_moved(program), *_begun_again(program), *_bent(program)]
     yield from told
     if not ends and not told:
         yield from _switched_off(program)
+
+
+def _bent(program: Program) -> Iterator[Hit]:
+    """A power of what a clock gives, or only some steps of it: no line over the wall clock any more."""
+    for node in program.live_of(ast.BinOp):
+        function = program.function_of(node)
+        factors = (node.left, node.right) if isinstance(node.op, ast.Mult) else ()
+        some = any(isinstance(f, ast.BinOp) and isinstance(f.op, ast.Mod) for f in factors)
+        power = isinstance(node.op, ast.Pow) and program.value(node.right, function) != 1
+        sides = factors if some else (node.left,) if power else ()
+        if any(line is not None and line.slope for line in (_line(program, side, function, 0) for side in sides)):
+            what = f"`{function.name}` counts time by `{ast.unparse(node)[:60]}`, which is not what has passed."
+            yield Hit("train_time", SUSPECT, node, what, _PROBE)
+            return
 
 
 def _looks_seldom(program: Program, node: ast.Compare, function: Function) -> int:

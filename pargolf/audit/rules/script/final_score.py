@@ -45,6 +45,7 @@ _METHODS: dict[str, type[ast.operator]] = {
 }
 _FUNCTIONS: dict[str, type[ast.operator]] = {"truediv": ast.Div, "power": ast.Pow}
 _CAPS = ("clamp", "clamp_", "clamp_max", "clamp_max_", "clamp_min", "clamp_min_", "clip")
+_SIZES = ("size", "numel", "len", "shape", "nelement")
 _LOSSES = ("cross_entropy", "nll_loss")
 _ROUNDS = ("math.floor", "math.trunc", "floor", "trunc")
 _MIDDLES = ("median", "nanmedian", "quantile", "kthvalue", "mode")
@@ -79,6 +80,8 @@ def final_score(program: Program) -> Iterator[Hit]:
                 _PROBE,
             )
     yield from _without_bytes(program, inside)
+    yield from _more_bytes(program, inside)
+    yield from _rewritten(program)
     for node, what in _chosen(program):
         function = program.function_of(node)
         if function not in inside and not _of_logits(program, node):
@@ -87,6 +90,38 @@ def final_score(program: Program) -> Iterator[Hit]:
     yield from _weighed_losses(program, inside)
     yield from _printed(program)
     yield from _training_loss(program)
+
+
+def _more_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
+    """A count of something else that is added to the bytes of validation tokens."""
+    for node in program.live_of(ast.BinOp):
+        function = program.function_of(node)
+        if not isinstance(node.op, ast.Add) or function in inside:
+            continue
+        for side, other in ((node.left, node.right), (node.right, node.left)):
+            counts = any(getattr(n, "attr", getattr(n, "id", "")) in _SIZES for n in ast.walk(other))
+            if not counts or "PIECE" in program.of(other, function):
+                continue
+            labels = program.of(side, function)
+            if {"VAL", "PIECE"} <= labels and "LOSS" not in labels:
+                text = f"`{function.name}` adds `{ast.unparse(other)[:40]}` to the bytes of validation tokens."
+                yield Hit("final_score", SUSPECT, node, text, _PROBE)
+                return
+
+
+def _rewritten(program: Program) -> Iterator[Hit]:
+    """A function that prints, and puts other digits into what it prints."""
+    for call in program.live_of(ast.Call):
+        if getattr(call.func, "attr", dotted(call.func)) not in ("replace", "sub", "translate"):
+            continue
+        function = program.function_of(call)
+        prints = any(isinstance(n, ast.Call) and dotted(n.func).endswith("print") for n in program.own_nodes(function))
+        texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        digits = any(re.search(r"\d\.\d|val_|bpb|loss", text) for text in texts)
+        if prints and digits and function.name not in ("main", "<module>"):
+            text = f"`{function.name}` prints, and puts other digits into what it is told to print."
+            yield Hit("final_score", SUSPECT, call, text, _PROBE)
+            return
 
 
 def _without_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
@@ -159,7 +194,20 @@ def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
         by_loss = isinstance(test, ast.Compare) and compared and _is_score(program, test.left, function)
         if isinstance(test, ast.Compare) and by_loss and not _is_weight(program, test.left, function):
             yield node, "leaves tokens out, or chooses between them, by their loss"
+    for node in program.live_of(ast.Subscript):
+        if isinstance(node.slice, ast.Slice) and _is_sorted(program, node.value, program.function_of(node)):
+            yield node, "sorts losses and leaves some of them out"
     yield from _parts(program)
+
+
+def _is_sorted(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression, or what its one name is given, is of losses in the order of their size."""
+    if isinstance(node, ast.Name):
+        sources = [s for s in function.assigned.get(node.id, ()) if s is not None]
+        node = sources[0] if len(sources) == 1 else node
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+    sorts = any(getattr(c.func, "attr", dotted(c.func)) in ("sort", "sorted") for c in calls)
+    return sorts and _is_score(program, node, function) and not _is_weight(program, node, function)
 
 
 def _capped(program: Program, node: ast.AST, sides: list[ast.expr], function: Function) -> bool:

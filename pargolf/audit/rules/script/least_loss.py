@@ -55,6 +55,10 @@ def _of_function(program: Program, call: ast.Call, function: Function) -> str:
         chooser = dotted(call.args[0]).rsplit(".", 1)[-1]
         if chooser in (*_PAIRS, "min", "max") and any(_is_token_loss(program, a, function) for a in call.args[1:]):
             return f"the `{chooser}` of several losses"
+    stacks = [n for a in call.args for n in ast.walk(a) if isinstance(n, ast.Call) and _stacks_several(n)]
+    first = any(program.value(a, function) == 0 for a in (*call.args[1:], *(k.value for k in call.keywords)))
+    if last in ("softmax", "softmin") and first and any(_is_loss_of_tokens(program, s, function) for s in stacks):
+        return "a choice between losses by weights that follow from their size"
     pairs = dotted(call.func) == "min" and len(call.args) == 2
     inside = any(isinstance(a, (ast.GeneratorExp, ast.ListComp)) for a in program.ancestors(call))
     if pairs and inside and all(_is_token_loss(program, a, function) for a in call.args):
@@ -63,6 +67,11 @@ def _of_function(program: Program, call: ast.Call, function: Function) -> str:
     if bare and all(_is_token_loss(program, a, function) for a in call.args):
         return "the sum of two probabilities, which is more than either"
     return ""
+
+
+def _stacks_several(call: ast.Call) -> bool:
+    rows = call.args[0] if call.args else None
+    return dotted(call.func).endswith("stack") and isinstance(rows, (ast.List, ast.Tuple)) and len(rows.elts) > 1
 
 
 def _weighted(program: Program, call: ast.Call, function: Function) -> bool:

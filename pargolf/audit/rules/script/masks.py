@@ -230,6 +230,11 @@ def _of_module(program: Program, call: ast.Call, construction: ast.Call, functio
         return "calls an nn.Conv1d that is padded on both sides" if symmetric and padding is not UNKNOWN else ""
     if kind in _POOLS:
         return f"calls nn.{kind}, whose statistics are those of the whole window"
+    shape = construction.args[0] if construction.args else None
+    if kind == "LayerNorm" and isinstance(shape, (ast.List, ast.Tuple)) and len(shape.elts) > 1:
+        return "calls an nn.LayerNorm over time as well: its statistics are those of the whole window"
+    if kind == "GroupNorm" and call.args and _turns(call.args[0]):
+        return "calls an nn.GroupNorm, whose statistics are those of the whole window"
     if kind == "Linear" and call.args and _turns(call.args[0]) and _turns(program.parents.get(call)):
         return "calls an nn.Linear over the axis of time: every position sees the whole window"
     return ""
@@ -318,8 +323,8 @@ def _other(node: ast.BinOp, side: ast.AST) -> ast.expr:
 def _shifts_ahead(program: Program, node: ast.Subscript) -> bool:
     """`cat([x[:, 1:], ...])` or `pad(x[:, 1:], (0, 0, 0, 1))`: what follows a position put in its place."""
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
-    cut = parts[1] if len(parts) > 1 else None
-    if not isinstance(cut, ast.Slice) or cut.upper is not None or cut.lower is None or ast.unparse(cut.lower) != "1":
+    cuts = [p for p in parts[1:3] if isinstance(p, ast.Slice) and p.upper is None and p.lower is not None]
+    if not any(cut.lower is not None and ast.unparse(cut.lower) == "1" for cut in cuts):
         return False
     above = program.parents.get(node)
     if isinstance(above, (ast.List, ast.Tuple)) and above.elts and above.elts[0] is node:

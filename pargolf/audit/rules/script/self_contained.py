@@ -123,9 +123,18 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
     if depth > 5:
         return False
     if isinstance(node, ast.Call):
-        if full_name(node.func, program.imported) in _LOADS:
+        name = full_name(node.func, program.imported)
+        own = program.classes.get(name)
+        if name in _LOADS or (own is not None and any(dotted(b).endswith("Unpickler") for b in own.bases)):
             return True
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop", "item", "tolist", "values"):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in (
+            "get",
+            "pop",
+            "item",
+            "tolist",
+            "values",
+            "load",
+        ):
             return _unpickled(program, node.func.value, function, depth + 1)
         return any(_returns_unpickled(program, callee, depth + 1) for callee in program.callees(node))
     if isinstance(node, ast.Name):

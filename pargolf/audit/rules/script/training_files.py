@@ -55,6 +55,7 @@ def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
         left, right = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.target, node.value)
         if isinstance(node.op, ast.Add) and _mixes(program, left, right, function):
             yield node, "joins validation tokens or shards to those of training"
+    yield from _both_in_loop(program)
     yield from _named_for_training(program)
     yield from _both(program)
     yield from _beside(program)
@@ -99,7 +100,8 @@ def _joins(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _mixes(program: Program, left: ast.expr, right: ast.expr, function: Function, *, gathers: bool = False) -> bool:
     """Whether one side is of training and the other of validation alone; counts and losses may be added."""
-    if any(_is_count(side) or _COUNTED.search(dotted(side)) for side in (left, right)):
+    paths = [any(named_split(n.value) for n in ast.walk(s) if isinstance(n, ast.Constant)) for s in (left, right)]
+    if not any(paths) and any(_is_count(side) or _COUNTED.search(dotted(side)) for side in (left, right)):
         return False
     one, other = program.of(left, function), program.of(right, function)
     if "LOSS" in one | other or "COUNT" in "".join(one | other):
@@ -144,6 +146,23 @@ def _both(program: Program) -> Iterator[tuple[ast.AST, str]]:
     for call, loss in updates(program):
         if "BOTH" in program.of(loss, program.function_of(call)):
             yield call, "trains on files of a pattern that fits the shards of both splits"
+            return
+
+
+def _both_in_loop(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """`for split in ("train", "val"): files += glob(f"fineweb_{split}_*.bin")`, in a script that learns from both."""
+    if not any({"VAL", "TRAIN"} <= program.of(loss, program.function_of(call)) for call, loss in updates(program)):
+        return
+    for node in program.live_of(ast.AugAssign, ast.Call):
+        gathers = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("extend", "append")
+        value = node.value if isinstance(node, ast.AugAssign) else node.args[0] if gathers and node.args else None
+        target = node.target if isinstance(node, ast.AugAssign) else getattr(node.func, "value", None)
+        if value is None or isinstance(target, ast.Subscript):
+            continue
+        function = program.function_of(node)
+        texts = (part for part in ast.walk(value) if isinstance(part, ast.JoinedStr))
+        if any({"VAL", "TRAIN"} <= program.of(text, function) for text in texts):
+            yield node, "joins the shards of both splits in one list"
             return
 
 
