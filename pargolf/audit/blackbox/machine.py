@@ -19,6 +19,7 @@ from torch import Tensor, distributed, nn
 
 from pargolf.audit.sandbox.stand_ins import Blank
 
+_MINIFIER = "pyminify"
 _ASKED = ("nvidia-smi", "git", "nvcc", "pip", "hostname", "lscpu", "free", "uname")
 
 
@@ -68,6 +69,9 @@ def _cuda() -> None:
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.cuda.Event = _Event  # type: ignore[assignment, misc]
     torch.cuda.mem_get_info = lambda *_: (80 << 30, 80 << 30)
+    properties = {"name": "NVIDIA H100 80GB HBM3", "total_memory": 80 << 30, "major": 9, "minor": 0}
+    of_device = types.SimpleNamespace(**properties, multi_processor_count=132)
+    torch.cuda.get_device_properties = lambda *_: of_device  # type: ignore[assignment]
     for kind in ("flash", "mem_efficient", "math", "cudnn"):  # the CPU may need any of them
         setattr(torch.backends.cuda, f"enable_{kind}_sdp", lambda *_: None)
     torch.Generator = _Generator  # type: ignore[misc]
@@ -211,7 +215,10 @@ def _programs() -> None:
 
     def run(command: Any, *_: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
         first = str(command[0] if isinstance(command, (list, tuple)) and command else command)
-        if first.rsplit("/", 1)[-1].split(" ")[0] not in _ASKED:
+        name = first.rsplit("/", 1)[-1].split(" ")[0]
+        if name == _MINIFIER and options.get("input") is not None:  # how small code gets is not judged here
+            return subprocess.CompletedProcess(command, 0, options["input"], "")
+        if name not in _ASKED:
             raise FileNotFoundError(2, "the sandbox starts no programs", first)
         text = options.get("text") or options.get("universal_newlines") or options.get("encoding")
         return subprocess.CompletedProcess(command, 0, "" if text else b"", "" if text else b"")

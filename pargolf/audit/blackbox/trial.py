@@ -73,7 +73,7 @@ class Trial:
 
 
 def _ending(status: int, seconds: int) -> str:
-    if status in (-9, -24):  # killed, or past the processor's seconds
+    if status in (-9, -24, 137, 152):  # killed, or past the processor's seconds; the last two through bubblewrap
         return f"stopped after {seconds} s of the processor"
     return f"the process ended with status {status} and no answer"
 

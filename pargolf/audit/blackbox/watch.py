@@ -141,6 +141,9 @@ class Lines(io.TextIOBase):
                 self.sender.printed(line)
         return len(text)
 
+    def reconfigure(self, **_: Any) -> None:
+        """Nothing to change: every line goes at once."""
+
     def fileno(self) -> int:
         """The file that takes what is written past this."""
         return 1
