@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import lzma
 import os
 import pickle
@@ -53,6 +54,11 @@ def test_names_of_compiled_parts_and_of_averages_are_those_of_the_model(tmp_path
     state = golden("baseline")
     inner = {name.replace("blocks.0.", "blocks.0._orig_mod."): w for name, w in state.items()}
     same(read(saved(inner), tmp_path), state)
+    sharded = {name.replace("blocks.1.", "blocks.1._checkpoint_wrapped_module."): w for name, w in state.items()}
+    same(read(saved({f"_fsdp_wrapped_module.{name}": w for name, w in sharded.items()}), tmp_path), state)
+    same(
+        read(saved({f"module._orig_mod._fsdp_wrapped_module.{name}": w for name, w in state.items()}), tmp_path), state
+    )
     averaged = {f"module.{name}": w for name, w in state.items()} | {"n_averaged": torch.tensor(3)}
     same(read(saved(averaged), tmp_path), state)
     with pytest.raises(UserError, match="is there twice"):
@@ -132,6 +138,34 @@ def test_weights_of_our_own_runs_are_read(run, tmp_path):
 
 def arrays(state):
     return {name: w.float().numpy() for name, w in state.items()}
+
+
+def test_safetensors_in_parts_are_read_by_their_index(tmp_path):
+    state = {name: w.contiguous() for name, w in golden("baseline").items()}
+    parts = {f"model-0000{k + 1}-of-00002.safetensors": list(state)[k::2] for k in range(2)}
+    for part, names in parts.items():
+        safetensors.torch.save_file({name: state[name] for name in names}, tmp_path / part)
+    places = {name: part for part, names in parts.items() for name in names}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    same(read_checkpoint(index), state)
+    with pytest.raises(UserError, match=r"is one of 2 parts. Name their list, model\.safetensors\.index\.json"):
+        read_checkpoint(tmp_path / next(iter(parts)))
+    for said, facts in {
+        "lists '../x', which does not lie beside it": {"weight_map": {"a": "../x"}},
+        "has no weight_map": {"weight_map": [1]},
+        "differ: 'more' is in one of them": {"weight_map": places | {"more": next(iter(parts))}},
+    }.items():
+        index.write_text(json.dumps(facts))
+        with pytest.raises(UserError, match=said):
+            read_checkpoint(index)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_called_a_program(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"is a TorchScript program.*state_dict"):
+        read_checkpoint(tmp_path / "model.pt")
 
 
 def test_what_mlx_saves_is_read(tmp_path):

@@ -631,7 +631,7 @@ def test_top_p_draws_from_the_smallest_set_that_reaches_it(top_p, seed):
 
 
 def test_a_small_top_p_is_greedy():
-    assert sample(Bigram(), top_p=1e-6) == sample(Bigram(), temperature=0)
+    assert sample(Bigram(), top_p=1e-6) == sample(Bigram(), temperature=0) == sample(Bigram(), temperature=1e-320)
 
 
 def test_sampling_ends_before_a_stop_token_and_at_the_count():

@@ -75,6 +75,18 @@ def test_a_look_ahead_shows_in_every_kind_of_window(by):
         assert run(Shifted(by), windows).look.ahead == by
 
 
+def test_a_model_that_draws_while_it_scores_is_not_said_to_look_ahead():
+    inner, random = sound(), torch.Generator().manual_seed(0)
+
+    def drawing(ids, *, first):
+        logits = inner(ids, first=first)
+        return logits + 0.1 * torch.randn(logits.shape, generator=random)
+
+    found = run(drawing, Sliding(T, 8))
+    assert found.probed is False and found.look.unsteady and str(found.look).startswith("Not repeatable")
+    assert not run(Shifted(2), Sliding(T, 8)).look.unsteady
+
+
 def test_windows_that_show_nothing_to_the_right_prove_nothing():
     assert run(sound(), Plain(1)).probed is None
 

@@ -148,6 +148,35 @@ def test_what_a_technique_does_wrong_is_said_before_training(old, new, message, 
         pargolf.describe(path)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("self.register_buffer('seen', torch.zeros(1))", r"ParityModule keeps `seen` as a buffer.*persistent=False"),
+        ("self.norm = nn.BatchNorm1d(dim)", r"BatchNorm1d keeps `running_mean` as a buffer"),
+        ("self.register_buffer('drawn', torch.randn(3), persistent=False)", r"draws `drawn` anew.*manual_seed\(0\)"),
+        ("self.drawn = torch.rand(3)", r"ParityModule draws `drawn` anew whenever it is built"),
+        (
+            "self.rows = nn.Parameter(torch.full((2, dim), 1), requires_grad=False)",
+            r"'embed.parity.rows' holds torch.int64",
+        ),
+        ("self.rows.requires_grad_(False)", r"'embed.parity.rows' is built with requires_grad=False.*Frozen\(\)"),
+        ("self.register_buffer('fixed', torch.arange(3), persistent=False)", None),
+        ("self.drawn = torch.rand(3, generator=torch.Generator(device='cpu').manual_seed(0), device='cpu')", None),
+    ],
+)
+def test_what_an_artifact_would_lose_of_a_model_is_refused(more, message, tmp_path, unread):
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "mine.py"
+    rows = "        self.rows = nn.Parameter(torch.full((2, dim), size))\n"
+    path.write_text(path.read_text().replace(rows, f"{rows}        {more}\n"))
+    if message is None:
+        assert "Parity" in pargolf.describe(path)
+    else:
+        with pytest.raises(UserError, match=message):
+            pargolf.describe(path)
+
+
 def test_what_a_technique_cannot_do_is_described(place):
     assert "Cubic keeps its steps" in pargolf.describe(place / "mine.py")
     with pytest.raises(UserError, match=r"quant\.fill needs a grid"):
@@ -290,6 +319,11 @@ def test_what_means_nothing_in_a_script_is_said_with_its_line(line, message, tmp
         ("self.rows = nn.Parameter", "self.rows = undefined", r"mine\.py, line \d+, in __init__: NameError: name"),
         ("z > 0, z", "z > 0, open('no')", r"parts\.py, line \d+, in kink: FileNotFoundError: .*'no'"),
         ("mean.lerp_(p.grad", "mean.lerp_(p[:, :1, 0]", r"mine\.py, line \d+, in update: \w+Error: "),
+        (
+            'Look the parity up."""',
+            'Nothing."""\n        return None',
+            r"TypeError: .* Code of mine\.py, parts\.py is in use",
+        ),
         ("SLOPE = 0.3", "SLOPE = 0.3 / 0", r"mine\.py does not run: ZeroDivisionError: .* \(.*parts\.py, line \d+\)"),
     ],
 )

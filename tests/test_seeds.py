@@ -25,6 +25,25 @@ pytestmark = pytest.mark.usefixtures("quick_code")
 RECIPE = edit(small.RECIPE, {"train.steps": 2})
 
 
+@pytest.mark.parametrize("seed", [-1, 10**30, 1.5])
+def test_a_seed_that_no_stream_begins_with_is_refused(seed, data, tmp_path):
+    calls = {
+        "train": lambda: pargolf.train(RECIPE, data=data, out=tmp_path, seed=seed).result(),
+        "seeds": lambda: pargolf.seeds(RECIPE, data=data, out=tmp_path, seeds=[1, seed]).result(),
+        "generate": lambda: list(pargolf.generate(tmp_path / "model.pargolf", seed=seed)),
+    }
+    for call in calls.values():
+        with pytest.raises(UserError, match=r"A seed is a whole number from 0 to 2,147,483,648, not"):
+            call()
+
+
+def test_prepared_data_is_never_replaced_by_a_run(data):
+    before = sorted(path.name for path in data.iterdir())
+    with pytest.raises(UserError, match=r"holds prepared data. Choose another --out"):
+        RunFolder.create(data, force=True)
+    assert sorted(path.name for path in data.iterdir()) == before
+
+
 @pytest.fixture(scope="module")
 def done(data, quick_code, tmp_path_factory):
     out = tmp_path_factory.mktemp("seeds")
@@ -139,7 +158,7 @@ def test_every_run_has_its_page_and_the_command_that_makes_it_again(done, data, 
             assert "bits per byte" in (folder / f"seed-{seed}" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
+@pytest.mark.parametrize("seeds", [[], [1, 1]])
 def test_seeds_are_named_once_each(seeds, data, tmp_path):
     with pytest.raises(UserError, match="each seed once"):
         pargolf.seeds(RECIPE, seeds=seeds, data=data, out=tmp_path).result()

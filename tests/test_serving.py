@@ -177,6 +177,7 @@ def test_the_harness_scores_through_the_api(server, run, tmp_path, monkeypatch):
         ({"max_tokens": True}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"n": 65}, "n"),
         ({"prompt": ["a"] * 9, "n": 8}, "n"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pargolf.api.parameters import Duration, Own, Place, RecipeLike
 from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.own import use
-from pargolf.core.ranges import Rate, Share, Some
+from pargolf.core.ranges import Rate, Seed, Share, Some, check_seed
 from pargolf.core.units import parse_seconds
 from pargolf.core.work import Events, working
 
@@ -139,7 +139,7 @@ def generate(
     temperature: Rate = 0.8,
     top_p: Share = 0.95,
     documents: Some = 1,
-    seed: int = 1337,
+    seed: Seed = 1337,
     tokenizer: Place | None = None,
     own: Own = (),
 ) -> Iterator[str]:
@@ -163,6 +163,7 @@ def generate(
     from pargolf.evaluate.generate import continue_text
     from pargolf.run.loading import read_source
 
+    check_seed(seed)
     use(own)
     source = read_source(artifact, tokenizer)
     for number in range(documents):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pargolf.api.parameters import ByteSize, Duration, Place, Target, command_line
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import Seed
 from pargolf.core.result import Result
 from pargolf.core.units import parse_bytes, parse_seconds
 from pargolf.core.work import Events, working
@@ -90,7 +91,7 @@ def golf(
     seconds: Duration | None = None,
     minutes: float | None = None,
     out: Place = "runs/golf",
-    seed: int = 1337,
+    seed: Seed = 1337,
     force: bool = False,
     device: str | None = None,
     throughput: "Throughput | None" = None,

@@ -9,7 +9,7 @@ from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.ablation import AblationRow
 from pargolf.core.errors import UserError
 from pargolf.core.own import use
-from pargolf.core.ranges import Count, Index, Seconds
+from pargolf.core.ranges import Count, Index, Seconds, Seed
 from pargolf.core.result import Result
 from pargolf.core.stats import Spread
 from pargolf.core.units import parse_bytes
@@ -36,7 +36,7 @@ def train(
     data: Place = "data",
     out: Place = "runs/run",
     scale: str | None = None,
-    seed: int = 1337,
+    seed: Seed = 1337,
     force: bool = False,
     resume: bool = False,
     checkpoint_every: Seconds = 60.0,
@@ -205,7 +205,7 @@ def sweep(
     trials: Count = 20,
     storage: str | None = None,
     scale: str | None = None,
-    seed: int = 1337,
+    seed: Seed = 1337,
     prune: bool = True,
     jobs: Count | None = None,
     on: str = "local",

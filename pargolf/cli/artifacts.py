@@ -20,10 +20,9 @@ def score(arguments: Arguments) -> None:
     row = arguments.result(api.score)
     if not arguments.prints_json(row):
         _print_score(row)
-    if False in (row["probed"], row.get("without", row)["probed"]):
-        fail(
-            "The model saw later tokens while it was scored, so the score is not legal. Find out where: pargolf probe."
-        )
+    for part in (row, row.get("without", row)):
+        if part["probed"] is False:
+            fail(f"The score is not legal. {part['look']} Find out where: pargolf probe.")
     if not row["complete"]:
         fail("Time ran out before every token was scored. Raise --seconds.")
 

@@ -32,9 +32,7 @@ def check_run(result: Result) -> None:
     if result.interrupted:
         fail("Interrupted: the model as trained so far was packed and scored. Add --resume to train the rest.")
     if result.probed is False:
-        fail(
-            "The model saw later tokens while it was scored, so the score is not legal. Find out where: pargolf probe."
-        )
+        fail(f"The score is not legal. {result.look or ''} Find out where: pargolf probe.")
     if not result.complete:
         fail(f"{result.sentence} Raise budget.eval_seconds.")
 

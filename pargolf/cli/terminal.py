@@ -84,7 +84,7 @@ def set_threads(count: int) -> None:
 
 def whole_numbers(text: str, option: str) -> list[int]:
     """Read `42,314,999`."""
-    if not all(word.strip().isdigit() for word in text.split(",")):
+    if not all(word.strip().isdecimal() for word in text.split(",")):
         raise UserError(f"{option} takes whole numbers, as 42,314,999; not '{text}'.")
     return [int(word) for word in text.split(",")]
 

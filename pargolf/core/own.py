@@ -33,6 +33,8 @@ Files = list[tuple[Path, str, str]]
 _PACKAGE = __name__.partition(".")[0]
 _ADDRESS = re.compile(r"([\w.]+):(\w+)@([0-9a-f]+)")
 _DIGITS = 12
+_OF_VALUES = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, AssertionError)
+"""Errors that come of a wrong value, wherever it was made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +143,21 @@ def find(stored: str) -> Any:
 
 
 def fault(error: BaseException) -> str | None:
-    """Where an error arose in a file that was read, and which, in one line; None where none had a part in it."""
-    last = _last_step(error, (own.source for own in _READ.values()))
-    if last is None:
+    """Where an error arose in a file that was read, or after one was read, in one line; None for any other."""
+    if not _READ:
         return None
-    words = " ".join(str(error).split())
-    return f"{last.filename}, line {last.lineno}, in {last.name}: {type(error).__name__}{': ' if words else ''}{words}"
+    words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    last = _last_step(error, (own.source for own in _READ.values()))
+    if last is not None:
+        return f"{last.filename}, line {last.lineno}, in {last.name}: {words}"
+    if not isinstance(error, _OF_VALUES):
+        return None
+    files = ", ".join(sorted({own.source.file for own in _READ.values()}))
+    step = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{words} ({step.filename}, line {step.lineno}). Code of {files} is in use: does each technique there take and "
+        "return what its protocol says?"
+    )
 
 
 def _last_step(error: BaseException, sources: Iterable[Source]) -> traceback.FrameSummary | None:

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+from pargolf.core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Within:
@@ -37,6 +39,12 @@ class Within:
         return f"over {_written(self.low)} and up to {high}" if self.over else f"from {_written(self.low)} to {high}"
 
 
+def check_seed(seed: int) -> None:
+    """Raise `UserError` on what no random stream begins with."""
+    if not isinstance(seed, int) or seed not in _SEEDS:
+        raise UserError(f"A seed is a whole number {_SEEDS}, not {str(seed)[:40]}.")
+
+
 def _written(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
@@ -61,6 +69,9 @@ Share = Annotated[float, Within(0, 1)]
 """A part of a whole, all of it included."""
 Fraction = Annotated[float, Within(0, 1, under=True)]
 """A part of a whole and less than all of it: momentum, the decay of an average, what is pruned."""
+_SEEDS = Within(0, 1 << 31)
+Seed = Annotated[int, _SEEDS]
+"""Where a random stream begins."""
 Size = Annotated[int, Within(1, 1 << 20)]
 """A width: channels, heads, hidden units, columns."""
 Length = Annotated[int, Within(1, 1 << 24)]

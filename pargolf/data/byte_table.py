@@ -161,7 +161,7 @@ def sentencepiece_table(model: Any, size: int = 0, *, symbols: Mapping[str, int]
 
 def special_ids(facts: Any) -> dict[str, int]:
     """The special tokens of a `tokenizer.json`, which stand for no text."""
-    return {token["content"]: int(token["id"]) for token in facts["added_tokens"] if token["special"]}
+    return {token["content"]: int(token["id"]) for token in facts.get("added_tokens") or () if token["special"]}
 
 
 def opening_of(special: Mapping[str, int]) -> str:
@@ -173,7 +173,7 @@ def json_pieces(facts: Any) -> tuple[list[str | None], dict[str, int]]:
     """The pieces of a `tokenizer.json` by id, None where one stands for no text; and those that were added later."""
     vocab, silent = facts["model"]["vocab"], special_ids(facts).values()
     learned = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
-    added = {token["content"]: int(token["id"]) for token in facts["added_tokens"]}
+    added = {token["content"]: int(token["id"]) for token in facts.get("added_tokens") or ()}
     pieces: list[str | None] = [None] * (1 + max((learned | added).values()))
     for piece, i in (learned | added).items():
         pieces[i] = None if i in silent or piece == facts["model"].get("unk_token") else piece

@@ -22,6 +22,9 @@ from pargolf.evaluate.lookahead import Predictor
 from pargolf.model.cache import Cache
 from pargolf.model.transformer import Transformer
 
+_GREEDY = 1e-30
+"""A temperature below is as good as 0, and a float32 cannot be divided by it."""
+
 
 def generate(
     predictor: Predictor,
@@ -124,7 +127,7 @@ def _next_logits(predictor: Predictor | Cache, context: list[int], device: torch
 
 
 def _choose(logits_V: Tensor, temperature: float, top_p: float, random: torch.Generator) -> int:
-    if temperature == 0:
+    if temperature < _GREEDY:
         return int(logits_V.argmax())
     p_V, order_V = ((logits_V - logits_V.max()) / temperature).softmax(0).sort(descending=True, stable=True)
     mass_before_V = p_V.cumsum(0) - p_V

@@ -66,13 +66,14 @@ class LookAhead:
 
     `ahead` is the distance in tokens from a position to the changed token that moved its distribution, `position` that
     position's index in the stream, `nats` by how much the log-probability of some token moved. Where all moves were
-    within rounding, `ahead` is 0 and `nats` the largest of them.
+    within rounding, `ahead` is 0 and `nats` the largest of them. `unsteady` where the same tokens moved it as well.
     """
 
     windows: int = 0
     ahead: int = 0
     position: int = 0
     nats: float = 0.0
+    unsteady: bool = False
 
     @property
     def probed(self) -> bool | None:
@@ -89,6 +90,11 @@ class LookAhead:
             return "No token was changed to see whether the predictor looks ahead."
         if not self.ahead:
             return f"Tokens were changed in {self.windows:,} windows, and no distribution before them moved."
+        if self.unsteady:
+            return (
+                f"Not repeatable: shown the same tokens again, the model moved position {self.position:,}. Something "
+                "in it is random while it scores, as a dropout that evaluation does not end."
+            )
         return (
             f"Not causal: position {self.position:,} looked {self.ahead:,} token{'s' * (self.ahead > 1)} ahead; "
             f"a change there moved its log-probabilities by up to {self.nats:.2g} nats."
@@ -162,7 +168,12 @@ class Flips:
                 break  # the ledger says what is wrong with them
             before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[index]))
             start = batch[row].start
-            self.look = self.look.joined(moved(before_SV, after_SV, start=start + first, place=start + place))
+            look = moved(before_SV, after_SV, start=start + first, place=start + place)
+            if look.ahead:
+                again_SV = self.predictor(ids_BT, first=first)[row].float().log_softmax(-1)
+                same = moved(before_SV, again_SV, start=start + first, place=start + place)
+                look = replace(look, unsteady=same.ahead > 0)
+            self.look = self.look.joined(look)
         return logits_BSV
 
     def _changes(self, ids_BT: Tensor, first: int) -> dict[int, tuple[int, NDArray[np.int64]]]:

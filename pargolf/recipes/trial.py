@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from pargolf.core import own
 from pargolf.core.errors import UserError
-from pargolf.core.roles import matches
+from pargolf.core.roles import matches, resolve, role
 from pargolf.core.spec import dump
+from pargolf.core.world import World
 from pargolf.data.stream import MicroBatch, WindowOrder
 from pargolf.evaluate.windows import Windows
-from pargolf.model.transformer import shapes
+from pargolf.model.transformer import Model, Transformer, shapes
 from pargolf.packing.codecs import Codec
 from pargolf.quant.grid import Codes
 from pargolf.recipes.recipe import Recipe
@@ -45,6 +47,8 @@ def limits(recipe: Recipe) -> list[str]:
         if _is_own(part):
             with _at(path, part):
                 tried(part)
+    if _is_own(recipe.model):
+        _try_model(recipe)
     sizes, out = shapes(recipe.model), list[str]()
     for glob, grid in recipe.quant.table:
         shape = next((shape for name, shape in sizes.items() if matches(name, glob)), None)
@@ -57,6 +61,59 @@ def limits(recipe: Recipe) -> list[str]:
             if not hasattr(grid, "at_step"):
                 out.append(f"{path}: {_name(grid)} keeps its steps. Solving them for a cap needs at_step.")
     return list(dict.fromkeys(out))
+
+
+def _try_model(recipe: Recipe) -> None:
+    """What an artifact would lose of the model, and what training would do to it against its word."""
+    with torch.device("meta"):
+        model = Transformer(recipe.model)
+    for module in model.modules():
+        for name, _ in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                raise UserError(
+                    f"model: {_name(module)} keeps `{name}` as a buffer, and an artifact holds parameters only. Make "
+                    "it a parameter; or, if nothing ever changes it, register it with persistent=False."
+                )
+    params = dict(model.named_parameters())
+    rows = resolve(recipe.train.optimizer, params, what="optimizer table")
+    for name, p in params.items():
+        if not p.is_floating_point():
+            raise UserError(
+                f"model: the parameter '{role(name)}' holds {p.dtype}, and only real numbers are trained and packed. "
+                "Make it a buffer with persistent=False."
+            )
+        if not p.requires_grad and rows[name].begin({name: _like(p)}, world=World(), half=False):
+            raise UserError(
+                f"train.optimizer: '{role(name)}' is built with requires_grad=False, and its row trains it. Give it "
+                "the row Frozen(), or let it require gradients."
+            )
+    if any(_constants(model)):
+        _try_constants(recipe.model)
+
+
+def _try_constants(model: Model) -> None:
+    """Build the model twice: what is no parameter must be the same, since an artifact does not hold it."""
+    with torch.random.fork_rng(devices=[]):
+        first, second = (list(_constants(Transformer(model))) for _ in range(2))
+    for (module, name, a), (_, _, b) in zip(first, second):
+        if not torch.equal(a, b):
+            raise UserError(
+                f"model: {_name(module)} draws `{name}` anew whenever it is built, so an artifact would not compute "
+                "what was trained. Give it a seed of its own: generator=torch.Generator().manual_seed(0)."
+            )
+
+
+def _constants(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Tensors that somebody's own modules hold beside their parameters."""
+    for module in model.modules():
+        if not type(module).__module__.startswith(("pargolf.", "torch.")):
+            held = dict(module.named_buffers(recurse=False)) | vars(module)
+            yield from ((module, name, x) for name, x in held.items() if isinstance(x, Tensor))
+
+
+def _like(p: nn.Parameter) -> nn.Parameter:
+    """A parameter of this shape that exists."""
+    return nn.Parameter(torch.zeros(p.shape), requires_grad=False)
 
 
 def _try_grid(grid: Any, shape: torch.Size, *, solved: bool) -> None:

@@ -54,6 +54,8 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file. Choose another --out.")
         names = sorted(p.name for p in path.iterdir()) if path.exists() else []
+        if "meta.json" in names:
+            raise UserError(f"{path} holds prepared data. Choose another --out.")
         if any(name in names for name in FILES) and not force:
             raise UserError(f"{path} already holds a run. Choose another --out, or add --force to replace it.")
         path.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Proved, Started
 from pargolf.core.files import write_bytes
+from pargolf.core.ranges import check_seed
 from pargolf.core.result import Bytes, DocumentScore, Grids, Rests, Result, ScoreRow, TextOverlap
 from pargolf.core.spec import checked
 from pargolf.core.work import Events, Work
@@ -109,6 +110,7 @@ def run_recipe(
     torchrun every process calls this; the first one writes the files and yields the events, the others yield none.
     Raises `UserError` on whatever the caller can mend: data, folder, recipe, cap, numbers that do not fit.
     """
+    check_seed(seed)
     world = find_world(device)
     recipe = checked(fit_to_data(recipe, data))
     limits(recipe)

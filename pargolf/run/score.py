@@ -155,8 +155,8 @@ def gathered(part: Score, world: World) -> Score:
     return replace(merge(parts), nats_N=nats_N)
 
 
-def _look(windows: float, ahead: float, position: float, nats: float) -> LookAhead:
-    return LookAhead(int(windows), int(ahead), int(position), nats)
+def _look(windows: float, ahead: float, position: float, nats: float, unsteady: float) -> LookAhead:
+    return LookAhead(int(windows), int(ahead), int(position), nats, bool(unsteady))
 
 
 def scored(name: str, graded: Score) -> Scored:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pargolf.core.errors import UserError
+from pargolf.core.ranges import check_seed
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
 from pargolf.engines.task import Engine
@@ -24,8 +25,10 @@ def seed_folder(out: str | Path, seed: int) -> Path:
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise `UserError` on no, negative or repeated seeds."""
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+    if not seeds or len(set(seeds)) != len(seeds):
         raise UserError("Name each seed once, for example --seeds 42,314,999.")
+    for seed in seeds:
+        check_seed(seed)
 
 
 @led

@@ -21,6 +21,7 @@ from typing import Any
 from pargolf.core.devices import check_device, find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, JobEnded, Progress, Resumed, Started, Validated
+from pargolf.core.ranges import check_seed
 from pargolf.core.spec import edit, parse_value, show
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
@@ -144,6 +145,7 @@ def run_sweep(
     library = _library()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    check_seed(seed)
     study = _study(library, recipe, spans, data, out, storage, seed)
     prune = prune and find_world(device).size == 1  # else the others would have to be told in the middle of a run
     study.pruner = pruner or (library.pruners.MedianPruner(_AT_FIRST) if prune else library.pruners.NopPruner())

@@ -3,6 +3,8 @@
     file -> uncompressed (unpacking.py) -> torch.save, safetensors, MLX's .npz, a pickle of arrays (pickles.py)
          -> the state dict out of `model`, `state_dict`, ... -> codes * scales -> names without `_orig_mod.`, `module.`
 
+Of safetensors in parts, the index is named.
+
 There are three containers of codes. `{__quant_format__, quantized, scales, dtypes, passthrough, ...}` (baseline, 543,
 861, and the official MLX script); `{"w": {name.q, name.scale or name}, "m": {name: kind}}` with kinds that are dicts
 (549, 910, 1009, 295); and the same with kinds in words (GPTQ, 1218 to 2135), where two thin factors may be added to a
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from pargolf.core.errors import UserError
 from pargolf.core.files import reading
+from pargolf.core.strict import parse_json
 from pargolf.upstream.pickles import LEGACY, load_arrays, load_torch
 from pargolf.upstream.unpacking import LIMIT, is_safetensors, unpack
 
@@ -32,7 +35,10 @@ _TABLE = re.compile(r"(^tok_emb|\bembed)\.weight$")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _WRAPPERS = ("model_state_dict", "state_dict", "model", "ema", "ema_state_dict", "module", "params")
 _PREFIXES = ("module.", "model.")
-_WRAPPED = re.compile(r"^(?:(?:module|model|_orig_mod)\.)+")
+_INNER = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and checkpointed blocks put before the names of what they wrap, at any depth."""
+_WRAPPED = re.compile(r"^(?:(?:module|model|_orig_mod|_fsdp_wrapped_module)\.)+")
+_PART = re.compile(r"(.+)-\d+-of-(\d+)\.safetensors")
 _COUNTER = "n_averaged"  # of torch's AveragedModel
 
 
@@ -54,6 +60,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"There is no file {path}. Name a final_model.pt or a .ptz.") from None
+    if path.name.endswith(".index.json"):
+        return _plain_names(_from_parts(data, path))
+    part = _PART.fullmatch(path.name)
+    if part and int(part[2]) > 1:
+        raise UserError(f"{path} is one of {int(part[2])} parts. Name their list, {part[1]}.safetensors.index.json.")
     values = _unwrapped(_values(unpack(data, str(path)), str(path)))
     try:
         if isinstance(values, dict) and "quantized" in values and "scales" in values:
@@ -85,6 +96,11 @@ def _values(data: bytes, name: str) -> Any:
         raise UserError(f"{name} is no torch.save file ({error}). Fetch it again, or save it again.") from error
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _from_npz(data, name)
+    if any("/code/" in entry.filename for entry in entries):
+        raise UserError(
+            f"{name} is a TorchScript program, and nothing in a checkpoint is run here. Save the state dict alone: "
+            "torch.save(model.state_dict(), path)."
+        )
     return load_torch(data, name)
 
 
@@ -94,6 +110,26 @@ def _from_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
     except Exception as error:  # the library's own error, or json's
         raise UserError(f"{name} is no whole safetensors file ({error}). Fetch it again.") from error
     return tensors
+
+
+def _from_parts(data: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index of safetensors lists, which lie beside it."""
+    facts = parse_json(data, str(path))
+    places = facts.get("weight_map") if isinstance(facts, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(n, str) for n in places.values()):
+        raise UserError(f"{path} is no index of safetensors: it has no weight_map of names. Is it the right file?")
+    out: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        part = path.parent / name
+        if Path(name).name != name or not part.is_file():
+            raise UserError(f"{path} lists {name!a}, which does not lie beside it. Fetch all parts.")
+        with reading(part):
+            if sum(t.nbytes for t in out.values()) + part.stat().st_size > LIMIT:
+                raise UserError(f"{path} lists more than any checkpoint of these systems. Is it the right file?")
+            out |= _from_safetensors(part.read_bytes(), str(part))
+    if out.keys() != places.keys():
+        raise UserError(f"{path} and its parts differ: {min(out.keys() ^ places.keys())!a} is in one of them alone.")
+    return out
 
 
 def _from_npz(data: bytes, name: str) -> dict[str, Tensor]:
@@ -125,7 +161,7 @@ def _unwrapped(values: Any) -> Any:
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without what torch.compile, data parallelism and wrappers put in front. Raises `UserError` for a clash."""
-    named = [(name.replace("_orig_mod.", ""), tensor) for name, tensor in state.items() if name != _COUNTER]
+    named = [(_INNER.sub("", name), tensor) for name, tensor in state.items() if name != _COUNTER]
     changed = True
     while changed:
         changed = False
