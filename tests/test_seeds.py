@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import small
 from batteries import beside
+from forks import ended, forked
 
 import pargolf
 from pargolf.core.errors import UserError
+from pargolf.core.events import Step
 from pargolf.core.spec import edit
 from pargolf.core.stats import spread
 from pargolf.data.folder import open_data
@@ -35,6 +37,20 @@ def test_a_seed_that_no_stream_begins_with_is_refused(seed, data, tmp_path):
     for call in calls.values():
         with pytest.raises(UserError, match=r"A seed is a whole number from 0 to 2,147,483,648, not"):
             call()
+
+
+def test_a_run_that_goes_on_is_not_resumed_or_replaced_by_another(data, tmp_path):
+    with pargolf.train(RECIPE, data=data, out=tmp_path / "run", seed=1) as work:
+        assert any(isinstance(event, Step) for event in work)
+
+        def again():
+            for how in ({"resume": True}, {"force": True}):
+                with pytest.raises(UserError, match="Another process works in"):
+                    pargolf.train(RECIPE, data=data, out=tmp_path / "run", seed=1, **how).result()
+
+        assert ended(forked(again)) == 0
+    assert pargolf.train(RECIPE, data=data, out=tmp_path / "run", seed=1, resume=True).result().legal
+    assert not (tmp_path / "run" / ".running").exists()
 
 
 def test_prepared_data_is_never_replaced_by_a_run(data):

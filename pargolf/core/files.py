@@ -60,13 +60,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def claimed(folder: str | Path, *, patience: float = 60.0) -> Iterator[None]:
+def claimed(folder: str | Path, *, patience: float = 60.0, name: str = ".claim") -> Iterator[None]:
     """The block is the only one of all processes that has this folder, which is made where it is not there.
 
     The system gives the claim back when a process ends, however it ends. Raises `UserError` where another one does not
     give it back within `patience` seconds. Where files cannot be locked (Windows, some network disks), all may enter.
     """
-    path = Path(folder) / ".claim"
+    path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
     while True:

@@ -8,7 +8,7 @@ result  = score(model), every token once     with its bytes proved against the d
 
 import hashlib
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -21,7 +21,7 @@ from pargolf.core.commit import source_version
 from pargolf.core.devices import find_world, from_first
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Packed, Progress, Proved, Started
-from pargolf.core.files import write_bytes
+from pargolf.core.files import claimed, write_bytes
 from pargolf.core.ranges import check_seed
 from pargolf.core.result import Bytes, DocumentScore, Grids, Rests, Result, ScoreRow, TextOverlap
 from pargolf.core.spec import checked
@@ -80,6 +80,13 @@ class TrainingFacts:
     grids: Grids
 
 
+def _alone_in(out: str | Path, *, resume: bool) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder, which they would go on in or replace; what is none is told by who opens it."""
+    path = Path(out)
+    there = path.is_dir() if resume or path.exists() else True
+    return claimed(path, patience=0, name=".running") if there else nullcontext()
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """What the result carries of how the run was begun."""
@@ -118,7 +125,8 @@ def run_recipe(
         start.fits(recipe, data)
     text = yield from _proved(data, world, recipe.plain, recipe.windows)
     overlap = check_leak(data, allowed=allow_overlap)
-    with Signals() as signals:
+    with Signals() as signals, ExitStack() as claims:
+        from_first(world, lambda: claims.enter_context(_alone_in(out, resume=resume)))
         begun = open_run(
             recipe,
             data,
