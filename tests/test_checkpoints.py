@@ -71,6 +71,14 @@ def test_a_state_dict_is_taken_out_of_what_holds_it(key, tmp_path):
     optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
     same(read(saved({key: state, "optimizer": optimizer, "step": 9, "args": {"lr": 0.1}}), tmp_path), state)
     same(read(saved({"model": {key: state}}), tmp_path), state)
+    same(read(saved({"model": {"name": "x"}, "params": {"lr": 0.1}, key: state}), tmp_path), state)
+
+
+def test_of_two_state_dicts_none_is_guessed(tmp_path):
+    state = golden("baseline")
+    average = {name: w * 0 for name, w in state.items()}
+    with pytest.raises(UserError, match=r"several state dicts, model and ema, and they may differ"):
+        read(saved({"model": state, "ema": average, "step": 3}), tmp_path)
 
 
 # --- formats

@@ -148,15 +148,30 @@ def _from_npz(data: bytes, name: str) -> dict[str, Tensor]:
 
 
 def _unwrapped(values: Any) -> Any:
-    """The state dict in a checkpoint that holds it beside a step, an optimizer's state and the like."""
+    """The state dict in a checkpoint that holds it beside a step, an optimizer's state and the like.
+
+    Raises `UserError` where there are two, as of a model and of its average.
+    """
     for _ in range(3):
         if not isinstance(values, Mapping) or any(isinstance(value, Tensor) for value in values.values()):
             return values
-        inner = next((values[key] for key in _WRAPPERS if isinstance(values.get(key), Mapping) and values[key]), None)
-        if inner is None:
+        keys = [key for key in _WRAPPERS if _holds_tensors(values.get(key))]
+        if len(keys) > 1:
+            raise UserError(
+                f"The file holds several state dicts, {' and '.join(keys)}, and they may differ. Save the one to read "
+                f"alone: torch.save(torch.load(path)[{keys[0]!r}], new_path)."
+            )
+        if not keys:
             return values
-        values = inner
+        values = values[keys[0]]
     return values
+
+
+def _holds_tensors(value: Any, depth: int = 3) -> bool:
+    """Whether a dictionary holds tensors, by itself or in others."""
+    if not isinstance(value, Mapping) or not depth:
+        return False
+    return any(isinstance(one, Tensor) or _holds_tensors(one, depth - 1) for one in value.values())
 
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
