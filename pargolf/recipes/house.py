@@ -11,8 +11,8 @@ Where seconds and text are few, what counts is text seen, in mixed order, and th
   first minutes, and behind after half an hour, six times through the text. Dropout begins the second time through,
   in runs that go through it twice.
 - Nothing joins blocks but the stream: with U-Net skips and x0 mixing it was behind, and their code takes bytes.
-- The embedding's Adam remembers squared gradients for 100 steps, at a low rate: most tokens are in no batch of 2,048,
-  and over the squares of 20 steps their rows move at the full rate by what the softmax pushes away.
+- The embedding's Adam has a low rate and remembers squared gradients for 100 steps, as a batch of 2,048 tokens holds
+  few of the pieces.
 - The head starts at the tokens' log frequencies, so no step is spent on learning those.
 - Packing fills the cap, so the grids below are only where it begins.
 
@@ -60,7 +60,7 @@ from pargolf.training.muon import POLAR_EXPRESS, Muon
 from pargolf.training.phases import AtFraction, FromStart, Phase
 from pargolf.training.schedule import Warmdown
 
-_MUON = Muon(lr=0.04, momentum=0.95, momentum_start=0.85, momentum_warmup=0.3)
+_MUON = Muon(lr=0.025, momentum=0.95, momentum_start=0.85, momentum_warmup=0.3)
 _SIX_BITS = Trellis(Int(6, clip=StdDev(12.85)))
 _BLOCK = Block(Attention(heads=6, kv_heads=3), MLP(384, leaky_relu2), residual=Dropout(0.2, after=1.0, passes=2.0))
 
@@ -151,6 +151,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "small batch (4,096 tokens)": {"train.batch_tokens": 4096},
     "warmdown of the whole run (half)": {"train.schedule": Warmdown(0.5)},
     "Muon (Adam)": {f"train.optimizer[{glob}]": Adam(0.005) for glob in _MATRICES},
+    "Muon at .025 (.04)": _muon(lr=0.04),
     "Muon's momentum warm-up": _muon(momentum_start=0.95),
     "slow embedding (.05, squares of 20 steps)": {"train.optimizer[embed.tokens]": Adam(0.05)},
     "GPTQ": {"quant.solver": None},
