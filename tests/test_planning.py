@@ -128,7 +128,7 @@ def test_more_bytes_and_more_seconds_never_make_it_worse() -> None:
 def test_a_small_text_is_gone_through_often_and_more_of_it_would_help() -> None:
     text = TextFacts("small", 400_000, 40_000, 1.0, False)
     plan = make_plan(search(text=text))
-    assert plan.choice.passes > 2
+    assert plan.choice.passes >= 5
     assert "dropout: 0.2 from pass 2" in [f"{reason.row}: {reason.choice}" for reason in plan.reasons]
     assert plan.more_text > make_plan(search()).more_text > 0
     assert "dropout: none" in [f"{reason.row}: {reason.choice}" for reason in make_plan(search(seconds=40.0)).reasons]
