@@ -147,7 +147,7 @@ def test_what_an_ablation_ran_stands_aside(run, tmp_path):
 def test_folders_without_runs_and_damaged_ones_are_one_line(run, tmp_path):
     with pytest.raises(UserError, match="No finished run"):
         gather([tmp_path])
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         gather([tmp_path / "absent"])
     for name in ("a", "b"):
         shutil.copytree(run[0], tmp_path / name)

@@ -140,7 +140,7 @@ def test_weights_of_our_own_runs_are_read(run, tmp_path):
     fitted, weights = fit_recipe(recipe, state, system="baseline")
     assert fitted == recipe
     same(weights, state)
-    with pytest.raises(UserError, match="this program's own"):
+    with pytest.raises(UserError, match="saved by pargolf"):
         fit_recipe(catalog.find("baseline"), state, system="baseline")
 
 
@@ -218,8 +218,8 @@ def test_an_artifact_all_of_whose_tensors_were_kept_is_read(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "is a page of HTML"),
         (b"PGRP" + bytes(40), "group by group with lrzip"),
-        (b"\x05\x00\x00\x00\x00\x00\x00\x00{nono}", "no whole safetensors"),
-        (b"PK\x03\x04 and no more", "no torch.save file"),
+        (b"\x05\x00\x00\x00\x00\x00\x00\x00{nono}", "not a complete safetensors"),
+        (b"PK\x03\x04 and no more", "not a torch.save file"),
         (b"\x80\x04.", "is damaged"),
     ],
 )

@@ -71,7 +71,7 @@ def test_one_run_under_two_seeds_is_one_run(runs, tmp_path):
     shutil.copytree(runs / "seed-1", folder)
     result_json(folder, lambda r: r.update(seed=9))
     events_jsonl(folder, lambda e: replace(e, seed=9) if isinstance(e, Started) else e)
-    with pytest.raises(UserError, match="one artifact"):
+    with pytest.raises(UserError, match="the same artifact"):
         pargolf.write_submission([runs / "seed-1", folder], out=tmp_path / "track_non_record_16mb" / "a").result()
 
 

@@ -78,8 +78,8 @@ def test_the_kind_is_read_from_the_file_and_not_from_its_name(tokenizer, tmp_pat
         (lambda facts: facts.update(decoder={"type": "WordPiece"}), "do not say which bytes"),
         (lambda facts: facts["added_tokens"][0].update(content="<pad>"), "opens a document"),
         (lambda facts: facts["added_tokens"][0].update(special=False), "opens a document"),
-        (lambda facts: facts.pop("added_tokens"), "opens a document|do not say|no tokenizer.json"),
-        (lambda facts: facts.pop("model"), "no tokenizer.json"),
+        (lambda facts: facts.pop("added_tokens"), "opens a document|do not say|not a tokenizer.json"),
+        (lambda facts: facts.pop("model"), "not a tokenizer.json"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(tokenizer, change, hint):

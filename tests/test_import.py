@@ -185,7 +185,7 @@ def test_code_in_a_pickle_never_runs(codec, tmp_path):
         (pickle.dumps({"a": 1}), "not a tensor"),
         (zlib.compress(b"no zip"), "no checkpoint that is known"),
         (zlib.compress(saved({"a": torch.ones(9)}))[:-40], "cut off"),
-        (saved({"a": torch.ones(900)})[:-500], "no torch.save file"),
+        (saved({"a": torch.ones(900)})[:-500], "not a torch.save file"),
         (saved({"a": 3}), "not a tensor"),
         (saved([torch.ones(2)]), "state dict was expected"),
         (saved({}), "state dict was expected"),
@@ -208,7 +208,7 @@ def test_an_archive_whose_names_are_no_text_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("é", "x")
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xf6\xf6"))
-    with pytest.raises(UserError, match=r"is no torch\.save file"):
+    with pytest.raises(UserError, match=r"is not a torch\.save file"):
         read_checkpoint(path)
 
 

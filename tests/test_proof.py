@@ -221,7 +221,7 @@ def test_a_copy_of_a_shard_is_named(model, tmp_path):
     folder = export(tmp_path / "data", model)
     copy = folder / "fineweb_val_000000 (1).bin"
     shutil.copy(folder / "fineweb_val_000000.bin", copy)
-    refused(folder, r"fineweb_val_000000 \(1\)\.bin stands beside fineweb_val_000000\.bin")
+    refused(folder, r"fineweb_val_000000 \(1\)\.bin is beside fineweb_val_000000\.bin")
     copy.rename(folder / "fineweb_val_000001.bin")
     refused(folder, r"fineweb_val_000001\.bin holds the same tokens as fineweb_val_000000\.bin")
     (folder / "fineweb_val_000001.bin").rename(folder / "other_val_000000.bin")

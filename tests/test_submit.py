@@ -215,7 +215,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, data, tmp_path):
     (unlogged[0] / "train.log").unlink()
     for given_runs, line in (
         ([*three, other], "different recipes"),
-        ([three[0], three[0], three[1]], "one seed"),
+        ([three[0], three[0], three[1]], "the same seed"),
         ([three[0]], "wants 3 seeds"),
         ([packed, *three[1:]], "artifact is of another recipe"),
         ([tmp_path / "nowhere"], "no run folder"),

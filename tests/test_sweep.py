@@ -115,7 +115,7 @@ def test_a_poor_trial_ends_at_a_look_and_is_no_best(tiny, data, tmp_path):
     assert trial.state == "pruned" and trial.bpb > 0 and swept.best is None
     assert not (Path(trial.run) / "result.json").exists()
     (tmp_path / "trial-0001").mkdir()
-    with pytest.raises(UserError, match="trial-0001 exists, and is of another sweep"):
+    with pytest.raises(UserError, match="trial-0001 belongs to another sweep"):
         pargolf.sweep(tiny, [RATE], data=data, out=tmp_path, trials=2).result()
 
 
@@ -148,11 +148,11 @@ def test_values_that_cannot_be_trained_are_an_answer_and_stop_nothing(tiny, data
         ([], "Name at least one range"),
         (["train.steps=4"], "Name at least one range"),
         (["train.steps=int:4"], r"Write train.steps=int:LOW,HIGH\[,STEP\]"),
-        (["train.steps=int:4,2"], "is no range"),
-        (["train.steps=int:4,8.5"], "is no range"),
+        (["train.steps=int:4,2"], "is not a range"),
+        (["train.steps=int:4,8.5"], "is not a range"),
         (["train.grad_clip=log:0,1"], "logarithm of 0"),
         (["train.grad_clip=float:0,1,0"], "a step above 0"),
-        (["train.grad_clip=choice:1"], "nothing to choose"),
+        (["train.grad_clip=choice:1"], "fewer than two choices"),
     ],
 )
 def test_a_range_that_cannot_be_is_one_line(data, tmp_path, words, line):

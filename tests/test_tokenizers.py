@@ -255,7 +255,7 @@ def test_a_tiktoken_file_gives_the_librarys_own_tokens():
         (b"".join(base64.b64encode(b"%06d" % i) + b" %d\n" % i for i in range(70_000)), "70,000 tiktoken tokens"),
         (b'{"config": {}, "vocab": [1, 2], "special_tokens": []}', "Tekken file of 2 tokens"),
         (byte_export(bos_id=2), "other ids than the official"),
-        (b'{"x": 1', "is no JSON"),
+        (b'{"x": 1', "is not valid JSON"),
     ],
 )
 def test_what_is_not_read_is_refused_for_the_true_reason(raw, said, tmp_path):

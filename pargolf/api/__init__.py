@@ -3,8 +3,8 @@
 A call that takes long returns `Work` (`core/work.py`): iterate it for what happens, or ask `.result()` for the value.
 All raise `UserError` with one line that says what to do.
 
-The calls stand in files by what they work on, as the commands do in `cli/`, which takes names, types, defaults and help
-of its options from here. So that it can do so at once, each call imports what it needs when it runs.
+The calls are grouped in files by what they work on, like the commands in `cli/`, which takes names, types, defaults and
+help of its options from here. To keep that fast, each call imports what it needs only when it runs.
 """
 
 from pargolf.api.artifacts import bench_codec, generate, inspect, probe, score

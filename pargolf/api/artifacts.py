@@ -38,7 +38,7 @@ def score(
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        The score's row; `complete` is false where the seconds ran out. Under torchrun only the first process yields
+        The score's row; `complete` is false if the seconds ran out. Under torchrun only the first process yields
         anything.
     """
     from pargolf.data.folder import open_data
@@ -65,8 +65,8 @@ def probe(target: RecipeLike, *, scale: str | None = None, own: Own = (), unsafe
         unsafe: Run a script even if this system has no sandbox. Only for a script that you trust.
 
     Returns:
-        A row for each law: its name, whether it holds, and the evidence; for a script also its sandbox. A recipe
-        is probed with first weights.
+        A row for each law: its name, whether it holds, and the evidence; for a script also its sandbox. A recipe is
+        probed with its initial weights.
 
     Raises:
         UserError: it cannot be probed.
@@ -84,7 +84,7 @@ def probe(target: RecipeLike, *, scale: str | None = None, own: Own = (), unsafe
 
 
 def _grader(target: RecipeLike, scale: str | None) -> "tuple[Grader, int, int, bool]":
-    """What grades a short stream as the target grades a text: with its vocabulary, BOS, and whether by document."""
+    """The target's grader for a short stream, its vocabulary size, its BOS, and whether it grades by document."""
     from pargolf.evaluate.probes import LedgerGrader, shortened, stir
     from pargolf.evaluate.windows import PerDocument, Sliding, per_document
     from pargolf.run.pack import read_artifact
@@ -115,7 +115,7 @@ def inspect(artifact: Place, *, own: Own = ()) -> dict[str, Any]:
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        Who made it (`recipe`, `digest`), its `codecs`, `bytes` and `parameters`, and a row for each role (`by_role`).
+        Its origin (`recipe`, `digest`), its `codecs`, `bytes` and `parameters`, and a row for each role (`by_role`).
     """
     from pargolf.run.pack import read_artifact
 
@@ -191,8 +191,8 @@ def bench_codec(target: Place, *, data: Place | None = None, own: Own = ()) -> E
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        The rows `codecs` and, for a run, `quantizers`: every published pair with its codec, and ours at the bytes of
-        the last one. The codes of a `.safetensors` file are its matrices as int6.
+        The rows `codecs` and, for a run, `quantizers`: every published quantizer with its codec, and ours at the same
+        bytes as the last one. A `.safetensors` file's matrices are coded as int6.
     """
     from pargolf.study.bench import bench
 

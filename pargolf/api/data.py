@@ -89,7 +89,7 @@ def fetch_data(
         force: Replace files that are not the published ones.
 
     Returns:
-        What was fetched, whole and proved.
+        What was fetched and verified.
     """
     from pargolf.data.fetch import REPO, ROOT, fetch
 

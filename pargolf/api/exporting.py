@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pargolf.study.device import DeviceRow
 
 TARGETS = ("hf", "onnx", "safetensors")
-"""What an artifact can be exported to."""
+"""The export formats."""
 
 
 def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "LoadedModel":
@@ -29,7 +29,7 @@ def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Raises:
-        UserError: the artifact is damaged or of a newer format; its tokenizer is not there, or is another one.
+        UserError: the artifact is damaged or of a newer format; its tokenizer is missing, or is another one.
     """
     from pargolf.run.loading import LoadedModel, read_source
 
@@ -80,12 +80,12 @@ def export(
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        What was written. `hf` is a folder for `AutoModelForCausalLM` and `AutoTokenizer` of Hugging Face transformers,
-        with a model card that takes the score from the run's folder around the artifact, where there is one. `onnx` is
-        a graph that was checked in ONNX Runtime, `safetensors` the weights alone, float32.
+        The path that was written. `hf` is a folder for `AutoModelForCausalLM` and `AutoTokenizer` of Hugging Face
+        transformers, with a model card; the score in it is from the run's folder that contains the artifact, if there
+        is one. `onnx` is a graph that was checked in ONNX Runtime; `safetensors` is the weights only, in float32.
 
     Raises:
-        UserError: as `load`, where `out` exists and `force` is not given, and for a model that cannot be traced.
+        UserError: as `load`; also if `out` exists and `force` is not set, and for a model that cannot be traced.
     """
     from pargolf.exporting.tensors import write_tensors
     from pargolf.run.loading import read_source
@@ -130,7 +130,7 @@ def evaluate_tasks(
         A row per metric.
 
     Raises:
-        UserError: the harness does not know a task, or its data cannot be had.
+        UserError: the harness does not know a task, or its data is not available.
     """
     from pargolf.run.loading import read_source
 
@@ -162,7 +162,7 @@ def bench_device(
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        A row for each engine, measured in a process of its own.
+        A row for each engine; each is measured in its own process.
 
     Raises:
         UserError: the artifact is damaged or of a newer format; with `onnx`, as `export`.
@@ -171,7 +171,7 @@ def bench_device(
     from pargolf.study.device import bench_device as measure
 
     use(own)
-    read_artifact(artifact)  # what is wrong with it is said here, and not by a process of its own
+    read_artifact(artifact)  # errors of the artifact are raised here, not in the child process
 
     def graph(folder: Path) -> Path:
         return export(artifact, to="onnx", out=folder / "model.onnx", tokenizer=tokenizer, own=own)
@@ -200,7 +200,7 @@ def serve(
         ready: Called with the address when the port is open.
 
     Raises:
-        UserError: as `load`, and where the port cannot be had.
+        UserError: as `load`; also if the port cannot be opened.
     """
     from pargolf.run.loading import read_source
 

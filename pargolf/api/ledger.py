@@ -29,7 +29,7 @@ def list_runs(
         The runs as flat rows; `.results()` gives each run's `Result`, and `.frame()` a pandas DataFrame.
 
     Raises:
-        UserError: a folder is not there, or a filter or column is none.
+        UserError: a folder does not exist, or a filter or column is not valid.
     """
     from pargolf.study.ledger import read_ledger
 

@@ -3,8 +3,8 @@
     pargolf.train("baseline", changes={"train.steps": 4}, seed=7)
     pargolf train baseline train.steps=4 --seed 7
 
-Names, types, defaults and help stand once, at the function. `cli/options.py` makes the command's options of them, and
-`command_line` the words that a run's report prints to make the run again.
+Names, types, defaults and help are defined once, at the function. `cli/options.py` makes the command's options from
+them, and `command_line` makes the command that a run's report prints for repeating the run.
 """
 
 import inspect
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 Place = str | Path
 """A file or a folder."""
 Target = Annotated[str | Path, "as it is written"]
-"""A file or a folder, or a name that is none, as `git:REPO@REF`."""
+"""A file, a folder, or another name such as `git:REPO@REF`."""
 ByteSize = int | str
-"""A number of bytes, or one as people write it: `250kB`, `1MB`, `1MiB` (`core/units.py`)."""
+"""A number of bytes, also with a unit: `250kB`, `1MB`, `1MiB` (`core/units.py`)."""
 Duration = float | str
-"""A number of seconds, or one as people write it: `90s`, `10m`, `1h`."""
+"""A number of seconds, also with a unit: `90s`, `10m`, `1h`."""
 RecipeLike = Union[str, Path, "Recipe"]
-"""A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or the thing itself."""
+"""A recipe: a shipped name, the path of a `.py` file that defines RECIPE, or a `Recipe`."""
 Changes = Mapping[str, Any]
 """Values by the path of their row: `{"train.steps": 4}`."""
 Edits = Mapping[str, Mapping[str, Any]] | Sequence[str]
-"""Changes by a label of one's own; or each as a word, `LABEL: PATH=VALUE`."""
+"""Changes by label; or each as a string, `LABEL: PATH=VALUE`."""
 Own = Place | Sequence[Place]
-"""Files of techniques of one's own, or folders of such files, that may be run."""
+"""The user's own files with techniques, or folders of such files; their code may be run."""
 
 OPTIONS = {"own": "--with", "trackers": "--track", "edits": "--without", "start": "--from"}
-"""Options with another name than their parameter's."""
+"""Options whose name differs from their parameter's."""
 _ONCE = ("force", "resume", "trackers", "checkpoint_every", "on")
-"""Parameters of one call, which another one that shall give the same does without."""
+"""Parameters that are left out of a command that repeats a call."""
 
 
 def option_of(name: str) -> str:
@@ -49,8 +49,8 @@ def option_of(name: str) -> str:
 def command_line(function: Callable[..., Any], values: Mapping[str, Any], *, seed: bool = True) -> str:
     """The command that makes the same call again, quoted for a shell.
 
-    `values` holds the arguments by name, and may hold more. What has its default is left out, but for places and, with
-    `seed`, the seed.
+    `values` holds the arguments by name, and may hold more. Arguments with their default value are left out, except
+    paths and, with `seed`, the seed.
     """
     words = ["pargolf", function.__name__]
     for parameter in inspect.signature(function).parameters.values():
@@ -74,7 +74,7 @@ def _positional(value: Any) -> list[str]:
 
 
 def _option(name: str, value: Any) -> list[str]:
-    """The words of an option that has not its default."""
+    """The words of an option whose value is not the default."""
     if value is None:
         return []
     if isinstance(value, bool):
@@ -91,5 +91,5 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def _rows(changes: Mapping[str, Any]) -> Iterator[str]:
-    """Changes as the command line reads them."""
+    """Changes in the form of the command line."""
     yield from (override(path, value) for path, value in changes.items())

@@ -28,7 +28,7 @@ class GolfResult:
     result: Result
 
     def to_json(self) -> dict[str, Any]:
-        """Both for a JSON file, as `plan.json` and `result.json` hold them."""
+        """Both as plain JSON, in the form of `plan.json` and `result.json`."""
         return {"plan": self.plan.row(), "result": self.result.to_json()}
 
 
@@ -54,13 +54,14 @@ def plan(
         device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
         again: Measure this machine's speed again, instead of using the earlier measurement.
         write: Write the recipe as a .py file.
-        throughput: What a machine was measured at, in place of measuring this one.
+        throughput: Earlier measurements of a machine, instead of measuring this one.
 
     Returns:
         The plan; its `recipe` can be trained.
 
     Raises:
-        UserError: nothing can be trained (with the smallest budget that can), and for bad sizes, times and devices.
+        UserError: no model can be trained (the error names the smallest possible budget), or a size, time or device is
+            not valid.
     """
     from pargolf.core.devices import find_world
     from pargolf.core.files import write_text
@@ -108,13 +109,13 @@ def golf(
         seed: Seed of the initial weights and the data's order.
         force: Replace the content of the output folder.
         device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
-        throughput: What a machine was measured at, in place of measuring this one.
+        throughput: Earlier measurements of a machine, instead of measuring this one.
 
     Returns:
-        The plan with its forecast, and what `result.json` holds.
+        The plan with its forecast, and the run's result.
 
     Raises:
-        UserError: whatever `plan`, `prepare_data` and `train` refuse.
+        UserError: as `plan`, `prepare_data` and `train`.
     """
     from dataclasses import replace
 
@@ -148,7 +149,7 @@ def golf(
 
 
 def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float) -> "Plan":
-    """The plan, for what measuring left of the seconds."""
+    """The plan for the seconds that remain after measuring."""
     from dataclasses import replace
 
     from pargolf.core.budget import Budget
@@ -171,7 +172,7 @@ def _planned(text: "TextFacts", pace: "Throughput", *, cap: int, seconds: float)
 
 
 def _seconds(seconds: Duration | None, minutes: float | None, default: float) -> float:
-    """The clock that was asked for."""
+    """The time limit in seconds, from either option."""
     if seconds is not None and minutes is not None:
         raise UserError("Say --seconds or --minutes, not both.")
     if minutes is not None:
@@ -180,5 +181,5 @@ def _seconds(seconds: Duration | None, minutes: float | None, default: float) ->
 
 
 def _listed(texts: Target | Sequence[Target]) -> list[str]:
-    """One source, or several."""
+    """Convert one source or several to a list."""
     return [str(texts)] if isinstance(texts, str | Path) else [str(text) for text in texts]

@@ -65,7 +65,7 @@ def diff(a: RecipeLike, b: RecipeLike) -> dict[str, tuple[str | None, str | None
         b: The other one.
 
     Returns:
-        Both values by row, None where a recipe does not have it.
+        Both values by row; None if a recipe does not have the row.
     """
     from pargolf.recipes.describe import diff as diff_rows
 
@@ -91,8 +91,8 @@ def forecast(
 
     Returns:
         Bytes of the model on the recipe's own grids (`by_role`, `model`), of the code, and of both (`total`). `lands`
-        is what will be submitted: where the recipe fills its cap (`fills`) or is over it, the grids are solved for,
-        and the total ends in the last .2 % under the cap.
+        is the total after packing: if the recipe fills its cap (`fills`) or exceeds it, packing solves for other grids,
+        and the total is at most 0.2 % below the cap.
     """
     from pargolf.data.folder import open_data
     from pargolf.model.transformer import parameters
@@ -123,4 +123,4 @@ def forecast(
 
 
 _recipe = recipe
-"""The function, where a parameter has its name."""
+"""The function `recipe`, for functions with a parameter of the same name."""

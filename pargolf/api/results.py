@@ -25,7 +25,7 @@ def compare(new: Sequence[Place], *, against: Sequence[Place]) -> "tuple[Compari
         against: Runs, folders of runs, or one published number.
 
     Returns:
-        The test, and all of it as JSON.
+        The test, and everything as plain JSON.
     """
     from pargolf.study.compare import compare_runs
 
@@ -45,9 +45,9 @@ def write_report(
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        Where the page is: `report.html` in the run's folder, `board.html` in the one folder named, or in the working
-        folder. Runs and submissions are audited, which executes nothing. Without the files that a run uses its page
-        leaves the recipe's rows out.
+        The page's path: `report.html` in the run's folder; for a board, `board.html` in the folder if only one is
+        named, else in the working folder. Runs and submissions are audited, which executes none of their code. If a
+        run uses files that are not named, its page leaves the recipe's rows out.
     """
     from pargolf.report.pages.write import write_page
 
@@ -86,7 +86,7 @@ def write_submission(
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
 
     Returns:
-        What was written, with its bytes and its score.
+        The submission, with its bytes and its score.
     """
     from pargolf.submit.bundle import Author, bundle
 
@@ -127,7 +127,7 @@ def judge(
         for folder in folders:
             recomputed[folder] = yield from recompute(folder, data=data)
     elif data is not None:
-        raise UserError(f"{target} is no run of ours, whose artifact could be scored again. Leave out --data.")
+        raise UserError(f"{target} is not a run of pargolf, so it cannot be scored again. Leave out --data.")
     runner = None
     if run:
         from pargolf.audit.running import runner as running

@@ -65,7 +65,7 @@ def train(
         more_seconds: Train the starting weights for this many more seconds, and raise the budget by as many.
 
     Returns:
-        What `result.json` holds. Under torchrun only the first process yields events, and the others read its file.
+        The run's result. Under torchrun only the first process yields events; the others read `result.json`.
     """
     from pargolf.core.devices import begun_again
     from pargolf.data.folder import open_data
@@ -96,7 +96,7 @@ def train(
 def _begun_from(
     recipe: RecipeLike, start: Place | None, more: float | None, *, scale: str | None, changes: Changes | None
 ) -> "tuple[Recipe, Start | None]":
-    """The recipe of a run, and the weights that it starts from. A folder of a run stands for its recipe and weights."""
+    """The recipe of a run, and the weights to start from. A run's folder means its recipe and its weights."""
     from pargolf.core.spec import checked, edit
     from pargolf.run.folder import RunFolder
     from pargolf.run.loading import read_start
@@ -109,9 +109,9 @@ def _begun_from(
     if more is None:
         return system, origin
     if origin is None:
-        raise UserError("--more-seconds goes on with what was trained: name the run or its artifact with --from.")
+        raise UserError("--more-seconds continues earlier training: name the run or its artifact with --from.")
     if origin.origin.train_seconds is None:
-        raise UserError(f"Nothing says how long {origin.origin.path} was trained. Set train.seconds instead.")
+        raise UserError(f"It is not known how long {origin.origin.path} was trained. Set train.seconds instead.")
     budget = max(system.budget.train_seconds, origin.origin.train_seconds + more)
     rows = {"train.seconds": more, "train.steps": None, "budget.train_seconds": budget}
     return checked(edit(system, rows)), origin
@@ -186,12 +186,12 @@ def seeds(
         command=command,
     )
     ended = yield from with_pages(events)
-    # Another process of torchrun's has none: there the first one speaks.
+    # Other processes of torchrun have no runs; the first one reports.
     return SeedRuns(seed_rows(ended or []), spread([run.bpb for run in ended or []] or [float("nan")]))
 
 
 _seeds = seeds
-"""The function, where a parameter has its name."""
+"""The function `seeds`, for functions with a parameter of the same name."""
 
 
 @working
@@ -233,7 +233,7 @@ def sweep(
         device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
 
     Returns:
-        All trials, and the best of those that ran to their end.
+        All trials, and the best of the complete ones.
     """
     from pargolf.core.spec import overrides
     from pargolf.data.folder import open_data
@@ -307,7 +307,7 @@ def ablate(
         device: cpu, cuda, cuda:1, mps or xpu; CUDA if there is one when left out.
 
     Returns:
-        What each part is worth, the whole recipe first; `ablation.json` and its plots in `out` hold the same.
+        A row for the whole recipe, then one for each part with its worth, as in `ablation.json` and the plots in `out`.
     """
     from pargolf.data.folder import open_data
     from pargolf.engines.choose import choose
@@ -338,7 +338,7 @@ def ablate(
     )
     worths = yield from with_pages(running)
     rows = [worth_row(worth) for worth in worths or []]
-    if rows:  # another process of torchrun's has none
+    if rows:  # other processes of torchrun have none
         write_plots(rows, Path(out))
     return rows
 
@@ -352,7 +352,7 @@ def _parts(
     scale: str | None,
     changes: Changes | None,
 ) -> "dict[str, Recipe]":
-    """The recipe without each part: by `edits`, else its module's ABLATIONS, else what sets it apart from a base."""
+    """The recipe without each part: by `edits`, else its module's ABLATIONS, else its differences from a base."""
     from pargolf.recipes import catalog
     from pargolf.recipes.variants import base_parts, edited_parts, parse_edits
 

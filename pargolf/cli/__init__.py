@@ -1,7 +1,7 @@
 """Words on a terminal, nothing else: every command is one call of `pargolf.api`.
 
-Bad input ends in one line on standard error and exit code 2; nothing imports torch before it must, so `--help` and
-`recipes` answer at once. The commands stand in files by what they work on, and here in the order of `--help`.
+Bad input ends in one line on standard error and exit code 2. torch is imported only when needed, so `--help` and
+`recipes` are fast. The commands are grouped in files by what they work on, and listed here in the order of `--help`.
 """
 
 import json
@@ -91,7 +91,7 @@ def help_(
 
 
 def main() -> None:
-    """Run the command line. Whatever a person can mend becomes one line and exit code 2."""
+    """Run the command line. An error that the user can fix becomes one line and exit code 2."""
     settle_streams()
     if waits_for_first(sys.argv[1:]):
         return

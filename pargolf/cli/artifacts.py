@@ -16,7 +16,7 @@ from pargolf.report.text.results import roles_table
 
 @command(api.score, threads=ASKED)
 def score(arguments: Arguments) -> None:
-    """Print the score; an error where it does not count."""
+    """Print the score; exit with an error if it does not count."""
     row = arguments.result(api.score)
     if not arguments.prints_json(row):
         _print_score(row)
@@ -28,7 +28,7 @@ def score(arguments: Arguments) -> None:
 
 
 def _print_score(row: dict[str, Any]) -> None:
-    """The score in words; what speaks against it stands on the first line."""
+    """Print the score in words; if it does not count, the first line says why."""
     sentence = scored_sentence(row["tokens"], row["positions"], once=row["in_turn"])
     number = f"[bold cyan]{row['bpb']:.6f}[/] bits per byte   {row['loss']:.6f} nats per token   {row['windows']}"
     console.print(*([number, sentence] if row["complete"] else [f"[bold red]{sentence}[/]", number]), sep="\n")
@@ -40,7 +40,7 @@ def _print_score(row: dict[str, Any]) -> None:
 
 @command(api.probe, threads=1)
 def probe(arguments: Arguments) -> None:
-    """Print a line for each law; an error where one fails."""
+    """Print a line for each law; exit with an error if one fails."""
     rows = arguments.call(api.probe)
     if not arguments.prints_json(rows):
         for row in rows:
@@ -72,7 +72,7 @@ def generate(
         str | None, typer.Option("--score", help="Show instead what each token of this text costs, in bits.")
     ] = None,
 ) -> None:
-    """Print the text as it comes, or a given text in the colours of its price."""
+    """Print the text as it is generated, or a given text, coloured by the bits of each token."""
     if score is not None:
         losses = api.token_losses(arguments["artifact"], score, tokenizer=arguments["tokenizer"], own=arguments["own"])
         if arguments.prints_json(losses):
@@ -93,7 +93,7 @@ def generate(
 
 
 def _heat(bits: float) -> str:
-    """Colour of a token by its price: green where it was foreseen, red where it was a surprise."""
+    """The colour of a token by its bits: green if it was expected, red if it was a surprise."""
     return next(
         style for limit, style in ((2, "green"), (5, "default"), (9, "yellow"), (1e9, "bold red")) if bits < limit
     )

@@ -9,7 +9,7 @@ from pargolf.cli.terminal import console, fail, print_next
 
 @command(api.prepare_data)
 def prepare(arguments: Arguments) -> None:
-    """Print what each split holds."""
+    """Print the content of each split."""
     meta = arguments.result(api.prepare_data).meta
     if arguments.prints_json(meta):
         return
@@ -39,7 +39,7 @@ def fetch(arguments: Arguments) -> None:
 
 @command(api.check_data)
 def check(arguments: Arguments) -> None:
-    """Print each finding as it comes; an error where one is bad."""
+    """Print each finding as it comes; exit with an error if one is bad."""
     findings = []
     for finding in arguments.call(api.check_data):
         findings.append(finding)

@@ -21,14 +21,14 @@ def listed(group: Any) -> list[dict[str, Any]]:
 
 
 def _plain(default: Any) -> Any:
-    """A default as JSON has it."""
+    """A default value, converted to JSON."""
     if isinstance(default, list | tuple):
         return [_plain(one) for one in default]
     return default if isinstance(default, str | int | float | None) else str(default)
 
 
 def _type_name(parameter: Any) -> str:
-    """The type of a parameter in a word: typer keeps Python's own since it is no longer built on click's."""
+    """The name of a parameter's type; newer versions of typer give Python's types instead of click's."""
     described = getattr(parameter, "type_descriptor", None)
     if described is None:
         return str(parameter.type.name)
@@ -49,7 +49,7 @@ def _parameter(parameter: Any) -> dict[str, Any]:
 
 
 class FullNames(TyperGroup):
-    """A group that lists the commands of the groups in it beside its own."""
+    """A group that lists the commands of its subgroups together with its own."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list."""

@@ -40,7 +40,7 @@ def runs(
 
 @command(api.rerun, threads=ASKED)
 def rerun(arguments: Arguments) -> None:
-    """Print both scores, and what differs."""
+    """Print both scores, and the differences."""
     again = arguments.result(api.rerun)
     numbers = {"first": again.first.val_bpb, "second": again.second.val_bpb, "same_bytes": again.same_bytes}
     if arguments.prints_json(numbers | {"apart": again.apart}):

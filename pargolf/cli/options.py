@@ -2,13 +2,13 @@
 
     @command(api.pack)
     def pack(arguments: Arguments) -> None:
-        packed = arguments.call(api.pack)          with what was typed
+        packed = arguments.call(api.pack)          with the typed arguments
         if not arguments.prints_json(packed):      --json
             console.print(...)
 
-Parameters of the api before the `*` are arguments, and so are the rows that a recipe changes; the others are options.
-Help is what the docstring says under `Args:`, and of the command all that stands before it. Further parameters of the
-function here are options of the terminal alone, spelled for typer.
+Parameters of the api before the `*` become arguments, and so do changes of a recipe's rows; the others become options.
+The help of an option is its text under `Args:` in the docstring, and the help of the command is everything before
+`Args:`. Further parameters of the command's function are options of the terminal only, in typer's own form.
 """
 
 import inspect
@@ -38,14 +38,14 @@ T = TypeVar("T")
 _EVENTS = Annotated[str | None, typer.Option("--events", help="json: print each event as one line of JSON.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ASKED = -1
-"""As many threads as the command's own `--threads` says."""
+"""Take the number of threads from the command's `--threads`."""
 _ENDLESS = 1e9
-"""From here on a limit is none that anybody meets, and no help prints it."""
+"""Limits from here on are never reached, and the help does not print them."""
 _SECTIONS = re.compile(r"\n\s*(?:Args|Returns|Raises):\n")
 
 
 class Arguments:
-    """What was typed: the arguments of the api's functions by name, and whether JSON is wanted, or a line an event."""
+    """The typed arguments of the api's functions by name, and whether to print JSON, or a line per event."""
 
     def __init__(self, values: Mapping[str, Any], *, as_json: bool, events: bool = False) -> None:
         self.values = dict(values)
@@ -56,14 +56,14 @@ class Arguments:
         return self.values[name]
 
     def call(self, function: Callable[..., T]) -> T:
-        """Call a function of the api with those of the arguments that it takes."""
+        """Call a function of the api with the arguments that it accepts."""
         names = inspect.signature(function).parameters
         return function(**{name: value for name, value in self.values.items() if name in names})
 
     def result(self, function: Callable[..., Work[T]]) -> T:
-        """Call one that takes long, with its progress drawn, but for --json.
+        """Call a function that takes long, and draw its progress unless --json is set.
 
-        A process of torchrun's that is not the first ends here.
+        Under torchrun, processes other than the first end here.
         """
         work = self.call(function)
         if self.events:
@@ -77,7 +77,7 @@ class Arguments:
         return value
 
     def _printed(self, work: Work[T]) -> T:
-        """Print each event as a line of JSON, and the value as the last one; nothing else is printed after that."""
+        """Print each event as a line of JSON, and the value as the last line; nothing else is printed after that."""
         for event in work:
             if is_first():
                 print(event_line(event), flush=True)
@@ -89,7 +89,7 @@ class Arguments:
         return value
 
     def prints_json(self, value: Any) -> bool:
-        """Print a value as JSON where that is wanted; whether nothing else is to be printed."""
+        """Print a value as JSON if requested; returns whether nothing else should be printed."""
         if self.events:
             return True
         if self.as_json:
@@ -104,14 +104,14 @@ def command(
     hidden: Sequence[str] = (),
     text: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command that calls `functions`: a function that typer reads, with all their parameters.
+    """Make a command that calls `functions`: a function for typer, with all their parameters.
 
     Args:
-        functions: those of the api that the command calls.
+        functions: the functions of the api that the command calls.
         as_json: whether it has `--json`.
-        threads: how many it takes, or `ASKED` for `--threads`; None: it computes nothing.
-        hidden: parameters that are no options of it.
-        text: its help; the docstring of the first function when left out.
+        threads: the number of threads, or `ASKED` for `--threads`; None: it computes nothing.
+        hidden: parameters that do not become options.
+        text: its help; by default the docstring of the first function.
     """
     parameters = {
         name: (parameter, _helps(function).get(name, ""))
@@ -150,14 +150,14 @@ def command(
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str]:
-    """What a docstring says of each parameter."""
+    """The text on each parameter in a docstring."""
     section = re.search(r"^Args:\n((?:    .*\n?)*)", inspect.getdoc(function) or "", re.MULTILINE)
     rows = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in rows}
 
 
 def _shown(parameter: Parameter, text: str) -> Parameter:
-    """A parameter as typer reads it."""
+    """Convert a parameter to typer's form."""
     kind, ranges = _plain_kind(parameter.annotation)
     positional = parameter.kind is not Parameter.KEYWORD_ONLY or kind == Changes
     shown, default = _typed(kind, parameter.default)
@@ -172,7 +172,7 @@ def _shown(parameter: Parameter, text: str) -> Parameter:
 
 
 def _plain_kind(annotation: Any) -> tuple[Any, dict[str, Any]]:
-    """A type without None and without a range, and the range as click takes it."""
+    """A type without None and without its range, and the range in click's form."""
     if get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation):
         rest = [one for one in get_args(annotation) if one is not NoneType]
         annotation = Union[tuple(rest)]  # noqa: UP007
@@ -188,7 +188,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _typed(kind: Any, default: Any) -> tuple[Any, Any]:
-    """What typer reads for a type of the api, and the default as that."""
+    """The type that typer reads for a type of the api, and the default converted to it."""
     known = default is not None and default is not Parameter.empty
     if kind in (RecipeLike, Target):
         return str, default
@@ -206,7 +206,7 @@ def _typed(kind: Any, default: Any) -> tuple[Any, Any]:
 
 
 def _read(parameter: Parameter, value: Any) -> Any:
-    """What was typed as the api takes it."""
+    """Convert a typed value for the api."""
     kind, _ = _plain_kind(parameter.annotation)
     if kind == Changes:
         return overrides(value or [])
@@ -220,17 +220,17 @@ def _read(parameter: Parameter, value: Any) -> Any:
 
 
 def _recipe_names(begun: str) -> list[str]:
-    """Names of shipped recipes that begin so, for a shell's completion."""
+    """Names of shipped recipes that begin with `begun`, for shell completion."""
     return [row["name"] for row in api.list_recipes() if row["name"].startswith(begun)]
 
 
 def event_line(event: Event) -> str:
-    """An event as one line of JSON, its kind under `event`."""
+    """An event as one line of JSON, with its kind under `event`."""
     return json.dumps(_plain(event), default=_plain, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON does not know, in values that it knows."""
+    """Convert a value for JSON."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):

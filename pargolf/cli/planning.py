@@ -11,7 +11,7 @@ from pargolf.report.text.plans import outcome_table, plan_table
 
 @command(api.golf, threads=ASKED, hidden=["throughput"])
 def golf(arguments: Arguments) -> None:
-    """Watch the run, and print the plan, what came of it, and the run's table."""
+    """Draw the run, and print the plan, its outcome, and the run's table."""
     golfed = arguments.result(api.golf)
     if not arguments.prints_json(golfed):
         console.print(plan_table(golfed.plan))
@@ -33,7 +33,7 @@ def plan(arguments: Arguments) -> None:
 
 
 def _next(arguments: Arguments, vocab: int, *, prepared: bool) -> str:
-    """What to type next."""
+    """The command to type next."""
     words, write = shlex.join(map(str, arguments["data"])), shlex.quote(str(arguments["write"]))
     if not arguments["write"]:
         return f"pargolf golf {words} --cap {arguments['cap']}, or add --write mine.py for the recipe"

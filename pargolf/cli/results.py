@@ -23,7 +23,7 @@ def compare(
     arguments: Arguments,
     words: Annotated[list[str], typer.Argument(metavar="A... --against B...", help="Runs, or folders of runs.")],
 ) -> None:
-    """Read both sides, which `--against` parts, and print the test."""
+    """Read both sides, separated by `--against`, and print the test."""
     as_json = arguments.as_json or "--json" in words
     words = [word for word in words if word != "--json"]
     if words.count("--against") != 1:
@@ -36,7 +36,7 @@ def compare(
 
 @command(api.write_report)
 def report(arguments: Arguments) -> None:
-    """Print where the page is."""
+    """Print the page's path."""
     page = arguments.result(api.write_report)
     if not arguments.prints_json({"page": page}):
         console.print(f"-> {page}", soft_wrap=True)
@@ -44,7 +44,7 @@ def report(arguments: Arguments) -> None:
 
 @command(api.write_submission, threads=ASKED)
 def submit(arguments: Arguments) -> None:
-    """Print the bytes, the score, and where the folder is."""
+    """Print the bytes, the score, and the folder's path."""
     submission = arguments.result(api.write_submission)
     if arguments.prints_json(submission):
         return

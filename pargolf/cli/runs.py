@@ -14,7 +14,7 @@ from pargolf.report.text.worth import worth_table
 
 @command(api.train, threads=ASKED)
 def train(arguments: Arguments) -> None:
-    """Watch the run, and print its table."""
+    """Draw the run, and print its table."""
     result = arguments.result(api.train)
     if not arguments.prints_json(result):
         print_run(result, arguments["out"])
@@ -22,13 +22,13 @@ def train(arguments: Arguments) -> None:
 
 
 def print_run(result: Result, out: Path) -> None:
-    """Print a run's table, and where its page is."""
+    """Print a run's table, and its page's path."""
     console.print(result_table(result))
     console.print(f"report  {(out / 'report.html').resolve()}")
 
 
 def check_run(result: Result) -> None:
-    """Fail where a run's number does not count."""
+    """Exit with an error if a run's number does not count."""
     if result.interrupted:
         fail("Interrupted: the model as trained so far was packed and scored. Add --resume to train the rest.")
     if result.probed is False:
@@ -59,7 +59,7 @@ def seeds(arguments: Arguments) -> None:
 
 @command(api.ablate)
 def ablate(arguments: Arguments, threads: ThreadsOpt = 0) -> None:
-    """Print what each part is worth."""
+    """Print the worth of each part."""
     set_threads(threads or (arguments["jobs"] if (arguments["jobs"] or 1) > 1 else 0))
     rows = arguments.result(api.ablate)
     if not arguments.prints_json(rows):
@@ -83,7 +83,7 @@ def sweep(arguments: Arguments) -> None:
 
 @command(api.import_checkpoint, threads=0)
 def import_(arguments: Arguments) -> None:
-    """Print the sizes, and what to do next."""
+    """Print the sizes, and the next command."""
     imported = arguments.call(api.import_checkpoint)
     if arguments.prints_json(imported):
         return

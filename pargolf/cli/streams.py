@@ -1,7 +1,7 @@
 """Standard streams that cannot break a command: closed, full, gone, or in an encoding that lacks a character.
 
-Work is worth more than the words about it. What an encoding lacks is spelled in ASCII (`·` as `-`), or as `?`. Where
-the reader has left (`pargolf recipes | head -1`), the rest goes nowhere; where output is lost to a full disk,
+A failure to print must not lose work. Characters that an encoding lacks become ASCII (`·` becomes `-`), or `?`. If the
+reader has ended (`pargolf recipes | head -1`), the rest is dropped; if output is lost because the disk is full,
 `lost_output` says so at the end.
 """
 
@@ -21,12 +21,12 @@ _ERRORS = "pargolf.plain"
 
 
 class _Sink(io.FileIO):
-    """A file whose failures to write are kept, not raised."""
+    """A file that stores write errors instead of raising them."""
 
     lost: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """All of `data`, or as if."""
+        """Write `data`, and report success in any case."""
         try:
             return super().write(data) or len(memoryview(data))
         except OSError as error:
@@ -36,33 +36,33 @@ class _Sink(io.FileIO):
 
 
 def settle_streams() -> None:
-    """Put streams that cannot fail in the place of standard output and error; open the three where they are closed.
+    """Replace standard output and error by streams that cannot fail; open the three descriptors if closed.
 
-    A descriptor that is closed would otherwise become that of the next file, and stray words would go into it.
+    Otherwise the next opened file would get the closed descriptor, and messages could be written into it.
     """
     codecs.register_error(_ERRORS, _plain)
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free one, which is this
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
     sys.stdout = _settled(sys.stdout, sys.__stdout__, 1)
     sys.stderr = _settled(sys.stderr, sys.__stderr__, 2)
 
 
 def lost_output() -> str | None:
-    """Why some of standard output could not be written; None where all was, or its reader has left."""
+    """Why some of standard output could not be written; None if all was, or if its reader has ended."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.lost.strerror if isinstance(raw, _Sink) and raw.lost is not None else None
 
 
 def _settled(stream: TextIO | None, own: TextIO | None, descriptor: int) -> TextIO:
-    """The stream to use from now on; one that somebody else put there (a test, a notebook) stays."""
+    """The stream to use from now on; a stream that a test or a notebook has set stays."""
     if stream is not own and stream is not None:
         return stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    if os.name != "posix":  # a console of Windows has a file type of its own
+    if os.name != "posix":  # Windows consoles have their own file type
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
             return stream
@@ -75,7 +75,7 @@ def _settled(stream: TextIO | None, own: TextIO | None, descriptor: int) -> Text
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """The error handler: each character in the nearest that ASCII has."""
+    """The error handler: replaces each character by the nearest in ASCII."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_ascii, error.object[error.start : error.end])), error.end

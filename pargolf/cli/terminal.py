@@ -12,9 +12,9 @@ from pargolf.core import own
 from pargolf.core.errors import UserError, out_of_memory
 
 TOGETHER = frozenset({"train", "score", "seeds", "ablate", "sweep", "rerun"})
-"""Commands that the processes of torchrun run together; any other one is the first process's."""
+"""Commands that all processes of torchrun run together; other commands run on the first process only."""
 
-# A pipe has no width of its own; 80 columns would fold the long paths of a recipe.
+# A pipe has no width; with the default of 80 columns, long paths of a recipe would wrap.
 console = Console(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
 
 
@@ -24,7 +24,7 @@ ThreadsOpt = Annotated[
 
 
 def fail(line: str) -> NoReturn:
-    """Say one line on standard error and leave with code 2."""
+    """Print one line on standard error and exit with code 2."""
     print(f"pargolf: {' '.join(line.split())}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -35,12 +35,12 @@ def print_next(path: object, *words: object) -> None:
 
 
 def one_line(error: BaseException) -> str | None:
-    """What to say of an error that somebody can mend; None for one that is a fault of this package."""
+    """The line for an error that the user can fix; None for a bug of this package."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted before anything was saved. Run the command again."
-    # The interpreter itself says so where it has no memory left to make an exception of.
+    # The interpreter raises this itself if there is no memory left for an exception.
     if out_of_memory(error) or (isinstance(error, SystemError) and "without exception set" in str(error)):
         return (
             "Memory ran out. Existing files are unchanged. Free some memory, or use less: a smaller "
@@ -60,16 +60,16 @@ def one_line(error: BaseException) -> str | None:
 
 
 def waits_for_first(words: list[str]) -> bool:
-    """Whether this is one of several processes of torchrun, and the command is the first one's alone."""
+    """Whether this is not the first process of torchrun, and the command runs on the first one only."""
     if not all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
         return False
     return os.environ["RANK"] != "0" and not TOGETHER.intersection(words[:1])
 
 
 def set_threads(count: int) -> None:
-    """Set thread counts before torch is imported, where they still count; 0 takes what proves fastest just now.
+    """Set thread counts, which works only before torch is imported; 0 measures which number is fastest now.
 
-    Threads sleep while they wait: those that spin take a shared core from the very thread they are waiting for.
+    Threads sleep while they wait: a spinning thread could take a shared core from the thread that it waits for.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if count:
@@ -90,5 +90,5 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 
 def is_first() -> bool:
-    """Whether this process speaks: the only one, or the first of torchrun's."""
+    """Whether this process prints: the only one, or the first of torchrun."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,8 @@
-"""The result of an ablation: the typed content of `ablation.json`, which plots, boards and `describe` read."""
+"""The result of an ablation: the typed value of `ablation.json`, which plots, boards and `describe` read.
+
+An ablation trains a recipe whole and then without each of its parts (or with something added), over the same seeds.
+The first row is the whole recipe; each further row compares one part with it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +16,18 @@ from pargolf.core.spec import build
 
 Gain = Annotated[float, Within(-1e6, 1e6)]
 ADDED = "+ "
-"""How the label of an addition begins."""
+"""The label of an addition begins with this."""
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One part, or the whole recipe (`part` empty): means over seeds, and what the part is worth in bits per byte.
+    """One part, or the whole recipe (`part` empty): means over seeds, and the gain of the part in bits per byte.
 
-    `low` to `high` is the 95 % interval of `worth`, `p` the one-sided test that the part gains. `bpb` is of the run
-    without the part, or with it where it is an addition; `before` is before packing. `bytes` are the model's, `weighs`
-    what it would weigh on the recipe's own grids, `pace` a step's time over one of the whole recipe, `scores` bits per
-    byte by seed. Where nothing ran, `failed` says why.
+    part: the removed (or added) part
+    bpb, before: bits per byte of the run without the part (with it, for an addition), after and before packing
+    worth, low, high: the gain of the part and its 95 % interval; p: the one-sided test that it gains
+    bytes: size of the model; weighs: its size on the recipe's own grids; pace: step time relative to the whole recipe
+    scores: bits per byte by seed; failed: why nothing ran, else empty
     """
 
     part: str
@@ -41,7 +46,7 @@ class AblationRow:
     pace: Rate | None = None
 
     def check_fields(self) -> None:
-        """Raise `UserError` on numbers without the others that belong to them."""
+        """Raise `UserError` when `worth`, `low`, `high` or `bpb` is present without the numbers it needs."""
         if (self.low is None) != (self.high is None) or (self.low is not None and self.worth is None):
             raise UserError("worth, low and high belong together.")
         if self.bpb is None and self.worth is not None:
@@ -49,25 +54,25 @@ class AblationRow:
 
     @property
     def gain(self) -> float:
-        """What the part is worth; 0 where nobody knows."""
+        """The gain of the part in bits per byte; 0 when unknown."""
         return self.worth or 0.0
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of `worth`; None where the seeds are too few for one."""
+        """The 95 % interval of `worth`; None when there are too few seeds."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     @property
     def is_addition(self) -> bool:
-        """Whether the row is of something more than the recipe has."""
+        """Whether the row adds something to the recipe."""
         return self.part.startswith(ADDED)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """The recipe, what bounded every run, and the rows, the whole recipe first.
+    """The recipe, the limits of every run, and the rows; the whole recipe comes first.
 
-    `of` says what the numbers are of, where that is the recipe as it once was.
+    `of` describes the recipe that was measured, when it is an older version.
     """
 
     recipe: str
@@ -83,7 +88,7 @@ class Ablation:
     of: str = ""
 
     def check_fields(self) -> None:
-        """Raise `UserError` where the whole recipe is not the first row, or nothing bounds the runs."""
+        """Raise `UserError` when the first row is not the whole recipe, or when neither steps nor seconds are set."""
         if not self.rows or self.rows[0].part or any(not row.part for row in self.rows[1:]):
             raise UserError("rows does not begin with the whole recipe.")
         if self.steps is None and self.seconds is None:
@@ -91,21 +96,21 @@ class Ablation:
 
 
 def read_ablation(path: str | Path) -> Ablation:
-    """What an `ablation.json` holds. Raises `UserError` with file and field."""
+    """Read an `ablation.json`. Raises `UserError` that names the file and the field."""
     return build(Ablation, read_json(path), where=str(path))
 
 
 def ranked(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """Parts by what they are worth, then additions likewise; without the whole recipe and what failed."""
+    """Parts sorted by gain, then additions sorted by gain; the whole recipe and failed rows are left out."""
     parts = [row for row in rows if row.part and row.worth is not None]
     return sorted(parts, key=lambda row: (row.is_addition, -row.gain))
 
 
 def costs(row: AblationRow, whole: AblationRow) -> tuple[float | None, float | None]:
-    """What the part costs: milliseconds a step and bytes, against what is left without it; None where unknown.
+    """The cost of a part: milliseconds per step and bytes, compared with the recipe without it; None when unknown.
 
-    Bytes are those on the recipe's own grids where runs fill the cap and say so, else the artifact's. Time is what the
-    runs took, or, where the machine wavers and steps were timed in turns, the whole recipe's by the row's pace.
+    Bytes are measured on the recipe's own grids when both rows have that number (`weighs`), else on the artifact. Time
+    is `pace` times the whole recipe's step when steps were timed in turns (on an unsteady machine), else the run's own.
     """
     own_grids = row.weighs is not None and whole.weighs is not None
     sizes = (row.weighs, whole.weighs) if own_grids else (row.bytes, whole.bytes)
@@ -116,6 +121,6 @@ def costs(row: AblationRow, whole: AblationRow) -> tuple[float | None, float | N
 
 
 def _change(pair: tuple[float | None, float | None], sign: int) -> float | None:
-    """What the first has more than the second, by sign; None where one is unknown."""
+    """`sign` times the difference of a pair; None when either is unknown."""
     ours, theirs = pair
     return None if ours is None or theirs is None else sign * (ours - theirs)

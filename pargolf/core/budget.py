@@ -1,10 +1,10 @@
-"""A track's limits as a value: bytes, seconds to train, seconds to score, and which seconds count.
+"""The budget of a track: bytes of the artifact, seconds to train, seconds to score, and which seconds count.
 
 The rules of Parameter Golf: 16,000,000 bytes (decimal) of code and compressed weights, 600 s of training and,
 apart from those, 600 s of scoring. `counts="all"` counts everything from the first instruction that touches the model
 (compile, warm-up, calibration, averaging, packing); `counts="published"` leaves warm-up and validation out, as the
 published scripts do; `counts="cpu"` counts everything in seconds of this process's processor, not of the wall, so that
-recipes can be compared on a machine that others use as well. No track counts so.
+recipes can be compared on a shared machine. No track counts this way.
 """
 
 import time
@@ -25,14 +25,15 @@ class Budget:
     counts: Literal["all", "published", "cpu"] = "all"
 
     def clock(self, *, already: float = 0.0) -> "Clock":
-        """The clock that this track's training goes by."""
+        """A clock that counts training seconds as this track does; `already` seconds were used before."""
         return Clock(time.process_time if self.counts == "cpu" else time.perf_counter, already=already)
 
 
 class Clock:
-    """Seconds since it was made, less what was paused; the time source can be injected for tests.
+    """A stopwatch that starts at once and can be paused; tests can inject the time source.
 
-    `already` are the seconds that a resumed run had used before. `now` is the time source itself, which never pauses.
+    already: seconds that a resumed run has used before
+    now: the time source itself, which never pauses
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter, *, already: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Which code made a run: the package's version, and the commit if it runs from a checkout."""
+"""The version of the running code: the package's version, and the git commit in a checkout."""
 
 import subprocess
 from functools import cache
@@ -11,7 +11,7 @@ _SECONDS = 5
 
 @cache
 def source_version() -> str:
-    """`0.1.0+061a04fd8c1b` in a checkout, with `.dirty` where files differ from the commit; else `0.1.0`."""
+    """`0.1.0+061a04fd8c1b` in a checkout, with `.dirty` when files differ from the commit; else `0.1.0`."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return VERSION

@@ -1,7 +1,8 @@
-"""Check devices and processes before anything is computed; each fault is one line.
+"""Check devices and processes before anything is computed, and report each fault in one line.
 
-`torchrun` describes its processes in the environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). Variables that a
-shell or a container left behind describe no world, and waiting for processes that nobody started would last minutes.
+`torchrun` describes its processes in the environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). Stale variables of
+a shell or a container would make this process wait minutes for processes that nobody started; the checks here catch
+that first.
 """
 
 import os
@@ -18,7 +19,7 @@ _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
 
 def check_device(device: str | None) -> None:
-    """Raise `UserError` that says what there is, unless `device` is None or a device of this machine."""
+    """Raise `UserError` that lists the devices there are, unless `device` is None or exists on this machine."""
     if device is None or device == "cpu":
         return
     word = re.fullmatch(r"(\w+)(?::(\d{1,4}))?", device)
@@ -32,7 +33,7 @@ def check_device(device: str | None) -> None:
 
 
 def count_devices(kind: str = "cuda") -> int:
-    """How many devices of a kind this torch can use, GPUs as such; none of a kind that it was not built with."""
+    """How many devices of a kind (by default CUDA GPUs) this torch can use; 0 for a kind it was not built with."""
     module = getattr(torch, kind, None)
     there = getattr(module, "is_available", lambda: True)
     return int(module.device_count()) if module is not None and there() else 0
@@ -45,15 +46,15 @@ def deal_device(device: str | None, number: int) -> str | None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what torch keeps of a device's memory for later."""
+    """Return the device memory that torch caches."""
     if device.type != "cpu":
         torch.get_device_module(device).empty_cache()
 
 
 def halving(size: int, work: Callable[[int], None], device: torch.device) -> int:
-    """Do `work` with `size`, and where memory runs out again with half of it; the size that fitted.
+    """Call `work(size)`; halve the size and start again while memory runs out. Returns the size that fitted.
 
-    `work` begins anew each time. What is left of 1 is raised as it came.
+    With a size of 1 the error of `work` is raised as it is.
     """
     while True:
         try:
@@ -67,14 +68,14 @@ def halving(size: int, work: Callable[[int], None], device: torch.device) -> int
 
 
 def check_processes() -> None:
-    """Raise `UserError` where the environment describes several processes, and not where to find them."""
+    """Raise `UserError` when the environment describes several processes but not how to reach them."""
     words = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
     if words["WORLD_SIZE"] in ("", "1"):
         return
     settings = " ".join(f"{name}={word}" for name, word in words.items() if word)
     mend = "Start the processes with torchrun, or unset RANK and WORLD_SIZE."
     if not all(word.isdecimal() and len(word) < 9 for word in words.values()):
-        raise UserError(f"{settings} names no process of a group. {mend}")
+        raise UserError(f"{settings} is not a valid rank and group size. {mend}")
     if not int(words["RANK"]) < int(words["WORLD_SIZE"]):
         raise UserError(f"{settings}: there is no such process in a group of that size. {mend}")
     missing = [name for name in _ADDRESS if not os.environ.get(name)]
@@ -83,9 +84,9 @@ def check_processes() -> None:
 
 
 def find_world(device: str | None = None) -> World:
-    """`join_world` after both checks; `device` may also be one of several GPUs, as `cuda:3`, for a world of one.
+    """Check device and processes, then `join_world`. A single process may also choose one of several GPUs (`cuda:3`).
 
-    Raises `UserError` also where the other processes do not answer.
+    Raises `UserError` when a check fails or the other processes do not answer.
     """
     check_device(device)
     check_processes()
@@ -108,16 +109,16 @@ def find_world(device: str | None = None) -> World:
 
 
 def begun_again() -> bool:
-    """Whether torchrun (`--max-restarts`) or Slurm (`--requeue`) has begun this very command before."""
+    """Whether torchrun (`--max-restarts`) or Slurm (`--requeue`) has restarted this command."""
     counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
     return any(count.isdecimal() and int(count) > 0 for count in counts)
 
 
 def from_first(world: World, work: Callable[[], bytes | None]) -> bytes:
-    """What `work` gives on the first process, on all of them; only there it is called.
+    """Call `work` on the first process only, and return its bytes on all processes.
 
-    An error that somebody can mend is raised on all: there as it is, elsewhere as `UserError`. So the processes stay
-    in step, and none waits for one that has given up.
+    A `UserError` or `OSError` of `work` is raised on all processes (on the others as `UserError`), so that none waits
+    for one that has given up.
     """
     if world.size == 1:
         return work() or b""

@@ -8,11 +8,11 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Bad input that the person at the keyboard can mend; the message says how."""
+    """Bad input that the user can fix; the message says how."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's, numpy's, or torch's on a CPU or GPU."""
+    """Whether an error of Python, numpy or torch (CPU or GPU) means that memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     words = ("t allocate memory", "not enough memory", "out of memory", "bad_alloc", "failed to map segment")
@@ -20,7 +20,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class NotRead(UserError):
-    """A stored spec names something of a file that nobody named. `file` is the file's path among its modules."""
+    """A stored spec uses a class or function of a Python file that was not given. `file` is its path in its package."""
 
     def __init__(self, name: str, file: str, path: str = "") -> None:
         super().__init__(f"This uses {name} of {file}, a file that was not named. Add --with {path or file}.")
@@ -28,7 +28,7 @@ class NotRead(UserError):
 
 
 def near(word: str, known: "list[str] | tuple[str, ...]") -> str:
-    """Return `" Did you mean ...?"` with the nearest known words, or a list of some of them."""
+    """Return `" Did you mean ...?"` with the nearest known words, or else a list of some known words."""
     close = get_close_matches(word, known, n=2, cutoff=0.5)
     if close:
         return " Did you mean " + " or ".join(close) + "?"

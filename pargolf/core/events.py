@@ -1,6 +1,6 @@
-"""The events of a run: small frozen records, in order.
+"""Events: the small frozen records that a run yields while it works.
 
-`train()` and the scorer yield these; whoever calls them logs, draws and saves. Nobody registers a callback.
+`train()` and the scorer are generators of events; the caller logs, draws and saves. There are no callbacks.
 A record becomes one JSON line (`to_json`) with its kind under `"event"`; times are seconds since the budget's start.
 """
 
@@ -14,17 +14,17 @@ from pargolf.core.spec import build
 from pargolf.core.strict import parse_json
 
 Limit = Annotated[float, Within(0, endless=True)]
-"""Seconds that bound a run; infinite where only steps do."""
+"""The time limit of a run in seconds; infinite when only steps limit it."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What work says while it goes on. Kinds of a single folder may stand there; those here are for all."""
+    """Base class of all events. Kinds that only one folder uses may be defined there."""
 
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The first record: what runs, on what."""
+    """The first event of a run: the recipe, its size, its limits and the machine."""
 
     recipe: str
     digest: str
@@ -50,7 +50,7 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class Validated(Event):
-    """Scored while training, on weights not yet packed: `loss` in nats per token, `bpb` in bits per byte."""
+    """A validation during training, on unpacked weights: `loss` in nats per token, `bpb` in bits per byte."""
 
     step: Amount
     loss: Loss
@@ -61,7 +61,7 @@ class Validated(Event):
 
 @dataclass(frozen=True)
 class Weighed(Event):
-    """What the artifact would weigh if training ended now, on the table's grids; `fills`: packing solves to the cap."""
+    """The artifact's size if training ended now, on the recipe's grids; `fills`: packing solves grids for the cap."""
 
     step: Amount
     model_bytes: Amount
@@ -82,7 +82,7 @@ class PhaseBegan(Event):
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """Training went on from the checkpoint `file`, written after `step` steps; `refused` names damaged newer ones."""
+    """Training resumed from the checkpoint `file`, written after `step` steps; `refused` names damaged newer ones."""
 
     step: Amount
     file: str
@@ -92,7 +92,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Unsaved(Event):
-    """A checkpoint after `step` steps could not be written, for `reason`; training went on, and tries again."""
+    """A checkpoint after `step` steps could not be written, for `reason`; training continues and will try again."""
 
     step: Amount
     reason: str
@@ -101,7 +101,7 @@ class Unsaved(Event):
 
 @dataclass(frozen=True)
 class Narrowed(Event):
-    """Memory ran out, and from here on no more than `size` of `what` are computed at once; the numbers are the same."""
+    """Memory ran out: from now on at most `size` of `what` are computed at once. The results are the same."""
 
     what: str
     size: Amount
@@ -130,7 +130,7 @@ class Packed(Event):
 
 @dataclass(frozen=True)
 class Proved(Event):
-    """What validation's `bytes` rest on (`result.Rests`), before anything is scored; SHA-256 of shards by name."""
+    """How the validation byte count was proved (`result.Rests`), before scoring; SHA-256 of each shard by file name."""
 
     rests: str
     tokens: Amount
@@ -143,7 +143,7 @@ class Proved(Event):
 
 @dataclass(frozen=True)
 class Scored(Event):
-    """One finished scoring: `name` is `pre_quant`, `post_quant`, ...; `windows` as on the command line."""
+    """One finished scoring: `name` is `pre_quant`, `post_quant`, ...; `windows` is written as on the command line."""
 
     name: str
     windows: str
@@ -156,7 +156,7 @@ class Scored(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """A long piece of work is `done` of `total`; for progress bars, not written to the event file."""
+    """Progress of long work: `done` of `total`. For progress bars; not written to the event file."""
 
     task: str
     done: int
@@ -166,7 +166,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class JobBegan(Event):
-    """One of several runs has begun on a machine, in a process; `attempt` is 2 where it was lost once."""
+    """One of several runs has started on a machine, in a process; `attempt` is 2 after it was lost once."""
 
     job: str
     machine: str
@@ -176,7 +176,7 @@ class JobBegan(Event):
 
 @dataclass(frozen=True)
 class JobEvent(Event):
-    """An event of one of several runs that go on side by side; not written to the event file."""
+    """An event of one of several parallel runs; not written to the event file."""
 
     job: str
     event: Event
@@ -184,7 +184,7 @@ class JobEvent(Event):
 
 @dataclass(frozen=True)
 class JobEnded(Event):
-    """One of several runs that go on side by side is over; `error` says why it failed, empty where it did not."""
+    """One of several parallel runs has ended; `error` says why it failed, and is empty when it did not."""
 
     job: str
     error: str = ""
@@ -192,7 +192,7 @@ class JobEnded(Event):
 
 @dataclass(frozen=True)
 class JobLost(Event):
-    """One of several runs was lost with its process or machine: why, how often in a row, whether it begins again."""
+    """One of several runs was lost with its process or machine: why, how many times in a row, whether it is retried."""
 
     job: str
     why: str
@@ -218,7 +218,7 @@ _KINDS: dict[str, Any] = {
         Progress,
     )
 }
-"""What `events.jsonl` may hold."""
+"""The kinds of event that `events.jsonl` may hold."""
 
 
 def to_json(event: Event) -> str:
@@ -227,7 +227,7 @@ def to_json(event: Event) -> str:
 
 
 def from_json(line: str | bytes, *, where: str = "an event") -> Event:
-    """Read back what `to_json` wrote. Raises `UserError` with `where` and the field that does not fit."""
+    """Read an event that `to_json` wrote. Raises `UserError` that begins with `where` and names the wrong field."""
     fields = parse_json(line, where)
     kind = fields.pop("event", None) if isinstance(fields, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:

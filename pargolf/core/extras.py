@@ -1,7 +1,7 @@
-"""Modules that need optional libraries, imported when they are used.
+"""Import modules that need optional libraries only when they are used.
 
-An extra (`pip install pargolf[onnx]`) brings the libraries of a module of this package. Where they are missing, the
-message says which extra to install.
+An extra (`pip install pargolf[onnx]`) installs the libraries that a module of this package needs. When they are
+missing, the error says which extra to install.
 """
 
 from importlib import import_module
@@ -11,7 +11,7 @@ from pargolf.core.errors import UserError
 
 
 def extra(module: str, name: str) -> Any:
-    """Import a module that the extra `name` brings the libraries of. Raises `UserError` where they are missing."""
+    """Import a module whose libraries the extra `name` installs. Raises `UserError` when they are missing."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -1,8 +1,10 @@
-"""Write files that are never half written (temporary file, fsync, rename), and read other people's files safely.
+"""Atomic writes and safe reads of files.
 
-A full disk or a kill leaves the previous file whole. Every file the package writes goes through here. What somebody
-names to be read goes through `reading`: a pipe or a device never ends, and a Git LFS pointer or a page of HTML is so
-often saved in a file's place that it is named.
+Writing: a temporary file beside the target, fsync, rename. A full disk or a kill leaves the previous file whole. Every
+file that the package writes goes through here.
+
+Reading: a file that a user names goes through `reading`, which refuses pipes and devices (they may never end), and
+recognizes a Git LFS pointer or an HTML page that was saved in place of the file.
 """
 
 import importlib
@@ -21,7 +23,7 @@ from pargolf.core.errors import UserError
 from pargolf.core.strict import parse_json
 
 LARGEST = 64 << 20
-"""Bytes of the largest JSON file that a run or a data folder has."""
+"""The largest JSON file that is read, in bytes."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _HTML = re.compile(rb"\s*(<!--.{0,400}?-->\s*)?<(!doctype\s+html|html|head)\b", re.IGNORECASE | re.DOTALL)
 _HEAD = 1024
@@ -29,7 +31,7 @@ _HEAD = 1024
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes `path`'s place only when the block ends without an error."""
+    """Open a binary file that replaces `path` only when the block ends without an error."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -61,10 +63,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
 @contextmanager
 def claimed(folder: str | Path, *, patience: float = 60.0, name: str = ".claim") -> Iterator[None]:
-    """The block is the only one of all processes that has this folder, which is made where it is not there.
+    """Lock a folder for this process while the block runs; the folder is created when it does not exist.
 
-    The system gives the claim back when a process ends, however it ends. Raises `UserError` where another one does not
-    give it back within `patience` seconds. Where files cannot be locked (Windows, some network disks), all may enter.
+    The operating system releases the lock when the process ends, however it ends. Raises `UserError` when another
+    process still has it after `patience` seconds. If files cannot be locked (Windows, some network disks), nothing is
+    locked.
     """
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +91,7 @@ def claimed(folder: str | Path, *, patience: float = 60.0, name: str = ".claim")
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file for this process alone; False where another one has it, True also where none can."""
+    """Try to lock an open file; False when another process has the lock, True also when files cannot be locked."""
     try:
         fcntl = importlib.import_module("fcntl")
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +103,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is(path: Path, handle: int) -> bool:
-    """Whether the file at a path is the open one: whoever had it before removes it, perhaps after it was opened."""
+    """Whether the file at `path` is still the open one: its last owner may have removed it after we opened it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -109,11 +112,10 @@ def _is(path: Path, handle: int) -> bool:
 
 @contextmanager
 def reading(*paths: str | Path) -> Iterator[None]:
-    """The block reads these files. A path that is missing is the block's own to report.
+    """Guard a block that reads these files. The block itself reports a missing file.
 
-    Raises `UserError` before anything is read of a pipe, a device, a folder or a Git LFS pointer; and in the place of
-    an error of the block, where a file is a page of HTML. A `UserError` of the block that names no file is given the
-    name of the one that is read.
+    Raises `UserError` for a pipe, a device, a folder or a Git LFS pointer before the block runs. A `UserError` of the
+    block is replaced when a file turns out to be an HTML page, and gets the file's name in front when it names none.
     """
     for path in map(Path, paths):
         kind = _kind_of(path)
@@ -134,7 +136,7 @@ def reading(*paths: str | Path) -> Iterator[None]:
 
 
 def _kind_of(path: Path) -> str:
-    """What there is in the place of a file, and what to do; empty for a file, and for nothing."""
+    """What the path is instead of a file, and what to do; empty for a regular file and a missing one."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -157,7 +159,7 @@ def _head(path: Path) -> bytes:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file. Raises `UserError` when it is missing, unreadable, too large or no JSON."""
+    """Parse a JSON file. Raises `UserError` when it is missing, unreadable, too large or not JSON."""
     path = Path(path)
     with reading(path):
         try:
@@ -171,7 +173,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def cache_folder() -> Path:
-    """A folder that only this user writes to, for what can be made again: anybody may delete it at any time."""
+    """A private folder for files that can be made again, so it may be deleted at any time."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pargolf"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -182,7 +184,7 @@ def cache_folder() -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened."""
+    """Make the rename itself durable, on systems that let a folder be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,12 +1,12 @@
-"""Techniques in your own files: read the files that were named, and find what they define by address.
+"""User-defined techniques: Python files that the user names, and the addresses of what they define.
 
     mine:Act@1f2e3d4c5b6a        module : name @ digest of the source that defines it
 
-A recipe may name classes and functions of any file. `read` runs a file that the caller names, and with it the modules
-beside it that it imports; nothing else here runs code. A stored spec (an artifact, a `recipe.json`) only holds
-addresses, and `find` looks them up among the files that were read before. The digest covers the definition and all
-that it uses from these files, so that other code under the same name is noticed. Text is kept as it was when it ran:
-what a submission ships is that text, whatever becomes of the file.
+A recipe may use classes and functions of any file. `read` runs a file that the caller names, together with the modules
+beside it that it imports; nothing else here runs code. A stored spec (an artifact, a `recipe.json`) holds addresses
+only, and `find` looks them up among the files that were read before. The digest covers the definition and everything
+it uses from these files, so different code under the same name is noticed. The source text is remembered as it was
+when it ran: a submission ships that text, even if the file changes later.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from pargolf.core.files import cache_folder, write_text
 from pargolf.core.sources import Source, closure, used
 
 Files = list[tuple[Path, str, str]]
-"""Files as another process is told of them: the path here, the path under the folder of modules, the text."""
+"""Files as they are sent to another process: path here, path under the folder of modules, text."""
 _PACKAGE = __name__.partition(".")[0]
 _ADDRESS = re.compile(r"([\w.]+):(\w+)@([0-9a-f]+)")
 _DIGITS = 12
@@ -39,7 +39,7 @@ _OF_VALUES = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, 
 
 @dataclass(frozen=True, eq=False)
 class Own:
-    """A module that was read: the text that ran, what came of it, and the modules beside it that it imports."""
+    """A module that was read: its source, the loaded module, and the sources beside it that it imports."""
 
     source: Source
     module: ModuleType
@@ -47,7 +47,7 @@ class Own:
     digests: dict[str, str] = field(default_factory=dict)
 
     def digest(self, name: str) -> str:
-        """Twelve hex digits over the source of a definition, and of all that it uses in these modules."""
+        """Twelve hex digits of the SHA-256 over a definition's source and everything it uses in these modules."""
         if name not in self.digests:
             whole = "\0".join(f"{module}\0{text}" for module, text in used(self.source, name, self.beside))
             self.digests[name] = hashlib.sha256(whole.encode()).hexdigest()[:_DIGITS]
@@ -55,13 +55,13 @@ class Own:
 
 
 _READ: dict[str, Own] = {}
-"""The modules that were read, by name. A file that is read again under the same name takes the place of the first."""
+"""The modules that were read, by name. A later file of the same name replaces the earlier one."""
 
 
 def read(path: str | Path) -> ModuleType:
-    """Run a `.py` file as a module, once for each text that it has; modules beside it that it imports are read too.
+    """Run a `.py` file, and the modules beside it that it imports; run again only when a text has changed.
 
-    Raises `UserError` when the file is missing, fails, or has the name of another module.
+    Raises `UserError` when the file is missing, fails, or has the name of a module that is in use.
     """
     path = Path(path).absolute()
     sources = closure(path)
@@ -92,7 +92,7 @@ def read(path: str | Path) -> ModuleType:
 
 
 def use(paths: str | Path | Sequence[str | Path]) -> None:
-    """Read each of the files; of a folder all the `.py` files right in it. What `--with` does."""
+    """Read each file, or every `.py` file directly in a folder: the `--with` option."""
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         files = sorted(path.glob("*.py")) if path.is_dir() else [path]
         if not files:
@@ -102,9 +102,9 @@ def use(paths: str | Path | Sequence[str | Path]) -> None:
 
 
 def address(thing: Any) -> str:
-    """How a class or function that is no part of this package is stored; its module is registered where it is not yet.
+    """The stored address of a user-defined class or function; registers its module when needed.
 
-    Raises `UserError` where it does not stand at the top level of a file of one's own.
+    Raises `UserError` when it is not defined at the top level of a file.
     """
     name, module = str(thing.__qualname__), str(thing.__module__)
     if not name.isidentifier():
@@ -120,9 +120,9 @@ def address(thing: Any) -> str:
 
 
 def find(stored: str) -> Any:
-    """What an address of `address` stands for, among the modules that were read.
+    """The class or function at an address that `address` made, among the modules that were read.
 
-    Raises `NotRead` where its file was not, and `UserError` where the file defines something else.
+    Raises `NotRead` when its file was not read, and `UserError` when the file defines something else.
     """
     match = _ADDRESS.fullmatch(stored)
     if match is None:
@@ -143,7 +143,7 @@ def find(stored: str) -> Any:
 
 
 def fault(error: BaseException) -> str | None:
-    """Where an error arose in a file that was read, or after one was read, in one line; None for any other."""
+    """One line with the place in a user's file where an error arose, or with the error; None if no file was read."""
     if not _READ:
         return None
     words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
@@ -161,13 +161,13 @@ def fault(error: BaseException) -> str | None:
 
 
 def _last_step(error: BaseException, sources: Iterable[Source]) -> traceback.FrameSummary | None:
-    """The innermost step of an error's way that lies in one of these files."""
+    """The innermost frame of an error's traceback that is in one of these files."""
     files = {str(source.path) for source in sources}
     return next((s for s in reversed(traceback.extract_tb(error.__traceback__)) if s.filename in files), None)
 
 
 def classes() -> dict[str, type]:
-    """The dataclasses that the files which were read define, by name."""
+    """The dataclasses that the read files define, by name."""
     every = ((name, thing, own) for own in _READ.values() for name, thing in vars(own.module).items())
     return {
         n: t for n, t, own in every if is_dataclass(t) and isinstance(t, type) and t.__module__ == own.module.__name__
@@ -175,7 +175,7 @@ def classes() -> dict[str, type]:
 
 
 def named_in(dumped: Any) -> list[str]:
-    """Addresses of own techniques in a dumped spec, each once."""
+    """The addresses of user-defined techniques in a dumped spec, sorted, without repeats."""
     out: set[str] = set()
     todo = [dumped]
     while todo:
@@ -189,7 +189,7 @@ def named_in(dumped: Any) -> list[str]:
 
 
 def texts(addresses: Iterable[str]) -> dict[str, Source]:
-    """The modules that addresses need, by name: their own, and those beside them that these import."""
+    """The sources that addresses need, by module name: their own modules and those that these import."""
     out: dict[str, Source] = {}
     for name in sorted({stored.partition(":")[0] for stored in addresses if "@" in stored}):
         if name in _READ:
@@ -198,12 +198,12 @@ def texts(addresses: Iterable[str]) -> dict[str, Source]:
 
 
 def files_of(dumped: Any) -> Files:
-    """The files that another process must read for what a dumped spec names; `use_files` does."""
+    """The files that another process must read (by `use_files`) before it loads a dumped spec."""
     return [(source.path, source.file, source.text) for source in texts(named_in(dumped)).values()]
 
 
 def use_files(files: Files) -> None:
-    """Read files as `files_of` told of them: where they are, or from a copy on a machine that does not have them."""
+    """Read the files of `files_of`: in place, or from a copy on a machine where they are missing or differ."""
     if any(not path.is_file() or path.read_text(encoding="utf-8") != text for path, _, text in files):
         digest = hashlib.sha256(repr([(file, text) for _, file, text in files]).encode()).hexdigest()
         folder = cache_folder() / "own" / digest[:_DIGITS]
@@ -214,7 +214,7 @@ def use_files(files: Files) -> None:
 
 
 def keep(dumped: Any, folder: Path) -> None:
-    """Copy the files that a dumped spec needs, and files that import those, into `folder`; nothing where none is."""
+    """Copy the files that a dumped spec needs, and the files that import them, into `folder`."""
     needed = texts(named_in(dumped))
     for own in list(_READ.values()) if needed else ():
         if needed.keys() & own.beside.keys():
@@ -223,7 +223,7 @@ def keep(dumped: Any, folder: Path) -> None:
 
 
 def _store(files: Sequence[tuple[str, str]], folder: Path) -> None:
-    """Write texts under a folder, so that each copy's module has the name that it had."""
+    """Write texts under a folder so that each copy keeps its module name."""
     for file, text in files:
         target = folder / file
         for parent in [*target.relative_to(folder).parents][:-1]:
@@ -235,19 +235,19 @@ def _store(files: Sequence[tuple[str, str]], folder: Path) -> None:
 
 
 def kept(error: NotRead, run: Path) -> NotRead:
-    """The same error, naming the copy in a run's `own/` where there is one."""
+    """The same error, naming the copy in the run's `own/` folder when there is one."""
     copy = run / "own" / error.file
     return NotRead(error.name, error.file, str(copy)) if copy.is_file() else error
 
 
 class _Finder:
-    """Gives the import system the texts that were gathered, while a file is read."""
+    """Gives the import system the gathered sources while a file is read."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = sources
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The module of a gathered text, or the plain folder that holds some."""
+        """The spec of a gathered module, or of a plain folder that holds some."""
         if name in self.sources:
             source = self.sources[name]
             spec = spec_from_loader(name, _Loader(source), is_package=source.path.name == "__init__.py")
@@ -283,18 +283,18 @@ def _same(a: Source, b: Source) -> bool:
 
 
 def _check_name(source: Source) -> None:
-    """Raise `UserError` where a file would take the name of a module that others use."""
+    """Raise `UserError` when a file has the name of a module that is already in use."""
     top = source.name.partition(".")[0]
     if any(name.partition(".")[0] == top for name in _READ):
         return
     loaded, taken = sys.modules.get(top), False
     if loaded is not None:
-        places = [
+        files = [
             getattr(loaded, "__file__", None),
             *(f"{path}/__init__.py" for path in getattr(loaded, "__path__", ())),
         ]
         ours = {(source.root / f"{top}.py").resolve(), (source.root / top / "__init__.py").resolve()}
-        taken = not ours & {Path(place).resolve() for place in places if place}
+        taken = not ours & {Path(file).resolve() for file in files if file}
     else:
         try:
             spec = find_spec(top)
@@ -315,12 +315,12 @@ def _installed(origin: str) -> bool:
 
 
 def _with_parents(names: Iterable[str]) -> list[str]:
-    """Names of modules, and those of the packages that they stand in."""
+    """Names of modules and of the packages that contain them."""
     return list(dict.fromkeys(".".join(n.split(".")[: k + 1]) for n in names for k in range(n.count(".") + 1)))
 
 
 def _register(sources: Mapping[str, Source], modules: Mapping[str, ModuleType]) -> None:
-    """Take up modules that have run, each with those beside it that it reaches by its imports."""
+    """Register modules that have run, each with the sources that it reaches through its imports."""
     known = {n: s if n in modules else _READ[n].source for n, s in sources.items() if n in modules or n in _READ}
     for name, module in modules.items():
         beside: dict[str, Source] = {}
@@ -333,7 +333,7 @@ def _register(sources: Mapping[str, Source], modules: Mapping[str, ModuleType]) 
 
 
 def _of_module(module: str, name: str) -> Own:
-    """The registered module in which something is defined; one that runs already is registered now."""
+    """The registered module that defines `name`; a module that is already loaded is registered now."""
     running = sys.modules.get(module)
     for own in _READ.values():
         if own.module is running:
@@ -346,6 +346,6 @@ def _of_module(module: str, name: str) -> Own:
     sources = closure(Path(file).absolute())
     first, *others = sources
     beside = {n: sys.modules.get(n) for n in others if n not in _READ}
-    ran = {n: held for n, held in beside.items() if getattr(held, "__file__", "") == str(sources[n].path)}
-    _register(sources, {first: running} | {n: held for n, held in ran.items() if held is not None})
+    ran = {n: loaded for n, loaded in beside.items() if getattr(loaded, "__file__", "") == str(sources[n].path)}
+    _register(sources, {first: running} | {n: loaded for n, loaded in ran.items() if loaded is not None})
     return _READ[first]

@@ -1,9 +1,9 @@
-"""The range of a number, written beside its type, so that one checker can refuse the rest: `lr: Rate`.
+"""Number types with a range, for annotations such as `lr: Rate`; one checker refuses everything outside.
 
     Count = Annotated[int, Within(1, 2**31)]        heads: Count = 8        decay: Annotated[float, Within(0, 1)]
 
-To a type checker `Count` is `int`. `core/strict.py` reads the marker whenever a value comes from a file, from an edit,
-or is about to run. A number without a marker is any finite one; a whole number without one fits 64 bits.
+To a type checker `Count` is `int`. `core/strict.py` checks the range when a value comes from a file or an edit, and
+before a recipe runs. Without a marker a number must be finite, and a whole number must fit 64 bits.
 """
 
 import math
@@ -15,10 +15,10 @@ from pargolf.core.errors import UserError
 
 @dataclass(frozen=True)
 class Within:
-    """A number from `low` to `high`, or a list of so many items.
+    """A number from `low` to `high`, or a list with that many items.
 
-    `over` leaves `low` itself out and `under` leaves `high` out. `endless` takes infinity as well, for limits that a
-    run may do without; NaN is within nothing.
+    over, under: exclude `low`, exclude `high`
+    endless: also accept infinity, for optional limits. NaN is never within a range.
     """
 
     low: float
@@ -50,23 +50,23 @@ def _written(number: float) -> str:
 
 
 Count = Annotated[int, Within(1, 1 << 31)]
-"""How many there are, at least one."""
+"""A number of things, at least one."""
 Amount = Annotated[int, Within(0, 10**15)]
-"""Tokens, bytes, steps of anything that ran."""
+"""Tokens, bytes or steps of something that ran; zero or more."""
 Some = Annotated[int, Within(1, 10**15)]
-"""As `Amount`, and not none."""
+"""As `Amount`, but at least one."""
 Seconds = Annotated[float, Within(0, 1e9)]
-"""A time that something took."""
+"""A duration."""
 Loss = Annotated[float, Within(0, 1e6)]
 """Nats per token, or bits per byte."""
 Index = Annotated[int, Within(0, 1 << 31)]
-"""A place in a row, or how many there are where none will do."""
+"""An index, or a number of things that may be zero."""
 Rate = Annotated[float, Within(0)]
 """A learning rate, a decay, a weight of a loss: zero or more."""
 Positive = Annotated[float, Within(0, over=True)]
 """More than zero."""
 Share = Annotated[float, Within(0, 1)]
-"""A part of a whole, all of it included."""
+"""A part of a whole, from 0 to 1."""
 Fraction = Annotated[float, Within(0, 1, under=True)]
 """A part of a whole and less than all of it: momentum, the decay of an average, what is pruned."""
 _SEEDS = Within(0, 1 << 31)

@@ -1,8 +1,8 @@
-"""The result of a run: the one value that `result.json` holds, and what it proves.
+"""The result of a run: the typed value of `result.json`, and whether its score is legal.
 
-`in_turn` says that every position was scored from left to right, once; `probed` that flipped tokens changed no score
-before them; `proof` what the count of bytes rests on. `legal` follows from these and a few more facts, and `why_not`
-lists what is missing. Both stand in the file too, for whoever reads it, and must agree with the rest when it is read.
+`in_turn` says that every position was scored once, from left to right. `probed` says that flipping later tokens changed
+no earlier score. `proof` says how the byte count was confirmed. `legal` follows from these and a few more facts, and
+`why_not` lists what is missing. Both are written to the file for its readers, and are checked when it is read.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,25 @@ from pargolf.core.ranges import Amount, Count, Loss, Seconds, Share, Some
 from pargolf.core.spec import build
 
 FORMAT = 2
-"""The layout of `result.json`. Files without the number are of the layout before it."""
+"""The version of `result.json`. Files without this number have the older layout."""
 UNRECORDED = "what its bytes rest on was not recorded"
-"""Why a run of the layout before does not count."""
+"""Why a run in the older layout does not count."""
 
 
 class Grids(StrEnum):
-    """Whose grids the artifact is on: the recipe's, or others that were solved for to meet or to fill the cap."""
+    """Which grids the artifact uses: the recipe's, or grids that a solver chose so that it meets or fills the cap."""
 
     RECIPE = "as the recipe says"
     SOLVED = "solved for the cap"
 
 
 class Rests(StrEnum):
-    """What a count of validation bytes rests on.
+    """How a count of validation bytes was proved.
 
-    `documents`: prepared here, and each document decodes to the text whose hash was recorded. `round trip`: the stream
-    decodes to a text that encodes to the same stream. `published`: shards and tokenizer are a known split by their
-    hashes. `table`: the tokenizer's own byte table, which nothing else confirms.
+    documents    prepared here: each document decodes to the text whose hash was recorded
+    round trip   the token stream decodes to a text that encodes to the same stream
+    published    the hashes of shards and tokenizer are those of a known published split
+    table        not proved: only the tokenizer's own byte table gives the count
     """
 
     DOCUMENTS = "documents"
@@ -51,7 +52,7 @@ class Rests(StrEnum):
 
     @property
     def words(self) -> str:
-        """What the count rests on, for a sentence about bytes."""
+        """How the count was proved, as part of a sentence about bytes."""
         return {
             Rests.DOCUMENTS: "proved by the documents",
             Rests.ROUND_TRIP: "proved by encoding the decoded text again",
@@ -62,11 +63,12 @@ class Rests(StrEnum):
 
 @dataclass(frozen=True)
 class Proof:
-    """What the byte count rests on, and the SHA-256 of the files that were scored.
+    """How the byte count was proved, and the SHA-256 of the files that were scored.
 
-    `shards_sha256` names the validation shards; `tokenizer_sha256` is `bytes` for the vocabulary of plain bytes. `note`
-    says what a reader should know: why bytes are unproved, or that a split is not the one that its name claims.
-    `lossless` is whether the text is the original, or what a tokenizer's normalization left of it; None: not known.
+    shards_sha256: SHA-256 of each validation shard by file name
+    tokenizer_sha256: of the tokenizer file, or `bytes` for the vocabulary of plain bytes
+    note: why bytes are unproved, or that a split is not the one that its name claims
+    lossless: True when the scored text is the original, False when the tokenizer normalized it, None when unknown
     """
 
     rests: Rests
@@ -78,7 +80,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One scoring: `loss` in nats per token, `bpb` in bits per byte, the windows as on the command line, seconds."""
+    """One scoring: `loss` in nats per token, `bpb` in bits per byte, `windows` as on the command line, and seconds."""
 
     loss: Loss
     bpb: Loss
@@ -88,7 +90,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """The score of one validation document; `without` is the bits per byte without adaptation, where it adapted."""
+    """The score of one validation document; `without` is its bits per byte without adaptation, if the model adapted."""
 
     id: str
     bytes: Some
@@ -108,14 +110,14 @@ class Bytes:
     cap: Amount
 
     def check_fields(self) -> None:
-        """Raise `UserError` where the sum is not that of its parts."""
+        """Raise `UserError` when `total` is not `model` plus `code`."""
         if self.total != self.model + self.code:
             raise UserError(f"total is {self.total:,}, and model and code make {self.model + self.code:,}.")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the numbers were measured on; `threads` of each process, `world_size` processes."""
+    """The machine of a run: `threads` per process, `world_size` processes."""
 
     processor: str
     cores: Count | None
@@ -128,7 +130,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class TextOverlap:
-    """Whether validation text was looked for in training, and what was found: copied documents, shared 13-grams."""
+    """Whether validation text was searched in the training text, and the matches: copied documents, shared 13-grams."""
 
     checked: bool
     copied_documents: Amount | None = None
@@ -137,9 +139,9 @@ class TextOverlap:
 
 @dataclass(frozen=True)
 class StartedFrom:
-    """The weights that a run started from: the file as it was named, its SHA-256, and the recipe that made them.
+    """The weights that a run started from: the file's path, its SHA-256, and the recipe that made them.
 
-    `train_seconds` are all that were spent on them, runs before theirs included; None where nothing says how many.
+    `train_seconds` is the training time of these weights, earlier runs included; None when unknown.
     """
 
     path: str
@@ -151,12 +153,16 @@ class StartedFrom:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. `val_tokens` and `val_bytes` were scored, of `val_split_tokens` there are.
+    """A finished run.
 
-    `val_loss` is in nats per token and `val_bpb` in bits per byte; `scores` are all scorings by name, the final one
-    last. `probed`, `proof` and `val_split_tokens` are None where a run did not record them, and `version` (of this
-    package, with its commit) is empty. `look` says in words where the predictor read tokens to the right, if it did.
-    `origin` is what the run started from, None for initial weights; `train_seconds` are this run's alone.
+    val_loss, val_bpb: nats per token and bits per byte of the final score
+    val_tokens, val_bytes: what was scored, out of `val_split_tokens` tokens in the split
+    scores: all scorings by name, the final one last
+    probed, proof, val_split_tokens, version: None (or empty) when the run did not record them
+    look: where the predictor read tokens to the right, in words, if it did
+    origin: the weights that the run started from; None for a fresh initialization
+    train_seconds: of this run alone
+    version: of this package, with its commit
     """
 
     recipe: str
@@ -193,7 +199,7 @@ class Result:
     origin: StartedFrom | None = None
 
     def check_fields(self) -> None:
-        """Raise `UserError` where the fields contradict each other."""
+        """Raise `UserError` when fields contradict each other."""
         whole = self.val_tokens == self.val_split_tokens
         if self.in_turn and self.val_split_tokens is not None and self.complete != whole:
             raise UserError(f"complete is {self.complete}, and {self._scored} were scored.")
@@ -202,7 +208,7 @@ class Result:
 
     @property
     def all_train_seconds(self) -> float | None:
-        """Seconds of training, those of the starting weights included; None where nobody knows how many."""
+        """Seconds of training, including those of the starting weights; None when unknown."""
         if self.origin is None:
             return self.train_seconds
         before = self.origin.train_seconds
@@ -210,17 +216,17 @@ class Result:
 
     @property
     def legal(self) -> bool:
-        """Whether the number counts, as far as the run itself can say."""
+        """Whether the score counts, as far as the run itself can tell."""
         return not self.why_not
 
     @property
     def why_not(self) -> list[str]:
-        """Why the number does not count, a few words each; empty where it does."""
+        """Why the score does not count, a few words for each reason; empty when it counts."""
         return [*([] if self.complete else [f"only the first {self._scored} were scored"]), *self._other_reasons()]
 
     @property
     def sentence(self) -> str:
-        """What the number stands on, in one line; what speaks against it comes first."""
+        """One line on what the score is based on; reasons against it come first."""
         size, reasons = self.bytes, "; ".join(self._other_reasons())
         if not self.complete:
             return scored_sentence(self.val_tokens, self.val_split_tokens) + (f" Also: {reasons}." if reasons else "")
@@ -242,7 +248,7 @@ class Result:
         return f"{self.val_tokens:,}{of} validation tokens"
 
     def _other_reasons(self) -> list[str]:
-        """Why the number does not count, but for tokens that were not scored in time."""
+        """Why the score does not count, apart from tokens that were not scored in time."""
         over, copied = self.bytes.total - self.bytes.cap, self.overlap.copied_documents or 0
         look = f" ({self.look.rstrip('.')})" if self.look else ""
         note = f" ({self.proof.note.rstrip('.')})" if self.proof is not None and self.proof.note else ""
@@ -269,7 +275,7 @@ class Result:
 
 
 def scored_sentence(tokens: int, of: int | None, *, once: bool = True) -> str:
-    """Say that all of a split's tokens were scored, or how few; `of` None: more, nobody knows how many."""
+    """Say how many tokens of a split were scored; `of` is the size of the split, None when unknown."""
     if not once:
         return f"{of or tokens:,} validation tokens were scored, some more than once."
     if tokens == of:
@@ -281,7 +287,7 @@ def scored_sentence(tokens: int, of: int | None, *, once: bool = True) -> str:
 
 
 def files_apart(proofs: Sequence[Proof | Proved]) -> str:
-    """Which files of a score differ by their hashes, in a few words; empty where none is known to."""
+    """Which files differ between scores by their hashes, in a few words; empty when none is known to differ."""
     if len({proof.tokenizer_sha256 for proof in proofs}) > 1:
         return "tokenizers of different SHA-256"
     if len({tuple(sorted(proof.shards_sha256.values())) for proof in proofs if proof.shards_sha256}) > 1:
@@ -290,9 +296,9 @@ def files_apart(proofs: Sequence[Proof | Proved]) -> str:
 
 
 def mixture(results: Sequence[Result]) -> str:
-    """What tells apart the texts that results were scored on, in a few words; empty where nothing does.
+    """How the texts that results were scored on differ, in a few words; empty when no difference is known.
 
-    Hashes speak where both results have them, and the counts of bytes and tokens where not.
+    Hashes decide when the results have them, else the counts of bytes and tokens.
     """
     if words := files_apart([result.proof for result in results if result.proof is not None]):
         return words
@@ -304,14 +310,14 @@ def mixture(results: Sequence[Result]) -> str:
 
 
 def read_result(path: str | Path) -> Result:
-    """What `result.json` holds, of this layout or the one before. Raises `UserError` with file and field."""
+    """Read a `result.json` of this layout or the older one. Raises `UserError` that names the file and the field."""
     return result_of(read_json(path), where=str(path))
 
 
 def result_of(value: Any, *, where: str) -> Result:
-    """A `Result` from parsed JSON. Raises `UserError` with `where` and the field that does not fit."""
+    """A `Result` from parsed JSON. Raises `UserError` that begins with `where` and names the wrong field."""
     if not isinstance(value, dict):
-        raise UserError(f"{where} holds no object. Was it made by another program?")
+        raise UserError(f"{where} holds no JSON object. Was it made by another program?")
     fields = _upgrade(value) if "format" not in value else dict(value)
     number, legal, _ = fields.pop("format", None), fields.pop("legal", None), fields.pop("why_not", None)
     if number != FORMAT or isinstance(number, bool):
@@ -325,12 +331,12 @@ def result_of(value: Any, *, where: str) -> Result:
 
 
 def read_document_scores(path: str | Path) -> list[DocumentScore]:
-    """What `documents.json` holds. Raises `UserError` with file and field."""
+    """Read a `documents.json`. Raises `UserError` that names the file and the field."""
     return build(list[DocumentScore], read_json(path), where=str(path))
 
 
 def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
-    """The layout before formats were numbered: `legal` spoke of the order alone, and no proof was kept."""
+    """Convert the layout before formats were numbered, where `legal` meant `in_turn` and no proof was recorded."""
     whole = old.get("complete") is True
     new = {
         "format": FORMAT,

@@ -1,13 +1,13 @@
-"""One dotted role per parameter, and strict tables over roles.
+"""Parameter roles (dotted names without block numbers), and strict tables of globs over them.
 
 A parameter's role is its name without block numbers and without a trailing `weight`:
 
     blocks.3.attn.q.weight  ->  attn.q            embed.tokens.weight  ->  embed.tokens
 
-A table is rows `(glob, value)`; the first row that matches wins. A row that never matches anything, or a parameter
+A table is a list of rows `(glob, value)`; the first row that matches wins. A row that matches nothing, or a parameter
 that no row matches, is an error: one published system (pull request 543) never trained its value embedding because no
-optimizer group listed it. A glob that begins with `blocks.` or has a number for a part is held against the whole name,
-so a row can speak of single layers: `blocks.9.attn.k`, `graph.mix.[5-9]`.
+optimizer group listed it. A glob that begins with `blocks.` or contains a number is compared with the whole name, so
+a row can select single layers: `blocks.9.attn.k`, `graph.mix.[5-9]`.
 """
 
 import re
@@ -31,12 +31,12 @@ def role(name: str) -> str:
 
 
 def layer_part(glob: str) -> str | None:
-    """The part of `glob` that names single layers, as `[5-9]` in `graph.mix.[5-9]`; None where no part has a number."""
+    """The part of `glob` that names single layers, as `[5-9]` in `graph.mix.[5-9]`; None when no part has a number."""
     return next((part for part in glob.split(".") if _NUMBER.fullmatch(part)), None)
 
 
 def matches(name: str, glob: str) -> bool:
-    """Whether `glob` speaks of the parameter `name`: by its role, or by place when it names layers."""
+    """Whether `glob` matches the parameter `name`: its role, or its whole name when the glob names layers."""
     if glob.startswith("blocks.") or layer_part(glob) is not None:
         return fnmatchcase(name.removesuffix(".weight"), glob)
     return fnmatchcase(role(name), glob)

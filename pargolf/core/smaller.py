@@ -1,12 +1,12 @@
-"""How techniques shrink with a system, and what happens to one that has no rule for it.
+"""Scale techniques down with their system, for runs on small machines.
 
-    at_scale(to: Smaller)      the technique of a system whose stream is `to.factor` times narrower
-    at_length(run: RunLength)     the technique of a run of another length: fractions of it in the place of step counts
+    at_scale(to: Smaller)      the technique for a system whose residual stream is `to.factor` times narrower
+    at_length(run: RunLength)     the technique for a run of another length: step counts become fractions of the run
 
-A technique has either method where it holds sizes or step counts; `shrunk` and `relengthened` ask for them and go
-through all that it is made of. Of one without `at_scale`, fields by the usual names of sizes shrink in proportion, and
-a whole number of 32 or more under another name is refused: nothing may keep its full size unawares. `at_scale` that
-returns `self` says that there is no size.
+A technique that holds sizes or step counts defines these methods; `shrunk` and `relengthened` call them on it and on
+everything it is made of. Without `at_scale`, fields with the usual names of sizes (`WIDTHS`, `SPANS`) shrink in
+proportion, and any other whole number of 32 or more is refused, so that no size stays large by accident. A technique
+without sizes may define an `at_scale` that returns `self`.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ from pargolf.core.roles import Table, layer_part
 T = TypeVar("T")
 V = TypeVar("V")
 WIDTHS = ("dim", "buckets", "hidden", "rank")
-"""Fields that shrink with the width of the stream."""
+"""Field names of sizes that shrink with the width of the residual stream."""
 SPANS = ("length", "stride", "chunk", "context", "window")
-"""Fields that shrink with the length of a sequence."""
+"""Field names of sizes that shrink with the sequence length."""
 _NO_SIZES = ("seed", "bits")
 _LEAST, _LARGE = 8, 32
 
 
 @dataclass(frozen=True)
 class Smaller:
-    """A smaller system: `factor` times narrower, sequences of `context` tokens in the place of `seq_len`.
+    """A smaller system: `factor` times narrower, with sequences of `context` tokens instead of `seq_len`.
 
-    `layers` are the blocks that stay, by the numbers they had; `head_dim` is a head's width, and `head_dim_before`
-    what it was, where the technique stands in a block.
+    layers: the blocks that remain, by their old numbers
+    head_dim, head_dim_before: the new and the old width of a head, for techniques inside a block
     """
 
     factor: int
@@ -43,19 +43,19 @@ class Smaller:
     head_dim_before: float = 0.0
 
     def width(self, size: int) -> int:
-        """A size that goes with the stream's width."""
+        """Scale a size that follows the width of the stream."""
         return max(size // self.factor, _LEAST)
 
     def span(self, positions: int) -> int:
-        """A number of positions that goes with the length of a sequence."""
+        """Scale a number of positions that follows the sequence length."""
         return max(positions * self.context // self.seq_len, 1)
 
     def chunk(self, tokens: int) -> int:
-        """Tokens of a chunk of whole sequences: as many sequences as before, and at least one."""
+        """Scale a chunk of whole sequences, in tokens: as many sequences as before, at least one."""
         return max(self.span(tokens), self.context)
 
     def glob(self, glob: str) -> str | None:
-        """A glob over single layers as one over what they have become; None when none of them was kept."""
+        """Renumber the layers that a glob names; None when none of them remains."""
         part = layer_part(glob)
         if part is None:
             return glob
@@ -65,14 +65,14 @@ class Smaller:
         return ".".join(parts) if now else None
 
     def rows(self, table: Table[V]) -> tuple[tuple[str, V], ...]:
-        """A table whose rows over single layers follow them; rows whose layers are all gone go too."""
+        """Renumber the layers in a table's globs; rows without a remaining layer are dropped."""
         moved = [(self.glob(glob), value) for glob, value in table]
         return tuple((glob, value) for glob, value in moved if glob is not None)
 
 
 @dataclass(frozen=True)
 class RunLength:
-    """A run of about `steps` steps in the place of one of `source` steps, of which a share of `behind` never came."""
+    """A run of about `steps` steps instead of `source` steps; the source run never reached its last share `behind`."""
 
     source: int
     steps: float
@@ -80,16 +80,16 @@ class RunLength:
 
     @property
     def ratio(self) -> float:
-        """How many times as long the run is."""
+        """The new length over the old one."""
         return self.steps / self.source
 
     def fraction(self, step: float) -> float:
-        """A step of the source as a share of its run."""
+        """A step of the source run as a fraction of its length."""
         return min(step / self.source, 1.0)
 
 
 def shrunk(part: T, to: Smaller) -> T:
-    """A technique, or a tuple of them, of a smaller system. Raises `UserError` on sizes that nothing is known of."""
+    """A technique, or a tuple of them, for a smaller system. Raises `UserError` on a size that it cannot scale."""
     if isinstance(part, tuple):
         return cast(T, tuple(shrunk(item, to) for item in part))
     if not is_dataclass(part) or isinstance(part, type):
@@ -102,21 +102,21 @@ def shrunk(part: T, to: Smaller) -> T:
 
 
 def relengthened(part: T, run: RunLength) -> T:
-    """A technique, or a tuple of them, of a run of another length."""
+    """A technique, or a tuple of them, for a run of another length."""
     if isinstance(part, tuple):
         return cast(T, tuple(relengthened(item, run) for item in part))
     if not is_dataclass(part) or isinstance(part, type):
         return part
     if hasattr(part, "at_length"):
-        other: T = part.at_length(run)
-        return other
+        changed: T = part.at_length(run)
+        return changed
     inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
     parts = {name: value for name, value in inner.items() if isinstance(value, tuple) or is_dataclass(value)}
     return replace(part, **{name: relengthened(value, run) for name, value in parts.items()})
 
 
 def _smaller(part: Any, name: str, value: Any, to: Smaller) -> Any:
-    """A field of a technique that says nothing of scale."""
+    """Scale one field of a technique that defines no `at_scale`."""
     if isinstance(value, bool) or not isinstance(value, int):
         return shrunk(value, to)
     if name in WIDTHS:
@@ -132,11 +132,11 @@ def _smaller(part: Any, name: str, value: Any, to: Smaller) -> Any:
 
 
 def kept_layers(count: int, most: int) -> tuple[int, ...]:
-    """At most so many of `count` layers, taken evenly from first to last."""
-    kept = min(most, count)
-    return tuple(round(i * (count - 1) / max(kept - 1, 1)) for i in range(kept))
+    """At most `most` of `count` layers, spread evenly from first to last."""
+    number = min(most, count)
+    return tuple(round(i * (count - 1) / max(number - 1, 1)) for i in range(number))
 
 
 def new_order(order: Sequence[int] | None, layers: Sequence[int]) -> tuple[int, ...] | None:
-    """An order of blocks by the numbers that those which stay have now."""
+    """Renumber an order of blocks for the blocks that remain."""
     return None if order is None else tuple(layers.index(i) for i in order if i in layers)

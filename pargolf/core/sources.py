@@ -1,6 +1,7 @@
-"""Python files read as text: which modules beside a file it imports, what it defines, what a definition uses.
+"""Read Python files as syntax trees: what a file imports, what its top level binds, what a definition uses.
 
-Only syntax trees are looked at; nothing is run.
+Nothing is run. `core/own.py` uses this to load a user's files together with the modules beside them that they import,
+and to hash exactly the source that a definition depends on.
 """
 
 import ast
@@ -20,7 +21,7 @@ _APART = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A file's text under the name of its module; `root` is the folder that module names are counted from."""
+    """A file's text and its module name; `root` is the folder that module names are relative to."""
 
     name: str
     path: Path
@@ -29,22 +30,22 @@ class Source:
 
     @property
     def file(self) -> str:
-        """The path under the folder, as `grids.py` or `tech/grids.py`."""
+        """The path under `root`, as `grids.py` or `tech/grids.py`."""
         return self.path.relative_to(self.root).as_posix()
 
     @property
     def package(self) -> str:
-        """What its relative imports start from."""
+        """The package that its relative imports start from."""
         return self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
 
     @cached_property
     def tree(self) -> ast.Module:
-        """The syntax tree. Raises `UserError` where the text is no Python."""
+        """The syntax tree. Raises `UserError` when the text is not valid Python."""
         return tree_of(self.text, self.path)
 
     @cached_property
     def statements(self) -> dict[str, list[ast.stmt]]:
-        """The statements of the top level that bind each name."""
+        """The top-level statements that bind each name."""
         out: dict[str, list[ast.stmt]] = {}
         for node in self.tree.body:
             for name in bound(node):
@@ -53,7 +54,7 @@ class Source:
 
     @cached_property
     def imported(self) -> dict[str, tuple[str, str]]:
-        """Where imported names of the top level come from: module and name, the name empty for a module itself."""
+        """Origin of each name imported at top level: (module, name); the name is empty for a module itself."""
         out: dict[str, tuple[str, str]] = {}
         for node in self.tree.body:
             if isinstance(node, ast.ImportFrom):
@@ -65,7 +66,7 @@ class Source:
 
     @cached_property
     def wanted(self) -> set[str]:
-        """Every module that its import statements may mean; not those of Python and of this package."""
+        """Every module that its imports may refer to, without those of Python and of this package."""
         out: set[str] = set()
         for node in ast.walk(self.tree):
             bases: list[str] = []
@@ -81,7 +82,7 @@ class Source:
 
 
 def module_name(path: Path) -> tuple[Path, str]:
-    """The folder that module names are counted from, and a file's name: dotted where it stands in a package."""
+    """The root folder of a file's module name, and that name; dotted when the file is in a package."""
     start = path.name == "__init__.py"
     parts, root = ([], path.parent) if start else ([re.sub(r"\W", "_", path.stem)], path.parent)
     while (root / "__init__.py").is_file():
@@ -91,7 +92,7 @@ def module_name(path: Path) -> tuple[Path, str]:
 
 
 def closure(path: Path) -> dict[str, Source]:
-    """A file, first, and all modules beside it that it imports, by name. Raises `UserError` on unreadable ones."""
+    """A file (first) and all modules beside it that it imports, by name. Raises `UserError` on unreadable files."""
     root, name = module_name(path)
     out: dict[str, Source] = {}
     todo = [(name, path)]
@@ -100,12 +101,12 @@ def closure(path: Path) -> dict[str, Source]:
         if module not in out:
             out[module] = source = Source(module, file, root, _text(file))
             beside = ((wanted, _file_of(root, wanted)) for wanted in sorted(source.wanted))
-            todo += [(wanted, found) for wanted, found in beside if found is not None]
+            todo += [(wanted, other) for wanted, other in beside if other is not None]
     return out
 
 
 def tree_of(text: str | bytes, path: Path) -> ast.Module:
-    """The syntax tree of a text. Raises `UserError` where it is no Python."""
+    """Parse a text. Raises `UserError` when it is not valid Python."""
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -113,7 +114,7 @@ def tree_of(text: str | bytes, path: Path) -> ast.Module:
 
 
 def binds(path: Path, name: str) -> bool:
-    """Whether a file's top level assigns, defines or imports a name; nothing is run."""
+    """Whether a file's top level assigns, defines or imports a name. Nothing is run."""
     try:
         tree = tree_of(path.read_bytes(), path)
     except OSError as error:
@@ -130,7 +131,7 @@ def import_source(node: ast.ImportFrom, package: str) -> str:
 
 
 def bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement of the top level binds, also inside of `if`, `try`, `with` and loops."""
+    """Names that a top-level statement binds, also inside `if`, `try`, `with` and loops."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -151,7 +152,7 @@ def bound(statement: ast.stmt) -> set[str]:
 
 
 def used(source: Source, name: str, beside: Mapping[str, Source]) -> list[tuple[str, str]]:
-    """(module, text) of all that a definition uses in its own file and in those of `beside`, itself included."""
+    """(module, text) of a definition and of everything it uses in its own file and in the files of `beside`."""
     seen: set[tuple[str, str]] = set()
     out: set[tuple[str, str]] = set()
     todo = [(source, name)]
@@ -173,13 +174,13 @@ def used(source: Source, name: str, beside: Mapping[str, Source]) -> list[tuple[
 
 
 def segment(text: str, node: ast.stmt) -> str:
-    """The lines of a statement, decorators included."""
+    """The source lines of a statement, decorators included."""
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
     return "\n".join(line.rstrip() for line in text.splitlines()[first - 1 : node.end_lineno])
 
 
 def _mentions(source: Source, node: ast.stmt, beside: Mapping[str, Source]) -> Iterator[tuple[Source, str]]:
-    """What a statement may use: global names, and what it takes out of modules by `module.name`."""
+    """What a statement may use: global names, and `module.name` of modules beside the file."""
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name) and not hasattr(builtins, inner.id):
             yield source, inner.id
@@ -196,10 +197,10 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8 ({error.reason}).") from error
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}).") from error
 
 
 def _file_of(root: Path, name: str) -> Path | None:
-    """The file of a module under a folder."""
+    """The file of a module under a root folder; None when there is none."""
     stem = root.joinpath(*name.split("."))
     return next((file for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")) if file.is_file()), None)

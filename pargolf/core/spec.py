@@ -1,16 +1,17 @@
-"""A system is data: nested frozen dataclasses, and one way to change, print, compare and store them.
+"""Specs: a system as nested frozen dataclasses, with functions to change, print, compare and store it.
 
     PR315 = edit(PR287, {
         "name": "11L partial RoPE + LN scale",
         "model.blocks[:].attn.rope.dims": 16,
     })
 
-A path is dotted field names with `[3]`, `[-4:]` or `[:]` over tuples, and `[mlp.*]` for the row of a table whose glob
-reads so: `train.optimizer[mlp.*].lr`. An unknown path raises with the nearest known one, and a value that the field's
-annotation does not take (`strict.py`) raises with the path and the range. `rows` flattens a spec to `path -> value`
-with equal neighbours folded into ranges; `diff` compares two specs row by row; `digest` names one; `dump` and `load`
-turn it into plain JSON and back without running anything but the dataclasses' own constructors. `checked` holds a spec
-of Python against its annotations, and `build` makes any dataclass of plain JSON.
+A path is dotted field names, with `[3]`, `[-4:]` or `[:]` for items of a tuple, and `[mlp.*]` for the row of a table
+with exactly that glob: `train.optimizer[mlp.*].lr`. An unknown path is an error that suggests the nearest known one; a
+value that the field's annotation does not allow (`strict.py`) is an error with the path and the range.
+
+`rows` flattens a spec to `path -> value`, with equal neighbours folded into ranges; `diff` compares two specs row by
+row; `digest` is a short hash of one. `dump` and `load` convert a spec to plain JSON and back, and run nothing but the
+dataclasses' constructors. `checked` checks a spec against its annotations; `build` makes any dataclass from plain JSON.
 """
 
 import dataclasses
@@ -44,19 +45,19 @@ _STORED_AS = {
         ("evaluate.adapters.count_tilt:CountTilt", "evaluate.tilt:CountTilt"),
     )
 }
-"""Parts that have moved, and the addresses by which files know them: so digests stay, and old files read."""
+"""Classes that have moved, and the addresses that files store for them, so that digests stay and old files load."""
 _NOW_AT = {stored: now for now, stored in _STORED_AS.items()}
 _TOKEN = re.compile(r"\.?([A-Za-z_]\w*)|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
 
 class RowGlob(str):
-    """A step into the row of a table: its glob."""
+    """A step of a path into a table: the glob of the row."""
 
 
 def edit(spec: S, changes: Mapping[str, Any]) -> S:
     """Return a copy of `spec` with each `path: value` applied in order.
 
-    Raises `UserError` on a path that does not exist (with a near match) and on a value of the wrong type.
+    Raises `UserError` on a path that does not exist (with the nearest one) and on a value of the wrong type.
     """
     for path, value in changes.items():
         spec = _set(spec, _parse(path), value, path, type(spec))
@@ -86,7 +87,7 @@ def overrides(words: Iterable[str]) -> dict[str, Any]:
 
 
 def override(path: str, value: Any) -> str:
-    """Write one `path=value` word that `overrides` reads; a value that no word can give as `show` prints it."""
+    """Write one `path=value` word that `overrides` reads; a value that no word can express is printed by `show`."""
     if isinstance(value, str) and parse_value(value) == value:
         return f"{path}={value}"
     try:
@@ -96,12 +97,12 @@ def override(path: str, value: Any) -> str:
 
 
 def rows(spec: Any) -> dict[str, str]:
-    """Flatten to `path -> printed value`; indices with equal values are folded, `blocks[0:4].attn.heads`."""
+    """Flatten to `path -> printed value`; indices with equal values are folded: `blocks[0:4].attn.heads`."""
     return _fold(_leaves(spec))
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[str | None, str | None]]:
-    """Rows that differ, `path -> (in a, in b)`, with None where a spec has no such row; not the order of a table."""
+    """Rows that differ: `path -> (in a, in b)`, None when a spec has no such row. The order of a table is ignored."""
     left, right = _leaves(a), _leaves(b)
     paths = [p for p in dict.fromkeys([*left, *right]) if left.get(p) != right.get(p)]
     both = _fold({p: f"{_or_absent(left, p)}\0{_or_absent(right, p)}" for p in paths})
@@ -111,13 +112,13 @@ def diff(a: Any, b: Any) -> dict[str, tuple[str | None, str | None]]:
 
 
 def digest(spec: Any) -> str:
-    """Sixteen hex digits that name the spec: SHA-256 of its canonical JSON."""
+    """Sixteen hex digits that identify the spec: the start of the SHA-256 of its canonical JSON."""
     canonical = json.dumps(dump(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def dump(value: Any) -> Any:
-    """Plain JSON of a spec. Dataclasses carry their import path under `"is"`; functions theirs under `"fn"`."""
+    """A spec as plain JSON. Dataclasses store their import path under `"is"`, functions under `"fn"`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"is": _address(type(value)), **fields}
@@ -128,26 +129,26 @@ def dump(value: Any) -> Any:
     if value is not None and not isinstance(value, bool | int | float | str):
         raise UserError(
             f"A recipe cannot hold {str(value)[:80]!r}, a {type(value).__name__}. It holds numbers, strings, tuples, "
-            "frozen dataclasses, and functions that stand at the top level of a file."
+            "frozen dataclasses, and functions that are defined at the top level of a file."
         )
     return value
 
 
 def load(value: Any, kind: Any = Any, *, within: tuple[str, ...] = ("pargolf.",), at: str = "") -> Any:
-    """Rebuild what `dump` wrote, as `kind` has it, from classes and functions of modules under `within`, and of files
-    that were read (`core/own.py`); nothing is run.
+    """Rebuild a value of type `kind` from what `dump` wrote.
 
-    Types and ranges are those of the annotations. Raises `UserError` with the path under `at` of what does not fit, on
-    any other address, and on an unknown name.
+    Classes and functions are looked up in modules under `within` and in the user's files that were read
+    (`core/own.py`). Types and ranges are checked against the annotations. Raises `UserError` with the path (prefixed by
+    `at`) of a value that does not fit, and on an address that is unknown or not allowed.
     """
     return Strict(find=lambda address: _find(address, within)).fit(value, kind, at)
 
 
 def build(kind: type[S], value: Any, *, where: str = "", within: tuple[str, ...] = ()) -> S:
-    """The dataclass `kind` of plain JSON, whose classes the annotations say: what a result, an event or a header is.
+    """Make the dataclass `kind` (a result, an event, a header) from plain JSON, by its annotations.
 
-    Specs inside, as `dump` wrote them, are rebuilt where modules are named by `within`. Raises `UserError` that
-    begins with `where` (a file) and names the field: unknown, missing, of another type, or out of range.
+    Specs inside, as `dump` wrote them, are rebuilt when `within` names the modules they may come from. Raises
+    `UserError` that begins with `where` (a file) and names the field: unknown, missing, of another type, out of range.
     """
     try:
         find = (lambda address: _find(address, within)) if within else None
@@ -159,12 +160,12 @@ def build(kind: type[S], value: Any, *, where: str = "", within: tuple[str, ...]
 
 
 def checked(spec: S, *, at: str = "") -> S:
-    """`spec` with every field held against its annotation, and lists made tuples. Raises `UserError` with the path."""
+    """Check every field of `spec` against its annotation; lists become tuples. Raises `UserError` with the path."""
     return cast(S, Strict().fit(spec, type(spec), at))
 
 
 def show(value: Any) -> str:
-    """Print one value as a recipe would write it: `Rope(dims=16)`, `leaky_relu2`, `0.025`, without defaults."""
+    """Print one value as a recipe would write it: `Rope(dims=16)`, `leaky_relu2`, `0.025`; defaults are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = [
             f"{f.name}={show(getattr(value, f.name))}"
@@ -182,7 +183,7 @@ def show(value: Any) -> str:
 
 
 def _address(thing: Any) -> str:
-    """`module:name` of a class or function of this package, and a digest after it where it is in another file."""
+    """The address `module:name` of a class or function; one of a user's file is followed by a digest."""
     if thing.__module__.partition(".")[0] != _PACKAGE or "." in thing.__qualname__:
         return own.address(thing)
     address = f"{thing.__module__}:{thing.__qualname__}"
@@ -190,24 +191,24 @@ def _address(thing: Any) -> str:
 
 
 def home(address: str) -> str:
-    """Where the thing of a stored address stands now, as `module:name`."""
+    """The current `module:name` of a stored address."""
     return _NOW_AT.get(address, address)
 
 
 def _find(address: Any, within: tuple[str, ...]) -> Any:
-    """Look up an address: under the allowed prefixes, or in files that were read; the thing must be defined there."""
+    """Look up an address under the allowed prefixes or in files that were read; it must be defined there."""
     if "@" in str(address):
         return own.find(str(address))
     module_name, _, name = home(str(address)).partition(":")
     if not module_name.startswith(within) or not re.fullmatch(r"[\w.]+:\w+", str(address)):
         raise UserError(f"{str(address)[:80]!r} is outside what a stored spec may name.")
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        thing = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{address!r} is unknown here. Was it made by another version?") from error
-    if getattr(found, "__module__", None) != module_name:
+    if getattr(thing, "__module__", None) != module_name:
         raise UserError(f"{address!r} is not defined there.")
-    return found
+    return thing
 
 
 def _parse(path: str) -> tuple[Step, ...]:
@@ -226,7 +227,7 @@ def _parse(path: str) -> tuple[Step, ...]:
 
 
 def _index(text: str, path: str) -> int | slice | RowGlob:
-    """Read what stands between brackets: `3`, `-1`, `2:5`, `:`, or the glob of a table's row."""
+    """Parse the text between brackets: `3`, `-1`, `2:5`, `:`, or the glob of a table's row."""
     try:
         parts = [int(part) if part.strip() else None for part in text.split(":")]
     except ValueError:
@@ -239,7 +240,7 @@ def _index(text: str, path: str) -> int | slice | RowGlob:
 
 
 def _set(node: Any, steps: tuple[Step, ...], value: Any, path: str, kind: Any = Any) -> Any:
-    """Rebuild `node`, annotated as `kind`, with `value` put at `steps`."""
+    """A copy of `node`, annotated as `kind`, with `value` at `steps`."""
     if not steps:
         return Strict(convert=True, whole=False).fit(value, kind, path)
     step, rest = steps[0], steps[1:]
@@ -267,7 +268,7 @@ def _set(node: Any, steps: tuple[Step, ...], value: Any, path: str, kind: Any = 
 
 
 def _near(node: Any, names: list[str], steps: tuple[Step, ...], path: str) -> str:
-    """What may have been meant by a name that is not there; over a list, the path with `[:]` or a row's glob."""
+    """Suggest what an unknown name may mean; for a list, the path with `[:]` or a row's glob."""
     if not isinstance(node, tuple):
         return near(str(steps[0]), names)
     before = path[: len(path) - len(_spelled(steps))].rstrip(".")
@@ -278,7 +279,7 @@ def _near(node: Any, names: list[str], steps: tuple[Step, ...], path: str) -> st
 
 
 def _meant(node: Any, steps: tuple[Step, ...]) -> str:
-    """The nearest path under `node`, `[:]` put in over lists; "" where nothing is near."""
+    """The nearest path under `node`, with `[:]` inserted for lists; "" when nothing is near."""
     if not steps:
         return ""
     step, rest = steps[0], steps[1:]
@@ -306,7 +307,7 @@ def _spelled(steps: tuple[Step, ...]) -> str:
 
 
 def _leaves(node: Any, at: Path = ()) -> dict[Path, str]:
-    """Every leaf with its path. A dataclass whose class may vary adds its class name as a row of its own."""
+    """Every leaf with its path. Each dataclass below the top adds a row with its class name."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         out: dict[Path, str] = {} if not at else {at: type(node).__name__}
         for f in dataclasses.fields(node):
@@ -323,7 +324,7 @@ def _leaves(node: Any, at: Path = ()) -> dict[Path, str]:
 
 
 def _is_table(node: Any) -> bool:
-    """Whether `node` is rows of (glob, value)."""
+    """Whether `node` is a tuple of (glob, value) rows."""
     rows_of_two = isinstance(node, tuple) and all(isinstance(row, tuple) and len(row) == 2 for row in node)
     return rows_of_two and len(node) > 0 and all(isinstance(row[0], str) for row in node)
 
@@ -366,7 +367,7 @@ def _runs(values: dict[int, str]) -> list[tuple[int, int, str]]:
 
 
 def _text(path: Path, *, joined: bool = False) -> str:
-    """Dotted form of a path; `joined` when something stands before it."""
+    """Dotted form of a path; `joined` when text comes before it."""
     out = ""
     for step in path:
         out += f"[{step}]" if isinstance(step, int | RowGlob) else f".{step}" if out or joined else step

@@ -1,4 +1,4 @@
-"""How certain a few seeds make us: confidence intervals of a mean, and the one-sided test of the record rule.
+"""Statistics over seeds: the confidence interval of a mean, and the one-sided t test of the record rule.
 
     Welch     t = (mean(old) - mean(new) - bar) / sqrt(sd(new)^2 / n + sd(old)^2 / m), freedom after Satterthwaite
     paired    t = (mean(old - new) - bar) / (sd(old - new) / sqrt(n)), where both sides ran the same seeds
@@ -20,7 +20,7 @@ LEVEL = 0.01
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, standard deviation (None for one value) and a confidence interval of the mean (None likewise)."""
+    """Mean, standard deviation and confidence interval of the mean; the last two are None for a single value."""
 
     n: int
     mean: float
@@ -40,9 +40,9 @@ class TTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """New runs against old ones. Gains are positive where the new are better.
+    """New runs compared with old ones. Gains are positive when the new runs are better.
 
-    `paired` is None unless both sides ran the same seeds; `welch` is None where one side has no spread to measure.
+    `paired` is None unless both sides ran the same seeds; `welch` is None when the new side has no spread to measure.
     `low` and `high` are the 95 % interval of the gain in bits per byte, by the test that decides.
     """
 
@@ -56,7 +56,7 @@ class Comparison:
 
     @property
     def p(self) -> float | None:
-        """The p that decides: the paired one where there is one."""
+        """The p that decides: of the paired test when there is one, else of Welch's."""
         test = self.paired or self.welch
         return None if test is None else test.p
 
@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """Whether the record rule is met, and if not, why."""
+        """A sentence on whether the record rule is met, and if not, why."""
         rule = f"{BAR_NATS} nats per token ({self.bar_bpb:.5f} bits per byte) at p < {LEVEL}"
         if self.p is None:
             return f"The rule of {rule} cannot be tested: give two runs or more with different seeds."
@@ -79,7 +79,7 @@ class Comparison:
 
 
 def spread(values: Sequence[float], *, confidence: float = 0.95) -> Spread:
-    """Describe at least one value. Raises `UserError` on none."""
+    """Mean, spread and interval of the values. Raises `UserError` when there are none."""
     if not values:
         raise UserError("There are no runs to describe. Give at least one.")
     mean, variance = _moments(values)
@@ -91,17 +91,19 @@ def spread(values: Sequence[float], *, confidence: float = 0.95) -> Spread:
 
 
 def bar_in_bpb(tokens: int, data_bytes: int, *, nats: float = BAR_NATS) -> float:
-    """Nats per token as bits per byte of a tokenizer that makes `tokens` of `data_bytes`."""
+    """Convert nats per token to bits per byte, for a tokenizer that makes `tokens` tokens of `data_bytes` bytes."""
     return nats / math.log(2) * tokens / data_bytes
 
 
 def compare_scores(
     new: Mapping[int, float] | Sequence[float], old: Mapping[int, float] | Sequence[float], *, bar: float, nats: float
 ) -> Comparison:
-    """TTest that `new` beats `old` by more than `bar`, all in bits per byte; `nats`: nats per token of 1 bit per byte.
+    """Test whether `new` beats `old` by more than `bar`. Scores and bar are in bits per byte.
 
-    A mapping is from seed to score. One old value alone counts as known exactly (a published mean). Raises `UserError`
-    where a side is empty.
+    new, old: scores, or a mapping from seed to score. A single old value counts as exact (a published mean).
+    nats: nats per token of one bit per byte
+
+    Raises `UserError` when a side is empty.
     """
     a, b = _values(new), _values(old)
     if not a or not b:
@@ -129,7 +131,7 @@ def compare_scores(
 
 def student_tail(t: float, freedom: float) -> float:
     """P(T > t) for Student's t with `freedom` > 0 degrees of freedom."""
-    # For small t the beta function's own argument rounds to 1; from the other end it does not.
+    # For small t the second form's argument rounds to 1; the first form keeps its digits.
     square = t * t
     if square < freedom:
         inside = incomplete_beta(square / (freedom + square), 0.5, freedom / 2)
@@ -161,7 +163,7 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
 
 
 def _fraction(x: float, a: float, b: float) -> float:
-    """1 + d1 / (1 + d2 / (1 + ...)) of 26.5.8, from the front by Lentz's two running ratios."""
+    """The continued fraction 1 + d1 / (1 + d2 / (1 + ...)) of 26.5.8, by Lentz's two running ratios."""
     value = upper = 1.0
     lower = 0.0
     for k in range(1, 2000):

@@ -1,12 +1,12 @@
-"""Check values against annotations: the one check of files, edits, and recipes that are about to run.
+"""Check values against type annotations: for everything that comes from a file, an edit, or a recipe about to run.
 
-    Strict().fit(value, Train, "train")          -> the value, or one line: train.lr takes a number from 0 up, not -1.
+    Strict().fit(value, Train, "train")          -> the value, or an error: train.lr takes a number from 0 up, not -1.
 
-It knows numbers with their ranges (`ranges.py`), text, `Literal`, enums, unions, lists, tuples, tables of
-(glob, value), mappings, dataclasses, functions by how many arguments they take, and protocols: whatever has a
-protocol's members, callable as the protocol calls them, may stand where it is annotated. Plain JSON becomes dataclasses
-on the way. A dataclass that can contradict itself across fields has `check_fields`, which raises `UserError`; its
-message begins with the path of the field at fault.
+It supports numbers with ranges (`ranges.py`), text, `Literal`, enums, unions, lists, tuples, tables of (glob, value),
+mappings, dataclasses, functions (by their number of arguments), and protocols: any object with the protocol's members,
+callable with the protocol's arguments, is accepted. Plain JSON is turned into dataclasses on the way. A dataclass whose
+fields can contradict each other defines `check_fields`, which raises `UserError` with a message that begins with the
+field at fault.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from pargolf.core.errors import NotRead, UserError, near
 from pargolf.core.ranges import Within
 
 DEPTH = 64
-"""How deep lists and tables may stand in each other."""
+"""How deep lists and tables may be nested."""
 _FITS_64 = Within(-(1 << 63), (1 << 63) - 1)
 _FINITE = Within(-1.7976931348623157e308, 1.7976931348623157e308)
 Find = Callable[[Any], Any]
-"""Looks up what a stored spec calls `module:name`. Raises `UserError`."""
+"""Looks up the class or function at a stored `module:name`. Raises `UserError`."""
 
 
 class Misfit(UserError):
@@ -39,7 +39,7 @@ class Misfit(UserError):
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
-    """Parse JSON. Raises `UserError` that names `what` where it is none, or nested deeper than `DEPTH`."""
+    """Parse JSON. Raises `UserError` that names `what` when it is not JSON, or nested deeper than `DEPTH`."""
     try:
         value = json.loads(text)
         level, depth = [value], 0
@@ -60,11 +60,11 @@ def _inside(value: Any) -> Iterable[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Strict:
-    """How values are read.
+    """A checker of values.
 
-    find     looks up names of stored specs; None: values of Python, or plain JSON whose classes the annotations say
-    convert  a whole number becomes a float where one is asked, and 8.0 the other way, as a command line means it
-    whole    also ask dataclasses whether their fields contradict each other
+    find     looks up the addresses in stored specs; None for Python values, or for JSON typed by the annotations alone
+    convert  turn whole numbers into floats and 8.0 into 8 where the annotation asks, as for command-line values
+    whole    also call `check_fields` of dataclasses
     """
 
     find: Find | None = None
@@ -72,7 +72,10 @@ class Strict:
     whole: bool = True
 
     def fit(self, value: Any, kind: Any, at: str = "") -> Any:
-        """`value` as `kind` takes it: JSON as dataclasses, lists as tuples. Raises `Misfit` with the path (`at`)."""
+        """Return `value` in the form that `kind` asks: JSON as dataclasses, lists as tuples.
+
+        Raises `Misfit` with the path (`at`) of what does not fit.
+        """
         base = _unmarked(kind)[0]
         origin = typing.get_origin(base) or base
         if origin in (Union, types.UnionType):
@@ -94,12 +97,12 @@ class Strict:
         return value
 
     def _one_of(self, value: Any, kind: Any, at: str) -> Any:
-        """The first of a union that takes the value; of refusals, one that got further than the union itself."""
+        """Fit the first member of a union that accepts the value; else raise the refusal that got deepest."""
         deeper: Misfit | None = None
         kinds = typing.get_args(_unmarked(kind)[0])
-        for one in sorted(kinds, key=lambda one: _unmarked(one)[0] is not type(value)):
+        for member in sorted(kinds, key=lambda member: _unmarked(member)[0] is not type(value)):
             try:
-                return self.fit(value, one, at)
+                return self.fit(value, member, at)
             except Misfit as error:
                 deeper = error if error.at != at else deeper
         if deeper is not None:
@@ -119,7 +122,7 @@ class Strict:
         return number
 
     def _list(self, value: Any, kind: Any, at: str) -> Any:
-        """A tuple, list or table, item by item; the row of a table is named by its glob."""
+        """Fit a tuple, list or table item by item; the path of a table's row names its glob."""
         base, within = _unmarked(kind)
         if not isinstance(value, list | tuple) or (within and len(value) not in within):
             _refuse(at, kind, value)
@@ -142,7 +145,7 @@ class Strict:
         return {self.fit(k, keys, f"{at} (a key)"): self.fit(v, values, f"{at}[{_cut(k)}]") for k, v in value.items()}
 
     def _part(self, value: Any, kind: Any, at: str) -> Any:
-        """A dataclass or a function, given as such or as stored JSON; or anything, where anything is asked."""
+        """Fit a dataclass or a function, given as such or as stored JSON; or anything, for `Any`."""
         if isinstance(value, dict) and self.find is not None and set(value) == {"fn"}:
             value = self._named(value["fn"], at)
             if not inspect.isfunction(value):
@@ -158,7 +161,7 @@ class Strict:
         return value
 
     def _named(self, address: Any, at: str) -> Any:
-        """What a stored spec calls by this name."""
+        """The class or function that a stored spec names."""
         assert self.find is not None
         try:
             return self.find(address)
@@ -168,7 +171,7 @@ class Strict:
             raise UserError(f"{at}: {error}" if at else str(error)) from error
 
     def _made(self, value: dict[str, Any], kind: Any, at: str) -> Any:
-        """The dataclass that JSON describes, by its own name in a stored spec, by the annotation where it has none."""
+        """Build a dataclass from JSON: of the class that a stored spec names, else of the annotated class."""
         own, stored = kind, self.find is not None and not ("is" not in value and dataclasses.is_dataclass(kind))
         if stored:
             own = self._named(value.get("is"), at)
@@ -187,14 +190,14 @@ class Strict:
         hints = hints_of(own)
         ready = {name: self.fit(v, hints.get(name, Any), _under(at, name)) for name, v in given.items()}
         try:
-            value_there = own(**ready)
+            built = own(**ready)
         except Exception as error:  # a technique's own constructor, on values out of a file
             raise Misfit(at, f"cannot be rebuilt as {own.__name__} ({_line(error)}).") from error
-        self._consistent(value_there, at)
-        return value_there
+        self._consistent(built, at)
+        return built
 
     def _held(self, value: Any, kind: Any, at: str) -> Any:
-        """A dataclass of Python, every field of it checked; another object only where a field had to change."""
+        """Check every field of a dataclass object; return a new object only if a field had to change."""
         own: Any = type(value)
         if not _answers(own, kind):
             raise Misfit(at, f"takes {kind_words(kind)}, not {_shown(value)}{_lacks(own, kind)}.")
@@ -220,7 +223,7 @@ class Strict:
 
 
 def kind_words(kind: Any) -> str:
-    """What an annotation takes, for people: `a whole number from 1 to 8 or none`."""
+    """Describe what an annotation accepts: `a whole number from 1 to 8 or none`."""
     base, within = _unmarked(kind)
     origin, args = typing.get_origin(base) or base, typing.get_args(base)
     if origin in (Union, types.UnionType):
@@ -249,12 +252,12 @@ def _hints(kind: Hashable) -> dict[str, Any]:
 
 
 def hints_of(kind: Any) -> dict[str, Any]:
-    """Resolved annotations of a dataclass, markers kept; empty where a name in them cannot be resolved."""
+    """Resolved annotations of a dataclass, with markers; empty when a name in them cannot be resolved."""
     return _hints(kind)
 
 
 def item_kind(kind: Any, index: int) -> Any:
-    """The annotation of a list's item; `Any` where the annotation says nothing of items."""
+    """The annotation of a list's item; `Any` when the list's annotation does not give one."""
     base = _unmarked(kind)[0]
     origin, args = typing.get_origin(base), typing.get_args(base)
     if origin in (Union, types.UnionType):
@@ -275,7 +278,7 @@ def _unmarked(kind: Any) -> tuple[Any, Within | None]:
 
 
 def _suits(value: Any, kind: Any) -> bool:
-    """Whether a value that is no dataclass may stand where `kind` is annotated."""
+    """Whether a value that is not a dataclass is accepted for `kind`."""
     origin = typing.get_origin(kind) or kind
     if inspect.isfunction(value) and ("." in value.__qualname__ or value.__qualname__ == "<lambda>"):
         return False  # nothing could store it by name
@@ -291,7 +294,7 @@ def _suits(value: Any, kind: Any) -> bool:
 
 @cache
 def _answers(own: type, kind: Any) -> bool:
-    """Whether objects of a dataclass may stand where `kind` is annotated."""
+    """Whether objects of a dataclass are accepted for `kind`."""
     origin = typing.get_origin(kind) or kind
     if origin in (Any, object):
         return True
@@ -304,14 +307,14 @@ def _answers(own: type, kind: Any) -> bool:
 
 
 def _lacks(own: type, kind: Any) -> str:
-    """Which members of a protocol a class lacks, or has with other arguments; at the end of a line that refuses it."""
+    """The end of a refusal: which members of a protocol a class lacks, or has with other arguments."""
     origin = typing.get_origin(kind) or kind
     lacking = sorted(n for n in _members(origin) if not _has_member(own, origin, n)) if _is_protocol(origin) else []
     return f", which lacks {' and '.join(lacking)}" if lacking else ""
 
 
 def _has_member(own: type, protocol: Any, name: str) -> bool:
-    """Whether a dataclass has a protocol's member: a method that is called alike, or a field or value."""
+    """Whether a dataclass has a protocol's member: a method with fitting arguments, or a field or value."""
     method = inspect.isfunction(_own_member(protocol, name))
     member = _own_member(own, name)
     if isinstance(member, staticmethod | classmethod):
@@ -322,24 +325,24 @@ def _has_member(own: type, protocol: Any, name: str) -> bool:
 
 
 def _own_member(own: type, name: str) -> Any:
-    """What a class or its bases define under a name, not what every class has of `type`."""
+    """What a class or its bases (except `object`) define under a name; None when nothing."""
     return next((vars(base)[name] for base in own.__mro__[:-1] if name in vars(base)), None)
 
 
 def _called_alike(function: Any, protocol: Any, name: str, own: int) -> bool:
-    """Whether a function can be called as the protocol's member is; `own` arguments (self) come before."""
+    """Whether a function accepts the arguments of the protocol's member, after `own` arguments such as self."""
     asked = list(inspect.signature(getattr(protocol, name)).parameters.values())[1:]
     positional = [None] * (own + sum(p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD for p in asked))
     return _takes(function, positional, {p.name: None for p in asked if p.kind is inspect.Parameter.KEYWORD_ONLY})
 
 
 def _takes(function: Any, positional: Sequence[Any], named: Mapping[str, Any]) -> bool:
-    """Whether a function can be called with so many arguments, and those names."""
+    """Whether a function can be called with these positional and named arguments."""
     try:
         inspect.signature(function).bind(*positional, **named)
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not say
+    except ValueError:  # a builtin without a signature
         return True
     return True
 
@@ -355,19 +358,19 @@ def _is_protocol(kind: Any) -> bool:
 
 @cache
 def _members(protocol: Any) -> set[str]:
-    """What a protocol asks for: its methods, properties and annotated attributes."""
+    """The members of a protocol: methods, properties and annotated attributes."""
     homes = [base for base in protocol.__mro__ if _is_protocol(base) and base is not typing.Protocol]
     names = {name for home in homes for name in (*vars(home), *vars(home).get("__annotations__", ()))}
     return {name for name in names if name == "__call__" or not name.startswith("_")}
 
 
 def _is_plain(kind: Any) -> bool:
-    """Whether values of a kind are no parts: text, truth values, members of an enum."""
+    """Whether a kind is plain: text, booleans, None, literals or an enum."""
     return kind in (str, bool, None, type(None), Literal) or (isinstance(kind, type) and issubclass(kind, enum.Enum))
 
 
 def _is_one(value: Any, kind: Any) -> bool:
-    """Whether a value is of a plain kind; text must be writable as UTF-8, as JSON can hold halves of letters."""
+    """Whether a value is of a plain kind; text must be valid UTF-8, since JSON can hold lone surrogates."""
     if typing.get_origin(kind) is Literal:
         return any(value == x and type(value) is type(x) for x in typing.get_args(kind))
     if kind is str:
@@ -380,7 +383,7 @@ def _refuse(at: str, kind: Any, value: Any) -> NoReturn:
 
 
 def _shown(value: Any) -> str:
-    """A value in few letters."""
+    """A short description of a value."""
     if isinstance(value, dict):
         return f"a table of {len(value)}" if "is" not in value else f"{_cut(value['is'])}"
     if isinstance(value, list | tuple):
@@ -411,7 +414,7 @@ def _is_row(kind: Any) -> bool:
 
 
 def _name(item: Any, kind: Any, number: int) -> str | int:
-    """How the item of a list is called in a path: its number, or the glob where the list is a table."""
+    """The name of a list's item in a path: its index, or its glob when the list is a table."""
     return _cut(item[0]) if _is_row(kind) and isinstance(item, list | tuple) and len(item) == 2 else number
 
 

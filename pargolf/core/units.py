@@ -1,6 +1,6 @@
-"""Sizes and times as people write them: `250kB`, `1MB`, `16MB` (decimal), `1MiB`; `90s`, `10m`, `1h30m`.
+"""Parse and print sizes and times as people write them: `250kB`, `16MB` (decimal), `1MiB`; `90s`, `10m`, `1h30m`.
 
-Byte caps of the game are decimal. A letter alone (`1M`) may mean either, so it is refused and both are named.
+The byte caps of Parameter Golf are decimal. A letter alone (`1M`) is ambiguous, so it is refused with both readings.
 """
 
 import math
@@ -9,7 +9,7 @@ import re
 from pargolf.core.errors import UserError
 
 CAP = 16_000_000
-"""Bytes of code and compressed weights that Parameter Golf allows, in all."""
+"""The byte cap of Parameter Golf: code and compressed weights together."""
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
@@ -17,7 +17,7 @@ _TIME = re.compile(r"\s*(?:([0-9.]+)\s*h)?\s*(?:([0-9.]+)\s*m)?\s*(?:([0-9.]+)\s
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes of `250kB`, `1.5MB`, `1MiB`, `16000000`, `16,000,000`. Raises `UserError` on anything else."""
+    """Parse `250kB`, `1.5MB`, `1MiB`, `16000000`, `16,000,000` to bytes. Raises `UserError` on anything else."""
     match = _SIZE.fullmatch(str(text))
     unit = match[2].lower() if match else ""
     if unit in ("k", "m", "g"):
@@ -36,7 +36,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_seconds(text: str | float, *, none: bool = False) -> float:
-    """Seconds of `90`, `90s`, `10m`, `1h`, `1h30m`. Raises `UserError` on anything else, and on 0 but for `none`."""
+    """Parse `90`, `90s`, `10m`, `1h30m` to seconds. Raises `UserError` on anything else, and on 0 unless `none`."""
     match = _TIME.fullmatch(str(text))
     try:
         parts = [float(part) if part else 0.0 for part in match.groups()] if match and any(match.groups()) else []
@@ -49,7 +49,7 @@ def parse_seconds(text: str | float, *, none: bool = False) -> float:
 
 
 def size_text(size: int) -> str:
-    """A size with the largest decimal unit that leaves it a number of one digit or more: `250 kB`, `16 MB`."""
+    """Print a size in the largest decimal unit that is not above it: `250 kB`, `16 MB`."""
     for unit in ("GB", "MB", "kB"):
         scale = _SIZES[unit.lower()]
         if size >= scale:
@@ -58,7 +58,7 @@ def size_text(size: int) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """A time to be read: `45 s`, `10 min`, `1 h 30 min`."""
+    """Print a time: `45 s`, `10 min`, `1 h 30 min`."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)

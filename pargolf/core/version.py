@@ -1,3 +1,3 @@
-"""The version of this package, defined only here: `pyproject.toml`, `pargolf.__version__` and `--version` read it."""
+"""The version of this package. `pyproject.toml`, `pargolf.__version__` and `--version` all read it here."""
 
 VERSION = "0.1.0"

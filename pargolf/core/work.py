@@ -1,12 +1,12 @@
-"""Long work as one value: iterate it for events, call `.result()` for the value.
+"""Long work as one value: iterate it for its events, call `.result()` for its value.
 
     work = pargolf.train("baseline", data="data", out="runs/a")
     for event in work: ...          progress, steps, scores (core/events.py)
-    result = work.result()          runs whatever is left, then the value
+    result = work.result()          runs the rest, then returns the value
 
-Nothing runs before the first of the two. `close` stops the work where it stands and lets it put its things in order;
-`with` closes at the end of the block. A function that does long work is a generator of events that returns its value,
-and `@working` makes its call a `Work`. Inside such a generator, `value = yield from work` passes the events on.
+Nothing runs before the first of these two calls. `close` stops the work early and lets it clean up; `with` closes it at
+the end of the block. A function that does long work is written as a generator of events that returns its value, and
+`@working` turns a call of it into a `Work`. Inside such a generator, `value = yield from work` passes the events on.
 """
 
 import warnings
@@ -21,11 +21,11 @@ from pargolf.core.events import Event
 T = TypeVar("T")
 P = ParamSpec("P")
 Events = Generator[Event, None, T]
-"""A generator of events that returns a T: how long work is written."""
+"""A generator of events that returns a T: the form in which long work is written."""
 
 
 class Work(Generic[T]):
-    """Work that yields events and ends with a T. An error in the work is raised where it is iterated."""
+    """Work that yields events and returns a T. An error in the work is raised from the iteration."""
 
     def __init__(self, events: Events[T], *, name: str = "work") -> None:
         self.name = name
@@ -34,7 +34,7 @@ class Work(Generic[T]):
         self._state = "not begun"
 
     def __iter__(self) -> Events[T]:
-        # Itself. It has what `yield from` asks of a generator, and so a type checker sees the value that this gives.
+        # `self` is no generator, but has all that `yield from` needs; the cast shows a type checker the value's type.
         return cast(Events[T], self)
 
     def __next__(self) -> Event:
@@ -53,9 +53,9 @@ class Work(Generic[T]):
             raise
 
     def result(self) -> T:
-        """Run what is left, without looking at its events, and return the value.
+        """Run the rest, ignoring its events, and return the value.
 
-        Raises `UserError` where the work was closed before its end or has failed.
+        Raises `UserError` when the work was closed early or has failed.
         """
         for _ in self:
             pass
@@ -64,7 +64,7 @@ class Work(Generic[T]):
         return self._values[0]
 
     def close(self) -> None:
-        """Stop the work where it stands; what it wrote so far is whole. Nothing happens where it has ended."""
+        """Stop the work; files written so far are whole. Does nothing when the work has ended."""
         if self._state != "done":
             self._state = "closed"
         self._events.close()
@@ -86,7 +86,7 @@ class Work(Generic[T]):
 
 
 def working(function: Callable[P, Events[T]]) -> Callable[P, Work[T]]:
-    """Make the call of a generator function a `Work`, with the function's own name, signature and docstring."""
+    """Turn calls of a generator function into `Work`; name, signature and docstring stay."""
 
     @wraps(function)
     def begun(*args: P.args, **kwargs: P.kwargs) -> Work[T]:

@@ -1,4 +1,8 @@
-"""The processes of a run: this one's rank among `size`, its device, and sums between them."""
+"""The process group: this process's rank, the number of processes, its device, and sums and gathers between them.
+
+`join_world` reads what torchrun put into the environment. Without torchrun the world has one process, and every
+operation (`mean`, `sum`, `broadcast`, ...) returns its input. `DeviceKind` says what each kind of device can do.
+"""
 
 import contextlib
 import ctypes
@@ -14,20 +18,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# torch 2.13 renamed both.
+# torch 2.13 renamed both functions.
 _REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others; packing on process 0 is the longest wait there is."""
+"""How long a process waits for the others; packing on process 0 is the longest wait."""
 
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """What a kind of device can do beside float32, one operation after another.
+    """What a kind of device can do beyond eager float32.
 
-    `half`: products of bfloat16 under autocast. `compiles`: torch.compile pays by itself. `pins`: copies from pinned
-    memory run beside computation. `flex`: FlexAttention, compiled. `group`: how several processes talk.
+    half: bfloat16 products under autocast
+    compiles: torch.compile is worth it by default
+    pins: copies from pinned memory overlap with computation
+    flex: compiled FlexAttention
+    group: the torch.distributed backend
     """
 
     half: bool = False
@@ -43,13 +50,13 @@ KINDS = {
     "mps": DeviceKind(),
     "xpu": DeviceKind(half=True, compiles=True, pins=True, flex=True, group="xccl"),
 }
-"""The kinds of device that are known. Only `cpu` and `cuda` were run by those who wrote this."""
+"""The known kinds of device. Only `cpu` and `cuda` have been tested."""
 HALF_SINCE, COMPILES_SINCE = (8, 0), (7, 0)
-"""Compute capabilities of CUDA from which a card multiplies bfloat16, and from which it can compile."""
+"""The lowest CUDA compute capabilities for bfloat16 products and for torch.compile."""
 
 
 def abilities(device: torch.device) -> DeviceKind:
-    """What a device can do: its kind's row, less what an old card lacks; float32 alone for a kind that is not known."""
+    """What a device can do: the row of its kind, minus what an old GPU lacks; only float32 for an unknown kind."""
     kind = KINDS.get(device.type, DeviceKind())
     if device.type == "cuda" and torch.cuda.is_available():
         capability = torch.cuda.get_device_capability(device)
@@ -59,14 +66,14 @@ def abilities(device: torch.device) -> DeviceKind:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what it was given; a CPU has."""
+    """Wait until a device has finished its queued work; returns at once on a CPU."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
 
 @dataclass(frozen=True)
 class World:
-    """Rank and size of the process group, and the device this process computes on."""
+    """Rank and size of the process group, and the device of this process."""
 
     rank: int = 0
     size: int = 1
@@ -78,7 +85,7 @@ class World:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things in a row."""
+        """This process's slice of `count` items."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def mean(self, x: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ class World:
         return x
 
     def max(self, *values: float) -> tuple[float, ...]:
-        """The largest of all processes, for each of `values`."""
+        """For each of `values`, the maximum over all processes."""
         if self.size == 1:
             return values
         x = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -103,14 +110,14 @@ class World:
         return tuple(x.tolist())
 
     def reduce_scatter(self, x_N: Tensor) -> "Pending":
-        """Begin to average `x` over all processes; each is left with its own equal share of the first dimension."""
+        """Start averaging `x` over all processes; each gets its own equal share of the first dimension."""
         if self.size == 1:
             return Pending(x_N)
         mine = x_N.new_empty((len(x_N) // self.size, *x_N.shape[1:]))
         return Pending(mine, _REDUCE_SCATTER(mine, x_N, async_op=True), self.size)
 
     def all_gather(self, mine: Tensor) -> "Pending":
-        """Begin to put the shares of all processes one after another along the first dimension."""
+        """Start concatenating the shares of all processes along the first dimension."""
         if self.size == 1:
             return Pending(mine)
         whole = mine.new_empty((len(mine) * self.size, *mine.shape[1:]))
@@ -129,14 +136,14 @@ class World:
 
 @dataclass
 class Pending:
-    """A result on its way: `wait` returns it, over `divisor`."""
+    """The result of an unfinished collective operation: `wait` returns it, divided by `divisor`."""
 
     out: Tensor
     work: Any = None
     divisor: int = 1
 
     def wait(self) -> Tensor:
-        """Block until it is here."""
+        """Block until the result has arrived, and return it."""
         if self.work is not None:
             self.work.wait()
         return self.out if self.divisor == 1 else self.out.div_(self.divisor)
@@ -145,8 +152,8 @@ class Pending:
 def join_world(device: str | None = None) -> World:
     """The world that torchrun describes in the environment, or a world of one.
 
-    `device` is one of `KINDS` or None for CUDA where there is one. A process that dies takes the others with it: gloo's
-    break with the connection, and torchrun ends those that wait.
+    `device` is one of `KINDS`, or None for CUDA when available. When a process dies, the others end too: with gloo
+    their connection breaks, and torchrun ends those that wait.
     """
     steady_heap()
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -156,17 +163,17 @@ def join_world(device: str | None = None) -> World:
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if not dist.is_initialized():
         dist.init_process_group(KINDS[kind].group, timeout=PATIENCE)
-    place = torch.device(kind) if KINDS[kind].group == "gloo" else torch.device(kind, local)
-    if place.index is not None:
-        torch.get_device_module(place).set_device(place)
-    return World(rank, size, place)
+    own = torch.device(kind) if KINDS[kind].group == "gloo" else torch.device(kind, local)
+    if own.index is not None:
+        torch.get_device_module(own).set_device(own)
+    return World(rank, size, own)
 
 
 def steady_heap() -> None:
-    """Have the heap keep what tensors free, up to a GiB, where the C library is glibc.
+    """Make glibc's heap keep freed tensor memory, up to 1 GiB; other C libraries are left alone.
 
-    By itself it gives large ones back to the system and asks anew at every step, and the system then clears each page
-    again when it is touched. `benchmarks/train_step.py` prints what that costs, and the peak of memory as a ratio.
+    By default glibc returns large blocks to the system and requests them again at every step, and the system clears
+    each page again on first use. `benchmarks/train_step.py` prints the cost, and the ratio of peak memory.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
@@ -189,10 +196,10 @@ def settled_objects() -> Iterator[None]:
 
 
 def settle_threads() -> int:
-    """Drop to one CPU thread where the others are busy elsewhere; returns how many are used.
+    """Switch to one CPU thread when other programs keep the cores busy; returns the number of threads in use.
 
-    Two threads beat one by half on a free machine and lose by several times on a shared one, where each waits for the
-    other at every product. A moment of products decides, and only a clear loss counts.
+    On a free machine two threads are 1.5 times as fast as one; on a shared one they are several times slower, because
+    each waits for the other at every product. A short timing of products decides; only a clear loss counts.
     """
     several = torch.get_num_threads()
     if several == 1:
@@ -205,7 +212,7 @@ def settle_threads() -> int:
 
 
 def _seconds_of_products() -> float:
-    """The time of matrix products and additions of a small model's sizes, the first few left out."""
+    """Time matrix products of a small model's sizes, without the first few."""
     a, b = torch.ones(2048, 128), torch.ones(128, 512)
     began = 0.0
     for i in range(30):

@@ -1,17 +1,17 @@
-"""How many bytes a token has: three look-up arrays over token ids, for each kind of tokenizer.
+"""Byte tables: how many bytes of text each token stands for, as three look-up arrays for each kind of tokenizer.
 
-Bits per byte divides by the bytes of the graded text, so every predicted token t after a previous token p counts
+Bits per byte divides by the bytes of the scored text, so every predicted token t after a previous token p counts
 
     bytes[t] + (leading[t] and not boundary[p])
 
-where a SentencePiece piece that starts with U+2581 has `leading` (that mark is its space) and `bytes` is the UTF-8
-length of the rest, a byte piece counts 1, and control, unknown and unused pieces count 0 and are a `boundary`: only
-a document's own first space is free. Source: openai/parameter-golf, `build_sentencepiece_luts` and `eval_val`.
-U+2581 inside a piece is one space too and counts 1, where the published table counts its three bytes. Byte-level
-pieces (Hugging Face) have a letter for each byte and no space that is special.
+For a SentencePiece piece that starts with U+2581 (its mark for a space), `leading` is true and `bytes` is the UTF-8
+length of the rest. A byte piece counts 1. Control, unknown and unused pieces count 0 and are a `boundary`; so only the
+first space of a document is not counted. Source: openai/parameter-golf, `build_sentencepiece_luts` and `eval_val`.
+U+2581 inside a piece is also one space and counts 1; the published table counts its three bytes. Byte-level pieces
+(Hugging Face) have one character per byte and no special space.
 
 A table is proved, not trusted: `proof.py` compares the count with the decoded documents, one by one. The tokenizers of
-`tokens.py` and `huggingface.py` take their tables from here, and a submission's script reads nothing else of them.
+`tokens.py` and `huggingface.py` take their tables from here; a submission's script needs no other part of a tokenizer.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from pargolf.data.caseops_published import PUBLISHED_BYTES
 
 SPACE_MARK = "▁"
 OPENINGS = ("<|bos|>", "<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|endoftext|>", "</s>")
-"""Names of the special token that opens a document in a Hugging Face tokenizer, the likelier first."""
+"""Names of the special token that opens a document in a Hugging Face tokenizer, most likely first."""
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-"""How a piece that is one byte is written where others write a space as U+2581."""
+"""The spelling of a byte piece in vocabularies that write a space as U+2581."""
 BYTES_VOCAB, BYTES_BOS = 257, 256
 EXPORT_VOCAB, EXPORT_BOS, EXPORT_OFFSET = 260, 1, 4
 """The official export of pure bytes (`fineweb_pure_byte_260.json`): PAD, BOS, EOS, UNK, then the bytes."""
@@ -48,7 +48,7 @@ class ByteTable:
 
 
 class TokenSpans(Protocol):
-    """Tokens of which spans are read: an array, or shards."""
+    """Tokens that are read by slices: an array, or shards."""
 
     def __len__(self) -> int: ...
 
@@ -57,7 +57,7 @@ class TokenSpans(Protocol):
 
 @dataclass(frozen=True)
 class ByteCounts:
-    """Bytes of each predicted position of a stream of `tokens`, counted when a span of them is asked for."""
+    """Bytes of each predicted position of a token stream, computed when a slice is read."""
 
     table: ByteTable
     tokens: TokenSpans
@@ -82,9 +82,9 @@ def count_bytes(
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What scoring needs of a tokenizer: how many ids, which one opens a document, and their bytes.
+    """What scoring needs of a tokenizer: the number of ids, the BOS id, and the byte table.
 
-    `tokenizer` is the SHA-256 of the tokenizer's file, or "bytes" where there is none.
+    `tokenizer` is the SHA-256 of the tokenizer's file, or "bytes" when there is none.
     """
 
     size: int
@@ -94,7 +94,7 @@ class Vocabulary:
 
 
 def read_vocabulary(proto: bytes | None) -> Vocabulary:
-    """The vocabulary of a tokenizer's file; of plain bytes for None. What the tokenizers refuse is not checked."""
+    """The vocabulary of a tokenizer file; of plain bytes for None. Does not repeat the checks of `open_tokenizer`."""
     if proto is None:
         return Vocabulary(BYTES_VOCAB, BYTES_BOS, plain_table(BYTES_VOCAB), "bytes")
     tokenizer = hashlib.sha256(proto).hexdigest()
@@ -118,7 +118,7 @@ def plain_table(size: int, *, offset: int = 0) -> ByteTable:
 
 
 def marked_table(pieces: Sequence[str | None], is_byte: Sequence[bool], size: int = 0) -> ByteTable:
-    """The byte table of pieces that write a space as U+2581; None is a piece that stands for no text."""
+    """The byte table of pieces that write a space as U+2581; a piece of None stands for no text."""
     size = max(size, len(pieces))
     table = ByteTable(np.zeros(size, np.int32), np.zeros(size, np.bool_), np.ones(size, np.bool_))
     for i, piece in enumerate(pieces):
@@ -131,7 +131,7 @@ def marked_table(pieces: Sequence[str | None], is_byte: Sequence[bool], size: in
 
 
 def are_bytes(pieces: Sequence[str | None]) -> list[bool]:
-    """Which pieces are written as one byte."""
+    """Which pieces are byte pieces such as `<0x0A>`."""
     return [piece is not None and bool(BYTE.fullmatch(piece)) for piece in pieces]
 
 
@@ -146,9 +146,9 @@ def is_silent(model: Any, i: int) -> bool:
 
 
 def sentencepiece_table(model: Any, size: int = 0, *, symbols: Mapping[str, int] | None = None) -> ByteTable:
-    """The table of a SentencePiece model, with the bytes that `symbols` for capitals stand for.
+    """The table of a SentencePiece model; `symbols` gives the bytes of its symbols for capitals.
 
-    None: ours (`caseops.py`) or the published ones, where the model has them all.
+    With None, the symbols of `caseops.py` or the published ones are used when the model has them all.
     """
     pieces = model_pieces(model)
     table = marked_table(pieces, [bool(model.is_byte(i)) for i in range(len(pieces))], size)
@@ -165,12 +165,12 @@ def special_ids(facts: Any) -> dict[str, int]:
 
 
 def opening_of(special: Mapping[str, int]) -> str:
-    """The special token that opens a document; empty where there is none."""
+    """The special token that opens a document; empty when there is none."""
     return next((name for name in OPENINGS if name in special), "")
 
 
 def json_pieces(facts: Any) -> tuple[list[str | None], dict[str, int]]:
-    """The pieces of a `tokenizer.json` by id, None where one stands for no text; and those that were added later."""
+    """The pieces of a `tokenizer.json` by id (None for pieces without text), and the ids of its added tokens."""
     vocab, silent = facts["model"]["vocab"], special_ids(facts).values()
     learned = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
     added = {token["content"]: int(token["id"]) for token in facts.get("added_tokens") or ()}
@@ -181,7 +181,10 @@ def json_pieces(facts: Any) -> tuple[list[str | None], dict[str, int]]:
 
 
 def byte_level_table(pieces: Sequence[str | None], added: Collection[str], size: int = 0) -> ByteTable:
-    """Each letter of a piece is a byte, but for added ones, which are text. What stands for no text is a boundary."""
+    """The table of byte-level pieces: one byte per character, except added tokens, which are plain text.
+
+    Pieces without text count 0 and are boundaries.
+    """
     bytes_V = np.zeros(max(size, len(pieces)), dtype=np.int32)
     for i, piece in enumerate(pieces):
         bytes_V[i] = len(piece.encode() if piece in added else piece) if piece else 0

@@ -1,17 +1,17 @@
-"""Capital letters as symbols of their own, so that `The`, `the` and `THE` share a piece; exact for every text.
+"""CaseOps: write capital letters as separate symbols, so that `The`, `the` and `THE` share a piece; lossless.
 
-    TITLE    the next letter is a capital           "The cat" -> TITLE "the cat"
-    CAPS     so are all letters of the next word     " USA" -> CAPS " usa"
-    NEXT     a capital inside a word of both cases   "McKay" -> TITLE "mc" NEXT "kay"
-    ESCAPE   ESCAPE "a" to "d" stand for the four symbols themselves, should a text hold them
+    TITLE    the next letter is a capital              "The cat" -> TITLE "the cat"
+    CAPS     all letters of the next word are capitals  " USA" -> CAPS " usa"
+    NEXT     a capital inside a word of mixed case      "McKay" -> TITLE "mc" NEXT "kay"
+    ESCAPE   ESCAPE "a" to "d" stand for the four symbols themselves, if a text contains them
 
-A symbol before a word stands before the one space in front of it, if there is one, so that the word keeps the piece
-that begins with a space. A letter counts as a capital when its small form is one character, leads back to it, and has
-as many bytes in UTF-8; all others are left as they are. Then `plain(spelled(text)) == text`, and the bytes of a text
-are those of what is spelled, less the symbols: ESCAPE stands for three bytes (its letter is the fourth) and the others
-for none. That is a number per token, so no byte count has to be kept beside the tokens.
+A symbol is put before the space in front of its word, if there is one, so that the word keeps the piece that begins
+with a space. A letter counts as a capital when its lower case is one character, maps back to it, and has as many bytes
+in UTF-8; all other letters stay unchanged. Then `plain(spelled(text)) == text`. The bytes of a text are those of its
+spelled form without the symbols: ESCAPE counts three bytes (its letter is the fourth), the other symbols count none.
+So the bytes are a fixed number per token, and no byte counts have to be stored beside the tokens.
 
-Source: pull request 1729 (four private symbols; ruled lossless in 1578, 1604). Where it puts them is ours.
+Source: pull request 1729 (four private symbols; ruled lossless in 1578, 1604). The position of the symbols is ours.
 """
 
 import re
@@ -26,17 +26,17 @@ _NAMES = "abcd"
 
 
 def spelled(text: str) -> str:
-    """The text without capitals, in small letters and symbols."""
+    """Rewrite a text in lower-case letters and symbols."""
     return _spelling().sub(_spell, text)
 
 
 def plain(text: str) -> str:
-    """The text that `spelled` made this of; symbols that stand where it puts none are dropped."""
+    """The inverse of `spelled`; symbols in places where `spelled` puts none are dropped."""
     return _reading().sub(_read, text)
 
 
 def _spell(match: re.Match[str]) -> str:
-    """A symbol of the text itself, or one word with the space before it, if there is one."""
+    """Spell one match: a symbol that the text itself contains, or a word with the space before it, if any."""
     symbol, space, word = match.groups()
     if symbol:
         return ESCAPE + _NAMES[SYMBOLS.index(symbol)]
@@ -49,7 +49,7 @@ def _spell(match: re.Match[str]) -> str:
 
 
 def _read(match: re.Match[str]) -> str:
-    """One symbol with what it speaks of: a name after ESCAPE, else a space and letters."""
+    """Read one symbol and what follows it: a name after ESCAPE, else a space and letters."""
     name, *others = match.groups(default="")
     if name:
         return SYMBOLS[_NAMES.index(name)]
@@ -58,7 +58,7 @@ def _read(match: re.Match[str]) -> str:
 
 @cache
 def _small() -> dict[str, str]:
-    """Every capital and its small letter."""
+    """Map every capital to its lower-case letter."""
     pairs = ((chr(code), chr(code).lower()) for code in range(0x20000))
     return {
         capital: small
@@ -70,7 +70,7 @@ def _small() -> dict[str, str]:
 
 @cache
 def _capital() -> dict[str, str]:
-    """Every small letter and its capital."""
+    """Map every lower-case letter to its capital."""
     return {small: capital for capital, small in _small().items()}
 
 
@@ -88,7 +88,7 @@ def _reading() -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Spelling:
-    """A way to write capitals as symbols, and back; `bytes` of the text that each symbol stands for."""
+    """A way to write capitals as symbols and to read them back; `bytes` maps a symbol to the bytes it counts."""
 
     spell: Callable[[str], str]
     read: Callable[[str], str]

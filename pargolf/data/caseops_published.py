@@ -1,14 +1,14 @@
-"""CaseOps as it was published: capitals of ASCII words as four symbols of the private use area, U+E001 to U+E004.
+"""The published CaseOps: capitals of ASCII words as four symbols of the private use area, U+E001 to U+E004.
 
     TITLE    the next letter is a capital             "The cat" -> TITLE "the cat"
-    ALLCAPS  so are all letters of the word           "USA" -> ALLCAPS "usa"
-    CAPNEXT  a capital inside a word of both cases    "McKay" -> TITLE "mc" CAPNEXT "kay"
-    ESCAPE   the next symbol is the text's own
+    ALLCAPS  all letters of the word are capitals     "USA" -> ALLCAPS "usa"
+    CAPNEXT  a capital inside a word of mixed case    "McKay" -> TITLE "mc" CAPNEXT "kay"
+    ESCAPE   the next symbol belongs to the text itself
 
-A word is a run of ASCII letters, and its symbol stands right before it, after the space: that is what differs from
-`caseops.py`. Bytes are again a number per token: a symbol of the text itself weighs 3 bytes, which are counted at its
-ESCAPE. The published byte counts (`fineweb_val_bytes_*.bin`) agree but for such symbols. A text with an ESCAPE of its
-own comes back, but its bytes are no number per token: it is refused when it is prepared.
+Differences from `caseops.py`: a word is a run of ASCII letters, and its symbol stands directly before it, after the
+space. Bytes are again a fixed number per token: a symbol that belongs to the text has 3 bytes, which are counted at its
+ESCAPE. The published byte counts (`fineweb_val_bytes_*.bin`) agree, except for such symbols. A text that contains an
+ESCAPE of its own is restored correctly, but its bytes are not a fixed number per token; preparing it is refused.
 
 Source: pull request 1729 and the records after it (1855, 2135), `lossless_caps_caseops_v1`.
 """

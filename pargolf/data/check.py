@@ -1,9 +1,11 @@
-"""Everything `pargolf data check DIR` says about a data folder, as a list of findings.
+"""The checks of `pargolf data check DIR` on a data folder, as a list of findings.
 
-Shards (format, ids within the vocabulary, recorded hashes, a BOS first, none twice), bytes (what those of validation
-rest on, by the same proof as before each run, `proof.py`), round trip (decoding and encoding again gives the same
-tokens), overlap of the splits, and the constant that turns nats per token into bits per byte, which is a fingerprint
-of tokenizer and split:
+    shards       format, ids within the vocabulary, recorded hashes, BOS first, no shard twice
+    bytes        proof of the validation bytes, the same as before each run (`proof.py`)
+    round trip   decoding and encoding again gives the same tokens
+    overlap      validation text that also occurs in training
+
+The bytes also give the constant that converts nats per token to bits per byte, a fingerprint of tokenizer and split:
 
     val_loss / val_bpb = ln 2 * bytes / tokens
 
@@ -31,7 +33,7 @@ ROUND_TRIP_TOKENS = 16 << 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: its name, whether it holds, one line for people, and its numbers for machines."""
+    """One check: its name, whether it passed, one line for people, and its numbers for machines."""
 
     name: str
     ok: bool
@@ -45,12 +47,12 @@ def bpb_constant(tokens: int, graded_bytes: int) -> float:
 
 
 def check(folder: str | Path) -> list[Finding]:
-    """Check a data folder. A check that cannot be made does not hold. Raises `UserError` if there is no such folder."""
+    """Check a data folder. A check that cannot run counts as failed. Raises `UserError` if there is no such folder."""
     return list(checks(folder))
 
 
 def checks(folder: str | Path) -> Iterator[Finding]:
-    """The findings of `check`, each as soon as it is known."""
+    """Yield the findings of `check`, each as soon as it is known."""
     data = open_data(folder)
     rows: list[tuple[str, Callable[[DataFolder], Finding]]] = [
         ("train shards", lambda data: _shards(data, "train")),
@@ -60,9 +62,9 @@ def checks(folder: str | Path) -> Iterator[Finding]:
         ("round trip", _round_trip),
         ("overlap", _overlap),
     ]
-    for name, one in rows:
+    for name, run_check in rows:
         try:
-            yield one(data)
+            yield run_check(data)
         except UserError as error:
             yield Finding(name, False, str(error))
 
@@ -85,8 +87,8 @@ def _hashes(data: DataFolder) -> Finding:
     recorded = data.meta.get("sha256", {})
     if not recorded:
         return Finding("recorded hashes", True, "none recorded (not made by `pargolf data prepare`)")
-    there = {path.name for split in SPLITS for path in split_paths(data.path, split)}
-    for name in sorted(there | set(recorded)):
+    present = {path.name for split in SPLITS for path in split_paths(data.path, split)}
+    for name in sorted(present | set(recorded)):
         path = data.path / Path(name).name
         if name not in recorded or not path.is_file() or file_sha256(path) != recorded[name]:
             return Finding("recorded hashes", False, f"{name} is not as recorded in meta.json; prepare the data again.")
@@ -114,7 +116,7 @@ def _bytes(data: DataFolder) -> Finding:
 
 
 def _round_trip(data: DataFolder) -> Finding:
-    """Of a folder that was prepared here, too, whose bytes rest on its record."""
+    """Decode and encode documents; also in a folder prepared here, where the bytes are proved by its record instead."""
     tokens = documents = 0
     whole_end = data.rows("val") is not None
     for number, (span, following) in enumerate(pairwise(chain(data.val.documents(data.bos), (None,)))):

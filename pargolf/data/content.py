@@ -1,4 +1,8 @@
-"""Hashes of what shards hold: what a result rests on, whether a run may resume, whether a shard is there twice."""
+"""Hashes of shard contents: to name the data of a result, to check a resumed run's data, to find duplicate shards.
+
+`shard_hashes` is exact and reads every byte. `sampled_sha256` reads 16 samples of each large shard and takes seconds.
+A split of up to 1 GiB is read into memory once, so that the hashed tokens are the scored ones.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,15 +14,15 @@ from pargolf.core.errors import UserError
 from pargolf.data.shards import HEADER_BYTES, ShardFile, Shards, Tokens
 
 RESIDENT_BYTES = 1 << 30
-"""A split up to this size is read into memory once; of a larger one each read is checked against the open file."""
+"""A split up to this size is read into memory once; a larger one is read by spans from files that are checked."""
 SAMPLE_BYTES, SAMPLES = 1 << 20, 16
 _READ = 8 << 20
 
 
 class LoadedShard(ShardFile):
-    """A shard that is read whole, once. What becomes of the file later changes none of its tokens.
+    """A shard that is read into memory once, so later changes of the file do not matter.
 
-    `sha256` is that of the bytes that were read, header included.
+    `sha256` is the hash of the bytes that were read, header included.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -33,21 +37,21 @@ class LoadedShard(ShardFile):
 
 
 def shard_kind(paths: Iterable[Path]) -> type[ShardFile]:
-    """How to open shards: whole, where they fit in `RESIDENT_BYTES` together, else span by span."""
+    """The class to open shards with: in memory when they fit `RESIDENT_BYTES` together, else read by spans."""
     size = sum(path.stat().st_size for path in paths if path.is_file())
     return LoadedShard if size <= RESIDENT_BYTES else ShardFile
 
 
 def shard_hashes(shards: Shards) -> dict[str, str]:
-    """The SHA-256 of each shard file, by name, of the very bytes that are read from it."""
+    """The SHA-256 of each shard file by name, computed from the bytes that are read as tokens."""
     return {part.path.name: _whole_sha256(part) for part in _files(shards)}
 
 
 def sampled_sha256(shards: Shards) -> str:
-    """One hash of a split: of each shard's length and tokens, whole up to 16 MiB, else 16 even samples of 1 MiB.
+    """One hash of a split over each shard's length and tokens: all of them up to 16 MiB, else 16 even samples of 1 MiB.
 
-    It takes seconds where hashing 80 published shards takes minutes, and tells any two exports apart; a change of a few
-    tokens in a large shard can escape it.
+    It takes seconds; a full hash of 80 published shards takes minutes. Any two exports differ in it, but it can miss a
+    change of a few tokens in a large shard.
     """
     whole = hashlib.sha256()
     for part in _files(shards):
@@ -56,7 +60,7 @@ def sampled_sha256(shards: Shards) -> str:
 
 
 def refuse_repeats(*splits: Shards) -> None:
-    """Raise `UserError` where two shards hold the same tokens: a copy would be read twice."""
+    """Raise `UserError` when two shards hold the same tokens, because the copy would be read twice."""
     seen: dict[bytes, Path] = {}
     for part in (part for shards in splits for part in _files(shards) if len(part)):
         content = _sampled(part)
@@ -66,7 +70,7 @@ def refuse_repeats(*splits: Shards) -> None:
 
 
 def refuse_changed(shards: Shards) -> None:
-    """Raise `UserError` where a shard file is no longer what it was when it was opened."""
+    """Raise `UserError` when a shard file has changed since it was opened."""
     for part in _files(shards):
         if not part.unchanged():
             raise UserError(f"{part.path} was changed while it was in use; put the same file back, or begin again.")
@@ -88,7 +92,7 @@ def _whole_sha256(part: ShardFile) -> str:
 
 
 def _sampled(part: ShardFile) -> bytes:
-    """SHA-256 of a shard's length and tokens, or of samples of them at even distances, both ends among them."""
+    """SHA-256 of a shard's length and tokens, or of evenly spaced samples of them, both ends included."""
     size = 2 * len(part)
     sample = hashlib.sha256(size.to_bytes(8, "little"))
     for number in range(SAMPLES):

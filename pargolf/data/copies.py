@@ -1,12 +1,12 @@
-"""Near-copies: find documents that share half or more of their 13-grams with others, before a split is written.
+"""Near-copies: documents that share half or more of their 13-grams with others, found before a split is written.
 
-    together    a validation document that is a copy of training text, as `data check` counts it, trains too; and again,
-                until validation has none
-    dropped     a document is left out where the documents before it hold half of its 13-grams
+    copied_in_training   validation documents that are copies of training text (as `data check` counts them) are moved
+                         to training; this repeats until validation has none
+    copies_of_earlier    documents whose 13-grams occur to one half or more in earlier documents are to be dropped
 
-The first is exact, by the same hashes as `overlap.py`. For the second, the 13-grams of all documents so far are one
-table of flags: one may be set by another 13-gram, and the share is corrected by how full the table is. Of a large
-corpus every 2nd, 4th, ... hash is compared, so that the table never takes more than 128 MiB.
+The first is exact and uses the hashes of `overlap.py`. The second keeps one table of flags over the hashes of all
+earlier 13-grams. Two 13-grams can share a flag, so the shared part is corrected for how full the table is. In a large
+corpus only every 2nd, 4th, ... hash is compared, so that the table never takes more than 128 MiB.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from pargolf.data.plan import TRAIN, VAL
 from pargolf.data.shards import BLOCK, Tokens
 
 Documents = Callable[..., Iterator[tuple[int, Tokens]]]
-"""Given splits, the number and the tokens (BOS first) of each of their documents, in order."""
+"""Called with splits, yields the number and the tokens (BOS first) of each of their documents, in order."""
 _SLOTS, _FEWEST = 1 << 27, 1 << 16
 _ROOM = 8  # slots for each 13-gram
 
@@ -28,9 +28,9 @@ _ROOM = 8  # slots for each 13-gram
 def copied_in_training(
     documents: Documents, split_N: npt.NDArray[np.uint8], tokens_N: npt.NDArray[np.integer], bos: int
 ) -> list[int]:
-    """Numbers of the validation documents that must train, so that none is a copy of what trains then.
+    """Move validation documents to training until none is a copy of training text; return their numbers, sorted.
 
-    `split_N` and `tokens_N`: split and length of each document; `split_N` is set while this goes on.
+    split_N, tokens_N: split and length of each document; `split_N` is changed in place
     """
     moved: list[int] = []
     while True:
@@ -43,7 +43,7 @@ def copied_in_training(
 
 
 def _copied(documents: Documents, every: int, bos: int) -> list[int]:
-    """Validation documents that are copies of training text, or of it and each other."""
+    """Validation documents that are copies of training text, or of training text and such copies together."""
     rest = {number: sample(hash_ngrams(tokens, bos), every) for number, tokens in documents(VAL)}
     seen = Occurrence(list(rest.values()))
     for block in _blocks(documents):
@@ -57,7 +57,7 @@ def _copied(documents: Documents, every: int, bos: int) -> list[int]:
 
 
 def _blocks(documents: Documents) -> Iterator[Tokens]:
-    """Training text by about a block at a time, whole documents each."""
+    """Training tokens, about a block at a time, in whole documents."""
     parts: list[Tokens] = []
     for _, tokens in documents(TRAIN):
         parts.append(tokens)
@@ -69,9 +69,9 @@ def _blocks(documents: Documents) -> Iterator[Tokens]:
 
 
 def copies_of_earlier(documents: Documents, tokens: int, bos: int) -> list[int]:
-    """Numbers of the documents half of whose 13-grams occur in documents before them that are kept themselves.
+    """Numbers of the documents that share half or more of their 13-grams with earlier documents that are kept.
 
-    `tokens`: how many there are in all.
+    `tokens` is the number of tokens in all documents.
     """
     every = 1 << max(0, (_ROOM * tokens - 1) // _SLOTS).bit_length()
     bits = max(_FEWEST, min(_SLOTS, _ROOM * tokens // every)).bit_length()

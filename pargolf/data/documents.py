@@ -1,13 +1,13 @@
-"""Documents, and the one rule that chooses which of them validate.
+"""Documents, and the rule that splits them into training and validation.
 
-A document is a name and a text. Its split depends on nothing but its name and the fraction p/q that validates:
+A document is a name and a text. Its split depends only on its name and on the validation fraction p/q:
 
     validation  <=>  int(sha256(id), 16) mod q < p
 
-so adding documents never moves old ones. For the usual tenth that reads `mod 10 == 0`, the rule of the embedded
-corpus. Of the others a share may train alone, by the same hash (`share_rank`), so that a smaller share is part of a
-larger one, and all are scored on the same documents. A `Row` is what a data folder remembers of a document: its split,
-name, hash and sizes, not its text.
+so adding documents never moves old ones. For the default of one tenth this is `mod 10 == 0`, the rule of the embedded
+corpus. Training may use only a share of the other documents, chosen by the same hash (`share_rank`): a smaller share is
+part of a larger one, and all are scored on the same documents. A `Row` is the record of a document in a data folder:
+its split, name, hash and sizes, without its text.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Document:
-    """One text under a name that is unique in its corpus."""
+    """One text and its id, which is unique in its corpus."""
 
     id: str
     text: str
@@ -36,7 +36,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Row:
-    """A prepared document: `sha256` and `bytes` of its UTF-8 text, `tokens` without the BOS before it."""
+    """The record of a prepared document: `sha256` and `bytes` of its UTF-8 text, `tokens` without BOS."""
 
     split: str
     id: str
@@ -46,7 +46,7 @@ class Row:
 
 
 def val_ratio(val_fraction: float) -> Fraction:
-    """The fraction p/q with q up to 1,000. Raises `UserError` where that leaves a split empty."""
+    """The fraction p/q with q up to 1,000. Raises `UserError` when that leaves a split empty."""
     ratio = Fraction(val_fraction).limit_denominator(1000) if 0 < val_fraction < 1 else Fraction(0)
     if not 0 < ratio < 1:
         raise UserError(f"A validation fraction of {val_fraction} leaves a split empty; take .001 to .999.")
@@ -54,12 +54,12 @@ def val_ratio(val_fraction: float) -> Fraction:
 
 
 def split_rank(document_id: str, ratio: Fraction) -> int:
-    """`sha256(id) mod q`: below p the document validates, and the smaller of two ranks is the nearer to it."""
+    """`sha256(id) mod q`: below p the document is validation; a smaller rank is nearer to it."""
     return _number(document_id) % ratio.denominator
 
 
 def share_rank(document_id: str, ratio: Fraction) -> tuple[int, int]:
-    """What shares are taken by: thousandths for a share of those that train, and 64 bits for a share of all."""
+    """Hashes that shares are chosen by: 0 to 999 for a share of the training documents, 64 bits for a share of all."""
     number = _number(document_id)
     return number // ratio.denominator % 1000, number >> 192
 
@@ -69,7 +69,7 @@ def _number(document_id: str) -> int:
 
 
 def validates(document_id: str, val_fraction: float = 0.1) -> bool:
-    """Whether the split rule puts this document into validation."""
+    """Whether this document belongs to validation."""
     ratio = val_ratio(val_fraction)
     return split_rank(document_id, ratio) < ratio.numerator
 
@@ -80,7 +80,7 @@ def rows_to_text(rows: Iterable[Row]) -> str:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Read what `rows_to_text` wrote. Raises `UserError` with line and field of what is no row."""
+    """Read what `rows_to_text` wrote. Raises `UserError` with the line and the field that is wrong."""
     rows = []
     with reading(path), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -1,9 +1,9 @@
-"""The second reading: encode each document, check it byte for byte, keep it on disk until the splits are final.
+"""Second pass over a corpus: encode each document, check its tokens byte for byte, store them until splits are final.
 
-A document counts as it is when its tokens decode to it and stand for its own bytes. Where a tokenizer changes it, the
-error says by which rule; with `normalize` the text that the tokenizer keeps is counted instead (`losses.py`), and what
-was lost is counted too. Batches of documents are encoded together, by all cores where the tokenizer's library can,
-each while the one before is checked and written.
+A document is accepted unchanged when its tokens decode to it and count exactly its bytes. When the tokenizer changes
+it, the error says by which rule; with `normalize`, the text that the tokenizer keeps is counted instead (`losses.py`),
+and the lost bytes are counted, too. Documents are encoded in batches, on all cores when the tokenizer's library
+supports it, while the previous batch is checked and written.
 """
 
 import hashlib
@@ -28,16 +28,17 @@ from pargolf.data.shards import Tokens, split_documents
 from pargolf.data.tokens import Tokenizer
 
 Batch = list[tuple[Document, bytes, int]]
-"""Documents with UTF-8 and split."""
+"""Documents, each with its UTF-8 bytes and its split."""
 BATCH_BYTES = 1 << 20
 _READ = 1 << 20
 
 
 @dataclass(frozen=True)
 class Normalized:
-    """What a tokenizer's own normalization changed: documents, the bytes of the originals, and how many were lost.
+    """What a tokenizer's normalization changed.
 
-    `repeats` are documents that were left out because another one had become the same text.
+    documents: changed documents; bytes: of all original texts; lost: how many of these bytes were lost
+    repeats: documents that were left out because another one had become the same text
     """
 
     documents: int
@@ -48,7 +49,10 @@ class Normalized:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Documents in order, on disk in `folder`; `split_N` and `tokens_N` (BOS included) of each may be changed."""
+    """Encoded documents on disk in `folder`, in order, with split and length (BOS included) of each.
+
+    Callers change `split_N` in place until the splits are final.
+    """
 
     folder: Path
     bos: int
@@ -57,7 +61,7 @@ class Encoded:
     normalized: Normalized | None
 
     def documents(self, *splits: int) -> Iterator[tuple[int, Tokens]]:
-        """The number and the tokens, BOS first, of each document of these splits."""
+        """Yield the number and the tokens (BOS first) of each document of these splits."""
         with (self.folder / "tokens").open("rb") as file:
             blocks = (np.frombuffer(raw, dtype="<u2") for raw in iter(lambda: file.read(2 * _READ), b""))
             for number, tokens in enumerate(split_documents(blocks, self.bos)):
@@ -65,21 +69,21 @@ class Encoded:
                     yield number, tokens
 
     def rows(self) -> Iterator[Row]:
-        """The record of each document that is not dropped."""
+        """Yield the record of each document that is not dropped."""
         with (self.folder / "rows").open("rb") as file:
             for split, line in zip(self.split_N.tolist(), file):
                 if split != DROPPED:
                     yield Row(**{**json.loads(line), "split": SPLITS[split - TRAIN]})
 
     def remove(self) -> None:
-        """Delete what is on disk."""
+        """Delete the files on disk."""
         for name in ("tokens", "rows"):
             (self.folder / name).unlink()
 
 
 @dataclass
 class _Checked:
-    """What is gathered while documents are checked."""
+    """Checks documents one by one, and gathers their splits, lengths and what normalization changed."""
 
     tokenizer: Tokenizer
     table: ByteTable
@@ -93,7 +97,10 @@ class _Checked:
     repeats: int = 0
 
     def add(self, document: Document, raw: bytes, split: int, body: Tokens) -> tuple[Row, Tokens] | None:
-        """The record and the tokens of a document, BOS first; None for one that is left out. Raises `UserError`."""
+        """The record and the tokens (BOS first) of a document; None when it is left out.
+
+        Raises `UserError` for a document that the tokenizer changes, unless `normalize`.
+        """
         ids = np.concatenate([np.array([self.tokenizer.bos], dtype=np.uint16), body])
         self.original += len(raw)
         if not self._keeps(ids, document.text, raw):
@@ -105,11 +112,11 @@ class _Checked:
                 )
             text, body = kept_text(self.tokenizer, document.text)
             ids = np.concatenate([ids[:1], body])
-            kept = text.encode()
-            self.changed, self.lost = self.changed + 1, self.lost + lost_bytes(raw, kept)
-            if kept.strip() and not self._keeps(ids, text, kept):
+            normalized = text.encode()
+            self.changed, self.lost = self.changed + 1, self.lost + lost_bytes(raw, normalized)
+            if normalized.strip() and not self._keeps(ids, text, normalized):
                 raise UserError(f"The byte table of the tokenizer does not fit document {document.id!r}; leave it out.")
-            raw = kept
+            raw = normalized
         digest = hashlib.sha256(raw).hexdigest()
         if self.normalize:
             short = bytes.fromhex(digest[:32])
@@ -122,7 +129,7 @@ class _Checked:
         return Row("", document.id, digest, len(raw), len(ids) - 1), ids
 
     def _keeps(self, ids: Tokens, text: str, raw: bytes) -> bool:
-        """Whether tokens decode to a text and stand for its bytes, but for a first space that may be free."""
+        """Whether tokens decode to a text and count its bytes; a first space may go uncounted."""
         counted = int(count_bytes(self.table, ids[:-1], ids[1:]).sum())
         first = len(ids) > 1 and bool(self.table.leading_space_V[ids[1]])
         if len(raw) - counted not in ((0, 1) if first and raw.startswith(b" ") else (0,)):
@@ -131,16 +138,16 @@ class _Checked:
 
 
 def encode_documents(plan: Plan, tokenizer: Tokenizer, folder: Path, *, normalize: bool = False) -> Events[Encoded]:
-    """Encode and check what the plan keeps. Raises `UserError` for a document that the tokenizer does not keep."""
+    """Encode and check the planned documents. Raises `UserError` for a document that the tokenizer changes."""
     checked = _Checked(tokenizer, tokenizer.byte_table(), normalize)
     total, done = plan.size(TRAIN, VAL), 0
     with (folder / "tokens").open("wb") as tokens, (folder / "rows").open("w", encoding="utf-8") as rows:
         for batch, bodies in _encoded(plan, tokenizer):
             for (document, raw, split), body in zip(batch, bodies):
                 done += len(raw)
-                if (kept := checked.add(document, raw, split, body)) is not None:
-                    rows.write(json.dumps(vars(kept[0]), ensure_ascii=False) + "\n")
-                    tokens.write(kept[1].astype("<u2").tobytes())
+                if (accepted := checked.add(document, raw, split, body)) is not None:
+                    rows.write(json.dumps(vars(accepted[0]), ensure_ascii=False) + "\n")
+                    tokens.write(accepted[1].astype("<u2").tobytes())
             yield Progress("encoding", done, total, batch[-1][0].id)
     normalized = Normalized(checked.changed, checked.original, checked.lost, checked.repeats) if normalize else None
     split_N = np.frombuffer(checked.split, dtype=np.uint8).copy()
@@ -151,7 +158,7 @@ def encode_documents(plan: Plan, tokenizer: Tokenizer, folder: Path, *, normaliz
 
 
 def _encoded(plan: Plan, tokenizer: Tokenizer) -> Iterator[tuple[Batch, list[Tokens]]]:
-    """Batches of documents with their tokens; the next one is encoded while the caller looks at one."""
+    """Batches of documents with their tokens; the next batch is encoded while the caller handles one."""
     before: tuple[Batch, Future[list[Tokens]]] | None = None
     with ThreadPoolExecutor(1) as worker:
         for batch in _batches(plan):

@@ -1,13 +1,13 @@
-"""Download the published data from the Hugging Face hub: shards of FineWeb and their tokenizer.
+"""Download the published data from the Hugging Face hub: shards of FineWeb and their tokenizer, unchanged.
 
-    hub: willdepueoai/parameter-golf   datasets/manifest.json            says what there is, and how many shards
+    hub: willdepueoai/parameter-golf   datasets/manifest.json            lists the data sets and their shard counts
                                        datasets/datasets/fineweb10B_sp1024/fineweb_{val,train}_%06d.bin
                                        datasets/tokenizers/fineweb_1024_bpe.model
-    here: OUT/manifest.json, OUT/datasets/fineweb10B_sp1024/..., OUT/tokenizers/...      as the published script lays it
+    here: OUT/manifest.json, OUT/datasets/fineweb10B_sp1024/..., OUT/tokenizers/...      the published script's layout
 
-Validation is always whole; training is the first N shards of one frozen order. All files are of one revision. A file
-takes its place only when its SHA-256 is the hub's; what was cut off goes on where it stopped, in a later run too, and
-what is there and unchanged is not fetched again. Names and layout are those of openai/parameter-golf,
+Validation is always complete; training is the first N shards in a fixed order. All files are of one revision. A file
+is moved into place only when its SHA-256 matches the hub's. An interrupted download continues where it stopped, also in
+a later run, and unchanged files are not downloaded again. Names and layout are those of openai/parameter-golf,
 `data/cached_challenge_fineweb.py`.
 """
 
@@ -34,7 +34,7 @@ RECORD = "fetched.json"
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is there now: the data folder, shards of both splits, validation tokens and bytes, and their constant."""
+    """The result: the data folder, the shards of both splits, validation tokens and bytes, and their constant."""
 
     folder: Path
     revision: str
@@ -54,11 +54,11 @@ def fetch(
     root: str = ROOT,
     force: bool = False,
 ) -> Events[Fetched]:
-    """Fetch a published variant (`sp1024`, `sp8192`, `byte260`), with progress in bytes; what is there then.
+    """Download a published variant (`sp1024`, `sp8192`, `byte260`), with progress in bytes.
 
-    `repo` and `root` name another export of the same layout; HF_ENDPOINT another hub. `force` replaces files that are
-    not the published ones. Raises `UserError`: no such variant, more shards than there are, a hub that is away, a
-    file whose bytes are not the hub's, too little space, bytes that do not give the official constant.
+    `repo` and `root` name another export of the same layout; HF_ENDPOINT names another hub. `force` replaces files that
+    are not the published ones. Raises `UserError` for an unknown variant, more shards than exist, a hub that does not
+    answer, a file with wrong bytes, too little disk space, or bytes that do not give the official constant.
     """
     out = Path(out)
     hub = Hub(repo)
@@ -85,7 +85,7 @@ def fetch(
 
 
 def _prove(folder: Path, revision: str, counts: tuple[int, int], manifest: Any, name: str) -> Fetched:
-    """Count validation as scoring will. Raises `UserError` where that is not what was published."""
+    """Count validation as scoring will. Raises `UserError` when that differs from the published counts."""
     data = open_data(folder)
     tokens = data.val.take(0, len(data.val))
     stated = next(row for row in manifest["datasets"] if row["name"] == _folder_of(name)).get("stats", {})
@@ -102,11 +102,11 @@ def _prove(folder: Path, revision: str, counts: tuple[int, int], manifest: Any, 
 
 
 def _there(out: Path, file: RemoteFile, record: dict[str, Any], *, force: bool) -> bool:
-    """Whether a file is in its place. Raises `UserError` where another is, unless `force`."""
+    """Whether a file is in place. Raises `UserError` when a different one is, unless `force`."""
     path = out / file.place
     if not path.exists():
         return False
-    # A file that is as it was when it was last proved is not read again.
+    # A file that has not changed since its last check is not read again.
     if record.get(file.place) == _facts(path, file.proof) or file.holds(path):
         return True
     if force:
@@ -120,7 +120,7 @@ def _facts(path: Path, proof: str) -> dict[str, Any]:
 
 
 def _read_record(out: Path) -> dict[str, Any]:
-    """What was proved before; nothing where the record is not readable."""
+    """The files that were checked before; empty when the record cannot be read."""
     try:
         files = json.loads((out / RECORD).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -133,7 +133,7 @@ def _folder_of(name: str) -> str:
 
 
 def _read_manifest(path: Path, repo: str) -> Any:
-    """The hub's list of what it has. Raises `UserError` where it is none."""
+    """The hub's list of data sets. Raises `UserError` when it is damaged."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         assert all(isinstance(row["name"], str) for key in ("datasets", "tokenizers") for row in manifest[key])
@@ -143,11 +143,11 @@ def _read_manifest(path: Path, repo: str) -> Any:
 
 
 def _wanted(manifest: Any, name: str, shards: int, root: str) -> tuple[list[tuple[str, str]], tuple[int, int]]:
-    """Paths on the hub and their places under OUT, validation first; and the shards of both splits."""
+    """Pairs of (path on the hub, path under OUT), validation first; and the shard counts of (val, train)."""
     folder = _folder_of(name)
     rows = {row["name"]: row for row in manifest["datasets"]}
     if folder not in rows:
-        known = [found.removeprefix("fineweb10B_") for found in rows]
+        known = [variant.removeprefix("fineweb10B_") for variant in rows]
         raise UserError(f"There is no published data '{name}'.{near(name, known)} There are: {', '.join(known)}.")
     row = rows[folder]
     tokenizer: dict[str, Any] = next((t for t in manifest["tokenizers"] if t["name"] == row.get("tokenizer_name")), {})

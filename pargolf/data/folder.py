@@ -1,9 +1,9 @@
-"""A data folder, opened: tokenizer, byte table and splits, each read when first used.
+"""An open data folder: tokenizer, byte table and splits, each read on first use.
 
-Two kinds are read alike: folders that `prepare` made (they carry `meta.json` and `documents.jsonl`), and official ones
-of bare shards, whose tokenizer is the one `.model` file in the folder, its parent, or a `tokenizers` folder beside
-either (`data/datasets/fineweb10B_sp1024` and `data/tokenizers/fineweb_1024_bpe.model`); among several, the one whose
-name holds the size in the folder's name (`sp1024`). Scoring touches no training shard.
+There are two kinds. Folders that `prepare` made have a `meta.json` and a `documents.jsonl`. Official folders hold bare
+shards; their tokenizer is the one `.model` file in the folder, its parent, or a `tokenizers` folder beside either
+(`data/datasets/fineweb10B_sp1024` and `data/tokenizers/fineweb_1024_bpe.model`). Among several tokenizers, the one with
+the size in the folder's name (`sp1024`) is used. Scoring reads no training shard.
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,10 @@ from pargolf.data.tokens import ByteTokenizer, Tokenizer
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder of shards. `meta` is what `prepare` recorded, empty for official data. Reads on first use.
+    """A folder of shards; its parts are read on first use.
 
-    `copy_of` is where the folder lies that this is another machine's copy of.
+    meta: what `prepare` recorded, empty for official data
+    copy_of: the path of the original on another machine, when this folder is a copy
     """
 
     path: Path
@@ -41,7 +42,7 @@ class DataFolder:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the shards. Raises `UserError` when there is none, or not the recorded one."""
+        """The tokenizer of the shards. Raises `UserError` when there is none, or when it is not the recorded one."""
         if self.meta.get("tokenizer") == "bytes":
             return ByteTokenizer()
         tokenizer = open_tokenizer(self.tokenizer_path or find_tokenizer(self.path))
@@ -59,7 +60,7 @@ class DataFolder:
 
     @cached_property
     def train(self) -> Shards:
-        """The training split, on disk. Raises `UserError` for shards that are not one whole set."""
+        """The training split, read from disk. Raises `UserError` when the shards are not one complete set."""
         paths = split_paths(self.path, "train")
         with reading(*paths):
             refuse_strays(paths, "train")
@@ -67,7 +68,7 @@ class DataFolder:
 
     @cached_property
     def val(self) -> Shards:
-        """The validation split, read once where it fits in memory, so that what is proved is what is scored."""
+        """The validation split; read once if it fits in memory, so that the proved tokens are the scored ones."""
         paths = split_paths(self.path, "val")
         with reading(*paths):
             refuse_strays(paths, "val")
@@ -75,7 +76,7 @@ class DataFolder:
 
     @cached_property
     def val_bytes(self) -> Sidecar | ByteCounts:
-        """Bytes of each predicted position of validation: of the sidecar where there is one, or by the byte table."""
+        """Bytes of each predicted position of validation: from the sidecar when there is one, else the byte table."""
         paths = sidecar_paths(self.path)
         if not paths:
             return ByteCounts(self.byte_table, self.val)
@@ -83,7 +84,7 @@ class DataFolder:
 
     @property
     def bos(self) -> int:
-        """The id that stands before every document."""
+        """The token id that opens every document."""
         return self.tokenizer.bos
 
     @property
@@ -92,19 +93,18 @@ class DataFolder:
         return self.tokenizer.vocab
 
     def rows(self, split: str) -> list[Row] | None:
-        """The documents of a split in stream order; None where the folder keeps no record (official data)."""
+        """The documents of a split in stream order; None when the folder has no record (official data)."""
         path = self.path / "documents.jsonl"
         return [row for row in read_rows(path) if row.split == split] if path.exists() else None
 
     def prove(self, split: str = "val") -> SplitProof:
-        """`proving` to its end."""
+        """Run `proving` and return its proof."""
         return finish(self.proving(split))
 
     def proving(self, split: str = "val") -> Proving[SplitProof]:
-        """Prove the bytes of a split, as `proof.py` says, with progress. What took long is kept for the next time.
+        """Prove the bytes of a split (see `proof.py`), with progress. A slow proof is cached for the next time.
 
-        Raises `UserError` where the bytes cannot be proved or are not these shards', and for validation shards that
-        are not one whole split from its first document on.
+        Raises `UserError` when the bytes contradict the shards, and when validation does not start with a document.
         """
         shards, rows = self.val if split == "val" else self.train, self.rows(split)
         if split == "val":
@@ -129,21 +129,21 @@ class DataFolder:
 
     @cached_property
     def val_hashes(self) -> dict[str, str]:
-        """SHA-256 of validation's files by name, byte counts beside them included."""
+        """SHA-256 of the validation files by name, including the byte counts beside them."""
         counts = shard_hashes(self.val_bytes.counts) if isinstance(self.val_bytes, Sidecar) else {}
         return shard_hashes(self.val) | counts
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """What a run must find again to go on: one hash of each split (of large shards, by samples).
+        """One hash of each split (sampled for large shards), which must be the same when a run is resumed.
 
-        Raises `UserError` where a training shard stands twice.
+        Raises `UserError` when two training shards are equal.
         """
         refuse_repeats(self.train)
         return {"train_sha256": sampled_sha256(self.train), "val_sha256": sampled_sha256(self.val)}
 
     def _check_whole(self) -> None:
-        """Raise `UserError` where validation does not begin with a document, or has nothing to score."""
+        """Raise `UserError` when validation does not begin with a document, or has nothing to score."""
         refuse_repeats(self.val)
         if len(self.val) < 2:
             raise UserError(f"Validation of {self.path} has {len(self.val)} token and nothing to score. Add text.")
@@ -155,7 +155,7 @@ class DataFolder:
             )
 
     def _check_recorded(self, hashes: Mapping[str, str]) -> None:
-        """Raise `UserError` where validation is not what `prepare` recorded."""
+        """Raise `UserError` when validation differs from what `prepare` recorded."""
         recorded = self.meta.get("sha256", {})
         for name in hashes:
             if recorded and hashes[name] != recorded.get(name):
@@ -163,7 +163,7 @@ class DataFolder:
 
 
 def open_data(folder: str | Path, *, tokenizer: str | Path | None = None) -> DataFolder:
-    """Open a data folder; `tokenizer` names the `.model` file where it cannot be found. Raises `UserError`."""
+    """Open a data folder; `tokenizer` names the `.model` file if it cannot be found. Raises `UserError`."""
     path = Path(folder)
     if not path.is_dir():
         raise UserError(f"There is no data folder {path}; make one with `pargolf data prepare ... --out {path}`.")

@@ -1,9 +1,9 @@
-"""Two small integer hashes, written out here so that they never change.
+"""Integer hashes written out here, so that they are the same in every version of every library.
 
 `mix64` is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014): a bijection of 64-bit words in which every input bit reaches every output bit. The stream draws its
-permutations with it, the overlap check its n-gram hashes; numpy promises no stable random streams across versions,
-and a batch that depends on numpy's version would not be a pure function of seed and step.
+OOPSLA 2014): a bijection of 64-bit words in which every input bit influences every output bit. The training stream
+draws its permutations from it, and the overlap check its n-gram hashes. numpy does not promise the same random numbers
+in all versions, and a batch must be a pure function of seed and step.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def mix64(x_N: U64) -> U64:
 
 
 def distinct(hash_N: U64) -> U64:
-    """Each hash once, in order: (D,) of (N,), which is sorted in place. numpy's `unique` takes more memory and time."""
+    """The distinct hashes in order, (D,) of (N,); the input is sorted in place. Cheaper than numpy's `unique`."""
     hash_N.sort()
     first_N = np.ones(len(hash_N), dtype=np.bool_)
     np.not_equal(hash_N[1:], hash_N[:-1], out=first_N[1:])
@@ -29,7 +29,7 @@ def distinct(hash_N: U64) -> U64:
 
 
 def mix_words(*words: int) -> int:
-    """One 64-bit hash of a few integers, order included; negative ones count modulo 2**64."""
+    """One 64-bit hash of a few integers that depends on their order; negative integers count modulo 2**64."""
     state = np.zeros(1, dtype=np.uint64)
     for word in words:
         state = mix64(state ^ np.uint64(word & 0xFFFF_FFFF_FFFF_FFFF))

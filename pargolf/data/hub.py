@@ -1,7 +1,7 @@
-"""A data set on a hub, through `huggingface_hub`: its list of files, and downloads that are checked and resumable.
+"""Downloads from a Hugging Face hub with the library `huggingface_hub`: verified by hash, and resumable.
 
-A file takes its place only when its SHA-256 is the hub's. What was cut off stays beside, and goes on where it stopped,
-in a later run too. `HF_ENDPOINT` names another hub.
+A file is moved into place only when its SHA-256 matches the hub's. A partial download is kept and continued, also in a
+later run. `HF_ENDPOINT` names another hub.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from pargolf.core.events import Progress
 from pargolf.data.meta import file_sha256
 
 _AT_ONCE = 4
-_LISTED = 500  # files that the hub is asked about at once
+_LISTED = 500  # files per request for sizes and hashes
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of the hub: its path there, its place under OUT, its bytes, and how they are proved."""
+    """A file of the hub: its path there, its path under OUT (`place`), its size, and its hash (`proof`)."""
 
     path: str
     place: str
@@ -34,7 +34,7 @@ class RemoteFile:
     proof: str
 
     def holds(self, file: Path) -> bool:
-        """Whether a file's bytes are this one's: by SHA-256, or by git's hash where the hub has no other."""
+        """Whether a local file has these bytes: by SHA-256, or by git's hash when the hub gives no other."""
         if file.stat().st_size != self.size:
             return False
         if len(self.proof) == 64:
@@ -45,14 +45,14 @@ class RemoteFile:
 
 
 class Hub:
-    """A repository of data sets on a hub, by the library `huggingface_hub`, whose errors become one line each."""
+    """A data set repository on a hub; errors of `huggingface_hub` become one-line `UserError`s."""
 
     def __init__(self, repo: str) -> None:
         try:
             self._library: Any = importlib.import_module("huggingface_hub")
         except ImportError as error:
             raise UserError("Fetching needs the huggingface_hub package: pip install 'pargolf[hub]'.") from error
-        self._library.logging.set_verbosity_error()  # what fails is said in one line of ours
+        self._library.logging.set_verbosity_error()  # errors are reported by our own messages
         self.repo = repo
         self.endpoint = os.environ.get("HF_ENDPOINT") or self._library.constants.ENDPOINT
         self._api = self._library.HfApi(endpoint=self.endpoint)
@@ -60,7 +60,7 @@ class Hub:
         self.count = 0
 
     def revision(self, name: str | None = None) -> str:
-        """The commit that everything is taken from: of a branch or tag, or the newest."""
+        """The commit of a branch or tag, or the newest one; everything is downloaded from one commit."""
         return str(self._asked("its revision", self._api.dataset_info, self.repo, revision=name, timeout=20).sha)
 
     def names(self, revision: str) -> list[str]:
@@ -71,7 +71,7 @@ class Hub:
         return sorted(str(path) for path in listed)
 
     def files(self, wanted: list[tuple[str, str]], revision: str) -> list[RemoteFile]:
-        """Sizes and hashes of files. Raises `UserError` where one is not there."""
+        """Sizes and hashes of the wanted (path, place) files. Raises `UserError` when one is missing."""
         listing: dict[str, Any] = {}
         for first in range(0, len(wanted), _LISTED):
             paths = [path for path, _ in wanted[first : first + _LISTED]]
@@ -94,7 +94,7 @@ class Hub:
         ]
 
     def take(self, file: RemoteFile, revision: str, staged: Path) -> Path:
-        """A proved copy of a file in `staged`, going on where a copy was cut off. Raises `UserError`."""
+        """Download a file into `staged`, continuing a partial copy, and verify it. Raises `UserError`."""
         staged.mkdir(parents=True, exist_ok=True)
         part = staged / f"{file.proof}.part"
         self._asked(file.path, self._fill, file, revision, part)
@@ -104,7 +104,7 @@ class Hub:
         return part
 
     def _fill(self, file: RemoteFile, revision: str, part: Path) -> None:
-        """Append to a part what it lacks; the library asks again where the connection breaks."""
+        """Append the missing bytes to a partial file; the library retries when the connection breaks."""
         library, how = self._library, {"endpoint": self.endpoint}
         url = library.hf_hub_url(self.repo, file.path, repo_type="dataset", revision=revision, **how)
         location = library.get_hf_file_metadata(url, **how).location
@@ -125,7 +125,7 @@ class Hub:
             )
 
     def _counter(self) -> Any:
-        """A progress bar that draws nothing and counts for all."""
+        """A progress bar class that draws nothing and adds up the bytes of all files."""
         hub, plain = self, self._library.utils.tqdm
 
         class Counter(plain):  # type: ignore[misc, valid-type]
@@ -143,7 +143,7 @@ class Hub:
         return Counter
 
     def _asked(self, what: str, call: Any, *words: Any, **how: Any) -> Any:
-        """What a call of the library returns. Raises `UserError` for everything that can go wrong."""
+        """Call the library; `what` describes the request in errors. Raises `UserError` for any network error."""
         errors = self._library.errors
         try:
             return call(*words, **how)
@@ -164,17 +164,17 @@ class Hub:
 def take_all(
     hub: "Hub", files: list[RemoteFile], revision: str, staged: Path, out: Path, whole: int
 ) -> Iterator[Progress]:
-    """Fetch some files side by side, and put each in its place once it is proved."""
+    """Download files in parallel, and move each into place once it is verified. `whole` is the size of all files."""
     done = whole - sum(file.size for file in files)
 
-    def one(file: RemoteFile) -> None:
+    def fetch_file(file: RemoteFile) -> None:
         received = hub.take(file, revision, staged)
         path = out / file.place
         path.parent.mkdir(parents=True, exist_ok=True)
         received.replace(path)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        waiting: set[Future[None]] = {pool.submit(one, file) for file in files}
+        waiting: set[Future[None]] = {pool.submit(fetch_file, file) for file in files}
         try:
             while waiting:
                 ended, waiting = wait(waiting, timeout=0.25, return_when="FIRST_EXCEPTION")
@@ -187,7 +187,7 @@ def take_all(
 
 
 def check_room(out: Path, size: int, mend: str) -> None:
-    """Raise `UserError` where the disk has too little space for what is missing."""
+    """Raise `UserError` when the disk has less than `size` bytes free; `mend` says what to do."""
     out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
     if size > free:

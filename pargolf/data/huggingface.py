@@ -1,12 +1,12 @@
-"""Hugging Face tokenizers from a `tokenizer.json`, counted in bytes like all others.
+"""Hugging Face tokenizers from a `tokenizer.json`, counted in bytes like any other. Two kinds of pieces are supported:
 
-    byte-level    GPT-2's: each byte is one visible character, so a piece's bytes are its length, and no space is free.
-                  The 188 bytes that Latin-1 shows stand for themselves, the other 68, in order, for U+0100 and on
-    marked        Llama's: a space is U+2581, other bytes `<0x0A>` where the model has them; counted as SentencePiece
+    byte-level    GPT-2's: each byte is one visible character, so a piece has as many bytes as characters. The 188
+                  printable bytes of Latin-1 stand for themselves, the other 68 are U+0100 and following, in order
+    marked        Llama's: a space is U+2581, single bytes are `<0x0A>` if the model has them; counted as SentencePiece
 
-Special tokens stand for no text and count nothing, and one of them opens a document. Whether a text comes back whole is
-not read from the file: each document is decoded and compared when it is prepared (`encoding.py`). What writes no bytes
-(WordPiece) is refused.
+Special tokens stand for no text and count nothing; one of them opens a document. The file does not tell whether the
+tokenizer is lossless, so each document is decoded and compared when it is prepared (`encoding.py`). Tokenizers whose
+pieces are not made of bytes (WordPiece) are refused.
 
 Needs the `tokenizers` package, `pip install pargolf[hf]`.
 """
@@ -45,11 +45,11 @@ BYTE_CHARACTERS: dict[int, str] = {byte: chr(byte) for byte in _SHOWN} | {
 
 
 class HuggingFaceTokenizer:
-    """A byte-level tokenizer from the bytes of its `tokenizer.json`, `facts` once they are parsed.
+    """A byte-level tokenizer from the bytes of its `tokenizer.json` (`proto`) and their parsed form (`facts`).
 
-    `bos` is the first of the usual names among its special tokens, and `opening` that name; a text that holds such a
-    name is encoded as text.
-    Raises `UserError` where no token opens a document, or a piece is not made of bytes.
+    `opening` is the first of the usual names (`OPENINGS`) among its special tokens, and `bos` its id. Such a name
+    inside a text is encoded as text. Raises `UserError` when no token opens a document, or a piece is not made of
+    bytes.
     """
 
     def __init__(self, proto: bytes, facts: Mapping[str, Any]) -> None:
@@ -81,16 +81,16 @@ class HuggingFaceTokenizer:
         return np.array(self._model.encode(text, add_special_tokens=False).ids, dtype=np.uint16)
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
-        """`encode` of each text, by all cores."""
-        found = self._model.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(one.ids, dtype=np.uint16) for one in found]
+        """`encode` each text, on all cores."""
+        encodings = self._model.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
-        """The library's own decoding, special tokens left out."""
+        """Decode with the library, without special tokens."""
         return str(self._model.decode([int(token) for token in tokens], skip_special_tokens=True))
 
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
-        """The pieces' bytes, joined; special ones are empty."""
+        """The bytes of the pieces, joined; special tokens give none."""
         return b"".join([self._pieces[token] for token in np.asarray(tokens, dtype=np.int64).tolist()])
 
     def bytes_of(self, token: int) -> bytes:
@@ -98,7 +98,7 @@ class HuggingFaceTokenizer:
         return self.raw([token])
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """Each piece's length; special pieces, and ids past the vocabulary, count 0 and are boundaries."""
+        """The length of each piece; special tokens and ids past the vocabulary count 0 and are boundaries."""
         return byte_level_table(self._texts, self._added, size)
 
     def _bytes_of(self, piece: str) -> bytes:
@@ -109,10 +109,10 @@ class HuggingFaceTokenizer:
 
 
 class MarkedTokenizer(HuggingFaceTokenizer):
-    """A `tokenizer.json` whose pieces write a space as U+2581, as Llama 2 and Mistral have it."""
+    """A `tokenizer.json` whose pieces write a space as U+2581, as in Llama 2 and Mistral."""
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """Counted as a SentencePiece model: a space at the start of a piece is free at the start of a document."""
+        """Counted as in SentencePiece: the space at the start of a document's first piece is not counted."""
         return marked_table(self._texts, are_bytes(self._texts), size)
 
     def _bytes_of(self, piece: str) -> bytes:
@@ -121,13 +121,13 @@ class MarkedTokenizer(HuggingFaceTokenizer):
 
 
 def hugging_face_tokenizer(proto: bytes) -> HuggingFaceTokenizer:
-    """The tokenizer of a `tokenizer.json`. Raises `UserError` for what is none, or cannot be counted in bytes."""
+    """Read a `tokenizer.json`. Raises `UserError` when it is not one, or cannot be counted in bytes."""
     try:
         facts: dict[str, Any] = json.loads(proto)
         kind, decoder = facts["model"]["type"], json.dumps(facts["decoder"] or {}, ensure_ascii=False)
         before = json.dumps([facts["pre_tokenizer"], facts["normalizer"]], ensure_ascii=False)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError("This is no tokenizer.json of the tokenizers package.") from error
+        raise UserError("This is not a tokenizer.json of the tokenizers package.") from error
     if '"ByteLevel"' in decoder and '"ByteLevel"' in before:
         return HuggingFaceTokenizer(proto, facts)
     if SPACE_MARK in decoder or '"Metaspace"' in decoder:
@@ -139,7 +139,7 @@ def hugging_face_tokenizer(proto: bytes) -> HuggingFaceTokenizer:
 
 
 def _model(proto: bytes) -> Any:
-    """The library's tokenizer, for whole texts without additions. Raises `UserError` where the library has none."""
+    """The library's tokenizer, without truncation and padding. Raises `UserError` when the library cannot read it."""
     try:
         library: Any = importlib.import_module("tokenizers")
     except ImportError as error:

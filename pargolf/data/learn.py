@@ -1,10 +1,12 @@
-"""Train a SentencePiece BPE tokenizer that reproduces every text byte for byte.
+"""Train a SentencePiece BPE tokenizer that is lossless: every text decodes to itself, byte for byte.
 
-Four settings make it exact: identity normalization, no dummy prefix, no removal of spaces, byte fallback; ids are the
-published ones (unknown 0, BOS 1, EOS 2, bytes from 3). Two things are done before the library sees the text. It may
-hold no newline, NUL or U+2581, and its `character_coverage` cannot go below .98, while text of many characters (Chinese
-at 1,024 pieces) needs less: so the text is cut at every character that is not worth a piece of its own. Those are
-spelled in bytes. And it is cut, between words, into chunks of 1,000 characters, since longer lines would be skipped.
+Four settings make it exact: identity normalization, no dummy prefix, no removal of spaces, byte fallback. Ids are the
+published ones (unknown 0, BOS 1, EOS 2, bytes from 3). The text is cut in two ways before the library sees it:
+
+- at every character that is not worth a piece of its own; such characters are encoded as bytes. The library accepts no
+  newline, NUL or U+2581, and its `character_coverage` has a minimum of .98, while text with many different characters
+  (Chinese at 1,024 pieces) needs less;
+- between words, into chunks of 1,000 characters, because the library skips longer lines.
 """
 
 import io
@@ -26,7 +28,7 @@ CHUNK = 1000
 
 
 class TooManyPieces(UserError):
-    """The text does not hold so many different pieces; `most` is how many it supports, None where that is not known."""
+    """The text does not contain enough different pieces; `most` is how many it supports, None when unknown."""
 
     def __init__(self, vocab: int, most: int | None) -> None:
         fits = f"it supports at most {most}, so pass that as the vocabulary" if most else "add text"
@@ -37,7 +39,7 @@ class TooManyPieces(UserError):
 def train_bpe(texts: Sequence[str], *, vocab: int, caseops: bool = False) -> SentencePieceTokenizer:
     """Train `vocab` pieces on `texts`; the same texts give the same bytes. Raises `TooManyPieces` for too little text.
 
-    With `caseops` on the texts as `caseops.py` spells them, its four symbols among the pieces.
+    With `caseops`, the texts are first spelled by `caseops.py`, and its four symbols are among the pieces.
     """
     symbols = list(SYMBOLS) if caseops else []
     texts = [spelled(text) for text in texts] if caseops else texts
@@ -74,11 +76,11 @@ def train_bpe(texts: Sequence[str], *, vocab: int, caseops: bool = False) -> Sen
 
 
 def frequent_characters(texts: Sequence[str], *, at_most: int) -> str:
-    """The characters worth a piece: the commonest that cover 99.95 % of the text, ties by code point."""
+    """The most common characters that cover 99.95 % of the text (at most `at_most`); ties by code point."""
     counts = np.zeros(0x110000, dtype=np.int64)
     for text in texts:
-        found = np.bincount(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"))
-        counts[: len(found)] += found
+        in_text = np.bincount(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"))
+        counts[: len(in_text)] += in_text
     counts[[0, *map(ord, "\n\r\t" + SPACE_MARK + SYMBOLS)]] = 0
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     covered = np.cumsum(counts[order]) / max(1, int(counts.sum()))
@@ -87,7 +89,7 @@ def frequent_characters(texts: Sequence[str], *, at_most: int) -> str:
 
 
 def chunks(texts: Sequence[str], kept: str) -> Iterator[str]:
-    """Cut texts at characters outside `kept`, and between words before 1,000 characters."""
+    """Cut texts at characters outside `kept`, and between words into chunks of at most 1,000 characters."""
     if not kept:
         return
     inside = "[" + re.escape(kept) + "]"

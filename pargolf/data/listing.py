@@ -1,4 +1,4 @@
-"""Which files form a split: one set, numbered without gaps, and nothing else."""
+"""Check the shard files of a split: one set, numbered without gaps, with no stray file beside it."""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from pargolf.core.errors import UserError
 
 
 def refuse_strays(paths: Sequence[Path], split: str) -> None:
-    """Raise `UserError` unless the files are one numbered set, as `fineweb_val_000000.bin` and on.
+    """Raise `UserError` unless the files are one numbered set such as `fineweb_val_000000.bin`, `..._000001.bin`.
 
-    Named are: a copy under another kind of name, a second set, one number twice, a gap. Numbers may begin anywhere. A
-    lone file may have any name.
+    The error names a file with another kind of name, a second set, a number used twice, or a gap. Numbers may start
+    anywhere. A single file may have any name.
     """
     if len(paths) < 2:
         return
@@ -22,7 +22,7 @@ def refuse_strays(paths: Sequence[Path], split: str) -> None:
         if name is None:
             other = next(each.name for each in paths if each != path)
             raise UserError(
-                f"{path} stands beside {other} and is not numbered as a shard is. Is it a copy? Remove it, or "
+                f"{path} is beside {other} and is not numbered like a shard. Is it a copy? Remove it, or "
                 f"rename it like {other.split(f'_{split}_')[0]}_{split}_000000.bin."
             )
         sets.setdefault(name[1], path)
@@ -31,7 +31,7 @@ def refuse_strays(paths: Sequence[Path], split: str) -> None:
             raise UserError(f"{path.parent} holds two sets of {split} shards, {first} and {second}: move one away.")
         same = numbers.setdefault(int(name[2]), path)
         if same != path:
-            raise UserError(f"{path} has the same number as {same.name}: which is right? Remove the other.")
+            raise UserError(f"{path} has the same number as {same.name}. Remove the wrong one.")
     missing = sorted(set(range(min(numbers), max(numbers))) - set(numbers))
     if missing:
         shown = ", ".join(str(number) for number in missing[:8]) + (" ..." if len(missing) > 8 else "")

@@ -1,9 +1,9 @@
-"""What a tokenizer does not keep of a text, in words, and the text that it does keep.
+"""Lossy tokenizers: describe what a tokenizer changes in a text, and compute the text that it keeps.
 
 Byte-level tokenizers, and SentencePiece models with identity normalization and byte fallback, keep everything; a dummy
-prefix alone loses nothing, since decoding takes it away. Of others one asks by trial: what comes back of each character
-between two letters, of two spaces, of a space at an end? `kept_text` is the text that encodes to itself, which is what
-`--normalize` counts: characters without a piece are left out, and the rest is as the tokenizer normalizes it.
+prefix loses nothing, because decoding removes it. Other tokenizers are probed: each character between two letters, two
+spaces in a row, a space at either end. `kept_text` finds the text that encodes to itself, which `--normalize` counts:
+characters without a piece are left out, and the rest is normalized by the tokenizer.
 """
 
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ _SHOWN = 3
 
 
 def kept_text(tokenizer: Tokenizer, text: str) -> tuple[str, Tokens]:
-    """The text that a tokenizer keeps of `text`, and its tokens, which decode to it; perhaps empty.
+    """The part of `text` that the tokenizer keeps (possibly empty), and its tokens, which decode to it.
 
-    Raises `UserError` where decoding and encoding again goes on to change it.
+    Raises `UserError` when the text keeps changing each time it is decoded and encoded again.
     """
     silent_V = tokenizer.byte_table().boundary_V
     for _ in range(_ROUNDS):
         ids = tokenizer.encode(text)
-        heard = ids[~silent_V[ids]]
-        again = tokenizer.decode(heard)
-        if again == text and len(heard) == len(ids):
+        with_text = ids[~silent_V[ids]]
+        again = tokenizer.decode(with_text)
+        if again == text and len(with_text) == len(ids):
             return text, ids
         text = again
     raise UserError(
@@ -37,13 +37,13 @@ def kept_text(tokenizer: Tokenizer, text: str) -> tuple[str, Tokens]:
 
 
 def lost_bytes(raw: bytes, encoded: bytes) -> int:
-    """Bytes of a text that have no counterpart in what was kept of it, whatever their order."""
+    """How many bytes of `raw` have no counterpart in `encoded`, ignoring their order."""
     counts = [np.bincount(np.frombuffer(part, dtype=np.uint8), minlength=256) for part in (raw, encoded)]
     return int(np.maximum(counts[0] - counts[1], 0).sum())
 
 
 def losses(tokenizer: Tokenizer, text: str) -> str:
-    """Which rules of the tokenizer change this text, for a message: `turns '\\n' into ' '; has no piece for '☃'`."""
+    """Describe how the tokenizer changes this text, for a message: `turns '\\n' into ' '; has no piece for '☃'`."""
     silent_V = tokenizer.byte_table().boundary_V
     turned: list[str] = []
     missing: list[str] = []
@@ -65,7 +65,7 @@ def losses(tokenizer: Tokenizer, text: str) -> str:
 
 
 def _spaces(text: str) -> Iterator[tuple[str, str]]:
-    """Rules about spaces that bear on this text, each with a text that tells."""
+    """Rules about spaces that may apply to this text, each with a probe that shows whether they do."""
     if "  " in text:
         yield "makes one space of several", "a  a"
     if text.startswith(" "):

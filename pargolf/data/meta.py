@@ -1,7 +1,7 @@
-"""The record of a prepared data folder, `meta.json`: what it holds, and the hash of every file.
+"""Read `meta.json`, the record of a prepared data folder: its vocabulary, its sizes, and the hash of every file.
 
-`format` counts up when the layout changes, so an old program says that it cannot read a new folder instead of
-misreading it. Official folders carry no record, and an empty one stands for that.
+`format` is increased when the layout changes, so that an old program refuses a new folder and does not misread it.
+Official folders have no record; for them it is an empty mapping.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ _KINDS: dict[str, Any] = {
     "sha256": dict[str, str],
 }
 _LATER: dict[str, Any] = {"lossless": bool, "notes": list[str]}
-"""What folders that were made before do not record."""
+"""Fields that folders made by older versions do not have."""
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Read `meta.json`; `{}` where there is none. Raises `UserError` when it is damaged or of another format."""
+    """Read `meta.json`; `{}` when there is none. Raises `UserError` when it is damaged or of another format."""
     if not path.is_file():
         return {}
     meta = read_json(path)

@@ -1,11 +1,12 @@
-"""Does validation text occur in training? Whole documents, and runs of 13 tokens.
+"""Overlap check: does validation text occur in training, as whole documents or as runs of 13 tokens?
 
-A validation document overlaps when the same tokens stand in training as a whole document, or when half or more of
-its 13-grams occur anywhere in training. A few shared 13-grams are the boilerplate of natural text (dates, forms of
-address, quoted law), half are a copy. Runs of 13 are the usual measure since GPT-3 (Brown et al., arXiv 2005.14165,
-appendix C). Each 13-gram is one 64-bit hash, those across document borders left out; training streams by in blocks,
-so memory is a few times 8 bytes per validation token, whatever the size of training. Of more than 16 Mi tokens of
-validation every 2nd, 4th, ... hash is compared, chosen by its value: the same ones in both splits.
+A validation document is a copy when training holds the same tokens as a whole document, or when half or more of its
+13-grams occur anywhere in training. A few shared 13-grams are boilerplate (dates, forms of address, quoted law); half
+of them are a copy. Runs of 13 tokens are the usual measure since GPT-3 (Brown et al., arXiv 2005.14165, appendix C).
+
+Each 13-gram inside a document becomes one 64-bit hash. Training is read in blocks, so memory is a few times 8 bytes per
+validation token, whatever the size of training. If validation has more than 16 Mi tokens, only every 2nd, 4th, ... hash
+is compared, chosen by its value, so that both splits use the same ones.
 """
 
 import hashlib
@@ -22,13 +23,13 @@ GRAM = 13
 COPY_SHARE = 0.5
 WORST = 20
 COMPARED = 1 << 24
-"""13-grams of validation that are compared one by one; of more, a sample."""
+"""Up to this many 13-grams of validation are all compared; of more, a sample."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class DocumentOverlap:
-    """One validation document: how many of its 13-grams training holds too, and whether it stands there whole."""
+    """One validation document: its 13-grams, how many of them occur in training, and whether all of it does."""
 
     id: str
     ngrams: int
@@ -42,7 +43,7 @@ class DocumentOverlap:
 
     @property
     def copied(self) -> bool:
-        """Whether this counts as an overlap: identical, or half or more of its 13-grams shared."""
+        """Whether this counts as a copy: identical, or half or more of its 13-grams shared."""
         return self.identical or self.share >= COPY_SHARE
 
 
@@ -83,18 +84,18 @@ def check_overlap(data: DataFolder) -> Overlap:
         name = rows[number].id if rows and number < len(rows) else f"number {number}"
         gram_M = sample(hash_ngrams(body, data.bos), every)
         copies.append(DocumentOverlap(name, len(gram_M), seen.shared(gram_M), identical[number]))
-    ordered = sorted(copies, key=lambda one: (-one.identical, -one.share, one.id))
+    ordered = sorted(copies, key=lambda copy: (-copy.identical, -copy.share, copy.id))
     return Overlap(
         documents=len(copies),
-        ngrams=sum(one.ngrams for one in copies),
-        shared=sum(one.shared for one in copies),
-        copied=tuple(one for one in ordered if one.copied),
+        ngrams=sum(copy.ngrams for copy in copies),
+        shared=sum(copy.shared for copy in copies),
+        copied=tuple(copy for copy in ordered if copy.copied),
         worst=tuple(ordered[:WORST]),
     )
 
 
 class Occurrence:
-    """Which of some documents' 13-grams occur in other text; a bitmap over their top bits spares most searching."""
+    """Which 13-grams of given documents occur in other text. A bitmap over their top bits avoids most searches."""
 
     def __init__(self, documents: list[U64]) -> None:
         self._distinct_N = distinct(np.concatenate([np.zeros(0, dtype=np.uint64), *documents]))
@@ -105,7 +106,7 @@ class Occurrence:
         self._maybe[self._distinct_N >> self._shift] = True
 
     def add(self, gram_M: U64) -> None:
-        """Note the 13-grams of more text."""
+        """Mark the 13-grams of more text as occurring."""
         if not len(self._distinct_N):
             return
         gram_M = gram_M[self._maybe[gram_M >> self._shift]]
@@ -113,26 +114,26 @@ class Occurrence:
         self._occurs_N[place_M[self._distinct_N[place_M] == gram_M]] = True
 
     def shared(self, gram_M: U64) -> int:
-        """How many 13-grams of one of the documents occur."""
+        """How many 13-grams of one of the documents occur in the text added so far."""
         return int(self._occurs_N[np.searchsorted(self._distinct_N, gram_M)].sum()) if len(gram_M) else 0
 
     def share(self, gram_M: U64) -> float:
-        """The part of a document's 13-grams that occurs; 0 for a document shorter than one."""
+        """The share of a document's 13-grams that occur; 0 for a document with none."""
         return self.shared(gram_M) / len(gram_M) if len(gram_M) else 0.0
 
 
 def sampling(tokens: int) -> int:
-    """Every how many hashes of a split of so many tokens is compared: a power of two."""
+    """The sampling step of a split of `tokens` tokens: one of `step` hashes is compared; a power of two."""
     return 1 << max(0, (tokens - 1) // COMPARED).bit_length()
 
 
 def sample(gram_M: U64, every: int) -> U64:
-    """The hashes that are compared, chosen by their value."""
+    """The hashes that are compared: one in `every`, chosen by value."""
     return gram_M if every == 1 else gram_M[gram_M % np.uint64(every) == 0]
 
 
 def hash_ngrams(tokens_N: Tokens, bos: int) -> U64:
-    """Hash every run of 13 tokens that holds no BOS: uint64, at most (N - 12,)."""
+    """Hash every run of 13 tokens that does not cross into the next document: uint64, at most (N - 12,)."""
     count = len(tokens_N) - GRAM + 1
     if count <= 0:
         return np.zeros(0, dtype=np.uint64)

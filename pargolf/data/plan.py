@@ -1,10 +1,10 @@
-"""The first reading of a corpus: which documents count, and which of them validate.
+"""First pass over a corpus: which documents are used, and which of them are validation.
 
-    blank and repeated texts are dropped -> at most `max_bytes` are taken -> the rule of `documents.py` splits the rest
+    drop blank and repeated texts -> take at most `max_bytes` -> split the rest by the rule of `documents.py`
 
-What is remembered of a document is 40 bytes, not its text or name, so millions of documents fit in memory; the sources
-are read again when they are encoded. A share by `max_bytes` takes the documents with the smallest hashes of their ids:
-the same ones whatever the order, and those of a smaller share are all in a larger one.
+Only about 40 bytes are remembered per document, not its text or name, so millions of documents fit in memory; the
+sources are read again for encoding. `max_bytes` takes the documents with the smallest hashes of their ids: the same
+ones in any order, and a smaller share is part of a larger one.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ _DIGEST = 16
 
 @dataclass(frozen=True)
 class Shares:
-    """How a corpus is divided: the part that validates, the part of the rest that trains, the bytes taken at all."""
+    """How a corpus is divided: the validation fraction, the fraction of the rest that trains, and a limit in bytes."""
 
     val_fraction: float = 0.1
     train_fraction: float = 1.0
     max_bytes: int | None = None
 
     def check(self) -> Fraction:
-        """The validation fraction as p/q. Raises `UserError` where a share leaves nothing."""
+        """The validation fraction as p/q. Raises `UserError` when a share leaves nothing."""
         ratio = val_ratio(self.val_fraction)
         if not 0.001 <= self.train_fraction <= 1:
             raise UserError(f"A training fraction of {self.train_fraction} leaves nothing to train on; take .001 to 1.")
@@ -47,9 +47,9 @@ class Shares:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where each document goes, in the order of the sources: uint8 (N,) of DROPPED, TRAIN, VAL.
+    """The split of each document, in the order of the sources: uint8 (N,) of DROPPED, TRAIN, VAL.
 
-    `bytes_N` are the sizes in UTF-8; `dropped` counts what is left out, by reason.
+    `bytes_N` are the sizes in UTF-8; `dropped` counts the left-out documents by reason.
     """
 
     read: Read
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass
 class _Facts:
-    """What the first reading remembers of each document."""
+    """What the first pass remembers of each document."""
 
     digests: bytearray = field(default_factory=bytearray)
     sizes: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -99,7 +99,7 @@ class _Facts:
 
 
 def plan_documents(read: Read, shares: Shares) -> Events[Plan]:
-    """Read everything once. Raises `UserError` for no text, and for shares that leave a split empty."""
+    """Read everything once. Raises `UserError` when there is no text, or when shares leave a split empty."""
     ratio, facts, size = shares.check(), _Facts(), 0
     for document in read():
         raw = _utf8(document)
@@ -145,7 +145,7 @@ def _within(
 
 
 def _assign(rank_N: npt.NDArray[np.uint16], kept_N: npt.NDArray[np.bool_], ratio: Fraction) -> npt.NDArray[np.uint8]:
-    """Each document's split by the rule; a split left empty gets the document nearest to it."""
+    """Each document's split by the rule; a split that would be empty gets the document nearest to it."""
     split_N = np.where(rank_N < ratio.numerator, VAL, TRAIN).astype(np.uint8)
     split_N[~kept_N] = DROPPED
     remaining = np.flatnonzero(kept_N)
@@ -157,7 +157,7 @@ def _assign(rank_N: npt.NDArray[np.uint16], kept_N: npt.NDArray[np.bool_], ratio
 
 
 def _halves(read: Read, number: int, shares: Shares, ratio: Fraction, dropped: dict[str, int]) -> Plan:
-    """The plan of a lone document: its first part trains, the rest validates."""
+    """The plan of a single document: its first part is training, the rest is validation."""
     if shares.train_fraction < 1:
         raise UserError("A single document is cut in two, and a training fraction takes whole ones; give several.")
     halves = _halve(next(each for index, each in enumerate(read()) if index == number), ratio)
@@ -168,7 +168,7 @@ def _halves(read: Read, number: int, shares: Shares, ratio: Fraction, dropped: d
 
 
 def _halve(document: Document, ratio: Fraction) -> list[Document]:
-    """Cut a lone document in two where the ratio says, moved to the nearest newline, or else space."""
+    """Cut a single document in two by the ratio, at the nearest newline, else at the nearest space."""
     text = document.text
     if len(text) < 2:
         raise UserError(f"{document.id!r} is the only document and has one character; there is nothing to split.")
@@ -177,8 +177,8 @@ def _halve(document: Document, ratio: Fraction) -> list[Document]:
     for mark in ("\n", " "):
         before = text.rfind(mark, goal - reach, goal) + 1
         after = text.find(mark, goal, goal + reach) + 1
-        places = [cut for cut in (before, after) if 0 < cut < len(text)]
-        whole = [p for p in places if text[:p].strip() and text[p:].strip() and text[:p] != text[p:]]
+        cuts = [cut for cut in (before, after) if 0 < cut < len(text)]
+        whole = [cut for cut in cuts if text[:cut].strip() and text[cut:].strip() and text[:cut] != text[cut:]]
         if whole:
             goal = min(whole, key=lambda cut: abs(cut - goal))
             break

@@ -1,4 +1,4 @@
-"""From text to a data folder: tokenizer, shards, and a record of every document.
+"""Prepare a data folder from text: train a tokenizer, write token shards, and record every document.
 
     OUT/tokenizer.model            SentencePiece BPE, trained on the training documents only (none for plain bytes;
                                    tokenizer.json where a Hugging Face one was given)
@@ -9,10 +9,10 @@
 
     read (plan.py) -> learn -> read again and encode (encoding.py) -> near-copies (copies.py) -> write
 
-Documents of equal text are one document (the first is kept), so no split shares a text with the other, and a
-validation document that is a near-copy of training text trains too. Every document is decoded again and compared
-before a byte of it counts. Memory is bounded by the number of documents, not by their text. The folder is built beside
-its place and renamed when whole; the same sources give the same bytes.
+Of documents with equal text only the first is kept, so the splits share no text; a validation document that is a
+near-copy of training text is moved to training. Every document is decoded again and compared before its bytes count.
+Memory grows with the number of documents, not with their text. The folder is built beside its target and renamed when
+complete; the same sources give the same bytes.
 """
 
 import os
@@ -61,37 +61,44 @@ def prepare(
     tokenizer: str | Path | None = None,
     force: bool = False,
 ) -> Events[None]:
-    """Make the data folder `out` from `sources` (`read/files.py` says what may be one), yielding progress.
+    """Make the data folder `out` from `sources` (`read/files.py` lists their kinds), yielding progress.
 
-    Nothing happens until the iterator is advanced, and the folder stands when it ends. A `total` of 0 is not known
-    yet. `train_fraction` is the share of the documents not held out that is trained on; the rest is left out, so less
-    text is scored on the same. `max_bytes` takes a share of all documents, the same one each time. `text_field` names
-    the column of tables. `dedupe` drops near-copies of earlier documents. `normalize` counts the text that a tokenizer
-    keeps, where it changes it. `vocab=257` is plain bytes. `caseops` spells capitals as symbols (`caseops.py`).
-    `tokenizer`, a file of one, is used in place of learning one. Raises `UserError` for sources without text, text that
-    cannot be read or tokenized exactly, too little text for `vocab` or the fractions, or an `out` that holds something
-    (`force` replaces prepared data).
+    Nothing happens until the iterator is advanced; the folder is complete when it ends. A progress `total` of 0 means
+    not known yet.
+
+    vocab: pieces of the tokenizer to train; 257 means plain bytes
+    train_fraction: the share of the non-validation documents to train on; the rest is left out
+    max_bytes: use only a part of all documents, always the same one
+    text_field: the text column of tables
+    dedupe: drop near-copies of earlier documents
+    normalize: accept a tokenizer that changes text, and count the text that it keeps
+    caseops: write capitals as symbols (`caseops.py`)
+    tokenizer: a tokenizer file to use instead of training one
+    force: replace prepared data in `out`
+
+    Raises `UserError` for sources without text, text that cannot be read or tokenized exactly, too little text for
+    `vocab` or the fractions, or an `out` that already holds files.
     """
     out = Path(out).resolve()
     shares = Shares(val_fraction, train_fraction, max_bytes)
     shares.check()
     _refuse_to_overwrite(out, force=force)
     with tempfile.TemporaryDirectory(prefix="pargolf-") as spool:
-        found = yield from with_fetched(sources, lambda local: find_files(local, spool=Path(spool)))
-        plan = yield from plan_documents(lambda: read_documents(found, text_field=text_field), shares)
-        words: Tokenizer
+        files = yield from with_fetched(sources, lambda local: find_files(local, spool=Path(spool)))
+        plan = yield from plan_documents(lambda: read_documents(files, text_field=text_field), shares)
+        encoder: Tokenizer
         if tokenizer is None:
-            words = yield from _learn(plan, vocab, caseops=caseops)
+            encoder = yield from _learn(plan, vocab, caseops=caseops)
         else:
-            words = open_tokenizer(tokenizer)
+            encoder = open_tokenizer(tokenizer)
         beside = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:
             beside.mkdir(parents=True)
-            encoded = yield from encode_documents(plan, words, beside, normalize=normalize)
+            encoded = yield from encode_documents(plan, encoder, beside, normalize=normalize)
             copies = yield from _separate(encoded, dedupe=dedupe)
             yield Progress("writing", 0, 1)
             sizes = _write(encoded, beside)
-            _write_records(beside, _Record(plan, found, encoded, words, shares, copies, sizes))
+            _write_records(beside, _Record(plan, files, encoded, encoder, shares, copies, sizes))
             _put_in_place(beside, out)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -99,7 +106,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class Copies:
-    """Near-copies: dropped, or moved from validation to training; `left` where they are all of validation."""
+    """Near-copies that were dropped or moved to training; `left` when all of validation is near-copies and stays."""
 
     dropped: int = 0
     moved: int = 0
@@ -107,7 +114,7 @@ class Copies:
 
     @property
     def notes(self) -> list[str]:
-        """What was done, a line each; empty where there were none."""
+        """One line for each thing that was done; empty when there were no near-copies."""
         out = []
         if self.dropped:
             out.append(f"{self.dropped:,} near-copies of other documents are dropped.")
@@ -119,7 +126,7 @@ class Copies:
 
 
 def _separate(encoded: Encoded, *, dedupe: bool) -> Events[Copies]:
-    """Leave no near-copy of training text in validation, where that leaves a document."""
+    """Remove near-copies of training text from validation, unless that would leave no validation document."""
     yield Progress("looking for near-copies", 0, 1)
     before_N = encoded.split_N.copy()
     if dedupe:
@@ -138,7 +145,7 @@ def _separate(encoded: Encoded, *, dedupe: bool) -> Events[Copies]:
 
 
 def _learn(plan: Plan, vocab: int, *, caseops: bool) -> Events[Tokenizer]:
-    """Train on the training documents, every k-th of them where they are more than 64 MiB."""
+    """Train a tokenizer on the training documents, or on every k-th when they have more than 64 MiB."""
     if vocab == ByteTokenizer.vocab:
         if caseops:
             raise UserError("Plain bytes have no pieces to spell capitals with; leave --caseops out, or take more.")
@@ -153,7 +160,7 @@ def _learn(plan: Plan, vocab: int, *, caseops: bool) -> Events[Tokenizer]:
 
 
 def _write(encoded: Encoded, folder: Path) -> Sizes:
-    """The shards of both splits and the record of the documents; what each split comes to."""
+    """Write the shards of both splits and the record of the documents; return the sizes of each split."""
     for name, split in zip(SPLITS, (TRAIN, VAL)):
         writer = _Writer(folder, name)
         for _, tokens in encoded.documents(split):
@@ -175,25 +182,25 @@ class _Writer:
 
     folder: Path
     split: str
-    held: list[Tokens] = field(default_factory=list)
+    parts: list[Tokens] = field(default_factory=list)
     waiting: int = 0
     shards: int = 0
 
     def add(self, tokens: Tokens) -> None:
         while self.waiting + len(tokens) >= SHARD_TOKENS:
             room = SHARD_TOKENS - self.waiting
-            self.held.append(tokens[:room])
+            self.parts.append(tokens[:room])
             self.write()
             tokens = tokens[room:]
-        self.held.append(tokens)
+        self.parts.append(tokens)
         self.waiting += len(tokens)
 
     def write(self) -> None:
-        """Write what is held, if anything, as the next shard."""
-        if any(len(part) for part in self.held):
-            write_shard(self.folder / f"text_{self.split}_{self.shards:06d}.bin", self.held)
+        """Write the gathered tokens, if any, as the next shard."""
+        if any(len(part) for part in self.parts):
+            write_shard(self.folder / f"text_{self.split}_{self.shards:06d}.bin", self.parts)
             self.shards += 1
-        self.held, self.waiting = [], 0
+        self.parts, self.waiting = [], 0
 
 
 @dataclass(frozen=True)
@@ -210,7 +217,7 @@ class _Record:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know of the data, a line each."""
+        """Notes for readers of the data, a line each."""
         lost = self.encoded.normalized
         normal = [
             f"Not lossless: the tokenizer's normalization changed {lost.documents:,} documents, and {lost.lost:,} of "
@@ -248,7 +255,7 @@ def _write_records(folder: Path, record: _Record) -> None:
 
 
 def _refuse_to_overwrite(out: Path, *, force: bool) -> None:
-    """Only prepared data is ever replaced, and only when told to."""
+    """Raise `UserError` when `out` holds anything, except prepared data with `force`."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -261,7 +268,7 @@ def _refuse_to_overwrite(out: Path, *, force: bool) -> None:
 
 
 def _put_in_place(beside: Path, out: Path) -> None:
-    """Rename the finished folder; data that stood there is moved aside first, and back if that fails."""
+    """Rename the finished folder to `out`; old data is moved aside first, and back if that fails."""
     aside = beside.with_suffix(".old")
     if not out.exists():
         beside.rename(out)

@@ -1,19 +1,19 @@
-"""Prove the bytes of a split, document by document, before anything is scored.
+"""Prove the byte count of a split, document by document, before anything is scored. There are four grades of proof:
 
     documents     the folder was prepared here: each document decodes to the text whose hash was recorded
     published     shards and tokenizer have the hashes of a known split (`official.py`)
-    round trip    each document decodes to a text that encodes to the same tokens, and whose UTF-8 is what is counted
-    table         neither: only the tokenizer's own table says how many bytes there are, and no score of it is legal
+    round trip    each document decodes to a text that encodes to the same tokens, and the UTF-8 of this text is counted
+    table         none of these: only the tokenizer's own table gives the byte count, and no score on it is legal
 
-A document is the tokens from one BOS to the next, without it. It *encodes to itself* when `encode(decode(tokens))`
-gives those tokens again, one by one, by the tokenizer's own library and settings, as the published exporter calls it
-(`encode(text)`, BOS in front; openai/parameter-golf, `data/download_hf_docs_and_tokenize.py`). So the text is what the
-tokenizer keeps of the original: normalized, where the tokenizer normalizes, and without the space that a dummy prefix
-puts in front. SentencePiece cannot tell a space from U+2581 when it encodes, so a text with that character is also
-tried with spaces in its place, and the shortest text that encodes to the tokens is the one that is counted. (A real
-tokenizer without a piece for the space spells each space as three bytes, and its table counts 5,347 bytes for 4,128.)
+A document is the tokens from one BOS to the next, without the BOS. It *encodes to itself* when `encode(decode(tokens))`
+gives exactly those tokens, with the tokenizer's own library and settings, as the published exporter calls it
+(`encode(text)`, BOS in front; openai/parameter-golf, `data/download_hf_docs_and_tokenize.py`). So the counted text is
+the part of the original that the tokenizer keeps: normalized if the tokenizer normalizes, and without the space of a
+dummy prefix. SentencePiece encodes a space and U+2581 alike, so a text with that character is also tried with spaces
+instead, and the shortest text that encodes to the tokens is counted. (A real tokenizer without a piece for the space
+spells each space as three bytes; its table counts 5,347 bytes for 4,128.)
 
-The last document may be cut off: its last tokens may then encode otherwise, and only their count is proved.
+The last document may be cut off. Then its last tokens may encode differently, and only their byte count is checked.
 """
 
 import hashlib
@@ -43,18 +43,18 @@ T = TypeVar("T")
 Proving = Generator[Progress, None, T]
 
 STRANGE = 0.01
-"""Share of the tokens that may stand in documents which do not encode to themselves; of more it is another's text."""
-_EDGE = 64  # tokens at a cut that may encode otherwise
+"""The share of tokens that may be in documents which do not encode to themselves; more means a wrong tokenizer."""
+_EDGE = 64  # tokens near a cut that may encode differently
 _REPORT = 1 << 20
-_SLOW = 5.0  # seconds from which on a proof is kept for the next time
+_SLOW = 5.0  # a proof that takes longer (seconds) is cached
 _VERSION = f"1 sentencepiece {sentencepiece.__version__}"
 
 
 @dataclass(frozen=True)
 class SplitProof:
-    """What was proved of a split: `bytes` of the `tokens` predicted, and what they rest on.
+    """The proof of a split: `bytes` of the `tokens` predicted, and its grade (`rests`).
 
-    `free` are first spaces of documents, which are not counted. `note` says what is missing, where something is.
+    `free` counts the first spaces of documents, which are not part of `bytes`. `note` says what a missing proof lacks.
     """
 
     rests: Rests
@@ -66,7 +66,7 @@ class SplitProof:
 
 
 class Counts(Protocol):
-    """Bytes of each token predicted."""
+    """Bytes of each predicted token."""
 
     def __len__(self) -> int: ...
 
@@ -75,7 +75,7 @@ class Counts(Protocol):
 
 @dataclass
 class Tally:
-    """What was counted so far; `strange` documents do not encode to themselves, `off` ones count other bytes."""
+    """Counts so far; `strange` documents do not encode to themselves, `off` ones count other bytes than their text."""
 
     documents: int = 0
     bytes: int = 0
@@ -86,13 +86,13 @@ class Tally:
     off: list[str] = field(default_factory=list)
 
     def add(self, counted: int, size: int, *, free: int = 0) -> None:
-        """A document of `size` bytes, of which `counted` are counted and `free` need not be."""
+        """Add a document of `size` bytes, of which `counted` are counted and `free` rightly are not."""
         self.documents, self.free = self.documents + 1, self.free + free
         self.bytes, self.text_bytes = self.bytes + counted, self.text_bytes + size
 
 
 def finish(work: Proving[T]) -> T:
-    """Do the work without watching it; returns what it comes to."""
+    """Run the work to its end, ignoring progress, and return its result."""
     while True:
         try:
             next(work)
@@ -102,15 +102,15 @@ def finish(work: Proving[T]) -> T:
 
 
 def prove(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = None) -> SplitProof:
-    """`proving` to its end."""
+    """Run `proving` and return its proof."""
     return finish(proving(tokenizer, stream, rows=rows))
 
 
 def proving(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None = None) -> Proving[SplitProof]:
-    """Prove the bytes of a token stream, of which every token after the first is predicted.
+    """Prove the bytes of a token stream in which every token after the first is predicted.
 
-    With `rows`, of this split and in order, each document must be the recorded text. Raises `UserError` naming the
-    first document that differs, and where more than `STRANGE` of the tokens do not encode to themselves.
+    With `rows` (the records of this split, in order) each document must be the recorded text. Raises `UserError` that
+    names the first document that differs, or when more than `STRANGE` of the tokens do not encode to themselves.
     """
     tally, table, reported = Tally(), tokenizer.byte_table(), 0
     tokens_seen = 0
@@ -132,9 +132,9 @@ def proving(tokenizer: Tokenizer, stream: Shards, *, rows: Sequence[Row] | None 
 
 
 def proved_by_name(known: Official, counts: Counts, stream: Shards, bos: int) -> SplitProof:
-    """The proof of a split whose hashes are a published one's; `counts` are the bytes of each token predicted.
+    """The proof of a split with the hashes of a published one; `counts` are the bytes of each predicted token.
 
-    Raises `UserError` where the published tokens do not have the published bytes.
+    Raises `UserError` when the published tokens do not have the published bytes.
     """
     sums = [0, 0]
     for begin in range(0, len(counts), _REPORT):
@@ -147,7 +147,7 @@ def proved_by_name(known: Official, counts: Counts, stream: Shards, bos: int) ->
 
 
 def remembered(facts: Sequence[str], work: Proving[SplitProof]) -> Proving[SplitProof]:
-    """The result of `work`, kept in the user's cache where it took long; `facts` are all that it depends on."""
+    """The result of `work`, from the user's cache if it is there; `facts` are everything it depends on."""
     key = hashlib.sha256("\n".join([_VERSION, *facts]).encode()).hexdigest()
     path = cache_folder() / "proofs" / f"{key}.json"
     if (earlier := _read_kept(path)) is not None:
@@ -161,7 +161,7 @@ def remembered(facts: Sequence[str], work: Proving[SplitProof]) -> Proving[Split
 
 
 def _read_kept(path: Path) -> SplitProof | None:
-    """A proof from the cache; None where there is none that can be read."""
+    """A proof from the cache; None when there is none, or it cannot be read."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         numbers = {name: int(earlier[name]) for name in ("documents", "tokens", "bytes", "free")}
@@ -171,7 +171,7 @@ def _read_kept(path: Path) -> SplitProof | None:
 
 
 def _add_recorded(tally: Tally, tokenizer: Tokenizer, table: ByteTable, span: Tokens, row: Row) -> None:
-    """Count a document that must be the recorded one. Raises `UserError` where it is not."""
+    """Count a document that must be the recorded one. Raises `UserError` when it is not."""
     _check_ids(tokenizer, span, repr(row.id))
     text = tokenizer.decode(span[1:])
     raw = text.encode()
@@ -188,7 +188,7 @@ def _add_recorded(tally: Tally, tokenizer: Tokenizer, table: ByteTable, span: To
 
 
 def _add(tally: Tally, tokenizer: Tokenizer, table: ByteTable, span: Tokens, *, last: bool) -> None:
-    """Count a document of which nothing is recorded."""
+    """Count a document without a record."""
     name, body, begins = f"number {tally.documents}", span[1:], int(span[0]) == tokenizer.bos
     _check_ids(tokenizer, span, name)
     counted = int(count_bytes(table, span[:-1], body).sum())
@@ -197,7 +197,7 @@ def _add(tally: Tally, tokenizer: Tokenizer, table: ByteTable, span: Tokens, *, 
     again = tokenizer.encode(text)
     same, weight = np.array_equal(again, body), len(body)
     size, free = len(text.encode()), _free(table, span, text)
-    if not begins or (last and not same):  # cut off: away from the cut it must be the same, and its bytes its pieces'
+    if not begins or (last and not same):  # cut off: count the bytes of pieces, compare tokens away from the cut
         size, free = len(tokenizer.raw(body)), _free(table, span, " ")
         inner = body[0 if begins else _EDGE : max(0, len(body) - (_EDGE if last else 0))]
         weight = weight if len(inner) > _EDGE or tally.documents > len(tally.strange) else 0
@@ -211,7 +211,7 @@ def _add(tally: Tally, tokenizer: Tokenizer, table: ByteTable, span: Tokens, *, 
 
 
 def _shorter(tokenizer: Tokenizer, text: str, body: Tokens) -> str:
-    """The same text with spaces for U+2581, where that encodes to the same tokens; empty where there is none."""
+    """The text with spaces for U+2581, if that encodes to the same tokens; else empty."""
     if SPACE_MARK not in text:
         return ""
     spaced = text.replace(SPACE_MARK, " ")
@@ -220,7 +220,7 @@ def _shorter(tokenizer: Tokenizer, text: str, body: Tokens) -> str:
 
 
 def _free(table: ByteTable, span: Tokens, text: str) -> tuple[int, ...]:
-    """How many first spaces of a document's text may go uncounted: none, or one that its first piece begins with."""
+    """How many first spaces of a document may go uncounted: none, or also one that its first piece begins with."""
     opens = len(span) > 1 and bool(table.leading_space_V[span[1]] and table.boundary_V[span[0]])
     return (0, 1) if opens and text.startswith(" ") else (0,)
 
@@ -231,7 +231,7 @@ def _check_ids(tokenizer: Tokenizer, span: Tokens, name: str) -> None:
 
 
 def verdict(tally: Tally, tokens: int, rests: Rests) -> SplitProof:
-    """What was counted comes to. Raises `UserError` where the stream is another tokenizer's."""
+    """The proof that the counts give. Raises `UserError` when the stream was made with another tokenizer."""
     notes = []
     if tally.strange:
         count = f"{len(tally.strange):,} of {tally.documents:,} documents do"

@@ -1,10 +1,12 @@
 """Token shards in the published format, and a split read as one long ring of tokens.
 
-A shard is 256 little-endian int32 (magic 20240520, version 1, token count N, the rest ignored), then N little-endian
-uint16 tokens, 1024 + 2N bytes exactly. A split is every `*_train_*.bin` or `*_val_*.bin` of a folder in order of
-name, so the official `fineweb_train_%06d.bin` are read unchanged. Format: openai/parameter-golf, `train_gpt.py`.
-Every token that is read is checked against the vocabulary. Files stay open and are read span by span: a mapped file
-that somebody cuts would end the process, and one that somebody changes would be read as if nothing had happened.
+    shard = 256 x int32 (magic 20240520, version 1, token count N, rest ignored) + N x uint16, all little-endian
+    split = all `*_train_*.bin` or `*_val_*.bin` of a folder, in order of name
+
+so the official `fineweb_train_%06d.bin` are read unchanged. Format: openai/parameter-golf, `train_gpt.py`. Every token
+that is read is checked against the vocabulary. Files stay open and are read in spans, and every read checks that the
+file has not changed. A memory map could not do this: a truncated file would kill the process, and a changed one would
+go unnoticed.
 """
 
 import os
@@ -26,7 +28,7 @@ BLOCK = 1 << 20
 
 
 class Part(Protocol):
-    """What a split is made of: arrays, or files of which spans are read."""
+    """A part of a split: an array, or a file that is read in spans."""
 
     def __len__(self) -> int: ...
 
@@ -34,7 +36,7 @@ class Part(Protocol):
 
 
 class TokenSource(Protocol):
-    """What a stream needs: a length, and `n` consecutive tokens from any place of the ring."""
+    """What a stream needs: a length, and `n` consecutive tokens from any position of the ring."""
 
     def __len__(self) -> int: ...
 
@@ -56,10 +58,10 @@ def write_shard(path: str | Path, tokens: npt.NDArray[np.integer] | Sequence[npt
 
 
 class ShardFile:
-    """One shard on disk, read span by span: `len()` is its number of tokens, a slice is uint16 (n,).
+    """One shard on disk, read in spans: `len()` is its number of tokens, a slice is uint16 (n,).
 
-    The file must stay what it was when it was opened. Every read looks at its size and times, and at whether another
-    file has taken its name. Raises `UserError` when it is missing, cut, something else, or has changed since.
+    The file must not change after it was opened: every read checks its size, its times, and that no other file has
+    taken its name. Raises `UserError` when it is missing, truncated, not a shard, or changed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -85,7 +87,7 @@ class ShardFile:
         return out
 
     def read(self, offset: int, out: memoryview) -> None:
-        """Fill `out` with the file's bytes from `offset` on. Raises `UserError` where the file is not as it was."""
+        """Fill `out` with the file's bytes from `offset` on. Raises `UserError` when the file has changed."""
         try:
             while len(out) and (done := self._read_some(offset, out)):
                 offset, out = offset + done, out[done:]
@@ -96,14 +98,14 @@ class ShardFile:
             raise UserError(f"{self.path} was changed while it was in use; put the same file back, or begin again.")
 
     def _read_some(self, offset: int, out: memoryview) -> int:
-        """Read at a place of its own: after a fork, two processes share the file's position."""
+        """Read at an explicit offset, because after a fork two processes share the file position."""
         if hasattr(os, "preadv"):
             return os.preadv(self._file.fileno(), [out], offset)
         self._file.seek(offset)
         return self._file.readinto(out) or 0
 
     def unchanged(self) -> bool:
-        """Whether the file of this name is still the one that was opened, as it was."""
+        """Whether the file of this name is still the unchanged file that was opened."""
         try:
             return self._state == _state(self.path.stat())
         except FileNotFoundError:
@@ -115,12 +117,12 @@ class ShardFile:
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
-    """What tells that a file is another one or was written to; its size is the third."""
+    """Device, inode, size and time of change: they differ when a file was replaced or written to."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _count(path: str | Path, raw: bytes, *, size: int) -> int:
-    """The number of tokens that a header states. Raises `UserError` where the file is no whole shard."""
+    """The number of tokens in a header. Raises `UserError` when the file is not a complete shard."""
     if len(raw) < HEADER_BYTES:
         raise UserError(f"{path} is truncated: {size} bytes, and the header alone has 1024. Make it again.")
     magic, version, count = (int(value) for value in np.frombuffer(raw, dtype="<i4")[:3])
@@ -137,9 +139,9 @@ def _count(path: str | Path, raw: bytes, *, size: int) -> int:
 
 
 class Shards:
-    """Arrays or files of tokens that follow each other, read as one ring. `len()` is the number of tokens.
+    """Arrays or files of tokens, one after the other, read as one ring. `len()` is the number of tokens.
 
-    `names` are used in messages only. With `vocab`, reading a token id past it raises `UserError`.
+    `names` are only used in messages. With `vocab`, reading a token id past it raises `UserError`.
     """
 
     def __init__(self, parts: Sequence[Part], *, names: Sequence[str] = (), vocab: int | None = None) -> None:
@@ -171,12 +173,12 @@ class Shards:
         return out
 
     def __getitem__(self, span: slice) -> Tokens:
-        """A copy of the tokens of a span without steps, as of an array."""
+        """A copy of the tokens of a slice, as of an array; steps are ignored."""
         start, stop, _ = span.indices(len(self))
         return self.take(start, max(stop - start, 0))
 
     def blocks(self, size: int = BLOCK) -> Iterator[Tokens]:
-        """Yield the split once from its start, `size` tokens at a time: bounded memory, every token checked."""
+        """Yield the split once from its start, `size` tokens at a time."""
         for start in range(0, len(self), size):
             yield self.take(start, min(size, len(self) - start))
 
@@ -193,7 +195,7 @@ class Shards:
 
 
 def split_documents(blocks: Iterable[Tokens], bos: int) -> Iterator[Tokens]:
-    """Cut a stream of token blocks before every BOS; only the document at hand is held."""
+    """Cut a stream of token blocks before every BOS; only the current document is in memory."""
     pieces: list[Tokens] = []
     for block in blocks:
         cuts = np.flatnonzero(block == bos)
@@ -209,14 +211,14 @@ def split_documents(blocks: Iterable[Tokens], bos: int) -> Iterator[Tokens]:
 
 
 def split_paths(folder: str | Path, split: str) -> list[Path]:
-    """The shard files of `train` or `val`, in the order of the stream; byte counts beside them are none."""
+    """The shard files of `train` or `val` in stream order, without the byte counts beside them."""
     return sorted(path for path in Path(folder).glob(f"*_{split}_*.bin") if f"_{split}_bytes_" not in path.name)
 
 
 def open_split(
     folder: str | Path, split: str, *, vocab: int | None = None, kind: Callable[[Path], ShardFile] = ShardFile
 ) -> Shards:
-    """Open all shards of `train` or `val`. Raises `UserError` for a missing folder, no shards, or a damaged one."""
+    """Open all shards of `train` or `val`. Raises `UserError` for a missing folder, no shards, or a damaged shard."""
     if not Path(folder).is_dir():
         raise UserError(f"There is no data folder {folder}; make one with `pargolf data prepare ... --out {folder}`.")
     paths = split_paths(folder, split)

@@ -1,15 +1,15 @@
-"""A sidecar of byte counts: how many bytes of the original text each validation token stands for.
+"""Sidecar files of byte counts: how many bytes of the original text each validation token stands for.
 
     fineweb_val_bytes_000000.bin      the shard format, one uint16 per token of fineweb_val_000000.bin, BOS has 0
 
-Text that was transformed before it was cut into tokens (CaseOps, pull request 1729: small letters, and private-use
-characters that say where capitals were) has other bytes than its tokens. Where such files lie beside the shards, they
-are what bits are divided by, and no table of the tokenizer.
+Text that was transformed before tokenization (CaseOps, pull request 1729: lower case, and private-use characters that
+mark capitals) has other bytes than its tokens. When such files lie beside the shards, bits per byte divides by their
+counts and not by the tokenizer's table.
 
-They are checked as far as they can be without the original: one count per token; per document what the record of a
-prepared folder says, or else the bytes of the decoded text without its private-use characters, which have no bytes of
-their own. A letter whose small form has another length may put a document off, so a hundredth is let pass in one (and
-16 bytes), and a hundred-thousandth in all. Counts that are off at all are not proved: they rest on what somebody wrote.
+They are checked as far as possible without the original: there must be one count per token, and the counts of a
+document must add up to the recorded bytes of a prepared folder, or else to the bytes of the decoded text without its
+private-use characters. A letter whose lower case has another length can make a small difference, so a document may be
+off by one hundredth plus 16 bytes, and the whole by one hundred-thousandth. Counts with any difference are not proved.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ _OFF_ONE, _OFF_ALL = 100, 100_000
 
 @dataclass(frozen=True)
 class Sidecar:
-    """Bytes of each predicted position; `counts` has one for the first token too, which nothing predicts."""
+    """Bytes of each predicted position; `counts` also has an entry for the first token, which is not predicted."""
 
     counts: Shards
 
@@ -45,12 +45,12 @@ class Sidecar:
 
 
 def sidecar_paths(folder: Path) -> list[Path]:
-    """The files of the sidecar of the validation split; none where it has none."""
+    """The sidecar files of the validation split; an empty list when there are none."""
     return sorted(folder.glob("*_val_bytes_*.bin"))
 
 
 def open_sidecar(paths: Sequence[Path], tokens: Shards, *, kind: Callable[[Path], ShardFile] = ShardFile) -> Sidecar:
-    """The sidecar in these files. Raises `UserError` when it is not of these tokens."""
+    """Open a sidecar. Raises `UserError` when it does not have one count per token."""
     counts = Shards([kind(path) for path in paths], names=[str(path) for path in paths])
     if len(counts) != len(tokens):
         raise UserError(
@@ -63,7 +63,7 @@ def open_sidecar(paths: Sequence[Path], tokens: Shards, *, kind: Callable[[Path]
 def proving_sidecar(
     tokenizer: Tokenizer, stream: Shards, sidecar: Sidecar, *, rows: Sequence[Row] | None = None
 ) -> Proving[SplitProof]:
-    """Check a sidecar against the documents. Raises `UserError` naming the first document that differs."""
+    """Check a sidecar against the documents. Raises `UserError` that names the first document that differs."""
     tally, position = Tally(), 0
     for span in stream.documents(tokenizer.bos):
         counted = sidecar.counts[position : position + len(span)]

@@ -1,15 +1,15 @@
-"""Batches of training tokens: a batch is a pure function of seed and step.
+"""The training data loader: each batch is a pure function of seed and step. Three orders of the sequences exist:
 
-`Sequential` is the published loader: micro-batch j of rank r is the span of m + 1 tokens that starts at
-(j * world + r) * (m + 1), m = batch_tokens / (world * accumulation), inputs its first m and targets its last m, so
-it starts again at 0 whenever a stream is made anew. Source: openai/parameter-golf, `DistributedTokenLoader`.
-`Shuffled` cuts the ring of N tokens into (N - 1) // T windows of T + 1 tokens that share one token with the next,
-and visits each once per epoch in a permutation drawn from seed and epoch; each epoch also shifts the cuts. The
-permutation is a Feistel network with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains",
-2002): any position of any epoch in constant memory, so a resumed run needs no state but its step.
-`Strided` takes the same windows at a constant stride that has no divisor in common with their count, so that it comes
-by each once: the coprime loader of pull requests 726 and 1060, which took it shard by shard. A batch is then an even
-sample of the whole split; neighbours in a batch stay the same distance apart. (1394 went back to shuffling.)
+Sequential   The published loader: micro-batch j of rank r is the span of m + 1 tokens that starts at
+             (j * world + r) * (m + 1), with m = batch_tokens / (world * accumulation); inputs are its first m tokens,
+             targets its last m. Source: openai/parameter-golf, `DistributedTokenLoader`.
+Shuffled     Cuts the ring of N tokens into (N - 1) // T windows of T + 1 tokens; neighbours share one token. Visits
+             each window once per epoch in a random permutation, and shifts the cuts in every epoch. The permutation is
+             a Feistel network with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002): it
+             gives any position of any epoch in constant memory, so a resumed run needs only its step.
+Strided      Visits the same windows at a constant stride that is coprime to their number, so each comes once: the
+             coprime loader of pull requests 726 and 1060 (they used it inside each shard). A batch is then an even
+             sample of the whole split. (Pull request 1394 went back to shuffling.)
 """
 
 import math
@@ -30,9 +30,10 @@ FEISTEL_ROUNDS = 6
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Which sequences of a run are asked for: `count` of `seq_len` tokens, out of a split of `tokens`.
+    """A request for `count` sequences of `seq_len` tokens, out of a split of `tokens` tokens.
 
-    `first` numbers them through steps and processes, `turn` the micro-batches as processes take them in turn.
+    first: the number of the first sequence, counted through all steps and processes
+    turn: the number of the micro-batch, counted in the order in which processes take them
     """
 
     first: int
@@ -44,16 +45,16 @@ class MicroBatch:
 
 
 class WindowOrder(Protocol):
-    """The slot: in which order the sequences of the training split are seen."""
+    """The slot for the order in which training sequences are seen."""
 
     def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
-        """Where these sequences begin in the split, which is a ring: int64 (count,). A pure function of `batch`."""
+        """The start of each sequence in the ring of tokens: int64 (count,). A pure function of `batch`."""
         ...
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """The stream as it lies in the shards, in the published spans; the seed plays no part."""
+    """The stream in the order of the shards, in the published spans; the seed is not used."""
 
     def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
         """One span: each sequence begins with the last target of the one before."""
@@ -62,7 +63,7 @@ class Sequential:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Windows in a fresh order every epoch. `shift` moves the windows' borders from epoch to epoch."""
+    """Windows in a new random order every epoch; `shift` also moves the borders of the windows."""
 
     shift: bool = True
 
@@ -73,7 +74,7 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Strided:
-    """Windows at a stride coprime to their count, drawn anew every epoch, as are the windows' borders."""
+    """Windows at a stride coprime to their number; stride and borders are drawn anew every epoch."""
 
     def starts(self, batch: MicroBatch) -> npt.NDArray[np.int64]:
         """By the stride of the epoch."""
@@ -83,9 +84,9 @@ class Strided:
 class TrainStream:
     """One rank's share of every global batch of `batch_tokens` tokens in sequences of `seq_len`.
 
-    Under `Shuffled` and `Strided` the ranks' batches, put one after another, are the same rows whatever the world's
-    size; under `Sequential` the spans are the same wherever world * accumulation is. Raises `UserError` when the batch
-    does not divide into whole sequences, or the source is shorter than one.
+    With `Shuffled` and `Strided`, the concatenated batches of all ranks are the same for every world size; with
+    `Sequential`, for the same product of world and accumulation. Raises `UserError` when the batch does not divide into
+    whole sequences, or the source is shorter than one.
     """
 
     def __init__(
@@ -139,25 +140,25 @@ class TrainStream:
         return window_BT[:, :-1].contiguous(), window_BT[:, 1:].contiguous()
 
     def epoch(self, step: int) -> float:
-        """How often `step` whole batches have gone through the split."""
+        """How many times `step` batches have covered the split."""
         return step * self.batch_tokens / len(self.source)
 
 
 def _visited(batch: MicroBatch, visit: Callable[..., npt.NDArray[np.int64]], *, shift: bool) -> npt.NDArray[np.int64]:
-    """Where windows begin that are visited once per epoch, in the order that `visit` draws for it: int64 (count,)."""
+    """Starts of windows that are visited once per epoch, in the order that `visit` gives: int64 (count,)."""
     per_epoch = (batch.tokens - 1) // batch.seq_len
     number_N = np.arange(batch.first, batch.first + batch.count)
     start_N = np.empty(batch.count, dtype=np.int64)
     for epoch in range(batch.first // per_epoch, (batch.first + batch.count - 1) // per_epoch + 1):
         here_N = number_N // per_epoch == epoch
-        moved = mix_words(batch.seed, epoch, 1) % batch.seq_len if shift else 0
-        places = visit(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(batch.seed, epoch, 0))
-        start_N[here_N] = moved + places * batch.seq_len
+        offset = mix_words(batch.seed, epoch, 1) % batch.seq_len if shift else 0
+        windows = visit(number_N[here_N] % per_epoch, size=per_epoch, key=mix_words(batch.seed, epoch, 0))
+        start_N[here_N] = offset + windows * batch.seq_len
     return start_N
 
 
 def permute(index_N: npt.NDArray[np.integer], *, size: int, key: int) -> npt.NDArray[np.int64]:
-    """Send each index below `size` to its place in the permutation of 0 .. size - 1 that `key` names: int64 (N,)."""
+    """Map each index below `size` through the permutation of 0 .. size - 1 that `key` selects: int64 (N,)."""
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
     keys = [np.uint64(mix_words(key, number)) for number in range(FEISTEL_ROUNDS)]
@@ -174,9 +175,9 @@ def permute(index_N: npt.NDArray[np.integer], *, size: int, key: int) -> npt.NDA
 
 
 def stride(index_N: npt.NDArray[np.integer], *, size: int, key: int) -> npt.NDArray[np.int64]:
-    """Send each index below `size` to `(start + index * step) % size`, start and step drawn by `key`: int64 (N,).
+    """Map each index below `size` to `(start + index * step) % size`, start and step drawn by `key`: int64 (N,).
 
-    The step is at least a quarter of `size`, where there is such a step without a common divisor.
+    The step is coprime to `size` and at least a quarter of it.
     """
     start, step = mix_words(key, 0) % size, size // 4 + mix_words(key, 1) % max(size // 2, 1)
     while math.gcd(step, size) != 1:

@@ -1,8 +1,8 @@
-"""tiktoken files (one token a line, base64 bytes and rank), converted to a byte-level BPE `tokenizer.json`.
+"""Convert tiktoken files (one token per line: its bytes in base64, and its rank) to a byte-level `tokenizer.json`.
 
-A token's rank is its id and the order in which it was learned, so the two parts that it was merged of are what the
-tokens before it make of its bytes. The file does not say how text is cut into words, nor what opens a document: words
-are cut as GPT-2 does it (the rule of r50k and p50k), and `<|endoftext|>` takes the first id that is free.
+The rank of a token is its id and also the order in which it was learned. So the two parts it was merged from are found
+by encoding its bytes with the tokens of lower rank. The file does not say how text is split into words, nor what opens
+a document: words are split as in GPT-2 (the rule of r50k and p50k), and `<|endoftext|>` gets the first free id.
 """
 
 import base64
@@ -23,7 +23,7 @@ def is_tiktoken(data: bytes) -> bool:
 
 
 def tokenizer_json(data: bytes) -> bytes:
-    """The file as a `tokenizer.json`. Raises `UserError` for what is no list of ranks, and for too many."""
+    """The file as a `tokenizer.json`. Raises `UserError` when it is not a list of ranks, or has too many tokens."""
     ranks = _ranks(data)
     shown = {token: "".join(BYTE_CHARACTERS[byte] for byte in token) for token in ranks}
     learned = [token for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
@@ -75,14 +75,14 @@ def _ranks(data: bytes) -> dict[bytes, int]:
 
 
 def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """The two tokens that were merged to this one."""
+    """The two tokens that were merged into this one."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         joined = [ranks.get(a + b, 1 << 30) for a, b in pairwise(parts)]
-        at = min(range(len(joined)), key=joined.__getitem__)
-        if joined[at] >= ranks[token]:
+        first = min(range(len(joined)), key=joined.__getitem__)
+        if joined[first] >= ranks[token]:
             raise UserError(f"The tiktoken token {token!r} is not made of two that come before it: this is no BPE.")
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        parts[first : first + 2] = [parts[first] + parts[first + 1]]
     return parts
 
 

@@ -1,9 +1,9 @@
-"""Open a tokenizer file; its kind is recognized by its content, not by its name.
+"""Open tokenizer files of any kind; the kind is recognized by the content, not by the file name.
 
 SentencePiece      `.model`, also `tokenizer.model.v1` and the like
 Hugging Face       `tokenizer.json` of the tokenizers package (`huggingface.py`)
 pure bytes         `fineweb_pure_byte_260.json`, the official export
-tiktoken           ranks in base64, a token a line (`tiktoken_ranks.py`)
+tiktoken           one token per line, base64 and rank (`tiktoken_ranks.py`)
 """
 
 import json
@@ -20,7 +20,7 @@ _PATTERNS = ("*.model", "*.model.v[0-9]*", "*_byte_*.json")
 
 
 def open_tokenizer(path: str | Path) -> LearnedTokenizer:
-    """Read a tokenizer of any of these kinds. Raises `UserError` that says why where it cannot be counted in bytes."""
+    """Read a tokenizer of any kind. Raises `UserError` that says why it cannot be used."""
     path = Path(path)
     with reading(path):
         if not path.is_file() or path.stat().st_size > MODEL_LIMIT:
@@ -37,30 +37,30 @@ def _of_json(data: bytes) -> LearnedTokenizer:
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"This tokenizer file is no JSON ({error}). Is it whole?") from error
+        raise UserError(f"This tokenizer file is not valid JSON ({error}). Is it complete?") from error
     if facts.get("tokenizer_type") == "pure_byte":
         return ByteExport(data, facts)
     if isinstance(facts.get("vocab"), list) and "config" in facts and "model" not in facts:
         count = len(facts["vocab"])
         raise UserError(
-            f"This is a Tekken file of {count:,} tokens, and it is not read. Use a .model file or tokenizer.json."
+            f"This is a Tekken file of {count:,} tokens, which is not supported. Use a .model file or tokenizer.json."
         )
     return hugging_face_tokenizer(data)
 
 
 def find_tokenizer(folder: Path) -> Path:
-    """Find the one tokenizer of a folder of shards. Raises `UserError` for none, or several."""
+    """Find the tokenizer of a folder of shards. Raises `UserError` when there is none, or more than one."""
     folder = folder.resolve()
-    places = [folder, folder.parent, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"]
-    for place in places:
-        models = sorted(path for pattern in _PATTERNS for path in place.glob(pattern))
+    folders = [folder, folder.parent, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"]
+    for near in folders:
+        models = sorted(path for pattern in _PATTERNS for path in near.glob(pattern))
         size = re.search(r"(?:sp|byte)(\d+)", folder.name)
         if len(models) > 1 and size:
             models = [model for model in models if re.search(rf"(?<!\d){size[1]}(?!\d)", model.name)] or models
         if len(models) == 1:
             return models[0]
-        if not models and (place / "tokenizer.json").is_file():
-            return place / "tokenizer.json"
+        if not models and (near / "tokenizer.json").is_file():
+            return near / "tokenizer.json"
         if models:
-            raise UserError(f"{place} holds {len(models)} tokenizers; put the one of these shards into {folder}.")
+            raise UserError(f"{near} holds {len(models)} tokenizers; put the one of these shards into {folder}.")
     raise UserError(f"No tokenizer was found for {folder}; put its .model file or tokenizer.json into that folder.")

@@ -1,7 +1,7 @@
-"""Tokenizers: text to token ids and back, exact on every text.
+"""Tokenizers: text to token ids and back, for SentencePiece models and plain bytes.
 
-SentencePiece models, with the symbols for capitals where they have them, and plain bytes; `huggingface.py` has those of
-a `tokenizer.json`. What their tokens weigh in bytes is decided in `byte_table.py`.
+`Tokenizer` is the interface that the package uses. SentencePiece models may use symbols for capitals (`caseops.py`);
+`huggingface.py` reads a `tokenizer.json`. `byte_table.py` decides how many bytes each token counts.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _PROBES = ("a", " a", "a  a ")
 
 
 class Tokenizer(Protocol):
-    """What the rest of the package asks of a tokenizer. `digest` is the SHA-256 of all that defines it."""
+    """The interface of a tokenizer. `digest` is the SHA-256 of everything that defines it."""
 
     vocab: int
     bos: int
@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
-        """`encode` of each text, by all cores where the tokenizer's library can."""
+        """`encode` each text, on all cores if the tokenizer's library supports it."""
         ...
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
@@ -55,7 +55,7 @@ class Tokenizer(Protocol):
         ...
 
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
-        """The pieces' own bytes, joined: what a continuation after these tokens appends to."""
+        """The bytes of the pieces, joined; also for a continuation that follows other text."""
         ...
 
     def bytes_of(self, token: int) -> bytes:
@@ -68,7 +68,7 @@ class Tokenizer(Protocol):
 
 
 class LearnedTokenizer(Tokenizer, Protocol):
-    """A tokenizer that was learned: `proto` are the bytes of its file."""
+    """A tokenizer that comes from a file; `proto` are the bytes of the file."""
 
     proto: bytes
 
@@ -76,8 +76,8 @@ class LearnedTokenizer(Tokenizer, Protocol):
 class SentencePieceTokenizer:
     """A SentencePiece model, BPE or unigram, from the bytes of its `.model` file.
 
-    SentencePiece cannot tell U+2581 in a text from a space. Where the model has byte pieces and neither adds nor
-    drops spaces, `encode` spells that character in bytes, so every text round-trips. Elsewhere it equals the library.
+    SentencePiece encodes U+2581 and a space alike. If the model has byte pieces and neither adds nor drops spaces,
+    `encode` writes that character in byte pieces, so every text round-trips. Otherwise it equals the library.
     """
 
     def __init__(self, proto: bytes) -> None:
@@ -99,14 +99,14 @@ class SentencePieceTokenizer:
             raise UserError(f"A vocabulary of {self.vocab} does not fit the shards' 16 bits; use 65536 or fewer.")
         try:
             self._pieces = [self._piece_bytes(i) for i in range(self.vocab)]
-        except ValueError as error:  # letters that are no UTF-8, or a byte that is no number
+        except ValueError as error:  # a piece that is not UTF-8, or a byte piece that is not a number
             raise UserError(
                 f"This SentencePiece model is damaged: a piece is no text ({error}). Fetch it again."
             ) from error
         mark = [int(self._model.piece_to_id(f"<0x{byte:02X}>")) for byte in SPACE_MARK.encode()]
         in_bytes = all(self._model.is_byte(i) for i in mark)
         pieces = (b"".join(self._pieces[i] for i in self._model.encode(probe)) for probe in _PROBES)
-        exact = all(found == probe.encode() for found, probe in zip(pieces, _PROBES))
+        exact = all(piece == probe.encode() for piece, probe in zip(pieces, _PROBES))
         self._mark_ids = mark if in_bytes and exact else None
 
     def encode(self, text: str) -> Tokens:
@@ -119,24 +119,25 @@ class SentencePieceTokenizer:
                 ids += (self._mark_ids if number else []) + self._model.encode(part)
             return np.array(ids, dtype=np.uint16)
         except (UnicodeEncodeError, RuntimeError) as error:  # versions of the library raise one or the other
-            at = next((i for i, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
-            if at is None:
+            index = next((i for i, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+            if index is None:
                 raise
-            raise UserError(f"The text holds a lone surrogate at character {at}; it is not Unicode text.") from error
+            what = f"a lone surrogate at character {index}"
+            raise UserError(f"The text holds {what}; it is not Unicode text.") from error
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
-        """`encode` of each text, by all cores."""
+        """`encode` each text, on all cores."""
         if any(SPACE_MARK in text for text in texts):
             return [SentencePieceTokenizer.encode(self, text) for text in texts]
-        found = self._model.encode(list(texts), num_threads=os.cpu_count() or 1)
-        return [np.array(ids, dtype=np.uint16) for ids in found]
+        encoded = self._model.encode(list(texts), num_threads=os.cpu_count() or 1)
+        return [np.array(ids, dtype=np.uint16) for ids in encoded]
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
-        """The library's own decoding, which drops the space that models with a dummy prefix add."""
+        """Decode with the library, which drops the space that a dummy prefix adds."""
         return str(self._model.decode([int(token) for token in tokens]))
 
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
-        """The pieces' bytes, joined, U+2581 as a space; control pieces are empty."""
+        """The bytes of the pieces, joined, with U+2581 as a space; control pieces give none."""
         return b"".join([self._pieces[token] for token in np.asarray(tokens, dtype=np.int64).tolist()])
 
     def bytes_of(self, token: int) -> bytes:
@@ -144,15 +145,15 @@ class SentencePieceTokenizer:
         return self.raw([token])
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """The published table, but for U+2581 inside a piece. Ids past the model's own count 0 and are boundaries."""
+        """The published table, except for U+2581 inside a piece. Ids past the model's count 0 and are boundaries."""
         return sentencepiece_table(self._model, size, symbols={})
 
     def piece(self, token: int) -> str:
-        """How a token is written in the model, as `▁the` or `<0x41>`."""
+        """A token as the model writes it: `▁the` or `<0x41>`."""
         return str(self._model.id_to_piece(int(token)))
 
     def piece_id(self, piece: str) -> int:
-        """The id of a piece; that of the unknown piece where the model has none such."""
+        """The id of a piece; the id of the unknown piece if the model does not have it."""
         return int(self._model.piece_to_id(piece))
 
     def _piece_bytes(self, i: int) -> bytes:
@@ -165,18 +166,18 @@ class SentencePieceTokenizer:
 
 
 class CaseTokenizer(SentencePieceTokenizer):
-    """A SentencePiece model that knows the symbols of a case spelling, and reads text through them."""
+    """A SentencePiece model with symbols for capitals: text is spelled with them before it is encoded."""
 
     def __init__(self, proto: bytes, spelling: Spelling) -> None:
         super().__init__(proto)
         self.spelling = spelling
 
     def encode(self, text: str) -> Tokens:
-        """Token ids of one document as it is spelled, without BOS: uint16 (N,)."""
+        """Token ids of the spelled form of one document, without BOS: uint16 (N,)."""
         return super().encode(self.spelling.spell(text))
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
-        """`encode` of each text, by all cores."""
+        """`encode` each text, on all cores."""
         return super().encode_many([self.spelling.spell(text) for text in texts])
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
@@ -184,17 +185,17 @@ class CaseTokenizer(SentencePieceTokenizer):
         return self.spelling.read(super().decode(tokens))
 
     def raw(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> bytes:
-        """The bytes of the text with its capitals; bytes that are no UTF-8 stay as they are."""
+        """The bytes of the text with its capitals; bytes that are not UTF-8 stay unchanged."""
         spelled = super().raw(tokens).decode(errors="surrogateescape")
         return self.spelling.read(spelled).encode(errors="surrogateescape")
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """The published table, with the bytes that the symbols stand for."""
+        """The byte table, with the bytes that the symbols count."""
         return sentencepiece_table(self._model, size, symbols=self.spelling.bytes)
 
 
 class ByteTokenizer:
-    """Plain bytes: ids 0 to 255 are the bytes of UTF-8, 256 is BOS. No space is free."""
+    """Plain bytes: ids 0 to 255 are the bytes of UTF-8, 256 is BOS. Every space is counted."""
 
     vocab = BYTES_VOCAB
     bos = BYTES_BOS
@@ -211,7 +212,7 @@ class ByteTokenizer:
             ) from error
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens]:
-        """`encode` of each text."""
+        """`encode` each text."""
         return [self.encode(text) for text in texts]
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> str:
@@ -228,15 +229,15 @@ class ByteTokenizer:
         return self.raw([token])
 
     def piece(self, token: int) -> str:
-        """How a token is written: `<0x41>` for a byte, `<s>` for BOS."""
+        """A token in writing: `<0x41>` for a byte, `<s>` for BOS."""
         return "<s>" if token == self.bos else f"<0x{token - self.offset:02X}>"
 
     def piece_id(self, piece: str) -> int:
-        """The id of what `piece` wrote."""
+        """The id of a token that `piece` wrote."""
         return self.bos if piece == "<s>" else self.offset + int(piece[3:5], 16)
 
     def byte_table(self, size: int = 0) -> ByteTable:
-        """One byte each; BOS, and other ids that are no bytes, count 0 and are boundaries."""
+        """One byte each; BOS and other ids without a byte count 0 and are boundaries."""
         return plain_table(max(size, self.vocab), offset=self.offset)
 
 
@@ -258,7 +259,7 @@ class ByteExport(ByteTokenizer):
 
 
 def load_tokenizer(path: str | Path) -> SentencePieceTokenizer:
-    """Read a SentencePiece model, whatever its suffix. Raises `UserError` when it is missing or not one."""
+    """Read a SentencePiece model file of any suffix. Raises `UserError` when it is missing or not such a model."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no tokenizer {path}; put the .model file beside the shards.")
@@ -268,7 +269,7 @@ def load_tokenizer(path: str | Path) -> SentencePieceTokenizer:
 
 
 def sentencepiece_tokenizer(proto: bytes) -> SentencePieceTokenizer:
-    """The tokenizer of a model's bytes, which reads through case symbols, ours or the published, where it has them."""
+    """The tokenizer of a model's bytes; with case symbols (ours or the published ones) if the model has them."""
     tokenizer = SentencePieceTokenizer(proto)
     for spelling in (OURS, PUBLISHED):
         if all(tokenizer.raw([tokenizer.piece_id(symbol)]) == symbol.encode() for symbol in spelling.bytes):

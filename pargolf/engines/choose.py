@@ -1,7 +1,7 @@
 """Which engine runs the jobs of a command, by its `--on`, `--jobs` and `--needs`.
 
 local                 in turn in this process; with --jobs N in N processes of this machine
-ray                   the Ray cluster that runs here or that RAY_ADDRESS names; else one of this machine alone
+ray                   the Ray cluster that runs here or that RAY_ADDRESS names; else a new one on this machine
 ray://HOST:10001      a cluster elsewhere, through its Ray Client
 """
 
@@ -14,9 +14,9 @@ LOCAL = "local"
 
 
 def choose(on: str = LOCAL, *, jobs: int | None = None, needs: str = "", device: str | None = None) -> Engine | None:
-    """The engine; None for jobs in turn in this process. Raises `UserError` on a word that names none.
+    """The engine; None for jobs in turn in this process. Raises `UserError` when `on` names no engine.
 
-    `jobs` None is one at a time here, and on a cluster as many as there is room for.
+    `jobs` of None means one at a time here, and on a cluster as many as there is room for.
     """
     if jobs is not None and jobs < 1:
         raise UserError("--jobs is at least 1.")

@@ -1,11 +1,12 @@
 """Tasks on a Ray cluster: Ray places each task by its needs, and all send their events through one mailbox.
 
-Ray itself does not retry: a task that is lost with its worker or node is begun again here, a bounded number of times,
-so that it is told and goes on from its checkpoint. Events go from each worker to the mailbox, an actor, every half
-second; its answers tell the worker to stop or to end. When this process is gone, Ray ends its workers and the mailbox.
+Ray's own retries are off: a task that is lost with its worker or node is started again here, a limited number of times,
+so that the loss is reported and the task continues from its checkpoint. Each worker sends its events to the mailbox (an
+actor) every half second; the answer may tell it to stop or to end. When this process is gone, Ray ends its workers and
+the mailbox.
 
-A node must see the folder that tasks write into, which it proves by a file there, and have this version of the
-package. Data that it has not at the same path with the same hashes is sent to it once (`parcels.py`).
+A node must see the folder that tasks write into (it checks for a file there), and have this version of the package.
+Data that it does not have at the same path with the same hashes is sent to it once (`parcels.py`).
 """
 
 import contextlib
@@ -51,7 +52,7 @@ from pargolf.run.signals import Interrupted, noted
 
 _PUSH_SECONDS = 0.5
 _SAID_EVERY = 2.0
-_END_SECONDS = 60.0  # how long tasks may take to keep their state when this process is told to end
+_END_SECONDS = 60.0  # how long tasks may take to store their state when this process is told to end
 _LOST = (
     exceptions.WorkerCrashedError,
     exceptions.NodeDiedError,
@@ -61,12 +62,12 @@ _LOST = (
     exceptions.ObjectLostError,
 )
 Pieces = Mapping[str, Sequence[Any]]
-"""Files by name, each as references to its pieces."""
+"""Files by name, each as a list of references to its pieces."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster: `ray`, or `ray://HOST:10001`. `jobs` at a time, None for as many as there is room for."""
+    """A Ray cluster: `ray`, or `ray://HOST:10001`; runs `jobs` tasks at a time, None for as many as fit."""
 
     on: str = "ray"
     jobs: int | None = None
@@ -74,21 +75,21 @@ class Cluster:
     device: str | None = None
 
     def room(self) -> int:
-        """How many tasks run at a time, by what the nodes have now."""
+        """How many tasks run at a time, by the current resources of the nodes."""
         self.connect()
         wanted = self.resources()
         fits = [min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items()) for node in _nodes()]
         return max(1, min(sum(fits), self.jobs or sum(fits)))
 
     def run(self, tasks: Sequence[Task]) -> "RunningCluster":
-        """Run them all. Raises `UserError` where there is no such cluster, or no node has what a task needs."""
+        """Run all tasks. Raises `UserError` when there is no such cluster, or no node has what a task needs."""
         self.connect()
         self._check()
         return RunningCluster(self, tasks)
 
     def connect(self) -> None:
-        """Join the cluster, unless this process has; `ray` without one that runs begins one on this machine."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would be sent to Ray's makers
+        """Join the cluster if needed; for `ray` without a running cluster, start one on this machine."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage statistics to Ray's makers
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         if ray.is_initialized():
             return
@@ -102,7 +103,7 @@ class Cluster:
             raise UserError(f"There is no Ray cluster to join at {named}: {why}") from error
 
     def resources(self) -> dict[str, float]:
-        """What a task takes, in Ray's names. A GPU each, where nothing was said and there are some."""
+        """The resources of a task, in Ray's names. By default one GPU each, if the cluster has GPUs."""
         gpus = self.needs.gpus
         if gpus is None:
             gpus = float(self.device != "cpu" and ray.cluster_resources().get("GPU", 0.0) >= 1.0)
@@ -119,7 +120,7 @@ class Cluster:
 
 
 def _nodes() -> list[dict[str, float]]:
-    """What each node has in all."""
+    """The total resources of each node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -133,7 +134,7 @@ def _words(resources: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why a node did not begin a task: it has not this data (`parcel`), or cannot have it at all (`why`)."""
+    """Why a node did not start a task: it lacks this data (`parcel`), or cannot run the task at all (`why`)."""
 
     why: str = ""
     parcel: Parcel | None = None
@@ -141,7 +142,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Given:
-    """What a worker is told beside its task: the package's version, a file to see, the data that was sent so far."""
+    """What a worker gets besides its task: the package's version, a file it must see, the data sent so far."""
 
     version: str
     seal: tuple[Path, str] | None
@@ -149,7 +150,7 @@ class Given:
 
 
 class RunningCluster:
-    """Tasks that the cluster has, had or will have."""
+    """The tasks of a cluster: waiting, running and done."""
 
     def __init__(self, cluster: Cluster, tasks: Sequence[Task]) -> None:
         self._cluster = cluster
@@ -166,7 +167,7 @@ class RunningCluster:
         self._begun: set[int] = set()
 
     def __iter__(self) -> Iterator[Event]:
-        """What happens. Raises `Interrupted` on a signal to this process."""
+        """Yield events until all tasks are done. Raises `Interrupted` on a signal to this process."""
         last_report = time.monotonic()
         with _sealed(self._tasks) as seals, noted() as signals:
             try:
@@ -189,7 +190,7 @@ class RunningCluster:
         self._mailbox.stop.remote(number)
 
     def _give_out(self, seals: Mapping[Path, str]) -> None:
-        """Hand tasks to Ray, a few more than there is room for, so that no node waits."""
+        """Submit tasks to Ray, a few more than there is room for, so that no node waits."""
         most = self._cluster.jobs or 2 * self._cluster.room()
         resources = self._cluster.resources()
         how = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "max_retries": 0}
@@ -204,11 +205,11 @@ class RunningCluster:
             self._going[body.remote(number, task, place, given, self._mailbox)] = number
 
     def _news(self) -> Iterator[Event]:
-        """What the workers have told since the last call."""
+        """The events of the workers since the last call."""
         with contextlib.suppress(exceptions.RayActorError, exceptions.GetTimeoutError):
             for number, attempt, event in ray.get(self._mailbox.take.remote(), timeout=10):
                 if attempt != self._tries.attempts[number]:
-                    continue  # the last words of a worker that is gone
+                    continue  # late events of a lost worker
                 if isinstance(event, JobBegan):
                     self._begun.add(number)
                     yield event
@@ -217,7 +218,7 @@ class RunningCluster:
                     yield Happened(number, event)
 
     def _end(self, reference: Any, number: int) -> Iterator[Event]:
-        """What came of a task that Ray says is over."""
+        """Handle a task that Ray reports as finished."""
         self._begun.discard(number)
         try:
             outcome = ray.get(reference)
@@ -235,13 +236,13 @@ class RunningCluster:
             self._send(outcome.parcel)
             self._tries.attempts[number] -= 1
             self._waiting.appendleft(number)
-        elif isinstance(outcome.error, Interrupted):  # its machine is to be given back
+        elif isinstance(outcome.error, Interrupted):  # its machine is being taken away
             yield from self._lose(number, "its machine ended it")
         else:
             yield TaskEnded(number, outcome.error, outcome.stopped)
 
     def _lose(self, number: int, why: str) -> Iterator[Event]:
-        """Begin a task again, unless it was lost too often."""
+        """Start a lost task again, unless it was lost too often."""
         losses, label = self._tries.lost(number), self._tasks[number].label
         yield JobLost(label, why, losses, again=losses < MOST_LOSSES)
         if losses < MOST_LOSSES:
@@ -250,7 +251,7 @@ class RunningCluster:
             yield TaskEnded(number, GivenUp(label, why))
 
     def _send(self, parcel: Parcel) -> None:
-        """Put a data folder where every node can fetch it, once."""
+        """Put a data folder into Ray's object store, once, so that every node can fetch it."""
         if parcel not in self._sent:
             pieces: dict[str, list[Any]] = {}
             for name, piece in cut(parcel):
@@ -258,7 +259,7 @@ class RunningCluster:
             self._sent = {**self._sent, parcel: pieces}
 
     def _leave(self) -> None:
-        """Have what runs keep its state, drop what waits, and wait until all is over."""
+        """Let running tasks store their state, cancel waiting ones, and wait until all have ended."""
         with contextlib.suppress(exceptions.RayError):
             if self._going:
                 ray.get(self._mailbox.end.remote(), timeout=10)
@@ -270,7 +271,7 @@ class RunningCluster:
 
 
 def _reason(error: Exception) -> str:
-    """A kind of Ray's errors in a few words, and the first line of what it says."""
+    """A Ray error in a few words: its cause, else its type and the last line of its message."""
     words = {
         exceptions.WorkerCrashedError: "its process was killed",
         exceptions.NodeDiedError: "its node left",
@@ -282,7 +283,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _sealed(tasks: Sequence[Task]) -> Iterator[dict[Path, str]]:
-    """A file in each folder that tasks write below, by which a node shows that it sees it; gone at the end."""
+    """Put a file into each output folder, so that a node can check that it sees the folder; removed at the end."""
     folders = {task.folder.parent for task in tasks if task.folder is not None}
     seals = {folder: secrets.token_hex(8) for folder in folders}
     try:
@@ -296,7 +297,7 @@ def _sealed(tasks: Sequence[Task]) -> Iterator[dict[Path, str]]:
 
 
 def do_task(number: int, task: Task, place: Place, given: Given, mailbox: Any) -> Outcome | Refused:
-    """What a worker does: look whether the node can do it, then do it, with its events going to the mailbox."""
+    """The body of a worker: check that the node can run the task, then run it, sending its events to the mailbox."""
     if given.version != VERSION:
         return Refused(
             f"{_here()} has pargolf {VERSION}, and {given.version} was started. Install the same everywhere."
@@ -319,12 +320,12 @@ def do_task(number: int, task: Task, place: Place, given: Given, mailbox: Any) -
 
 
 def _here() -> str:
-    """This node, as people know it."""
+    """The name and address of this node."""
     return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
 
 
 class _Post:
-    """Takes a task's events, and brings them to the mailbox twice a second, in a thread of its own."""
+    """Collects a task's events, and sends them to the mailbox twice a second from a separate thread."""
 
     def __init__(self, mailbox: Any, number: int, attempt: int) -> None:
         self._mailbox, self._number, self._attempt = mailbox, number, attempt
@@ -342,7 +343,7 @@ class _Post:
         self._thread.join()
 
     def tell(self, event: Event) -> bool:
-        """Take an event; whether the task is to stop."""
+        """Add an event; returns whether the task must stop."""
         with self._lock:
             self._events.append(event)
         return self._word == "stop"
@@ -357,8 +358,8 @@ class _Post:
                 word = ray.get(self._mailbox.push.remote(self._number, self._attempt, events), timeout=10)
             except exceptions.RayError:
                 with self._lock:
-                    self._events = events + self._events  # the mailbox is on its way to another node
+                    self._events = events + self._events  # the mailbox is moving to another node
                 continue
             if word == "end" and self._word != "end" and not over:
-                os.kill(os.getpid(), signal.SIGTERM)  # a run then ends after its step, with a checkpoint
+                os.kill(os.getpid(), signal.SIGTERM)  # a run ends after its step, with a checkpoint
             self._word = word

@@ -1,13 +1,13 @@
 """The mailbox between the workers of a cluster and the first process: events one way, commands the other way.
 
-It is an actor of Ray's, in a process of its own, which loads nothing that it does not need.
+It is a Ray actor in a process of its own, and imports as little as possible.
 """
 
 from pargolf.core.events import Event
 
 
 class Mailbox:
-    """An actor between workers and the first process: events go one way, words to stop the other way."""
+    """An actor between workers and the first process: events go one way, commands to stop the other way."""
 
     def __init__(self) -> None:
         self._events: list[tuple[int, int, Event]] = []
@@ -15,19 +15,19 @@ class Mailbox:
         self._ends = False
 
     def push(self, number: int, attempt: int, events: list[Event]) -> str:
-        """Take a task's events; `stop`, `end`, or nothing: what it is to do."""
+        """Add a task's events; returns a command for it: `stop`, `end`, or an empty string."""
         self._events += [(number, attempt, event) for event in events]
         return "end" if self._ends else "stop" if number in self._stopped else ""
 
     def take(self) -> list[tuple[int, int, Event]]:
-        """What has come since the last call."""
+        """The events since the last call."""
         events, self._events = self._events, []
         return events
 
     def stop(self, number: int) -> None:
-        """Have a task stop between two of its events."""
+        """Stop a task between two of its events."""
         self._stopped.add(number)
 
     def end(self) -> None:
-        """Have all tasks keep their state and end."""
+        """Let all tasks store their state and end."""
         self._ends = True

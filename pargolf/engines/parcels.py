@@ -1,11 +1,11 @@
 """Data folders on other machines: the same folder on shared storage, proved by hashes, or a copy that is sent once.
 
-    parcel = parcel_of(data)         where it lies here, and the SHA-256 that its splits and tokenizer have
-    data = find_parcel(parcel)       on the other machine: None where that path holds nothing, or other text
+    parcel = parcel_of(data)         its path here, and the SHA-256 of its splits and tokenizer
+    data = find_parcel(parcel)       on the other machine: None if that path has no data, or other data
     pieces = cut(parcel)             files by name, in pieces that fit into memory
     data = unpack(parcel, pieces)    written once per machine, into the user's cache, and checked
 
-Hashes of large shards are by samples, as a run's own facts are (`DataFolder.facts`).
+Large shards are hashed by samples, as in `DataFolder.facts`.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from pargolf.data.sidecar import sidecar_paths
 from pargolf.run.score import tokenizer_digest, tokenizer_file
 
 PIECE = 64 << 20
-"""Bytes of a file that are sent at once."""
+"""The size of the pieces in which files are sent, in bytes."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """A data folder as another process is told of it."""
+    """A reference to a data folder that can be sent to another process."""
 
     path: Path
     tokenizer: Path | None
@@ -36,23 +36,23 @@ class Parcel:
 
     @property
     def digest(self) -> str:
-        """One hash of all."""
+        """One hash of everything."""
         return hashlib.sha256(json.dumps(self.sha256).encode()).hexdigest()[:16]
 
 
 def parcel_of(data: DataFolder) -> Parcel:
-    """What another process is told of a data folder."""
+    """The parcel of a data folder."""
     facts = {**data.facts, "tokenizer_sha256": tokenizer_digest(data)}
     return Parcel(data.path.absolute(), tokenizer_file(data), tuple(sorted(facts.items())))
 
 
 def open_parcel(parcel: Parcel) -> DataFolder:
-    """The data folder, on the machine that it is on."""
+    """Open the data folder on its own machine."""
     return open_data(parcel.path, tokenizer=parcel.tokenizer)
 
 
 def find_parcel(parcel: Parcel) -> DataFolder | None:
-    """The data folder where this machine has the same one at the same path, or was sent it before; else None."""
+    """The data folder, if this machine has the same one at the same path or in its cache; else None."""
     for folder, tokenizer in ((parcel.path, parcel.tokenizer), _copy(parcel)):
         if not folder.is_dir():
             continue
@@ -66,7 +66,7 @@ def find_parcel(parcel: Parcel) -> DataFolder | None:
 
 
 def cut(parcel: Parcel) -> Iterator[tuple[str, bytes]]:
-    """Every file that a run reads, by its name, in pieces, in order."""
+    """Yield every file that a run reads as (name, piece), in order."""
     folder = parcel.path
     paths = [*split_paths(folder, "train"), *split_paths(folder, "val"), *sidecar_paths(folder)]
     paths += [path for name in ("meta.json", "documents.jsonl") if (path := folder / name).is_file()]
@@ -80,7 +80,7 @@ def cut(parcel: Parcel) -> Iterator[tuple[str, bytes]]:
 
 
 def unpack(parcel: Parcel, files: Mapping[str, Iterable[bytes]]) -> DataFolder:
-    """Write a parcel's files into this machine's cache, unless they are there. Raises `UserError` where they differ."""
+    """Write a parcel's files into this machine's cache, if needed. Raises `UserError` when their hashes differ."""
     folder, _ = _copy(parcel)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with claimed(folder.parent):
@@ -100,6 +100,6 @@ def unpack(parcel: Parcel, files: Mapping[str, Iterable[bytes]]) -> DataFolder:
 
 
 def _copy(parcel: Parcel) -> tuple[Path, Path | None]:
-    """Where a copy is kept, and its tokenizer. The folder has the same name, which says the vocabulary's size."""
+    """The paths of a copy and of its tokenizer. The folder keeps its name, which may contain the vocabulary size."""
     folder = cache_folder() / "parcels" / parcel.digest / parcel.path.name
     return folder, parcel.tokenizer and folder / parcel.tokenizer.name

@@ -1,8 +1,8 @@
 """Tasks on this machine: a few processes, each with its share of threads and GPUs, one task at a time.
 
-The first process and each of the others talk over a pipe: tasks go there, events come back. Its end is also how they
-hear that the first process is gone or wants no more: each then ends its task, which keeps its state, and itself. A
-process that is killed costs its task one try, and another takes its place.
+The first process and each worker are connected by a pipe: tasks go to the worker, events come back. When the pipe
+closes, because the first process is gone or has finished, the worker ends its task, which stores its state, and itself.
+A worker that is killed costs its task one attempt, and is replaced.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ from pargolf.engines.worker import serve
 from pargolf.run.signals import Interrupted, noted
 
 _LOOK_SECONDS = 0.5
-_SAID_EVERY = 2.0  # seconds between words on what runs
+_SAID_EVERY = 2.0  # seconds between reports of the running tasks
 
 
 @dataclass(frozen=True)
 class Processes:
-    """`jobs` processes of this machine; `device` is what was asked for, None for CUDA where there is one."""
+    """`jobs` processes on this machine; `device` is the requested one, None for CUDA if available."""
 
     jobs: int
     needs: Needs = Needs()
@@ -56,7 +56,7 @@ class Processes:
         return self.jobs
 
     def run(self, tasks: Sequence[Task]) -> "RunningProcesses":
-        """Run them all. Raises `UserError` where this machine has not what they need."""
+        """Run all tasks. Raises `UserError` when this machine does not have what they need."""
         _check(self.needs, self.jobs)
         return RunningProcesses(tasks, [self._place(k) for k in range(min(self.jobs, max(len(tasks), 1)))])
 
@@ -66,7 +66,7 @@ class Processes:
 
 
 def _check(needs: Needs, jobs: int) -> None:
-    """Raise `UserError` where so many tasks together need more than this machine has."""
+    """Raise `UserError` when `jobs` tasks together need more than this machine has."""
     cores, gpus = os.cpu_count() or 1, count_devices()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     wanted = {
@@ -74,26 +74,26 @@ def _check(needs: Needs, jobs: int) -> None:
         "GPUs": ((needs.gpus or 0.0) * jobs, gpus, f"{gpus}"),
         "bytes of memory": (needs.memory * jobs, memory or needs.memory * jobs, size_text(max(memory, 1))),
     }
-    for name, (sum_of_all, there, shown) in wanted.items():
-        if sum_of_all > there:
+    for name, (needed, available, shown) in wanted.items():
+        if needed > available:
             raise UserError(f"{jobs} jobs need more {name} than the {shown} of this machine. Lower --jobs or --needs.")
 
 
 class _Worker:
-    """A process of ours, and the number of the task that it has."""
+    """A worker process, and the number of its current task."""
 
     def __init__(self, place: Place) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads hangs
+        context = multiprocessing.get_context("spawn")  # forked torch threads hang
         self.place = place
         self.number: int | None = None
         self.pipe, theirs = context.Pipe()
-        # A daemon is ended with this process even where nobody closed the iteration.
+        # A daemon ends with this process even if the iteration was not closed.
         self.process = context.Process(target=serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
 
     def give(self, number: int, task: Task, attempt: int) -> bool:
-        """Begin a task; whether the process is there to do so."""
+        """Send a task; returns False if the process is gone."""
         self.number = number
         try:
             self.pipe.send((number, task, replace(self.place, attempt=attempt)))
@@ -102,7 +102,7 @@ class _Worker:
         return True
 
     def heard(self) -> Iterator[Any]:
-        """What it has sent. Raises `EOFError` where it is gone."""
+        """The messages it has sent. Raises `EOFError` when it is gone."""
         try:
             while self.pipe.poll():
                 yield self.pipe.recv()
@@ -110,7 +110,7 @@ class _Worker:
             raise EOFError from error
 
     def gone(self) -> str:
-        """Why it has ended."""
+        """Clean up after the process has ended; returns why it ended."""
         self.pipe.close()
         self.process.join()
         code = self.process.exitcode or 0
@@ -120,7 +120,7 @@ class _Worker:
 
 
 class RunningProcesses:
-    """Tasks that these processes have, had or will have."""
+    """The tasks of these processes: waiting, running and done."""
 
     def __init__(self, tasks: Sequence[Task], places: Sequence[Place]) -> None:
         self._tasks = tasks
@@ -130,7 +130,7 @@ class RunningProcesses:
         self._tries = Tries()
 
     def __iter__(self) -> Iterator[Event]:
-        """What happens. Raises `Interrupted` on a signal to this process, or to another one."""
+        """Yield events until all tasks are done. Raises `Interrupted` on a signal to this process or a worker."""
         last_report = time.monotonic()
         with noted() as signals:
             try:
@@ -161,7 +161,7 @@ class RunningProcesses:
         return [worker for worker in self._workers if worker.number is not None]
 
     def _give_out(self) -> Iterator[Event]:
-        """Give the tasks that wait to processes that do."""
+        """Give waiting tasks to idle processes."""
         while self._waiting:
             idle = next((worker for worker in self._workers if worker.number is None), None)
             if idle is None:
@@ -192,7 +192,7 @@ class RunningProcesses:
             yield from self._lose(worker)
 
     def _lose(self, worker: _Worker) -> Iterator[Event]:
-        """A process is gone: begin its task again, unless it was lost too often."""
+        """Handle a lost process: start its task again, unless it was lost too often."""
         why, number = worker.gone(), worker.number
         self._workers.remove(worker)
         self._free.append(worker.place)

@@ -1,13 +1,12 @@
 """Tasks and engines: what a task needs, where it runs, and what an engine reports of it.
 
-    engine.run(tasks)         iterate it: Happened(number, event) ... TaskEnded(number, error) for each task
-    running.stop(number)      ends one task between two events
-    running.close()           ends all of them; each keeps its state
+    running = engine.run(tasks)   iterate it: Happened(number, event) ... TaskEnded(number, error) for each task
+    running.stop(number)          ends one task between two events
 
-An engine is `Processes` (this machine) or `Cluster` (Ray); `choose` takes the one that `--on` names. A task is a
-function that yields events. Whatever engine runs it, it is called with the same arguments, so what it writes is the
-same; only a `Place` says which device and how many threads it has. A task that is lost with its process or machine is
-begun again, a few times: `Tries` counts.
+An engine is `Processes` (this machine) or `Cluster` (Ray); `choose` returns the one that `--on` names. A task is a
+function that yields events. Every engine calls it with the same arguments, so it writes the same files; only `Place`
+(its device and threads) differs. A task that is lost with its process or machine is started again, a few times: `Tries`
+counts.
 """
 
 import pickle
@@ -27,14 +26,14 @@ from pargolf.run.signals import Interrupted
 
 GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
 MOST_LOSSES = 3
-"""How often in a row a task may be lost without having kept anything new."""
+"""How many times in a row a task may be lost without progress."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What each task needs: CPU cores (as many threads), GPUs or a share of one, bytes of memory.
+    """What each task needs: CPU cores (and threads), GPUs or a share of one, bytes of memory.
 
-    0 and None: not said.
+    0 and None mean not specified.
     """
 
     cores: int = 0
@@ -60,16 +59,16 @@ class Needs:
         return needs
 
     def __str__(self) -> str:
-        """As it is written."""
+        """The text that `parse` reads."""
         amounts = {field.name: getattr(self, field.name) for field in fields(self)}
         return ",".join(f"{name}={value:g}" for name, value in amounts.items() if value)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a task runs: its device and CPU threads, and which attempt this is.
+    """Where a task runs: its device, its CPU threads, and the number of the attempt.
 
-    `find` opens a parcel (`parcels.py`) on a machine that may not have it; None where it is this one.
+    `find` opens a parcel (`parcels.py`) on another machine; None on this one.
     """
 
     device: str | None = None
@@ -80,9 +79,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Task:
-    """A job: `work(place, *arguments)` yields its events; both can be pickled.
+    """A task: `work(place, *arguments)` yields its events; both must be picklable.
 
-    `folder` is where it writes, which every machine must see.
+    `folder` is where it writes; every machine must see it.
     """
 
     label: str
@@ -101,7 +100,7 @@ class Happened(Event):
 
 @dataclass(frozen=True)
 class TaskEnded(Event):
-    """Task `number` is over: with an `error`, or `stopped` because somebody asked for it, or done."""
+    """Task `number` has ended: with an `error`, or `stopped` on request, or done."""
 
     number: int
     error: Exception | None = None
@@ -110,16 +109,16 @@ class TaskEnded(Event):
 
 @dataclass(frozen=True)
 class Waiting(Event):
-    """Said every two seconds: the tasks that run."""
+    """A report, every two seconds, of the running tasks."""
 
     running: tuple[int, ...]
 
 
 class Running(Protocol):
-    """Tasks on their way; iterate it once."""
+    """Running tasks; iterate it once."""
 
     def __iter__(self) -> Iterator[Event]:
-        """What happens, to the last `TaskEnded`. Raises `Interrupted` on a signal."""
+        """Yield events up to the last `TaskEnded`. Raises `Interrupted` on a signal."""
 
     def stop(self, number: int) -> None:
         """End a task between two of its events."""
@@ -129,14 +128,14 @@ class Engine(Protocol):
     """Runs tasks, several at a time."""
 
     def run(self, tasks: Sequence[Task]) -> Running:
-        """Run them all, in the order given as far as there is room."""
+        """Run all tasks, started in the given order."""
 
     def room(self) -> int:
         """How many tasks run at a time."""
 
 
 class Tries:
-    """How often each task was lost; one that has gone on from a later state than before begins to count anew."""
+    """Counts how often each task was lost in a row; progress (resuming from a later state) resets the count."""
 
     def __init__(self) -> None:
         self.attempts: Counter[int] = Counter()
@@ -144,27 +143,27 @@ class Tries:
         self._kept: dict[int, int] = {}
 
     def saw(self, number: int, event: Event) -> None:
-        """Take note of where a task went on from."""
+        """Note the step that a task resumed from."""
         if isinstance(event, Resumed) and event.step > self._kept.get(number, 0):
             self._kept[number] = event.step
             self._losses[number] = 0
 
     def lost(self, number: int) -> int:
-        """Count a loss; how many it is in a row."""
+        """Count a loss; returns the number of losses in a row."""
         self._losses[number] += 1
         return self._losses[number]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task came to where it ran."""
+    """How a task ended, reported by the worker."""
 
     error: Exception | None = None
     stopped: bool = False
 
 
 def perform(task: Task, place: Place, tell: Callable[[Event], bool]) -> Outcome:
-    """Run a task here; `tell` takes each event, and says whether to stop."""
+    """Run a task in this process; `tell` gets each event and returns whether to stop."""
     try:
         with closing(cast(Events[None], task.work(place, *task.arguments))) as events:
             for event in events:
@@ -176,7 +175,7 @@ def perform(task: Task, place: Place, tell: Callable[[Event], bool]) -> Outcome:
 
 
 def portable(error: BaseException) -> Exception:
-    """An error as another process can read it, with the lines of code it came from."""
+    """An error in a form that another process can read, with its traceback as a note."""
     if not isinstance(error, Exception):
         return Interrupted(GO_ON)
     if isinstance(error, UserError):
@@ -190,7 +189,7 @@ def portable(error: BaseException) -> Exception:
 
 
 class GivenUp(UserError):
-    """A task was lost with its process or machine too often in a row."""
+    """A task was lost with its process or machine too many times in a row."""
 
     def __init__(self, label: str, why: str) -> None:
         super().__init__(

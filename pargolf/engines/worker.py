@@ -1,6 +1,6 @@
 """The worker side of `processes.py`: a process that runs tasks, and ends when the first process is gone.
 
-It loads what its tasks need and nothing else, so that an audit's processes do without torch.
+It imports only what its tasks need, so that the processes of an audit do not load torch.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from pargolf.core.events import Event
 from pargolf.engines.task import Outcome, Place, Task, perform
 from pargolf.run.signals import ignore_the_terminal
 
-_STEP_SECONDS, _PATIENCE = 10.0, 6  # a task that does not end in so many seconds is told again, so many times
+_STEP_SECONDS, _PATIENCE = 10.0, 6  # a task that has not ended after so many seconds is signalled again, so many times
 _running = threading.Lock()  # held by this process while it has a task
 
 
 def serve(pipe: Connection) -> None:
-    """The body of a process: tasks in turn, until the pipe ends."""
+    """The body of a worker process: run tasks in turn until the pipe closes."""
     ignore_the_terminal()
     inbox: queue.SimpleQueue[tuple[int, Task, Place]] = queue.SimpleQueue()
     stopped: set[int] = set()
@@ -40,7 +40,7 @@ def serve(pipe: Connection) -> None:
 
 
 def _listen(pipe: Connection, inbox: Any, stopped: set[int]) -> None:
-    """Take tasks, and numbers of tasks to stop; at the pipe's end, end the task that there is, and this process."""
+    """Receive tasks, and numbers of tasks to stop; when the pipe closes, end the current task and this process."""
     with contextlib.suppress(EOFError, OSError):
         while True:
             message = pipe.recv()

@@ -1,8 +1,8 @@
-"""The score of a model that adapts: each token is scored before anything learns from it.
+"""Score a model that adapts at test time: each token is graded before anything learns from it.
 
-An adapter (`adapters/`) works on a copy of the model and writes its grades through the ledger. The result always has
-the same model's score without adaptation beside it, and says plainly when adapting made it worse. A complete score is
-followed by `replays` of its beginning, which show whether model or adapter looked ahead.
+An adapter (`adapters/`) works on a copy of the model and records its grades through the ledger. The result also
+contains the same model's score without adaptation, and says plainly when adaptation made it worse. After a complete
+score, `replays` of its beginning test whether model or adapter looks ahead.
 """
 
 import copy
@@ -27,12 +27,12 @@ from pargolf.evaluate.text import Text
 from pargolf.evaluate.watched import Watched, replays
 from pargolf.evaluate.windows import IntArray, Windows, starts_for
 
-_REPLAYED = 0.1  # of a scoring's time, the most that its replays take
+_REPLAYED = 0.1  # the largest share of a scoring's time that its replays may take
 
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """A score with adaptation and, beside it, the same model's without, over the same windows."""
+    """A score with adaptation, and the same model's score without it over the same windows."""
 
     adapter: str
     score: Score
@@ -40,7 +40,7 @@ class Adapted:
 
     @property
     def saved(self) -> float:
-        """Bits per byte that adaptation saved, over the positions that both graded; negative when it did harm."""
+        """Bits per byte that adaptation saved, over the positions that both graded; negative if it made it worse."""
         if self.score.complete and self.without.complete:
             return self.without.bpb - self.score.bpb
         both = ~(np.isnan(self.score.nats_N) | np.isnan(self.without.nats_N))
@@ -49,7 +49,7 @@ class Adapted:
 
     @property
     def verdict(self) -> str:
-        """One plain sentence."""
+        """One sentence that says whether adaptation helped, and by how much."""
         now = f"{self.score.bpb:.6f} bpb adapted, {self.without.bpb:.6f} without"
         part = "" if self.score.complete else f", over the {self.score.tokens:,} positions graded in time"
         if self.saved > 0:
@@ -59,7 +59,7 @@ class Adapted:
         return f"adapting made it worse by {-self.saved:.6f} bpb ({now}{part}): leave it out"
 
     def row(self) -> dict[str, Any]:
-        """Everything but the arrays, for a JSON file."""
+        """Everything except the arrays, for a JSON file."""
         return {
             "adapter": self.adapter,
             **self.score.row(),
@@ -83,13 +83,13 @@ def score_adapted(
     world: World | None = None,
     probe: bool = True,
 ) -> Iterator[Progress | Narrowed | Adapted]:
-    """Grade `text` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
+    """Score `text` while a copy of `model` adapts, yielding progress and at the end `Adapted`.
 
-    Arguments are those of `score`. `seconds` limits the adapted scoring alone; the one without adaptation follows
-    it, unless the caller has that `Score` of the same model and windows and passes it as `without`. The processes of
-    a `world` share the work, and each ends with the whole result. With `probe` and time left, a complete scoring is
-    followed by `replays` of its beginning, which find out whether model or adapter looks ahead.
-    Raises `UserError`, `LogitsError` (training diverged, for one).
+    Arguments are those of `score`. `seconds` limits the adapted scoring only. The scoring without adaptation follows,
+    unless the caller passes that `Score` (of the same model and windows) as `without`. The processes of a `world` share
+    the work, and each returns the whole result. With `probe` and enough time, a complete scoring is followed by
+    `replays` of its beginning, which test whether model or adapter looks ahead.
+    Raises `UserError`, and `LogitsError` (for example when training diverged).
     """
     clock, world = clock or Clock(), world or World()
     began = clock.seconds
@@ -136,7 +136,7 @@ def score_adapted(
 
 
 def _in_time(work: Iterator[StepKind], ledger: Ledger, *, clock: Clock, seconds: float | None) -> Iterator[None]:
-    """Let the work go on until its next step might not fit, judged by the slowest of its kind's last few."""
+    """Run the work until its next step might not fit, judged by the slowest of the last few steps of its kind."""
     recent: dict[StepKind, deque[float]] = {"grade": deque(maxlen=8), "train": deque(maxlen=8)}
     for kind in work:
         before = clock.seconds

@@ -1,10 +1,10 @@
-"""Bits per byte: the one place that combines nats, tokens and bytes, and the only one with a logarithm of 2.
+"""Bits per byte: the only place where nats, tokens and bytes are combined.
 
     bpb = nats / (ln 2 * bytes)        loss = nats / tokens        loss / bpb = ln 2 * bytes / tokens
 
-Bits per byte compares models with different tokenizers; nats per token does not. Their ratio is a constant
-of the tokenizer and the split, so it tells which of both a number was made with (sp1024 on the official
-validation split: 1.6884581, `data/official.py`; plain bytes: ln 2).
+Bits per byte are comparable between models with different tokenizers; nats per token are not. The ratio of both is a
+constant of tokenizer and split, so it identifies them (sp1024 on the official validation split: 1.6884581,
+`data/official.py`; plain bytes: ln 2).
 """
 
 import math
@@ -17,30 +17,30 @@ from pargolf.evaluate.windows import Stream, document_spans, document_starts
 
 
 def bits_per_byte(nats: float, n_bytes: int) -> float:
-    """Total negative log-likelihood in nats over UTF-8 bytes, as bits per byte; `n_bytes` is positive."""
+    """Bits per byte of a total negative log-likelihood in nats; `n_bytes` is positive."""
     assert n_bytes > 0, "no bytes were graded"
     return nats / (math.log(2) * n_bytes)
 
 
 def bits(nats: float) -> float:
-    """Nats as bits."""
+    """Convert nats to bits."""
     return nats / math.log(2)
 
 
 def nats_per_token(nats: float, n_tokens: int) -> float:
-    """Total negative log-likelihood in nats over tokens: the loss; `n_tokens` is positive."""
+    """The loss: total negative log-likelihood in nats per token; `n_tokens` is positive."""
     assert n_tokens > 0, "no tokens were graded"
     return nats / n_tokens
 
 
 def loss_per_bpb(n_tokens: int, n_bytes: int) -> float:
-    """The constant of tokenizer and split: multiply bits per byte by it to get nats per token."""
+    """The constant of tokenizer and split: nats per token over bits per byte."""
     assert n_tokens > 0, "no tokens were graded"
     return math.log(2) * n_bytes / n_tokens
 
 
 class DocumentRow(TypedDict):
-    """One document's score; `bpb` is None for a document without bytes."""
+    """The score of one document; `bpb` is None for a document without bytes."""
 
     index: int
     tokens: int
@@ -50,11 +50,11 @@ class DocumentRow(TypedDict):
 
 
 def by_document(tokens: Stream, nats: NDArray[np.floating[Any]], byte_counts: Stream, bos: int) -> list[DocumentRow]:
-    """Score each document by itself.
+    """The score of each document.
 
-    `tokens` is the stream of N+1, `nats` and `byte_counts` belong to its N positions. A document holds the
-    positions from its `bos` up to the next one, so the rows sum to the whole stream. Documents with an
-    ungraded position (NaN) are left out; `index` still counts them.
+    `tokens` is the stream of N+1 tokens; `nats` and `byte_counts` belong to its N positions. A document consists of the
+    positions from its `bos` up to the next one, so the rows sum to the whole stream. Documents with an ungraded
+    position (NaN) are left out; `index` still counts them.
     """
     positions = len(tokens) - 1
     assert len(nats) == len(byte_counts) == positions, "nats and byte counts belong to the predicted positions"

@@ -1,13 +1,13 @@
-"""Sampling text from a predictor, one token at a time.
+"""Generate text from a predictor, one token at a time, with temperature and nucleus sampling.
 
     p_i ~ exp(logit_i / temperature), cut to the smallest set of likeliest tokens whose mass reaches top_p
 
 Temperature 0 is greedy. Nucleus (top-p) sampling is Holtzman et al. 2020, "The Curious Case of Neural Text
-Degeneration". The predictor sees the last `length` tokens at most, as it does when scored: when a text outgrows that,
-the window moves on by a quarter of it.
+Degeneration". The predictor sees at most the last `length` tokens, as in scoring: when the text becomes longer, the
+window moves on by a quarter of its length.
 
-A model of this package keeps what it has seen (`model/cache.py`), so that a token costs one position's work and not the
-whole window's; any other predictor is shown its window anew.
+A model of this package uses a cache (`model/cache.py`), so that a token costs the work of one position; any other
+predictor is shown the whole window for each token.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -90,7 +90,7 @@ def continue_text(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Yield the text that follows `prompt` in a document of its own, in pieces of whole characters."""
+    """Yield text that continues `prompt` as one document, in pieces of whole characters."""
     start = [tokenizer.bos, *map(int, tokenizer.encode(prompt))]
     written = generate(
         predictor,
@@ -107,14 +107,14 @@ def continue_text(
     for token in written:
         ids.append(token)
         text = tokenizer.decode(ids)
-        # A character that is not complete yet decodes to U+FFFD; wait for its other bytes.
+        # An incomplete character decodes to U+FFFD; wait for its other bytes.
         if not text.endswith("\ufffd"):
             yield text[len(shown) :]
             shown = text
 
 
 def _next_logits(predictor: Predictor | Cache, context: list[int], device: torch.device | str) -> Tensor:
-    """Logits (V) of the token after `context`, float32, on the CPU: there a seed is the same everywhere."""
+    """Logits (V) of the token after `context`, float32, on the CPU, where a seed gives the same numbers everywhere."""
     if isinstance(predictor, Cache):
         last_V = predictor(torch.tensor([context[predictor.shown :]], device=device))[0]
     else:

@@ -2,9 +2,9 @@
 
     nats_i = -log softmax(logits_i)[tokens[i+1]]        position i sees tokens[..i] and predicts tokens[i+1]
 
-Nats are computed in float32 over the whole vocabulary, and summed in float64 window by window, so the sum does not
-depend on how windows are batched. `Grades` takes whatever windows it is given; the ledger (`score.py`) stands on it and
-refuses a position out of turn or twice. The script of a submission uses `Grades` alone, since its run has passed the
+Nats are computed in float32 over the whole vocabulary and summed in float64 window by window, so the sum does not
+depend on the batching of windows. `Grades` accepts any windows; the ledger (`score.py`) extends it and refuses a
+position that is out of order or graded twice. A submission's script uses `Grades` alone, because its run has passed the
 ledger.
 """
 
@@ -23,11 +23,11 @@ from pargolf.evaluate.lookahead import Predictor
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Window
 
-_BLOCK = 1 << 22  # logits normalized at once: 16 MiB in float32 stays near the caches
+_BLOCK = 1 << 22  # logits that are normalized at once: 16 MiB in float32, small enough for the caches
 
 
 class LogitsError(UserError):
-    """The predictor's logits are no distribution over this vocabulary: not finite, or of another shape."""
+    """The predictor's logits give no distribution over this vocabulary: not finite, or of another shape."""
 
 
 class Grades:
@@ -61,7 +61,7 @@ class Grades:
         device: torch.device | str = "cpu",
         mine: Sequence[int] | None = None,
     ) -> None:
-        """Show the predictor a batch of windows of one shape and add up; `mine` is for processes that share them."""
+        """Show the predictor a batch of windows of one shape and add its grades; `mine` is used by the ledger only."""
         for window, nats_S in zip(batch, self._nats(predictor, batch, device)):
             self._add(window, nats_S)
 
@@ -75,15 +75,15 @@ class Grades:
         self.tokens += window.end - window.first
 
     def train(self, rows: int, gradients: Callable[[int], None], device: torch.device | str) -> None:
-        """Call `gradients` with how many of `rows` to take at once: all of them."""
+        """Call `gradients` with the number of rows to take at once: all `rows`."""
         gradients(rows)
 
     def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
         """Nats of each graded position, (windows, positions). Raises `LogitsError`."""
         ids_BT = self._gather([(w.start, w.end) for w in batch]).to(device)
         targets_BS = self._gather([(w.first + 1, w.end + 1) for w in batch])
-        # no_grad, not inference_mode: caches that a model fills in here (rotary tables, say) would be
-        # inference tensors, and the backward of a later adaptation fails on those.
+        # no_grad, not inference_mode: tensors that a model caches here (rotary tables, for example) would become
+        # inference tensors, and a later backward of an adapter fails on those.
         with torch.no_grad():
             return self._normalize(predictor(ids_BT, first=batch[0].first - batch[0].start), targets_BS, batch)
 
@@ -104,7 +104,7 @@ class Grades:
             wide_BSV = block_BSV if block_BSV.dtype == torch.float64 else block_BSV.float()
             targets = targets_BS[row : row + step].flatten().to(wide_BSV.device)
             nats = cross_entropy(wide_BSV.flatten(0, 1), targets, reduction="none")
-            # Minimum and maximum are NaN or infinite as soon as one logit is, and need no mask of its size.
+            # Minimum and maximum are NaN or infinite if any logit is; unlike isfinite() they need no large mask.
             if not torch.stack([*wide_BSV.aminmax(), nats.max()]).isfinite().all():
                 raise LogitsError(
                     f"the predictor's logits are not finite within positions {batch[row].first} to "

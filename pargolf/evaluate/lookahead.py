@@ -1,15 +1,15 @@
-"""Does a predictor read tokens to the right of a position? Change some there, and see whether the position moves.
+"""The causality test: change tokens to the right of a position, and see whether its distribution changes.
 
     p(. | tokens[..t])   must be the same whatever tokens[t+1..] are         issue 1017, C1
 
-The whole distribution is compared, not the grade of the true token alone: so a look at the very next token, which is
-the target itself, shows as plainly as one further ahead. `Flips` does so while a text is scored. In a few windows,
-spread over the text, it changes one token at a random place, or the last one of the window, or all from a random place
-on, and shows the predictor the batch in its true form and in the changed one. A changed token at place p tests every
-graded position before it at once: a look of one ahead moves position p - 1, a look of two p - 2, a look to the
-window's end the first.
+The whole distribution is compared, not only the grade of the true token. So a look at the very next token, which is the
+target itself, is as visible as a look further ahead. `Flips` runs the test while a text is scored: in a few windows,
+spread over the text, it changes one token at a random place, or the last token of the window, or all tokens from a
+random place on, and shows the predictor both the true and the changed batch. A changed token at place p tests all
+graded positions before it at once: a look one token ahead moves position p - 1, a look two tokens ahead p - 2, and so
+on.
 
-What this proves is about the places that were tried. It says nothing of what a predictor has in its weights.
+The test covers only the places that were tried. It says nothing about what the weights have memorized.
 """
 
 from collections import deque
@@ -25,18 +25,18 @@ from torch import Tensor, nn
 from pargolf.evaluate.windows import IntArray, Window
 
 TOLERANCE = 1e-4
-"""Nats that a log-probability may move by rounding. What looks ahead for less cannot gain more for each token."""
-_ONE_IN = 64  # of the batches are shown twice
-_ROWS = 8  # windows of a batch that are changed, at most: their logits are kept beside the batch's own
+"""Nats by which rounding may change a log-probability. A smaller look ahead cannot gain more than this per token."""
+_ONE_IN = 64  # one in so many batches is shown twice
+_ROWS = 8  # at most so many windows of a batch are changed, because their logits need extra memory
 _KINDS = 3
 
 
 class Predictor(Protocol):
-    """Anything that predicts: a module, a function, an ensemble, somebody else's script.
+    """Anything that predicts tokens: a module, a function, an ensemble, a foreign script.
 
-    `ids_BT` (int64) holds the positions' input tokens. Return logits (B, T - first, vocab) of a floating type
-    for the positions from `first` on, each from ids[:, :t+1] only, and the same for the same ids. Evaluation mode is
-    the predictor's part.
+    `ids_BT` (int64) holds the input tokens. Return floating-point logits (B, T - first, vocab) for the positions from
+    `first` on, each computed from ids[:, :t+1] only, and the same for the same ids. The predictor itself must be in
+    evaluation mode.
     """
 
     def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
@@ -45,15 +45,15 @@ class Predictor(Protocol):
 
 
 class PartedPredictor(Predictor, Protocol):
-    """A predictor of one batch that knows which of its rows it is shown, where memory is too small for all at once."""
+    """A predictor bound to one batch that can also predict only some of its rows, if memory is too small for all."""
 
     def part(self, begin: int, end: int) -> Predictor | None:
-        """The predictor of rows begin..end-1 alone; None where there is no such."""
+        """The predictor for rows begin..end-1 only; None if there is none."""
         ...
 
 
 def part_of(predictor: Predictor, begin: int, end: int) -> Predictor | None:
-    """The predictor of some rows of its batch; None where it cannot be told which rows it is shown."""
+    """The predictor for some rows of its batch; None if it cannot be split."""
     part: Callable[[int, int], Predictor | None] | None = getattr(predictor, "part", None)
     if part is not None:
         return part(begin, end)
@@ -62,7 +62,7 @@ def part_of(predictor: Predictor, begin: int, end: int) -> Predictor | None:
 
 @dataclass(frozen=True)
 class LookAhead:
-    """What changing tokens in `windows` windows showed: how far ahead a predictor looked at the worst place.
+    """The result of changing tokens in `windows` windows: the farthest look ahead that was seen.
 
     `ahead` is the distance in tokens from a position to the changed token that moved its distribution, `position` that
     position's index in the stream, `nats` by how much the log-probability of some token moved. Where all moves were
@@ -77,11 +77,11 @@ class LookAhead:
 
     @property
     def probed(self) -> bool | None:
-        """Whether the tokens to the right went unread; None where none were changed."""
+        """Whether the predictor passed the test; None when no tokens were changed."""
         return self.ahead == 0 if self.windows else None
 
     def joined(self, other: "LookAhead") -> "LookAhead":
-        """Both together: the farther look, over the windows of both."""
+        """Combine two results: the farther look, over the windows of both."""
         worst = max(self, other, key=lambda look: (look.ahead, look.nats))
         return replace(worst, windows=self.windows + other.windows)
 
@@ -102,15 +102,16 @@ class LookAhead:
 
 
 def moved(before_SV: Tensor, after_SV: Tensor, *, start: int, place: int, tolerance: float = TOLERANCE) -> LookAhead:
-    """How far ahead the positions start..start+S-1 looked, of which `place` is the first changed token.
+    """How far ahead the positions start..start+S-1 looked, when `place` is the first changed token.
 
-    Both are log-probabilities or anything else that must not move; positions from `place` on are not looked at.
+    `before_SV` and `after_SV` are log-probabilities, or other values that must not change; positions from `place` on
+    are ignored.
     """
     count = min(place - start, len(before_SV))
     if count <= 0:
         return LookAhead()
     moved_S = (after_SV[:count].double() - before_SV[:count].double()).abs().flatten(1).amax(1)
-    far = torch.nonzero(~(moved_S <= tolerance)).flatten()  # a NaN has moved, too
+    far = torch.nonzero(~(moved_S <= tolerance)).flatten()  # NaN counts as moved
     if not len(far):
         return LookAhead(1, nats=float(moved_S.max()))
     first = int(far[0])
@@ -120,7 +121,7 @@ def moved(before_SV: Tensor, after_SV: Tensor, *, start: int, place: int, tolera
 def changed(
     tokens: IntArray, places: IntArray, *, vocab: int, bos: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """A copy with another token, never `bos`, at each of `places`, none of which holds `bos`."""
+    """A copy with another random token (never `bos`) at each of `places`, which must not hold `bos`."""
     out = np.array(tokens, dtype=np.int64)
     rank = out[places] - (out[places] > bos)  # among the vocab - 1 tokens that are not bos
     rank = (rank + random.integers(1, vocab - 1, len(places))) % (vocab - 1)
@@ -129,10 +130,10 @@ def changed(
 
 
 class Flips:
-    """Finds out, while a text is scored in `batches` of up to `rows` windows, whether the predictor looks ahead.
+    """Tests whether the predictor looks ahead, while a text is scored in `batches` of up to `rows` windows.
 
     About one batch in 64 is shown a second time, in the same shape, with other tokens in up to eight of its windows;
-    documents keep their beginnings. `look` is what was seen so far.
+    BOS tokens stay. `look` is the result so far.
     """
 
     def __init__(self, predictor: Predictor, *, batches: int, rows: int, vocab: int, bos: int, seed: int = 0) -> None:
@@ -147,7 +148,7 @@ class Flips:
         self._turn = 0
 
     def around(self, batch: list[Window]) -> Predictor:
-        """The predictor for this batch: the very same, or one that is shown changed tokens before the true ones."""
+        """The predictor for this batch: the original, or one that first sees the changed batch, then the true one."""
         self._shown += 1
         if not self._due or self._shown <= self._due[0]:
             return self.predictor
@@ -156,7 +157,7 @@ class Flips:
         return _Watched(self, batch)
 
     def watched(self, batch: list[Window], ids_BT: Tensor, first: int) -> Tensor:
-        """The logits of a batch, after those of the same with changed tokens."""
+        """Run the batch with changed tokens and then the true batch; compare, and return the true logits."""
         places = self._changes(ids_BT, first)
         flipped_BT = ids_BT.clone()
         for row, (_, ids_T) in places.items():
@@ -165,7 +166,7 @@ class Flips:
         logits_BSV = self.predictor(ids_BT, first=first)
         for index, (row, (place, _)) in enumerate(places.items()):
             if after is None or after[index].shape != logits_BSV[row].shape or logits_BSV.ndim != 3:
-                break  # the ledger says what is wrong with them
+                break  # the ledger reports wrong shapes
             before_SV, after_SV = (x.float().log_softmax(-1) for x in (logits_BSV[row], after[index]))
             start = batch[row].start
             look = moved(before_SV, after_SV, start=start + first, place=start + place)
@@ -177,7 +178,7 @@ class Flips:
         return logits_BSV
 
     def _changes(self, ids_BT: Tensor, first: int) -> dict[int, tuple[int, NDArray[np.int64]]]:
-        """For some rows, the first changed place and the ids with the change; kinds of change take turns."""
+        """For some rows, the first changed place and the changed ids; the kinds of change alternate."""
         out = {}
         rows = self._random.permutation(len(ids_BT))[:_ROWS]
         for row in map(int, rows):
@@ -187,23 +188,23 @@ class Flips:
             if len(free):
                 index = (int(self._random.integers(len(free))), len(free) - 1)[self._turn % _KINDS == 1]
                 places = free[index:] if self._turn % _KINDS == 2 else free[index : index + 1]
-                other_T = changed(ids_T, places, vocab=self._vocab, bos=self._bos, random=self._random)
-                out[row] = int(places[0]), other_T
+                changed_T = changed(ids_T, places, vocab=self._vocab, bos=self._bos, random=self._random)
+                out[row] = int(places[0]), changed_T
                 self._turn += 1
         return out
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """The predictor for one batch that is shown twice; of a part of it, the plain one."""
+    """The predictor for a batch that is shown twice."""
 
     flips: Flips
     batch: list[Window]
 
     def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
-        """Logits of the batch in its true form."""
+        """Logits of the true batch."""
         return self.flips.watched(self.batch, ids_BT, first)
 
     def part(self, begin: int, end: int) -> Predictor:
-        """Nothing is changed where memory is too small for the batch."""
+        """The plain predictor: if memory is too small for the batch, nothing is tested."""
         return self.flips.predictor

@@ -1,25 +1,25 @@
-"""Four laws, tested on any predictor by what it does: feed it different streams, compare its distributions.
+"""Probes: test four laws of fair scoring on any predictor, by feeding it different streams and comparing the results.
 
     causal      a token changes no distribution before it, adaptation included              issue 1017, C1 and C4
     normalized  each distribution sums to 1, and each grade is the true token's share       C2
     once        each position is graded once, in order, before anything learns from it      C3 and C4
-    isolated    a document's grades do not depend on the documents before it, where asked   pull request 1851
+    isolated    a document's grades do not depend on the documents before it (if requested)  pull request 1851
 
-A grader is a whole scoring procedure begun afresh: it takes N+1 tokens and returns N grades in nats. So the laws hold
-or break for a model, for a model that adapts, and for somebody else's script alike.
+A grader is a complete scoring procedure that starts fresh at every call: it takes N+1 tokens and returns N grades in
+nats. So the laws can be tested alike for a model, for a model that adapts, and for a foreign script.
 
-`causal` changes a token, and then all from it on, at places spread over the stream and at each window's last; two more
-places hold in turn each token that the stream has (the beginning of a document is one, unless documents are graded by
-themselves: then how the text is cut is given), and some that it does not have. A distribution before the change that
-moves has looked ahead, and by how far is said. A model of this package is asked the same of its training loss, and of
-a text that it is shown in pieces (`paths.py`).
+`causal` changes one token, and then all tokens from it on, at places spread over the stream and at the last place of
+each window. At two more places it tries every token that occurs in the stream, and some that do not. (BOS is also
+tried, unless documents are graded separately: then the division into documents is given.) If a distribution before the
+change moves, the grader has looked ahead, and the verdict says how far. For a model of this package the same is tested
+on its training loss, and on text shown in pieces (`paths.py`).
 
-A `Shows` grader is asked for all of its distributions, so each is summed, and a look at the very next token shows in
-`causal`. Of another grader only the true tokens' grades are known. There a look at the next token would hide in the
-grade that changes anyway, so `normalized` puts every token of the vocabulary at a place in turn, scores each of those
-streams, and adds up exp(-grade). A cache keyed with the target gives itself away there, because every candidate finds
-itself in it. For a grader that shows its distributions this sum proves nothing more: the same distribution, whichever
-token stands next, has the same sum.
+A `Shows` grader returns all its distributions, so each can be summed, and a look at the very next token is visible in
+`causal`. Other graders return only the grades of the true tokens. Then a look at the next token would hide in the grade
+that changes anyway, so `normalized` puts every token of the vocabulary at one place in turn, scores each of these
+streams, and sums exp(-grade). A cache keyed with the target is caught there, because every candidate finds itself in
+it. For a grader that shows its distributions this sum adds nothing: the same distribution has the same sum whichever
+token comes next.
 """
 
 import copy
@@ -48,13 +48,13 @@ from pargolf.model.transformer import Transformer
 
 Grades = NDArray[np.floating[Any]]
 LAWS = ("causal", "normalized", "once", "isolated")
-_ALIKE = 1e-3  # nats between a text at once and in pieces, by rounding
-_SHORT = 16  # tokens that other paths than the scored one are tried with
-_UNSEEN = 8  # tokens that a stream does not hold, tried out beside those that it does
+_ALIKE = 1e-3  # nats by which rounding may separate text at once from text in pieces
+_SHORT = 16  # tokens for the tests of training loss and text in pieces
+_UNSEEN = 8  # tokens that do not occur in the stream and are tried as well
 
 
 class Grader(Protocol):
-    """A scoring procedure begun afresh at every call: N+1 tokens to the N grades of tokens[1:], in nats."""
+    """A scoring procedure that starts fresh at every call: N+1 tokens to the N grades of tokens[1:], in nats."""
 
     def __call__(self, tokens: IntArray) -> Grades:
         """Grade the stream."""
@@ -63,30 +63,33 @@ class Grader(Protocol):
 
 @runtime_checkable
 class Shows(Protocol):
-    """A grader that also shows the distributions behind its grades."""
+    """A grader that also returns the distributions of its grades."""
 
     def __call__(self, tokens: IntArray) -> Grades:
         """Grade the stream."""
         ...
 
     def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
-        """Grade the stream, and return the logarithms (N, V) of all probabilities, too; float64, on the CPU."""
+        """Grade the stream, and also return all log-probabilities (N, V), float64, on the CPU."""
         ...
 
 
 class Foreign(Protocol):
-    """The least that somebody else's predictor must offer."""
+    """The minimal interface of a foreign predictor."""
 
     def prob(self, prefix: IntArray) -> Any:
-        """Probabilities (vocab) of the token that follows `prefix`, in anything that becomes an array."""
+        """Probabilities (vocab) of the token after `prefix`, as anything that numpy can convert to an array."""
         ...
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a probe found. `worst` is the largest deviation seen: nats, or for `normalized` the sum's distance from 1.
+    """The result of a probe.
 
-    None where the ledger stopped the grader. A law that was not `asked` for holds.
+    worst: the largest deviation, in nats, or for `normalized` the distance of a sum from 1; None when the ledger
+    stopped
+        the grader
+    asked: False for a law that was not tested; it then holds
     """
 
     law: str
@@ -104,7 +107,7 @@ class Verdict:
 class LedgerGrader:
     """Our own scoring as a grader: a predictor, or a module that adapts, through a watched ledger.
 
-    The predictor is copied for each run, so that a cache of one stream never reaches the next.
+    The predictor is copied for each run, so that nothing cached from one stream reaches the next.
     """
 
     predictor: Predictor
@@ -148,7 +151,7 @@ class LedgerGrader:
 
 @dataclass(frozen=True)
 class ForeignGrader:
-    """Somebody else's `prob(prefix)` as a grader."""
+    """A foreign `prob(prefix)` as a grader."""
 
     foreign: Foreign
     vocab: int
@@ -158,7 +161,7 @@ class ForeignGrader:
         return self.show(tokens)[0]
 
     def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
-        """Grade the stream and show the vectors. Raises `LogitsError` as well."""
+        """Grade the stream and return the log-probabilities. Raises `LogitsError` as `__call__` does."""
         foreign, rows = copy.deepcopy(self.foreign), []
         for i in range(len(tokens) - 1):
             p_V = np.asarray(foreign.prob(tokens[: i + 1].copy()), dtype=np.float64)
@@ -181,12 +184,12 @@ def probe(
     tolerance: float = 1e-5,
     seed: int = 0,
 ) -> list[Verdict]:
-    """Judge a grader by the four laws; they all hold when `all(v.holds for v in verdicts)`.
+    """Test a grader on the four laws; it passes when `all(v.holds for v in verdicts)`.
 
-    `tokens` is a short stream (see `stream`). A grader that shows its distributions runs over it about 2 * flips times,
-    and `places` times as often as there are candidates (up to 9 more than the stream has different tokens); another
-    one places * vocab times. `tolerance` in nats leaves room for arithmetic that is not repeatable.
-    Raises `UserError` for a stream without three tokens, or with a single document where isolation is asked.
+    `tokens` is a short stream (see `stream`). A grader that shows its distributions is run about 2 * flips times, plus
+    `places` times the number of candidates (up to 9 more than the stream has different tokens); any other grader
+    places * vocab times. `tolerance` in nats allows for arithmetic that does not repeat exactly.
+    Raises `UserError` for a stream of fewer than three tokens, or with a single document when `isolated` is tested.
     """
     if len(tokens) < 3 or vocab <= 2:
         raise UserError("probing needs a stream of at least three tokens over a vocabulary of more than two")
@@ -210,7 +213,7 @@ def stream(
 ) -> NDArray[np.int64]:
     """A random stream of `length` + 1 tokens in documents of unequal length, for `probe`.
 
-    It has few `kinds` of tokens, so that contexts recur: what counts them has something to count.
+    It uses only `kinds` different tokens, so that contexts recur and n-gram counts have something to count.
     """
     if vocab <= 2 or not 0 <= bos < vocab or length < 4 * documents:
         raise UserError(f"no stream of {length} tokens in {documents} documents over a vocabulary of {vocab}")
@@ -224,9 +227,9 @@ def stream(
 
 
 def shortened(adapter: Adapter, **most: int) -> Adapter:
-    """The adapter with smaller numbers in the fields of these names, those of adapters within it too.
+    """The adapter with the named fields limited to these values, also in adapters inside it.
 
-    So that one with chunks of thousands of tokens learns within a stream of a hundred: shortened(adapter, chunk=16).
+    So an adapter with chunks of thousands of tokens can learn in a stream of a hundred: shortened(adapter, chunk=16).
     """
 
     def cut(part: Any) -> Any:
@@ -240,7 +243,7 @@ def shortened(adapter: Adapter, **most: int) -> Adapter:
 
 
 def stir(model: nn.Module) -> None:
-    """Move first weights away from zero outputs, where every law would hold for want of anything to see."""
+    """Perturb freshly initialized weights, because with zero outputs every law would hold trivially."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -288,8 +291,9 @@ def _causal(
 
 
 def _elsewhere(model: Transformer, tokens: IntArray, vocab: int, bos: int) -> tuple[str, float] | None:
-    """What looks ahead in a model where it is not scored, and by how many nats: its training loss, with kernels in C
-    and without them, and a text shown in pieces.
+    """Test the training loss (with and without C kernels) and text in pieces: what looks ahead, and by how many nats.
+
+    None when nothing does.
     """
     short, training = tokens[: _SHORT + 1], copy.deepcopy(model).train()
     device = next(model.parameters()).device
@@ -316,7 +320,7 @@ def _changes(
     places: int,
     random: np.random.Generator,
 ) -> Iterator[tuple[int, IntArray]]:
-    """Changed streams, each with its first changed place."""
+    """Yield changed streams, each with its first changed place."""
     spread = free[np.linspace(len(free) - 1, 0, min(flips, len(free))).astype(np.int64)]
     lasts = np.intersect1d(_lasts(grader, tokens), free)
     lasts = lasts[np.linspace(len(lasts) - 1, 0, min(flips, len(lasts))).astype(np.int64)]
@@ -335,7 +339,7 @@ def _changes(
 
 
 def _by_document(grader: Grader) -> bool:
-    """Whether documents are graded by themselves: then how the text is cut into documents is given beforehand."""
+    """Whether documents are graded separately, so that the division into documents is given beforehand."""
     if not isinstance(grader, LedgerGrader):
         return False
     apart = grader.adapter is not None and grader.adapter.by_document
@@ -343,7 +347,7 @@ def _by_document(grader: Grader) -> bool:
 
 
 def _lasts(grader: Grader, tokens: IntArray) -> IntArray:
-    """The last input token of each window, where the windows are known; and the stream's."""
+    """The last input position of each window if the windows are known, else of the stream."""
     if not isinstance(grader, LedgerGrader):
         return np.array([len(tokens) - 2])
     cut = grader.windows.over(len(tokens) - 1, starts=document_starts(tokens, grader.bos))
@@ -351,12 +355,12 @@ def _lasts(grader: Grader, tokens: IntArray) -> IntArray:
 
 
 def _middle(tokens: IntArray) -> int:
-    """Where the stream's last quarter begins."""
+    """The index at which the last quarter of the stream begins."""
     return len(tokens) * 3 // 4
 
 
 def _view(grader: Grader, tokens: IntArray) -> tuple[Tensor, Tensor]:
-    """Grades (N,) and what no change may move: distributions (N, V), or the grades (N, 1) where none are shown."""
+    """Grades (N,) and the rows that no later change may move: distributions (N, V), or else the grades (N, 1)."""
     if isinstance(grader, Shows):
         shown, logs_NV = grader.show(tokens.copy())
         return torch.from_numpy(_finite(shown, tokens)), logs_NV
@@ -365,10 +369,10 @@ def _view(grader: Grader, tokens: IntArray) -> tuple[Tensor, Tensor]:
 
 
 def _normalized(grader: Grader, tokens: IntArray, vocab: int, bos: int, places: int) -> Verdict:
-    """Sum each distribution that is shown, or, where none is, put every token of the vocabulary at a place in turn.
+    """Sum the distributions if they are shown; otherwise put every token of the vocabulary at a place in turn.
 
-    What follows the place stays, and places are neighbours: so most have the candidate itself within their window,
-    where a model that looks one token ahead would find it.
+    The tokens after the place stay, and the places are neighbours, so most windows contain the candidate itself, where
+    a model that looks one token ahead would see it.
     """
     if isinstance(grader, Shows):
         return _summed(grader, tokens)
@@ -388,7 +392,7 @@ def _normalized(grader: Grader, tokens: IntArray, vocab: int, bos: int, places: 
 
 
 def _summed(grader: Shows, tokens: IntArray) -> Verdict:
-    """Each distribution's sum, and each grade against the true token's probability."""
+    """Check the sum of each distribution, and each grade against the true token's probability."""
     grades, logs_NV = grader.show(tokens.copy())
     sums_N = logs_NV.exp().sum(1)
     where = int((sums_N - 1).abs().argmax())
@@ -403,7 +407,7 @@ def _summed(grader: Shows, tokens: IntArray) -> Verdict:
 
 
 def _once(grader: Grader, tokens: IntArray) -> Verdict:
-    """Replay the log of a watched ledger without trusting its own checks."""
+    """Check the log of a watched ledger without trusting the ledger's own checks."""
     if not isinstance(grader, LedgerGrader):
         n = len(_grades(grader, tokens))
         return Verdict("once", True, f"{n} finite grades for {n} positions, made outside the ledger")
@@ -437,15 +441,15 @@ def _isolated(
     tolerance: float,
     random: np.random.Generator,
 ) -> Verdict:
-    """Rewrite the documents before a boundary, lengths kept; no grade after it may move."""
+    """Rewrite the documents before a boundary, with the same lengths; no grade after it may move."""
     grades = _grades(grader, tokens)
     edges = _boundaries(tokens, bos)
     edges = edges[np.unique(np.linspace(0, len(edges) - 1, min(flips, len(edges))).astype(np.int64))]
     worst, where = 0.0, ""
     for edge in edges:
         before = np.flatnonzero(np.asarray(tokens[:edge]) != bos)
-        found = _grades(grader, changed(tokens, before, vocab=vocab, bos=bos, random=random))
-        moved = np.abs(found - grades)[edge:]
+        after = _grades(grader, changed(tokens, before, vocab=vocab, bos=bos, random=random))
+        moved = np.abs(after - grades)[edge:]
         if moved.max() > worst:
             worst = float(moved.max())
             where = f"rewriting the documents before token {edge} moved the grade of position {edge + moved.argmax()}"
@@ -455,7 +459,7 @@ def _isolated(
 
 
 def _outside(grader: Grader, verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Outside the ledger the third law is judged by its consequences, which are the first two."""
+    """Outside the ledger, `once` is judged by its consequences: it fails if `causal` or `normalized` does."""
     causal, normalized, once, isolated = verdicts
     if not isinstance(grader, LedgerGrader) and once.holds and not (causal.holds and normalized.holds):
         broken = " and ".join(f"'{v.law}'" for v in (causal, normalized) if not v.holds)
@@ -464,7 +468,7 @@ def _outside(grader: Grader, verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _caught(law: str, run: Callable[[], Verdict]) -> Verdict:
-    """A grader that the ledger stops breaks the law."""
+    """Run a probe; if the ledger stops the grader, the law is broken."""
     try:
         return run()
     except (OrderError, UngradedError, LogitsError) as error:
@@ -472,18 +476,18 @@ def _caught(law: str, run: Callable[[], Verdict]) -> Verdict:
 
 
 def _grades(grader: Grader, tokens: IntArray) -> NDArray[np.float64]:
-    """One finite grade per position, or `LogitsError`."""
+    """One finite grade per position. Raises `LogitsError`."""
     return _finite(grader(tokens.copy()), tokens)
 
 
-def _finite(found: Grades, tokens: IntArray) -> NDArray[np.float64]:
-    grades = np.asarray(found, dtype=np.float64)
+def _finite(raw: Grades, tokens: IntArray) -> NDArray[np.float64]:
+    grades = np.asarray(raw, dtype=np.float64)
     if grades.shape != (len(tokens) - 1,) or not np.isfinite(grades).all():
         raise LogitsError(f"{len(tokens) - 1} finite grades were expected, one for each position")
     return grades
 
 
 def _boundaries(tokens: IntArray, bos: int) -> NDArray[np.int64]:
-    """Where documents begin, the first left out."""
+    """The starts of documents, without the first one."""
     starts = document_starts(tokens, bos)
     return starts[starts > 0]

@@ -1,15 +1,15 @@
-"""The ledger: it scores each token once, in order, and records its own proof.
+"""The ledger: score a text so that the result proves the conditions of a fair score.
 
-The four conditions of Parameter Golf issue 1017, and who keeps each of them here:
+The four conditions of Parameter Golf issue 1017, and what enforces each of them:
 
-    C1  grades depend on artifact and prefix only   the predictor's duty; flipped tokens test it (`lookahead.py`)
+    C1  grades depend on artifact and prefix only   the predictor must; changed tokens test it (`lookahead.py`)
     C2  a full normalized distribution, fixed       the ledger: it takes logits and normalizes them itself
         before the target is seen
     C3  scored before anything adapts to it         the ledger: `graded` refuses tokens that have no grade yet
-    C4  one pass from left to right                 the ledger: a position out of turn raises
+    C4  one pass from left to right                 the ledger: a position out of order raises an error
                                                     (one pass per document, when documents are graded apart)
 
-The arithmetic is that of `grades.py`, which the ledger extends by what it refuses and what it writes down.
+The arithmetic is in `grades.py`; the ledger adds these checks and the record of every grade.
 """
 
 import tempfile
@@ -35,27 +35,29 @@ from pargolf.evaluate.lookahead import Flips, LookAhead, Predictor, part_of
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Stream, Window, Windows, pieces, starts_for
 
-_ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what a core's cache holds, what fills a GPU
+_ON_CPU, _ELSEWHERE = 2048, 1 << 16  # positions of a batch: what fits a core's cache, what fills a GPU
 _ALL = 1 << 30
-_HELD = 1 << 22  # grades that are kept in memory; those of a longer stream lie in a file
+_HELD = 1 << 22  # most grades that are kept in memory; those of a longer stream go to a file
 
 
 class OrderError(RuntimeError):
-    """A position would be graded out of turn or twice."""
+    """A position would be graded out of order or twice."""
 
 
 class UngradedError(RuntimeError):
-    """Somebody asked for a token before its grade was written down."""
+    """A token was requested before it was graded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a scoring found: `loss` in nats per token and `bpb` in bits per byte, over the graded `tokens`.
+    """The result of a scoring: `loss` in nats per token and `bpb` in bits per byte, over the graded `tokens`.
 
-    `positions` is how many there are to grade. `in_turn` says that they were graded from left to right, each at most
-    once; a complete score in turn has tokens == positions and grades_min == grades_max == 1. `look` is what changing
-    tokens to the right of positions showed. `nats_N` (float32) is each position's grade, NaN where there is none; it
-    is empty when grades were not kept. `first` is where the share of one process of several begins.
+    positions: how many positions there are to grade
+    in_turn: they were graded from left to right, each at most once
+    grades_min, grades_max: how often a position was graded; both 1 for a complete score in turn
+    look: the result of the causality test
+    nats_N: the grade of each position, float32, NaN for ungraded ones; empty when grades were not kept
+    first: where the share of this process begins, when several share the work
     """
 
     windows: str
@@ -84,25 +86,28 @@ class Score:
 
     @property
     def probed(self) -> bool | None:
-        """Whether changed tokens moved no distribution before them; None where none were changed."""
+        """Whether the causality test passed; None when no tokens were changed."""
         return self.look.probed
 
     def row(self) -> dict[str, Any]:
-        """Everything but the array, for a JSON file; `look` in words."""
+        """Everything except the array, for a JSON file; `look` in words."""
         names = ("windows", "in_turn", "probed", "complete", "loss", "bpb", "nats", "positions", "tokens", "bytes")
         row = {name: getattr(self, name) for name in (*names, "grades_min", "grades_max", "seconds")}
         return {**row, "look": str(self.look)}
 
 
 class Ledger(Grades):
-    """Owns the tokens, grades them, and only then hands them out.
+    """Owns the tokens, grades them, and gives them out only afterwards.
 
-    With `once` (every scoring in turn) positions must be graded from left to right, each exactly one time.
-    `documents` (rising positions) makes each document a pass of its own: documents may take turns, and no window
-    may show a token of another one. `first` is where grading begins, for a process that grades a part by itself; the
-    processes of a `world` grade each batch together, and each writes down all. Without
-    `keep` no array grows with the stream. Raises `UserError` for ids outside the vocabulary, a stream without
-    positions or bytes, counts that do not align.
+    once: positions must be graded from left to right, each exactly once (every scoring in turn)
+    documents: rising start positions; each document becomes a pass of its own, documents may be graded in any order,
+        and no window may show a token of another document
+    first: where grading begins, for a process that grades a part by itself
+    keep: keep the grade of every position; without it no array grows with the stream
+    world: its processes grade each batch together, and each records all grades
+
+    Raises `UserError` for ids outside the vocabulary, a stream without positions or bytes, and counts that do not
+    align.
     """
 
     def __init__(
@@ -121,9 +126,9 @@ class Ledger(Grades):
         self.vocab = text.vocab
         self.frontier = first  # graded positions, those before `first` included
         self.nats_N = _blank(self.positions if keep else 0)
-        # A pass's turn moves over each position exactly once, so only repeated grades need a count of their own.
+        # With `once` the turn of a pass visits each position exactly once, so only repeated grades need a count.
         self.grades_N = np.zeros(0 if once else self.positions, dtype=np.int32)
-        self.scored_at_once = self.trained_at_once = _ALL  # rows; fewer where memory has run out
+        self.scored_at_once = self.trained_at_once = _ALL  # rows; fewer after memory has run out
         self._once = once
         self._first = first
         self._starts = np.array([0, *(start for start in documents if start > 0)], dtype=np.int64)
@@ -138,10 +143,10 @@ class Ledger(Grades):
         device: torch.device | str = "cpu",
         mine: Sequence[int] | None = None,
     ) -> None:
-        """Show the predictor a batch of windows of one shape and write down the grades.
+        """Show the predictor a batch of windows of one shape and record the grades.
 
-        Each process of a world shows those of the batch that are `mine` (None: an even share), and every window is
-        some process's. Raises `LogitsError` (nothing is then written) and `OrderError`.
+        Each process of a world handles the rows `mine` (None: an even share); together they must cover the batch.
+        Raises `LogitsError` (nothing is recorded then) and `OrderError`.
         """
         length, first = _shape(batch[0])
         assert all(_shape(window) == (length, first) for window in batch), "a batch holds windows of one shape"
@@ -156,9 +161,9 @@ class Ledger(Grades):
             self._add(window, nats_S)
 
     def graded(self, start: int, stop: int) -> IntArray:
-        """A copy of tokens[start:stop], all of which have been graded (the first token of a pass is given).
+        """A copy of tokens[start:stop], from which an adapter may learn; the first token of a pass needs no grade.
 
-        What an adapter may learn from. Raises `UngradedError` if any of them is still to be predicted.
+        Raises `UngradedError` if any of them has not been graded yet.
         """
         inside = self._first <= start <= stop
         turn = self._pass_of(start)
@@ -173,19 +178,19 @@ class Ledger(Grades):
         return super().graded(start, stop)
 
     def train(self, rows: int, gradients: Callable[[int], None], device: torch.device | str) -> None:
-        """Call `gradients` with how many of `rows` to take at once: with half where memory runs out, and so on."""
+        """Call `gradients` with the number of rows to take at once; while memory runs out, call again with half."""
         asked = min(rows, self.trained_at_once)
         if (fitted := halving(asked, gradients, torch.device(device))) < asked:
             self.trained_at_once = fitted
 
     def narrowed(self, seconds: float) -> Iterator[Narrowed]:
-        """What memory has run out for so far, if anything."""
+        """Events for the sizes that were reduced because memory ran out."""
         for what, size in (("windows at once", self.scored_at_once), ("rows trained at once", self.trained_at_once)):
             if size < _ALL:
                 yield Narrowed(what, size, seconds)
 
     def score(self, windows: Windows, *, seconds: float) -> Score:
-        """Close the books."""
+        """The `Score` of everything that was graded."""
         whole = int(self._first == 0 and self.frontier == self.positions)
         grades_min, grades_max = (whole, 1) if self._once else (int(self.grades_N.min()), int(self.grades_N.max()))
         return Score(
@@ -204,7 +209,7 @@ class Ledger(Grades):
         )
 
     def _nats(self, predictor: Predictor, batch: list[Window], device: torch.device | str) -> NDArray[np.float32]:
-        """Grades of a batch; where memory runs out, of its halves one after the other."""
+        """Grades of a batch; if memory runs out, of its halves one after the other."""
         if len(batch) <= self.scored_at_once:
             try:
                 return super()._nats(predictor, batch, device)
@@ -219,19 +224,20 @@ class Ledger(Grades):
         return np.concatenate([self._nats(part or predictor, rows, device) for part, rows in parts])
 
     def _pass_of(self, position: int) -> int:
-        """Index of the pass that a position belongs to."""
+        """The index of the pass that a position belongs to."""
         return max(0, int(np.searchsorted(self._starts, position, side="right")) - 1)
 
     def _check_turns(self, batch: list[Window]) -> None:
         turns: dict[int, int] = {}
         for window in batch:
-            at = self._pass_of(window.first)
-            if not self._starts[at] <= window.start <= window.first < window.end <= self._stops[at]:
-                raise OrderError(f"{window} does not lie within positions {self._starts[at]} to {self._stops[at]}")
-            turn = turns.get(at, int(self._turns[at]))
+            number = self._pass_of(window.first)
+            begin, stop = self._starts[number], self._stops[number]
+            if not begin <= window.start <= window.first < window.end <= stop:
+                raise OrderError(f"{window} does not lie within positions {begin} to {stop}")
+            turn = turns.get(number, int(self._turns[number]))
             if self._once and window.first != turn:
                 raise OrderError(f"{window} grades position {window.first}, and it is position {turn}'s turn")
-            turns[at] = max(turn, window.end)
+            turns[number] = max(turn, window.end)
 
     def _add(self, window: Window, nats_S: NDArray[np.float32]) -> None:
         span = slice(window.first, window.end)
@@ -259,14 +265,17 @@ def score(
     keep: bool = True,
     probe: bool = True,
 ) -> Iterator[Progress | Narrowed | Score]:
-    """Grade every position of `text`, yielding progress and at the end the `Score`.
+    """Score every position of `text`, yielding progress and at the end the `Score`.
 
-    `batch_windows` are shown at once, None for as many as suit the device. With `seconds`, scoring ends
-    before the limit, as soon as another batch might not fit, and the score is marked incomplete; one batch is
-    always graded. A `clock` already running counts what came before against the limit. Process `rank` of `world`
-    grades its share of the windows; `merge` joins the scores. Without `keep` the score has no grades per position,
-    and memory does not depend on the stream's length. With `probe`, a few windows are shown with changed tokens too,
-    to see whether the predictor looks ahead (`Flips`); the score says what came of it, and its seconds include that.
+    batch_windows: windows per batch; None means as many as suit the device
+    seconds: stop before this limit, as soon as another batch might not fit; the score is then marked incomplete. One
+        batch is always graded
+    clock: a running clock, whose earlier time counts against the limit
+    rank, world: grade only the share of this process; `merge` joins the scores
+    keep: keep the grade of every position; without it memory does not depend on the length of the stream
+    probe: also show a few windows with changed tokens, to test whether the predictor looks ahead (`Flips`); the time
+        for this is included in the score's seconds
+
     Raises `UserError` (see `Ledger`), `LogitsError`.
     """
     text.check()
@@ -286,7 +295,7 @@ def score(
     rows = batch_windows or suits(windows, device)
     count = sum(1 for _ in share(windows, text.positions, starts=starts, rank=rank, world=world)) if probe else 0
     flips = Flips(predictor, batches=-(-count // rows), rows=rows, vocab=text.vocab, bos=text.bos, seed=rank)
-    # The slowest of the last few batches predicts the next; a first one that compiled is soon forgotten.
+    # The slowest of the last few batches predicts the next one; a slow first batch (compilation) is soon forgotten.
     recent: deque[float] = deque(maxlen=8)
     for batch in batches(chain([opening] if opening else [], cut), rows):
         elapsed = clock.seconds
@@ -304,14 +313,14 @@ def score(
 
 
 def suits(windows: Windows, device: torch.device | str) -> int:
-    """How many windows to show at once on a device."""
+    """The number of windows in a batch that suits a device."""
     return max(1, (_ON_CPU if torch.device(device).type == "cpu" else _ELSEWHERE) // windows.length)
 
 
 def share(
     windows: Windows, positions: int, *, starts: Sequence[int] | IntArray = (), rank: int = 0, world: int = 1
 ) -> Iterator[Window]:
-    """The windows of process `rank` out of `world`: a contiguous run, all of them for a world of one."""
+    """The windows of process `rank` out of `world`: a contiguous run; all windows for a world of one."""
     cut = windows.over(positions, starts=starts)
     if world == 1:
         return cut
@@ -322,7 +331,7 @@ def share(
 
 
 def merge(scores: Sequence[Score]) -> Score:
-    """Join the shares of all processes, in any order, into the score of the whole stream."""
+    """Combine the scores of all processes, in any order, into the score of the whole stream."""
     parts = sorted(scores, key=lambda part: part.first)
     edges = [*(part.first for part in parts), parts[0].positions]
     assert edges[0] == 0 and all(part.windows == parts[0].windows and part.in_turn for part in parts), "other shares"
@@ -345,14 +354,14 @@ def merge(scores: Sequence[Score]) -> Score:
 
 
 def final(events: Iterable[Progress | Narrowed | Score]) -> Score:
-    """Run a scoring to its end without watching it."""
+    """Run a scoring to its end, ignoring its events, and return the score."""
     *_, last = events
     assert isinstance(last, Score)
     return last
 
 
 def batches(windows: Iterable[Window], limit: int) -> Iterator[list[Window]]:
-    """Group up to `limit` neighbours of one shape (length, context), in order."""
+    """Group up to `limit` neighbouring windows of one shape (length, context), in order."""
     assert limit >= 1, "a batch holds at least one window"
     batch: list[Window] = []
     for window in windows:
@@ -369,14 +378,14 @@ def _shape(window: Window) -> tuple[int, int]:
 
 
 def progress(ledger: Ledger, task: str, *, elapsed: float) -> Progress:
-    """How far a scoring is, with its running bits per byte and the time left."""
+    """The progress of a scoring, with its bits per byte so far and the time left."""
     seconds_left = elapsed * (ledger.positions - ledger.frontier) / max(ledger.frontier, 1)
     note = f"{bits_per_byte(ledger.nats, ledger.bytes):.4f} bpb, {seconds_left:.0f} s left" if ledger.bytes else ""
     return Progress(task=task, done=ledger.frontier, total=ledger.positions, note=note)
 
 
 def _blank(count: int) -> NDArray[np.float32]:
-    """NaN for each position; of a long stream in a file without a name, which goes when it is let go."""
+    """An array of NaN for each position; for a long stream in an unnamed temporary file."""
     if count <= _HELD:
         return np.full(count, np.nan, dtype=np.float32)
     with tempfile.TemporaryFile() as file:

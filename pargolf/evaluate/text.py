@@ -1,4 +1,4 @@
-"""A validation text ready to score: its tokens, the bytes of each, and what those counts rest on."""
+"""A text that is ready to score: its tokens, the bytes of each token, and the proof of these counts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +10,17 @@ from pargolf.evaluate.windows import Stream, Windows, pieces
 
 
 def _nothing() -> None:
-    """Text in memory does not change."""
+    """The check of text in memory, which does not change."""
 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A stream of N+1 `tokens` out of `vocab` ids, and the bytes that each of its N targets stands for.
+    """A stream of N+1 `tokens` out of `vocab` ids, and the bytes of each of its N targets.
 
-    `bos` is the id that opens a document, `names` are the documents' in order, where they are known. `proof` says what
-    the bytes rest on; without it a score is for watching only. `check` raises `UserError` where files that the text is
-    read from are no longer what they were; it is called before and after each scoring.
+    bos: the id that opens a document
+    names: the names of the documents in order, if known
+    proof: how the byte counts were proved; without it a score is only informal
+    check: raises `UserError` when the files of the text have changed; called before and after each scoring
     """
 
     tokens: Stream
@@ -32,16 +33,16 @@ class Text:
 
     @property
     def positions(self) -> int:
-        """How many tokens there are to predict."""
+        """The number of tokens to predict."""
         return len(self.tokens) - 1
 
     @cached_property
     def bytes(self) -> int:
-        """Bytes of all targets."""
+        """The bytes of all targets."""
         return sum(int(piece.sum()) for _, piece in pieces(self.byte_counts))
 
     def holds(self, *all_windows: Windows) -> None:
-        """Raise `UserError` when there is less text than one window shows."""
+        """Raise `UserError` when the text is shorter than one window."""
         for windows in all_windows:
             if self.positions < windows.length:
                 most = max(self.positions, 1)

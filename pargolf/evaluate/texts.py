@@ -1,10 +1,10 @@
-"""Score many short texts together: the cost of each token of each text.
+"""Score many separate texts at once: the cost in nats of each token of each text.
 
     score_texts(model, [[bos, 17, 4], [bos, 9]], length=256)  ->  the nats of 17, 4 and of 9
 
-The first token of a text is given (most often BOS), every other one is graded once, through the ledger, from the tokens
+The first token of a text is given (usually BOS). Every other token is graded once, through the ledger, from the tokens
 before it in its own text. Texts of equal length share a batch, so a thousand short questions cost little more than one
-long text of their length.
+long text of their total length.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from pargolf.evaluate.windows import IntArray, Sliding, Window
 
 
 class _Ranking(Ledger):
-    """A ledger that writes down too which token was the likeliest at each position."""
+    """A ledger that also records the most likely token at each position."""
 
     def __init__(self, text: Text, *, documents: IntArray) -> None:
         super().__init__(text, documents=documents)
@@ -39,7 +39,7 @@ class _Ranking(Ledger):
 
 @dataclass(frozen=True, eq=False)
 class TextGrades:
-    """Per graded token of one text: its cost in nats (N,) float32, and whether it was the likeliest one (N,) bool."""
+    """For each graded token of a text: its cost in nats (N,) float32, and whether it was the most likely (N,) bool."""
 
     nats: NDArray[np.float32]
     likeliest: NDArray[np.bool_]
@@ -69,7 +69,7 @@ def score_texts(
     text = Text(stream, np.ones(len(stream) - 1, dtype=np.int64), vocab, bos=-1)
     ledger = _Ranking(text, documents=starts[:-1])
     windows = Sliding(length, stride or max(1, length // 4))
-    # A text's last token predicts the first one of the next text, which nobody asks for.
+    # The last token of a text predicts the first token of the next text, which is not graded.
     spans = [(int(begin), int(stop) - 1) for begin, stop in pairwise(starts)]
     cut = (_moved(window, begin) for begin, stop in spans for window in windows.over(stop - begin))
     for batch in batches(cut, suits(windows, device)):

@@ -1,8 +1,8 @@
-"""A ledger that is watched: who asked it for what, and the whole distribution behind each grade.
+"""A ledger with a log of all requests and the full distribution of each grade; and the causality test for adapters.
 
-`replays` asks with it whether a model that adapts looks ahead. A predictor alone can be shown one window twice
-(`lookahead.py`); what adapts changes with all that it was shown, so here its whole scoring is begun afresh: over the
-text's beginning as it is, and with tokens near that beginning's end changed. No distribution before them may move.
+A plain predictor can be shown the same window twice (`lookahead.py`). An adapter changes with everything it has seen,
+so `replays` runs its whole scoring again: over the beginning of the text as it is, and with tokens near the end of that
+part changed. No distribution before the changed tokens may differ.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -21,15 +21,15 @@ from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import IntArray, Window, Windows, per_document
 
 Entry = tuple[str, int, int]
-_LEAST, _MOST = 400, 100  # a replay covers one part in so many of the text; the more until something was learned
-_MARGIN = 4.0  # times the noise of a device that does not repeat itself
+_LEAST, _MOST = 400, 100  # a replay covers 1/400 of the text, or up to 1/100 until something was learned
+_MARGIN = 4.0  # tolerance in units of the noise of a device that does not repeat itself
 
 
 class Watched(Ledger):
-    """A ledger that writes down every grade and every request for tokens, for somebody else to judge.
+    """A ledger that records every grade and every request for tokens.
 
-    `log` has ("grade", first, end) and ("learn", start, stop). `logs_NV` are the natural logarithms (float64) of the
-    distributions at the positions from `since` on.
+    `log` has entries ("grade", first, end) and ("learn", start, stop). `logs_NV` are the log-probabilities (float64) at
+    the positions from `since` on.
     """
 
     def __init__(self, text: Text, *, since: int = 0, **options: Any) -> None:
@@ -40,17 +40,17 @@ class Watched(Ledger):
 
     @property
     def learned(self) -> bool:
-        """Whether anything was graded after something had been learned."""
+        """Whether anything was graded after something was learned."""
         kinds = [kind for kind, *_ in self.log]
         return "learn" in kinds and "grade" in kinds[kinds.index("learn") :]
 
     def grade(self, predictor: Predictor, batch: list[Window], **options: Any) -> None:
-        """As the ledger does."""
+        """As in `Ledger`, with an entry in the log."""
         super().grade(predictor, batch, **options)
         self.log += [("grade", window.first, window.end) for window in batch]
 
     def graded(self, start: int, stop: int) -> IntArray:
-        """As the ledger does."""
+        """As in `Ledger`, with an entry in the log."""
         tokens = super().graded(start, stop)
         self.log.append(("learn", start, stop))
         return tokens
@@ -66,17 +66,18 @@ class Watched(Ledger):
 
 
 Begin = Callable[[Text, int], tuple[Watched, Iterator[object]]]
-"""Begins a scoring afresh: a text, and from which position on distributions are kept, to its ledger and its steps."""
+"""Starts a new scoring: (text, position from which distributions are kept) -> (ledger, steps)."""
 
 
 def replays(
     begin: Begin, text: Text, windows: Windows, *, steady: bool, seed: int = 0
 ) -> Generator[Progress, None, LookAhead]:
-    """Look for a look ahead in the beginning of a text, yielding progress.
+    """Test the beginning of a text for looks ahead, yielding progress.
 
-    One part in 400 of the text, two windows at least; and up to one in 100, until something was learned. It is gone
-    through once as it is, and once each with one token, the last one, and all from one on changed. A device that does
-    not repeat itself (`steady` is False) goes through the first twice, and what it does not repeat is forgiven.
+    The part is 1/400 of the text, at least two windows, and up to 1/100 until something was learned. It is scored once
+    as it is, and once each with one token, with the last token, and with all tokens from one on changed. On a device
+    that does not repeat itself (`steady` is False) the unchanged part is scored twice, and the tolerance is raised to
+    a multiple of the difference.
     """
     random, size = np.random.default_rng(seed), min(text.positions, max(2 * windows.length, text.positions // _LEAST))
     while True:
@@ -98,8 +99,8 @@ def replays(
         tolerance = max(tolerance, _MARGIN * float((again.logs_NV - before.logs_NV).abs().max()))
     look, middle = LookAhead(), int(random.integers(len(free)))
     for places in (free[middle : middle + 1], free[-1:], free[middle:]):
-        other = changed(tokens, places, vocab=text.vocab, bos=text.bos, random=random)
-        after = yield from _ended(begin(replace(part, tokens=other), since), windows)
+        altered = changed(tokens, places, vocab=text.vocab, bos=text.bos, random=random)
+        after = yield from _ended(begin(replace(part, tokens=altered), since), windows)
         look = look.joined(_far(before, after, int(places[0]), tolerance))
     return look
 
@@ -112,7 +113,7 @@ def _ended(begun: tuple[Watched, Iterator[object]], windows: Windows) -> Generat
 
 
 def _far(before: Watched, after: Watched, place: int, tolerance: float) -> LookAhead:
-    """How far ahead any position before `place` looked, by distributions, and before those were kept by grades."""
+    """How far ahead any position before `place` looked, by distributions, or by grades where those were not kept."""
     grades = [torch.from_numpy(ledger.nats_N[: min(place - 1, before.since), None]) for ledger in (before, after)]
     early = moved(*grades, start=0, place=place, tolerance=tolerance)
     late = moved(before.logs_NV, after.logs_NV, start=before.since, place=place, tolerance=tolerance)

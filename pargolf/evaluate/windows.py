@@ -1,16 +1,16 @@
-"""Windows: which positions a model sees at once, and which of them are graded.
+"""Scoring windows: which positions a model sees at once, and which of them are graded.
 
 A stream of N+1 tokens has N positions; position i sees tokens[..i] and predicts tokens[i+1]. A window
 `(start, end, first)` shows the model positions start..end-1 and grades first..end-1; those before `first` are
 context.
 
-    plain      |====|====|==                 every window graded whole; the cheapest
-    sliding    |====|                        the first window whole, then the last `stride` positions of each
+    plain      |====|====|==                 every window is graded whole; the cheapest
+    sliding    |====|                        the first window is graded whole, then the last `stride` positions of each
                  ..|==|                      (Press, Smith, Lewis 2021, "Shortformer", section 3)
-    document   sliding, begun anew at every document's first token
-    published  sliding as the published scripts loop it, which grades the last stride several times: not in turn
+    document   sliding, restarted at the first token of every document
+    published  sliding as in the published scripts, which grade the last stride several times: not in turn
 
-Every kind that is `in_turn` grades each position exactly once, in order, the tail included.
+Every kind that is `in_turn` grades each position exactly once, in order, including the tail.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,11 @@ from pargolf.core.ranges import Length
 from pargolf.core.smaller import Smaller
 
 IntArray = NDArray[np.integer[Any]]
-_READ = 1 << 20  # tokens looked at once, so that a stream on disk is never held whole
+_READ = 1 << 20  # tokens that are read at once, so that a stream on disk is never in memory as a whole
 
 
 class Stream(Protocol):
-    """Numbers in a row, of which spans are read: an array, or what lies on disk."""
+    """A sequence of integers that is read by slices: an array, or data on disk."""
 
     def __len__(self) -> int: ...
 
@@ -47,17 +47,17 @@ class Window(NamedTuple):
 
 
 class Windows(Protocol):
-    """The slot: how N positions are cut into windows. `str()` of it is what results call it.
+    """The slot for how N positions are cut into windows. Results name it by its `str()`.
 
-    A plan that is `in_turn` is held to it: the ledger refuses a position that is graded twice or out of order. One that
-    cuts by documents, so that no window shows two, says so by `by_document`: it is given their starts.
+    For a plan that is `in_turn`, the ledger refuses a position that is graded twice or out of order. A plan whose
+    windows never contain two documents has `by_document = True` and gets the starts of the documents.
     """
 
     in_turn: ClassVar[bool]
 
     @property
     def length(self) -> int:
-        """Positions that a model sees at once, at most."""
+        """The most positions that a model sees at once."""
         ...
 
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
@@ -67,7 +67,7 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class Plain:
-    """Windows of `length` side by side, graded whole; the last one may be shorter."""
+    """Adjacent windows of `length`, graded whole; the last one may be shorter."""
 
     length: Length
     word: ClassVar[str] = "plain"
@@ -80,7 +80,7 @@ class Plain:
         return _spell(self)
 
     def at_scale(self, to: Smaller) -> "Plain":
-        """Windows of the small context."""
+        """Windows of the smaller context."""
         return Plain(to.context)
 
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
@@ -91,9 +91,9 @@ class Plain:
 
 @dataclass(frozen=True)
 class Sliding:
-    """The first window graded whole, then steps of `stride`, each with `length - stride` of context.
+    """The first window is graded whole, then steps of `stride`, each with `length - stride` positions of context.
 
-    The last window is moved back so that the tail, too, is graded once and with full context.
+    The last window is moved back so that the tail is also graded once and with full context.
     """
 
     length: Length
@@ -108,7 +108,7 @@ class Sliding:
         return _spell(self)
 
     def at_scale(self, to: Smaller) -> "Sliding":
-        """Windows of the small context, with a stride of a quarter of it."""
+        """Windows of the smaller context, with a stride of a quarter of it."""
         return Sliding(to.context, to.context // 4)
 
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
@@ -118,9 +118,9 @@ class Sliding:
 
 @dataclass(frozen=True)
 class PerDocument:
-    """Sliding within each document: no window holds a token from before its document's first token.
+    """Sliding within each document: no window contains a token from before its document's first token.
 
-    A document's last graded token is the next one's beginning-of-sequence token, seen from its own context.
+    The last graded token of a document is the BOS of the next one, predicted from the document's own context.
     """
 
     length: Length
@@ -136,7 +136,7 @@ class PerDocument:
         return _spell(self)
 
     def at_scale(self, to: Smaller) -> "PerDocument":
-        """Windows of the small context, with a stride of a quarter of it."""
+        """Windows of the smaller context, with a stride of a quarter of it."""
         return PerDocument(to.context, to.context // 4)
 
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
@@ -152,10 +152,10 @@ class PerDocument:
 
 @dataclass(frozen=True)
 class Published:
-    """The published scripts' sliding loop, only for parity with their numbers (PRs 549, 910, 1009, 861).
+    """The sliding loop of the published scripts, only to reproduce their numbers (PRs 549, 910, 1009, 861).
 
-    Starts 0, stride, 2 stride, ... below N, cut off at N, kept when at least `stride` long. Every cut-off
-    window grades the same last `stride` positions again: N + (length/stride - 1) * stride grades when stride
+    Windows start at 0, stride, 2 stride, ... below N, are cut off at N, and are used when at least `stride` long. Every
+    cut-off window grades the same last `stride` positions again: N + (length/stride - 1) * stride grades when stride
     divides length and N.
     """
 
@@ -171,7 +171,7 @@ class Published:
         return _spell(self)
 
     def at_scale(self, to: Smaller) -> "Published":
-        """Windows of the small context, with a stride of a quarter of it."""
+        """Windows of the smaller context, with a stride of a quarter of it."""
         return Published(to.context, to.context // 4)
 
     def over(self, positions: int, *, starts: Sequence[int] | IntArray = ()) -> Iterator[Window]:
@@ -188,9 +188,9 @@ _KINDS = (Plain, Sliding, PerDocument, Published)
 
 
 def parse(text: str) -> Windows:
-    """Read `plain:256`, `sliding:256,64`, `document:256,64` or `published:256,64`; or `Name:16,4`, a plan of a file.
+    """Parse `plain:256`, `sliding:256,64`, `document:256,64`, `published:256,64`, or `Name:16,4` for a user's class.
 
-    The file is one of one's own that was read (`core/own.py`). Raises `UserError`.
+    The user's file must have been read (`core/own.py`). Raises `UserError`.
     """
     word, _, numbers = text.partition(":")
     kinds: dict[str, Any] = {kind.word: kind for kind in _KINDS}
@@ -207,29 +207,29 @@ def parse(text: str) -> Windows:
 
 
 def document_starts(tokens: Stream, bos: int) -> NDArray[np.int64]:
-    """The positions whose input token is `bos`: where documents begin. The final token is no input."""
+    """The positions whose input token is `bos`: where documents begin. The final token is not an input."""
     starts = [np.flatnonzero(piece == bos) + first for first, piece in pieces(tokens, len(tokens) - 1)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *starts])
 
 
 def starts_for(windows: Windows, tokens: Stream, bos: int) -> NDArray[np.int64]:
-    """Where documents begin, for a plan that asks; else nothing, so that nothing grows with the stream."""
+    """The starts of documents if the plan needs them; else an empty array, so that memory does not grow."""
     return document_starts(tokens, bos) if per_document(windows) else np.zeros(0, dtype=np.int64)
 
 
 def per_document(windows: Windows) -> bool:
-    """Whether no window of a plan shows two documents."""
+    """Whether the windows of a plan never contain two documents."""
     return bool(getattr(windows, "by_document", False))
 
 
 def pieces(stream: Stream, stop: int | None = None) -> Iterator[tuple[int, IntArray]]:
-    """The stream up to `stop` in spans of bounded size, each with where it begins."""
+    """The stream up to `stop` in spans of bounded size, each with its first index."""
     stop = len(stream) if stop is None else stop
     return ((first, stream[first : min(first + _READ, stop)]) for first in range(0, stop, _READ))
 
 
 def document_spans(positions: int, starts: Sequence[int] | IntArray) -> Iterator[tuple[int, int]]:
-    """Cut 0..positions at `starts` into non-empty spans; what is before the first start is one as well."""
+    """Cut 0..positions at `starts` into non-empty spans, including the part before the first start."""
     inner = [int(start) for start in starts if start > 0]
     return ((begin, stop) for begin, stop in pairwise([0, *inner, positions]) if begin < stop)
 

@@ -1,6 +1,6 @@
-"""The model card of an export: the score, what it rests on, the bytes, and how the model was made.
+"""The model card of an export: the score, what it is based on, the bytes, and how the model was made.
 
-A card without a run's result says that the score is not known; it never repeats a number that nothing proves.
+Without a run's result the card says that the score is unknown; it never repeats an unproven number.
 """
 
 import json
@@ -20,7 +20,7 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=40)[0], skip_special
 
 
 def model_card(source: Source, *, rows: str, result: Result | None, licence: str = "unknown") -> str:
-    """The card as Markdown; `rows` describe the recipe, and `result` is None where only the artifact is known."""
+    """The card as Markdown; `rows` describe the recipe, and `result` is None if only the artifact is known."""
     return "\n\n".join(
         [
             _front(source, result, licence),
@@ -49,7 +49,7 @@ def model_card(source: Source, *, rows: str, result: Result | None, licence: str
 
 
 def _front(source: Source, result: Result | None, licence: str) -> str:
-    """The block of YAML that the hub reads; values are written as JSON, which is YAML too."""
+    """The YAML front matter for the hub; values are written as JSON, which is valid YAML."""
     lines = ["---", f"license: {json.dumps(licence)}", "library_name: transformers", "pipeline_tag: text-generation"]
     lines.append("tags: [pargolf, parameter-golf]")
     if result is not None and result.legal:

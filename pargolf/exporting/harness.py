@@ -3,12 +3,12 @@
     lm = HarnessModel(source)
     rows = run_tasks(lm, ["lambada_openai"], include=None, limit=None)
 
-Each text begins with BOS, as every document does in training. A continuation is scored behind its context in one window
-where both fit, and in sliding windows where they do not. The harness's rolling likelihoods (`bits_per_byte`, word and
-byte perplexity) use windows side by side, as its own models do.
+Each text begins with BOS, like every document in training. A continuation is scored after its context, in one window if
+both fit, else in sliding windows. The harness's rolling likelihoods (`bits_per_byte`, word and byte perplexity) use
+windows without overlap, like the harness's own models.
 
-Needs `pip install pargolf[eval]`. Tasks whose data lie on the hub need the network; a task of one's own needs a folder
-with its YAML file.
+Needs `pip install pargolf[eval]`. Tasks with data on the hub need the network; your own task needs a folder with its
+YAML file.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ from pargolf.evaluate.texts import TextGrades, score_texts
 from pargolf.exporting.source import Source
 
 _NEW_TOKENS = 256
-"""Tokens that are written where a task names no limit."""
+"""The limit of generated tokens if a task has none."""
 _AT_ONCE = 256
-"""Texts that are scored together."""
+"""The number of texts that are scored together."""
 
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One number of the harness: a task, its metric and filter, the value and its standard error where it has one."""
+    """One number of the harness: task, metric and filter, the value, and its standard error if there is one."""
 
     task: str
     metric: str
@@ -45,7 +45,7 @@ class TaskScore:
 
 
 class HarnessModel(TemplateLM):
-    """What the harness asks of a model, answered by the ledger and by our sampling."""
+    """The harness's interface of a model, on top of our ledger and our sampling."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class HarnessModel(TemplateLM):
 
     @property
     def max_length(self) -> int:
-        """Tokens of a window."""
+        """The number of tokens in a window."""
         return self.source.length
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness keys its caches by."""
+        """The name that the harness uses as the key of its caches."""
         return self.source.tokenizer.digest
 
     def tok_encode(self, string: str, **options: Any) -> list[int]:
@@ -73,16 +73,16 @@ class HarnessModel(TemplateLM):
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of whole texts, each a document."""
         texts = [self._begun(self.tok_encode(request.args[0])) for request in requests]
-        return [-float(one.nats.sum(dtype=np.float64)) for one in self._scored(texts, stride=self.source.length)]
+        return [-float(text.nats.sum(dtype=np.float64)) for text in self._scored(texts, stride=self.source.length)]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Text behind each context, up to the first of its stop words."""
+        """Generated text after each context, up to the first of its stop words."""
         return [self._written(*request.args) for request in requests]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **options: Any
     ) -> list[tuple[float, bool]]:
-        """Log-likelihood in nats of each continuation, and whether each of its tokens is the likeliest."""
+        """Log-likelihood in nats of each continuation, and whether greedy decoding gives it."""
         texts = [self._begun([*context, *continuation]) for _, context, continuation in requests]
         answers = []
         for (_, _, continuation), grades in zip(requests, self._scored(texts, stride=None)):
@@ -91,12 +91,12 @@ class HarnessModel(TemplateLM):
         return answers
 
     def _begun(self, ids: list[int]) -> list[int]:
-        """A document of these ids."""
+        """The ids as a document, with BOS in front."""
         bos = self.source.tokenizer.bos
         return ids if ids[:1] == [bos] else [bos, *ids]
 
     def _scored(self, texts: list[list[int]], *, stride: int | None) -> list[TextGrades]:
-        """Grades of each text; a text without tokens costs nothing."""
+        """The grades of each text; empty for a text without tokens."""
         none = TextGrades(np.zeros(0, np.float32), np.ones(0, np.bool_))
         graded = [none] * len(texts)
         full = [i for i, text in enumerate(texts) if len(text) > 1]
@@ -133,11 +133,11 @@ def run_tasks(
 ) -> list[TaskScore]:
     """Evaluate tasks by name; `include` is a folder with YAML files of tasks, `limit` caps the samples of each.
 
-    Raises `UserError` for a task that is not known, and where its data cannot be had.
+    Raises `UserError` for an unknown task, and if its data is not available.
     """
     manager = TaskManager(include_path=str(include), include_defaults=False) if include else TaskManager()
     unknown = [name for name in tasks if not manager.match_tasks([name])]
-    if unknown and include:  # the harness's own tasks are thousands of files, read only where they are asked for
+    if unknown and include:  # the harness's own tasks are thousands of files: read them only if needed
         manager = TaskManager(include_path=str(include))
         unknown = [name for name in tasks if not manager.match_tasks([name])]
     if unknown:

@@ -3,8 +3,8 @@
     config.json  generation_config.json  model.safetensors  modeling_pargolf.py  README.md (the model card)
     tokenizer_config.json  tokenizer.model  tokenization_pargolf.py        or, of a byte-level BPE, tokenizer.json
 
-The weights are the artifact's, dequantized to float32, so logits are those that were scored. The folder appears whole
-or not at all. Files of Python are written by `ship/modeling.py` and handed in here.
+The weights are the artifact's, dequantized to float32, so the logits are those that were scored. The folder is created
+completely or not at all. The Python files come from `ship/modeling.py`, through the caller.
 """
 
 import json
@@ -28,9 +28,9 @@ MODELING, TOKENIZATION = "modeling_pargolf", "tokenization_pargolf"
 
 @contextmanager
 def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends without an error.
+    """A temporary folder, which is renamed to `out` when the block ends without an error.
 
-    Raises `UserError` where `out` exists and `force` is not given.
+    Raises `UserError` if `out` exists, unless `force` is set.
     """
     if out.exists() and not (force and out.is_dir()):
         raise UserError(f"{out} exists. Choose another --out" + ("." if out.is_file() else ", or add --force."))
@@ -51,7 +51,7 @@ def write_folder(
 ) -> Path:
     """Write the folder `out`; `modeling` and `tokenization` are Python source, `card` is Markdown.
 
-    Raises `UserError` where the folder exists and `force` is not given.
+    Raises `UserError` if the folder exists, unless `force` is set.
     """
     out = Path(out)
     with new_folder(out, force=force) as part:
@@ -67,7 +67,7 @@ def write_folder(
 
 
 def weights_of(source: Source) -> dict[str, Tensor]:
-    """The dequantized weights by name, float32, on the CPU, without heads that only training has."""
+    """The dequantized weights by name, float32, on the CPU, without the heads that are only for training."""
     named = source.model.named_parameters()
     return {
         name: p.detach().float().cpu().contiguous().clone() for name, p in named if not name.startswith("head.ahead.")
@@ -91,7 +91,7 @@ def _config(source: Source) -> dict[str, Any]:
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
         "max_position_embeddings": source.length,
-        "tie_word_embeddings": False,  # the table is used twice, and stored once
+        "tie_word_embeddings": False,  # the table is stored once, even if it is used twice
         "bos_token_id": bos,
         "eos_token_id": bos,
         "pad_token_id": bos,
@@ -102,11 +102,11 @@ def _config(source: Source) -> dict[str, Any]:
 
 
 def _write_tokenizer(tokenizer: Tokenizer, length: int, folder: Path, tokenization: str) -> None:
-    """The tokenizer's files: its own JSON where it has one, else the file that reads it exactly as training did."""
+    """Write the tokenizer's files: its `tokenizer.json` if it has one, else its model file and the code for it."""
     facts: dict[str, Any] = {
         "model_max_length": length,
         "padding_side": "left",
-        "split_special_tokens": True,  # a text that spells the name of a special token is text
+        "split_special_tokens": True,  # the name of a special token in a text is ordinary text
         "clean_up_tokenization_spaces": False,
     }
     if isinstance(tokenizer, HuggingFaceTokenizer):
@@ -126,7 +126,7 @@ def _write_tokenizer(tokenizer: Tokenizer, length: int, folder: Path, tokenizati
 
 
 def _opened(facts: Mapping[str, Any], opening: str, bos: int) -> dict[str, Any]:
-    """A `tokenizer.json` that puts BOS before each text."""
+    """The content of a `tokenizer.json`, changed so that BOS is put before each text."""
     special = {"SpecialToken": {"id": opening, "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     template = {

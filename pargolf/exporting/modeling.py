@@ -1,11 +1,11 @@
 """A trained model as Hugging Face transformers loads it: a configuration, a causal language model, a cache.
 
 `ship/modeling.py` writes this file and the parts of the model that one recipe uses into `modeling_pargolf.py`; there
-`MODEL` is the recipe's model as an expression. The weights are float32 and in the order of the package's own module.
+`MODEL` is the recipe's model as an expression. The weights are float32, in the order of the package's own module.
 
-`generate()` shows the model only the tokens that it has not seen, through the cache of `model/cache.py`. Where a text
-outgrows the window that the model was scored with, the window moves on by a quarter, as in `evaluate/generate.py`.
-Padding on the left is cut off before the model sees a row, so that a padded row gives what the row alone gives.
+In `generate()` the model computes only new tokens, with the cache of `model/cache.py`. When a text becomes longer than
+the window that the model was scored with, the window moves by a quarter, as in `evaluate/generate.py`. Padding on the
+left is removed from each row first, so a padded row gives the same result as the row alone.
 """
 
 from typing import Any
@@ -33,9 +33,9 @@ class PargolfConfig(PretrainedConfig):
 
 
 class ShownText:
-    """Rows of equal padding that the model is being shown: the ids that it has seen, and its cache of them.
+    """Rows of equal padding during generation: the ids so far, and the model's cache for them.
 
-    The same ids with more behind them continue; any other ids begin anew.
+    If the next ids begin with these, the cache is extended; otherwise it is built again.
     """
 
     def __init__(self, model: Transformer, length: int) -> None:
@@ -44,7 +44,7 @@ class ShownText:
         self.shown_BT: Tensor | None = None
 
     def logits(self, ids_BT: Tensor) -> Tensor:
-        """Logits (B, V) after the last of `ids`, all of which are the text so far."""
+        """Logits (B, V) after the last of `ids`, which are the whole text so far."""
         length, total = self.cache.length, ids_BT.shape[1]
         if not self._continues(ids_BT):
             self.cache.forget()
@@ -85,7 +85,7 @@ class PargolfForCausalLM(PreTrainedModel, GenerationMixin):
         return False
 
     def _init_weights(self, module: Any) -> None:
-        """Every weight is in the file; there is nothing to initialize."""
+        """Do nothing, because every weight is in the file."""
 
     def get_input_embeddings(self) -> Any:
         """The token table."""
@@ -99,9 +99,9 @@ class PargolfForCausalLM(PreTrainedModel, GenerationMixin):
         texts: dict[int, ShownText] | None = None,
         **ignored: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of each position, and with `labels` (B, T) the mean loss in nats of the next tokens (-100: left out).
+        """Logits of each position, and with `labels` (B, T) the mean loss in nats of the next tokens (-100: ignored).
 
-        `texts` is what `generate` keeps between its steps; with it the logits are of the last position alone.
+        `texts` is the state of `generate` between its steps; with it, logits are returned for the last position only.
         """
         padding_B = _left_padding(input_ids, attention_mask)
         rows = {pad: padding_B == pad for pad in sorted(set(padding_B.tolist()))}
@@ -129,7 +129,7 @@ class PargolfForCausalLM(PreTrainedModel, GenerationMixin):
         return logits_BV[:, None]
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *sizes: Any) -> None:
-        """Called by `generate` once, before its steps."""
+        """Add our own state; `generate` calls this once, before its steps."""
         model_kwargs["texts"] = {}
 
     def prepare_inputs_for_generation(
@@ -139,12 +139,12 @@ class PargolfForCausalLM(PreTrainedModel, GenerationMixin):
         texts: dict[int, ShownText] | None = None,
         **ignored: Any,
     ) -> dict[str, Any]:
-        """The whole text so far; the cache knows how much of it is new."""
+        """The arguments of the next step: the whole text so far, of which the cache computes only the new part."""
         return {"input_ids": input_ids, "attention_mask": attention_mask, "texts": {} if texts is None else texts}
 
 
 def _left_padding(ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """How many positions of each row come before its text, (B,)."""
+    """The number of padding positions before each row's text, (B,)."""
     if mask_BT is None:
         return torch.zeros(len(ids_BT), dtype=torch.long)
     return mask_BT[:, -ids_BT.shape[1] :].long().argmax(-1).cpu()

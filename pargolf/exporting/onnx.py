@@ -2,9 +2,9 @@
 
     input_ids (batch, length) int64  ->  logits (batch, length, vocab) float32        any batch, any length from 2 on
 
-The graph has no key-value cache: each call shows the whole text. Documents stop at BOS as in training. `traced` numbers
-them without a running maximum, which ONNX does not have. The check shows the graph texts of three shapes, and what it
-gives must be the model's logits to 1e-4.
+The graph has no key-value cache: the input of each call is the whole text. Attention stops at BOS as in training.
+`traced` numbers the documents without a running maximum, which ONNX does not have. The check runs texts of three
+shapes, and the graph's logits must equal the model's up to 1e-4.
 
 Needs `pip install pargolf[onnx]`: torch traces the graph through onnxscript.
 """
@@ -28,13 +28,13 @@ from pargolf.model.slots import Context
 from pargolf.model.transformer import Transformer
 
 TOLERANCE = 1e-4
-"""The largest difference of a logit from the model's own."""
+"""The largest allowed difference between a logit of the graph and of the model."""
 _SHAPES = ((2, 24), (1, 7), (3, 2))
 _LONGEST = 1 << 16
 
 
 class Traceable(nn.Module):
-    """`ids (B, T) -> logits (B, T, V)`, by operations that ONNX has."""
+    """`ids (B, T) -> logits (B, T, V)`, with operations that exist in ONNX."""
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Traceable(nn.Module):
 def write_onnx(source: Source, out: Path) -> float:
     """Write the graph to the file `out`; returns the largest difference that the check found.
 
-    Raises `UserError` where torch cannot trace the model, and where the graph gives other logits.
+    Raises `UserError` if torch cannot trace the model, or if the graph's logits differ.
     """
     data = traced(source.model, {"recipe": source.recipe, "digest": source.digest, "length": str(source.length)})
     worst = difference(data, source.model)
@@ -73,7 +73,7 @@ def write_onnx(source: Source, out: Path) -> float:
 def traced(model: Transformer, facts: Mapping[str, str]) -> bytes:
     """The graph, serialized; its metadata are `facts` and the size of the vocabulary.
 
-    Raises `UserError` where torch cannot trace the model.
+    Raises `UserError` if torch cannot trace the model.
     """
     ids = example(model, *_SHAPES[0])
     shapes = {"input_ids": {0: torch.export.Dim("batch", max=_LONGEST), 1: torch.export.Dim("length", min=2)}}
@@ -88,7 +88,7 @@ def traced(model: Transformer, facts: Mapping[str, str]) -> bytes:
                 output_names=["logits"],
                 verbose=False,
             )
-    except Exception as error:  # torch has a kind of error for each of its stages
+    except Exception as error:  # torch has a different error class for each of its stages
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(f"torch cannot write this model as ONNX: {why}. Export to hf instead.") from error
     assert program is not None
@@ -99,7 +99,7 @@ def traced(model: Transformer, facts: Mapping[str, str]) -> bytes:
 
 
 def difference(data: bytes, model: Transformer) -> float:
-    """The largest difference of a logit in ONNX Runtime from the model's own, over texts of several shapes."""
+    """The largest difference between logits of ONNX Runtime and of the model, over texts of several shapes."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     worst = 0.0
     for batch, length in _SHAPES:
@@ -111,7 +111,7 @@ def difference(data: bytes, model: Transformer) -> float:
 
 
 def example(model: Transformer, batch: int, length: int) -> Tensor:
-    """Ids (B, T), a document beginning within each row where documents are kept apart."""
+    """Example ids (B, T); if the model separates documents, each row contains the start of one."""
     generator = torch.Generator().manual_seed(batch + length)
     ids = torch.randint(0, model.spec.vocab, (batch, length), generator=generator)
     if model.spec.bos is not None:
@@ -121,7 +121,7 @@ def example(model: Transformer, batch: int, length: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says of its own stages."""
+    """Silence torch's messages about its stages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """Stand-ins for what an exported model file does not need: C kernels, FlexAttention, training.
 
-`ship/modeling.py` puts these functions in the place of the package's own when it writes the file, and
-`exporting/onnx.py` when it traces a model. Each gives the same numbers as the function it stands in for.
+`ship/modeling.py` replaces the package's functions by these when it writes the file, and `exporting/onnx.py` when it
+traces a model. Each gives the same numbers as the function that it replaces.
 """
 
 import torch
@@ -13,18 +13,18 @@ from pargolf.kernels.rms_norm import reference, turned
 
 
 def no_kernels(*tensors: Tensor) -> None:
-    """No compiled kernel is ever at hand; for `kernels.compiled.at_hand`."""
+    """Return None, because there are no compiled kernels; for `kernels.compiled.at_hand`."""
     return None
 
 
 def plain_norm_and_turn(x_BTHd: Tensor, cos_T1R: Tensor, sin_T1R: Tensor, gain_H: Tensor | None = None) -> Tensor:
-    """Norm each head, turn it, multiply by its gain where there is one; for `kernels.rms_norm.norm_and_turn`."""
+    """Normalize each head, rotate it, multiply by its gain if any; for `kernels.rms_norm.norm_and_turn`."""
     y_BTHd = turned(reference(x_BTHd), cos_T1R, sin_T1R)
     return y_BTHd if gain_H is None else y_BTHd * gain_H.to(y_BTHd.dtype)[:, None]
 
 
 def plain_document_mask(since_BT: Tensor) -> Tensor:
-    """Which positions each position may see, (B, 1, T, T) bool; for `kernels.attention.document_mask`."""
+    """Mask of the positions that each position may attend to, (B, 1, T, T); for `kernels.attention.document_mask`."""
     place_T = torch.arange(since_BT.shape[1], device=since_BT.device)
     return ((place_T >= since_BT[:, :, None]) & (place_T <= place_T[:, None]))[:, None]
 
@@ -36,7 +36,7 @@ def plain_attention(
     since_BT: Tensor | None = None,
     mask: Masking = lambda: None,
 ) -> Tensor:
-    """Causal attention within documents; fewer queries than keys are those of the last positions.
+    """Causal attention within documents; if there are fewer queries than keys, they are the last positions.
 
     Returns (B, T, H, d); for `kernels.attention.attention`.
     """

@@ -1,7 +1,7 @@
 """What every export starts from: a trained model, its tokenizer, and its origin.
 
-An artifact names its tokenizer by SHA-256 and does not hold it. A run keeps the file beside the artifact as
-`tokenizer.model`, and `tokenizer_of` finds it there, or takes the file that the caller names.
+An artifact identifies its tokenizer by SHA-256, but does not contain it. A run stores the file beside the artifact, and
+`tokenizer_of` finds it there, or takes the file that the caller names.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,13 @@ from pargolf.model.transformer import Transformer
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A model to export. `length` is how many tokens it sees at once when it is scored, `bytes` is the artifact's size.
+    """A model to export, its tokenizer, and facts about its artifact.
 
-    `adapt` is how the artifact's recipe learns from what was scored, None where it does not; `recipe` is its name, and
-    `digest` the sixteen hex digits over all that decided the run.
+    length: tokens in a scoring window
+    bytes: the size of the artifact
+    recipe: the recipe's name
+    digest: the run's digest, sixteen hex digits over everything that decides the run
+    adapt: the recipe's adapter, which learns from scored text; None if there is none
     """
 
     model: Transformer
@@ -32,9 +35,9 @@ class Source:
 
 
 def tokenizer_of(artifact: str | Path, sha256: str, named: str | Path | None = None) -> Tokenizer:
-    """The tokenizer of an artifact whose header says `sha256`: the file `named`, or the one beside the artifact.
+    """The tokenizer of an artifact with `sha256` in its header: the file `named`, or the one beside the artifact.
 
-    Raises `UserError` where there is none, and where it is another one than the model was trained with.
+    Raises `UserError` if there is none, or if the model was trained with another one.
     """
     if sha256 in ("bytes", ByteTokenizer.digest):
         return ByteTokenizer()

@@ -1,8 +1,8 @@
 """A SentencePiece tokenizer for Hugging Face transformers, with exactly the ids of the model's training.
 
-`ship/modeling.py` writes this file and the tokenizer that it stands on into `tokenization_pargolf.py`. A document
-begins with BOS, and a model that writes BOS has ended its document, so BOS is the end token too. A text that spells
-the name of a special token is encoded as text.
+`ship/modeling.py` writes this file and the tokenizer that it uses into `tokenization_pargolf.py`. A document begins
+with BOS, and a model that generates BOS has ended its document, so BOS is the end token too. If a text contains the
+name of a special token, it is encoded as text.
 """
 
 import shutil
@@ -43,12 +43,12 @@ class PargolfTokenizer(PreTrainedTokenizer):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """BOS before a text; a second text is a further document."""
+        """BOS before each text; a second text is another document."""
         second = [] if token_ids_1 is None else [self.inner.bos, *token_ids_1]
         return [self.inner.bos, *token_ids_0, *second]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text of pieces."""
+        """Join pieces to text."""
         return self.inner.decode([self._convert_token_to_id(token) for token in tokens])
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
     s = c tanh(z / c),   c = above where z >= 0, else below
     ds/dz = 1 - t^2,     ds/dc = t - (z / c) (1 - t^2),   t = tanh(z / c)
 
-`reference` is what autograd makes of the formula. `asymmetric_cross_entropy` writes both passes out: at small
-vocabularies memory traffic is the cost.
+`reference` uses autograd. `asymmetric_cross_entropy` computes both passes in closed form, because at small vocabularies
+memory traffic is the main cost.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ from torch import Tensor
 
 
 def asymmetric_cap(z: Tensor, above: Tensor, below: Tensor) -> Tensor:
-    """Bound `z` by `above` over zero and by `below` under it; both have one element."""
+    """Bound positive `z` by `above` and negative `z` by `below`; both have one element."""
     cap = torch.where(z < 0, below.to(z.dtype), above.to(z.dtype))
     return cap * torch.tanh(z / cap)
 
 
 def reference(z_NV: Tensor, above: Tensor, below: Tensor, target_N: Tensor) -> Tensor:
-    """The formula, left to autograd."""
+    """The formula, differentiated by autograd."""
     return F.cross_entropy(asymmetric_cap(z_NV.float(), above, below), target_N)
 
 
@@ -36,8 +36,8 @@ def asymmetric_cross_entropy(z_NV: Tensor, above: Tensor, below: Tensor, target_
 class _AsymmetricCrossEntropy(torch.autograd.Function):
     """The closed form, in place on its own buffers.
 
-    Choosing a bound by sign is a leaky ReLU, in one pass. A sum over negative entries is half of the sum over all less
-    the sum with absolute values, so that the caps' gradients are dot products.
+    A choice by sign is a leaky ReLU, in one pass. The sum over negative entries is half the difference of the sum over
+    all entries and the sum with absolute values, so the gradients of the caps are dot products.
     """
 
     @staticmethod
@@ -64,6 +64,6 @@ class _AsymmetricCrossEntropy(torch.autograd.Function):
 
 
 def _by_sign(d_NV: Tensor, x_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of `d * x` where x is positive, and where it is negative."""
+    """The sums of `d * x` over positive x and over negative x."""
     both, apart = torch.dot(d_NV.flatten(), x_NV.flatten()), torch.dot(d_NV.flatten(), x_NV.abs().flatten())
     return (both + apart) / 2, (both - apart) / 2

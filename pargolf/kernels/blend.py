@@ -2,8 +2,8 @@
 
     dx = keep g,   ds = add g,   dkeep = sum g x,   dadd = sum g s        sums over all positions
 
-Residual connections, skips and the embedding's return are all of this form. Written out it takes three passes forward
-and six backward; the C below takes one and one.
+Residual connections, skips and the re-added embedding all have this form. In torch operations it takes three passes
+forward and six backward; the C code takes one each.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _C = c_source("blend")
 
 
 def reference(x: Tensor, s: Tensor, keep_D: Tensor | None, add_D: Tensor) -> Tensor:
-    """The formula, left to autograd."""
+    """The formula, differentiated by autograd."""
     added = add_D.to(s.dtype) * s
     return x + added if keep_D is None else keep_D.to(x.dtype) * x + added
 

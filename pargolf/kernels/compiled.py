@@ -1,13 +1,13 @@
 """C kernels for training and packing on a CPU: one pass over memory where torch's operations make many.
 
-    with compiled_kernels(): ...      training or packing on this machine; everywhere else nothing here is used
+    with compiled_kernels(): ...      training or packing on this machine; kernels are used only inside
 
-A kernel is a few dozen lines of C (`c/NAME.c`) beside its reference twin (`NAME.py`). It is compiled when first used,
-with the machine's own `cc` for its own processor, in about a second, and kept in the user's cache folder under a hash
-of source, compiler and processor. Where there is no compiler, torch's own operations are used, and only speed differs.
+A kernel is a few dozen lines of C (`c/NAME.c`) with a reference in torch (`NAME.py`). It is compiled at first use with
+the machine's `cc` for its own processor, in about a second, and cached in the user's cache folder under a hash of
+source, compiler and processor. Without a compiler, torch's operations are used, and only speed differs.
 
-Sums over rows are made in a fixed number of parts, so a result does not depend on the number of threads. Only float32
-tensors on a CPU come here, that take part in a backward pass or are quantized; scoring never does.
+Sums over rows are made in a fixed number of parts, so a result does not depend on the number of threads. Kernels take
+only float32 tensors on a CPU that are part of a backward pass or are quantized; scoring never uses them.
 """
 
 import ctypes
@@ -30,22 +30,22 @@ from pargolf.core.files import cache_folder
 
 
 def c_source(name: str) -> str:
-    """The C in `c/NAME.c`, without the comment that it opens with. A script of one file holds the text itself."""
+    """The C code in `c/NAME.c` without its first comment. A shipped script contains the text itself."""
     text = (Path(__file__).parent / "c" / f"{name}.c").read_text(encoding="utf-8")
     return text[text.index("*/") + 2 :]
 
 
 PARTS = 16
-"""Parts that a sum over rows is made of."""
+"""The number of parts in which sums over rows are made."""
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
 _PRELUDE = c_source("prelude")
 _ACTIVE: ContextVar["Compiled | None"] = ContextVar("compiled", default=None)
 
 
 class Compiled:
-    """Compiles C sources and calls their functions; `half`: layers' products may take bfloat16 factors.
+    """Compiles C sources and calls their functions; `half`: products of layers may use bfloat16 factors.
 
-    Raises `OSError` where there is no working compiler.
+    Raises `OSError` if there is no working compiler.
     """
 
     def __init__(self, *, half: bool = False) -> None:
@@ -59,7 +59,7 @@ class Compiled:
         self.load("int works(void) { return 1; }")
 
     def load(self, source: str) -> ctypes.CDLL:
-        """The library made from `source`, which may use the prelude above."""
+        """The compiled library of `source`, which may use the prelude."""
         if source not in self._libraries:
             self._libraries[source] = ctypes.CDLL(str(self._built(_PRELUDE + source)))
         return self._libraries[source]
@@ -78,7 +78,7 @@ class Compiled:
         getattr(self.load(source), function)(*map(_argument, args))
 
     def _built(self, text: str) -> Path:
-        """The file of the compiled source, from the cache where it is there already."""
+        """The compiled file of the source, from the cache if it exists."""
         assert self.compiler is not None
         name = hashlib.sha256("\n".join([text, *_FLAGS, self.compiler, processor_words()]).encode()).hexdigest()[:24]
         path = self.folder / f"{name}.so"
@@ -86,7 +86,7 @@ class Compiled:
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 (Path(folder) / "kernel.c").write_text(text)
                 command = [self.compiler, *_FLAGS, "-shared", "-fPIC", "kernel.c", "-o", "kernel.so", "-lm"]
-                # Without OpenMP one thread does it all.
+                # Without OpenMP, use one thread.
                 if subprocess.run([*command, "-fopenmp"], cwd=folder, capture_output=True).returncode:
                     subprocess.run(command, cwd=folder, capture_output=True, check=True)
                 (Path(folder) / "kernel.so").replace(path)
@@ -95,7 +95,7 @@ class Compiled:
 
 @contextmanager
 def compiled_kernels(half: bool = False) -> Iterator[bool]:
-    """Use kernels in C inside, and products of bfloat16 where `half`; yields whether there are any."""
+    """Use C kernels inside the block, with `half` also products of bfloat16; yields whether kernels are available."""
     kernels = _find(half)
     token = _ACTIVE.set(kernels)
     try:
@@ -105,7 +105,7 @@ def compiled_kernels(half: bool = False) -> Iterator[bool]:
 
 
 def at_hand(*tensors: Tensor) -> Compiled | None:
-    """The compiled kernels, where they are in use and can take these tensors."""
+    """The compiled kernels if they are in use and can take these tensors, else None."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return None
     active = _ACTIVE.get()
@@ -116,14 +116,14 @@ def at_hand(*tensors: Tensor) -> Compiled | None:
 
 
 def at_hand_to_pack(w: Tensor) -> Compiled | None:
-    """The compiled kernels, where they are in use and can take these weights, which nobody differentiates."""
+    """The compiled kernels if they are in use and can take these weights (no gradient needed), else None."""
     active = _ACTIVE.get()
     return active if w.dtype == torch.float32 and w.device.type == "cpu" else None
 
 
 @cache
 def _find(half: bool) -> Compiled | None:
-    """The compiler, or None where it is lacking or fails."""
+    """The compiler, or None if it is missing or fails."""
     try:
         return Compiled(half=half)
     except (OSError, subprocess.CalledProcessError):
@@ -131,7 +131,7 @@ def _find(half: bool) -> Compiled | None:
 
 
 def processor_words() -> str:
-    """What `-march=native` looks at: another machine may share the home folder."""
+    """A description of the processor, for the cache's key, because other machines may share the home folder."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     kinds = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
@@ -139,13 +139,13 @@ def processor_words() -> str:
 
 
 def sources_hash() -> str:
-    """A hash of all C sources: with other kernels this machine has another pace."""
+    """A hash of all C sources; if it changes, measured speeds of this machine are outdated."""
     sources = sorted((Path(__file__).parent / "c").glob("*.c"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _argument(value: Tensor | int | float | None) -> object:
-    """A value as ctypes wants it."""
+    """Convert a value for ctypes."""
     if isinstance(value, Tensor):
         assert value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())

@@ -2,13 +2,13 @@
 
     y = bf(x) bf(W)^T,   dx = bf(g) bf(W),   dW = bf(g)^T bf(x)        sums in float32
 
-Some processors since 2021 multiply bfloat16 in hardware (AVX512-BF16, AMX), twice as fast as float32 or more; on others
-torch's product of bfloat16 is 55 to 270 times slower. So it takes both: a recipe that asks (`train.half`) and a
-processor that says it can. Weights, gradients and all between the products stay float32, and half of what is kept
-for the backward pass is gone.
+Some processors since 2021 multiply bfloat16 in hardware (AVX512-BF16, AMX), at least twice as fast as float32; on
+others torch's product of bfloat16 is 55 to 270 times slower. So bfloat16 is used only if the recipe asks for it
+(`train.half`) and the processor supports it. Weights, gradients and everything between products stay float32; the
+tensors saved for the backward pass take half the memory.
 
-torch's product rounds its results to bfloat16, and each cast is a pass over memory, which costs as much as the product.
-On a processor with AMX the C casts what it has loaded, and leaves float32 (`c/product_tiles.c`).
+torch's product rounds its results to bfloat16, and each cast is a pass over memory that costs as much as the product.
+On a processor with AMX, the C code casts while it loads, and its results are float32 (`c/product_tiles.c`).
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from pargolf.kernels.compiled import Compiled, at_hand, c_source
 
 _TILES = c_source("tiles") + c_source("product_tiles")
 _SIDE = 32
-"""Rows, inputs and outputs of a product by tiles are multiples of this."""
+"""The numbers of rows, inputs and outputs in a product by tiles are multiples of this."""
 
 
 def reference(x: Tensor, w_OI: Tensor) -> Tensor:

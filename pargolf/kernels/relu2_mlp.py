@@ -1,11 +1,11 @@
 """The squared leaky ReLU of the MLP: `y = a^2, a = leaky_relu(z, slope)`; slope 0 is the squared ReLU.
 
-`reference` is what autograd makes of the formula: it keeps z and a, and differentiates the square as a power.
-`squared_leaky_relu` keeps a alone, which has the sign of z, so that everything is known from it:
+`reference` uses autograd, which saves z and a. `squared_leaky_relu` saves only a, because a has the sign of z, and the
+gradient follows from it:
 
     dz = 2 a g (1 where a > 0, slope elsewhere)
 
-The C keeps z, which its matrix product made anyway, and makes one pass each way.
+The C code saves z, which exists anyway as the result of the product before, and makes one pass in each direction.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _C = c_source("relu2_mlp")
 
 
 def reference(z: Tensor, slope: float) -> Tensor:
-    """The formula, left to autograd."""
+    """The formula, differentiated by autograd."""
     return F.leaky_relu(z, slope).square()
 
 

@@ -2,9 +2,10 @@
 
     dx = r (g - x r^2 mean(g x))
 
-`norm_and_turn` is for normed queries and keys (B, T, H, d): the first `2 R` channels of a head are rotated in pairs
-(i, i + R) by the angles of their position (`model/rope.py`), and each head is multiplied by its gain. torch makes about
-ten passes of it and twice as many backward; the C below makes one and one. `reference` and `turned` are the twins.
+`norm_and_turn` is for queries and keys (B, T, H, d): after the norm, the first `2 R` channels of a head are rotated in
+pairs (i, i + R) by the angles of their position (`model/rope.py`), and each head is multiplied by its gain. torch takes
+about ten passes over memory, and twice as many backward; the C code takes one each. `reference` and `turned` are the
+same in torch.
 
 Source: Zhang & Sennrich 2019 (arXiv:1910.07467), without a learned weight and with the smallest step of float32 for eps
 (1.19e-7); the published systems use it for the embedding, before attention and MLP, at the end, and per head on queries
@@ -24,7 +25,7 @@ _C = c_source("rms_norm")
 
 
 def reference(x: Tensor) -> Tensor:
-    """The norm over the last dimension, by torch, in the type of `x`: autocast of torch 2.13 would make it float32."""
+    """The norm over the last dimension in torch, in the type of `x` (torch 2.13's autocast would use float32)."""
     return F.rms_norm(x, (x.shape[-1],)).to(x.dtype)
 
 
@@ -38,7 +39,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 def turned(x_BTHd: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
-    """Rotate the first `2 R` channels of each head by the angles of its position; the others pass."""
+    """Rotate the first `2 R` channels of each head by the angles of its position; the others stay unchanged."""
     R = cos_T1R.shape[-1]
     cos, sin = cos_T1R.to(x_BTHd.dtype), sin_T1R.to(x_BTHd.dtype)
     a, b, rest = torch.split(x_BTHd, [R, R, x_BTHd.shape[-1] - 2 * R], dim=-1)
@@ -46,7 +47,7 @@ def turned(x_BTHd: Tensor, cos_T1R: Tensor, sin_T1R: Tensor) -> Tensor:
 
 
 def norm_and_turn(x_BTHd: Tensor, cos_T1R: Tensor, sin_T1R: Tensor, gain_H: Tensor | None = None) -> Tensor:
-    """Norm each head, turn it, multiply by its gain where there is one."""
+    """Normalize each head, rotate it, and multiply by its gain if there is one."""
     fast = at_hand(x_BTHd)
     if isinstance(fast, Compiled):
         y: Tensor = _NormAndTurn.apply(x_BTHd, cos_T1R, sin_T1R, gain_H, fast)  # type: ignore[no-untyped-call]

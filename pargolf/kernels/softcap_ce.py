@@ -1,13 +1,14 @@
 """Soft-capped cross-entropy: `CE(cap * tanh(z / cap), target)`, mean over rows, in float32; also of z = x W^T + b.
 
-`reference` is what autograd makes of the formula. `softcap_cross_entropy` keeps only the capped logits and the row sums
-for the backward pass, where everything is known in closed form:
+`reference` uses autograd. `softcap_cross_entropy` saves only the capped logits and the row sums for the backward pass,
+which has a closed form:
 
     dz = (softmax(s) - onehot) (1 - (s / cap)^2) / rows,   s = cap tanh(z / cap)
 
-The C keeps z and the row sums alone, and makes one pass each way: its exponentials are cheaper than memory. Behind a
-product of bfloat16 (`kernels/product.py`) it reads the logits as that leaves them, adds the bias on the way, and writes
-their gradients as the next product takes them: rounded as before, with a quarter of the memory touched.
+The C code saves only z and the row sums, and makes one pass in each direction, because exponentials are cheaper than
+memory traffic. After a product of bfloat16 (`kernels/product.py`) it reads the logits as bfloat16, adds the bias in the
+same pass, and writes their gradients as bfloat16 for the next product: the same rounding, with a quarter of the memory
+traffic.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ from pargolf.kernels.product import product
 
 _C = c_source("softcap_ce")
 _LARGEST = 40.0
-"""The largest cap whose distance from any logit float32 can still put into an exponential."""
+"""The largest cap for which exp(logit - cap) does not underflow in float32, for any logit."""
 
 
 def softcap(z: Tensor, cap: float | None) -> Tensor:
@@ -30,7 +31,7 @@ def softcap(z: Tensor, cap: float | None) -> Tensor:
 
 
 def reference(z_NV: Tensor, target_N: Tensor, cap: float | None) -> Tensor:
-    """The formula, left to autograd."""
+    """The formula, differentiated by autograd."""
     return F.cross_entropy(softcap(z_NV, cap).float(), target_N)
 
 
@@ -59,7 +60,7 @@ def head_cross_entropy(
 
 
 class _SoftcapCrossEntropy(torch.autograd.Function):
-    """The closed form; in-place on its own buffers, since at a vocabulary of 1,024 memory traffic is the cost."""
+    """The closed form, in place on its own buffers: at a vocabulary of 1,024, memory traffic is the main cost."""
 
     @staticmethod
     def forward(ctx: Any, z_NV: Tensor, target_N: Tensor, cap: float) -> Tensor:

@@ -3,10 +3,10 @@
     cost'[s] = min over the two ways into s of  cost[from] + e^2,    e = (x[from] - n half) / U_jj
     x'[s][k] = x[from][k] - e U_jk  for the columns k to come          n = offset + 4 j, the nearest on that way
 
-State s is reached from s // 2 and from s // 2 + states / 2. Feedback is lazy: inside a stretch of columns every
-survivor has a line with its errors so far and what is left of the weights to come; the columns after it follow once a
-stretch. `reference` does all rows at once by torch, on any device; the C takes one row after the other, which stays in
-the cache. They add in another order, so now and then they choose another one of two paths that cost the same.
+State s is reached from s // 2 and from s // 2 + states / 2. Feedback is lazy: within a stretch of columns, each
+survivor has a line with its errors so far and the updated weights of the stretch; the columns after the stretch are
+updated once at its end. `reference` handles all rows at once in torch, on any device; the C code handles one row after
+another, which stays in the cache. They add in different orders, so they sometimes choose different paths of equal cost.
 """
 
 import torch
@@ -15,17 +15,17 @@ from torch import Tensor
 from pargolf.kernels.compiled import Compiled, at_hand_to_pack, c_source
 
 Ways = tuple[Tensor, Tensor, Tensor]
-"""Of the n = offset + 4 j on the ways into each state: offset, least and greatest j, (2, states / 2, 2, 1) each; the
-first index is where from, the second that state's number, the third the last bit of where to."""
+"""For the n = offset + 4 j on the ways into each state: offset, smallest and largest j, each (2, states / 2, 2, 1). The
+first two indices are the half and the number of the state before, the third is the last bit of the state after."""
 
 _UNREACHED = 1e30
 _STRETCH = 16  # columns
-_ROOM = 1 << 23  # survivors' weights that are walked at once, which bounds memory
+_ROOM = 1 << 23  # the most weights of survivors at a time, which limits memory
 _C = c_source("survivors")
 
 
 def best_path(w_NC: Tensor, scale_NC: Tensor, upper_CC: Tensor | None, ways: Ways) -> Tensor:
-    """Codes (N, C), int8, along the path of least cost through each row, from state 0; `upper_CC` None: no feedback."""
+    """Codes (N, C), int8, of the cheapest path through each row from state 0; `upper_CC` None: no feedback."""
     fast = at_hand_to_pack(w_NC)
     if isinstance(fast, Compiled):
         codes_NC = torch.empty(w_NC.shape, dtype=torch.int8)
@@ -38,14 +38,14 @@ def best_path(w_NC: Tensor, scale_NC: Tensor, upper_CC: Tensor | None, ways: Way
 
 
 def reference(w_NC: Tensor, scale_NC: Tensor, upper_CC: Tensor | None, ways: Ways) -> Tensor:
-    """`best_path` by torch, as many rows at once as fit in memory."""
+    """`best_path` in torch, with as many rows at a time as fit in memory."""
     rows = max(1, _ROOM // (2 * ways[0].shape[1] * w_NC.shape[1]))
     parts = zip(torch.split(w_NC, rows), torch.split(scale_NC, rows))
     return torch.cat([_walked(w, scale, upper_CC, ways) for w, scale in parts])
 
 
 def _walked(w_NC: Tensor, scale_NC: Tensor, upper_CC: Tensor | None, ways: Ways) -> Tensor:
-    """Forward with survivors, then back along the best."""
+    """Go forward with survivors, then back along the best path."""
     (N, C), S, device = w_NC.shape, 2 * ways[0].shape[1], w_NC.device
     offset, least, greatest = (way.to(device) for way in ways)
     cost_SN = w_NC.new_full((S, N), _UNREACHED)
@@ -81,18 +81,18 @@ def _walked(w_NC: Tensor, scale_NC: Tensor, upper_CC: Tensor | None, ways: Ways)
 
 
 def _onward(x_SN: Tensor) -> Tensor:
-    """What stands at each state, seen from the states reached: (2, S / 2, 1, N), a view."""
+    """Values of each state, arranged for the states reached from it: (2, S / 2, 1, N), a view."""
     return x_SN.reshape(2, len(x_SN) // 2, 1, -1)
 
 
 def _chosen(second_SN: Tensor, x_2SN: Tensor) -> Tensor:
-    """Of the values on both ways into each state, the one of the way taken."""
+    """The values of the chosen way into each state."""
     first_SN, other_SN = x_2SN.reshape(2, *second_SN.shape)
     return torch.where(second_SN, other_SN, first_SN)
 
 
 def _back(cost_SN: Tensor, history: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Codes from the cheapest last state back."""
+    """The codes on the way back from the cheapest last state."""
     half, at_1N, codes = len(cost_SN) // 2, cost_SN.argmin(0, keepdim=True), []
     for n_SN, second_SN in reversed(history):
         codes.append(n_SN.gather(0, at_1N))

@@ -1,4 +1,4 @@
-"""Activations of the MLP: plain functions, or a dataclass where there is something to learn.
+"""Activations of the MLP: plain functions, or a dataclass when there are parameters to learn.
 
 relu2         max(z, 0)^2                       So et al. 2021 (arXiv:2109.08668); the published baseline
 leaky_relu2   leaky_relu(z, 1/2)^2              pull requests 493, 549; the square makes z < 0 positive: z^2/4

@@ -1,11 +1,11 @@
-"""A soft-cap with two bounds, one above zero and one below, both learned.
+"""A soft-cap of the logits with two learned bounds, one above zero and one below.
 
     logits = a tanh(z / a) where z >= 0,   b tanh(z / b) where z < 0,   a = b = 30 at the start
 
 The few tokens that a context favours and the thousands it rules out need not saturate at the same distance. Source:
-pull request 1923. There, and in 2135, the caps stay at 30 in training (the fused loss holds a constant) and move only
-in adaptation; `("head.cap.*", Frozen())` in the optimizer table says that. Evidence: part of the step from 1.06108 to
-1.05971 (pull request 1945, with another change); never isolated.
+pull request 1923. There, and in 2135, the bounds stay at 30 in training (the fused loss has a constant) and change only
+in adaptation; to do the same, put `("head.cap.*", Frozen())` into the optimizer table. Evidence: part of the step from
+1.06108 to 1.05971 (pull request 1945, with another change); never isolated.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pargolf.model.slots import Place
 
 @dataclass(frozen=True)
 class AsymmetricCap:
-    """Cap of the head, in the place of a number; both bounds start at `start`. Neutral at init against that number."""
+    """A learned `softcap` for the head; both bounds start at `start`, so at init it equals the fixed cap `start`."""
 
     start: Positive = 30.0
 

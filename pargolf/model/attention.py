@@ -1,4 +1,4 @@
-"""Causal attention with grouped keys and values, normed queries and keys, and slots for what the field adds to it.
+"""Causal grouped-query attention with QK-norm, and slots for techniques that change its values or outputs.
 
     q, k = norm(u Wq), norm(u Wk), rotated;  q *= gain;  v = u Wv, changed by `values`
     y = softmax(q k^T / sqrt(d)) v, changed by `outputs`;  return y Wo
@@ -52,7 +52,7 @@ class AttentionModule(nn.Module):
         self.outputs = build_all(spec.outputs, place)
 
     def forward(self, u_BTD: Tensor, ctx: Context, first: int = 0) -> Tensor:
-        """Attend; the positions before `first` give keys and values, and no output."""
+        """Attend; positions before `first` give keys and values only. Returns (B, T - first, D)."""
         B, T, D = u_BTD.shape
         H, K = self.spec.heads, self.spec.kv_heads
         k_BTKd, v_BTKd = self.k(u_BTD).view(B, T, K, D // H), self.v(u_BTD).view(B, T, K, D // H)
@@ -60,11 +60,11 @@ class AttentionModule(nn.Module):
             v_BTKd = change(v_BTKd, ctx)
         cos, sin = self.spec.rope.turns(k_BTKd, ctx)
         k_BTKd = norm_and_turn(k_BTKd, cos, sin)
-        seen_BTKd, held_BTKd = ctx.whole(k_BTKd), ctx.whole(v_BTKd)
+        keys_BTKd, values_BTKd = ctx.whole(k_BTKd), ctx.whole(v_BTKd)
         if first:
             u_BTD, v_BTKd, cos, sin = u_BTD[:, first:], v_BTKd[:, first:], cos[first:], sin[first:]
         q_BTHd = norm_and_turn(self.q(u_BTD).view(B, T - first, H, D // H), cos, sin, self.q_gain)
-        y_BTHd = attention(q_BTHd, seen_BTKd, held_BTKd, ctx.since_BT, ctx.mask)
+        y_BTHd = attention(q_BTHd, keys_BTKd, values_BTKd, ctx.since_BT, ctx.mask)
         for change in self.outputs.values():
             y_BTHd = change(y_BTHd, v_BTKd, u_BTD)
         out_BTD: Tensor = self.out(y_BTHd.reshape(B, T - first, D))

@@ -2,12 +2,12 @@
 
     out = scale * (E[h] P^T),   E (N, dim), P (D, dim); P is left out when dim = D, but never in BigramMix
 
-    BigramHash   h_t = ((36313 id_t) xor (27191 id_{t-1})) mod (N-1), and N-1 where there is no predecessor
+    BigramHash   h_t = ((36313 id_t) xor (27191 id_{t-1})) mod (N-1), and N-1 when there is no predecessor
     BigramMix    h_t = (1009 id_{t-1} + id_t) mod N, with 0 for a missing predecessor, no scale (pull request 861)
-    TrigramHash  h_t = ((17291 id_t xor 36313 id_{t-1}) xor 27191 id_{t-2}) mod (N-1), N-1 in the first two places
+    TrigramHash  h_t = ((17291 id_t xor 36313 id_{t-1}) xor 27191 id_{t-2}) mod (N-1), N-1 at the first two positions
 
-A key holds only tokens already read, so this is legal, unlike caches keyed by the target. Position 0 is the start of
-the window, or of the document where documents are kept apart. Source: pull requests 162, 549, 861, 1009.
+A key contains only tokens that were already read, so this is legal, unlike caches keyed by the target. Position 0 is
+the start of the window, or of the document when documents are kept apart. Source: pull requests 162, 549, 861, 1009.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from pargolf.model.linear import Linear, Lookup
 from pargolf.model.slots import Context, Place
 
 Buckets = Annotated[int, Within(2, 1 << 31)]
-"""Rows of a table, one of them for positions without predecessors."""
+"""Rows of a table, including one for positions without predecessors."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class BigramMix:
 
 @dataclass(frozen=True)
 class TrigramHash:
-    """Embed slot: three tokens; present and off in pull request 1009."""
+    """Embed slot: a hash of three tokens; pull request 1009 has it, but switched off."""
 
     buckets: Buckets = 4096
     dim: Size = 64

@@ -1,16 +1,16 @@
-"""Gates: one on each attention head's output, one on a whole block.
+"""Gates: learned factors on the output of each attention head, or on a whole block.
 
     HeadGate:           y_h <- y_h * top * sigmoid(scale * w_h . u[:width])   w = 0 at init: y_h * top / 2
     GatedAttention:     y_h <- y_h * sigmoid(w_h . u + b_h)           w = 0, b = 4 at init: almost open
     DynamicTokenGate:   out <- x + sigmoid(w . stop(x) + b) (out - x)  w = 0, b = 2 at init
 
-A head cannot abstain: softmax gives all its weight away. A gate lets it, token by token. `HeadGate` is three published
-ones: the first 12 channels and top 2 (pull request 1667), all channels and top 1 (1736; Qiu et al. 2025,
-arXiv:2505.06708, there with starts of std .01), the first 12 and top 1 (1787, "sparse"; scale .5 from 1855 on). 1787
-found the 12 channels to cost nothing against all 512, at 44 KB less. Its matrix is stored by whatever row of the grid
-table speaks of `attn.outputs.head_gate.score`; `Int(8)` there is 1736's quantized gate.
+A head cannot abstain, because softmax weights always sum to one; a gate lets it abstain, token by token. `HeadGate`
+covers three published gates: the first 12 channels with top 2 (pull request 1667), all channels with top 1 (1736; Qiu
+et al. 2025, arXiv:2505.06708, which starts with std .01), and the first 12 with top 1 (1787, "sparse"; scale .5 from
+1855 on). 1787 found that 12 channels are as good as all 512 and save 44 KB. The grid of its matrix is the row of the
+grid table for `attn.outputs.head_gate.score`; `Int(8)` gives 1736's quantized gate.
 
-Source of the other two: pull request 549, where both exist and are off.
+Source of the other two: pull request 549, where both exist but are off.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from pargolf.model.slots import Place
 
 @dataclass(frozen=True)
 class HeadGate:
-    """Output slot: a gate per head, read from the first `width` channels (None: all) of the block's normed input.
+    """Output slot: a gate per head, computed from the first `width` channels (None: all) of the block's normed input.
 
-    With `top` 2 neutral at init; with 1 every head begins at a half.
+    Neutral at init with `top` 2; with `top` 1 every head starts at one half.
     """
 
     width: Size | None = 12
@@ -57,7 +57,7 @@ class HeadGateModule(nn.Module):
 
 @dataclass(frozen=True)
 class GatedAttention:
-    """Output slot: a gate per head, read from the block's normed input; `bias` is its initial logit."""
+    """Output slot: a gate per head, computed from the block's normed input; `bias` is its initial logit."""
 
     bias: float = 4.0
     key = "gate"
@@ -82,7 +82,7 @@ class GatedAttentionModule(nn.Module):
 
 @dataclass(frozen=True)
 class DynamicTokenGate:
-    """Block slot: how much of a block each token takes; the gate's input carries no gradient."""
+    """Block slot: a gate per token on the change that a block makes; the gate's input carries no gradient."""
 
     bias: float = 2.0
     key = "token_gate"

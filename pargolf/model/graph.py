@@ -1,13 +1,13 @@
 """The residual graph as data: an order of blocks and a list of edges, run by one short loop.
 
-A wire is a rule that, told the order of blocks, names its edges; an edge joins the output of one step into the entrance
-of another. Step -1 is the embedding (x0), step `len(order)` the head.
+An edge joins the output of one step into the input of another. A wire is a rule that lists its edges for a given order
+of blocks. Step -1 is the embedding (x0), step `len(order)` is the head.
 
-    UNet()      step E+i receives the output of step E-1-i; an odd count leaves the last without  published baseline
+    UNet()      step E+i gets the output of step E-1-i; with an odd count the last step gets none  published baseline
     X0Mix()     every block starts from m0 x + m1 x0 per channel, (1, 0) at init                  published baseline
     Backout()   before the head, x - lambda x_mid, x_mid the output of the middle step             pull request 295
 
-An edge's join says how the two are combined:
+The join of an edge says how stream x and source s are combined:
 
     Added       x + w s                                    w (D,) starts at 1
     Gated       g x + (1 - g) w s, g = sigmoid(gate)        w starts at 1, gate at 0               pull request 861
@@ -15,9 +15,9 @@ An edge's join says how the two are combined:
     Subtracted  x - lambda s                                one scalar
 
 Depth recurrence is an order that names blocks more than once: `looped(11, 3, 5, 3)` runs blocks 3 to 5 three times, 17
-steps of 11 blocks (pull requests 1204, 1394, 1493). An edge's parameters have a number of their own, so that the same
-ones serve the plain order and the recurrent one: X0Mix counts by block, UNet by skip. A run may begin with each block
-once and recur later (`Phase(recur=True)`, 1 mBPB better than from the start in 1204).
+steps of 11 blocks (pull requests 1204, 1394, 1493). The parameters of an edge have their own number, so that the plain
+order and the recurrent one share them: X0Mix numbers by block, UNet by skip. A run may start with each block once and
+recur later (`Phase(recur=True)`; in 1204 this was 1 mBPB better than recurrence from the start).
 """
 
 import math
@@ -33,15 +33,15 @@ from pargolf.kernels.blend import blend
 from pargolf.model.slots import ByLayer, Place, at_layer
 
 Order = tuple[int, ...]
-"""Which block runs at each step."""
+"""The block that runs at each step."""
 
 
 class Join(Protocol):
-    """How a source enters the stream: a spec with the key of its parameters."""
+    """How a source is combined with the stream; `key` names its parameters."""
 
     @property
     def key(self) -> str:
-        """Its parameters' role is `graph.<key>`."""
+        """The role of its parameters is `graph.<key>`."""
         ...
 
     def build(self, place: Place) -> nn.Module:
@@ -51,10 +51,11 @@ class Join(Protocol):
 
 @dataclass(frozen=True)
 class Edge:
-    """From the output of step `source` (-1: the embedding) into the entrance of step `target`.
+    """An edge from the output of step `source` (-1: the embedding) into the input of step `target`.
 
-    `number` names its parameters, `graph.<key>.<number>` (None: the target). With `reads` it changes what the block
-    reads and not the stream that goes on; the two differ in blocks of two lanes only (`residual.py`).
+    number: names its parameters, `graph.<key>.<number>` (None: the target)
+    reads: change only what the block reads, not the stream that goes on; this matters only in blocks with two lanes
+        (`residual.py`)
     """
 
     source: int
@@ -65,12 +66,12 @@ class Edge:
 
     @property
     def name(self) -> str:
-        """The last part of its parameters' name."""
+        """The last part of the name of its parameters."""
         return str(self.target if self.number is None else self.number)
 
 
 class Wire(Protocol):
-    """A rule that names edges for any order."""
+    """A rule that lists edges for any order of blocks."""
 
     def edges(self, order: Order) -> Iterable[Edge]:
         """The edges of a graph that runs these blocks."""
@@ -188,7 +189,7 @@ def ramp_down(layer: int, layers: int) -> float:
 
 
 def looped(blocks: int, first: int, last: int, times: int) -> Order:
-    """The order of `blocks` blocks with blocks `first` to `last` run `times` times."""
+    """The order of `blocks` blocks in which blocks `first` to `last` run `times` times."""
     return (*range(first), *tuple(range(first, last + 1)) * times, *range(last + 1, blocks))
 
 
@@ -199,14 +200,14 @@ class UNet:
     join: Join = Added()
 
     def edges(self, order: Order) -> Iterable[Edge]:
-        """One edge per step of the first half; numbered from the middle block on, where they enter without loops."""
+        """One edge per step of the first half, numbered by its target block in the order without loops."""
         half, middle = len(order) // 2, _blocks(order) // 2
         return [Edge(half - 1 - i, half + i, self.join, middle + i) for i in range(half)]
 
 
 @dataclass(frozen=True)
 class X0Mix:
-    """The embedding comes back at the entrance of every block; neutral at init as (1, 0)."""
+    """Mix the embedding into the input of every block; neutral at init with (1, 0)."""
 
     keep: float | ByLayer = 1.0
     add: float | ByLayer = 0.0
@@ -218,7 +219,7 @@ class X0Mix:
 
 @dataclass(frozen=True)
 class Backout:
-    """Take the middle of the network back out before the head."""
+    """Subtract the output of the middle step before the head."""
 
     weight: float = 0.2
 
@@ -228,12 +229,12 @@ class Backout:
 
 
 def _blocks(order: Order) -> int:
-    """How many blocks there are."""
+    """The number of blocks."""
     return max(order) + 1
 
 
 class Route:
-    """The edges of one order, ready to run: by target, and which steps' outputs are to be kept."""
+    """The edges of one order, grouped by target, and the steps whose outputs must be stored (`kept`)."""
 
     def __init__(self, wires: tuple[Wire, ...], order: Order) -> None:
         self.order = order
@@ -248,7 +249,7 @@ class Route:
 
 
 class Graph(nn.Module):
-    """Runs blocks in order and applies each edge at its target's entrance, in the order the wires name them."""
+    """The order of blocks and the joins of all edges; `enter` applies the edges of a step in the order of the wires."""
 
     def __init__(self, wires: tuple[Wire, ...], place: Place, order: Order) -> None:
         super().__init__()
@@ -257,15 +258,15 @@ class Graph(nn.Module):
         for edge in self.route.edges:
             group = self._group(edge.join.key)
             if edge.name not in group:
-                at = Place(place.vocab, place.dim, place.layers, layer=int(edge.name))
-                group.add_module(edge.name, edge.join.build(at))
+                own = Place(place.vocab, place.dim, place.layers, layer=int(edge.name))
+                group.add_module(edge.name, edge.join.build(own))
 
     def follow_phases(self, begun: Sequence[Any], coming: Sequence[Any]) -> None:
-        """Recur, unless a phase is still to come that begins it, and none has."""
+        """Recur, unless a coming phase starts the recurrence and none of the begun phases has."""
         self.recur(any(phase.recur for phase in begun) or not any(phase.recur for phase in coming))
 
     def recur(self, on: bool) -> None:
-        """Run the model's own order, or each block once. Raises `UserError` where that needs other edges."""
+        """Run the model's own order, or each block once. Raises `UserError` when that needs edges it does not have."""
         for edge in self.routes[on].edges:
             if edge.name not in self._group(edge.join.key):
                 raise UserError(
@@ -275,7 +276,7 @@ class Graph(nn.Module):
         self.route = self.routes[on]
 
     def _group(self, key: str) -> nn.ModuleDict:
-        """The joins of one key, by number; so their role is `graph.<key>`."""
+        """The joins of one key, by number; their role is `graph.<key>`."""
         if key not in self._modules:
             self.add_module(key, nn.ModuleDict())
         group = self._modules[key]
@@ -283,7 +284,7 @@ class Graph(nn.Module):
         return group
 
     def enter(self, target: int, x_BTD: Tensor, outputs: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Apply every edge into step `target`: the stream that goes on, and what the step reads of it."""
+        """Apply every edge into step `target`; returns the stream that goes on, and what the step reads."""
         read_BTD = x_BTD
         for edge in self.route.entering[target]:
             join, source_BTD = self._group(edge.join.key)[edge.name], outputs[edge.source]

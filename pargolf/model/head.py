@@ -1,4 +1,4 @@
-"""The head: from the last stream to logits, by the output matrix (tied or not) and the soft-cap.
+"""The head: from the final stream to logits, by the output matrix (the embedding itself when tied) and a soft-cap.
 
     logits = cap * tanh(z / cap),   z = norm(x) W^T + b    cap 30 in every published system; Gemma 2 (arXiv:2408.00118)
 
@@ -33,9 +33,12 @@ class MTP:
 
 @dataclass(frozen=True)
 class Head:
-    """Tied or own output matrix, `softcap` (None: none; or a learned cap), multi-token prediction (None: none).
+    """The head as data.
 
-    `bias` adds a learned number per token; it is zero when built, and training starts it at the log frequencies.
+    tied: use the embedding as output matrix, not one of its own
+    softcap: a fixed bound, a learned cap, or None
+    mtp: multi-token prediction heads, or None
+    bias: add a learned number per token; zero when built, set to the log frequencies when training starts
     """
 
     tied: bool = True
@@ -63,7 +66,7 @@ class HeadModule(nn.Module):
         self.ahead = nn.ModuleList(Linear(place.dim, place.vocab) for _ in range(spec.mtp.heads if spec.mtp else 0))
 
     def start_from(self, source: TokenSource) -> None:
-        """Begin at the log frequencies of the training text."""
+        """Set the bias to the log frequencies of the training text."""
         if self.bias is not None:
             with torch.no_grad():
                 self.bias.copy_(log_unigram(source, len(self.bias)))
@@ -74,7 +77,7 @@ class HeadModule(nn.Module):
         return z_BTV if self.bias is None else z_BTV + self.bias.to(z_BTV.dtype)
 
     def bounded(self, z: Tensor) -> Tensor:
-        """Logits from scores: under the cap, if there is one."""
+        """Apply the soft-cap, if there is one."""
         out: Tensor = softcap(z, self.fixed) if self.cap is None else self.cap(z)
         return out
 
@@ -83,7 +86,7 @@ class HeadModule(nn.Module):
         return self.bounded(self.scores(x_BTD, table_VD))
 
     def loss(self, x_BTD: Tensor, table_VD: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean cross-entropy in nats per token, and the heads ahead when there are any."""
+        """Mean cross-entropy in nats per token, plus the weighted loss of the multi-token heads when there are any."""
         table_VD = table_VD if self.own is None else self.own.weight
         loss = self._cross_entropy(x_BTD, table_VD, self.bias, targets_BT)
         if self.spec.mtp is None:

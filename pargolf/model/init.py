@@ -1,4 +1,4 @@
-"""Initial values, as a table of role globs: how each matrix starts.
+"""Initial values of matrices, chosen by a table of role globs. Vectors get theirs from their technique.
 
     zeros                       all output projections of the published systems
     FanIn()                     torch's default for Linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in))
@@ -6,8 +6,8 @@
     Orthogonal(depth_scaled)    rows or columns orthonormal, times 1/sqrt(2L) where muP-scaled
     Spectrum(std)               N(0, std) with its singular values replaced by s_1/sqrt(k) (pull request 295)
 
-Each tensor has a generator of its own, seeded by the run's seed and its name, so adding a technique leaves every other
-tensor's start as it was.
+Each tensor has its own random generator, seeded by the run's seed and its name, so adding a technique does not change
+the initial values of any other tensor.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""A matrix without bias: `y = x W^T`, weight kept in float32 and cast to the activation's type at use.
+"""Linear layers without bias, `y = x W^T`, and embedding tables; weights stay in float32 and are cast at use.
 
 `W` is (out, in), the layout of every published state dict, so a row is an output channel: quantization scales, Muon
-and GPTQ all speak of rows. Initial values come from the model's init table, never from the constructor.
+and GPTQ all work on rows. Initial values come from the model's init table, never from the constructor.
 """
 
 import torch
@@ -31,6 +31,6 @@ class Lookup(nn.Module):
         self.weight = nn.Parameter(torch.zeros(rows, width))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Pick rows, in the type that autocast computes in: so the whole stream is of that type."""
+        """Look up rows, in autocast's type if it is enabled, so that the whole stream has that type."""
         rows, device = F.embedding(ids, self.weight), ids.device.type
         return rows.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else rows

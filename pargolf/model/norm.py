@@ -1,4 +1,4 @@
-"""A scale by depth for the norm of `kernels/rms_norm.py`, which has no learned weight."""
+"""Scale of a block's norm by depth; the norm itself, without a learned weight, is in `kernels/rms_norm.py`."""
 
 import math
 

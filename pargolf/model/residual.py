@@ -1,16 +1,16 @@
-"""Residual connections: how a block's attention A and its MLP M join the stream.
+"""How a block adds its attention A and its MLP M to the residual stream x.
 
     Serial      x <- x + A(x),   then  x <- x + M(x)                                    the published baseline
     Parallel    x <- x + A(x) + M(x)                                                    pull requests 1412, 1477
     TwoLanes    y = A(r),  z = M(b);   a <- k0 a + p0 y + q0 z,   b <- k1 b + p1 y + q1 z     1204, 1529
 
-A and M stand for the scaled output of each on the normed input. Side by side they are one matrix product shorter in
-depth, and an error in A's quantized weights no longer passes through M (1412).
+A and M stand for the scaled outputs on the normed input. In parallel they shorten the block by the depth of one part,
+and an error in A's quantized weights no longer passes through M (1412).
 
-Two lanes part at the first block that has them: attention reads lane a, the MLP lane b, and both write to both, each
-with its own learned weight. r is lane a with what enters for reading only (`X0Mix`); skips enter lane a. A block of one
-lane, and the head, take the mean of both. Evidence: -2.2 mBPB in one run of 1204; its learned weights show the MLP
-writing little to lane a.
+With two lanes the stream splits at the first block that has them: attention reads lane a, the MLP reads lane b, and
+both write to both lanes with learned weights. r is lane a plus the edges that are for reading only (`X0Mix`); skips
+enter lane a. A block with one lane, and the head, read the mean of both. Evidence: -2.2 mBPB in one run of 1204; its
+learned weights show that the MLP writes little to lane a.
 """
 
 from collections.abc import Callable
@@ -23,23 +23,23 @@ from torch import Tensor, nn
 from pargolf.model.slots import Place
 
 Lanes = tuple[Tensor, ...]
-"""The stream as a block has it: one tensor (B, T, D), or two."""
+"""The stream inside a block: one tensor (B, T, D), or two."""
 Part = Callable[[Tensor], Tensor]
 
 
 def as_lanes(lanes: Lanes, count: int) -> Lanes:
-    """One lane as two equal ones, two as their mean."""
+    """Convert to `count` lanes: one lane is duplicated, two lanes are averaged."""
     if len(lanes) == count:
         return lanes
     return lanes * 2 if count == 2 else (0.5 * (lanes[0] + lanes[1]),)
 
 
 class Residual(Protocol):
-    """The slot: how attention and MLP join the stream, which has so many `lanes` in the block."""
+    """The slot for how attention and MLP join the stream; `lanes` is the number of lanes in the block."""
 
     @property
     def lanes(self) -> int:
-        """Lanes that go in and come out."""
+        """The number of lanes in the block."""
         ...
 
     def build(self, place: Place) -> nn.Module:
@@ -49,7 +49,7 @@ class Residual(Protocol):
 
 @dataclass(frozen=True)
 class Serial:
-    """Attention, then the MLP on what it left."""
+    """Attention, then the MLP on the result."""
 
     lanes: ClassVar[int] = 1
 
@@ -88,7 +88,7 @@ class ParallelModule(nn.Module):
 
 @dataclass(frozen=True)
 class TwoLanes:
-    """`keep` is what each lane begins to keep of itself, `add` what each begins to take of attention and MLP."""
+    """Two lanes; `keep` is the initial weight of each lane itself, `add` that of attention and of MLP."""
 
     keep: float = 1.1
     add: float = 1.0

@@ -1,8 +1,8 @@
-"""Rotary position embedding, partial when asked, with the NTK rescale of its base.
+"""Rotary position embedding (RoPE), optionally on part of the channels, with the NTK rescale of its base.
 
 The first `dims` of a head's `d` channels are rotated in half-split pairs `(i, i + dims/2)` by the angle
-`t * base^(-2i/dims)`; the others pass. Note `dims`, not `d`, in the exponent. Beyond `ntk_from` positions the base
-grows to `base * (T / ntk_from)^(dims / (dims - 2))`, so that longer windows keep the angles seen in training.
+`t * base^(-2i/dims)`; the others are unchanged. Note `dims`, not `d`, in the exponent. Beyond `ntk_from` positions,
+base grows to `base * (T / ntk_from)^(dims / (dims - 2))`, so that longer windows keep the angles seen in training.
 
 Source: Su et al. 2021 (arXiv:2104.09864); partial form from pull request 315. Pull request 549 fixes `ntk_from=1024`
 whatever its training length, so at 2,048 it trains and scores with base 22,081.79.
@@ -38,7 +38,7 @@ class Rope:
         return cos_T1R, sin_T1R
 
     def turns(self, x_BTHd: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
-        """The angles for heads of this shape, made once per forward pass; `kernels/rms_norm.py` turns by them."""
+        """Cosines and sines for heads of this shape, computed once per forward pass (for `kernels/rms_norm.py`)."""
         key = (self, x_BTHd.shape[-1])
         if key not in ctx.shared:
             ctx.shared[key] = [ctx.here(x) for x in self.angles(ctx.window, x_BTHd.shape[-1], x_BTHd.device)]
@@ -46,14 +46,14 @@ class Rope:
         return cos, sin
 
     def at_scale(self, to: Smaller) -> "Rope":
-        """The same share of a head's channels, rescaled from the same share of the context."""
+        """Rotate the same share of a head's channels, and rescale from the same share of the context."""
         dims, start = self.dims, self.ntk_from
         if dims is not None:
             dims = max(2, int(dims / to.head_dim_before * to.head_dim) // 2 * 2)
         return replace(self, dims=dims, ntk_from=start if start is None else start * to.context // to.seq_len)
 
 
-# A compiled graph takes them as constants; else it makes every angle anew in every kernel that turns by it.
+# A compiled graph treats them as constants; otherwise every kernel that uses an angle would compute it again.
 @constant
 def _angles(length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     inverse = 1.0 / base ** (torch.arange(0, dims, 2, dtype=torch.float32, device=device) / dims)

@@ -1,4 +1,4 @@
-"""The slots of the transformer, on one page: where a technique may go, what it receives, what it returns.
+"""The slots of the transformer on one page: where a technique can be placed, what it gets, what it returns.
 
 | slot | field | a module is called with | and returns |
 |---|---|---|---|
@@ -15,13 +15,13 @@
 | cap | `model.head.softcap` | `z_NV` | `z_NV`, bounded; with a `loss` of its own |
 
 A technique is a frozen dataclass whose `build(place)` makes its module; one without parameters may be a plain function.
-A module may follow its training, by any of these methods (`training/loop.py` calls them):
+A module may define these methods to follow the training (`training/loop.py` calls them):
 
-    start_from(source)               before anything else: initial values out of the training text
-    follow_phases(begun, coming)     at the start and whenever a phase begins: which have, and which are to come
-    follow_step(epoch, passes)       before each step, `epoch` times through the text of `passes` that the run should
-                                     come to; `last_change` is the last epoch at which it becomes another, whose graph
-                                     is then compiled before training
+    start_from(source)               before anything else: set initial values from the training text
+    follow_phases(begun, coming)     at the start and whenever a phase begins: the begun phases and the coming ones
+    follow_step(epoch, passes)       before each step: the text has been covered `epoch` times, and the run is expected
+                                     to cover it `passes` times. The attribute `last_change` is the last epoch at which
+                                     the module changes its computation; that graph is then compiled before training
 
 Shape suffixes, everywhere: B batch, T time, D width of the stream, H query heads, K key and value heads, d width of a
 head, F hidden units of the MLP, V vocabulary, N rows or buckets, L layers.
@@ -39,7 +39,7 @@ from pargolf.kernels.attention import Mask, document_mask
 
 @dataclass(frozen=True)
 class Place:
-    """The sizes a technique may ask for when it is built, and the layer where it stands (-1: not in a block)."""
+    """The sizes that a technique may need when it is built, and its layer (-1: not in a block)."""
 
     vocab: int
     dim: int
@@ -58,11 +58,13 @@ class Place:
 
 @dataclass
 class Context:
-    """What one forward pass carries beside the stream: ids, documents, and values computed once for all layers.
+    """The data of one forward pass besides the stream: ids, documents, and values computed once for all layers.
 
-    `doc_BT` numbers the documents when they are kept apart, and is None when they are packed together; `since_BT` is
-    the first position of each position's document. What looks back asks `whole` for what lies before: `model/cache.py`
-    has a context of further positions of a text whose past is kept.
+    doc_BT: document numbers when documents are kept apart, None when they are packed together
+    since_BT: the first position of each position's document
+
+    Techniques that look back call `whole` for the earlier positions; `model/cache.py` has a context that gets them from
+    a cache.
     """
 
     ids_BT: Tensor
@@ -72,19 +74,19 @@ class Context:
 
     @property
     def window(self) -> int:
-        """Positions of the window that the ids belong to."""
+        """The length of the window that the ids belong to."""
         return self.ids_BT.shape[1]
 
     def whole(self, x_BT: Tensor) -> Tensor:
-        """`x` (B, T, ...) of these positions, and before it that of all earlier ones of the window."""
+        """`x` (B, T, ...) of these positions, preceded by `x` of all earlier positions of the window."""
         return x_BT
 
     def here(self, x_T: Tensor) -> Tensor:
-        """The entries of these positions among those of the window."""
+        """Select the entries of these positions from a tensor over the whole window."""
         return x_T
 
     def mask(self) -> Mask | None:
-        """Whether a position (rows) may look at another (columns), made when first asked for."""
+        """The document mask (rows may attend to columns), computed on first use; None when there is one document."""
         if self.since_BT is None:
             return None
         if "mask" not in self.shared:
@@ -93,7 +95,7 @@ class Context:
         return mask
 
     def shifted(self, x_BT: Tensor, by: int, fill: int) -> Tensor:
-        """`x` moved right by `by` positions; positions without such a predecessor in their document get `fill`."""
+        """`x` shifted right by `by` positions; positions without such a predecessor in their document get `fill`."""
         out_BT = torch.full_like(x_BT, fill)
         out_BT[:, by:] = x_BT[:, :-by]
         if self.doc_BT is None:
@@ -101,7 +103,7 @@ class Context:
         return torch.where(self.same_document(by), out_BT, fill)
 
     def same_document(self, by: int) -> Tensor:
-        """(B, T) bool: whether the position `by` before this one exists and is of the same document."""
+        """(B, T) bool: whether the position `by` places before exists and is in the same document."""
         same_BT = torch.zeros_like(self.ids_BT, dtype=torch.bool)
         if self.doc_BT is None:
             same_BT[:, by:] = True
@@ -112,7 +114,7 @@ class Context:
 
 @runtime_checkable
 class Slot(Protocol):
-    """A technique as data. `key` names its module, and so begins its parameters' roles."""
+    """A technique as data. `key` names its module and is the first part of its parameters' roles."""
 
     @property
     def key(self) -> str:
@@ -126,7 +128,7 @@ class Slot(Protocol):
 
 @runtime_checkable
 class Builds(Protocol):
-    """A part that stands in a field of its own name, and so needs no key: an MLP, a block, a head, a join."""
+    """A part in a field of its own, so that it needs no key: an MLP, a block, a head, a join."""
 
     def build(self, place: Place) -> nn.Module:
         """Make the module for this place."""
@@ -138,7 +140,7 @@ class FeedForward(Protocol):
 
     @property
     def hidden(self) -> int:
-        """How many units there are between its matrices."""
+        """The number of hidden units."""
         ...
 
     def build(self, place: Place) -> nn.Module:
@@ -162,5 +164,5 @@ def build_all(slots: tuple[Slot, ...], place: Place) -> nn.ModuleDict:
 
 
 def following(model: nn.Module, hook: str) -> list[Any]:
-    """The modules that have a method of this name."""
+    """The modules that define the method `hook`."""
     return [module for module in model.modules() if hasattr(module, hook)]

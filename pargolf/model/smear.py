@@ -1,14 +1,15 @@
-"""Smearing: each token's embedding takes in some of the one before.
+"""Smearing: mix the previous token's embedding into each token's embedding.
 
     SmearGate    x'_t = (1 - g) x_t + g x_{t-1},   g = sigmoid(gate) per channel, gate = 0 at init (half and half)
-    TokenSmear   x'_t = x_t + lambda sigmoid(w . x_t[:width]) x_{t-1},   w and lambda 0 at init: each token asks
+    TokenSmear   x'_t = x_t + lambda sigmoid(w . x_t[:width]) x_{t-1},   w and lambda 0 at init: a gate per token
 
-with x_{-1} = 0. TokenSmear is of pull requests 1667 and 1855, where it stands before the embedding's norm
+with x_{-1} = 0. TokenSmear is from pull requests 1667 and 1855, which apply it before the embedding's norm
 (`model.entry`).
 
-The published forms (pull requests 549, 1667 and their kin) read across document boundaries, and for six weeks records
-leaked one document's last token into the next that way (1797; mended in 1851, and switched off again in 2135). Here a
-document's first token has no predecessor whenever the model keeps documents apart; packed, it has, as published.
+The published forms (pull requests 549, 1667 and related ones) read across document boundaries, and for six weeks
+records leaked one document's last token into the next that way (1797; fixed in 1851, and switched off again in 2135).
+Here the first token of a document has no predecessor when the model keeps documents apart; with packed documents it
+has one, as published.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class SmearGateModule(nn.Module):
 
 @dataclass(frozen=True)
 class TokenSmear:
-    """Entry or stream slot; the gate reads the first `width` channels of the token. Neutral at init."""
+    """Entry or stream slot; the gate is computed from the first `width` channels of the token. Neutral at init."""
 
     width: Size = 12
     key = "token_smear"
@@ -72,7 +73,7 @@ class TokenSmearModule(nn.Module):
         self.amount = nn.Parameter(torch.zeros(1))
 
     def forward(self, x_BTD: Tensor, ctx: Context) -> Tensor:
-        """Add what is asked of the predecessor."""
+        """Add the gated predecessor."""
         gate_BT1 = self.amount.to(x_BTD.dtype) * torch.sigmoid(self.score(x_BTD[..., : self.width]))
         if ctx.doc_BT is not None:
             gate_BT1 = gate_BT1 * ctx.same_document(1).unsqueeze(-1)
@@ -80,5 +81,5 @@ class TokenSmearModule(nn.Module):
 
 
 def _before(x_BTD: Tensor, ctx: Context) -> Tensor:
-    """What stands one position earlier, zero before the first."""
+    """The stream one position earlier, zero before the first."""
     return F.pad(ctx.whole(x_BTD), (0, 0, 1, -1))[:, -x_BTD.shape[1] :]

@@ -1,11 +1,11 @@
-"""The transformer: an embedding, an explicit list of blocks, a residual graph between them, a head.
+"""The transformer: an embedding, an explicit list of blocks, a residual graph between them, and a head.
 
     x0 = stream(norm(entry(E[ids] + embed(ids))));  x = graph of blocks over x0;  logits = head(norm(x))
     block:  x + a * attn(s norm(x)),  then  x + m * mlp(s norm(x))        a, m (D,) learned, s fixed by depth,
             or otherwise (residual.py, dropout.py)
 
-Everything the field adds stands in a slot (slots.py); this file knows no technique. `bos` set keeps documents apart:
-attention, smearing and hashes then stop at every BOS; None packs them together, as the published systems do.
+Every technique is placed in a slot (slots.py); this file knows none of them. With `bos` set, documents are kept apart:
+attention, smearing and hashes stop at every BOS. With None they are packed together, as in the published systems.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from pargolf.model.residual import Lanes, Residual, Serial, as_lanes
 from pargolf.model.slots import ByLayer, Context, FeedForward, Place, Slot, at_layer, build_all
 
 _MOST = 1 << 32
-"""Weights that a model may have: with more, 16 MB hold less than a thirtieth of a bit for each."""
+"""The most weights a model may have; 16 MB give each of so many less than a thirtieth of a bit."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Model:
     bos: Index | None = None
 
     def check_fields(self) -> None:
-        """Raise `UserError` where sizes, keys, the order or the mark of documents contradict each other."""
+        """Raise `UserError` when sizes, keys, the order or `bos` contradict each other."""
         for i, block in enumerate(self.blocks):
             _check_attention(block.attn, self.dim, f"blocks[{i}].attn")
         slots = {name: getattr(self, name) for name in ("embed", "entry", "stream", "shared")}
@@ -77,7 +77,7 @@ class Model:
             raise UserError(f"bos is {self.bos}, which is no token of a vocabulary of {self.vocab}.")
 
     def place(self, layer: int = -1) -> Place:
-        """The sizes seen from a layer; outside the blocks, those of the last one."""
+        """The sizes at a layer; outside the blocks (-1), those of the last block."""
         block = self.blocks[layer]
         return Place(
             vocab=self.vocab,
@@ -102,7 +102,7 @@ class Model:
 
 
 def _check_attention(attn: Attention, dim: int, at: str) -> None:
-    """Raise `UserError` where heads do not divide the width or each other, or no such channels can be rotated."""
+    """Raise `UserError` when heads do not divide the width or each other, or the channels cannot be rotated."""
     if dim % attn.heads:
         raise UserError(f"{at}.heads is {attn.heads}, which does not divide a stream {dim} wide.")
     if attn.heads % attn.kv_heads:
@@ -116,12 +116,12 @@ def _check_attention(attn: Attention, dim: int, at: str) -> None:
 
 
 def _own_start(name: str) -> bool:
-    """Matrices whose technique gives their start: the two rows of a mix, and gates that begin at zero."""
+    """Whether a matrix gets its initial values from its technique: the two rows of a mix, and gates that start at 0."""
     return name.startswith("graph.") or name.endswith(".score.weight")
 
 
 class BlockModule(nn.Module):
-    """The stream's lanes, and what of the first is read, to as many lanes; each (B, T, D)."""
+    """A block: (lanes, the first lane as it is read) -> lanes; each (B, T, D)."""
 
     def __init__(self, spec: Block, place: Place) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class BlockModule(nn.Module):
         self.residual = spec.residual.build(place)
 
     def forward(self, lanes: Lanes, read_BTD: Tensor, ctx: Context, first: int = 0) -> Lanes:
-        """Attention and MLP, added to the stream as `residual` says; of the positions from `first` on."""
+        """Add attention and MLP to the stream as `residual` says, for positions `first` and later."""
         whole_BTD = read_BTD
         if first:
             read_BTD, lanes = read_BTD[:, first:], tuple(x_BTD[:, first:] for x_BTD in lanes)
@@ -158,7 +158,7 @@ class BlockModule(nn.Module):
 
 
 class Embed(nn.Module):
-    """Token table and whatever is added to it."""
+    """The token embedding, and the embeddings that are added to it."""
 
     def __init__(self, spec: Model) -> None:
         super().__init__()
@@ -191,20 +191,20 @@ class Transformer(nn.Module):
         self.head = HeadModule(spec.head, spec.place())
 
     def context(self, ids_BT: Tensor) -> Context:
-        """What every slot may look at; document numbers and mask only when documents are kept apart."""
+        """The context of a batch, with document numbers only when documents are kept apart."""
         if self.spec.bos is None:
             return Context(ids_BT)
         begins_BT = ids_BT == self.spec.bos
-        # In scoring, most windows of a text hold one document, and attention without a mask does half of the work.
+        # In scoring, most windows hold a single document, and attention without a mask does half of the work.
         if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or begins_BT[:, 1:].any()):
             return Context(ids_BT)
-        place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-        return Context(ids_BT, begins_BT.cumsum(-1), torch.where(begins_BT, place_T, 0).cummax(-1).values)
+        position_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        return Context(ids_BT, begins_BT.cumsum(-1), torch.where(begins_BT, position_T, 0).cummax(-1).values)
 
     def hidden(self, ids_BT: Tensor, first: int = 0, ctx: Context | None = None) -> Tensor:
-        """The normed stream that the head reads, of positions `first` and later, (B, T - first, D).
+        """The normed stream that the head reads, for positions `first` and later, (B, T - first, D).
 
-        The last block needs of those before only their keys and values.
+        For earlier positions the last block computes only keys and values.
         """
         ctx = ctx or self.context(ids_BT)
         x_BTD = self.embed(ctx)
@@ -235,16 +235,16 @@ class Transformer(nn.Module):
         return logits_BTV
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean nats per token, with whatever the head adds in training."""
+        """Mean nats per token, plus the extra losses of the head in training."""
         return self.head.loss(self.hidden(ids_BT), self.embed.tokens.weight, targets_BT)
 
 
 def shapes(model: Model) -> dict[str, torch.Size]:
-    """Shape of every parameter, without allocating any."""
+    """The shape of every parameter by name, without allocating memory."""
     with torch.device("meta"):
         return {name: p.shape for name, p in Transformer(model).named_parameters()}
 
 
 def parameters(model: Model) -> int:
-    """How many numbers the model learns or keeps."""
+    """The number of parameters."""
     return sum(shape.numel() for shape in shapes(model).values())

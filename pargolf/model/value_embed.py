@@ -3,9 +3,9 @@
     shared once:   base = scale * (E[ids] P^T)       E (V, dim), P (kv_dim, dim)
     per layer:     v <- v + layer_scale * base
 
-P is left out when dim = kv_dim, unless `project` asks for it.
+P is left out when dim = kv_dim, unless `project` is set.
 
-`ValueEmbed` stands in `model.shared`, `AddValueEmbed` in the layers' `attn.values`. Pull request 543 has no shared
+`ValueEmbed` belongs in `model.shared`, `AddValueEmbed` in the layers' `attn.values`. Pull request 543 has no shared
 scale (`scale=None`), always a projection, and layer scales of .1; the 549 stack has .1 and 1. `ValueResidual`, off in
 549, blends the first layer's values into later ones instead: `v <- a v_first + b v`, a = b = .5.
 Source: modded-nanogpt; pull requests 549, 543; value residual: Zhou et al. 2024 (arXiv:2410.17897).
@@ -23,9 +23,9 @@ from pargolf.model.slots import Context, Place
 
 @dataclass(frozen=True)
 class ValueEmbed:
-    """Shared slot: the table, `dim` wide, and the initial shared scale (None: none).
+    """Shared slot: a table of width `dim`, and the initial shared scale (None: none).
 
-    `project`: whether there is a projection where it would be square.
+    `project` keeps the projection even when it is square.
     """
 
     dim: Size = 128
@@ -90,12 +90,12 @@ class ValueResidual:
     key = "value_residual"
 
     def build(self, place: Place) -> nn.Module:
-        """Make the module; in layer 0 it only remembers, and has no parameters that could never learn."""
+        """Make the module; in layer 0 it only stores the values and has no parameters, as they could never learn."""
         return RememberValue() if place.layer == 0 else ValueResidualModule(self)
 
 
 class RememberValue(nn.Module):
-    """`v -> v`, kept for later layers."""
+    """`v -> v`, and stores v for later layers."""
 
     def forward(self, v_BTKd: Tensor, ctx: Context) -> Tensor:
         """Remember."""

@@ -1,9 +1,9 @@
-"""XSA, exclusive self-attention: remove from each head's output its component along the token's own value.
+"""XSA (exclusive self-attention): remove from each head's output its component along the token's own value.
 
     y <- y - (y . v^) v^,   v^ = v / max(|v|, 1e-12)
 
 per token, with the value of the head's own group. Attention to oneself can only copy what the residual stream already
-has; this leaves the output for what came from others. No parameters. Source: pull requests 198 and 287.
+has; this reserves the output for other tokens. No parameters. Source: pull requests 198 and 287.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
-"""The container `.pargolf`: a model as bytes, without pickle, every byte of it accounted for.
+"""The artifact container `.pargolf`: a model as bytes, without pickle, with checksums over every byte.
 
     magic 8 | format 1 | header: stored, raw length 4 + 4, crc32 4 | header | sections, each with its crc32 | blake2b 16
 
-The header is brotli-compressed JSON: the caller's `meta` (model spec, recipe, digest), the distinct grids once each,
-the tensors in groups of one role, shape and kind, and the sections with codec and length (`layout`). Without a codec
-named, a section takes the range coder of `coder`, or a general codec where that turns out smaller (repeated rows). Of
-codes that walk a trellis it stores the parities as bits, which tell the states, and codes the rest given those; the
-orders in which columns are walked come first. `writer` makes sections, `reader` turns them into arrays. Reading checks
-lengths, then each checksum, then decodes; the size of the file bounds what the header may claim.
+The header is brotli-compressed JSON: the caller's `meta` (model spec, recipe, digest), each distinct grid once, the
+tensors in groups of one role, shape and kind, and the sections with codec and length (`layout`). If the recipe names no
+codec, a section uses the range coder of `coder`, or a general codec when that is smaller (repeated rows). For trellis
+codes the parities are stored as plain bits, because they determine the states, and the rest is coded given the states;
+the column orders come first. `writer` makes sections, `reader` turns them into arrays. Reading checks lengths, then
+each checksum, then decodes; the size of the file limits what the header may claim.
 """
 
 import struct
@@ -40,16 +40,16 @@ from pargolf.packing.writer import compact, describe, encode_section, numbers
 from pargolf.quant.trellis import MACHINES
 
 MAGIC = b"\x9bpargolf"
-FORMAT = 2  # 1 knew no orders of columns
+FORMAT = 2  # 1 had no column orders
 _MAX_HEADER = 1 << 22
 _MAX_DIMS = 8
-_DECODED = 1 << 26, 64  # a file of n bytes may decode to this much plus so many times n
-# What reading a header that is JSON, but not of our making, may end in.
+_DECODED = 1 << 26, 64  # a file of n bytes may decode to at most first + second * n bytes
+# Errors that a header of valid JSON with wrong content can cause.
 _SHAPELESS = KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError
 
 
 class ArtifactError(UserError):
-    """The file is no whole artifact. `section` says which part is damaged."""
+    """The file is not an intact artifact. `section` names the damaged part."""
 
     def __init__(self, section: str, why: str) -> None:
         super().__init__(f"The artifact is damaged in {section}: {why}. Fetch the file again, or pack the run again.")
@@ -57,7 +57,7 @@ class ArtifactError(UserError):
 
 
 class NewerFormat(ArtifactError):
-    """A later pargolf wrote the file."""
+    """The file was written by a newer pargolf."""
 
     def __init__(self, version: int) -> None:
         UserError.__init__(self, f"The artifact has format {version} and this pargolf reads {FORMAT}. Upgrade pargolf.")
@@ -66,7 +66,7 @@ class NewerFormat(ArtifactError):
 
 @dataclass(frozen=True)
 class Section:
-    """A run of bytes of the file: `offset` and `size` count its payload, without the checksum that follows."""
+    """A section of the file: `offset` and `size` of its payload, without the checksum that follows."""
 
     name: str
     codec: str
@@ -76,7 +76,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a file held. `tensors` by name, grouped by role; `size` of the whole file in bytes."""
+    """The content of a file: `tensors` by name, in order of role; `size` is that of the whole file in bytes."""
 
     meta: Any
     tensors: dict[str, Stored]
@@ -84,10 +84,10 @@ class Artifact:
     size: int
 
     def by_role(self) -> list[dict[str, Any]]:
-        """Rows of role, tensors, weights, bytes and bits_per_weight whose bytes sum to the file's size.
+        """Rows of role, tensors, weights, bytes and bits_per_weight; their bytes sum to the file's size.
 
-        Raw numbers of several roles share a section; it is divided by their sizes. `(scales)`, which holds orders of
-        columns as well, `(header)` and `(container)` are rows of their own, without weights.
+        Unquantized numbers of several roles share a section, which is divided by their sizes. `(scales)` (with column
+        orders), `(header)` and `(container)` are separate rows without weights.
         """
         size = {section.name: section.size for section in self.sections}
         rows: dict[str, dict[str, Any]] = {}
@@ -117,10 +117,11 @@ class Artifact:
 
 
 def to_bytes(meta: Any, tensors: Sequence[Stored], *, codec: Codec | None = None) -> bytes:
-    """The artifact of `tensors`, under any plain JSON value `meta`.
+    """Write an artifact of `tensors`, with any plain JSON value as `meta`.
 
-    `codec` None chooses the smallest for each section; a codec is used for every section, on plain bytes, as the
-    published systems do. Raises `UserError` on a name that comes twice and on more than the container holds.
+    With a `codec` of None the smallest is chosen for each section; otherwise the codec is used for every section, on
+    plain bytes, as in the published systems. Raises `UserError` on repeated names and on more than the container
+    allows.
     """
     ordered = sorted(tensors, key=lambda tensor: tensor.role)
     names = [tensor.name for tensor in ordered]
@@ -145,7 +146,7 @@ def to_bytes(meta: Any, tensors: Sequence[Stored], *, codec: Codec | None = None
 
 
 def from_bytes(data: bytes) -> Artifact:
-    """Read an artifact. Raises `ArtifactError` on anything but whole, undamaged bytes of this format."""
+    """Read an artifact. Raises `ArtifactError` on anything but complete, undamaged bytes of this format."""
     header, start, stored = _open(data)
     groups, grids, declared = header["tensors"], header["grids"], header["sections"]
     try:
@@ -182,7 +183,7 @@ _Dtype = Literal["float16", "bfloat16", "float32", "int8", "int16", "int32"]
 
 @dataclass(frozen=True)
 class _Group:
-    """What the header says of alike tensors; `scales`, `of` and `grid` where they are codes."""
+    """A group of alike tensors in the header; `scales`, `of` and `grid` are present for codes only."""
 
     role: str
     shape: _Shape
@@ -195,7 +196,7 @@ class _Group:
     order: bool = False
 
     def check_fields(self) -> None:
-        """Raise `UserError` where a group is half of codes and half of whole numbers, or has no such codes."""
+        """Raise `UserError` when fields of codes and of plain numbers are mixed, or do not fit each other."""
         if {self.grid is None, self.scales is None, self.of is None} != {self.grid is None}:
             raise UserError("grid, scales and of stand together.")
         if self.grid is None and (self.states or self.order):
@@ -216,7 +217,7 @@ class _Header:
     sections: tuple[tuple[str, Index], ...]
 
     def check_fields(self) -> None:
-        """Raise `UserError` where a group names a grid that is not there."""
+        """Raise `UserError` when a group refers to a missing grid."""
         if any(group.grid is not None and group.grid >= len(self.grids) for group in self.tensors):
             raise UserError(f"tensors name a grid past the {len(self.grids)} that there are.")
 

@@ -1,10 +1,11 @@
-"""General-purpose codecs behind one signature, each bounded when it reads.
+"""General-purpose compression codecs behind one interface, with bounded decoding.
 
     encode(data) -> bytes            decode(data, size=n) -> exactly n bytes, or `Damage`
 
-A decoder is told how much to expect and stops one byte after it, so a few hostile bytes cannot fill the memory. On the
-codes of a trained model brotli-11 comes within 1 % of order-0 entropy, zstd-22 within 2 %, xz within 6 %, zlib within
-16 %; the coder of our own (`pack/coder.py`) goes under it. Published artifacts use zlib-9, zstd-22, xz-6 and brotli-11.
+A decoder is told how many bytes to expect and stops one byte after that, so a few hostile bytes cannot fill the memory.
+On the codes of a trained model brotli-11 comes within 1 % of order-0 entropy, zstd-22 within 2 %, xz within 6 %, zlib
+within 16 %; our own coder (`packing/coder.py`) is below it. Published artifacts use zlib-9, zstd-22, xz-6 and
+brotli-11.
 """
 
 import importlib
@@ -21,11 +22,11 @@ from pargolf.core.ranges import Within
 from pargolf.core.spec import dump, load
 from pargolf.core.strict import parse_json
 
-_XZ_ROOM = 1 << 20  # what reading xz takes beside its window
+_XZ_ROOM = 1 << 20  # memory that reading xz needs besides its window
 
 
 class Damage(ValueError):
-    """Bytes that do not decode to what was declared."""
+    """The bytes do not decode to what was declared."""
 
 
 class Codec(Protocol):
@@ -33,7 +34,7 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str:
-        """What an artifact calls it."""
+        """Its name in artifacts."""
         ...
 
     def encode(self, data: bytes) -> bytes:
@@ -41,13 +42,13 @@ class Codec(Protocol):
         ...
 
     def decode(self, data: bytes, *, size: int) -> bytes:
-        """Decompress to exactly `size` bytes. Raises `Damage` where that fails."""
+        """Decompress to exactly `size` bytes. Raises `Damage` if that fails."""
         ...
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The bytes as they are."""
+    """No compression."""
 
     name = "raw"
 
@@ -90,7 +91,7 @@ class Lzma:
     name = "xz"
 
     def encode(self, data: bytes) -> bytes:
-        """Compress, without xz's own checksum: sections of an artifact have one."""
+        """Compress, without xz's own checksum, because sections of an artifact have one."""
         preset = self.preset | (lzma.PRESET_EXTREME if self.extreme else 0)
         # Preset 9 takes 674 MB for its 64 MiB window, whatever the data; a window of the data's size loses nothing.
         window = max(1 << 12, min(1 << 26, 1 << (len(data) - 1).bit_length() if data else 0))
@@ -160,13 +161,13 @@ CODECS: dict[str, Codec] = {codec.name: codec for codec in (Raw(), Zlib(), Lzma(
 
 
 def stored_as(codec: Codec) -> str:
-    """What an artifact calls a codec: its name, or the JSON of its spec where it stands in a file of one's own."""
+    """The name of a codec in artifacts; for a user-defined codec the JSON of its spec."""
     dumped = dump(codec)
     return json.dumps(dumped, separators=(",", ":")) if "@" in dumped["is"] else codec.name
 
 
 def codec_of(name: str) -> Codec:
-    """The codec that `stored_as` named. Raises `KeyError` on an unknown name, `NotRead` where its file was not read."""
+    """The codec that `stored_as` named. Raises `KeyError` on an unknown name, `NotRead` if its file was not read."""
     if not name.startswith("{"):
         return CODECS[name]
     codec: Codec = load(parse_json(name, "The artifact's codec"), Codec, within=(), at="The artifact's codec")
@@ -174,13 +175,13 @@ def codec_of(name: str) -> Codec:
 
 
 def zstd_reader() -> Any:
-    """A decompressor for one frame whose window is 128 MiB at the most."""
+    """A zstd decompressor for one frame, with a window of at most 128 MiB."""
     library = _zstd()
     return library.ZstdDecompressor(options={library.DecompressionParameter.window_log_max: 27})
 
 
 def _zstd() -> Any:
-    """The library of zstd: Python's own from 3.14 on, or else the package; looked for only when it is used."""
+    """The zstd library: Python's own from 3.14 on, else the package; imported on first use."""
     try:
         return importlib.import_module("compression.zstd")
     except ImportError:
@@ -192,7 +193,7 @@ def _zstd() -> Any:
 
 
 def _exactly(data: bytes, size: int, finished: bool) -> bytes:
-    """`data`, once it is known to be all of what was declared."""
+    """Return `data`. Raises `Damage` unless it is exactly what was declared."""
     if len(data) != size or not finished:
         raise Damage(
             f"{size} bytes were declared and the data holds {'another number' if finished else 'a part of one'}"

@@ -1,18 +1,19 @@
-"""A range coder for quantized weights that learns which rows and columns are large.
+"""An adaptive range coder for quantized weights that learns which rows and columns are large.
 
-The codes of a weight matrix look like q[r, c] ~ shape * row[r] * column[c]: one shape, near a Gaussian, and rows and
-columns of different sizes. So a code's context is its expected magnitude,
+The codes of a weight matrix look like q[r, c] ~ shape * row[r] * column[c]: one shape, close to a Gaussian, and rows
+and columns of different magnitude. So the context of a code is its expected magnitude,
 
     m[r, c] = row[r] * (sum |q[:r, c]| + k * level) / (sum row[:r] + k),    row[r] likewise from the columns left of it,
 
-estimated from codes that the decoder already has: nothing is transmitted but log2 k, by which an unsure estimate gives
-way to the average. The matrix is walked in tiles that grow with what is known. log2 m, in eighths of an octave, selects
-an adaptive table, which begins as exp(-|x / s|^p) of mean magnitude m and carries over from matrix to matrix. Columns
-with a spread of ln sigma give 1.44 var(ln sigma) bits per weight (0.2-1.1 % of the bytes of published models, 4-6 % in
-late attention; column context is what the zpaq of pull request 1855 gained by). Codes that a trellis has shifted by
-quarters of a step come with that shift, their `side`: such a code x stands at x + side / 4, its table is that of its
-side, and x at side 1 mirrors -x - 1 at side 3. All model numbers are exact integers, so every machine writes the same
-bytes; the arithmetic is constriction's range coder (Bamler, arXiv:2201.01741).
+estimated from codes that the decoder already has. Only log2 k is transmitted: the weight of the average (`level`)
+against the estimate of a line. The matrix is coded in tiles that grow as more is known. log2 m, in eighths of an
+octave, selects an adaptive frequency table, which starts as exp(-|x / s|^p) with mean magnitude m and is carried over
+from matrix to matrix. Columns with a spread of ln sigma save 1.44 var(ln sigma) bits per weight (0.2-1.1 % of the bytes
+of published models, 4-6 % in late attention; column context is also what the zpaq of pull request 1855 gains from).
+
+Trellis codes are shifted by quarters of a step. The shift is their `side`: a code x has the value x + side / 4, each
+side has its own table, and x at side 1 mirrors -x - 1 at side 3. All model numbers are exact integers, so every machine
+writes the same bytes; the arithmetic is constriction's range coder (Bamler, arXiv:2201.01741).
 """
 
 import functools
@@ -32,24 +33,24 @@ from pargolf.packing.codecs import Damage
 Codes = NDArray[np.int32]
 Sums = NDArray[np.int64]
 Sides = NDArray[np.uint8] | None
-# Writes symbols under a model and returns them, or reads as many under it.
+# Encodes symbols under a model and returns them, or decodes as many.
 Port = Callable[[Codes, Any], Codes]
 
 MAX_CODES = 1 << 28  # of one matrix; keeps every sum below 2^62
-_WIDEST = 255  # magnitudes beyond it have their low bits stored as they are
+_WIDEST = 255  # larger magnitudes have their low bits stored uncoded
 _FRACTION = 12  # fixed-point bits of factors and expected magnitudes
-_LOWEST = -6  # log2 of the smallest magnitude that has a context of its own
+_LOWEST = -6  # log2 of the smallest magnitude with its own context
 _PER_OCTAVE = 8  # contexts
 _CONTEXTS = (8 - _LOWEST) * _PER_OCTAVE + 1
 _ALIKE = 15  # this log2 k means that all lines share one magnitude
-_PRIOR = 1 << 20  # what the integers of a starting table sum to, nearly
+_PRIOR = 1 << 20  # approximate sum of the integers of a starting table
 _TILE = 1 << 16  # codes
-_SAMPLE = 1 << 14  # codes on which the style of a stream is chosen
+_SAMPLE = 1 << 14  # codes that are tried to choose the style of a stream
 
 
 @dataclass(frozen=True)
 class _Style:
-    """How tables begin and learn: exp(-|x|^power) worth `weight` codes, and whether x and -x are counted as one."""
+    """How tables start and learn: exp(-|x|^power) counts as `weight` codes; `symmetric` counts x and -x together."""
 
     power: int
     weight: int
@@ -62,24 +63,25 @@ _STYLES = (_Style(2, 1024, True), _Style(1, 1024, True), _Style(2, 64, True), _S
 def encode(matrices: Sequence[NDArray[Any]], sides: Sequence[Sides] | None = None) -> bytes:
     """Code two-dimensional integer arrays with values of int16, one after another, into one stream.
 
-    Pass matrices of one role together: they share what is learned. `sides`, for each matrix None or an array of its
-    shape with values 0 to 3, is not stored; the reader must know it. Raises `UserError` on other arrays.
+    Pass matrices of one role together, because they share the learned tables. `sides` has for each matrix None or an
+    array of its shape with values 0 to 3; it is not stored, and the reader must know it. Raises `UserError` on other
+    arrays.
     """
     checked = [_checked(matrix) for matrix in matrices]
     sides = sides or [None] * len(checked)
-    cut = list(_sample(checked))
-    sample = [matrix[:rows] for matrix, rows in zip(checked, cut)]
-    known = [None if side is None else side[:rows] for side, rows in zip(sides, cut)]
-    style = min(_STYLES, key=lambda style: len(_encode(sample, known, style)))
+    heights = list(_sample(checked))
+    sample = [matrix[:rows] for matrix, rows in zip(checked, heights)]
+    sample_sides = [None if side is None else side[:rows] for side, rows in zip(sides, heights)]
+    style = min(_STYLES, key=lambda style: len(_encode(sample, sample_sides, style)))
     return _encode(checked, sides, style)
 
 
 def decode(
     data: bytes, shapes: Sequence[tuple[int, int]], sides: Sequence[Sides] | None = None
 ) -> list[NDArray[np.int16]]:
-    """The arrays that `encode` was given, as int16; `sides` as they were given there.
+    """Decode the arrays that `encode` coded, as int16, with the same `sides`.
 
-    Raises `Damage` where the bytes cannot be such a stream. It allocates what `shapes` says, so check those first.
+    Raises `Damage` when the bytes are not such a stream. Memory follows `shapes`, so check those first.
     """
     if not data or data[0] >= len(_STYLES) or any(h * w > MAX_CODES for h, w in shapes):
         raise Damage("not a stream of the range coder")
@@ -102,7 +104,7 @@ def decode(
             high, low = np.zeros(shape, np.int32), np.zeros(shape if plan.shift else (), np.int32)
             _walk(high, low, side=side, plan=plan, tables=tables, port=read)
             out.append(((high << plan.shift) + low + plan.centre).astype(np.int16))
-    except AssertionError as error:  # constriction's word for bits that no symbol explains
+    except AssertionError as error:  # constriction raises this for bits that no symbol explains
         raise Damage("the stream does not decode") from error
     if not decoder.maybe_exhausted():
         raise Damage("the stream is longer than its codes")
@@ -110,7 +112,7 @@ def decode(
 
 
 def order0_bytes(codes: NDArray[Any]) -> float:
-    """Shannon's bound for coding each value by its frequency in this array, the frequencies given away."""
+    """The order-0 entropy of an array in bytes: Shannon's bound, without the cost of the frequencies."""
     counts = np.unique(codes, return_counts=True)[1]
     return float((counts * np.log2(codes.size / counts)).sum() / 8) if codes.size else 0.0
 
@@ -136,11 +138,13 @@ def _encode(matrices: Sequence[Codes], sides: Sequence[Sides], style: _Style) ->
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the stream says of one matrix, in about five bytes.
+    """The parameters of one matrix in the stream, about five bytes.
 
-    `centre` is subtracted, `reach` the largest distance from it, `shift` the low bits stored as they are, `rows` and
-    `columns` log2 of the codes that a line must have shown before its own mean outweighs the average, `start` the
-    context of the first code.
+    centre: subtracted from all codes
+    reach: the largest distance from it
+    shift: the number of low bits that are stored uncoded
+    rows, columns: log2 of how many codes of a line are needed before its own mean outweighs the average
+    start: the context of the first code
     """
 
     centre: int
@@ -152,19 +156,19 @@ class _Plan:
 
     @property
     def top(self) -> int:
-        """The largest magnitude left to the tables."""
+        """The largest magnitude that the tables code."""
         return (self.reach >> self.shift) + (1 if self.shift else 0)
 
     @staticmethod
     def of(matrix: Codes, side: Sides) -> "_Plan":
-        """Choose for a matrix, in integers only."""
+        """Choose the parameters for a matrix, in integer arithmetic."""
         if not matrix.size:
             return _Plan(0, 0, 0, _ALIKE, _ALIKE, 0)
-        # Codes with sides are symmetric about zero as they are.
+        # Codes with sides are already symmetric about zero.
         centre = 0 if side is not None else int(np.partition(matrix, matrix.size // 2, axis=None)[matrix.size // 2])
         size = np.abs(matrix - centre).astype(np.int64)
         reach, shift = int(size.max()), 0
-        # Few wide codes cannot teach a wide table.
+        # A small matrix has too few codes to learn a wide table.
         limit = _WIDEST if reach <= _WIDEST or size.size >= 1 << 12 else 63 if size.size >= 1 << 8 else 15
         while reach >> shift >= limit + (shift == 0):
             shift += 1
@@ -174,7 +178,7 @@ class _Plan:
         return _Plan(centre, reach, shift, _doubt(size, axis=1), _doubt(size, axis=0), start)
 
     def pack(self) -> bytes:
-        """Bytes of the plan."""
+        """The plan as bytes."""
         zigzag = self.centre << 1 if self.centre >= 0 else (-self.centre << 1) - 1
         numbers = b"".join(_varint(n) for n in (zigzag, self.reach << 4 | self.shift))
         return numbers + bytes([self.rows << 4 | self.columns, self.start])
@@ -201,13 +205,13 @@ class _Tables:
         self._counts: dict[tuple[int, int], Sums] = {}
 
     def counts(self, top: int, *, sides: int) -> Sums:
-        """The counts of symbols -top to top, a view of the table for all matrices of as many bits and sides."""
+        """The counts of symbols -top to top: a view of the table that matrices of the same width and sides share."""
         half = (1 << top.bit_length()) - 1
         whole = self._counts.setdefault((half, sides), np.zeros((sides, _CONTEXTS, 2 * half + 1), np.int64))
         return whole[:, :, half - top : half + top + 1]
 
     def model(self, counts: Sums, context: int, side: int) -> Any:
-        """The coder's model of one context and side; its frequencies are exact integers below 2^53."""
+        """The coder's model for one context and side; its frequencies are exact integers below 2^53."""
         sides, _, width = counts.shape
         seen = counts[side, context]
         doubled = 2 * seen
@@ -224,9 +228,9 @@ class _Tables:
 
 
 def _walk(x: Codes, low: Codes, *, side: Sides, plan: _Plan, tables: _Tables, port: Port) -> None:
-    """Pass every code of `x` (rows, columns) through `port`, in an order and under models that both sides know.
+    """Pass every code of `x` (rows, columns) through `port`, in an order and with models that reader and writer share.
 
-    Strips of columns from left to right, and in each strip tiles from top to bottom.
+    The order is strips of columns from left to right, and in each strip tiles from top to bottom.
     """
     height, width = x.shape
     if not plan.reach or not x.size:
@@ -241,9 +245,9 @@ def _walk(x: Codes, low: Codes, *, side: Sides, plan: _Plan, tables: _Tables, po
         for up, down in _edges(height, max(256, _TILE // width)):
             column = _expected(column_sums, shown, total // seen, plan.columns)
             tile = x[up:down, left:right]
-            known = None if side is None else side[up:down, left:right]
-            tile[:] = _code_tile(tile, _contexts(row[up:down], column, _fine(side)), known, counts, tables, port)
-            size = _sizes(tile, known)
+            tile_side = None if side is None else side[up:down, left:right]
+            tile[:] = _code_tile(tile, _contexts(row[up:down], column, _fine(side)), tile_side, counts, tables, port)
+            size = _sizes(tile, tile_side)
             column_sums += size.sum(0, dtype=np.int64)
             row_sums[up:down] += size.sum(1, dtype=np.int64)
             shown += int(row[up:down].sum())
@@ -257,7 +261,7 @@ def _walk(x: Codes, low: Codes, *, side: Sides, plan: _Plan, tables: _Tables, po
 def _code_tile(
     tile: Codes, context: NDArray[np.uint8], side: Sides, counts: Sums, tables: _Tables, port: Port
 ) -> Codes:
-    """Code the symbols of a tile context by context, side by side, and count them."""
+    """Code the symbols of a tile, one group per context and side, and update the counts."""
     sides, _, width = counts.shape
     top = width // 2
     cells = context if side is None else context.astype(np.uint16) * np.uint16(sides) + side
@@ -265,26 +269,26 @@ def _code_tile(
     ranked = cells.ravel()[order]
     symbols = tile.ravel()[order] + np.int32(top)
     for begin, end in pairwise([0, *(np.flatnonzero(np.diff(ranked)) + 1).tolist(), len(symbols)]):
-        cell, at = divmod(int(ranked[begin]), sides)
-        symbols[begin:end] = port(symbols[begin:end], tables.model(counts, cell, at))
-        counts[at, cell] += np.bincount(symbols[begin:end], minlength=width)
+        cell, group = divmod(int(ranked[begin]), sides)
+        symbols[begin:end] = port(symbols[begin:end], tables.model(counts, cell, group))
+        counts[group, cell] += np.bincount(symbols[begin:end], minlength=width)
     out = np.empty_like(symbols)
     out[order] = symbols - np.int32(top)
     return out.reshape(tile.shape)
 
 
 def _fine(side: Sides) -> int:
-    """log2 of the units that magnitudes are counted in: quarters where there are sides."""
+    """log2 of the units of magnitudes per code: quarters (2) with sides, else whole codes (0)."""
     return 0 if side is None else 2
 
 
 def _sizes(x: Codes, side: Sides) -> Any:
-    """Magnitudes, in those units."""
+    """Magnitudes in the units of `_fine`."""
     return np.abs(x) if side is None else np.abs(4 * x.astype(np.int64) + side)
 
 
 def _row_factors(sums: Sums, n: int, doubt: int) -> Sums:
-    """Fixed-point size of each row relative to the average, from its sum over the `n` columns to the left."""
+    """Fixed-point magnitude of each row relative to the average, from its sum over the `n` columns to the left."""
     total = int(sums.sum())
     if doubt == _ALIKE or total == 0:
         return np.full(len(sums), 1 << _FRACTION, np.int64)
@@ -302,13 +306,13 @@ def _expected(sums: Sums, shown: int, level: int, doubt: int) -> Sums:
 
 
 def _doubt(size: Sums, *, axis: int) -> int:
-    """log2 of (variance inside a line) / (variance of line means beyond chance): when a line's own mean can be trusted.
+    """log2 of (variance inside a line) / (variance of line means beyond chance): how many codes a line's mean needs.
 
     One-way random-effects analysis of variance, in exact integers. `axis` runs along the lines.
     """
     n, lines = size.shape[axis], size.shape[1 - axis]
     if n < 2 or lines < 2:
-        # A single line is its own average; lines of one code have shown nothing before it.
+        # A single line is its own average; a line with one code has no earlier codes.
         return _ALIKE
     sums = [int(s) for s in size.sum(axis)]
     total, squares, of_sums = sum(sums), int((size * size).sum()), sum(s * s for s in sums)
@@ -351,9 +355,9 @@ def _magnitudes() -> Sums:
 
 @functools.lru_cache(maxsize=4096)
 def _prior(context: int, power: int, top: int, side: int | None = None) -> Sums:
-    """Positive integers in proportion to t^(|x|^power), x from -top to top, t such that |x| has the context's mean.
+    """Positive integers proportional to t^(|x|^power), x from -top to top, with t such that |x| has the context's mean.
 
-    Past the mean of uniform codes the table is uniform. With a side, x + side / 4 stands in the place of x.
+    Past the mean of uniform codes the table is uniform. With a side, x + side / 4 replaces x.
     """
     if side is not None:
         quarters = _prior(context + 2 * _PER_OCTAVE, power, 4 * top + 3)
@@ -372,7 +376,7 @@ def _prior(context: int, power: int, top: int, side: int | None = None) -> Sums:
 
 
 def _decay(t: int, power: int, top: int) -> list[int]:
-    """2^48 (t / 2^32)^(x^power) for x from 0 to top, or as far as that is not zero; power 1 or 2."""
+    """2^48 (t / 2^32)^(x^power) for x from 0 to top, or until it is zero; power 1 or 2."""
     out, ratio, growth = [1 << 48], t, t * t >> 32 if power == 2 else 1 << 32
     for _ in range(top):
         value = out[-1] * ratio >> 32
@@ -385,7 +389,7 @@ def _decay(t: int, power: int, top: int) -> list[int]:
 
 @functools.lru_cache(maxsize=256)
 def _edges(n: int, widest: int) -> tuple[tuple[int, int], ...]:
-    """Cut 0 to n into runs of at least four that grow by 1.4, up to `widest`."""
+    """Cut 0 to n into runs of at least four that grow by a factor of 1.4, up to `widest`."""
     cuts = [0]
     while cuts[-1] < n:
         step = min(max(4, cuts[-1] * 2 // 5), widest)
@@ -394,7 +398,7 @@ def _edges(n: int, widest: int) -> tuple[tuple[int, int], ...]:
 
 
 def _checked(matrix: NDArray[Any]) -> Codes:
-    """The matrix as int32."""
+    """The matrix as int32. Raises `UserError` on anything but a matrix of 16-bit integers."""
     if matrix.ndim != 2 or matrix.dtype.kind not in "iu" or matrix.size > MAX_CODES:
         raise UserError(f"The coder takes two-dimensional integer arrays, not {matrix.dtype} {matrix.shape}.")
     if matrix.size and not -(1 << 15) <= int(matrix.min()) <= int(matrix.max()) < 1 << 15:
@@ -403,7 +407,7 @@ def _checked(matrix: NDArray[Any]) -> Codes:
 
 
 def _sample(matrices: Sequence[Codes]) -> Iterator[int]:
-    """How many rows of the first matrices are enough to choose a style on."""
+    """How many rows of the first matrices make a sample to choose the style with."""
     remaining = _SAMPLE
     for matrix in matrices:
         if remaining <= 0:
@@ -413,7 +417,7 @@ def _sample(matrices: Sequence[Codes]) -> Iterator[int]:
 
 
 def _varint(n: int) -> bytes:
-    """Seven bits a byte, low ones first."""
+    """A number as bytes of seven bits, low bits first."""
     out = bytearray()
     while n > 127:
         out.append(n & 127 | 128)

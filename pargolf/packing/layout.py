@@ -1,9 +1,9 @@
-"""Which arrays the sections of an artifact hold, in which order, as its header says.
+"""The layout of an artifact: which arrays each section holds, in which order, derived from the header.
 
     header's groups: role, shape, type, names   ->   section name: [(tensor, field, shape, type), ...]
 
-A section holds the codes of one role, or all scales, or all raw numbers of one width, so that alike data meet in one
-stream. Reader and writer both go by this.
+A section holds the codes of one role, or all scales, or all unquantized numbers of one width, so that similar data are
+compressed together. Reader and writer both use this.
 """
 
 import math
@@ -21,13 +21,13 @@ from pargolf.packing.tensors import DTYPES, columns
 from pargolf.quant.trellis import sides
 
 ANY_CODEC = True
-"""False in a script whose recipe names a codec for all sections: then no other way to store one is in it."""
+"""False in a script whose recipe names one codec for all sections, so that code for other codecs is left out."""
 PREFIX = struct.Struct("<8sBIII")
-"""Before the header: magic, format, the header's stored and raw length, its crc32."""
+"""The bytes before the header: magic, format, the header's stored and raw length, its crc32."""
 CRC = 4
-"""Bytes of the crc32 after each section."""
+"""The size of the crc32 after each section, in bytes."""
 DIGEST = 16
-"""Bytes of `body_digest` at the end."""
+"""The size of `body_digest` at the end, in bytes."""
 MAX_TENSORS = 1 << 16
 MAX_NAME = 256
 Orders = Mapping[tuple[str, str], NDArray[Any] | None]
@@ -36,7 +36,7 @@ Orders = Mapping[tuple[str, str], NDArray[Any] | None]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of a section: which tensor's which field, and what it looks like."""
+    """One array of a section: its tensor, the tensor's field, shape and type."""
 
     tensor: str
     field: str
@@ -46,17 +46,17 @@ class ArraySpec:
 
     @property
     def count(self) -> int:
-        """Numbers in the array."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Bytes of the array as it lies in memory."""
+        """The size of the array in memory, in bytes."""
         return self.count * DTYPES[self.dtype].itemsize
 
     @property
     def matrices(self) -> list[tuple[int, int]]:
-        """Two-dimensional shapes that the array splits into: a bank is coded matrix by matrix."""
+        """The two-dimensional shapes that the array is split into: a stack of matrices is coded matrix by matrix."""
         if not self.count:
             return []
         width = self.shape[-1] if self.shape else 1
@@ -66,7 +66,7 @@ class ArraySpec:
 
 
 def sections_of(groups: Any) -> dict[str, list[ArraySpec]]:
-    """Sections and their arrays, in the order of the file, from the header's groups; names are checked."""
+    """Sections and their arrays, in file order, from the header's groups. Raises `ValueError` on bad names."""
     layout: dict[str, list[ArraySpec]] = {}
     seen: set[str] = set()
 
@@ -88,13 +88,13 @@ def sections_of(groups: Any) -> dict[str, list[ArraySpec]]:
                     add("orders of columns", name, "order", [columns(group["shape"])], "int8")
             else:
                 add(raw_section(width), name, "data", group["shape"], group["dtype"])
-    # Orders, which codes are read by, then codes by role, then side data; whichever groups came first.
+    # Orders first, because reading codes needs them; then codes by role, then side data.
     ranks = {"orders": 0, "codes": 1}
     return dict(sorted(layout.items(), key=lambda item: (ranks.get(item[0].split()[0], 2), item[0])))
 
 
 def unfold(names: list[Any]) -> Iterator[str]:
-    """The names of a group, of which `["blocks.*.q", [0, 1]]` stands for two."""
+    """Expand the names of a group: `["blocks.*.q", [0, 1]]` stands for two."""
     for entry in names:
         if isinstance(entry, str):
             yield entry
@@ -104,14 +104,17 @@ def unfold(names: list[Any]) -> Iterator[str]:
 
 
 def raw_section(width: int) -> str:
-    """The section of raw numbers of `width` bytes."""
+    """The section of unquantized numbers of `width` bytes."""
     return f"raw numbers of {8 * width} bits"
 
 
 def residues(
     parts: Sequence[ArraySpec], odd: Iterator[NDArray[np.uint8]], orders: Orders
 ) -> list[NDArray[np.uint8] | None]:
-    """For every matrix that walks a trellis, which quarter of a step its halved codes stand on, from the parities."""
+    """The `sides` of the coder for each matrix: the quarter of a step that its halved trellis codes are shifted by.
+
+    `odd` are the parities of the codes. None for matrices without a trellis.
+    """
     out: list[NDArray[np.uint8] | None] = []
     for part in parts:
         if not part.states:
@@ -120,7 +123,7 @@ def residues(
         own = [next(odd) for _ in part.matrices]
         if not own:
             continue
-        # A row of the trellis is what lies under one index of the first dimension, whole.
+        # A row of the trellis is everything under one index of the first dimension.
         flat = np.concatenate([piece.ravel() for piece in own])
         rows = flat.reshape(part.shape[0], -1) if len(part.shape) > 1 else flat[None]
         order = orders.get((part.tensor, "order"))
@@ -138,5 +141,5 @@ def ordered(bits: NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 def body_digest(body: bytes) -> bytes:
-    """What an artifact ends with: BLAKE2b, 16 bytes, over all that is before it."""
+    """The digest at the end of an artifact: 16 bytes of BLAKE2b over everything before it."""
     return blake2b(body, digest_size=DIGEST).digest()

@@ -1,7 +1,7 @@
-"""Read an artifact's sections as arrays and tensors; `artifact` adds the checks, a script reads without them.
+"""Decode an artifact's sections to arrays, and these to tensors; shared by `artifact` and a submission's script.
 
-Nothing is checked here but what decoding itself shows. `artifact.from_bytes` verifies lengths, checksums and the
-header first; a submission's script compares the digest over all bytes.
+Only what decoding itself shows is checked here. `artifact.from_bytes` verifies lengths, checksums and the header
+first; a submission's script compares the digest over all bytes.
 """
 
 import json
@@ -22,13 +22,13 @@ Arrays = dict[tuple[str, str], NDArray[Any]]
 
 
 def read_header(data: bytes) -> tuple[Any, int]:
-    """The header of an artifact, and where its first section begins. `artifact.from_bytes` has a bounded reading."""
+    """The header of an artifact, and the offset of its first section. For bounded reading see `artifact.from_bytes`."""
     start = PREFIX.size + PREFIX.unpack_from(data)[2]
     return json.loads(brotli.decompress(data[PREFIX.size : start])), start
 
 
 def read_tensors(header: Any, data: bytes, start: int, *, codec: Codec | None = None) -> Iterator[Stored]:
-    """The tensors of an artifact with this header; `codec` is the recipe's where it names one for all sections."""
+    """The tensors of an artifact with this header; `codec` is the recipe's, if it names one for all sections."""
     arrays: Arrays = {}
     for parts, (method, size) in zip(sections_of(header["tensors"]).values(), header["sections"]):
         arrays |= arrays_of(method, data[start : start + size], parts, arrays, codec)
@@ -61,7 +61,7 @@ def _decode_section(
     for part in parts:
         piece = data[start : start + part.bytes]
         plain = np.frombuffer(piece, DTYPES[part.dtype]).reshape(part.shape)
-        # A copy, since torch wants memory that it may write to.
+        # A copy, because torch needs writable memory.
         pieces.append(_turn_back(part, piece) if ANY_CODEC and turned else plain.copy())
         start += part.bytes
     return pieces
@@ -92,9 +92,9 @@ def _range_decode(parts: Sequence[ArraySpec], payload: bytes, orders: Orders) ->
     pieces = np.split(bits, np.cumsum(counts)[:-1]) if counts else []
     odd = [piece.reshape(shape) for piece, shape in zip(pieces, walked)]
     decoded = coder.decode(payload[stored:], shapes, residues(parts, iter(odd), orders))
-    left = iter(odd)
+    parities = iter(odd)
     walks = [part.states > 0 for part in parts for _ in part.matrices]
-    return [2 * matrix + next(left) if w else matrix for matrix, w in zip(decoded, walks)]
+    return [2 * matrix + next(parities) if w else matrix for matrix, w in zip(decoded, walks)]
 
 
 def _from_ordered(part: ArraySpec, matrices: Sequence[NDArray[np.int16]]) -> NDArray[Any]:

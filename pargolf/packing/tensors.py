@@ -1,6 +1,6 @@
-"""What an artifact stores of a tensor: codes with scales on a grid, or plain numbers.
+"""Tensors as an artifact stores them: codes with scales on a grid, or plain numbers.
 
-Arrays are numpy's. Numbers without a numpy type, bfloat16, are held as their 16 bits.
+Arrays are numpy's. bfloat16 numbers, which numpy does not have, are stored as their 16 bits.
 """
 
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pargolf.core.errors import UserError
 
-# Numbers without a numpy dtype travel as their bits.
+# bfloat16 has no numpy dtype and is stored as its bits.
 DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype("<u2"),
@@ -28,8 +28,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 class CodesTensor:
     """A quantized tensor: int8 or int16 `codes`, float16, float32 or bfloat16 `scales` (bfloat16 as uint16 bits).
 
-    `states` of the trellis that the codes of each row walk (`quant/trellis.py`); 0: none. `order`: the class of each
-    column, int8, that says in which order; None: from left to right.
+    states: number of states of the trellis that the codes of each row follow (`quant/trellis.py`); 0: none
+    order: the class of each column, int8, which determines the order of the walk; None: from left to right
     """
 
     name: str
@@ -49,7 +49,7 @@ class CodesTensor:
 
     @property
     def scale_dtype(self) -> str:
-        """The name of the scales' type in `DTYPES`."""
+        """The type of the scales, as named in `DTYPES`."""
         return "bfloat16" if self.scales.dtype == np.uint16 else self.scales.dtype.name
 
 
@@ -70,7 +70,7 @@ Stored = CodesTensor | RawTensor
 
 
 def columns(shape: Sequence[int]) -> int:
-    """How many columns the rows of the first dimension have; a vector is one row."""
+    """The number of columns in a row of the first dimension; a vector is one row."""
     return math.prod(shape[1:] if len(shape) > 1 else shape)
 
 

@@ -1,4 +1,8 @@
-"""Write arrays as an artifact's sections: in the recipe's codec, or in the smallest one."""
+"""Encode arrays as sections of an artifact: with the recipe's codec, or with whichever method gives the fewest bytes.
+
+The candidates are the range coder of `coder`, and general codecs on the plain bytes or on the transposed bytes.
+`describe` makes the header's groups of alike tensors.
+"""
 
 import json
 import re
@@ -20,13 +24,13 @@ _SMALL = 1 << 14  # sections up to this size are tried with every general codec
 
 
 def describe(tensors: Sequence[Stored]) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The header's groups of alike tensors, and the distinct grids."""
+    """The header's groups of alike tensors, and the list of distinct grids."""
     grids: list[Any] = []
-    places: dict[str, int] = {}
+    numbers_of: dict[str, int] = {}
     groups: list[dict[str, Any]] = []
 
     def like(tensor: Stored) -> str:
-        return compact(_kind(tensor, places, grids))
+        return compact(_kind(tensor, numbers_of, grids))
 
     for kind, members in groupby(tensors, key=like):
         group = json.loads(kind)
@@ -35,13 +39,13 @@ def describe(tensors: Sequence[Stored]) -> tuple[list[dict[str, Any]], list[Any]
     return groups, grids
 
 
-def _kind(tensor: Stored, places: dict[str, int], grids: list[Any]) -> dict[str, Any]:
-    """What tensors of one group share. A new grid is added to `grids`."""
+def _kind(tensor: Stored, numbers_of: dict[str, int], grids: list[Any]) -> dict[str, Any]:
+    """What the tensors of one group share. A new grid is added to `grids`, and its number to `numbers_of`."""
     if isinstance(tensor, RawTensor):
         return {"role": tensor.role, "shape": list(tensor.data.shape), "dtype": tensor.dtype}
     key = compact(tensor.grid)
-    if key not in places:
-        places[key] = len(grids)
+    if key not in numbers_of:
+        numbers_of[key] = len(grids)
         grids.append(tensor.grid)
     return {
         "role": tensor.role,
@@ -49,14 +53,14 @@ def _kind(tensor: Stored, places: dict[str, int], grids: list[Any]) -> dict[str,
         "dtype": tensor.codes.dtype.name,
         "scales": list(tensor.scales.shape),
         "of": tensor.scale_dtype,
-        "grid": places[key],
+        "grid": numbers_of[key],
         **({"states": tensor.states} if tensor.states else {}),
         **({"order": True} if tensor.order is not None else {}),
     }
 
 
 def _fold(names: list[str]) -> list[Any]:
-    """`blocks.0.q, blocks.1.q` become `["blocks.*.q", [0, 1]]`; a name without such a number stands for itself."""
+    """Fold `blocks.0.q, blocks.1.q` to `["blocks.*.q", [0, 1]]`; a name without such a number stays as it is."""
     out: list[Any] = []
     for name in names:
         match = _NUMBER.search(name)
@@ -72,7 +76,7 @@ def _fold(names: list[str]) -> list[Any]:
 
 
 def numbers(tensor: Stored, part: ArraySpec) -> NDArray[Any]:
-    """A tensor's array of one field, as it is stored."""
+    """The array of one field of a tensor, in its stored type."""
     array: NDArray[Any] = getattr(tensor, part.field)
     return np.ascontiguousarray(array, DTYPES[part.dtype])
 
@@ -80,7 +84,7 @@ def numbers(tensor: Stored, part: ArraySpec) -> NDArray[Any]:
 def encode_section(
     codec: Codec | None, parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]], orders: Orders
 ) -> tuple[str, bytes]:
-    """How a section is stored, and its payload."""
+    """The name of the method a section is stored with, and its payload."""
     if ANY_CODEC and codec is None:
         return _smallest(parts, pieces, orders)
     assert codec is not None
@@ -88,9 +92,9 @@ def encode_section(
 
 
 def _smallest(parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]], orders: Orders) -> tuple[str, bytes]:
-    """The method and payload that come out smallest among the range coder, general codecs and the plain bytes.
+    """The method and payload with the fewest bytes among the range coder, general codecs and plain bytes.
 
-    The general codecs take minutes on large sections, so there they are only tried when a fast one comes near.
+    The general codecs take minutes on large sections, so there they are only tried when a fast one comes close.
     """
     across = [_turn(part, piece) for part, piece in zip(parts, pieces)]
     layouts = {"": _join(pieces), "/turned": b"".join(across)}
@@ -112,7 +116,7 @@ def _join(pieces: Sequence[NDArray[Any]]) -> bytes:
 
 
 def _range_encode(parts: Sequence[ArraySpec], matrices: Sequence[NDArray[Any]], orders: Orders) -> bytes:
-    """The range coder's stream, after the parities of the codes that walk a trellis, bit by bit."""
+    """The parities of trellis codes as plain bits, followed by the range coder's stream."""
     walked = [part.states > 0 for part in parts for _ in part.matrices]
     odd = [(matrix & 1).astype(np.uint8) for matrix, walks in zip(matrices, walked) if walks]
     bits = np.packbits(np.concatenate([o.ravel() for o in odd])).tobytes() if odd else b""
@@ -121,7 +125,7 @@ def _range_encode(parts: Sequence[ArraySpec], matrices: Sequence[NDArray[Any]], 
 
 
 def _matrices(parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Two-dimensional integers for the range coder; floats by their bits, in the order of their values."""
+    """Two-dimensional integers for the range coder; floats become integers in the order of their values."""
     out: list[NDArray[Any]] = []
     for part, piece in zip(parts, pieces):
         integers = piece if part.dtype in ("int8", "int16") else ordered(piece.view("<i2"))
@@ -133,7 +137,7 @@ def _matrices(parts: Sequence[ArraySpec], pieces: Sequence[NDArray[Any]]) -> lis
 
 
 def _turn(part: ArraySpec, piece: NDArray[Any]) -> bytes:
-    """Integers by columns, floats byte by byte: all first bytes, then all second bytes."""
+    """Transpose for compression: int8 by columns; wider numbers by bytes, all first bytes, then all second bytes."""
     if part.dtype == "int8":
         return piece.reshape(-1, part.shape[-1] if part.shape else 1).T.tobytes() if part.count else b""
     return piece.reshape(-1).view(np.uint8).reshape(-1, piece.itemsize).T.tobytes()

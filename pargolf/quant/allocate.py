@@ -1,16 +1,16 @@
-"""The solver: how coarse each role's grid may be, so that the artifact fills the cap at the least loss.
+"""The bit allocation solver: choose the step of each role's grid so that the artifact fills the cap at the least loss.
 
     least  sum_r A_r D_r(q_r)   under   sum_r N_r H_r(q_r) / 8 <= bytes        q = step / standard deviation of the row
     D(q) = E (u - q round(u / q))^2,  H(q) = entropy of round(u / q),  u the role's weights over their rows' deviations
     A_r = sum over tensors of sum_rows std^2 * sum_j 1 / U_jj^2,  U of `gptq.py`: what GPTQ leaves; tr(H) without it
 
-At the optimum all roles gain the same error by one more byte (equal slope; Shoham and Gersho 1988): at fine steps that
-is the same error per weight, the reverse water-filling of rate-distortion theory. The step is continuous: StdDev(k)
-with k = q * largest code, and as many bits as the largest weight needs, for a width alone costs nothing once codes are
-entropy coded; only the step does. Curves are measured on a sample, so solving takes no packing; the caller
-corrects the estimate by a real one. Errors are in nats where there are Hessians, and a tensor that has none is taken
-for an average one; without any they are plain squares.
-Pruning before the grid is no variable: at equal error it saved .1 % of the bytes at the most (docs/LOG.md).
+At the optimum one more byte lowers the error of every role by the same amount (equal slope; Shoham and Gersho 1988). At
+fine steps this means equal error per weight, the reverse water-filling of rate-distortion theory. The step is
+continuous: StdDev(k) with k = q * largest code, and as many bits as the largest weight needs, because with entropy
+coding only the step costs bytes, not the width of the codes. The curves are measured on a sample, so solving needs no
+packing; the caller corrects the estimate with a real packing. Errors are in nats when there are Hessians (a tensor
+without one counts as average), else plain squares. Pruning before the grid is not a variable: at equal error it saved
+at most .1 % of the bytes (docs/LOG.md).
 """
 
 from collections.abc import Callable
@@ -29,24 +29,27 @@ from pargolf.quant.grid import Codes, Grid, Rounds
 from pargolf.quant.plan import Drop, Quantize
 from pargolf.quant.trellis import rows_of
 
-_SAMPLE = 1 << 16  # weights that a role's curves are measured on
+_SAMPLE = 1 << 16  # weights on which a role's curves are measured
 _OCTAVES = -7.0, 1.0  # log2 of the finest and the coarsest step, in deviations: 6 to 9 bits, and 1.2
-_MEASURED, _FINE = 33, 2049  # points of a curve: measured, and between them
-_RAW, _SCALE = 0.8, 0.9  # bytes after and before coding, of numbers kept whole and of scales: a first guess
+_MEASURED, _FINE = 33, 2049  # points of a curve: measured, and interpolated
+_RAW, _SCALE = 0.8, 0.9  # first guess of coded over uncoded bytes, for unquantized numbers and for scales
 _HEADER = 1000
 
 
 class Stepped(Rounds, Protocol):
-    """A grid that has others of every step."""
+    """A grid that exists at every step size."""
 
     def at_step(self, step: float, widest: float) -> Grid:
-        """The grid of a step in standard deviations of a row, which reaches a weight of `widest` of them."""
+        """The grid with this step, whose largest code reaches `widest`; both in standard deviations of a row."""
         ...
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One role's rows of the table: bytes and error by step, on the same fine axis of steps for all roles."""
+    """Bytes and error of one role by step size, on one fine axis of steps for all roles.
+
+    at: the row of the grid table; glob: the role (or layers); widest: largest weight in deviations of its row
+    """
 
     at: int
     glob: str
@@ -56,13 +59,13 @@ class Curve:
     widest: float
 
     def grid_at(self, index: int) -> Grid:
-        """The role's grid at a step: the fewest bits whose largest code reaches the largest weight."""
+        """The role's grid at point `index` of the axis, with the fewest bits that reach the largest weight."""
         return self.grid.at_step(float(_axis()[index]), self.widest)
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """A plan, what its codes should take by role, and whether no step can be coarser or finer."""
+    """A solved grid table, its estimated bytes by role, and whether all steps are at the coarsest or finest end."""
 
     quant: Quantize
     by_role: dict[str, float]
@@ -76,7 +79,7 @@ class Allocation:
 
 
 class Allocator:
-    """Curves of a model's roles, measured once; `solve` then takes milliseconds."""
+    """The curves of a model's roles, measured once; each `solve` then takes milliseconds."""
 
     def __init__(self, quant: Quantize, weights: dict[str, Tensor], hessians: Hessians | None = None) -> None:
         self.quant = quant
@@ -97,12 +100,12 @@ class Allocator:
         whole = sum(c.codes.nbytes for c in coded.values() if c.whole)
         others = sum(_bytes_of(c) for c in coded.values() if not c.whole)
         self.fixed = _HEADER + _RAW * whole + _SCALE * scales + others
-        """Estimated bytes of everything but codes that are solved for."""
+        """Estimated bytes of everything except the codes that are solved for."""
 
     def solve(self, bytes_of_codes: float) -> Allocation:
-        """The plan of least error whose codes should take so many bytes, or the nearest there is.
+        """The table of least error whose codes take about `bytes_of_codes`, or come nearest to it.
 
-        Raises `UserError` where no grid of the table has other steps.
+        Raises `UserError` when no grid of the table has a variable step.
         """
         if not self.curves:
             raise UserError("No grid of the table has an at_step(step, widest), so none can be solved for the cap.")
@@ -122,7 +125,7 @@ class Allocator:
         return Allocation(self._plan(chosen_list), by_role, chosen_list == coarsest, chosen_list == finest)
 
     def _plan(self, chosen: list[int]) -> Quantize:
-        """The table with each row of a grid replaced by a row per role."""
+        """The table, with each solved row replaced by one row per role."""
         rows: list[tuple[str, Grid | Drop]] = []
         for row, (glob, value) in enumerate(self.quant.table):
             solved = [(c.glob, c.grid_at(i)) for c, i in zip(self.curves, chosen) if c.at == row]
@@ -133,9 +136,9 @@ class Allocator:
 def land(
     allocator: Allocator, room: int, pack: Callable[[Quantize], bytes], *, tries: int = 5
 ) -> tuple[Quantize, bytes]:
-    """Pack into `room` bytes, at best into the last .2 % of them, in two or three real packings.
+    """Solve and pack until the artifact fits `room` bytes and fills at least 99.8 % of them; usually 2 or 3 packings.
 
-    Where even the coarsest steps do not fit, what they gave comes back all the same, larger than `room`.
+    If even the coarsest steps do not fit, their packing is returned, larger than `room`.
     """
     best: tuple[Quantize, bytes] | None = None
     correction, aim = 1.0, 0.9992 * room
@@ -156,7 +159,7 @@ def land(
 
 
 def _groups(quant: Quantize, grids: dict[str, Grid]) -> dict[tuple[int, str], list[str]]:
-    """(row of the table, glob) -> names: one group per role, or per row that names single layers."""
+    """Names by (row of the table, glob): one group per role, or per row that names single layers."""
     groups: dict[tuple[int, str], list[str]] = {}
     for name, grid in grids.items():
         if hasattr(grid, "at_step"):
@@ -167,7 +170,7 @@ def _groups(quant: Quantize, grids: dict[str, Grid]) -> dict[tuple[int, str], li
 
 
 def _leak(hessian: Tensor | None, solver: GPTQ | None, otherwise: float) -> float:
-    """What errors of one unit in every column of a row cost: rounding makes them alike, feedback leaves 1 / U_jj^2."""
+    """The cost of a unit error in every column of a row: tr(H) after rounding, sum 1 / U_jj^2 after error feedback."""
     if hessian is None:
         return otherwise
     return float(hessian.diagonal().sum()) if solver is None else solver.left_over(hessian)
@@ -190,13 +193,13 @@ def _curve(row: int, glob: str, grid: Stepped, tensors: dict[str, Tensor], leaks
     fine, coarse = np.linspace(0, 1, _FINE), np.linspace(0, 1, _MEASURED)
     bytes_F = np.interp(fine, coarse, bits) * count / 8
     error_F = np.exp(np.interp(fine, coarse, np.log(np.maximum(mean_square, 1e-12)))) * weight
-    # Under this step the largest weights would be cut off.
+    # With a smaller step the largest weights would be clipped.
     error_F[_axis() < widest / 128] = np.inf
     return Curve(row, glob, grid, bytes_F, error_F, widest)
 
 
 def _measure(u: Tensor, step: float) -> tuple[float, float]:
-    """Entropy in bits, and squared error, of rounding to multiples of `step`."""
+    """Entropy in bits per weight, and mean squared error, of rounding to multiples of `step`."""
     codes = torch.round(u / step)
     counts = torch.bincount((codes - codes.min()).long()).double()
     share = counts[counts > 0] / len(u)
@@ -204,12 +207,12 @@ def _measure(u: Tensor, step: float) -> tuple[float, float]:
 
 
 def _axis() -> NDArray[np.float64]:
-    """Steps, in deviations."""
+    """The axis of steps, in standard deviations."""
     axis: NDArray[np.float64] = 2.0 ** np.linspace(*_OCTAVES, _FINE)
     return axis
 
 
 def _bytes_of(coded: Codes) -> float:
-    """Bytes of codes and scales of a grid that has one step."""
+    """Estimated bytes of codes and scales of a grid with a fixed step."""
     bits = _measure(coded.codes.float().reshape(-1), 1.0)[0]
     return bits * coded.codes.numel() / 8 + _SCALE * coded.scales.nbytes

@@ -1,13 +1,13 @@
-"""AWQ-lite: the columns that matter most keep eight bits, inside the same GPTQ solution.
+"""AWQ-lite: the most important columns keep eight bits, inside the same GPTQ solution.
 
-    saliency_c = rms(x_c) * mean_rows |W_rc|      group = of all tensors the run of `width` columns with the largest sum
+    saliency_c = rms(x_c) * mean_rows |W_rc|      group = the `width` adjacent columns with the largest sum
     scale of the group = scale of the row * (2^(b-1) - 1) / (2^(bits-1) - 1),    b the bits of the tensor's own grid
 
 Pull request 1908, after the activation-aware scaling of Lin et al., arXiv:2306.00978; from there in 1945, 1953, 2014.
-On the board's model it chose 64 columns of the embedding: .27 mBPB for 87 kB, by runs of equal steps. As published the
-finer scales are stored a second time; here they follow from the row's. rms(x_c) is the root of the Hessian's diagonal,
-which holds what errors cost as well, in nats, so that tensors compare. What is not in the group keeps its step, and
-may go past its largest code where feedback pushes it there.
+On the board's model it chose 64 columns of the embedding: .27 mBPB for 87 kB, in runs with equal steps. The published
+form stores the finer scales a second time; here they follow from the row's scale. rms(x_c) is the square root of the
+Hessian's diagonal, which also contains the cost of errors in nats, so tensors can be compared. Columns outside the
+group keep their step; error feedback may push their codes past their usual largest code.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from pargolf.quant.trellis import rows_of, spread_scales
 
 @dataclass(frozen=True)
 class FineGroup:
-    """`base`, and in each run of `width` columns from one of `starts` on, steps as fine as those of `bits` bits."""
+    """The grid `base`, but with steps as fine as `bits` bits in the `width` columns from each of `starts` on."""
 
     base: Uniform
     starts: tuple[Index, ...]
@@ -57,7 +57,7 @@ class FineGroup:
         return (codes_NC * self.spread(codes.scales, codes_NC)).reshape(codes.codes.shape)
 
     def fake(self, w: Tensor) -> Tensor:
-        """`base.fake(w)`: which columns are finer is known at the end only."""
+        """`base.fake(w)`, because the fine columns are only chosen after training."""
         return self.base.fake(w)
 
     def scales(self, w: Tensor, hessian: Tensor | None = None) -> Tensor:
@@ -65,7 +65,7 @@ class FineGroup:
         return self.base.scales(w, hessian)
 
     def round(self, w: Tensor, *, scales: Tensor) -> Tensor:
-        """The nearest codes, as floats, under scales of every weight."""
+        """The nearest codes, as floats, given a scale for every weight."""
         return torch.round(w / scales).clamp(-self.high, self.high)
 
     def values(self, codes: Tensor, *, scales: Tensor) -> Tensor:
@@ -82,9 +82,9 @@ class FineGroup:
 
 @dataclass(frozen=True)
 class AWQ:
-    """Protect the `groups` best runs of `width` columns with `bits` bits, in matrices of more than `larger_than`.
+    """Give the `groups` best runs of `width` columns `bits` bits, in matrices with more than `larger_than` weights.
 
-    As `Quantize(..., protect=AWQ())`; without Hessians nothing is chosen.
+    Used as `Quantize(..., protect=AWQ())`; without Hessians nothing is chosen.
     """
 
     groups: Count = 1
@@ -95,7 +95,7 @@ class AWQ:
     def choose(
         self, weights: Mapping[str, Tensor], grids: Mapping[str, Grid], hessians: Mapping[str, Tensor] | None
     ) -> dict[str, Grid]:
-        """The grids of those tensors in which a group was chosen."""
+        """New grids for the tensors in which a group was chosen."""
         losses = []
         every: Mapping[str, Any] = grids
         for name, grid in every.items():
@@ -112,5 +112,5 @@ class AWQ:
         return {n: FineGroup(every[n], tuple(sorted(chosen)), self.width, self.bits) for n, chosen in starts.items()}
 
     def at_scale(self, to: Smaller) -> "AWQ":
-        """Narrower groups, of smaller matrices."""
+        """Narrower groups, in smaller matrices."""
         return replace(self, width=max(self.width // to.factor, 1), larger_than=self.larger_than // to.factor**2)

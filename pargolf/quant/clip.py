@@ -1,7 +1,7 @@
-"""Clip rules: the limit of a row of weights before it is spread over the integer codes.
+"""Clip rules: the magnitude at which a row of weights is clipped before it is divided into integer codes.
 
-A rule looks at a matrix `w_NC` (N rows that each get one scale) and returns `limit_N1`, the magnitude that the largest
-code stands for; the scale is then `limit / (2^(bits-1) - 1)`.
+A rule gets a matrix `w_NC` (N rows that each get one scale) and returns `limit_N1`, the magnitude of the largest code;
+the scale is then `limit / (2^(bits-1) - 1)`.
 
     Amax()          max |w|                            nothing is clipped
     Percentile(p)   p-quantile of |w|                  the official baseline, p = .9999984
@@ -9,12 +9,12 @@ code stands for; the scale is then `limit / (2^(bits-1) - 1)`.
     StdDev(k)       k * std(w)                         SDClip, pull request 1394: k sets the entropy of the codes
     MeanAbs(k)      k * mean |w|                       with two bits: the ternary grid of BitNet b1.58, arXiv:2402.17764
 
-`Amax`, `StdDev` and `MeanAbs` cost one pass and suit training; the two with percentiles sort every row.
-One rule also looks at the Hessian that calibration has seen (`quant/calibrate.py`), where there was any:
+`Amax`, `StdDev` and `MeanAbs` need one pass and suit training; the two with percentiles sort every row.
+One rule also uses the Hessian from calibration (`quant/calibrate.py`), if there is one:
 
     HessianStdDev(k, strength)    k * std(w) * (1 + strength * (a - 1)),    a = mean |w| by diag(H), over its own mean
 
-of pull request 1412, which found rows' importance to be noise (correlation .12 across seeds) and its gain tiny.
+of pull request 1412, which found that the importance of rows is noise (correlation .12 across seeds) and the gain tiny.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ SquaredError = Callable[[Tensor], Tensor]  # limit_N1 -> squared error of every 
 
 
 class Clip(Protocol):
-    """A rule that cuts rows off.
+    """A clip rule.
 
-    One that has `limit_seen(w_NC, hessian)` is asked that where calibration saw a Hessian, (C, C); one that has `at(k)`
-    gives the rule of another width, `k` standard deviations, when steps are solved for a cap.
+    Optional methods: `limit_seen(w_NC, hessian)` is called instead of `limit` when calibration gave a Hessian (C, C);
+    `at(k)` returns the rule for a limit of `k` standard deviations, for the bit allocation solver.
     """
 
     def limit(self, w_NC: Tensor, squared_error: SquaredError) -> Tensor:
-        """Return `limit_N1 >= 0`; `squared_error` tells what quantizing `w_NC` at a limit would cost."""
+        """Return `limit_N1 >= 0`; `squared_error` gives the error of quantizing `w_NC` at a limit."""
         ...
 
 
@@ -46,7 +46,7 @@ def magnitude_quantile(w_NC: Tensor, *, p: tuple[float, ...]) -> Tensor:
     """The p-quantiles of |w| along the columns, linearly interpolated: shape (len(p), N, 1).
 
     The rank `p * (C - 1)` is a float32 product, as in `torch.quantile`, and so are the published numbers: with
-    p = .9999984 and 512 columns the result lies .0008 of the last gap under the maximum.
+    p = .9999984 and 512 columns the result is .0008 of the last gap below the maximum.
     """
     return torch.quantile(w_NC.abs(), w_NC.new_tensor(p), dim=1, keepdim=True)
 
@@ -76,9 +76,9 @@ class Percentile:
 
 @dataclass(frozen=True)
 class Search:
-    """The percentile with the least mean squared error; of equals, the first.
+    """The percentile with the least mean squared error; the first of equals.
 
-    `each` says what chooses together: the whole `tensor`, as published, or every `row` for itself (never worse).
+    `each`: one choice for the whole "tensor" (as published), or one for every "row" (never worse).
     """
 
     percentiles: Annotated[tuple[float, ...], Within(1, 64)] = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
@@ -106,7 +106,7 @@ class Search:
 
 @dataclass(frozen=True)
 class StdDev:
-    """`k` standard deviations of the row; a row of one repeated value, which has none, takes its magnitude."""
+    """`k` standard deviations of the row; a row of equal values takes their magnitude."""
 
     k: Positive
 
@@ -129,7 +129,7 @@ class MeanAbs:
 
 @dataclass(frozen=True)
 class HessianStdDev:
-    """`StdDev`, wider where the columns that matter have large weights; `StdDev` where nothing was seen."""
+    """`StdDev`, but wider for rows with large weights in important columns; plain `StdDev` without a Hessian."""
 
     k: Positive
     strength: Rate = 0.175
@@ -139,14 +139,14 @@ class HessianStdDev:
         return StdDev(self.k).limit(w_NC, squared_error)
 
     def limit_seen(self, w_NC: Tensor, hessian: Tensor) -> Tensor:
-        """`limit`, knowing the Hessian over the columns, (C, C)."""
+        """`limit`, given the Hessian over the columns, (C, C)."""
         columns_C = hessian.diagonal().clamp(min=1e-30)
         importance_N1 = (w_NC.abs() * (columns_C / columns_C.mean())).mean(1, keepdim=True)
         relative_N1 = importance_N1 / importance_N1.mean().clamp(min=1e-30)
         return self.limit(w_NC, _unasked) * (1 + self.strength * (relative_N1 - 1)).clamp(min=0.1)
 
     def at(self, k: float) -> "HessianStdDev":
-        """The rule of another width."""
+        """The rule for another number of standard deviations."""
         return replace(self, k=k)
 
 

@@ -1,12 +1,12 @@
-"""GPTQ: round a column, and correct its error in the columns to its right, by the data that will pass through.
+"""GPTQ: quantize column by column, and let the remaining columns compensate for the error on calibration data.
 
     least  tr((W - Q) H (W - Q)^T),   H = E[x x^T] of the inputs x;   U^T U = (H + damp)^-1,  U upper
     e_j = (w_j - q_j) / U_jj;   w_{j+1:} -= e_j U_{j,j+1:}
 
-Frantar et al., arXiv:2210.17323; columns by descending diag(H), damp 1 % of its mean, feedback inside blocks at once
-and between blocks together. The field's records have it since pull request 1019, on the tied embedding since 1394 (H
-of the final hidden state). Where H comes from: `quant/calibrate.py`. Rows are independent: where one comes out no
-better than plain rounding, it is rounded. Which code is nearest, and what a code means, the grid alone says.
+Frantar et al., arXiv:2210.17323; columns in order of descending diag(H), damp 1 % of its mean, feedback inside a block
+column by column, to later blocks in one product. The field's records use it since pull request 1019, on the tied
+embedding since 1394 (H of the final hidden state). `quant/calibrate.py` computes H. Rows are independent; a row that
+comes out no better than by plain rounding is rounded. Rounding and decoding are those of the grid.
 """
 
 import math
@@ -23,14 +23,14 @@ from pargolf.core.smaller import Smaller
 from pargolf.quant.grid import Codes, Grid, Rounds, check_finite
 from pargolf.quant.trellis import rows_of, spread_scales
 
-_DAMPED = 8  # times ten, until a matrix is far more its own damping than itself
+_DAMPED = 8  # attempts, each with ten times the damping, until the damping dominates the matrix
 Hessians = dict[str, Tensor]
-"""Parameter name -> (columns, columns), in nats: tr(E H E^T) is the loss that an error E of the weights costs."""
+"""Parameter name -> (columns, columns), in nats: tr(E H E^T) is the loss caused by an error E of the weights."""
 
 
 @dataclass(frozen=True)
 class OwnText:
-    """Calibrate on sequences that the model samples from BOS at `temperature`, not on training batches."""
+    """Calibrate on sequences that the model samples from BOS at `temperature`, instead of training batches."""
 
     temperature: Positive = 0.8
 
@@ -39,7 +39,7 @@ class OwnText:
 class GPTQ:
     """Error feedback with Hessians from `batches` training batches; `damp` is relative to the mean diagonal.
 
-    `calibration`: `OwnText()` takes as much text that the model samples itself; it has to fit in training's seconds.
+    `calibration=OwnText()` uses the same amount of text sampled from the model; sampling counts as training time.
     """
 
     batches: Annotated[int, Within(1, 4096)] = 16
@@ -48,7 +48,7 @@ class GPTQ:
     calibration: OwnText | None = None
 
     def encode(self, w: Tensor, grid: Grid, hessian: Tensor) -> Codes:
-        """`grid`'s codes of `w`, chosen for the least Hessian-weighted error; plainly rounded by a grid that cannot.
+        """Codes of `w` on `grid` with small Hessian-weighted error; plainly rounded if the grid supports no feedback.
 
         Raises `UserError` on NaN, infinite or no weights.
         """
@@ -75,23 +75,23 @@ class GPTQ:
         return Codes(codes.to(torch.int8).reshape(w.shape), scales)
 
     def left_over(self, hessian: Tensor) -> float:
-        """sum_j 1 / U_jj^2 in natural order: what errors of one unit in every column cost after feedback."""
+        """sum_j 1 / U_jj^2, in order of descending diag(H): the cost of a unit error in every column after feedback."""
         mean = hessian.diagonal().mean()
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         return float(mean * self.factor(hessian[order][:, order]).diagonal().square().reciprocal().sum())
 
     def _feed(self, w_NC: Tensor, grid: Rounds, scale_NC: Tensor, upper_CC: Tensor) -> Tensor:
-        """Codes as floats, column after column."""
-        left_NC, codes_NC = w_NC.clone(), torch.empty_like(w_NC)
+        """Quantize column after column with error feedback; returns codes as floats."""
+        rest_NC, codes_NC = w_NC.clone(), torch.empty_like(w_NC)
         for begin, end in self._blocks(w_NC.shape[1]):
-            block_NB, error_NB = left_NC[:, begin:end], torch.empty_like(left_NC[:, begin:end])
+            block_NB, error_NB = rest_NC[:, begin:end], torch.empty_like(rest_NC[:, begin:end])
             for j in range(end - begin):
-                at, scale_N = begin + j, scale_NC[:, begin + j]
+                column, scale_N = begin + j, scale_NC[:, begin + j]
                 code_N = grid.round(block_NB[:, j], scales=scale_N)
-                error_N = (block_NB[:, j] - grid.values(code_N, scales=scale_N)) / upper_CC[at, at]
-                block_NB[:, j + 1 :].addr_(error_N, upper_CC[at, at + 1 : end], alpha=-1)
-                codes_NC[:, at], error_NB[:, j] = code_N, error_N
-            left_NC[:, end:] -= error_NB @ upper_CC[begin:end, end:]
+                error_N = (block_NB[:, j] - grid.values(code_N, scales=scale_N)) / upper_CC[column, column]
+                block_NB[:, j + 1 :].addr_(error_N, upper_CC[column, column + 1 : end], alpha=-1)
+                codes_NC[:, column], error_NB[:, j] = code_N, error_N
+            rest_NC[:, end:] -= error_NB @ upper_CC[begin:end, end:]
         return codes_NC
 
     def _blocks(self, columns: int) -> Iterator[tuple[int, int]]:
@@ -99,8 +99,9 @@ class GPTQ:
             yield begin, min(begin + self.block, columns)
 
     def factor(self, hessian: Tensor) -> Tensor:
-        """The upper Cholesky factor of the damped inverse, damped more where it is indefinite; else the identity.
+        """The upper Cholesky factor of the inverse of the damped Hessian.
 
+        Damping is increased while the matrix is indefinite; if nothing helps, the identity is returned (no feedback).
         Raises `UserError` on NaN and infinite numbers.
         """
         eye = torch.eye(len(hessian), device=hessian.device)
@@ -113,10 +114,10 @@ class GPTQ:
             upper, failed_too = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not int(failed) and not int(failed_too):
                 return upper
-        return eye  # it says nothing of what to feed where
+        return eye
 
     def at_scale(self, to: Smaller) -> "GPTQ":
-        """Fewer batches calibrate fewer weights."""
+        """Fewer batches, for fewer weights."""
         return replace(self, batches=max(self.batches // to.factor, 1))
 
 

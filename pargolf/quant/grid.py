@@ -1,13 +1,13 @@
-"""One grid object for fake quantization, rounding and packing: training sees exactly what the artifact holds.
+"""Quantization grids: one object for fake quantization, rounding and packing, so training sees what is packed.
 
     codes = clamp(round(w / scale), low, high)      scale = clip(row) / (2^(bits-1) - 1), stored in 16 bits
     decode(encode(w)) = codes * scale               fake(w) = that, bit for bit, with the gradient of the identity
 
-A pull request (910) trained on `amax / 7` and shipped a grid with a floor of 1/7 under the scale: its int4 rows
-collapsed to three values and cost .069 bits per byte. Here `Int(4).fake(w)` in training and `Int(4).encode(w)` at the
-end are one computation, so a recipe cannot say two things. The rounding is half to even; the straight-through
-gradient is Bengio et al., arXiv:1308.3432. Published grids, faults included, are values of this class
-(`quant/published.py`); GPTQ and the trellis ask `scales` and `round` of it and choose which code.
+Pull request 910 trained on `amax / 7` and shipped a grid whose scale had a floor of 1/7: its int4 rows collapsed to
+three values, which cost .069 bits per byte. Here `Int(4).fake(w)` in training and `Int(4).encode(w)` at the end are the
+same computation, so the two cannot differ. Rounding is half to even; the straight-through gradient is from Bengio et
+al., arXiv:1308.3432. Published grids, faults included, are values of `Int` (`quant/published.py`). GPTQ and the trellis
+use a grid's `scales` and `round`, and choose the codes.
 """
 
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ _DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.b
 
 @dataclass(frozen=True)
 class Codes:
-    """A tensor on a grid: `codes` in the tensor's shape, and its `scales`, one per run of equally many codes.
+    """A tensor on a grid: `codes` in the tensor's shape, and `scales`, one for each group of equally many codes.
 
-    Integer grids hold int8 codes and scales of shape (rows,), (rows, groups) or (1,). Codes that are floating-point
-    numbers are the weights themselves: they are stored as they are, without scales and without the grid. `order` is the
-    weight class of each column, int8, where a trellis of so many `states` walked them by it.
+    Integer grids have int8 codes and scales of shape (rows,), (rows, groups) or (1,). Floating-point codes are the
+    weights themselves and are stored without scales and without a grid. For a trellis, `states` is its number of states
+    and `order` (int8) the weight class of each column, which determines the order of its walk; None: left to right.
     """
 
     codes: Tensor
@@ -39,22 +39,27 @@ class Codes:
 
     @property
     def whole(self) -> bool:
-        """Whether these are the numbers themselves."""
+        """Whether the codes are the weights themselves."""
         return self.codes.is_floating_point()
 
 
 class Grid(Protocol):
-    """Where the values of a tensor may lie. The three methods are all that a grid needs.
+    """The allowed values of a tensor. These three methods are all that a grid needs.
 
-    What else it can do, it says by further methods. `Rounds` takes error feedback; `follow_feedback(w, hessian,
-    solver)` finds its codes under feedback by itself, as a trellis does; `at_step(step, widest)` is the grid of another
-    step, in standard deviations, that still reaches the weight `widest`, so that its bytes can be solved for;
-    `stand_in` is a grid whose codes take as many bytes and are found sooner, for forecasts; `Uniform` may get finer
-    steps in some columns. A grid without them is rounded plainly, kept at its own size, and forecast by its own codes.
+    Optional members enable more:
+
+    `Rounds`                 GPTQ can apply error feedback
+    `follow_feedback(w, hessian, solver)`   the grid finds its codes under feedback by itself, as a trellis does
+    `at_step(step, widest)`  the grid with another step, in standard deviations, that still reaches the weight `widest`,
+                             so that its bytes can be solved for
+    `stand_in`               a grid with codes of the same size that are found faster, for size forecasts
+    `Uniform`                some columns may get finer steps
+
+    A grid without them is rounded plainly, keeps its step, and is forecast by its own codes.
     """
 
     def encode(self, w: Tensor) -> Codes:
-        """Put a finite tensor on the grid. Raises `UserError` where a value is NaN or infinite."""
+        """Put a finite tensor on the grid. Raises `UserError` when a value is NaN or infinite."""
         ...
 
     def decode(self, codes: Codes) -> Tensor:
@@ -67,9 +72,10 @@ class Grid(Protocol):
 
 
 class Rounds(Grid, Protocol):
-    """A grid that rounds any column under given scales, so that GPTQ can feed its errors on.
+    """A grid that rounds any column under given scales, so that GPTQ can pass errors on.
 
-    One whose scales do not repeat evenly over the columns of a row also has `spread(scales, w_NC)`, (N, C).
+    If the scales do not divide a row evenly, the grid also has `spread(scales, w_NC)`, the scale of every weight, (N,
+    C).
     """
 
     def scales(self, w: Tensor, hessian: Tensor | None = None) -> Tensor:
@@ -81,7 +87,7 @@ class Rounds(Grid, Protocol):
         ...
 
     def values(self, codes: Tensor, *, scales: Tensor) -> Tensor:
-        """What these codes, given as floats, stand for."""
+        """The values of codes that are given as floats."""
         ...
 
 
@@ -100,7 +106,7 @@ class Uniform(Rounds, Protocol):
 
     @property
     def uniform(self) -> bool:
-        """Whether each code in its range is used, and with the scale that is stored."""
+        """Whether every code in the range is used, and codes are rounded with the stored scale."""
         ...
 
 
@@ -108,16 +114,16 @@ class Uniform(Rounds, Protocol):
 class Int:
     """Integers of `bits` bits (2 to 8) times a scale. `Int(2)` is ternary; `Int(8)` is -127 to 127.
 
-    clip        where a row is cut off (`quant/clip.py`)
-    per         what shares a scale: a "row" (a vector is one row), the whole "tensor", or so many columns of a row
-    floor       no scale is smaller; 0 means none, and a row whose scale would vanish takes scale 1 and codes 0
+    clip        the rule at which magnitude a row is clipped (`quant/clip.py`)
+    per         what shares a scale: a "row" (a vector is one row), the whole "tensor", or a number of columns in a row
+    floor       the smallest scale; 0 means none (a row whose scale would be 0 gets scale 1 and codes 0)
     scale       dtype in which the scale is stored: "float16", "bfloat16" or "float32"
-    extra_code  also use the one more negative code of two's complement, -2^(bits-1)
-    round_with  "stored": codes are rounded with the scale as stored. "exact": w is clipped, and divided by the scale
-                before that was rounded for storage (the official baseline; costs a little error)
-    multiple    keep only codes that are multiples of this (and the two ends): pull request 543's substitute for 6 bits
+    extra_code  also use the extra negative code of two's complement, -2^(bits-1)
+    round_with  "stored": codes are rounded with the scale as stored. "exact": w is clipped, then divided by the scale
+                before its rounding for storage (the official baseline; slightly more error)
+    multiple    keep only codes that are multiples of this (and both ends): pull request 543's substitute for 6 bits
 
-    A tensor of any shape is read as rows of its first dimension; bfloat16 is quantized in float32.
+    A tensor of any shape is treated as rows of its first dimension; bfloat16 is quantized in float32.
     """
 
     bits: int
@@ -150,7 +156,7 @@ class Int:
 
     @property
     def uniform(self) -> bool:
-        """Whether it rounds to every code, with the scale as stored."""
+        """Whether it rounds to every code, with the stored scale."""
         return self.round_with == "stored" and self.multiple == 1
 
     @property
@@ -171,14 +177,15 @@ class Int:
         return values_NC.reshape(codes.codes.shape)
 
     def fake(self, w: Tensor) -> Tensor:
-        """`decode(encode(w))` in the dtype of `w`, differentiated as if it were `w`; NaN passes through unnoticed.
+        """`decode(encode(w))` in the dtype of `w`, differentiated as if it were `w`; NaN is not checked.
 
-        Compiled for CUDA, inductor divides a last bit off unless `torch._inductor.config.eager_numerics.
-        division_rounding` is set: without it, a weight halfway between two codes may take the other one.
+        Compiled for CUDA, inductor's division may differ in the last bit unless
+        `torch._inductor.config.eager_numerics.division_rounding` is set; then a weight halfway between two codes may
+        take the other one.
         """
         with torch.no_grad():
             codes_NC, stored_N1 = self._quantize(w.detach())
-            # The sum with zero turns -0.0, which round() makes and int8 cannot hold, into 0.0 at no extra pass.
+            # round() can give -0.0, which int8 cannot represent; adding zero turns it into 0.0 without an extra pass.
             values_NC = torch.addcmul(codes_NC.new_zeros(()), codes_NC, stored_N1)
             values = values_NC.reshape(w.shape).to(w.dtype)
         return straight_through(w, values)
@@ -186,7 +193,7 @@ class Int:
     def scales(self, w: Tensor, hessian: Tensor | None = None) -> Tensor:
         """The stored scales that `encode` would give `w`: (rows,), (rows, groups) or (1,).
 
-        A clip rule that asks for the Hessian goes by it, where there is one.
+        The Hessian is used only by a clip rule that has `limit_seen`.
         """
         w_NC = self._rows(w.detach())
         if hessian is not None and hasattr(self.clip, "limit_seen"):
@@ -207,9 +214,9 @@ class Int:
         return codes * scales
 
     def at_step(self, step: float, widest: float) -> "Int":
-        """The grid whose codes are `step` standard deviations of their row apart, with the fewest bits for `widest`."""
+        """The grid with a step of `step` standard deviations of the row, and the fewest bits that reach `widest`."""
         bits = next((b for b in range(2, 9) if step * (2 ** (b - 1) - 1) >= widest), 8)
-        # Four digits keep headers short, and move the step by less than a ten-thousandth.
+        # Five digits keep headers short, and change the step by less than a ten-thousandth.
         k = float(f"{step * (2 ** (bits - 1) - 1):.5g}")
         clip: Clip = self.clip.at(k) if hasattr(self.clip, "at") else StdDev(k)
         return replace(
@@ -217,14 +224,14 @@ class Int:
         )
 
     def _quantize(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes as floats, (N, C), and the scales as stored, but held in float32, (N, 1)."""
+        """Codes as floats, (N, C), and the stored scales in float32, (N, 1)."""
         w_NC = self._rows(w)
         limit_N1 = self._limit(w_NC)
         stored_N1, divisor_N1 = self._scale(limit_N1)
         return self.round(self._clipped(w_NC, limit_N1), scales=divisor_N1), stored_N1
 
     def _limit(self, w_NC: Tensor) -> Tensor:
-        """What the clip rule says; a search weighs the codes before `multiple` thins them, as published (543)."""
+        """The limit of the clip rule; a search measures errors before `multiple` is applied, as published (543)."""
 
         def squared_error(limit_N1: Tensor) -> Tensor:
             divisor_N1 = self._scale(limit_N1)[1]
@@ -234,7 +241,7 @@ class Int:
         return self.clip.limit(w_NC, squared_error)
 
     def _scale(self, limit_N1: Tensor) -> tuple[Tensor, Tensor]:
-        """The scale as stored, and the one that weights are divided by, both held in float32."""
+        """The stored scale, and the scale that weights are divided by, both in float32."""
         exact_N1 = (limit_N1 / self.high).clamp(self.floor, torch.finfo(_DTYPES[self.scale]).max)
         stored_N1 = as_stored(exact_N1, self.scale)
         vanished = stored_N1 == 0
@@ -242,7 +249,7 @@ class Int:
         return stored_N1, stored_N1 if self.round_with == "stored" else exact_N1.masked_fill(vanished, 1.0)
 
     def _clipped(self, w_NC: Tensor, limit_N1: Tensor) -> Tensor:
-        """Under a floor a clipped weight may still be inside the code range, so `exact` must clip before it rounds."""
+        """Clip for `exact`: with a floor, a weight past the limit may still be inside the code range."""
         return torch.clamp(w_NC, -limit_N1, limit_N1) if self.round_with == "exact" else w_NC
 
     def _rows(self, w: Tensor) -> Tensor:
@@ -258,7 +265,7 @@ class Int:
         return rows.float()
 
     def _shaped(self, scale_N1: Tensor, w: Tensor) -> Tensor:
-        """Scales in their dtype: (rows, groups) where there are groups, else one dimension."""
+        """Scales in their dtype: (rows, groups) with groups, else one dimension."""
         scale_N1 = scale_N1.to(_DTYPES[self.scale])
         if isinstance(self.per, int):
             return scale_N1.reshape(w.shape[0] if w.dim() > 1 else 1, -1)
@@ -267,7 +274,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Keep:
-    """No integers: every number is stored as `dtype`, "float16", "bfloat16" or "float32"."""
+    """No quantization: every number is stored as `dtype`, "float16", "bfloat16" or "float32"."""
 
     dtype: Dtype = "float16"
 
@@ -293,11 +300,12 @@ class Keep:
 
 
 def as_stored(x: Tensor, dtype: str) -> Tensor:
-    """Round float32 numbers to what "float16" or "bfloat16" can hold, half to even, and leave them in float32.
+    """Round float32 numbers to "float16" or "bfloat16" precision, half to even, and leave them in float32.
 
-    The same as `x.to(dtype).float()`, which a compiled graph may drop (torch's inductor keeps the wider number), so
-    that training would see other scales than the artifact holds. On the bits nothing can be dropped: add half of what
-    goes (13 bits for float16, 16 for bfloat16), then cut it off; under float16's normal numbers the step is 2^-24.
+    The same as `x.to(dtype).float()`. But a compiled graph may remove that cast (torch's inductor keeps the wider
+    number), and training would then see other scales than the artifact has. Integer arithmetic on the bits cannot be
+    removed: add half of the dropped part (13 bits for float16, 16 for bfloat16), then clear it. Below the normal
+    numbers of float16 the step is 2^-24.
     """
     if dtype == "float32":
         return x
@@ -321,7 +329,7 @@ def straight_through(w: Tensor, values: Tensor) -> Tensor:
 
 
 def check_finite(w: Tensor) -> None:
-    """Raise `UserError` where `w` is empty or has a NaN or an infinity."""
+    """Raise `UserError` when `w` is empty or has a NaN or an infinity."""
     if w.numel() == 0:
         raise UserError(f"A tensor of shape {tuple(w.shape)} has no weights to quantize. Leave it out of the state.")
     bad = int((~torch.isfinite(w)).sum())

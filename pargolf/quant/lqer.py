@@ -1,12 +1,12 @@
-"""LQER: store a low-rank correction of the rounding error, a product of two thin matrices.
+"""LQER: correct the quantization error of a matrix by a low-rank product of two thin matrices.
 
     W ~ Q + A B,    E = W - Q,    E L = U S V^T with L L^T = H,    A = round(U_r),    B = round((A^T A)^-1 A^T E)
 
-Zhang et al., arXiv:2402.02446, in the asymmetric form of pull requests 1797 to 2135: of the tensors with the largest
-error norm, A in two bits under one scale and B in four bits by groups of columns. There A and B are the factors of a
-plain decomposition; here the directions are chosen where inputs are large, B is fitted to the A that is stored, and a
-tensor whose error would not fall goes without. After GPTQ the error is nearly white where it counts, so expect little:
-1797's own table has .2 mBPB for 4 kB. The factors are tensors of the artifact like others, and their bytes count.
+Zhang et al., arXiv:2402.02446, in the asymmetric form of pull requests 1797 to 2135: for the tensors with the largest
+error norm, A has two bits and one scale, and B four bits in groups of columns. There A and B come from a plain
+decomposition. Here the directions are weighted by the Hessian, B is fitted to the stored A, and a tensor whose error
+would not fall is not corrected. After GPTQ the remaining error has almost no dominant directions, so expect little:
+1797's own table has .2 mBPB for 4 kB. The factors are ordinary tensors of the artifact, and their bytes count.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _DAMP = 0.01
 
 @dataclass(frozen=True)
 class LQER:
-    """Correct the `tensors` with the largest error by `rank` directions, the right factors in groups of columns."""
+    """Correct the `tensors` with the largest error by `rank` directions; `group` columns of B share a scale."""
 
     tensors: Count = 3
     rank: Size = 4
@@ -37,7 +37,7 @@ class LQER:
     def factors(
         self, weights: Mapping[str, Tensor], coded: Mapping[str, tuple[Grid, Codes]], hessians: Hessians | None
     ) -> dict[str, tuple[Grid, Codes]]:
-        """Factors by the names they are stored under, for those tensors whose error they lower."""
+        """Factors by their stored names, for the tensors whose error they lower."""
         errors = {
             name: weights[name].float() - grid.decode(codes)
             for name, (grid, codes) in coded.items()
@@ -70,14 +70,14 @@ class LQER:
         return (ternary, left), (grid, grid.encode(right_RC))
 
     def at_scale(self, to: Smaller) -> "LQER":
-        """As many directions: what they give back is a share of the error."""
+        """Unchanged: the number of directions does not depend on scale."""
         return self
 
 
 def corrected(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Decoded tensors with the products of their factors added, and the factors gone.
+    """Add the products of LQER factors to decoded tensors; the factors themselves are left out.
 
-    Raises `UserError` where a factor lacks its other half or what it corrects.
+    Raises `UserError` when a factor lacks its other half or the tensor it corrects.
     """
     out = {name: value for name, value in values.items() if not name.endswith((_LEFT, _RIGHT))}
     for name in values:
@@ -97,7 +97,7 @@ def corrected(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _product(left_NR: Tensor, right_RC: Tensor) -> Tensor:
-    """A B, summed direction by direction, so that every machine gets the same bits."""
+    """A B, summed direction by direction in a fixed order, so that every machine gets the same bits."""
     out_NC = torch.zeros(len(left_NR), right_RC.shape[1])
     for k in range(left_NR.shape[1]):
         out_NC = out_NC + left_NR[:, k : k + 1] * right_RC[k : k + 1]

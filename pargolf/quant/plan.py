@@ -1,11 +1,11 @@
-"""Which grid each tensor gets: the strict table of a recipe, from weights to codes and back.
+"""The grid table of a recipe: which grid quantizes which tensor.
 
     Quantize((("embed.tokens", Int(8)), ("attn.*", Int(6)), ("head.ahead", Drop()), ("*", Keep())))
 
-The first row that matches a parameter's role wins; `Drop` leaves out a tensor (a head that only trained).
-Pruning, when there is any, comes before the grids. With a `solver`, tensors that have a Hessian get their codes from
-it, the others by plain rounding. `QAT` is the same table seen from training: a phase whose forward
-pass runs on `grid.fake(w)`; a row of None leaves its tensors as they are.
+The first row that matches a parameter's role wins; `Drop` leaves a tensor out (a head that is only used in training).
+Pruning, if any, comes before the grids. With a `solver`, tensors that have a Hessian get their codes from it, the
+others are rounded. `QAT` is the same kind of table for training: a phase whose forward pass uses `grid.fake(w)`; a row
+of None leaves its tensors unchanged.
 """
 
 from collections.abc import Mapping
@@ -23,49 +23,53 @@ from pargolf.quant.prune import Prune
 
 @dataclass(frozen=True)
 class Drop:
-    """Not part of the artifact."""
+    """Leave the tensor out of the artifact."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """Prune the tensors that `roles` (a tuple of globs) names."""
+    """Prune the tensors that `roles` (a tuple of globs) match."""
 
     roles: tuple[str, ...]
     prune: Prune
 
     def at_scale(self, to: Smaller) -> "Pruned":
-        """The layers that stay."""
+        """Globs for the layers that remain."""
         roles = (to.glob(glob) for glob in self.roles)
         return Pruned(tuple(glob for glob in roles if glob is not None), shrunk(self.prune, to))
 
 
 class Protection(Protocol):
-    """Which tensors get another grid than the table's, by what was seen of them (`quant/awq.py`)."""
+    """Chooses other grids than the table's for some tensors, by their Hessians (`quant/awq.py`)."""
 
     def choose(
         self, weights: Mapping[str, Tensor], grids: Mapping[str, Grid], hessians: Mapping[str, Tensor] | None
     ) -> dict[str, Grid]:
-        """The other grids, by name."""
+        """The changed grids, by name."""
         ...
 
 
 class Correction(Protocol):
-    """What is stored beside the codes to make up for their error (`quant/lqer.py`)."""
+    """Extra tensors, stored beside the codes, that correct their error (`quant/lqer.py`)."""
 
     def factors(
         self, weights: Mapping[str, Tensor], coded: Mapping[str, tuple[Grid, Codes]], hessians: Hessians | None
     ) -> dict[str, tuple[Grid, Codes]]:
-        """Further tensors on their grids, by name."""
+        """The extra tensors on their grids, by name."""
         ...
 
 
 @dataclass(frozen=True)
 class Quantize:
-    """The grid table of a recipe, pruning before it, and what chooses among the codes (None: the nearest).
+    """How a recipe quantizes.
 
-    `fill`: the packer may choose finer or coarser steps than the table's, and fills the cap (`quant/allocate.py`);
-    otherwise it touches them only where they do not fit. `protect` gives some columns finer steps, as `AWQ()`, and
-    `correct` adds what makes up for the error, as `LQER()`.
+    table: the grid of each role
+    pruned: pruning before the grids
+    solver: chooses the codes (None: the nearest ones)
+    fill: let the packer choose finer or coarser steps than the table's, to fill the cap (`quant/allocate.py`);
+        without it, steps change only when the artifact does not fit
+    correct: adds tensors that correct the error, such as `LQER()`
+    protect: gives some columns finer steps, such as `AWQ()`
     """
 
     table: Table[Grid | Drop]
@@ -76,7 +80,7 @@ class Quantize:
     protect: Protection | None = None
 
     def grids(self, weights: dict[str, Tensor]) -> dict[str, Grid]:
-        """The grid of every tensor that is stored. Raises `UserError` on a table that does not fit the names."""
+        """The grid of every stored tensor. Raises `UserError` when the table does not fit the names."""
         rows = resolve(self.table, weights, what="grid table")
         return {name: row for name, row in rows.items() if not isinstance(row, Drop)}
 
@@ -97,7 +101,7 @@ class Quantize:
         return coded
 
     def prune(self, name: str, w: Tensor) -> Tensor:
-        """What the grids see of a tensor: float32, pruned where its role is."""
+        """The tensor in float32, pruned if its role is listed."""
         w = w.detach().float()
         if self.pruned and any(matches(name, glob) for glob in self.pruned.roles):
             w = self.pruned.prune.apply(w)
@@ -106,7 +110,7 @@ class Quantize:
 
 @dataclass(frozen=True)
 class QAT:
-    """Quantization-aware training: the forward pass sees `grid.fake(w)`. Implements the train floor's `WeightPhase`."""
+    """Quantization-aware training: the forward pass sees `grid.fake(w)`. Implements `training.phases.WeightPhase`."""
 
     table: Table[Grid | None]
 
@@ -116,7 +120,7 @@ class QAT:
         return FakeWeights({name: grid for name, grid in rows.items() if grid is not None})
 
     def at_scale(self, to: Smaller) -> "QAT":
-        """The rows of the layers that stay."""
+        """The rows of the layers that remain."""
         return QAT(to.rows(self.table))
 
 

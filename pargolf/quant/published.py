@@ -1,11 +1,11 @@
-"""The grids of the published systems, faults included, as values of `Int`; each names its system and its fault.
+"""The grids of the published systems as values of `Int`, faults included, each with its source and its peculiarity.
 
-    exported      what became bytes after training
-    train_...     what training saw through its straight-through form: scales in float32, and rarely the exported grid
+    exported      the grid of the artifact
+    train_...     the grid of the forward pass in training: float32 scales, and rarely the same as the exported grid
 
-Floors: with a floor of 1/c every row under magnitude 1 falls on the absolute grid 1/c, whatever the clip search finds
-(int4: .143, so weights under .07 all vanish). The grids of 1009 and 295 have none that matters: 2^-14 is the smallest
-normal float16. Ours are plain `Int(bits)`: no floor, symmetric codes, one grid for training and export.
+Floors: with a floor of 1/c, every row with magnitudes below 1 uses the absolute step 1/c, whatever the clip search
+finds (int4: .143, so all weights under .07 become zero). The floors of 1009 and 295 do not matter: 2^-14 is the
+smallest normal float16. Ours are plain `Int(bits)`: no floor, symmetric codes, one grid for training and export.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ INT8_VECTOR = Int(8, clip=Percentile(0.9999984), scale="float32", round_with="ex
 INT8_SEARCHED_543 = replace(INT8, clip=Search((0.9999, 0.99999, 0.999999, 0.9999984, 1.0)))
 INT8_BY_FOURS_543 = replace(INT8_SEARCHED_543, multiple=4)
 
-# Pull request 861: the int8 rule with 15 in the place of 127, for everything over 65,536 weights.
+# Pull request 861: the int8 rule with 15 instead of 127, for everything over 65,536 weights.
 INT5_861 = replace(INT8, bits=5, floor=1 / 15)
 INT5_VECTOR_861 = replace(INT8_VECTOR, bits=5)
 
@@ -39,7 +39,7 @@ def lite_1009(bits: int) -> Int:
 
 
 def amax_295(bits: int) -> Int:
-    """Pull request 295: no search. The extra code is in its range and cannot be reached."""
+    """Pull request 295: no search. The extra code is in its range but cannot be reached."""
     return Int(bits, floor=_NORMAL_FLOAT16, extra_code=True)
 
 
@@ -64,5 +64,5 @@ def train_295(bits: int) -> Int:
 
 
 def train_861(bits: int = 5) -> Int:
-    """Pull request 861: floor 1/15, as it is exported."""
+    """Pull request 861: floor 1/15, as in its exported grid."""
     return Int(bits, floor=1 / (2 ** (bits - 1) - 1), scale="float32")

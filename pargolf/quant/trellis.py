@@ -1,15 +1,16 @@
-"""Trellis quantization: two interleaved grids, and a path that decides which grid the next weight may use.
+"""Trellis-coded quantization: two interleaved grids, and a state machine that decides which one each weight uses.
 
     n = 2 k + side(state),   value = n * scale / 2,   next state = (2 state mod S) | (parity(k) ^ parity(state & mask))
 
-`base` gives the scale: each of the two grids has its step, and together they are twice as fine. The code k costs what
-it costs on one grid, but a path chosen by Viterbi's algorithm (1967) sees the union: on Gaussian weights .164 bit per
-weight fewer at equal squared error with 4 states, .180 with 8, .189 with 16. This is trellis-coded quantization
-(Marcellin and Fischer 1990), the union form with an entropy coder of JPEG 2000 part 2 and of VVC, which no system of
-the field has used. The state follows from the codes, so nothing more is stored; each row starts in state 0.
-Inside GPTQ every surviving path carries its own error feedback (per-survivor processing, Raheli et al. 1995), so the
-path minimizes the Hessian-weighted error itself and no decision is delayed past its feedback. The order of the walk is
-worth as much as the states: light columns alternate with heavy ones, by classes of four bits that are stored.
+`base` gives the scale: both grids have its step, and together they are twice as fine. A code k costs as many bits as on
+one grid, but the path, chosen by Viterbi's algorithm (1967), can use both: on Gaussian weights this saves .164 bit per
+weight at equal squared error with 4 states, .180 with 8, .189 with 16. This is trellis-coded quantization (Marcellin
+and Fischer 1990) in the form of JPEG 2000 part 2 and VVC (union of the grids, with an entropy coder); no system of the
+field has used it. The state follows from the codes, so nothing more is stored; each row starts in state 0.
+
+Inside GPTQ every surviving path has its own error feedback (per-survivor processing, Raheli et al. 1995), so the path
+minimizes the Hessian-weighted error itself. The order of the columns matters as much as the number of states:
+unimportant (light) columns alternate with important (heavy) ones, by stored classes of four bits.
 """
 
 from dataclasses import dataclass, replace
@@ -23,13 +24,13 @@ from pargolf.core.errors import UserError
 from pargolf.kernels.survivors import Ways, best_path
 from pargolf.quant.grid import Codes, Int, check_finite, straight_through
 
-# Feedback masks of the machines by number of states, each the best of all masks on a uniform source at a fine step.
+# Feedback mask of the machine by number of states: the best of all masks on a uniform source with a fine step.
 MACHINES = {4: 2, 8: 7, 16: 13, 32: 22}
 
 
 @dataclass(frozen=True)
 class Trellis:
-    """The grid `base` and its copy half a step up, chosen between by a machine of 4, 8, 16 or 32 `states`."""
+    """The grid `base` and its copy shifted by half a step; a machine of 4 to 32 `states` switches between them."""
 
     base: Int
     states: int = 8
@@ -48,7 +49,7 @@ class Trellis:
         return self._encode(w.detach())
 
     def decode(self, codes: Codes) -> Tensor:
-        """Float32 values of `codes`, in their shape; needs nothing else."""
+        """Float32 values of `codes`, in their shape."""
         codes_NC = rows_of(codes.codes)
         n_NC = 2 * codes_NC.to(torch.int16) + sides(codes_NC, states=self.states, classes_C=codes.order)
         scale = spread_scales(codes.scales, codes_NC)
@@ -67,15 +68,15 @@ class Trellis:
     def follow(self, w_NC: Tensor, *, scale_NC: Tensor, upper_CC: Tensor | None) -> Tensor:
         """Codes along the path of least error through the columns of `w_NC`, (N, C) int8.
 
-        `upper_CC` is the Cholesky factor of GPTQ's inverse Hessian: errors are divided by its diagonal and fed back
-        into the columns to the right, along each survivor for itself. None: plain squared error.
+        `upper_CC` is the Cholesky factor of GPTQ's inverse Hessian: each survivor divides its errors by the diagonal
+        and feeds them into the columns to the right. None: plain squared error.
         """
         return best_path(w_NC, scale_NC, upper_CC, _ways(self.states, self.base.high))
 
     def follow_feedback(self, w: Tensor, hessian: Tensor, solver: "Feedback") -> Codes:
         """Codes along the path of the least Hessian-weighted error.
 
-        The decoder walks the columns in the order that their stored classes give, and so must the path.
+        The path visits columns in the order of their stored classes, as the decoder does.
         """
         w_NC, scales, classes_C = rows_of(w).float(), self.scales(w, hessian), weight_classes(hessian)
         scale_NC = spread_scales(scales, w_NC)
@@ -86,12 +87,12 @@ class Trellis:
         return Codes(codes_NC.reshape(w.shape), scales, classes_C, self.states)
 
     def at_step(self, step: float, widest: float) -> "Trellis":
-        """The trellis over the base of that step."""
+        """The trellis over the base with that step."""
         return replace(self, base=self.base.at_step(step, widest))
 
     @property
     def stand_in(self) -> Int:
-        """A trellis lowers the error and leaves the bytes of its base."""
+        """Its base, whose codes take as many bytes: a trellis only lowers the error."""
         return self.base
 
     def _encode(self, w: Tensor) -> Codes:
@@ -101,7 +102,7 @@ class Trellis:
 
 
 class Feedback(Protocol):
-    """What a grid may ask of the solver that feeds errors on (`quant/gptq.py`)."""
+    """What a grid may ask of the solver with error feedback (`quant/gptq.py`)."""
 
     def factor(self, hessian: Tensor) -> Tensor:
         """The upper Cholesky factor of the damped inverse, (C, C)."""
@@ -109,16 +110,17 @@ class Feedback(Protocol):
 
 
 def weight_classes(hessian: Tensor) -> Tensor | None:
-    """A class of each column, int8 0 to 15, by the logarithm of what its errors cost; None where all cost alike."""
+    """The class of each column, int8 0 to 15, by the logarithm of its error cost; None when all costs are alike."""
     log_C = hessian.diagonal().clamp(min=1e-30).log2()
     low, high = float(log_C.min()), float(log_C.max())
     return ((log_C - low) * (15.99 / (high - low))).to(torch.int8) if high - low > 0.1 else None
 
 
 def woven(classes_C: Tensor) -> Tensor:
-    """The order of a walk, (C,): columns of the upper half, heaviest first, each after one of the lower half.
+    """The order of a walk, (C,): columns of the heavier half, heaviest first, each after a column of the lighter half.
 
-    Where little is lost the parity is free to steer, so a light column lets the heavy one after it choose its grid.
+    In a light column an error costs little, so its parity can be chosen to give the heavy column after it the better
+    grid.
     """
     order_C = torch.argsort(classes_C, descending=True, stable=True)
     heavy, light = order_C[: len(order_C) // 2], order_C[len(order_C) // 2 :]
@@ -127,7 +129,7 @@ def woven(classes_C: Tensor) -> Tensor:
 
 
 def sides(codes_NC: Tensor, *, states: int, classes_C: Tensor | None = None) -> Tensor:
-    """Which of the two grids each code stands on, 0 or 1, from the parities of those walked before it in its row."""
+    """Which of the two grids each code is on, 0 or 1, from the parities of the codes visited before it in its row."""
     if classes_C is not None:
         order_C = woven(classes_C)
         side_NC = torch.empty_like(codes_NC, dtype=torch.int8)
@@ -148,7 +150,7 @@ def sides(codes_NC: Tensor, *, states: int, classes_C: Tensor | None = None) -> 
 
 
 def rows_of(w: Tensor) -> Tensor:
-    """Rows of the first dimension; a vector is one row."""
+    """Reshape to (rows of the first dimension, columns); a vector is one row."""
     return w.reshape(1, -1) if w.dim() < 2 else w.reshape(w.shape[0], -1)
 
 
@@ -163,13 +165,13 @@ def spread_scales(scales: Tensor, w_NC: Tensor) -> Tensor:
 
 @cache
 def _ways(states: int, high: int) -> Ways:
-    """The ways through a machine, with codes up to `high`."""
+    """The transitions of a machine, with codes up to `high`, for `best_path`."""
     offset = torch.zeros(2, states // 2, 2, 1, dtype=torch.long)
     for s in range(states):
         for parity in (0, 1):
             to = parity ^ ((s & MACHINES[states]).bit_count() & 1)
             offset[s // (states // 2), s % (states // 2), to] = 2 * parity + (s & 1)
-    # k = 2 j + k0, and k0 is 0 or 1. The upper copy reaches one code further down, so that both ends are alike.
+    # k = 2 j + k0, with k0 0 or 1. The shifted grid has one code more at the lower end, so that both ends are alike.
     k0 = offset // 2
     least, greatest = -((high + offset % 2 + k0) // 2), (high - k0) // 2
     return offset.float(), least.float(), greatest.float()

@@ -1,1 +1,1 @@
-"""Recipes: whole systems as data, the published ones with their faults, and the same ones mended."""
+"""Recipes: whole systems as data: ours, the published ones with their faults, and the same ones repaired."""

@@ -1,9 +1,9 @@
 """The list of recipes, and how to find one by its name or its file.
 
 A shipped recipe is a module of this folder, or of `published/`, that assigns `RECIPE` at its top level; its docstring
-opens with `Title (short).` and a line `Source: ...`. `names` and `summaries` read that from the syntax trees and import
-nothing, so that listing costs no torch. A recipe of one's own is the path of a `.py` file that does the same; it
-is run, as the module of its name (`core/own.py`), where its syntax tree says that it defines RECIPE.
+opens with `Title (short).` and has a line `Source: ...`. `names` and `summaries` read that from the syntax trees and
+import nothing, so that listing does not load torch. A user's recipe is the path of a `.py` file that does the same; the
+file is run (`core/own.py`) only if its syntax tree shows that it defines RECIPE.
 """
 
 import ast
@@ -36,7 +36,7 @@ def summaries() -> list[dict[str, str]]:
 
 
 def find(name: str) -> "Recipe":
-    """The recipe of a shipped name, or of the path of a `.py` file that defines RECIPE, which is run to read it.
+    """The recipe with a shipped name, or in a `.py` file that defines RECIPE; the file is run.
 
     Raises `UserError` on an unknown name, a missing file, and a file that fails or defines no recipe.
     """
@@ -44,9 +44,9 @@ def find(name: str) -> "Recipe":
 
 
 def ablations(name: str) -> dict[str, dict[str, Any]]:
-    """What the recipe's module names as `ABLATIONS` beside `RECIPE`: edits by label; empty where it names none.
+    """The `ABLATIONS` of the recipe's module: edits by label; empty when it has none.
 
-    Raises `UserError` as `find` does, and where it is no mapping of labels to edits.
+    Raises `UserError` as `find` does, and when `ABLATIONS` is not a mapping of labels to edits.
     """
     edits = getattr(_module(name), "ABLATIONS", {})
     if not isinstance(edits, dict) or not all(isinstance(rows, dict) for rows in edits.values()):
@@ -55,9 +55,9 @@ def ablations(name: str) -> dict[str, dict[str, Any]]:
 
 
 def measured(name: str) -> Ablation | None:
-    """The `ablation.json` that is kept beside a recipe's file, as NAME.ablation.json; None where there is none.
+    """The ablation stored beside a recipe's file as NAME.ablation.json; None when there is none.
 
-    Raises `UserError` where that is no ablation's.
+    Raises `UserError` when that file is not an ablation.
     """
     path = (next((p for p in _shipped() if p.stem == name), None) or Path(name)).with_suffix(".ablation.json")
     return read_ablation(path) if path.is_file() else None
@@ -65,7 +65,7 @@ def measured(name: str) -> Ablation | None:
 
 @cache
 def _shipped() -> list[Path]:
-    """Modules of this folder that define RECIPE: names without a number first, then by it, repaired after theirs."""
+    """The modules that define RECIPE: names without a number first, then by number; repaired forms after their own."""
     paths = [path for path in (*_HERE.glob("*.py"), *_HERE.glob("published/*.py")) if binds(path, "RECIPE")]
     return sorted(paths, key=lambda path: (_number(path.stem), path.stem))
 
@@ -80,14 +80,14 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _summary(path: Path) -> dict[str, str]:
-    """Title and source as the docstring has them."""
+    """Title and source from the docstring."""
     lines = (ast.get_docstring(_tree(path)) or path.stem).splitlines()
     source = next((line.removeprefix("Source: ") for line in lines if line.startswith("Source: ")), "")
     return {"title": lines[0].rstrip("."), "source": source.rstrip(".")}
 
 
 def _module(name: str) -> ModuleType:
-    """The module of a shipped name, or the file of a path, which is run."""
+    """The module of a shipped name, or of a file, which is run."""
     if name in names():
         path = next(path for path in _shipped() if path.stem == name)
         folder = "" if path.parent == _HERE else "published."

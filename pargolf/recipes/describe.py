@@ -17,15 +17,15 @@ from pargolf.recipes.variants import Edits, edited_parts
 from pargolf.training.muon import POLAR_EXPRESS
 
 _NOTES = 70
-"""The column in which `describe` says what a row is worth."""
+"""The column in which `describe` prints the worth of a row."""
 _FOLLOWS = "  parameters "
-"""A row that nobody sets."""
+"""The beginning of a row that is computed, not set."""
 
 
 def describe(recipe: Recipe, *, edits: Edits | None = None, found: Ablation | None = None) -> str:
-    """The whole system as text: a heading per part, a row per setting, runs of equal blocks once, defaults left out.
+    """The whole system as text: a heading per part, a row per setting; equal blocks are shown once, defaults left out.
 
-    `edits` and what an ablation `found` of them add to each row that an edit takes away what it is worth.
+    With `edits` and the ablation `found` of them, each row that an edit removes is followed by its measured worth.
     """
     lines = _system(recipe)
     worths = {row.part: row for row in (found.rows if found else ()) if row.part and row.worth is not None}
@@ -34,7 +34,7 @@ def describe(recipe: Recipe, *, edits: Edits | None = None, found: Ablation | No
         if label in worths and not label.startswith(ADDED):
             without = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
             gone = (line for line in lines if line not in without and not line.startswith(_FOLLOWS))
-            row = next(gone, lines[0])  # an edit that sets what is at its default takes no row away
+            row = next(gone, lines[0])  # an edit of a setting at its default removes no row
             notes.setdefault(row, []).append(f"{label} {_worth(worths[label])}")
     out = [line for row in lines for line in _noted(row, notes.get(row, []))]
     own = limits(recipe)
@@ -77,7 +77,7 @@ def _worth(row: AblationRow) -> str:
 
 
 def _noted(row: str, notes: list[str]) -> list[str]:
-    """A row with its notes, the first beside its last line where there is room, the others below."""
+    """A row with its notes: the first beside its last line if there is room, the others below."""
     *above, last = row.split("\n")
     beside = notes and len(last) < _NOTES
     first = f"{last:<{_NOTES}}| {notes[0]}" if beside else last
@@ -85,7 +85,7 @@ def _noted(row: str, notes: list[str]) -> list[str]:
 
 
 def _left_out(found: Ablation, worths: Mapping[str, AblationRow]) -> list[str]:
-    """How the notes were measured, and what was tried and is not there, best first."""
+    """How the notes were measured, and which additions were tried and left out, best first."""
     seeds = ", ".join(found.rows[0].scores)
     bound = f"{found.steps:,} steps" if found.steps else f"{found.seconds:g} s"
     bound += ", or those that equal seconds buy" if found.paced else ""
@@ -101,9 +101,9 @@ def _left_out(found: Ablation, worths: Mapping[str, AblationRow]) -> list[str]:
 
 
 def diff(a: Recipe, b: Recipe) -> dict[str, tuple[str | None, str | None]]:
-    """Rows that differ, `path -> (in a, in b)`, None where a recipe has no such row.
+    """Rows that differ: `path -> (in a, in b)`, None when a recipe has no such row.
 
-    Names and sources are left out, and so is what a part has inside where it stands on one side only.
+    Names and sources are left out, and so are the inner rows of a part that only one recipe has.
     """
     rows = {path: pair for path, pair in spec_diff(a, b).items() if path not in ("name", "source")}
     replaced = tuple(f"{path}{mark}" for path, pair in rows.items() if None not in pair for mark in ".[")
@@ -136,7 +136,7 @@ def _spans(blocks: tuple[Any, ...]) -> list[tuple[str, Any]]:
 
 
 def _block(block: Block) -> str:
-    """What a block is made of, in the order that the stream meets it."""
+    """The parts of a block, in the order of the computation."""
     attn = block.attn
     parts = [f"{attn.heads} heads over {attn.kv_heads}", show(attn.rope), f"q_gain {attn.q_gain:g}"]
     parts += [*map(show, attn.values), *map(show, attn.outputs), show(block.mlp)]
@@ -146,5 +146,5 @@ def _block(block: Block) -> str:
 
 
 def _row(name: str, value: str) -> str:
-    """One setting; the value of a long name goes under it."""
+    """One setting; for a long name the value is on the next line."""
     return f"  {name:<28} {value}" if len(name) <= 28 else f"  {name}\n  {'':<28} {value}"

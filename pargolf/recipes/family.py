@@ -3,9 +3,9 @@
     from pargolf.recipes.family import Shape, member
     RECIPE = member(Shape(vocab=1024, dim=64, blocks=2, cap=64_000, seconds=60.0))
 
-A shape names everything that a plan may choose: how wide and deep, how many pieces, what a step holds, what holds
-learning by heart back, and what runs while scoring. All else is as `house` has it. `study/planning/` chooses the shape
-for a cap, a clock and a text.
+A shape has everything that a plan may choose: width and depth, the vocabulary, the batch, regularization against
+memorizing (dropout, weight decay), and adaptation while scoring. Everything else is as in `house`. `study/planning/`
+chooses the shape for a cap, a time and a text.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from pargolf.recipes.house import RECIPE as HOUSE
 from pargolf.recipes.recipe import Recipe
 
 HEADS = {32: 1, 64: 1, 96: 1, 128: 2, 192: 3, 256: 4, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12}
-"""Widths of the family, and how many heads of keys and values each has; heads of queries are 32 channels wide."""
+"""Width -> number of key and value heads; every head has 32 channels."""
 
 _MATRICES = ("attn.[qkv]", "attn.out", "mlp.*")
 
@@ -32,7 +32,7 @@ _MATRICES = ("attn.[qkv]", "attn.out", "mlp.*")
 class Shape:
     """One member: sizes of the model, of a step and of the budget. `dim` is one of `HEADS`.
 
-    `half` None: bfloat16 on CUDA alone.
+    `half` of None means bfloat16 on CUDA only.
     """
 
     vocab: Size = 4096
@@ -50,18 +50,18 @@ class Shape:
 
     @property
     def matrices(self) -> int:
-        """Weights of one block's matrices."""
+        """The number of weights in the matrices of one block."""
         keys = HEADS[self.dim] * 32
         return self.dim * (2 * self.dim + 2 * keys + 2 * self.hidden)
 
     @property
     def table(self) -> int:
-        """Weights of the embedding, which is the head as well."""
+        """The number of weights in the embedding, which is also the head."""
         return self.vocab * self.dim
 
     @property
     def weights(self) -> int:
-        """Weights of table and matrices, which are all that count."""
+        """The number of weights in embedding and matrices; all others are few."""
         return self.table + self.blocks * self.matrices
 
     def __str__(self) -> str:

@@ -2,8 +2,8 @@
 
     model -> train -> quantize -> codec -> windows, under a budget of bytes and seconds
 
-`reported` is what the source says of itself, for the reader and for scaling; it changes nothing that runs. A recipe of
-one's own is a `.py` file that defines `RECIPE`, most often as `edit(SOME_RECIPE, {...})`.
+`reported` holds the source's own numbers, for the reader and for scaling; it does not change a run. A user's recipe is
+a `.py` file that defines `RECIPE`, usually as `edit(SOME_RECIPE, {...})`.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from pargolf.training.loop import Train
 
 @dataclass(frozen=True)
 class Reported:
-    """What a published system says of itself: bits per byte, artifact bytes, steps, seconds; None: it is silent."""
+    """The numbers a published system reports: bits per byte, artifact bytes, steps, seconds; None: not reported."""
 
     bpb: Rate | None = None
     bytes: Count | None = None
@@ -33,10 +33,12 @@ class Reported:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One system. `plain` are the windows that quantization is judged by, `windows` those of the final number.
+    """One system as data.
 
-    `codec` None: the range coder, and per section whatever is smaller still. `adapt` learns from what is graded, score
-    first, over `windows`; the final number is then the adapted one, and the one without stands beside it.
+    plain: the windows for scores before and after quantization
+    windows: the windows of the final score
+    codec: compression of the artifact; None means the range coder, or for each section a smaller general codec
+    adapt: score-first adaptation over `windows`; the final score is then the adapted one, beside the one without
     """
 
     name: str
@@ -52,12 +54,12 @@ class Recipe:
     reported: Reported = Reported()
 
     def check_fields(self) -> None:
-        """Raise `UserError` where a phase, the adapter or the packer needs what another part does not have."""
+        """Raise `UserError` when a phase, the adapter or the packer needs something that another part does not have."""
         if self.adapt is not None and self.adapt.by_document and not per_document(self.windows):
             raise UserError(f"adapt goes document by document, so windows must too: document:{self.windows.length},...")
         grids = [grid for _, grid in self.quant.table]
         if self.quant.fill and not any(hasattr(grid, "at_step") for grid in grids):
-            raise UserError("quant.fill needs a grid of other steps: none of the table has at_step(step, widest).")
+            raise UserError("quant.fill needs a grid with a variable step, which has at_step(step, widest).")
         if self.model.order is None:
             for i, phase in enumerate(self.train.phases):
                 if phase.recur:
@@ -65,11 +67,11 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits over everything that a run depends on."""
+        """Sixteen hex digits of a hash over everything that a run depends on."""
         return digest(replace(self, reported=Reported()))
 
 
 def fit_to_data(recipe: Recipe, data: DataFolder) -> Recipe:
-    """The recipe with the vocabulary, and BOS where it keeps documents apart, of the data's tokenizer."""
+    """The recipe with the vocabulary of the data's tokenizer, and its BOS if the recipe keeps documents apart."""
     bos = None if recipe.model.bos is None else data.bos
     return replace(recipe, model=replace(recipe.model, vocab=data.vocab, bos=bos))

@@ -2,13 +2,13 @@
 
 Width, depth, context, batch and budget shrink together.
 
-Kept: every technique, bit-widths, ratios of width (hidden units, heads, rotated share), the share of layers that a
-technique stands in, and everything that is a fraction of the run. Step counts become fractions of the run by the
+Unchanged are every technique, bit-widths, ratios of width (hidden units, heads, rotated share), the share of layers
+that have a technique, and everything that is a fraction of the run. Step counts become fractions of the run, using the
 steps that the source reports.
 
 A 512-wide model becomes 128 wide with 4 heads of 32; more than 7 blocks become 7, taken evenly from first to last. Rows
-of tables that speak of single layers (`blocks.[1-9].mlp.*`) then speak of what these layers have become. What a
-technique becomes, it says itself (`core/smaller.py`).
+of tables for single layers (`blocks.[1-9].mlp.*`) are renumbered for the remaining layers. Each technique defines
+itself how it scales (`core/smaller.py`).
 """
 
 from dataclasses import replace
@@ -24,13 +24,13 @@ from pargolf.training.phases import Phase
 
 WIDTH, LAYERS, HEADS, CONTEXT, BATCH, SECONDS, BYTES = 128, 7, 4, 256, 4096, 300.0, 1_000_000
 STEPS = 470
-"""Steps of the baseline in 300 s at some 6,400 tokens a second; turns the sources' step counts into fractions."""
+"""Steps of the baseline in 300 s at about 6,400 tokens per second; used to turn step counts into fractions."""
 
 
 def mini(recipe: Recipe) -> Recipe:
-    """Derive the small system; one as narrow, or made for as few bytes, is small already.
+    """The small form of a recipe; a recipe that is already as narrow, or for as few bytes, is returned unchanged.
 
-    Raises `UserError` when the recipe's width has no such scale.
+    Raises `UserError` when its width is not a multiple of the small width.
     """
     if recipe.model.dim <= WIDTH or recipe.budget.bytes <= BYTES:
         return recipe
@@ -61,9 +61,9 @@ def scaled(recipe: Recipe, scale: str | None) -> Recipe:
 
 
 def fractional(recipe: Recipe, *, steps: float) -> Train:
-    """How a recipe trains, for a run of another length: fractions of the run in the place of step counts.
+    """How a recipe trains in a run of another length: step counts become fractions of the run.
 
-    `steps` is about how many the run will take; averages reach over the same share of it as the source's did.
+    `steps` is the approximate number of steps of the new run; averages cover the same share of it as in the source.
     """
     train, reported = recipe.train, recipe.reported
     behind = 0.0
@@ -97,7 +97,7 @@ def _model(model: Model, to: Smaller) -> Model:
 
 
 def _block(block: Block, dim: int, to: Smaller) -> Block:
-    """Heads in proportion, and what stands in the block as it says itself."""
+    """Scale a block: heads in proportion, techniques by their own rules."""
     attn = block.attn
     to = replace(to, head_dim=WIDTH // HEADS, head_dim_before=dim / attn.heads)
     attn = replace(
@@ -113,7 +113,7 @@ def _block(block: Block, dim: int, to: Smaller) -> Block:
 
 
 def _quant(quant: Quantize, to: Smaller) -> Quantize:
-    """The same grids; what surrounds them as it says itself."""
+    """The same grids; pruning, solver, correction and protection by their own rules."""
     parts: dict[str, Any] = {
         name: shrunk(getattr(quant, name), to) for name in ("pruned", "solver", "correct", "protect")
     }
@@ -121,7 +121,7 @@ def _quant(quant: Quantize, to: Smaller) -> Quantize:
 
 
 def _train(recipe: Recipe, to: Smaller) -> Train:
-    """A batch of 16 x 256, tables moved with their layers, and fractions in the place of step counts."""
+    """A batch of 16 x 256, tables renumbered for the remaining layers, and fractions instead of step counts."""
     train = fractional(recipe, steps=STEPS)
     return replace(
         train,
@@ -136,7 +136,7 @@ def _train(recipe: Recipe, to: Smaller) -> Train:
 
 
 def _phase(phase: Phase, train: Train, to: Smaller) -> Phase:
-    """Lengths and batches in proportion, and its trigger and weights as they say themselves."""
+    """Lengths and batches in proportion; trigger and weights by their own rules."""
     seq_len = phase.seq_len and to.span(phase.seq_len)
     batch = phase.batch_tokens and max(phase.batch_tokens * BATCH // train.batch_tokens, 1)
     at, weights = shrunk(phase.at, to), shrunk(phase.weights, to)
@@ -144,7 +144,7 @@ def _phase(phase: Phase, train: Train, to: Smaller) -> Phase:
 
 
 def _steps(recipe: Recipe) -> int:
-    """Steps of the full-size run: by the pace that the source reports, over this recipe's own limit."""
+    """Steps of the full-size run: the source's reported pace over this recipe's own limit."""
     reported, seconds = recipe.reported, recipe.train.seconds or recipe.budget.train_seconds
     steps = reported.steps or 6000
     if recipe.train.steps is not None or not reported.seconds:

@@ -2,9 +2,9 @@
 
     limits(recipe)      lines for people: this grid is rounded plainly, that one keeps its bytes
 
-A technique that contradicts itself (a grid whose `fake` is not what its codes decode to, a codec that does not give its
-bytes back, a window plan that skips a position) is refused with the row at fault. Techniques of the package are not
-tried: its tests hold them to the same laws.
+A technique that contradicts itself (a grid whose `fake` differs from its decoded codes, a codec that does not return
+its input, a window plan that skips a position) is refused, with its row. Techniques of the package are not tried,
+because its tests check the same laws.
 """
 
 import math
@@ -29,11 +29,11 @@ from pargolf.quant.grid import Codes
 from pargolf.recipes.recipe import Recipe
 from pargolf.training.schedule import Moment, Schedule
 
-_ROWS = 8  # of a matrix that a grid is tried on
+_ROWS = 8  # rows of the matrix that a grid is tried on
 
 
 def limits(recipe: Recipe) -> list[str]:
-    """What the recipe's own techniques cannot do. Raises `UserError` on one that contradicts itself."""
+    """What the user's techniques in the recipe cannot do. Raises `UserError` on one that contradicts itself."""
     if not own.named_in(dump(recipe)):
         return []
     parts: dict[str, tuple[Any, Callable[[Any], None]]] = {
@@ -43,10 +43,10 @@ def limits(recipe: Recipe) -> list[str]:
         "plain": (recipe.plain, _try_windows),
         "windows": (recipe.windows, _try_windows),
     }
-    for path, (part, tried) in parts.items():
+    for path, (part, try_part) in parts.items():
         if _is_own(part):
             with _at(path, part):
-                tried(part)
+                try_part(part)
     if _is_own(recipe.model):
         _try_model(recipe)
     sizes, out = shapes(recipe.model), list[str]()
@@ -117,7 +117,7 @@ def _like(p: nn.Parameter) -> nn.Parameter:
 
 
 def _try_grid(grid: Any, shape: torch.Size, *, solved: bool) -> None:
-    """Codes of a small tensor, and what they decode to."""
+    """Check codes, decoded values and fake values of a small tensor."""
     w = torch.randn(min(shape[0], _ROWS), *shape[1:], generator=torch.Generator().manual_seed(0)) * 0.02
     codes = grid.encode(w)
     if not isinstance(codes, Codes):
@@ -138,14 +138,14 @@ def _try_grid(grid: Any, shape: torch.Size, *, solved: bool) -> None:
 
 
 def _try_codec(codec: Codec) -> None:
-    """Bytes there and back."""
+    """Check that bytes survive encoding and decoding."""
     for data in (b"", bytes(range(256)) * 4, bytes(1000)):
         if codec.decode(codec.encode(data), size=len(data)) != data:
             raise UserError(f"{len(data)} bytes do not come back as they were.")
 
 
 def _try_order(order: WindowOrder) -> None:
-    """Starts of two micro-batches."""
+    """Check the starts of two micro-batches."""
     for step in (0, 1000):
         starts = order.starts(MicroBatch(3 * step, step, 3, 16, 1000, seed=1))
         if not isinstance(starts, np.ndarray) or starts.shape != (3,) or starts.dtype.kind not in "iu":
@@ -153,7 +153,7 @@ def _try_order(order: WindowOrder) -> None:
 
 
 def _try_schedule(schedule: Schedule) -> None:
-    """The multiplier along a run."""
+    """Check the multiplier along a run."""
     for step in (0, 1, 50, 99, 100):
         value = schedule(Moment(step, float(step), 100.0, 100))
         if not math.isfinite(value) or value < 0:
@@ -161,7 +161,7 @@ def _try_schedule(schedule: Schedule) -> None:
 
 
 def _try_windows(windows: Windows) -> None:
-    """Every position once, in order, from windows no longer than the plan says."""
+    """Check that every position is graded once, in order, from windows of at most the stated length."""
     positions, done = 3 * windows.length + 5, 0
     for window in windows.over(positions, starts=(0, positions // 2)):
         start, end, first = window
@@ -175,7 +175,7 @@ def _try_windows(windows: Windows) -> None:
 
 
 def _is_own(part: Any) -> bool:
-    """Whether a part stands in a file of one's own, by itself or through what it holds."""
+    """Whether a part, or anything in it, is defined in a user's file."""
     return part is not None and bool(own.named_in(dump(part)))
 
 
@@ -185,7 +185,7 @@ def _name(part: Any) -> str:
 
 @contextmanager
 def _at(path: str, part: Any) -> Iterator[None]:
-    """Errors of a technique in one line that names its row."""
+    """Turn errors of a technique into one line that names its row."""
     try:
         yield
     except UserError as error:

@@ -1,8 +1,8 @@
 """Variants of a recipe for an ablation: without one of its parts, or with one more.
 
-An edit is a label and the rows that it changes. Rows of tables about parameters that are then gone go with them. The
-label of an addition begins with "+ ". Without edits, the parts are the fields of model and training in which a recipe
-differs from a base, and quantization, codec, windows and so on as wholes.
+An edit is a label and the rows that it changes. Rows of tables for parameters that no longer exist are removed as well.
+The label of an addition begins with "+ ". Without edits, the parts are the fields of model and training in which a
+recipe differs from a base, and quantization, codec, windows and so on as a whole.
 """
 
 import shlex
@@ -25,7 +25,7 @@ _EQUAL = ("train.steps", "train.seconds", "train.validate_every")
 
 
 def base_parts(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
-    """The recipe without each of its parts, by the part's path. Raises `UserError` where it is the base itself."""
+    """The recipe without each of its parts, by the part's path. Raises `UserError` when it equals the base."""
     out = {}
     for path in _parts(recipe, base):
         outer, _, inner = path.partition(".")
@@ -39,7 +39,7 @@ def base_parts(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
 
 
 def edited_parts(recipe: Recipe, edits: Edits) -> dict[str, Recipe]:
-    """The recipe under each edit, by label. Raises `UserError` on an edit that does not fit, and says which."""
+    """The recipe under each edit, by label. Raises `UserError` that names the edit that does not fit."""
     out = {}
     for label, changes in edits.items():
         try:
@@ -52,19 +52,19 @@ def edited_parts(recipe: Recipe, edits: Edits) -> dict[str, Recipe]:
 
 
 def parse_edits(words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read `LABEL: PATH=VALUE PATH=VALUE`, or the rows alone, which are then the label."""
+    """Parse `LABEL: PATH=VALUE PATH=VALUE`; without a label, the rows are the label."""
     out: dict[str, dict[str, Any]] = {}
     for word in words:
         label, colon, rows = word.partition(": ")
         changes = overrides(shlex.split(rows if colon else word))
         if not changes or (label if colon else word) in out:
-            raise UserError(f"'{word}' is no edit of its own. Write 'LABEL: PATH=VALUE', each label once.")
+            raise UserError(f"'{word}' is empty or repeats a label. Write 'LABEL: PATH=VALUE', each label once.")
         out[label if colon else word] = changes
     return out
 
 
 def chosen(variants: Mapping[str, Recipe], only: Sequence[str]) -> dict[str, Recipe]:
-    """The variants whose labels match a glob of `only`; all where there is none. Raises `UserError` on no match."""
+    """The variants whose labels match a glob of `only`; all when `only` is empty. Raises `UserError` on no match."""
     for glob in only:
         if not any(fnmatchcase(label, glob) for label in variants):
             raise UserError(f"No part is called '{glob}'.{near(glob, list(variants))}")
@@ -72,12 +72,12 @@ def chosen(variants: Mapping[str, Recipe], only: Sequence[str]) -> dict[str, Rec
 
 
 def in_plain_windows(recipe: Recipe) -> Recipe:
-    """The recipe scored over its plain windows alone, without adaptation: a fraction of the time."""
+    """The recipe scored over its plain windows only, without adaptation, in a fraction of the time."""
     return replace(recipe, windows=recipe.plain, adapt=None)
 
 
 def _parts(recipe: Recipe, base: Recipe) -> list[str]:
-    """Paths in which the recipes differ: `model.embed`, `train.average`, `quant`."""
+    """The paths in which the recipes differ: `model.embed`, `train.average`, `quant`."""
     paths = []
     for outer in (f.name for f in fields(recipe) if f.name not in _NO_PARTS):
         ours, theirs = getattr(recipe, outer), getattr(base, outer)
@@ -90,7 +90,7 @@ def _parts(recipe: Recipe, base: Recipe) -> list[str]:
 
 
 def _fitting(recipe: Recipe) -> Recipe:
-    """Without the rows of tables whose parameters are gone."""
+    """The recipe without table rows that match no parameter any more."""
     names = list(shapes(recipe.model))
     quant, train = recipe.quant, recipe.train
     if quant.pruned is not None:
@@ -106,7 +106,7 @@ def _fitting(recipe: Recipe) -> Recipe:
 
 
 def _without_rows(weights: Any, names: Sequence[str]) -> Any:
-    """What a phase does to the weights; its table, where it has one, without the rows of parameters that are gone."""
+    """The weight change of a phase; if it has a table, without rows that match no parameter any more."""
     return replace(weights, table=_rows(weights.table, names)) if hasattr(weights, "table") else weights
 
 

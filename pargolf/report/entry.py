@@ -16,9 +16,9 @@ GOALS = ("bpb", "bytes", "seconds")
 
 @dataclass(frozen=True)
 class Entry:
-    """One finished run: where it lies, what it came to, its events, its documents, a link to its page.
+    """One finished run: its folder, result, events and documents, and a link to its page.
 
-    `audit` is the auditor's report on it as JSON, None where it was not asked.
+    `audit` is the auditor's report on it as JSON, or None if there is none.
     """
 
     path: str
@@ -45,12 +45,12 @@ class Entry:
 
     @property
     def seconds(self) -> float:
-        """Of training, packing included."""
+        """Seconds of training, including packing."""
         return self.result.train_seconds
 
     @property
     def saved(self) -> float | None:
-        """What adaptation saved, in bits per byte; None where the run did not adapt, or not to the end."""
+        """The gain by adaptation in bits per byte; None if the run did not adapt, or not to the end."""
         scores = self.result.scores
         same = [score for name, score in scores.items() if name.startswith("post_quant")]
         if "adapted" not in scores or not same or not self.result.complete:
@@ -59,7 +59,7 @@ class Entry:
 
     @property
     def gap(self) -> float | None:
-        """What packing cost, in bits per byte over the plain windows; None where only one of the two was scored."""
+        """The loss by packing in bits per byte, on plain windows; None unless both sides were scored."""
         scores = self.result.scores
         if "pre_quant" not in scores or "post_quant" not in scores:
             return None
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """All runs of one recipe. `name` tells it from others, `runs` are their places on the board, best first."""
+    """All runs of one recipe: a unique `name`, and in `runs` their indices on the board, best first."""
 
     name: str
     entries: Sequence[Entry]
@@ -81,31 +81,31 @@ class Group:
 
     @property
     def by_seed(self) -> dict[int, float] | list[float]:
-        """Bits per byte by seed where each seed ran once."""
+        """Bits per byte by seed if each seed ran once, else a list."""
         seeds = {entry.result.seed: entry.bpb for entry in self.entries}
         return seeds if len(seeds) == len(self.entries) else [entry.bpb for entry in self.entries]
 
 
 def grouped(entries: Sequence[Entry]) -> list[Group]:
-    """Groups by digest and by what was graded, best mean first; two of one name are told apart by their digests."""
+    """Groups by digest and by scored text, best mean first; groups of equal name get their digest added."""
     indices: dict[tuple[str, int], list[int]] = {}
     for index, entry in enumerate(entries):
         indices.setdefault((entry.result.digest, entry.result.val_bytes), []).append(index)
-    names = [entries[places[0]].recipe for places in indices.values()]
+    names = [entries[members[0]].recipe for members in indices.values()]
     groups = []
-    for (digest, _), places in indices.items():
-        name = entries[places[0]].recipe
-        ranked = sorted(places, key=lambda index: entries[index].bpb)
+    for (digest, _), members in indices.items():
+        name = entries[members[0]].recipe
+        ranked = sorted(members, key=lambda index: entries[index].bpb)
         shown = name if names.count(name) == 1 else f"{name} {digest[:6]}"
         groups.append(Group(shown, [entries[index] for index in ranked], ranked))
     return sorted(groups, key=lambda group: (group.mean, group.name))
 
 
 def front(entries: Sequence[Entry]) -> set[int]:
-    """Places of the runs that no other run beats in bits per byte, bytes and seconds at once."""
+    """Indices of the runs on the Pareto front of bits per byte, bytes and seconds."""
     goals = [tuple(float(getattr(entry, goal)) for goal in GOALS) for entry in entries]
     best: dict[tuple[float, ...], list[int]] = {}
-    # Whatever beats a run comes before it in this order, and is on the front or beaten by one that is.
+    # A run can only be beaten by an earlier one in this order, so comparing with the front so far is enough.
     for index in sorted(range(len(goals)), key=goals.__getitem__):
         ours = goals[index]
         if ours in best:

@@ -1,7 +1,7 @@
 """A run's folder: its files, and a guard that nobody's files are overwritten without `--force`.
 
-recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  documents.json  result.json
-report.html  checkpoints/ while it trains  own/ with the files that its own techniques are defined in
+recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  documents.json
+result.json  report.html  checkpoints/ (during the run)  own/ (copies of the user's files with techniques)
 """
 
 import shutil
@@ -39,7 +39,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run."""
+    """The folder of a run; `folder["model.pargolf"]` is the path of one of its files."""
 
     path: Path
 
@@ -49,7 +49,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, *, force: bool = False) -> "RunFolder":
-        """Make the folder. Raises `UserError` when it holds a run, or anything else, and `force` is not given."""
+        """Make the folder, and delete an earlier run in it with `force`.
+
+        Raises `UserError` when the path is a file, or when it holds a run and `force` is not given.
+        """
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file. Choose another --out.")
@@ -68,13 +71,13 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path, recipe: Recipe) -> "RunFolder":
-        """Open a run that has not ended. Raises `UserError` when it has, or was begun under another recipe.
+        """Open a run that has not ended. Raises `UserError` when it has ended, or was begun with another recipe.
 
-        A run that was interrupted has not ended, although it was packed and scored, while it has a checkpoint.
+        An interrupted run that was packed and scored has not ended as long as it has a checkpoint.
         """
         folder = cls.open(path)
-        goes_on = any(folder.checkpoints.glob("step-*"))
-        if folder.has_ended and not (goes_on and folder.read_result().interrupted):
+        has_checkpoint = any(folder.checkpoints.glob("step-*"))
+        if folder.has_ended and not (has_checkpoint and folder.read_result().interrupted):
             raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
         begun = folder.read_recipe()
         if begun.digest != recipe.digest:
@@ -87,16 +90,16 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints go."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def own(self) -> Path:
-        """Copies of the files outside this package that the recipe's techniques are defined in; never run unasked."""
+        """Copies of the user's files that define the recipe's techniques; never run unless the user names them."""
         return self.path / "own"
 
     def drop_checkpoints(self) -> None:
-        """Remove the checkpoints: those of a run that is replaced, or has ended."""
+        """Remove the checkpoints, when a run is replaced or has ended."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @classmethod
@@ -108,13 +111,13 @@ class RunFolder:
         return cls(path)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Store the recipe as it runs, every row spelled out, and the files of its own techniques."""
+        """Store the recipe as it runs, with every row written out, and the user's files that it needs."""
         dumped = spec.dump(recipe)
         write_json(self["recipe.json"], dumped)
         own.keep(dumped, self.own)
 
     def read_recipe(self) -> Recipe:
-        """Read the recipe back. Raises `UserError` when it is damaged, of another version, or of a file not named."""
+        """Read the recipe. Raises `UserError` when it is damaged, of another version, or needs a file not given."""
         path = self["recipe.json"]
         try:
             return spec.build(Recipe, read_json(path), where=str(path), within=("pargolf.",))
@@ -123,21 +126,21 @@ class RunFolder:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run has a result."""
         return self["result.json"].is_file()
 
     def write_result(self, result: Result) -> None:
-        """Store what the run came to; the last file that is written."""
+        """Store the result; this is the last file that a run writes."""
         write_json(self["result.json"], result.to_json())
 
     def read_result(self) -> Result:
-        """What the run came to. Raises `UserError` when it has not ended, and names file and field on damage."""
+        """The result. Raises `UserError` when the run has not ended; on damage it names file and field."""
         if not self.has_ended:
             raise UserError(f"{self.path} has not ended: it has no result.json. Let it finish, or run it again.")
         return read_result(self["result.json"])
 
     def tokenizer_digest(self) -> str:
-        """SHA-256 of the run's tokenizer; `bytes` for a run on plain bytes, which has none."""
+        """The SHA-256 of the run's tokenizer; `bytes` for a run on plain bytes, which has none."""
         path = self["tokenizer.model"]
         return file_sha256(path) if path.is_file() else "bytes"
 
@@ -146,12 +149,12 @@ class RunFolder:
         write_json(self["documents.json"], [asdict(row) for row in rows])
 
     def read_documents(self) -> list[DocumentScore]:
-        """The score of each document; none where the run kept none. Raises `UserError` on damage."""
+        """The score of each document; empty when the run stored none. Raises `UserError` on damage."""
         path = self["documents.json"]
         return read_document_scores(path) if path.is_file() else []
 
     def write_weights(self, weights: dict[str, Tensor]) -> None:
-        """Keep the trained weights in float32, so that `pargolf pack` can pack them again."""
+        """Store the trained weights in float32, so that `pargolf pack` can pack them again."""
         _write_tensors(self["weights.safetensors"], weights)
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -162,16 +165,16 @@ class RunFolder:
         return load_tensors(path)
 
     def write_hessians(self, hessians: dict[str, Tensor]) -> None:
-        """Keep what the solver saw of the training data, so that `pargolf pack` sees it again."""
+        """Store the Hessians of the solver, so that `pargolf pack` can use them again."""
         _write_tensors(self["hessians.safetensors"], hessians)
 
     def read_hessians(self) -> dict[str, Tensor] | None:
-        """The Hessians, None where the run kept none. Raises `UserError` when they are damaged."""
+        """The Hessians; None when the run stored none. Raises `UserError` when they are damaged."""
         path = self["hessians.safetensors"]
         return load_tensors(path) if path.is_file() else None
 
     def read_packable(self) -> tuple[Recipe, dict[str, Tensor], dict[str, Tensor] | None]:
-        """Recipe, weights and Hessians of a run. Raises `UserError` that names the tensor where one fits no other."""
+        """Recipe, weights and Hessians of a run. Raises `UserError` that names the first tensor with a wrong shape."""
         recipe, weights, hessians = self.read_recipe(), self.read_weights(), self.read_hessians()
         wanted = {name: tuple(shape) for name, shape in shapes(recipe.model).items()}
         given = {name: tuple(w.shape) for name, w in weights.items()}
@@ -181,15 +184,15 @@ class RunFolder:
         return recipe, weights, hessians
 
     def keep_tokenizer(self, source: Path | None) -> None:
-        """Copy the tokenizer beside the artifact, where scoring and generation look for it."""
+        """Copy the tokenizer beside the artifact, where scoring and generation expect it."""
         if source is not None:
             write_bytes(self["tokenizer.model"], source.read_bytes())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """A `.safetensors` file in float32, layer after layer. Raises `UserError` when it is missing or damaged.
+    """Read a `.safetensors` file in float32, in order of layers. Raises `UserError` when it is missing or damaged.
 
-    The library gives another order each time, and codecs other bytes for other orders.
+    The order is fixed here because the library's changes each time, and codecs give other bytes for another order.
     """
     with reading(path):
         try:
@@ -197,7 +200,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             tensors = {name: loaded[name].to(torch.float32) for name in sorted(loaded, key=_by_layer)}
         except FileNotFoundError:
             raise UserError(f"There is no {path}.") from None
-        except Exception as error:  # safetensors raises a type of its own for every kind of damage
+        except Exception as error:  # safetensors raises a different type for each kind of damage
             raise UserError(f"{path} cannot be read ({error}). Train again, or fetch it again.") from error
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -206,7 +209,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise `UserError` on the first name that is only on one side, or has another shape there."""
+    """Raise `UserError` on the first name that is missing on one side, or has another shape."""
     for name in [*shapes, *wanted]:
         if shapes.get(name) != wanted.get(name):
             shape = shapes.get(name, "nothing")
@@ -216,7 +219,7 @@ def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Map
 
 
 def _by_layer(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts names with their numbers as numbers."""
+    """A sort key for names that compares the numbers in them as numbers."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")]
 
 

@@ -2,16 +2,17 @@
 
     bytes = sum over tensors of numel * H(codes) / 8 * overhead(codec, H) + scales + what is stored whole + header
 
-H is the order-0 entropy of the codes that the tensor's own grid gives to a sample of its rows. Before training the
-rows are Gaussian; trained matrices are close to that (a report under pull request 1787 measured 3.427 bits on real
-weights and 3.425 on Gaussian ones); what heavier tails and unequal columns save was .8 % here at most. Codecs cost
-more than H, ours nothing, the others the more the fewer bits there are: lzma 2 % at seven and 15 % at two. Rows of
-pieces that no text holds stay alike, and cost a third of others under lzma, zstd and brotli: `unused` says how many.
-What is kept whole goes through the codec, as a sample.
+H is the order-0 entropy of the codes that the tensor's own grid gives to a sample of its rows. Before training, the
+rows are drawn from a Gaussian; trained matrices are close to that (a report under pull request 1787 measured 3.427 bits
+on real weights and 3.425 on Gaussian ones); heavier tails and unequal columns saved at most .8 % here. Our coder needs
+H; other codecs need more, the more the fewer bits there are: lzma 2 % at seven bits and 15 % at two. Embedding rows of
+pieces that occur in no text stay alike, and cost about a third of other rows under lzma, zstd and brotli: `unused` is
+their number. Unquantized numbers are estimated by compressing a sample.
 
-A grid whose scales have a floor gives codes that depend on the weights' magnitude, so that is forecast first, from
-steps, rates and decay (`growth.py`). Where it stops: a fifth more is a quarter of a bit, 5 % of such a model.
-docs/quant.md has runs measured, small and published. `weigh` has no such limit: it sees the weights.
+If a grid's scales have a floor, the codes depend on the magnitude of the weights, so that is forecast first, from
+steps, rates and decay (`growth.py`). The limit of this: an error of a fifth in the magnitude is a quarter of a bit, 5 %
+of such a model. docs/quant.md has measured runs, small and published. `weigh` has no such limit, because it sees the
+weights.
 """
 
 from collections import Counter
@@ -33,38 +34,39 @@ from pargolf.quant.plan import Quantize
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.growth import deviation, expected_steps
 
-_ROWS = 48  # Gaussian rows whose codes stand for a tensor's
-_SAMPLE = 1 << 17  # trained weights of a role whose codes stand for all of them
+_ROWS = 48  # Gaussian rows that represent a tensor
+_SAMPLE = 1 << 17  # trained weights that represent a role
 _BITS = 0.5, 1.0, 1.5, 2.1, 3.1, 4.4, 5.6, 7.0
-_OVERHEAD = {  # of 160,000 Gaussian codes of so many bits
+_OVERHEAD = {  # bytes over the entropy, for 160,000 Gaussian codes with the bits of `_BITS`
     "zlib": (1.39, 1.31, 1.25, 1.21, 1.18, 1.13, 1.03, 1.01),
     "xz": (1.28, 1.22, 1.18, 1.15, 1.06, 1.034, 1.023, 1.018),
     "zstd": (1.28, 1.23, 1.12, 1.06, 1.022, 1.011, 1.009, 1.012),
     "brotli": (1.27, 1.23, 1.11, 1.05, 1.018, 1.008, 1.004, 1.006),
 }
-_RAW = 0.85  # of their bytes, that vectors kept whole take
-_SCALE = 0.64  # likewise scales of rows
+_RAW = 0.85  # compressed size of unquantized vectors over their bytes
+_SCALE = 0.64  # the same for the scales of rows
 _HEADER = 1100
-_ALIKE = 0.37  # of an ordinary row, that a row costs which is like many others
-_SPREAD = 0.25  # deviation of the logarithm of trained rows' magnitudes
+_ALIKE = 0.37  # cost of a row that is like many others, over that of an ordinary row
+_SPREAD = 0.25  # standard deviation of the logarithm of trained rows' magnitudes
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of the model by role, and a row `(header)`; scales are with their role. The code comes on top."""
+    """Bytes of the model by role, and a row `(header)`; scales belong to their role. Code is not included."""
 
     by_role: dict[str, int]
 
     @property
     def model(self) -> int:
-        """Bytes of the artifact."""
+        """The bytes of the artifact."""
         return sum(self.by_role.values())
 
 
 def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Forecast:
-    """Forecast the artifact's bytes on the table's own grids; `unused` pieces of the vocabulary occur in no text.
+    """Forecast the artifact's bytes on the recipe's own grids, before training.
 
-    `steps` of training, where the recipe or its source does not say (`growth.expected_steps`).
+    unused: the number of vocabulary pieces that occur in no text
+    steps: training steps, if the recipe or its source does not say (`growth.expected_steps`)
     """
     steps = steps or expected_steps(recipe)
     generator, sizes = torch.Generator().manual_seed(0), shapes(recipe.model)
@@ -76,7 +78,7 @@ def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Fo
         return w_NC * torch.exp(_SPREAD * torch.randn(len(w_NC), 1, generator=generator))
 
     bytes_by_role = _forecast(recipe, sizes, rows)
-    repeats = recipe.codec is not None and recipe.codec.name not in ("raw", "zlib")  # whose window holds many rows
+    repeats = recipe.codec is not None and recipe.codec.name not in ("raw", "zlib")  # large windows
     if unused and repeats and "embed.tokens" in bytes_by_role.by_role:
         alike = unused / recipe.model.vocab * (1 - _ALIKE)
         bytes_by_role.by_role["embed.tokens"] -= round(bytes_by_role.by_role["embed.tokens"] * alike)
@@ -84,7 +86,7 @@ def forecast(recipe: Recipe, *, unused: int = 0, steps: int | None = None) -> Fo
 
 
 def weigh(recipe: Recipe, weights: Mapping[str, Tensor]) -> Forecast:
-    """Forecast the artifact's bytes from weights as they stand, by the codes of a sample of rows; takes a moment."""
+    """Forecast the artifact's bytes from the current weights, by the codes of a sample of rows; fast."""
     sizes = {name: w.shape for name, w in weights.items()}
     total = Counter[str]()
     for name, shape in sizes.items():
@@ -99,14 +101,14 @@ def weigh(recipe: Recipe, weights: Mapping[str, Tensor]) -> Forecast:
 
 
 def unused_pieces(data: DataFolder) -> int:
-    """How many pieces of the vocabulary never occur in the first ten million training tokens."""
+    """The number of vocabulary pieces that do not occur in the first ten million training tokens."""
     count = min(len(data.train), 10_000_000)
     seen = np.bincount(data.train.take(0, count).astype(np.int64), minlength=data.vocab)
     return int((seen == 0).sum())
 
 
 def lands(recipe: Recipe, model: int, *, code: int) -> int:
-    """What the submission will weigh, code included: a table that fills its cap, or is over it, is solved to fit."""
+    """The final size of the submission with code: grids that fill the cap, or exceed it, are solved to fit it."""
     cap = recipe.budget.bytes
     finest = code + sum(2 * shape.numel() for shape in shapes(recipe.model).values())
     return min(cap, finest) if recipe.quant.fill or model + code > cap else model + code
@@ -137,7 +139,7 @@ def _forecast(recipe: Recipe, sizes: Mapping[str, torch.Size], rows: Callable[[s
 
 
 def _kept(codec: Codec | None, grid: Grid, size: int, w_NC: Tensor | None) -> float:
-    """Bytes of a number of `size` bytes that is kept whole, by some rows of its tensor; vectors by experience."""
+    """Bytes per unquantized number of `size` bytes, from some rows of its tensor; for vectors a measured constant."""
     if w_NC is None or w_NC.numel() < 1 << 12:
         return size * (_RAW if w_NC is None else 1.0)
     numbers = grid.encode(w_NC).codes.contiguous().view(torch.uint8).numpy()
@@ -153,13 +155,13 @@ def _coded(recipe: Recipe, name: str, grid: Grid, shape: torch.Size, w_NC: Tenso
     array = codes.codes.numpy()
     bits = entropy(codes.codes)
     each = bits / 8 * _overhead(recipe.codec, bits, array)
-    if name.startswith("embed.") or name.endswith("table.weight"):  # where rows may repeat
+    if name.startswith("embed.") or name.endswith("table.weight"):  # tables, whose rows may repeat
         each = min(each, len((recipe.codec or Brotli(9)).encode(array.tobytes())) / array.size)
     return shape.numel() * each + codes.scales.numel() * _of_scale(codes.scales) * shape.numel() / w_NC.numel()
 
 
 def _of_scale(scales: Tensor) -> float:
-    """Bytes of one scale: what two or four bytes hold that hardly repeat, or their entropy, byte by byte."""
+    """Bytes per scale: a measured constant if most scales differ, else their entropy byte by byte."""
     size = scales.element_size()
     if len(torch.unique(scales)) > scales.numel() / 2:
         return _SCALE * size
@@ -168,7 +170,7 @@ def _of_scale(scales: Tensor) -> float:
 
 
 def _pruned(quant: Quantize, name: str, shape: torch.Size, w_NC: Tensor) -> Tensor:
-    """What the grid sees of the sample: pruned, where the whole tensor would be."""
+    """The sample, pruned if the whole tensor would be."""
     pruned = quant.pruned
     if pruned and shape.numel() > pruned.prune.larger_than and any(matches(name, glob) for glob in pruned.roles):
         return replace(pruned.prune, larger_than=0).apply(w_NC)
@@ -176,7 +178,7 @@ def _pruned(quant: Quantize, name: str, shape: torch.Size, w_NC: Tensor) -> Tens
 
 
 def _overhead(codec: Codec | None, bits: float, codes: NDArray[Any]) -> float:
-    """What a codec needs over order-0 entropy: measured once, or of these codes where it is another codec."""
+    """A codec's bytes over the order-0 entropy: from the table, or measured on these codes for other codecs."""
     if codec is None or codec.name == "raw":
         return 1.0
     if codec.name in _OVERHEAD:
@@ -185,10 +187,10 @@ def _overhead(codec: Codec | None, bits: float, codes: NDArray[Any]) -> float:
 
 
 def extrapolate(rows: Iterable[Mapping[str, Any]], *, small: Model, full: Model) -> Forecast:
-    """What the full-size artifact will take, from where the bytes of a small one went (`Artifact.by_role`).
+    """Forecast the full-size artifact from the bytes by role of a small one (`Artifact.by_role`).
 
-    Each role keeps its bits per weight, scales go by rows, header and container stay as they are. Trained weights have
-    heavier tails than Gaussian ones, and floors act on their real magnitudes; but short rows have nearer maxima.
+    Each role keeps its bits per weight, scales grow with the rows, header and container stay the same. Unlike Gaussian
+    samples, trained weights show heavier tails and the real effect of floors; but the maxima of short rows are smaller.
     """
     counts, rows_per = {}, {}
     for key, model in (("small", small), ("full", full)):

@@ -1,13 +1,14 @@
 """How large weights grow in training: a random walk whose steps agree for a while, then turn.
 
-    w' = (1 - lr m decay) w + unit lr m v,    v of deviation `push`, its correlation falling by `keep` a step
+    w' = (1 - lr m decay) w + unit lr m v,    v of deviation `push`, its correlation falling by the factor `keep` per
+    step
 
 m is the schedule's multiplier. Muon's update is a nearly orthogonal matrix, so its weights move by unit =
-sqrt(max(1, rows / columns)) / sqrt(max(rows, columns)); Adam's by about the rate itself, unit = 1, which is taken of a
-row that has no `growth` of its own. What gradients agree on for a few steps adds up in proportion to the steps, and
-after that as their root; decay bounds it. Two numbers for each optimizer were fitted on four runs of this project (21
-to 631 steps, rates .02 to .05); batches of a cluster's size have less noise, and agree for longer: one number more,
-from what pull request 549 reports. docs/quant.md has others.
+sqrt(max(1, rows / columns)) / sqrt(max(rows, columns)). Adam's weights move by about the rate itself, unit = 1, which
+is also assumed for rows without a `growth` method. While steps agree, weights grow in proportion to their number, later
+in proportion to its root; decay limits them. Two numbers per optimizer were fitted on four runs of this project (21 to
+631 steps, rates .02 to .05). Batches of a cluster's size have less noise and agree for longer: one more number, from
+the report of pull request 549. docs/quant.md has comparisons.
 """
 
 import math
@@ -25,13 +26,13 @@ from pargolf.training.adam import Growth
 from pargolf.training.loop import Train
 from pargolf.training.schedule import Moment
 
-_FULL = 1 << 16  # tokens a batch, from which a recipe is one for a cluster
-_PACE = 6400  # tokens that one CPU core trains a second, of models for a megabyte
-_PUBLISHED = 6000, 600.0  # steps and seconds of a source that does not say
+_FULL = 1 << 16  # tokens per batch from which a recipe counts as made for a cluster
+_PACE = 6400  # tokens per second that one CPU core trains, for models of a megabyte
+_PUBLISHED = 6000, 600.0  # steps and seconds that are assumed when a source does not report them
 
 
 def expected_steps(recipe: Recipe) -> int:
-    """Steps that training will take: the recipe's, those its source reports for such seconds, or a CPU's pace."""
+    """The expected number of training steps: the recipe's, or by its source's pace, or by the pace of a CPU."""
     train, reported = recipe.train, recipe.reported
     if train.steps is not None:
         return train.steps
@@ -43,7 +44,7 @@ def expected_steps(recipe: Recipe) -> int:
 
 
 def deviation(recipe: Recipe, name: str, shape: torch.Size, rate: Any, *, steps: int) -> float:
-    """Root mean square of a matrix after so many steps under its row of the optimizer table."""
+    """The root mean square of a matrix after `steps` steps under its row of the optimizer table."""
     start, lr = _start(recipe.model, name, shape), float(getattr(rate, "lr", 0.0))
     if not lr:
         return start
@@ -56,7 +57,7 @@ def deviation(recipe: Recipe, name: str, shape: torch.Size, rate: Any, *, steps:
 
 @lru_cache(maxsize=64)
 def _walk(train: Train, steps: int, lr: float, decay: float, push: float, keep: float) -> tuple[float, float]:
-    """How far a weight of unit 1 went, and how much is left of its start."""
+    """How far a weight of unit 1 has moved, and the remaining share of its initial value."""
     square, along, start_share = 0.0, 0.0, 1.0
     for step in range(steps):
         pace = lr * train.schedule(Moment(step, step, steps))
@@ -68,7 +69,7 @@ def _walk(train: Train, steps: int, lr: float, decay: float, push: float, keep: 
 
 
 def _start(model: Model, name: str, shape: torch.Size) -> float:
-    """Root mean square of the first values."""
+    """The root mean square of the initial values."""
     init = next((init for glob, init in model.init if matches(name, glob)), None)
     return 0.0 if init is None else _of_init(cast(Hashable, init), shape, len(model.blocks))
 

@@ -1,8 +1,8 @@
 """Read trained models back: the model with its tokenizer, the cost of a text, weights to start from.
 
-source = read_source("runs/a/model.pargolf")            model, tokenizer, window, who made it
-losses = losses_of(source, "a text")                    nats and bytes of each of its tokens
-start = read_start("runs/a")                            weights for another run, and where they are from
+source = read_source("runs/a/model.pargolf")        model, tokenizer, window, recipe
+losses = losses_of(source, "a text")                nats and bytes of each token
+start = read_start("runs/a")                        weights for another run, and their origin
 """
 
 from dataclasses import dataclass
@@ -39,9 +39,9 @@ class LoadedModel(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TokenLosses:
-    """What each of a text's N tokens costs: `nats` (N,) float32, and the `bytes` (N,) int64 of text it stands for.
+    """The cost of each of a text's N tokens: `nats` (N,) float32 for `bytes` (N,) int64 of text.
 
-    `ids` (N,) int64 and `pieces` are the tokens; the pieces' texts, joined, are the text where no character is split.
+    `ids` (N,) int64 and `pieces` are the tokens; the joined pieces are the text, unless a character is split.
     """
 
     ids: NDArray[np.int64]
@@ -50,7 +50,7 @@ class TokenLosses:
     bytes: NDArray[np.int64]
 
     def to_json(self) -> dict[str, Any]:
-        """The score and a row per token for JSON: its id, its piece, what it costs in nats, and its bytes of text."""
+        """The score, and a row per token, for JSON: id, piece, cost in nats, bytes of text."""
         columns = zip(self.ids.tolist(), self.pieces, self.nats.tolist(), self.bytes.tolist())
         tokens = [{"id": i, "piece": piece, "nats": nats, "bytes": size} for i, piece, nats, size in columns]
         return {"bpb": self.bpb, "tokens": tokens}
@@ -62,32 +62,32 @@ class TokenLosses:
 
 
 def read_source(artifact: str | Path, tokenizer: str | Path | None = None) -> Source:
-    """Read an artifact with its tokenizer: the file beside it, or the one named.
+    """Read an artifact with its tokenizer: the file beside it, or the given one.
 
-    Raises `UserError` where the artifact is damaged or of a newer format, and where its tokenizer is not there or is
-    another one.
+    Raises `UserError` when the artifact is damaged or of a newer format, and when its tokenizer is missing or a
+    different one.
     """
     unpacked = read_artifact(artifact)
-    words = tokenizer_of(artifact, unpacked.tokenizer, tokenizer)
+    codec = tokenizer_of(artifact, unpacked.tokenizer, tokenizer)
     size = Path(artifact).stat().st_size
-    return Source(unpacked.model, words, unpacked.plain.length, unpacked.recipe, unpacked.digest, size, unpacked.adapt)
+    return Source(unpacked.model, codec, unpacked.plain.length, unpacked.recipe, unpacked.digest, size, unpacked.adapt)
 
 
 def losses_of(source: Source, text: str) -> TokenLosses:
-    """What each token of a text costs, read as one document. Raises `UserError` for an empty text."""
-    words, vocab = source.tokenizer, source.model.spec.vocab
-    ids = np.asarray(words.encode(text), dtype=np.int64)
+    """The cost of each token of a text, read as one document. Raises `UserError` for an empty text."""
+    tokenizer, vocab = source.tokenizer, source.model.spec.vocab
+    ids = np.asarray(tokenizer.encode(text), dtype=np.int64)
     if not len(ids):
         raise UserError("The text is empty, so there is no token to score.")
-    (grades,) = score_texts(source.model, [[words.bos, *ids]], vocab=vocab, length=source.length)
-    stream = np.concatenate([[words.bos], ids])
-    counts = count_bytes(words.byte_table(vocab), stream[:-1], stream[1:])
-    return TokenLosses(ids, tuple(words.decode([int(token)]) for token in ids), grades.nats, counts)
+    (grades,) = score_texts(source.model, [[tokenizer.bos, *ids]], vocab=vocab, length=source.length)
+    stream = np.concatenate([[tokenizer.bos], ids])
+    counts = count_bytes(tokenizer.byte_table(vocab), stream[:-1], stream[1:])
+    return TokenLosses(ids, tuple(tokenizer.decode([int(token)]) for token in ids), grades.nats, counts)
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Weights that a run starts from, by name, the model that they are of, the tokenizer's SHA-256, and the origin."""
+    """Weights to start a run from, by name; their model, the SHA-256 of their tokenizer, and their origin."""
 
     weights: dict[str, Tensor]
     model: Model
@@ -95,7 +95,7 @@ class Start:
     origin: StartedFrom
 
     def fits(self, recipe: Recipe, data: DataFolder) -> None:
-        """Raise `UserError` with the rows that differ, where a recipe's model has other weights, or other tokens."""
+        """Raise `UserError` when the data has another tokenizer, or the recipe's model has other weight shapes."""
         if tokenizer_digest(data) != self.tokenizer:
             raise UserError(
                 f"{data.path} has another tokenizer than {self.origin.path} was trained with. Prepare the data with "
@@ -111,9 +111,9 @@ class Start:
 
 
 def read_start(path: str | Path) -> Start:
-    """The weights of a run folder, as trained, or of an artifact, as unpacked.
+    """Read the trained weights of a run folder, or the unpacked weights of an artifact.
 
-    Raises `UserError` where there are none, or they are damaged.
+    Raises `UserError` when there are none, or they are damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -129,7 +129,7 @@ def read_start(path: str | Path) -> Start:
 
 
 def _origin(path: Path, sha256: str, recipe: str, digest: str, run: Path) -> StartedFrom:
-    """Where weights are from; how long they were trained stands in the result of their run."""
+    """The origin of weights; their training time is taken from the result of their run, if there is one."""
     seconds = None
     if (run / "result.json").is_file():
         result = RunFolder(run).read_result()
@@ -139,5 +139,5 @@ def _origin(path: Path, sha256: str, recipe: str, digest: str, run: Path) -> Sta
 
 
 def _ahead(name: str) -> bool:
-    """Heads that only training has."""
+    """Whether a parameter belongs to a multi-token head, which only training uses."""
     return name.startswith("head.ahead.")

@@ -1,6 +1,8 @@
 """From trained weights to an artifact and back: only what `unpack` rebuilds from the bytes is scored.
 
-The artifact carries the model's spec and, per tensor, codes and scales on a grid; the float weights stay behind.
+    weights -> grids -> codes and scales -> bytes under the cap (`fit`)   -> `unpack`: the model, from these bytes alone
+
+The artifact contains the model's spec and, for each tensor, codes and scales on a grid; the float weights are left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,12 +33,12 @@ from pargolf.recipes.recipe import Recipe
 from pargolf.ship.size import count_code
 
 PARTS = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
-"""Modules whose dataclasses and functions an artifact may name."""
+"""The packages whose dataclasses and functions an artifact may name."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What an artifact's header says beside its tensors: the model, how it is scored, and who made it."""
+    """What an artifact's header contains besides its tensors: the model, its windows and adapter, and its recipe."""
 
     recipe: str
     digest: str
@@ -49,7 +51,7 @@ class Meta:
 
 @dataclass(frozen=True)
 class UnpackedModel:
-    """What the bytes hold: the model, its weights in place, the windows it is scored by, and who made it."""
+    """An unpacked artifact: the model with its weights, the windows it is scored with, and its recipe."""
 
     model: Transformer
     windows: Windows
@@ -69,10 +71,11 @@ def pack(
     hessians: Hessians | None = None,
     quant: Quantize | None = None,
 ) -> bytes:
-    """Quantize and serialize. `tokenizer` is the SHA-256 of the tokenizer that the model reads with.
+    """Quantize and serialize.
 
-    `hessians` are for the recipe's solver; without them it rounds. `quant` are grids solved for a cap, where they are
-    not the recipe's own; the artifact names the recipe all the same.
+    tokenizer: the SHA-256 of the model's tokenizer
+    hessians: for the recipe's solver; without them weights are rounded
+    quant: grids solved for a cap, instead of the recipe's own; the artifact still names the recipe
     """
     meta = {
         "recipe": recipe.name,
@@ -87,7 +90,7 @@ def pack(
 
 
 def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
-    """Tensors on their grids as the container takes them."""
+    """Convert tensors on their grids to the container's form."""
     tensors: list[Stored] = []
     for name, (grid, codes) in coded.items():
         if codes.whole:
@@ -100,7 +103,7 @@ def stored_tensors(coded: Mapping[str, tuple[Grid, Codes]]) -> list[Stored]:
 
 
 def unpack(data: bytes) -> UnpackedModel:
-    """Rebuild the model from bytes alone. Raises `ArtifactError` on damage, `UserError` on another version's parts."""
+    """Rebuild the model from bytes alone. Raises `ArtifactError` on damage, `UserError` on parts of another version."""
     artifact = from_bytes(data)
     meta = spec.build(Meta, artifact.meta, where="The artifact's header", within=PARTS)
     with _of_a_file("tensors do not lie on their grids"):
@@ -113,7 +116,7 @@ def unpack(data: bytes) -> UnpackedModel:
 
 
 def _checked(system: Model, values: Mapping[str, Tensor]) -> Transformer:
-    """The model with these weights, run once. That they fit is known before memory is taken for it."""
+    """The model with these weights, after a test run. Shapes are checked before any memory is allocated."""
     sizes = shapes(system)
     for name in sizes:
         if name not in values and not name.startswith("head.ahead."):
@@ -128,7 +131,7 @@ def _checked(system: Model, values: Mapping[str, Tensor]) -> Transformer:
 
 
 def filled(system: Model, values: Mapping[str, Tensor]) -> Transformer:
-    """The model with these weights, ready to score; parameters that are not named keep what they began with."""
+    """The model with these weights, ready to score; parameters without a value keep their initial one."""
     model = Transformer(system).eval()
     weights = dict(model.named_parameters())
     with torch.no_grad():
@@ -139,7 +142,7 @@ def filled(system: Model, values: Mapping[str, Tensor]) -> Transformer:
 
 @contextmanager
 def _of_a_file(what: str) -> Iterator[None]:
-    """Whatever fails inside fails for what a file says of parts that, each for itself, are sound."""
+    """Turn any error inside into a `UserError` that the artifact is inconsistent, except out-of-memory errors."""
     try:
         yield
     except Exception as error:
@@ -150,14 +153,15 @@ def _of_a_file(what: str) -> Iterator[None]:
 
 
 def read_container(path: str | Path) -> Artifact:
-    """What a file holds, without its model. Raises `UserError` when it is not there, or damaged."""
+    """Read the container of a file without building the model. Raises `UserError` when it is missing or damaged."""
     with reading(path):
         return from_bytes(_bytes_of(path))
 
 
 def read_artifact(path: str | Path) -> UnpackedModel:
-    """`unpack` a file. Raises `UserError` with its name when it is not there, or is damaged, or needs a file of
-    techniques that was not named.
+    """`unpack` a file.
+
+    Raises `UserError` with its name when it is missing or damaged, or when it needs a user's file that was not given.
     """
     with reading(path):
         try:
@@ -167,7 +171,7 @@ def read_artifact(path: str | Path) -> UnpackedModel:
 
 
 def _bytes_of(path: str | Path) -> bytes:
-    """The bytes of an artifact. Raises `UserError` when it is not there, or begins as somebody else's file."""
+    """The bytes of an artifact. Raises `UserError` when it is missing, or is not a pargolf file."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -190,11 +194,15 @@ def fit(
     fill: bool | None = None,
     code: int | None = None,
 ) -> tuple[Recipe, bytes]:
-    """Pack under `cap` bytes, code included, on the recipe's own grids where they fit and it does not fill the cap.
+    """Pack model and code into `cap` bytes; returns the recipe with the grids that were used, and the artifact.
 
-    Else steps are solved for by role (`quant/allocate.py`), into the last .2 % under the cap. `fill` None: as the
-    recipe says. `code` takes so many bytes instead of what is counted, for a rehearsal. Raises `UserError` with the
-    smallest size and the largest role when the coarsest steps do not fit.
+    The recipe's own grids are used if they fit and the cap need not be filled. Otherwise the steps of all roles are
+    solved (`quant/allocate.py`) to fill at least 99.8 % of the cap.
+
+    fill: whether to fill the cap; None: as the recipe says
+    code: assume this many bytes of code instead of counting them, for a rehearsal
+
+    Raises `UserError` with the smallest size and the largest role when even the coarsest steps do not fit.
     """
     fill = recipe.quant.fill if fill is None else fill
     counted = code is None
@@ -216,7 +224,7 @@ def fit(
 
 
 def _too_large(data: bytes, code: int, cap: int) -> str:
-    """What to say of a model that does not fit."""
+    """The message for a model that does not fit."""
     largest = max(from_bytes(data).by_role(), key=lambda row: int(row["bytes"]))
     return (
         f"The model packs to {len(data) + code:,} bytes at the least, {code:,} of them code, and the cap is {cap:,}. "
@@ -225,13 +233,13 @@ def _too_large(data: bytes, code: int, cap: int) -> str:
 
 
 def _raw(x: Tensor) -> "np.ndarray[Any, Any]":
-    """As numpy; bfloat16 as its 16 bits."""
+    """A tensor as a numpy array; bfloat16 as its 16 bits."""
     out: np.ndarray[Any, Any] = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).cpu().numpy()
     return out
 
 
 def values_of(tensor: CodesTensor | RawTensor) -> Tensor:
-    """Float32 values of a stored tensor, through the grid that made it."""
+    """The float32 values of a stored tensor, decoded by its grid."""
     if isinstance(tensor, RawTensor):
         whole = torch.from_numpy(tensor.data.copy())
         return (whole.view(torch.bfloat16) if tensor.dtype == "bfloat16" else whole).float()

@@ -2,7 +2,7 @@
 
 weights = train(recipe)                      inside the track's seconds, packing included
 data    = pack(weights), under the cap       then the weights are thrown away
-model   = unpack(data)                       what follows knows only these bytes
+model   = unpack(data)                       everything after this uses only these bytes
 result  = score(model), every token once     with its bytes proved against the documents
 """
 
@@ -61,16 +61,16 @@ from pargolf.ship.size import begin_count, count_code
 from pargolf.watch.runlog import EventFile, LogFile
 
 _FEW_STEPS = 100
-"""A run of up to so many steps would wait for its script in the end, so it is written before."""
+"""A run of at most this many steps would wait for its script at the end, so the script is written first."""
 _SMALL_CAP = 1_000_000
-"""Of a smaller cap the script takes so much that packing is not rehearsed without its bytes."""
+"""With a smaller cap the script is a large share of it, so it is written before packing is rehearsed."""
 CHECKED_TOKENS = 50_000_000
-"""Training text up to this size is compared with the validation split before each run; `data check` compares any."""
+"""Training text up to this size is compared with validation before each run; `data check` compares any size."""
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What is kept of training when its weights are gone; `seconds` to the end of packing."""
+    """The facts of a training that are needed after its weights are dropped; `seconds` until the end of packing."""
 
     steps: int
     tokens: int
@@ -89,7 +89,7 @@ def _alone_in(out: str | Path, *, resume: bool) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the result carries of how the run was begun."""
+    """How the run was started, for the result."""
 
     overlap: TextOverlap
     command: str
@@ -110,12 +110,14 @@ def run_recipe(
     checkpoint_every: float = 60.0,
     start: Start | None = None,
 ) -> Iterator[Event]:
-    """Do the main job into folder `out`: train, pack, unpack, score. `result.json` is written last.
+    """Train, pack, unpack and score a recipe into the folder `out`. `result.json` is written last.
 
-    `start` are another run's weights to begin with.
-    `resume` goes on from the folder's newest checkpoint, which training writes every `checkpoint_every` seconds. Under
-    torchrun every process calls this; the first one writes the files and yields the events, the others yield none.
-    Raises `UserError` on whatever the caller can mend: data, folder, recipe, cap, numbers that do not fit.
+    start: another run's weights to start from
+    resume: continue from the folder's newest checkpoint; training writes one every `checkpoint_every` seconds
+    allow_overlap: accept validation documents that are copied in training; the result records it
+
+    Under torchrun every process calls this; the first one writes the files and yields the events, the others yield
+    none. Raises `UserError` on everything that the caller can fix: data, folder, recipe, cap, sizes that do not fit.
     """
     check_seed(seed)
     world = find_world(device)
@@ -142,7 +144,7 @@ def run_recipe(
         about = Circumstances(overlap, command, start)
         try:
             yield from _logged(recipe, data, text, checkpointer, about, seed=seed, world=world)
-            world.broadcast(b"ended")  # until the first process has written the result
+            world.broadcast(b"ended")  # wait until the first process has written the result
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
@@ -153,7 +155,7 @@ def run_recipe(
 
 
 def _of_machine(error: Exception, recipe: Recipe, out: str | Path, world: World) -> str | None:
-    """What to say of an error that is the machine's: no memory, or another process that is gone; None of any other."""
+    """The message for an error of the machine (no memory, or another process is gone); None for other errors."""
     why = " ".join(str(error).split())[:200] or type(error).__name__
     if out_of_memory(error):
         return (
@@ -176,7 +178,7 @@ def _logged(
     seed: int,
     world: World,
 ) -> Iterator[Event]:
-    """The stages with their events logged, and at the end the files that say what came of it; of the first process."""
+    """Run the stages, log their events, and write the result files at the end; only the first process writes."""
     folder, signals = checkpointer.folder, checkpointer.signals
     earlier: list[Event] = []
     from_first(world, lambda: earlier.extend(earlier_events(checkpointer)))
@@ -212,21 +214,21 @@ def _logged(
     with signals.shielded():
         folder.write_documents(documents)
         folder.write_result(result)
-        if not result.interrupted:  # which may still go on
+        if not result.interrupted:  # an interrupted run can be resumed
             folder.drop_checkpoints()
 
 
 def _proved(data: DataFolder, world: World, *all_windows: Windows) -> Generator[Event, None, Text]:
-    """The validation text with its bytes proved, on every process; the first one yields the progress."""
+    """The validation text with its bytes proved, on every process; the first process yields the progress."""
     open_text(data).holds(*all_windows)
     proving = proving_text(data)
     return (yield from proving) if world.main else finish(proving)
 
 
 def check_leak(data: DataFolder, *, allowed: bool) -> TextOverlap:
-    """Compare training and validation text, where there is little enough of it to do so before every run.
+    """Compare training and validation text, unless there is too much of it to do so before every run.
 
-    Returns what the result carries for ever. Raises `UserError` on a copied document, unless that is `allowed`.
+    Returns what the result records. Raises `UserError` on a copied document, unless `allowed`.
     """
     if len(data.train) > CHECKED_TOKENS:
         if not allowed:
@@ -254,7 +256,7 @@ def _stages(
 ) -> Generator[Event, None, tuple[Result, list[DocumentScore]]]:
     """Train, pack, unpack, score; returns the result, and the final score by document.
 
-    A call of all processes; only the first one packs and writes, and the others receive its bytes.
+    All processes must call it; only the first one packs and writes, and the others receive its bytes.
     """
     if world.main:
         few = recipe.train.steps is not None and recipe.train.steps <= _FEW_STEPS
@@ -267,7 +269,7 @@ def _stages(
     weights = trained.weights
     packings: list[Packing] = []
     artifact = from_first(world, partial(_packed, recipe, data, trained, checkpointer, clock, packings))
-    packing = packings[0] if packings else Packing("", 0.0, False)  # which the first process alone needs
+    packing = packings[0] if packings else Packing("", 0.0, False)  # only the first process needs it
     yield packed_event(recipe, artifact, packing.seconds, fitted=packing.solved)
     if recipe.quant.solver is not None:
         from_first(world, partial(checkpointer.folder.write_hessians, trained.hessians or {}))
@@ -304,7 +306,7 @@ def score_unpacked(
     world: World,
     clock: Clock | None = None,
 ) -> Events[tuple[dict[str, Score], Adapted | None]]:
-    """Every scoring of the unpacked model by name, the final one last; all within `seconds` by the clock."""
+    """All scorings of the unpacked model by name, the final one last; all within `seconds` by the clock."""
     scores: dict[str, Score] = {}
     clock = clock or Clock()
     for name, windows in _scorings(recipe):
@@ -336,9 +338,9 @@ def _result(
     eval_seconds: float,
     world: World,
 ) -> Result:
-    """What the run came to, by its last score; the text's overlap and the command are not known here."""
+    """The result of the run from its last score; the caller adds overlap, command and origin."""
     final = list(scores.values())[-1]
-    look = reduce(LookAhead.joined, (one.look for one in scores.values()))
+    look = reduce(LookAhead.joined, (score.look for score in scores.values()))
     code = count_code(recipe, fitted=facts.grids is Grids.SOLVED)
     return Result(
         recipe=recipe.name,
@@ -354,7 +356,7 @@ def _result(
         probed=look.probed,
         grades_per_position=(final.grades_min, final.grades_max),
         proof=text.proof,
-        scores={name: ScoreRow(one.loss, one.bpb, one.windows, one.seconds) for name, one in scores.items()},
+        scores={name: ScoreRow(s.loss, s.bpb, s.windows, s.seconds) for name, s in scores.items()},
         adaptation=None if adapted is None else adapted.verdict,
         bytes=Bytes(len(artifact), code, len(artifact) + code, recipe.budget.bytes),
         grids=facts.grids,
@@ -383,7 +385,7 @@ def _packed(
     clock: Clock,
     packings: list[Packing],
 ) -> bytes:
-    """The artifact, packed now, or before the run was ended; kept in the folder. Appends what is known of it."""
+    """The artifact, packed now or before the run was ended, and stored in the folder. Appends to `packings`."""
     folder = checkpointer.folder
     artifact_before = packed_bytes(folder, trained.stage) if trained.stage else None
     if artifact_before is not None and trained.stage and trained.stage.packing:
@@ -406,14 +408,14 @@ def _packed(
 
 
 def _scorings(recipe: Recipe) -> list[tuple[str, Windows]]:
-    """The plain scoring that quantization is judged by, then the windows of the final number when they differ."""
+    """The plain scoring, and the scoring over the final windows when they differ."""
     plain: tuple[str, Windows] = ("post_quant", recipe.plain)
     final: tuple[str, Windows] = (f"post_quant_{type(recipe.windows).__name__.lower()}", recipe.windows)
     return [plain] if recipe.windows == recipe.plain else [plain, final]
 
 
 def packed_event(recipe: Recipe, data: bytes, seconds: float, *, fitted: bool = False) -> Packed:
-    """The event of a finished packing; `fitted` where grids were solved for the cap."""
+    """The event of a finished packing; `fitted` when grids were solved for the cap."""
     by_role = {str(row["role"]): int(row["bytes"]) for row in unpack(data).artifact.by_role()}
     return Packed(len(data), count_code(recipe, fitted=fitted), recipe.budget.bytes, by_role, seconds)
 
@@ -427,11 +429,11 @@ def score_artifact(
     seconds: float | None = None,
     device: str | None = None,
 ) -> Events[Score | Adapted]:
-    """Score an unpacked artifact on a data folder's validation split: the `Score`, or `Adapted`.
+    """Score an unpacked artifact on a data folder's validation split; returns the `Score`, or `Adapted`.
 
-    `seconds` limit each of the scorings with and without adaptation. Under torchrun the processes share the work, and
-    the first one yields. Raises `UserError` when the data's tokenizer is not the one that the artifact was trained
-    with, and when it should adapt and its recipe names no adapter.
+    `seconds` limits each of the scorings with and without adaptation. Under torchrun the processes share the work, and
+    the first one yields the events. Raises `UserError` when the data's tokenizer is not that of the artifact, and when
+    it should adapt but its recipe names no adapter.
     """
     world = find_world(device)
     if tokenizer_digest(data) != unpacked.tokenizer:
@@ -463,9 +465,9 @@ def score_row(
     seconds: float | None = None,
     device: str | None = None,
 ) -> Events[dict[str, Any]]:
-    """Score as `score_artifact` does; the score's row, with what its bytes rest on, and whether it is legal.
+    """Score as `score_artifact` does; returns the score's row, with the proof of its bytes and whether it is legal.
 
-    Legal is a score of the whole text, in turn, without a look ahead, over proved bytes.
+    A score is legal if it covers the whole text, in turn, without a look ahead, over proved bytes.
     """
     proof: Proved | None = None
     with Work(score_artifact(unpacked, data, windows=windows, adapt=adapt, seconds=seconds, device=device)) as scoring:
@@ -473,7 +475,7 @@ def score_row(
             proof = event if isinstance(event, Proved) else proof
             yield event
         row = scoring.result().row()
-    if proof is None:  # another process of torchrun's, which yields nothing
+    if proof is None:  # not the first process, so it yields no events
         return row
     names = ("rests", "note", "lossless", "shards_sha256", "tokenizer_sha256")
     legal = row["complete"] and row["in_turn"] and row["probed"] is not False and Rests(proof.rests).proved
@@ -489,7 +491,7 @@ def _scored(
     seconds: float | None,
     world: World,
 ) -> Events[Score | Adapted]:
-    """The score, or the adapted one beside it; a call of all processes."""
+    """The score, or the adapted score with it; all processes must call it."""
     keep = adapter is not None
     grading = score_together(unpacked.model, text, windows, seconds=seconds, world=world, keep=keep)
     without = yield from watched(grading, Score)
@@ -509,7 +511,7 @@ def _adapting(
     seconds: float | None,
     world: World,
 ) -> Iterator[Event | Adapted]:
-    """The score of a model that learns from what was scored, on each process."""
+    """The score of a model that adapts, on each process."""
     device = world.device
     yield from score_adapted(
         unpacked.model, text, windows, adapter, without=without, seconds=seconds, world=world, device=device
@@ -517,7 +519,7 @@ def _adapting(
 
 
 def repack(folder: RunFolder, *, cap: int | None = None) -> Packed:
-    """Pack a run's weights again, into `cap` bytes, or as the recipe says under its own cap; replaces its artifact."""
+    """Pack a run's weights again, into `cap` bytes or under the recipe's own cap; replaces its artifact."""
     recipe, weights, hessians = folder.read_packable()
     if cap is not None:
         recipe = replace(recipe, budget=replace(recipe.budget, bytes=cap))

@@ -2,9 +2,9 @@
 
     kept = 2 needed load + .5,   load = recent / usual, between 1 and 4
 
-`needed` is what the rehearsal of packing and writing took. Others may come to a shared machine after it, and slow
-packing as they slow the steps: `usual` is the median of the first 16 steps' seconds, which were near the rehearsal,
-`recent` that of the latest 16. Twice, since packing may meet a slower moment still.
+`needed` is the time of the rehearsal of packing and writing. On a shared machine other jobs may start later and slow
+down packing as they slow down the steps: `usual` is the median time of the first 16 steps, soon after the rehearsal,
+`recent` that of the latest 16. The factor 2 allows for an even slower moment during packing.
 """
 
 import statistics
@@ -15,7 +15,7 @@ _HEAVIEST = 4.0
 
 
 class Reserve:
-    """What to keep of `total` seconds for an end that took `needed` in rehearsal."""
+    """The part of `total` seconds to keep for the end, which took `needed` seconds in rehearsal."""
 
     def __init__(self, total: float, needed: float) -> None:
         self.total, self.needed = total, needed
@@ -34,7 +34,7 @@ class Reserve:
         return self.total - self.kept
 
     def saw(self, seconds: float, *, slower: float = 0.0) -> float:
-        """Take in one step's seconds, `slower` of them by phases that the first steps had not; returns the limit."""
+        """Note the seconds of a step, of which `slower` are due to later phases; returns the new limit."""
         if len(self._first) < _STEPS:
             self._first.append(seconds)
         self._latest.append(max(seconds - slower, 0.0))

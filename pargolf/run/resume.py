@@ -1,7 +1,7 @@
 """Continue a run: same recipe, seed and data, from the newest sound checkpoint, with its events cut to it.
 
-A run whose training has ended goes on with packing or scoring. One that was interrupted, packed and scored goes on with
-training. Where there is no checkpoint yet, the run begins again in its folder.
+A run whose training has ended continues with packing or scoring. A run that was interrupted, packed and scored
+continues with training. If there is no checkpoint yet, the run starts again in its folder.
 """
 
 import json
@@ -33,11 +33,11 @@ def open_run(
     every: float,
     start: str = "",
 ) -> Checkpointer:
-    """The run's folder, made by the first process or found by all, and the checkpoint to go on from.
+    """Create or open the run's folder, and find the checkpoint to continue from.
 
-    `start` is the SHA-256 of the weights that the run starts from, empty for initial ones.
+    `start` is the SHA-256 of the weights that the run starts from; empty for a fresh initialization.
 
-    Raises `UserError` when the folder holds a run and is to be new, or is to be resumed and was begun otherwise.
+    Raises `UserError` when a new run would overwrite another, or a resumed run was begun with other settings.
     """
     facts = {"seed": seed, "train_tokens": len(data.train), "tokenizer_sha256": tokenizer_digest(data), **data.facts}
     facts["start_sha256"] = start
@@ -59,14 +59,14 @@ def open_run(
         if begun.get(key, value) != value:
             raise UserError(f"{out} was begun with {key} {begun[key]}, not {value}. Resume it with what it had.")
     if world.main:
-        folder["result.json"].unlink(missing_ok=True)  # of a run that was interrupted, and now goes on
-        folder.write_recipe(recipe)  # both are as they were, unless the disk was full before they were whole
+        folder["result.json"].unlink(missing_ok=True)  # an interrupted run has one; it now continues
+        folder.write_recipe(recipe)  # both are unchanged, unless the disk was full when they were written
         folder.keep_tokenizer(tokenizer_file(data))
     return Checkpointer(folder, checkpoints, newest, stage, facts)
 
 
 def earlier_events(checkpointer: Checkpointer) -> list[Event]:
-    """What happened before the state that the run goes on from, each step once."""
+    """The events before the state that the run continues from, each step once."""
     events = (
         []
         if checkpointer.stage is None and checkpointer.resumed is None

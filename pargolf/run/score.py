@@ -1,4 +1,8 @@
-"""Score as a run does it: the validation split through the ledger, with its bytes proved first."""
+"""Score as a run does it: the validation split through the ledger, with its bytes proved first.
+
+`proving_text` gives the validation text with its proof, `score_together` scores it (each process a share), and
+`score_sample` scores a small sample during training.
+"""
 
 from collections.abc import Generator, Iterator
 from dataclasses import astuple, replace
@@ -28,7 +32,7 @@ _SENT = 1 << 22  # grades that processes exchange at once
 
 
 def open_text(data: DataFolder) -> Text:
-    """The validation text of a data folder, nothing proved yet. Tokens and counts are read as they are needed."""
+    """The validation text of a data folder, without proof. Tokens and counts are read on demand."""
     tokens, counts = data.val, data.val_bytes
 
     def check() -> None:
@@ -59,12 +63,12 @@ def score_together(
     world: World | None = None,
     keep: bool = False,
 ) -> Iterator[Event | Score]:
-    """Progress, and at the end the `Score`; each process of a world scores its share, and all return the whole.
+    """Yield progress and at the end the `Score`; each process of a world scores its share, and all get the whole.
 
-    `keep` each position's grade: for documents' scores, and to compare with an adapted score that is stopped.
+    `keep` the grade of each position: for scores by document, and to compare with an incomplete adapted score.
     """
     world = world or World()
-    # Windows that grade positions repeatedly, or too few to share, are scored by every process alike.
+    # Windows that grade positions repeatedly, or are too few to share, are scored by every process alike.
     shared = windows.in_turn and len(text.tokens) > world.size * windows.length
     for event in score(
         predictor,
@@ -82,9 +86,9 @@ def score_together(
 def score_sample(
     predictor: Predictor, text: Text, windows: Windows, *, count: int, device: torch.device | str = "cpu"
 ) -> Score:
-    """Score `count` windows' worth of tokens spread evenly over the text; for watching a run, not for results.
+    """Score `count` windows, spread evenly over the text; for watching a run, not for results.
 
-    A token counts as many bytes as it does on average over the text: one split has one quotient of loss and bpb.
+    Each token counts the average bytes per token of the text, so loss and bpb have the ratio of the whole split.
     """
     text.check()
     length = windows.length
@@ -98,9 +102,9 @@ def score_sample(
 
 
 def document_rows(text: Text, graded: Score, *, without: Score | None = None) -> list[DocumentScore]:
-    """Loss and BPB of each document that was graded in full, by its name where the text has them.
+    """Loss and bits per byte of each fully graded document, by its name if the text has names.
 
-    `without` is the BPB in the score of that name (the same model's that did not adapt), None where there is none.
+    `without` is the same model's score without adaptation, for the column of that name.
     """
     rows, before = (
         [] if score is None else by_document(text.tokens, score.nats_N, text.byte_counts, text.bos)
@@ -122,7 +126,7 @@ def document_rows(text: Text, graded: Score, *, without: Score | None = None) ->
 
 
 def tokenizer_file(data: DataFolder) -> Path | None:
-    """The SentencePiece file of the data; None for the vocabulary of plain bytes."""
+    """The tokenizer file of the data; None for the vocabulary of plain bytes."""
     if data.meta.get("tokenizer") == "bytes":
         return None
     return data.tokenizer_path or find_tokenizer(data.path)
@@ -135,7 +139,7 @@ def tokenizer_digest(data: DataFolder) -> str:
 
 
 def gathered(part: Score, world: World) -> Score:
-    """The whole score of which each process holds a part."""
+    """Combine the scores of all processes into the whole score."""
     if world.size == 1:
         return part
     look = astuple(part.look)
@@ -151,7 +155,7 @@ def gathered(part: Score, world: World) -> Score:
     ]
     ends = [*(each.first for each in parts[1:]), len(nats_N)]
     for each, end in zip(parts, ends):
-        nats_N[each.first + each.tokens : end] = np.nan  # where nobody was in time
+        nats_N[each.first + each.tokens : end] = np.nan  # not graded in time
     return replace(merge(parts), nats_N=nats_N)
 
 
@@ -173,7 +177,7 @@ def proved(text: Text) -> Proved:
 
 
 def watched(events: Iterator[Event | T], kind: type[T]) -> Generator[Event, None, T]:
-    """Pass progress on; returns the thing of `kind` at the end."""
+    """Pass events on; returns the last object of type `kind`."""
     last: T | None = None
     for event in events:
         if isinstance(event, kind):

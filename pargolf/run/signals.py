@@ -1,9 +1,9 @@
 """What Ctrl-C, SIGTERM and SIGHUP do to a run, and when.
 
-The first one while training ends it after the step at hand: Ctrl-C packs and scores what was trained, the other two end
-the run. A second one, or any outside training, ends the run at once. Nothing ends while a checkpoint is being written
-or in the middle of an update, and none in the code of whoever reads the events: there it waits until the run is asked
-for the next one.
+The first signal during training ends training after the current step: after Ctrl-C the run packs and scores what was
+trained, after the other two it ends. A second signal, or any signal outside training, ends the run at once. A signal
+never interrupts the writing of a checkpoint or an update of the weights. It does not interrupt the code of the caller
+either: there it waits until the caller asks for the next event.
 """
 
 import signal
@@ -18,26 +18,26 @@ from pargolf.core.events import Event
 
 T = TypeVar("T")
 _REASONS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"}
-_IMPATIENT = 4  # signals after which even a reader that does not come back is ended
+_IMPATIENT = 4  # signals after which the caller's code is interrupted as well
 
 
 class Interrupted(UserError):
-    """A signal ended the work; what was done is kept, and the message says how to go on."""
+    """A signal ended the work; finished parts are kept, and the message says how to continue."""
 
 
 class Stop(KeyboardInterrupt):
-    """Raised by a signal wherever the run is; `run_recipe` makes `Interrupted` of it."""
+    """Raised by a signal anywhere in a run; `run_recipe` turns it into `Interrupted`."""
 
 
 class Stoppable(Protocol):
-    """Training that ends after the step at hand where `stop` is a reason; `whole` between two steps."""
+    """Training that ends after the current step when `stop` is set to a reason; `whole` is True between steps."""
 
     stop: str
     whole: bool
 
 
 class Signals:
-    """A context in which the process's signals are a run's. Outside the main thread it changes nothing."""
+    """A context that handles the process's signals for a run. Outside the main thread it does nothing."""
 
     def __init__(self) -> None:
         self.training: Stoppable | None = None
@@ -54,20 +54,20 @@ class Signals:
         _restore(self._previous)
 
     def advance(self, events: Generator[Event, None, T]) -> Event:
-        """`next(events)`, which a signal may end by `Stop`, raised where `events` stand."""
+        """`next(events)`; a signal raises `Stop` inside the generator."""
         self._inside = True
         try:
             return events.throw(Stop()) if self._due else next(events)
         except Stop:
             if getgeneratorstate(events) == GEN_CLOSED:
                 raise
-            return events.throw(Stop())  # it came before the first or after the last instruction of theirs
+            return events.throw(Stop())  # the signal came before the generator's first or after its last instruction
         finally:
             self._inside = False
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """Nothing ends in here; what was asked for meanwhile comes at its end."""
+        """Delay signals until the end of the block."""
         self._shields += 1
         try:
             yield
@@ -78,7 +78,7 @@ class Signals:
 
     @contextmanager
     def ending(self, training: Stoppable) -> Iterator[None]:
-        """While it lasts, the first signal sets `training.stop`."""
+        """During the block, the first signal sets `training.stop`."""
         self.training = training
         try:
             yield
@@ -100,7 +100,7 @@ class Signals:
 
 @contextmanager
 def noted() -> Iterator[list[str]]:
-    """A context in which signals end nothing: whoever waits for others' work looks at their names, and ends it."""
+    """A context in which signals are only recorded by name; the caller looks at the list and ends its work itself."""
     names: list[str] = []
 
     def take(number: int, frame: Any) -> None:
@@ -116,19 +116,19 @@ def noted() -> Iterator[list[str]]:
 
 
 def ignore_the_terminal() -> None:
-    """Let Ctrl-C and a closed terminal end no process that has no run; its first process tells it what to do."""
+    """Ignore Ctrl-C and a closed terminal in a worker process; the first process tells it what to do."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _handle(take: Any) -> dict[int, Any]:
-    """Give this process's signals to `take`; returns whose they were."""
+    """Set `take` as the handler of the signals; returns the previous handlers."""
     previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for name in _REASONS:
             number = getattr(signal, name, None)  # Windows has no SIGHUP
-            # nohup has SIGHUP ignored, and means it.
+            # Under nohup SIGHUP is ignored, and stays ignored.
             if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
                 previous[number] = signal.signal(number, take)
     return previous

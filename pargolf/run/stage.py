@@ -1,9 +1,9 @@
 """How far a run is after training: a small file beside its weights, so that a resumed run continues from there.
 
-    checkpoints/stage.json     written once the weights are, and again once the artifact is; gone when the run has ended
+    checkpoints/stage.json     written after the weights, again after the artifact; deleted when the run has ended
 
-The weights and the artifact it speaks of are named by their SHA-256. Where anything does not fit, the run goes on from
-its newest checkpoint, as if the file were not there.
+It names weights and artifact by their SHA-256. If anything does not fit, it is ignored, and the run continues from its
+newest checkpoint.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ NAME = "stage.json"
 
 @dataclass(frozen=True)
 class Packing:
-    """A packing that is done: the artifact's digest, seconds of training and packing, whether grids were solved for."""
+    """A finished packing: the artifact's SHA-256, seconds of training and packing, whether grids were solved."""
 
     sha256: str
     seconds: float
@@ -31,9 +31,9 @@ class Packing:
 
 @dataclass(frozen=True)
 class Stage:
-    """Training that is done: steps, tokens, seconds, phases begun, why it ended, and the digest of its weights.
+    """A finished training: steps, tokens, seconds, begun phases, why it ended, and the SHA-256 of its weights.
 
-    `begun_with` is JSON of what a run must be resumed with: its seed and its data.
+    `begun_with` is JSON of the settings that a resumed run must have: its seed and its data.
     """
 
     step: int
@@ -52,7 +52,7 @@ class Stage:
 
 
 def read_stage(folder: RunFolder) -> Stage | None:
-    """The stage of a run; None where it is still training, or the file does not fit what the folder holds."""
+    """The stage of a run; None when it is still training, or the file does not fit the folder."""
     try:
         stage = spec.load(read_json(folder.checkpoints / NAME), Stage, within=("pargolf.run.stage",))
         sound = isinstance(json.loads(stage.begun_with), dict)
@@ -63,7 +63,7 @@ def read_stage(folder: RunFolder) -> Stage | None:
 
 
 def packed_bytes(folder: RunFolder, stage: Stage) -> bytes | None:
-    """The artifact that is already packed; None where there is none."""
+    """The artifact that was already packed; None when there is none."""
     path = folder["model.pargolf"]
     data = path.read_bytes() if stage.packing is not None and path.is_file() else b""
     return data if stage.packing and hashlib.sha256(data).hexdigest() == stage.packing.sha256 else None

@@ -1,11 +1,12 @@
 """Train as a run does it: within the seconds, with looks at validation, and with every ending saved.
 
-Packing is rehearsed on the first weights, calibration with it, and writing them. That measures the seconds to keep for
-all at the end, and says before anything is spent whether the model can meet the cap at all. Calibration reads training
-batches that come after the last step. Looks and checkpoints that would not fit are
-left out. Ctrl-C ends training after the step at hand, and what was trained is packed and scored; SIGTERM (a scheduler
-that wants its machine back) ends the run, for `--resume`. Either leaves a checkpoint, and so do a second signal, which
-ends the run at once (`run/signals.py`), and a loss that is no number. A checkpoint that cannot be written ends nothing.
+Calibration, packing and writing are rehearsed on the initial weights. That measures the seconds to keep for the end,
+and shows before any training whether the model can meet the cap at all. Calibration uses training batches that come
+after the last step. Looks at validation and checkpoints that would not fit into the time are left out.
+
+Ctrl-C ends training after the current step, and the trained weights are packed and scored; SIGTERM (a scheduler that
+wants its machine back) ends the run, for `--resume`. Both leave a checkpoint, and so do a second signal, which ends the
+run at once (`run/signals.py`), and a loss that is not finite. If a checkpoint cannot be written, training continues.
 """
 
 import json
@@ -46,18 +47,18 @@ from pargolf.training.checkpoint import Checkpoint, Checkpoints
 from pargolf.training.loop import NotFinite, Training
 
 SAMPLE_TOKENS = 8192
-"""Tokens graded by each look at the validation split while training."""
+"""The number of tokens graded by each look at the validation split during training."""
 _REHEARSED_CODE = 25_000
-"""Bytes of code that a rehearsal of packing takes, since the script may not be written yet."""
+"""The bytes of code that a rehearsal of packing assumes, because the script may not be written yet."""
 _FINER = 2.5
-"""Times a recipe's own bytes, which is more than the finest steps take."""
+"""How many times larger than the recipe's own artifact the one with the finest steps can be, with a margin."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training came to: the model, how many steps and tokens it took, why it ended, Hessians where asked for.
+    """The result of training: the model, steps and tokens, why it ended, and Hessians if the recipe has a solver.
 
-    `stage` is what stands beside the weights in the run's folder, where they are kept.
+    `stage` is the stage file in the run's folder, if the run has a folder.
     """
 
     model: Transformer
@@ -75,10 +76,9 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Checkpointer:
-    """Where a run's state goes, and what it goes on from: a checkpoint, or the stage where training has ended.
+    """Where a run stores its state, and what it continues from: a checkpoint, or a stage if training has ended.
 
-    `ready` writes out all that was logged, before a state that comes after it is kept; it raises `OSError` where it
-    cannot.
+    `ready` flushes the logs before a later state is stored; it raises `OSError` if it cannot.
     """
 
     folder: RunFolder
@@ -91,18 +91,18 @@ class Checkpointer:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training that were used before."""
+        """The seconds of training that were used before."""
         return self.stage.seconds if self.stage else float(self.resumed.facts["seconds"]) if self.resumed else 0.0
 
 
 class RunTraining(Training):
-    """Training that knows when it is `whole`, between two steps, and takes smaller passes where memory runs out."""
+    """Training that knows when it is `whole` (between two steps), and uses smaller passes when memory runs out."""
 
     whole = True
     micro_tokens_asked = 0
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begin with these weights in the place of the initial ones; of what they lack, the initial ones stay."""
+        """Use these weights instead of the initial ones; parameters that are not among them stay initial."""
         with torch.no_grad():
             for name, p in self.params.items():
                 if name in weights:
@@ -110,7 +110,7 @@ class RunTraining(Training):
         self.averaging = self.spec.average.begin(self._weights()) if self.spec.average else None
 
     def ended(self, stage: Stage, weights: dict[str, Tensor]) -> None:
-        """Take the place of the training that came to `weights`, to calibrate on the batches after its last."""
+        """Restore a finished training, to calibrate on the batches after its last one."""
         with torch.no_grad():
             for name, p in self.params.items():
                 p.copy_(weights[name])
@@ -124,7 +124,7 @@ class RunTraining(Training):
         super()._begin(i)
 
     def _gradients(self, step: int) -> float:
-        """Gradients change no state, so a run may end here, and a pass may be tried again."""
+        """Compute gradients; they change no state, so a run may end here, and a pass may be repeated."""
         self.whole = True
         loss = None
         while loss is None:
@@ -137,19 +137,19 @@ class RunTraining(Training):
         return loss
 
     def _fewer_rows(self) -> bool:
-        """Halve what a pass holds; whether it could be halved."""
+        """Halve the rows of a pass; returns False if it had only one."""
         rows = min(self.spec.micro_tokens, self.stream.batch_tokens // self.world.size) // self.stream.seq_len
         self.spec = replace(self.spec, micro_tokens=max(rows // 2, 1) * self.stream.seq_len)
         release_memory(self.world.device)
         return rows > 1
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state, and what a pass may hold here."""
+        """The state, and the current size of a pass."""
         tensors, facts = super().state()
         return tensors, facts | {"micro_tokens": self.spec.micro_tokens}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take `state` back; passes stay as small as they had become."""
+        """Load a `state`; passes stay as small as they were."""
         super().restore(tensors, facts)
         before = facts.get("micro_tokens")
         if isinstance(before, int) and 0 < before < self.spec.micro_tokens:
@@ -167,11 +167,11 @@ def train_weights(
     keep: Checkpointer | None = None,
     start: dict[str, Tensor] | None = None,
 ) -> Generator[Event, None, TrainedModel]:
-    """Train on `shards` inside the budget of seconds, or to the recipe's steps; a call of all processes.
+    """Train on `shards` within the budget of seconds, or for the recipe's steps. All processes must call it.
 
-    Samples of the validation `text` are scored on the way, for whoever watches. `start` are weights by name that
-    training begins with; the optimizer begins anew.
-    Raises `UserError` when the seconds are too few, when the loss is no number, and on SIGTERM.
+    Samples of the validation `text` are scored during training, for observers. `start` are weights by name to start
+    from; the optimizer starts fresh.
+    Raises `UserError` when the seconds are too few, when the loss is not finite, and on SIGTERM.
     """
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
@@ -189,12 +189,12 @@ def train_weights(
     if training.compiled or math.isfinite(limit):
         with uncounted(recipe, clock):
             training.warm_up()
-    (gone,) = world.max(clock.seconds)
-    if training.step == 0 and gone + training.first > limit:
+    (elapsed,) = world.max(clock.seconds)
+    if training.step == 0 and elapsed + training.first > limit:
         raise UserError(
-            f"{reserve.total:.1f} s are too few: {gone:.1f} are used before the first step, which takes "
+            f"{reserve.total:.1f} s are too few: {elapsed:.1f} are used before the first step, which takes "
             f"{training.first:.1f}, and packing needs {reserve.kept:.1f}. "
-            f"Set train.seconds={gone + reserve.kept + 10 * training.first + 5:.0f}."
+            f"Set train.seconds={elapsed + reserve.kept + 10 * training.first + 5:.0f}."
         )
     yield _started(recipe, training, text)
     if keep is not None and keep.resumed is not None:
@@ -237,7 +237,7 @@ def _ended(
     world: World,
     clock: Clock,
 ) -> Generator[Event, None, TrainedModel]:
-    """Training as it ended, from the weights that it left behind."""
+    """A finished training, restored from its stored weights."""
     training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=math.inf)
     training.ended(stage, keep.folder.read_weights())
     yield Resumed(stage.step, keep.folder["weights.safetensors"].name, [], stage.seconds)
@@ -246,7 +246,7 @@ def _ended(
 
 
 def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage | None:
-    """Write the weights, and beside them that training has ended with these; a run that was interrupted has not."""
+    """Write the weights, and the stage file beside them unless the run was interrupted."""
     stages: list[Stage] = []
 
     def write() -> None:
@@ -264,7 +264,7 @@ def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage 
 
 
 def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
-    """What passes through every matrix on the next training batches, or on the model's own text; of all processes."""
+    """Hessians from the next training batches, or from the model's own text. All processes must call it."""
     stream, model, device = training.stream, training.model, training.world.device
     rows = max(training.spec.micro_tokens // stream.seq_len, 1)
 
@@ -284,12 +284,12 @@ def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
 def _watched(
     recipe: Recipe, training: RunTraining, text: Text, saver: "Saver", reserve: Reserve
 ) -> Generator[Event, None, str]:
-    """Train, look and save, and keep what the end needs; returns why it ended."""
+    """Train with looks and checkpoints, and reserve the time for the end; returns why training ended."""
     reason, every = "", recipe.train.validate_every
     look = every * (math.floor(training.progress.fraction / every) + 1)
     world, clock = training.world, training.clock
     began, cost = clock.now(), 0.0
-    if math.isfinite(training.seconds):  # a look nobody sees, to know what one takes
+    if math.isfinite(training.seconds):  # a discarded look, to measure its time
         _look(recipe, training, text)
         with uncounted(recipe, training.clock):
             weigh(recipe, dict(training.model.named_parameters()))
@@ -325,12 +325,12 @@ def _watched(
         except NotFinite as error:
             yield from saver.save()
             raise UserError(f"{error} {saver.left()}") from None
-        except UserError as error:  # data that was changed: what was trained on it before is sound
+        except UserError as error:  # the data was changed: the training before that is valid
             if training.whole and world.size == 1:
                 yield from saver.save()
             raise UserError(f"{error} {saver.left()}") from None
         except Stop:
-            if training.whole and world.size == 1:  # else the other processes would have to save with this one
+            if training.whole and world.size == 1:  # with several processes, all would have to save together
                 yield from saver.save()
             line = f"Ended at once, after step {training.step}. {saver.left()} Go on with --resume."
             raise Interrupted(line) from None
@@ -338,7 +338,7 @@ def _watched(
 
 
 class Saver:
-    """Writes a run's checkpoints on the first process, when it is time and the time allows."""
+    """Writes a run's checkpoints on the first process, when one is due and the time allows it."""
 
     def __init__(self, training: Training, keep: Checkpointer | None, *, cost: float) -> None:
         self.training, self.keep = training, keep
@@ -349,13 +349,13 @@ class Saver:
             keep.checkpoints.last, keep.checkpoints.cost = training.clock.seconds, cost
 
     def maybe(self, now: float) -> Iterator[Unsaved]:
-        """Save when one is due and fits, `now` by the clock of all processes."""
+        """Save when a checkpoint is due and fits the time; `now` is by the clock of all processes."""
         checkpoints = self.keep.checkpoints if self.keep else None
         if checkpoints is not None and checkpoints.due(now) and now + checkpoints.cost <= self.training.seconds:
             yield from self.save()
 
     def save(self) -> Iterator[Unsaved]:
-        """Write the state as it is, or say why not; a call of all processes, in which no signal ends anything."""
+        """Write the state, or yield why it failed. All processes must call it; signals wait until it is done."""
         if self.keep is None:
             return
         training, checkpoints = self.training, self.keep.checkpoints
@@ -374,7 +374,7 @@ class Saver:
             yield Unsaved(training.step, self.failed, now)
 
     def left(self) -> str:
-        """One sentence about what can be gone on from."""
+        """One sentence about what the run can be resumed from."""
         failed = f"Its state could not be written ({self.failed}). " if self.failed else ""
         if self.path is None:
             return f"{failed}Nothing is kept of it."
@@ -382,7 +382,7 @@ class Saver:
 
 
 def _limit(recipe: Recipe) -> float:
-    """Seconds for all of training and packing, unlimited where only steps bound it."""
+    """The seconds for training and packing together; infinite when only steps limit the run."""
     if recipe.train.seconds is not None:
         return recipe.train.seconds
     return recipe.budget.train_seconds if recipe.train.steps is None else math.inf
@@ -391,7 +391,7 @@ def _limit(recipe: Recipe) -> float:
 def _rehearse(
     recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
 ) -> tuple[float, float]:
-    """Seconds that calibration and packing take, and writing the weights; on the first process, and known to all."""
+    """Seconds of (calibration and packing, writing the weights), measured on the first process and sent to all."""
     times = from_first(world, lambda: json.dumps(_times(recipe, model, world, keep, clock)).encode())
     packing, writing = json.loads(times)
     return packing, writing
@@ -400,7 +400,7 @@ def _rehearse(
 def _times(
     recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
 ) -> tuple[float, float]:
-    """What `_rehearse` measures, here."""
+    """Measure the times of `_rehearse` on this process."""
     packing, start = 0.0, clock.seconds
     weights, hessians, solver = on_cpu(model), None, recipe.quant.solver
     if solver is not None:
@@ -428,8 +428,8 @@ def _times(
             fill=False,
             code=None if is_counted(recipe) else _REHEARSED_CODE,
         )
-    # Filling a cap takes two packings, at times three; one where the finest steps fit. Where the recipe's own steps do
-    # not fit, the rehearsal has solved for others, as the end will.
+    # Filling a cap takes two packings, sometimes three, but only one if the finest steps fit. If the recipe's own steps
+    # do not fit, the rehearsal has already solved for others, like the final packing.
     fills = recipe.quant.fill and fitted.quant == recipe.quant and _FINER * len(artifact) > recipe.budget.bytes
     packing += began - start + (clock.seconds - began) * (2.5 if fills else 1.0)
     began = clock.seconds
@@ -440,7 +440,7 @@ def _times(
 
 
 def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
-    """Seconds in which the model writes a batch for itself, from its first tokens; later ones look back further."""
+    """Estimate the seconds to sample a batch from the model, from its first tokens; later ones take longer."""
     began, few = clock.seconds, min(8, ids_BT.shape[1])
     own_text(model, (len(ids_BT), few), OwnText(), seed=0)
     return 2 * (clock.seconds - began) * ids_BT.shape[1] / few
@@ -461,7 +461,7 @@ def _started(recipe: Recipe, training: Training, text: Text) -> Started:
 
 
 def _look(recipe: Recipe, training: Training, text: Text) -> Validated:
-    """Grade a sample of the validation split with the weights of the moment."""
+    """Score a sample of the validation split with the current weights."""
     model = training.model
     with uncounted(recipe, training.clock):
         model.eval()
@@ -472,7 +472,7 @@ def _look(recipe: Recipe, training: Training, text: Text) -> Validated:
 
 
 def _weighed(recipe: Recipe, training: Training) -> Weighed:
-    """Forecast the artifact's bytes with the weights of the moment."""
+    """Forecast the artifact's bytes from the current weights."""
     with uncounted(recipe, training.clock):
         model = weigh(recipe, dict(training.model.named_parameters())).model
         code = count_code(recipe)
@@ -482,7 +482,7 @@ def _weighed(recipe: Recipe, training: Training) -> Weighed:
 
 @contextmanager
 def uncounted(recipe: Recipe, clock: Clock) -> Iterator[None]:
-    """Leave warm-up and validation out where the track counts as the published scripts do."""
+    """Pause the clock for warm-up and validation, if the track counts as the published scripts do."""
     if recipe.budget.counts != "published":
         yield
         return
@@ -494,12 +494,12 @@ def uncounted(recipe: Recipe, clock: Clock) -> Iterator[None]:
 
 
 def on_cpu(model: Transformer) -> dict[str, Tensor]:
-    """A model's weights by name, as the packer wants them."""
+    """A model's weights by name, on the CPU, for the packer."""
     return {name: p.detach().cpu() for name, p in model.named_parameters()}
 
 
 def machine(world: World) -> Machine:
-    """What the numbers were measured on."""
+    """The machine that the numbers were measured on."""
     module: Any = torch.get_device_module(world.device)
     gpu = module.get_device_name(world.device) if hasattr(module, "get_device_name") else ""
     return Machine(

@@ -1,8 +1,8 @@
 """Check a finished run: compare its files with each other, and score its artifact again.
 
-`contradictions` compares what the files say of each other: result, recipe, artifact, tokenizer, events and log.
-`rescore` needs the data: it scores the artifact as the run did, and compares every number, document by document.
-Neither can check what only another training would show: seconds, the steps between, the score before packing.
+`contradictions` compares the files with each other: result, recipe, artifact, tokenizer, events and log. `rescore`
+needs the data: it scores the artifact as the run did, and compares every number, document by document. Neither can
+check what only another training would show: seconds, the steps in between, the score before packing.
 """
 
 import math
@@ -27,13 +27,13 @@ from pargolf.run.score import document_rows, open_text, proving_text, tokenizer_
 from pargolf.watch.runlog import RunLog, read_events
 
 SAME = 1e-5
-"""How far, relatively, a score may differ that was computed with other threads or on another machine."""
+"""The relative difference allowed for a score computed with other threads or on another machine."""
 Claims = Iterator[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
 class SecondScore:
-    """What scoring again gave: the number, and every difference from what the run says, a sentence each."""
+    """The result of scoring again: the score, and a sentence for every difference from the run."""
 
     bpb: float
     loss: float
@@ -41,7 +41,7 @@ class SecondScore:
 
 
 def contradictions(folder: RunFolder) -> list[str]:
-    """Where the files of a finished run contradict each other, a sentence each.
+    """The contradictions between the files of a finished run, a sentence each.
 
     Raises `UserError` on a file that is missing or damaged.
     """
@@ -57,7 +57,7 @@ def contradictions(folder: RunFolder) -> list[str]:
 
 
 def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: UnpackedModel) -> Claims:
-    """Result, recipe, artifact and tokenizer belong together."""
+    """Claims that result, recipe, artifact and tokenizer belong together."""
     path, tokenizer = folder["model.pargolf"], folder["tokenizer.model"]
     yield (
         "recipe.json is another recipe than result.json names.",
@@ -69,7 +69,7 @@ def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: Un
     )
     yield "The budget in result.json is not the recipe's.", recipe.budget == result.budget
     yield "The cap in result.json is not the recipe's.", recipe.budget.bytes == result.bytes.cap
-    # Artifacts on solved grids once named a recipe with those; now each names the one it was trained by.
+    # Older artifacts on solved grids name a recipe with these grids; newer ones name the recipe of the training.
     own = result.grids is Grids.SOLVED or unpacked.digest == recipe.digest
     yield "The artifact is of another recipe.", own and unpacked.recipe == recipe.name
     yield "The artifact's model is not the recipe's.", unpacked.model.spec == recipe.model
@@ -94,7 +94,7 @@ def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: Un
 
 
 def _of_training(result: Result, recipe: Recipe, events: Sequence[Event]) -> Claims:
-    """Result and events tell of one training."""
+    """Claims that result and events describe the same training."""
     started = [event for event in events if isinstance(event, Started)]
     steps = [event for event in events if isinstance(event, Step)]
     stopped = [event for event in events if isinstance(event, Stopped)]
@@ -135,7 +135,7 @@ def _of_training(result: Result, recipe: Recipe, events: Sequence[Event]) -> Cla
 
 
 def _of_scores(result: Result, events: Sequence[Event]) -> Claims:
-    """Result and events tell of the same scorings."""
+    """Claims that result and events describe the same scorings."""
     scored = [event for event in events if isinstance(event, Scored)]
     rows = {event.name: ScoreRow(event.loss, event.bpb, event.windows, event.seconds) for event in scored}
     yield "events.jsonl has other scores than result.json.", rows == result.scores
@@ -154,19 +154,19 @@ def _of_scores(result: Result, events: Sequence[Event]) -> Claims:
 
 
 def _of_log(folder: RunFolder, result: Result, events: Sequence[Event]) -> Claims:
-    """The log says what the events say, line by line."""
+    """Claims that the log agrees with the events, line by line."""
     log, path = RunLog(), folder["train.log"]
     lines = [line for event in events for line in log.lines(event)]
     logged = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     yield "train.log is missing: nobody can check a run without one.", path.is_file()
-    # Runs of the layout before had no last line that says what was scored.
+    # Runs of the older layout have no last line with the result's sentence.
     yield "train.log is not the log of events.jsonl.", logged in ([*lines, result.sentence], lines)
 
 
 def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -> Events[SecondScore]:
-    """Score a finished run's artifact again, as the run did but for its limit of seconds.
+    """Score a finished run's artifact again, as the run did, but without its time limit.
 
-    Raises `UserError` on data with another tokenizer, whose bytes cannot be proved, or too short for the windows.
+    Raises `UserError` when the data has another tokenizer, is too short for the windows, or contradicts its proof.
     """
     result, recipe, unpacked = folder.read_result(), folder.read_recipe(), read_artifact(folder["model.pargolf"])
     if tokenizer_digest(data) != unpacked.tokenizer:
@@ -232,7 +232,7 @@ def _same_rows(ours: Sequence[DocumentScore], theirs: Sequence[DocumentScore]) -
 
 
 def _same_overlap(result: Result, data: DataFolder) -> bool:
-    """Whether copies of validation text are counted as the run did, where it looked."""
+    """Whether the count of copied documents is that of the run, if both checked."""
     overlap = check_leak(data, allowed=True)
     unknown = not (result.overlap.checked and overlap.checked)
     return unknown or overlap.copied_documents == result.overlap.copied_documents

@@ -1,10 +1,10 @@
 """The server: an OpenAI-compatible `/v1/completions` and a web page for one artifact.
 
     GET  /                 the page             GET /v1/models   the one model
-    POST /v1/completions   OpenAI's API         POST /read       bits of each token of a text, adapting where asked
+    POST /v1/completions   OpenAI's API         POST /read       bits of each token of a text, adapting on request
 
-It listens to this machine alone unless told otherwise. On a loopback address, requests must name a loopback host, so
-that no web page of somebody else's can reach it by a name of its own.
+By default it accepts connections from this machine only. On a loopback address, requests must name a loopback host, so
+that other web pages cannot reach it by DNS rebinding.
 """
 
 import asyncio
@@ -47,13 +47,13 @@ class Server:
         self.seeds = iter(range(1 << 62))
 
     async def models(self, request: Request) -> Response:
-        """The one model there is."""
+        """The list of models, which has one entry."""
         facts = {"recipe_digest": self.source.digest, "max_model_len": self.source.length}
         row = {"id": self.source.recipe, "object": "model", "created": 0, "owned_by": "pargolf", **facts}
         return JSONResponse({"object": "list", "data": [row]})
 
     async def completions(self, request: Request) -> Response:
-        """`/v1/completions`."""
+        """Answer `/v1/completions`."""
         wanted = parse_completion(parse_object(await _body(request)), seed=next(self.seeds))
         prompts = [prompt_ids(self.source, prompt) for prompt in wanted.prompts]
         jobs = []
@@ -73,7 +73,7 @@ class Server:
         return JSONResponse(await _while_there(request, jobs, _gathered(jobs, wanted, head, sizes)))
 
     async def read(self, request: Request) -> Response:
-        """The page's reading: lines of JSON, first the model as it is, then as it adapts."""
+        """Answer `/read` with lines of JSON: first without adaptation, then with it."""
         wanted = parse_object(await _body(request))
         text = wanted.get("text")
         if not isinstance(text, str) or not text:
@@ -85,7 +85,7 @@ class Server:
 
 
 def build_app(source: Source, *, host: str = "127.0.0.1", waiting: int = 256) -> Starlette:
-    """The application for an ASGI server; its engine begins and ends with it."""
+    """The application for an ASGI server; its engine starts and stops with it."""
     engine = Engine(waiting=waiting)
     server = Server(source, engine)
 
@@ -114,7 +114,7 @@ def build_app(source: Source, *, host: str = "127.0.0.1", waiting: int = 256) ->
 def serve(source: Source, *, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve until interrupted; `ready` is called with the address when the port is open.
 
-    Raises `UserError` where the port cannot be had.
+    Raises `UserError` if the port cannot be opened.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -134,7 +134,7 @@ def serve(source: Source, *, host: str, port: int, ready: Callable[[str], None])
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body. Raises `APIError` as soon as it is too long."""
+    """Read the request's body. Raises `APIError` as soon as it is too long."""
     body = b""
     async for part in request.stream():
         body += part
@@ -149,7 +149,7 @@ async def _file(name: str, request: Request) -> Response:
 
 
 async def _gathered(jobs: list[Job], request: Completion, head: dict[str, Any], prompt: int) -> dict[str, Any]:
-    """The whole answer."""
+    """The complete answer."""
     choices, written = [], 0
     for index, job in enumerate(jobs):
         pieces = [piece async for piece in job.pieces()]
@@ -161,7 +161,7 @@ async def _gathered(jobs: list[Job], request: Completion, head: dict[str, Any], 
 
 
 async def _streamed(jobs: list[Job], request: Completion, head: dict[str, Any], prompt: int) -> AsyncIterator[str]:
-    """Server-sent events of all choices, each as soon as it has something to show."""
+    """Server-sent events of all choices, each piece as soon as it is ready."""
     arrived: asyncio.Queue[tuple[int, Piece | BaseException | None]] = asyncio.Queue()
 
     async def forward(index: int, job: Job) -> None:
@@ -209,7 +209,7 @@ async def _lines(job: Job) -> AsyncIterator[str]:
 
 
 async def _while_there(request: Request, jobs: list[Job], work: Any) -> Any:
-    """The value of `work`, which ends when the client hangs up."""
+    """The value of `work`, which is cancelled when the client disconnects."""
     task = asyncio.ensure_future(work)
     try:
         while True:
@@ -233,7 +233,7 @@ def _event(value: dict[str, Any]) -> str:
 
 
 def _error_of(error: BaseException) -> APIError:
-    """What a client is told of an error."""
+    """Convert an error to the one that the client gets."""
     if isinstance(error, APIError):
         return error
     if isinstance(error, UserError):
@@ -242,19 +242,19 @@ def _error_of(error: BaseException) -> APIError:
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
-    told = _error_of(error)
-    return JSONResponse(told.body(), status_code=told.status)
+    reply = _error_of(error)
+    return JSONResponse(reply.body(), status_code=reply.status)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    told = _error_of(error)
-    return JSONResponse(told.body(), status_code=told.status)
+    reply = _error_of(error)
+    return JSONResponse(reply.body(), status_code=reply.status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = int(getattr(error, "status_code", 404))
-    told = APIError(
+    reply = APIError(
         f"{request.method} {request.url.path} is not served. There are POST /v1/completions and GET /v1/models.",
         status=status,
     )
-    return JSONResponse(told.body(), status_code=status)
+    return JSONResponse(reply.body(), status_code=status)

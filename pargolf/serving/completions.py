@@ -1,7 +1,7 @@
 """Completions as small steps: the prompt with its log probabilities where asked, then one token at a time.
 
-A piece of text leaves when it is whole: no half of a character, and nothing that may turn out to be the beginning of a
-stop word. BOS ends a document and is never shown; a prompt is a document's beginning, so it stands behind a BOS.
+A piece of text is sent when it is complete: no half of a character, and nothing that may be the beginning of a stop
+word. BOS ends a document and is never shown; a prompt is the beginning of a document, so BOS is put in front of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _INCOMPLETE = "\ufffd"
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token as text, its log-probability in nats (None for a given first one), and the likeliest others."""
+    """A token as text, its log-probability in nats (None for a prompt's first token), and the likeliest tokens."""
 
     text: str
     logprob: float | None
@@ -32,7 +32,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that can be shown, the tokens that it is made of, and at the end why it ended."""
+    """Text that can be shown, its tokens, and in the last piece the reason for the end."""
 
     text: str = ""
     tokens: tuple[TokenLogprob, ...] = ()
@@ -41,7 +41,7 @@ class Piece:
 
 
 def prompt_ids(source: Source, prompt: str | Sequence[int]) -> list[int]:
-    """Ids of a prompt, BOS in front. Raises `APIError` for ids that are none, and for too many."""
+    """Ids of a prompt, BOS in front. Raises `APIError` for invalid ids, and for too many."""
     words, vocab = source.tokenizer, source.model.spec.vocab
     if isinstance(prompt, str):
         try:
@@ -90,7 +90,7 @@ def complete(
 
 @dataclass
 class Writing:
-    """Text as it grows: what was shown of it, and what has to wait."""
+    """Generated text: the part that was shown, and the part that must wait."""
 
     words: Tokenizer
     stops: tuple[str, ...]
@@ -100,7 +100,7 @@ class Writing:
     unshown: int = 0
 
     def added(self, token: int, graded: tuple[TokenLogprob, ...]) -> Piece:
-        """The text that can be shown after another token; its end where it spells a stop word."""
+        """Add a token; returns the text that can be shown now, as the last piece if a stop word is complete."""
         self.ids.append(token)
         self.held += graded
         self.unshown += 1
@@ -114,7 +114,7 @@ class Writing:
         return self._shown(text[: len(text) - waiting], None) if waiting == 0 else Piece()
 
     def ended(self, finish: str) -> Piece:
-        """What is left to show."""
+        """The last piece, with the rest of the text."""
         return self._shown(self.words.decode(self.ids), finish)
 
     def _shown(self, text: str, finish: str | None) -> Piece:
@@ -124,7 +124,7 @@ class Writing:
 
 
 def logprob_of(words: Tokenizer, token: int, logs_V: Tensor, count: int) -> TokenLogprob:
-    """A token's log-probability, and the `count` likeliest ones beside it."""
+    """A token's log-probability, and the `count` likeliest tokens."""
     own = float(logs_V[token])
     best = torch.topk(logs_V, min(count, len(logs_V)))
     top = {shown(words, int(i)): float(value) for value, i in zip(best.values, best.indices)}
@@ -132,7 +132,7 @@ def logprob_of(words: Tokenizer, token: int, logs_V: Tensor, count: int) -> Toke
 
 
 def shown(words: Tokenizer, token: int) -> str:
-    """A token as text; bytes that are no whole characters are spelled out."""
+    """A token as text; bytes that are not complete characters are written as escapes."""
     if token == words.bos:
         return "<bos>"
     data = words.bytes_of(token) if token < words.vocab else b""
@@ -167,14 +167,14 @@ def _echoed(source: Source, request: Completion, prompt: str | Sequence[int], id
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of `text` with which `stop` begins."""
+    """The number of characters at the end of `text` that are a beginning of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def choice_json(
     index: int, text: str, tokens: Sequence[TokenLogprob], finish: str | None, offset: int, logprobs: bool
 ) -> dict[str, Any]:
-    """A choice as the API writes it; `offset` is how much text went before."""
+    """A choice in the API's JSON form; `offset` is the length of the text before it."""
     logged: dict[str, Any] | None = None
     if logprobs:
         offsets, position = [], offset

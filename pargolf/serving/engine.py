@@ -3,8 +3,8 @@
     client -> submit(job) -> [waiting, first come first served] -> [ACTIVE jobs, one step each, round and round]
 
 A job is a generator: each `next` is one step (a token, a window) and yields what the client gets. So a long job delays
-a short one by its steps and never by its whole length, and memory is bounded by the active jobs' caches and by the
-length of the queue. A client that hangs up cancels its jobs; they end before their next step.
+a short one only by single steps, and memory is bounded by the caches of the active jobs and by the length of the queue.
+When a client disconnects, its jobs are cancelled and end before their next step.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ WAITING = 256
 
 
 class Job:
-    """Work for one client. What its steps yield arrives in the event loop of whoever made it, in order."""
+    """Work for one client. The values of its steps arrive, in order, in the event loop that created it."""
 
     def __init__(self, steps: Callable[[], Iterator[Any]]) -> None:
         self.steps = steps
@@ -29,14 +29,14 @@ class Job:
         self._arrived: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
 
     def send(self, kind: str, value: Any = None) -> None:
-        """From the engine's thread: a piece, an error, or the end."""
+        """Called from the engine's thread: pass a piece, an error, or the end to the event loop."""
         try:
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (kind, value))
-        except RuntimeError:  # the loop is closed, with the client
+        except RuntimeError:  # the event loop is closed, so the client is gone
             self.cancelled = True
 
     async def pieces(self) -> AsyncIterator[Any]:
-        """What the steps yield, until the end. Leaving early cancels the job; an error of a step is raised here."""
+        """The values of the steps. Leaving early cancels the job; an error in a step is raised here."""
         try:
             while True:
                 kind, value = await self._arrived.get()
@@ -63,11 +63,11 @@ class Engine:
 
     @property
     def load(self) -> tuple[int, int]:
-        """How many jobs are worked on, and how many wait."""
+        """The numbers of active and of waiting jobs."""
         return len(self._active), len(self._waiting)
 
     def submit(self, jobs: list[Job]) -> None:
-        """Put jobs in the queue, all or none. Raises `APIError` where there is no room."""
+        """Put jobs in the queue, all or none. Raises `APIError` if the queue has no room."""
         with self._changed:
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
             if len(self._waiting) + len(jobs) > self._limits[1]:
@@ -76,7 +76,7 @@ class Engine:
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; jobs that are not done end with an error."""
+        """Stop the thread; unfinished jobs end with an error."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -92,7 +92,7 @@ class Engine:
             job.send("error", APIError("The server is shutting down.", status=503, kind="server_error"))
 
     def _admit(self) -> bool:
-        """Wait until there is a job, and take in as many as may be active; False at the end."""
+        """Wait until there is a job, then activate as many as allowed; False when the engine stops."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._active or self._waiting)
             while self._waiting and len(self._active) < self._limits[0]:
@@ -102,7 +102,7 @@ class Engine:
             return not self._closed
 
     def _step(self, job: Job, steps: Iterator[Any]) -> bool:
-        """Do one step of a job; whether it goes on."""
+        """Do one step of a job; returns whether it continues."""
         if job.cancelled:
             return False
         try:
@@ -110,7 +110,7 @@ class Engine:
         except StopIteration:
             job.send("end")
             return False
-        except Exception as error:  # the client's, whatever it is: the thread serves the others
+        except Exception as error:  # the client gets any error, and the thread goes on for the others
             job.send("error", error)
             return False
         return True

@@ -1,7 +1,7 @@
 """What each token of a text costs the model, without adaptation and with it, score first.
 
-Every window of `STEP` tokens is scored before the model learns from it, by the artifact's own adapter where its recipe
-has one, else by this package's. Both scorings see the same windows, so the difference is what adapting is worth.
+Every `STEP` new tokens are scored before the model learns from them, with the artifact's own adapter if its recipe has
+one, else with `_ADAPTER`. Both scorings use the same windows, so the difference is the gain by adaptation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ _ADAPTER = CountTilt(
 
 @dataclass(frozen=True)
 class Growing:
-    """Windows that grow by `stride` from a text's first token on, up to `length`, and then slide."""
+    """Windows that begin at the text's first token and grow by `stride` up to `length`, then slide."""
 
     length: int
     stride: int
@@ -44,7 +44,7 @@ class Growing:
 
 
 def read(source: Source, ids: list[int], *, adapt: bool) -> Iterator[dict[str, Any]]:
-    """Steps of a reading, and last its result: pieces, bits and bytes per token, and `adapted` bits where asked."""
+    """Yield progress, and at last the result: pieces, bits and bytes per token, and with `adapt` the `adapted` bits."""
     tokens = np.array(ids, dtype=np.int64)
     vocab, words = source.model.spec.vocab, source.tokenizer
     counts = count_bytes(words.byte_table(vocab), tokens[:-1], tokens[1:])

@@ -1,7 +1,7 @@
 """Checks of a client's request: each field by type and range, and the whole by its size.
 
-The names are those of OpenAI's `/v1/completions`. What this server does not do is refused by name, and never ignored
-where it would change the text. An error has the API's own form: a message, a type, and the field it is about.
+The names are those of OpenAI's `/v1/completions`. A field that this server does not support is refused by name if it
+would change the text, never ignored. An error has the API's form: a message, a type, and the field.
 """
 
 import json
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 BODY = 1 << 20
-"""Bytes of a request."""
+"""The largest request, in bytes."""
 PROMPT_TOKENS = 8192
-"""Tokens of a prompt, and of a text that the page reads."""
+"""The most tokens of a prompt, and of a text that the page reads."""
 NEW_TOKENS = 2048
 CHOICES = 64
-"""Prompts of a request times `n`."""
+"""The largest number of prompts times `n`."""
 STOPS, STOP_LENGTH = 16, 256
 LOGPROBS = 20
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -24,13 +24,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (None, 0),
     "logit_bias": (None, {}),
 }
-"""Fields that are not served, with the values that ask for nothing."""
+"""Unsupported fields, with their values that change nothing."""
 _SERVED = ("model", "prompt", "max_tokens", "temperature", "top_p", "n", "stream", "stream_options", "logprobs", "echo")
 _KNOWN = {*_SERVED, "stop", "seed", "user", *_NEUTRAL}
 
 
 class APIError(Exception):
-    """An error for a client: `status` is HTTP's, `param` the field that it is about."""
+    """An error for a client: `status` is the HTTP status, `param` the field."""
 
     def __init__(
         self, message: str, *, param: str | None = None, status: int = 400, kind: str = "invalid_request_error"
@@ -72,7 +72,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_completion(body: dict[str, Any], *, seed: int) -> Completion:
-    """Check a request; `seed` is taken where it names none. Raises `APIError` with the field that does not fit."""
+    """Check a request; `seed` is used if it has none. Raises `APIError` with the first invalid field."""
     for name in body:
         if name not in _KNOWN:
             raise APIError(f"Unknown field '{name}'.", param=name)
@@ -121,7 +121,7 @@ def number(body: dict[str, Any], name: str, default: float, low: float, high: fl
 
 
 def flag(body: dict[str, Any], name: str) -> bool:
-    """True or false; false where it is not named."""
+    """True or false; false if missing."""
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise APIError(f"'{name}' should be true or false.", param=name)
@@ -129,7 +129,7 @@ def flag(body: dict[str, Any], name: str) -> bool:
 
 
 def _prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
-    """One prompt or several, each a text or ids."""
+    """Parse one or several prompts, each a text or ids."""
     if value is None or isinstance(value, str):
         return (value or "",)
     if isinstance(value, list) and value:

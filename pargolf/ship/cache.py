@@ -2,9 +2,9 @@
 
     ~/.cache/pargolf/scripts/<hash of the key, of every source file that matters and of the libraries' versions>.json
 
-Folders that no script takes anything from are left out of the hash (a test looks). A file that is damaged, or that
-cannot be written, is as one that is not there. `begin` fills the cache in a process of its own, at low priority, while
-the caller goes on.
+Folders from which no script takes code are left out of the hash (a test checks that). A damaged file counts as missing,
+and failing to write one does no harm. `begin` fills the cache in a separate process, at low priority, while the caller
+continues.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ from pargolf.core.files import cache_folder, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = 64
-"""Scripts that are kept; older ones go when another comes."""
+"""The number of scripts that are kept; the oldest are deleted."""
 PATIENCE = 120.0
-"""Seconds to wait for a script that another process writes, before it is written here."""
+"""Seconds to wait for another process to write a script, before writing it here."""
 _APART = ("cli", "api", "audit", "engines", "study", "report", "upstream", "exporting")
-"""Folders that no script takes anything from."""
+"""Folders from which no script takes code."""
 BEGUN: dict[str, "subprocess.Popen[bytes]"] = {}
-"""Processes that write scripts for this one, by key."""
+"""Child processes that write scripts for this one, by key."""
 
 Written = tuple[str, dict[str, str]]
-"""A script's text, and what its parts are called there."""
+"""A script's text, and the names of its parts in it."""
 
 
 def remembered(key: str, write: Callable[[], Written]) -> Written:
-    """The text and names that were written under this key by this very source, or what `write` gives."""
+    """The cached text and names for this key and this version of the source, else those that `write` returns."""
     written = _read(key)
     if written is None and not ready(key):
         finish(key)
@@ -53,7 +53,7 @@ def known(key: str) -> bool:
 
 
 def begin(key: str, code: str, job: object) -> None:
-    """Run Python `code` in a process of its own, which reads `job` as JSON and fills the cache under `key`."""
+    """Run Python `code` in a new process, which reads `job` as JSON and fills the cache under `key`."""
     if key in BEGUN:
         return
     path = os.pathsep.join(filter(None, (str(ROOT.parent), os.environ.get("PYTHONPATH"))))
@@ -72,7 +72,7 @@ def begin(key: str, code: str, job: object) -> None:
 
 
 def ready(key: str) -> bool:
-    """Whether nothing has to be waited for: no process was begun for this script, or it has ended."""
+    """Whether there is nothing to wait for: no process was started for this script, or it has ended."""
     return key not in BEGUN or BEGUN[key].poll() is not None
 
 
@@ -118,7 +118,7 @@ def _hash(text: str, names: dict[str, str]) -> str:
 
 @cache
 def _source() -> str:
-    """Names the source that scripts are made of, and what else decides how it is written down."""
+    """A hash of the source that scripts are made from, and of the versions that influence their text."""
     whole = hashlib.sha256(f"{sys.version} {torch.__version__} {np.__version__}".encode())
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT)

@@ -44,18 +44,18 @@ from __future__ import annotations
 
 
 def to_run(model: Model) -> Model:
-    """The model without what only its training needs: initial values and heads that look further ahead."""
+    """The model without what only training needs: initial values and multi-token heads."""
     return replace(model, init=(), head=replace(model.head, mtp=None))
 
 
 def modeling_file(model: Model, name: str) -> str:
-    """The text of `modeling_pargolf.py`. Raises `UserError` where a technique of one's own cannot be followed."""
+    """The text of `modeling_pargolf.py`. Raises `UserError` when a user's technique cannot be put into one file."""
     plain = to_run(model)
     parts = sorted(addresses(spec.dump(plain)))
     whole = [f"{_MODELING}:PargolfConfig", f"{_MODELING}:PargolfForCausalLM"]
     roots, beside = [*whole, *map(spec.home, parts)], own.texts(parts)
     if isinstance(plain.head.softcap, Builds):
-        roots.append("pargolf.model.slots:Builds")  # which the head asks for, and no class names as its base
+        roots.append("pargolf.model.slots:Builds")  # the head uses it, but no class has it as a base
     try:
         flat = flatten(ROOT, roots, instead=_INSTEAD, without=_WITHOUT, beside=beside, whole=whole)
     except Unfit as error:

@@ -3,9 +3,9 @@
     roots: the script's `main`, and each class and function that the recipe names
     OWN_RECIPE = the recipe as an expression      OWN_PARTS = {address: class or function}, all an artifact may name
 
-So the program reads artifacts of the package and the package reads the program's. Methods for checkpoints, looks and
-adaptation are left out where this recipe's program never calls them. There are two forms of the same definitions:
-`program` is to be read, and `shipped`, through `specialized` and `squeeze`, is what counts against the cap.
+So the program can read the package's artifacts, and the package the program's. Methods for checkpoints, causality tests
+and adaptation are left out if this recipe's program never calls them. There are two forms of the same definitions:
+`program` is for readers; `shipped`, made by `specialized` and `squeeze`, counts against the cap.
 """
 
 import ast
@@ -28,7 +28,7 @@ from pargolf.ship.shrink.specialize import specialized
 from pargolf.ship.shrink.squeeze import as_it_stands, minified, self_extracting
 
 _NAMED = ("pargolf.model.", "pargolf.quant.", "pargolf.evaluate.")
-"""Where the parts live that an artifact may name."""
+"""The packages of the parts that an artifact may name."""
 _SCRIPT = "pargolf.submit.script:"
 _INSTEAD = {
     "pargolf.core.spec:load": f"{_SCRIPT}load_part",
@@ -49,20 +49,22 @@ from __future__ import annotations
 
 
 _OF_THE_PACKAGE = {"stored_as": "codec_name", "codec_of": "named_codec"}
-"""Stand-ins in `submit/script.py` where the recipe's codec stands in no file of one's own."""
+"""Stand-ins in `submit/script.py`, used when the recipe's codec is not from a user's file."""
 _SHIPPED_WITHOUT = ("Recipe.digest",)
 _OWN = ("OWN_RECIPE", "OWN_SIZE", "OWN_PARTS")
 _THEIRS = "OWN_CODE"
-"""Where the code of files beside the package stands in the shipped text."""
+"""Placeholder in the shipped text for the code of users' files."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What decides a program's definitions: the parts that it names, and what it does.
+    """Everything that decides a program's definitions; two recipes with the same form have the same definitions.
 
-    `fitted` where grids are solved for the cap, `own_codec` where the codec is no part of the package, `constants` what
-    fields of the recipe all are, where that is one of None, True, False and (); numbers are the recipe's own and change
-    no definition.
+    parts: addresses of the classes and functions that it names
+    fitted: grids are solved for the cap
+    own_codec: the codec is from a user's file
+    constants: fields that have the same value in all parts of the recipe, if it is None, True, False or (). Numbers
+        belong to the recipe's expression and change no definition
     """
 
     parts: tuple[str, ...]
@@ -110,9 +112,10 @@ def _flat(form: Form, shipped: bool) -> Flat:
 
 
 def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> str:
-    """The readable source; `fitted` where the run's grids were narrowed to meet the cap, and the program's must be.
+    """The readable source.
 
-    `also`: addresses of parts that artifacts name beyond the recipe's own.
+    fitted: the run's grids were solved to meet the cap, so the program must contain the solver
+    also: addresses of parts that artifacts name in addition to the recipe's own
     """
     form = Form.of(recipe, fitted=fitted, also=also)
     flat = _flat(form, False)
@@ -128,7 +131,7 @@ def program(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
 
 
 def readable(flat: Flat, but: tuple[str, ...]) -> str:
-    """Imports and definitions as source, each file's under its name, without the assignments to names in `but`."""
+    """Imports and definitions as source, grouped by file, without the assignments to names in `but`."""
     text = ["\n".join(flat.imports), "\n\n"]
     module = ""
     for home, node in flat.definitions:
@@ -143,7 +146,7 @@ def readable(flat: Flat, but: tuple[str, ...]) -> str:
 
 
 def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ()) -> bytes:
-    """The file that is shipped, and whose bytes count."""
+    """The shipped file, whose bytes count against the cap."""
     form = Form.of(recipe, fitted=fitted, also=also)
     text, names = _shipped_text(form)
     own = {"OWN_DIGEST": repr(recipe.digest), "OWN_RECIPE": expression(recipe, names.__getitem__)}
@@ -154,14 +157,14 @@ def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
 
 @cache
 def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
-    """The shipped text around what is the recipe's own, which its names stand for; and what parts are called there."""
+    """The shipped text with placeholders for the recipe, and the names of the parts in it."""
     with _uncollected():
         return remembered(repr(form), lambda: _write_shipped(form))
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: trees grow so fast that it would go through all of torch again and again."""
+    """Turn off the garbage collector: trees grow so fast that it would scan all of torch again and again."""
     on = gc.isenabled()
     gc.disable()
     try:
@@ -200,7 +203,7 @@ def _fields_of(part: str) -> list[str]:
 
 
 def _constants(recipe: Recipe) -> dict[str, Any]:
-    """Fields of the recipe's parts that are all None, True, False or ()."""
+    """Fields that have one value in all parts of the recipe, if it is None, True, False or ()."""
     values: dict[str, list[Any]] = {}
 
     def look(value: Any) -> None:
@@ -220,7 +223,7 @@ def _constants(recipe: Recipe) -> dict[str, Any]:
 
 
 def expression(value: Any, name: Callable[[str], str]) -> str:
-    """A recipe, or a part of it, as an expression: without fields at their default, and repeated items multiplied."""
+    """A recipe, or a part of it, as a Python expression: default fields left out, repeated items as `(x,)*n`."""
     if isinstance(value, tuple | list):
         runs = [(text, len(list(same))) for text, same in groupby(expression(item, name) for item in value)]
         if all(count == 1 for _, count in runs):
@@ -242,7 +245,7 @@ def expression(value: Any, name: Callable[[str], str]) -> str:
 
 
 def addresses(dumped: Any) -> set[str]:
-    """Classes and functions that a dumped spec names."""
+    """The addresses of the classes and functions that a dumped spec names."""
     if isinstance(dumped, list):
         return {address for item in dumped for address in addresses(item)}
     if not isinstance(dumped, dict):

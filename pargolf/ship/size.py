@@ -1,8 +1,8 @@
 """The bytes of code that count: those of the one file that a submission of the run would ship.
 
-It is the squeezed script of `pargolf submit --squeeze`. Writing it takes seconds, so a run begins it in a process of
-its own (`begin_count`) and asks for the bytes when it packs. A grid that had to be narrowed to meet the cap needs the
-solver in the script, and counts it.
+That file is the squeezed script of `pargolf submit --squeeze`. Writing it takes seconds, so a run starts it in a
+separate process (`begin_count`) and asks for the size when it packs. If grids were solved to meet the cap, the script
+needs the solver, and its bytes count.
 """
 
 import json
@@ -15,20 +15,20 @@ from pargolf.ship.cache import begin, known, ready
 from pargolf.ship.program import Form, shipped
 
 SOLVED = ("pargolf.quant.clip:StdDev", "pargolf.quant.grid:Int")
-"""What a solved grid may name beside the parts of the recipe."""
+"""The parts that a solved grid may name in addition to those of the recipe."""
 
 
 @cache
 def count_code(recipe: Recipe, *, fitted: bool = False) -> int:
-    """Code bytes that count for this recipe; `fitted` where its grids are solved for the cap."""
+    """The code bytes that count for this recipe; `fitted` when its grids are solved for the cap."""
     return len(shipped(recipe, fitted=fitted, also=_beside(recipe, fitted)))
 
 
 def begin_count(recipe: Recipe) -> None:
-    """Have the script written by another process, unless it is known; later counting waits for that.
+    """Start writing the script in another process, unless it is cached; a later count waits for it.
 
-    Techniques of a file of one's own are only known here, and whether a script can hold them should be said before
-    hours of training: there it is counted at once.
+    A user's techniques are only known to this process, and whether a script can contain them should be known before
+    hours of training; with them the script is written at once.
     """
     key, parts = _key(recipe), Form.of(recipe, also=_beside(recipe, False)).parts
     if any("@" in part for part in parts):
@@ -38,12 +38,12 @@ def begin_count(recipe: Recipe) -> None:
 
 
 def is_counted(recipe: Recipe) -> bool:
-    """Whether `count_code` would not wait for another process."""
+    """Whether `count_code` need not wait for another process."""
     return ready(_key(recipe))
 
 
 def count_for_another() -> None:
-    """Count the code of the recipe that standard input holds, which leaves its script in the cache."""
+    """Count the code of the recipe on standard input, which puts its script into the cache."""
     count_code(spec.load(json.load(sys.stdin), Recipe))
 
 

@@ -3,11 +3,11 @@
     worth = bits per byte without it - bits per byte with everything    of a part
     worth = bits per byte of the recipe - bits per byte with it         of an addition: a label that begins "+ "
 
-so that what helps is above zero. The parts are variants of the recipe (`recipes/variants.py`): the edits that its
-module names as `ABLATIONS` beside `RECIPE`, or `--without` on the command line, or else what sets it apart from a base.
-All run the same steps or seconds, or the steps that the same seconds buy on a machine whose speed does not waver
-(`study/pace.py`), with the same seeds, so the test is paired by seed; every seed goes through all parts before the next
-one begins, so a run that is cut short has whole rows with fewer seeds.
+so a positive worth means that the part helps. The parts are variants of the recipe (`recipes/variants.py`): the edits
+in `ABLATIONS` of its module, or those of `--without`, or else its differences from a base recipe. All variants run the
+same steps or seconds, or, with `--paced`, as many steps as the same seconds would allow at a constant machine speed
+(`study/pace.py`). They use the same seeds, so the test is paired by seed. All variants run with one seed before the
+next seed begins, so an ablation that is interrupted has complete rows with fewer seeds.
 """
 
 import re
@@ -43,9 +43,9 @@ WHOLE = "everything"
 
 @dataclass(frozen=True)
 class AblationRun:
-    """What one run of a variant came to: bits per byte at the end and before packing, bytes, steps, seconds a step.
+    """The result of one run of a variant: bits per byte at the end and before packing, bytes, steps, seconds per step.
 
-    `weighs` are the model's bytes on the recipe's own grids late in training, where packing fills the cap.
+    `weighs`: the model's bytes on the recipe's own grids late in training, if packing fills the cap.
     """
 
     bpb: float
@@ -58,9 +58,9 @@ class AblationRun:
 
 @dataclass(frozen=True)
 class Worth:
-    """One part, or everything (`part` empty): what ran by seed, and the test that the part gains; or why not.
+    """One part, or everything (`part` empty): its runs by seed and the test that it helps, or why it could not run.
 
-    `pace` is a step's time over one of the whole recipe, where that was measured.
+    `pace` is its time per step divided by the whole recipe's, if measured.
     """
 
     part: str
@@ -72,7 +72,7 @@ class Worth:
 
 @dataclass(frozen=True)
 class WorthsSoFar(Event):
-    """What the whole recipe and its parts are worth by the runs that have ended."""
+    """The worth of the whole recipe and its parts, from the runs that have ended."""
 
     worths: tuple[Worth, ...]
 
@@ -92,19 +92,21 @@ def run_ablations(
     device: str | None = None,
     command: str = "",
 ) -> Events[list[Worth]]:
-    """Run the recipe and each variant into `out/LABEL/seed-N`, resuming; returns what each is worth.
+    """Run the recipe and each variant into `out/LABEL/seed-N`, or resume; returns the worth of each.
 
-    `others` hold the same text in other vocabularies, for variants that have those. `paced` gives each variant the
-    steps that the recipe's seconds buy it, and keeps its pace in `out/paces.json`. What came of it so far is always in
-    `out/ablation.json`. A part that cannot run is listed with the reason and stops nothing; the whole recipe does.
+    others: the same text with other vocabularies, for variants that need them
+    paced: give each variant as many steps as it makes in the recipe's seconds; paces are stored in `out/paces.json`
+
+    `out/ablation.json` always holds the results so far. A part that cannot run is listed with the reason, and the
+    others go on; if the whole recipe cannot run, everything stops.
     """
     check_device(device)
     check_engine(engine, device)
     check_seeds(seeds)
     everything = {"": recipe, **variants}
-    places = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
-    if len(set(places.values())) < len(places):
-        raise UserError("Two labels of the ablation differ in marks only, and would share a folder. Rename one.")
+    folders = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
+    if len(set(folders.values())) < len(folders):
+        raise UserError("Two labels of the ablation differ only in punctuation, and would share a folder. Rename one.")
     texts: dict[str, DataFolder] = {}
     failed: dict[str, str] = {}
     for label, variant in everything.items():
@@ -127,7 +129,7 @@ def run_ablations(
             f"{label or WHOLE}, seed {seed}",
             everything[label],
             seed,
-            seed_folder(places[label], seed),
+            seed_folder(folders[label], seed),
             command,
             text,
             checkpoint_every,
@@ -135,7 +137,7 @@ def run_ablations(
         for seed in seeds
         for label, text in texts.items()
     ]
-    labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == places[label]}
+    labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == folders[label]}
     runs: dict[str, dict[int, AblationRun]] = {label: {} for label in everything}
     for event in run_jobs(wanted, data, engine=engine, device=device):
         yield event
@@ -159,7 +161,7 @@ def run_ablations(
 
 
 def ablation_of(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False) -> Ablation:
-    """What `ablation.json` holds: the recipe, what bounded every run, and the rows."""
+    """The content of `ablation.json`: the recipe, the limit of every run, and the rows."""
     train, budget = recipe.train, recipe.budget
     return Ablation(
         recipe=recipe.name,
@@ -176,7 +178,7 @@ def ablation_of(recipe: Recipe, worths: Sequence[Worth], *, paced: bool = False)
 
 
 def worth_row(worth: Worth) -> AblationRow:
-    """Means over seeds, what the part is worth with its interval, one-sided p that it gains."""
+    """Means over seeds, the part's worth with its interval, and the one-sided p that it helps."""
     test, runs = worth.test, list(worth.runs.values())
     return AblationRow(
         part=worth.part,
@@ -197,7 +199,7 @@ def worth_row(worth: Worth) -> AblationRow:
 
 
 def read_run(run: Finished) -> AblationRun:
-    """What an ablation wants to know of a run; the seconds of a step are the median over its steps."""
+    """Read what an ablation needs from a run; seconds per step are the median over its steps."""
     events = read_events(run.path / "events.jsonl")
     ends = [event.seconds for event in events if isinstance(event, Step)]
     times = [after - before for before, after in pairwise(ends)]
@@ -210,7 +212,7 @@ def read_run(run: Finished) -> AblationRun:
 
 
 def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence[DataFolder]) -> DataFolder:
-    """The data folder for a variant. Raises `UserError` where it has another vocabulary, and no folder has that."""
+    """The data folder for a variant. Raises `UserError` if no folder has the variant's vocabulary."""
     pieces = variant.model.vocab
     if pieces == recipe.model.vocab:
         return data
@@ -225,7 +227,7 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
 def _paces(
     everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
 ) -> Events[tuple[dict[str, float], dict[str, str]]]:
-    """A step's time of everything over one of the whole recipe's, measured once, and kept; and what cannot train."""
+    """The paces of all variants, measured once and stored, and the errors of those that cannot train."""
     recipe, data = everything[""], texts[""]
     if recipe.train.steps is None:
         raise UserError("--paced needs the steps of the whole recipe, for example train.steps=240.")
@@ -249,7 +251,7 @@ def _paces(
 def _worths(
     runs: Mapping[str, Mapping[int, AblationRun]], failed: Mapping[str, str], paces: Mapping[str, float]
 ) -> list[Worth]:
-    """The whole recipe first, then every part that ran or failed, in order; on the seeds that both have."""
+    """The whole recipe first, then every part that ran or failed, in order; compared on the seeds that both have."""
     whole = {seed: run.bpb for seed, run in runs[""].items()}
     out = [Worth("", runs[""], pace=paces.get(""))]
     for label in runs:

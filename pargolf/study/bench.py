@@ -2,7 +2,7 @@
 
     bytes     of all matrices' codes and scales under the system's own codec, and of the rest as 16-bit numbers
     error     sum over tensors of tr(E H E^T), in nats per token (`quant/gptq.py`); plain squares without Hessians
-    tax       bits per byte after unpacking minus before, on the same tokens, where the caller can grade
+    tax       bits per byte after unpacking minus before, on the same tokens, if a `grade` function is given
 
 A published system is its export grids (`quant/published.py`) for attention, MLP and embedding matrices with its codec:
 grids act on whatever magnitudes the model has, so their scale floors count here as they counted there. `sdclip` is the
@@ -46,7 +46,7 @@ from pargolf.run.pack import pack, read_artifact, unpack
 from pargolf.run.score import open_text, score_sample
 
 _SMALL = 2048
-_LATER = 10_000  # a step that short runs do not reach
+_LATER = 10_000  # a later step than short runs reach, so that these batches are new to the model
 Grade = Callable[[Transformer], float]
 _CODECS: tuple[tuple[str, Codec], ...] = (
     ("zlib-9", Zlib()),
@@ -68,7 +68,7 @@ class Pair:
     solver: GPTQ | None = None
 
     def plan(self, weights: dict[str, Tensor]) -> Quantize:
-        """The pair's table for a model, a row for each role of its matrices; small ones stay whole."""
+        """The pair's table for a model, a row for each role of its matrices; small matrices are not quantized."""
         rows: dict[str, Grid] = {}
         for name, w in weights.items():
             if w.ndim == 2 and w.numel() >= _SMALL:
@@ -78,7 +78,7 @@ class Pair:
 
 
 def published() -> list[Pair]:
-    """Quantizer and codec of the seven published systems, and of the frontier after them."""
+    """The quantizers and codecs of the seven published systems, and of the last published frontier."""
     sdclip, table = Int(6, clip=StdDev(12.85)), Int(7, clip=StdDev(14.0))
     return [
         Pair("baseline", INT8, INT8, INT8, Zlib()),
@@ -110,7 +110,7 @@ def quantizer_rows(
 ) -> Iterator[dict[str, Any]]:
     """One row per pair: name, bytes, squared error, Hessian-weighted error, and BPB where `grade` is given.
 
-    With `rooms`, each pair is solved for each of these sizes instead of taken as it is.
+    With `rooms`, the steps of each pair are solved for each of these sizes in bytes.
     """
     for pair in pairs:
         plan = replace(recipe, quant=pair.plan(weights), codec=pair.codec)
@@ -131,7 +131,7 @@ def quantizer_rows(
 def run_quantizer_rows(
     recipe: Recipe, weights: dict[str, Tensor], hessians: Hessians | None, *, grade: Grade | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The weights as trained (`none`), every published pair, and ours solved for the bytes of the last of them."""
+    """Rows for the weights as trained (`none`), every published pair, and ours solved for the last pair's bytes."""
     whole = replace(recipe, quant=Quantize((("*", Keep("float32")),)), codec=None)
     yield _measured("none", pack(whole, weights, tokenizer="bytes"), weights, hessians, grade)
     row: dict[str, Any] = {}
@@ -141,7 +141,7 @@ def run_quantizer_rows(
 
 
 def hessians_of(recipe: Recipe, weights: dict[str, Tensor], data: DataFolder, *, batches: int) -> Hessians:
-    """Hessians of a trained model from so many training batches, none of which it was trained on in this order."""
+    """Hessians of a trained model from `batches` training batches, in an order that it was not trained in."""
     model, spec = recipe.model.build(0), recipe.train
     model.load_state_dict(weights, strict=False)
     stream = TrainStream(data.train, batch_tokens=spec.batch_tokens, seq_len=spec.seq_len, seed=1, order=spec.order)
@@ -153,8 +153,8 @@ def hessians_of(recipe: Recipe, weights: dict[str, Tensor], data: DataFolder, *,
 def codec_rows(codes: dict[str, list[CodesTensor]]) -> Iterator[dict[str, Any]]:
     """Bytes of each role's codes under every codec.
 
-    The general codecs see a byte per code, as published systems store them. `ours` is the section that an artifact
-    would hold, with the parities of a trellis in it. `order0` is Shannon's bound for one table per tensor.
+    The general codecs get one byte per code, as published systems store them. `ours` is the section of an artifact,
+    including the parities of a trellis. `order0` is Shannon's bound for one table per tensor.
     """
     for name, tensors in codes.items():
         flat = b"".join(np.ascontiguousarray(tensor.codes).tobytes() for tensor in tensors)
@@ -167,25 +167,25 @@ def codec_rows(codes: dict[str, list[CodesTensor]]) -> Iterator[dict[str, Any]]:
 
 
 def sum_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The row of all roles together."""
+    """The sum over all roles, as a row."""
     return {"role": "all"} | {key: sum(row[key] for row in rows) for key in rows[0] if key != "role"}
 
 
 def stored_codes(artifact: Artifact) -> dict[str, list[CodesTensor]]:
-    """The codes that an artifact holds, by role. Raises `UserError` where it holds none."""
+    """The codes in an artifact, by role. Raises `UserError` if there are none."""
     out: dict[str, list[CodesTensor]] = {}
     for tensor in artifact.tensors.values():
         if isinstance(tensor, CodesTensor):
             out.setdefault(tensor.role, []).append(tensor)
     if not out:
-        raise UserError("The artifact holds no codes: all of its numbers are kept whole. Pack it on a grid.")
+        raise UserError("The artifact holds no codes: none of its tensors is quantized. Pack it on a grid.")
     return out
 
 
 def int6_codes(weights: dict[str, Tensor]) -> dict[str, list[CodesTensor]]:
     """Codes of all matrices on the last published grid, int6 at 12.85 deviations, by role; banks row by row.
 
-    Raises `UserError` where there are no matrices.
+    Raises `UserError` if there are no matrices.
     """
     grid, out = Int(6, clip=StdDev(12.85)), dict[str, list[CodesTensor]]()
     for name, w in weights.items():
@@ -199,7 +199,7 @@ def int6_codes(weights: dict[str, Tensor]) -> dict[str, list[CodesTensor]]:
 
 
 def at_equal(rows: Sequence[dict[str, Any]], *, known: str, value: float, wanted: str) -> float | None:
-    """Read `wanted` off a curve of rows where `known` is `value`, both as logarithms; None outside the curve."""
+    """Interpolate `wanted` at `known` = `value` between rows, linear in both logarithms; None outside the rows."""
     points = sorted((row[known], row[wanted]) for row in rows if row[known] > 0 and row[wanted] > 0)
     x, y = np.log([p[0] for p in points]), np.log([p[1] for p in points])
     inside = len(points) > 1 and value > 0 and x[0] <= np.log(value) <= x[-1]
@@ -207,9 +207,10 @@ def at_equal(rows: Sequence[dict[str, Any]], *, known: str, value: float, wanted
 
 
 def bench(target: str | Path, *, data: str | Path | None = None) -> Events[dict[str, list[dict[str, Any]]]]:
-    """Rows `codecs` of a run's, an artifact's or a `.safetensors` file's codes; of a run `quantizers` as well.
+    """Measure codecs on a run, an artifact or a `.safetensors` file, and for a run quantizers too.
 
-    Quantizers are measured with the bits per byte of a sample where data lie, in `data` or in the run's own folder.
+    Returns the rows under `codecs` and `quantizers`. Quantizers are scored in bits per byte on a sample, if there is
+    data: in `data`, or in the folder that the run used.
     """
     path = Path(target)
     run = None if path.suffix in (".safetensors", ".pargolf") else RunFolder.open(path)
@@ -238,7 +239,7 @@ def bench(target: str | Path, *, data: str | Path | None = None) -> Events[dict[
 
 
 def _sample_bpb(recipe: Recipe, data: DataFolder) -> Grade:
-    """What grades a model on a sample of the validation text."""
+    """A function that scores a model on a sample of the validation text."""
     text = open_text(data)
     return lambda model: score_sample(model.eval(), text, recipe.plain, count=64).bpb
 

@@ -1,7 +1,7 @@
 """Compare runs with runs, or with one published score, from their `result.json`.
 
-A folder of run folders (what `pargolf seeds` leaves) stands for all of them. Runs can be compared when they graded the
-same bytes; with different tokenizers the gain is in bits per byte and the bar follows the new runs' tokenizer.
+A folder of run folders (as `pargolf seeds` makes) means all of them. Runs can be compared if they were scored on the
+same bytes; with different tokenizers the gain is in bits per byte, and the bar is that of the new runs' tokenizer.
 """
 
 import math
@@ -18,7 +18,7 @@ from pargolf.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that ended: its folder and what it came to."""
+    """A finished run: its folder and its result."""
 
     path: Path
     result: Result
@@ -35,9 +35,9 @@ class Finished:
 
 
 def finished(paths: Sequence[str | Path]) -> list[Finished]:
-    """Every finished run that the paths name, each a run folder or a folder of them.
+    """Read every finished run at the paths, each a run folder or a folder of them.
 
-    Raises `UserError` on a path that is no run, and on a run that has not ended or did not grade everything.
+    Raises `UserError` on a path that is not a run, and on a run that has not ended or did not score everything.
     """
     runs = []
     for path in map(Path, paths):
@@ -48,7 +48,7 @@ def finished(paths: Sequence[str | Path]) -> list[Finished]:
 
 
 def read_finished(path: str | Path) -> Finished:
-    """One finished run. Raises as `finished` does."""
+    """Read one finished run. Raises `UserError` as `finished` does."""
     folder = RunFolder.open(path)
     result = folder.read_result()
     if not result.complete:
@@ -57,7 +57,7 @@ def read_finished(path: str | Path) -> Finished:
 
 
 def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[Comparison, dict[str, Any]]:
-    """The test, and all of it as plain JSON.
+    """Test whether the new runs are better; returns the test, and everything as plain JSON.
 
     `old` may be one number, a published score. Raises `UserError` on runs that cannot be compared.
     """
@@ -89,13 +89,13 @@ def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[
 
 
 def _by_seed(runs: Sequence[Finished]) -> dict[int, float] | list[float]:
-    """Scores by seed where each seed ran once, else just the scores."""
+    """Scores by seed if each seed ran once, else a list of scores."""
     seeds = {run.seed: run.bpb for run in runs}
     return seeds if len(seeds) == len(runs) else [run.bpb for run in runs]
 
 
 def _apart(ours: Result, theirs: Result) -> str:
-    """What forbids to compare two results, in a few words; of other tokenizers only the bytes must be the same."""
+    """Why two results cannot be compared, in a few words; with different tokenizers only the bytes must be the same."""
     if ours.val_bytes != theirs.val_bytes:
         return f"different text ({ours.val_bytes:,} and {theirs.val_bytes:,} bytes)"
     proofs = ours.proof, theirs.proof

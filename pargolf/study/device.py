@@ -1,13 +1,13 @@
 """Measure an artifact and its ONNX export in use: cold start, tokens per second on one thread, peak memory.
 
-Each engine runs in a process of its own, with one thread, so that its start is cold and its memory is its own:
+Each engine runs in its own process with one thread, so that its start is cold and its memory is measured alone:
 
-    pargolf   read and decode the artifact, then write tokens with the key-value cache
-    onnx      load the exported graph in ONNX Runtime, then write tokens by showing the window anew for each
+    pargolf   read and decode the artifact, then generate tokens with the key-value cache
+    onnx      load the exported graph in ONNX Runtime, then generate tokens, with the whole window as input for each
 
-Seconds are those of the processor, which on a free machine are those of the clock: a busy one would measure its other
-work. Start is split in three: loading libraries, reading the model, the first token. Peak memory is that of the whole
-process, libraries included. `scored` are tokens a second when whole windows are graded.
+Seconds are processor time, so that other work on the machine does not count. The start has three parts: loading
+libraries, reading the model, the first token. Peak memory is that of the whole process, including libraries. `scored`
+is tokens per second when whole windows are scored.
 """
 
 import json
@@ -55,7 +55,7 @@ class DeviceRow:
 def bench_device(
     artifact: Path, onnx: Callable[[Path], Path] | None, *, tokens: int, own: list[str]
 ) -> Events[list[DeviceRow]]:
-    """Measure an artifact, and the graph that `onnx` writes into a folder (None: none), each in its own process."""
+    """Measure an artifact, and the graph that `onnx` exports into a folder (None: none), each in its own process."""
     rows = []
     yield Progress("bench", 0, 2, "the artifact")
     rows.append(measured("pargolf", artifact, tokens, own))
@@ -68,7 +68,7 @@ def bench_device(
 
 
 def measured(engine: str, path: Path, tokens: int, own: list[str]) -> DeviceRow:
-    """Measure one engine, `pargolf` or `onnx`, on its file in a new process. Raises `UserError` where that fails."""
+    """Measure one engine, `pargolf` or `onnx`, on its file in a new process. Raises `UserError` if that fails."""
     code = f"from pargolf.study.device import measure_{engine}; measure_{engine}()"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(path), str(tokens), *own]
@@ -79,7 +79,7 @@ def measured(engine: str, path: Path, tokens: int, own: list[str]) -> DeviceRow:
 
 
 def measure_pargolf() -> None:
-    """Measure the artifact named on the command line, and print a row; what the child process runs."""
+    """Measure the artifact named on the command line and print a row; this runs in the child process."""
     clock = time.process_time
     began = clock()
     torch = import_module("torch")
@@ -104,7 +104,7 @@ def measure_pargolf() -> None:
 
 
 def measure_onnx() -> None:
-    """Measure the graph named on the command line, and print a row; what the child process runs."""
+    """Measure the graph named on the command line and print a row; this runs in the child process."""
     clock = time.process_time
     began = clock()
     runtime = import_module("onnxruntime")
@@ -135,7 +135,7 @@ def measure_onnx() -> None:
 
 
 def _timed(drawn: Any) -> tuple[float, float]:
-    """Seconds of the first token, and tokens a second of the others."""
+    """Seconds for the first token, and tokens per second for the others."""
     began = time.process_time()
     next(drawn)
     first = time.process_time() - began
@@ -145,7 +145,7 @@ def _timed(drawn: Any) -> tuple[float, float]:
 
 
 def _best(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of three."""
+    """Seconds of the fastest of three calls."""
     times = []
     for _ in range(3):
         began = time.process_time()
@@ -160,7 +160,7 @@ def _print_row(libraries: float, reading: float, first: float, written: float, s
 
 
 def _peak_megabytes() -> float:
-    """The most memory that this process held; on Linux without what its parent held when it was begun."""
+    """The peak memory of this process; on Linux without the parent's memory at the time of the fork."""
     status = Path("/proc/self/status")
     match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     if match:

@@ -1,10 +1,9 @@
 """Filters for runs, as text: `bpb < 1.3 and recipe = house`, `not legal`, `seed in (1, 2) or name = "pr*"`.
 
 A filter compares columns with numbers and words by = != < <= > >= and `in (...)`, joined by `and`, `or`, `not` and
-brackets. A word needs quotes only where it is no plain name. `=` with * or ? is a pattern, and upper and lower case are
-the same. A row without a value (`adaptation = none`) is
-matched by no comparison of size. Nothing in a filter is ever run: Python's own
-parser reads it, and every other kind of expression is refused.
+parentheses. A word needs quotes only if it is not a plain name. After `=`, a word with * or ? is a pattern; case is
+ignored. A row without a value (`adaptation = none`) fails every comparison with < <= > >=. Filters are never executed:
+Python's parser reads them, and all other kinds of expressions are refused.
 """
 
 import ast
@@ -30,7 +29,7 @@ _LONGEST = 2_000
 
 
 def read_filter(text: str, columns: Collection[str]) -> Filter:
-    """A test of rows from its words. Raises `UserError` on an unknown column, and on anything that is no filter."""
+    """Parse a filter into a test of rows. Raises `UserError` on an unknown column or a syntax error."""
     if len(text) > _LONGEST:
         raise UserError(f"The filter has {len(text):,} characters; at most {_LONGEST:,}.")
     try:
@@ -45,7 +44,7 @@ def read_filter(text: str, columns: Collection[str]) -> Filter:
 
 
 def _test(node: ast.expr, columns: Collection[str]) -> Filter:
-    """The test that one expression stands for. Raises `ValueError` where it stands for none."""
+    """The test for one expression. Raises `ValueError` if it is not allowed in a filter."""
     match node:
         case ast.BoolOp(op=op, values=values):
             parts, joined = [_test(value, columns) for value in values], all if isinstance(op, ast.And) else any
@@ -86,7 +85,7 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr, columns: Collect
 
 
 def _same(cell: Any, value: Any) -> bool:
-    """Whether a row holds the value; words by pattern and without case."""
+    """Whether a cell equals the value; words are matched as patterns, ignoring case."""
     if cell is None or value is None:
         return cell is value
     if isinstance(cell, str) and isinstance(value, str):
@@ -113,14 +112,14 @@ def _names_column(node: ast.expr, columns: Collection[str]) -> bool:
 
 
 def check_column(name: str, columns: Collection[str]) -> str:
-    """The name, where there is such a column. Raises `UserError` with the nearest one where not."""
+    """Return the name if it is a column. Otherwise raises `UserError` with the nearest one."""
     if name not in columns:
         raise UserError(f"There is no column '{name}'.{near(name, list(columns))} All: {', '.join(columns)}.")
     return name
 
 
 def _value(node: ast.expr) -> Any:
-    """A number, a word, a yes or no, or `none` for no value; a bare name stands for itself."""
+    """A number, a word, true or false, or `none` for no value; a name without quotes is a word."""
     match node:
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value

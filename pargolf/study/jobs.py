@@ -1,10 +1,10 @@
 """Many runs: skip those that have ended, run the missing ones, in turn or side by side, here or on other machines.
 
-A run whose folder has ended under this recipe, seed and data is not run again; one that was cut off goes on from its
-checkpoint, or begins again where it has none. Side by side (`engines/`), each run is a process of its own with its own
-threads: seconds of the wall then buy fewer steps than on a quiet machine, so let runs that are bounded by those take
-turns, or count seconds of the processor (`budget.counts=cpu`). One run that fails stops no other. A signal to this
-process ends all of them, and so does its end, whatever that was: each writes a checkpoint.
+If a folder holds a finished run of this recipe, seed and data, it is not run again. An interrupted run continues from
+its checkpoint, or starts again if it has none. Side by side (`engines/`), each run is a process with its own threads,
+so there are fewer steps per second than on an idle machine: run jobs with a limit in seconds one after another, or
+count processor seconds (`budget.counts=cpu`). A run that fails does not stop the others. A signal to this process, or
+its end for any reason, ends all runs; each writes a checkpoint.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ from pargolf.study.together import Job, run_together, task_of
 
 @dataclass(frozen=True)
 class JobDone(Event):
-    """A job has ended, now or before (`resumed`); `run` is None where it failed, with the `error`."""
+    """A job has ended, now or earlier (`resumed`); `run` is None if it failed with `error`."""
 
     job: Job
     run: Finished | None
@@ -39,7 +39,7 @@ class JobDone(Event):
 
 
 class InTurn:
-    """Runs one after the other in this process, and under torchrun in the others with it; a `Running`."""
+    """A `Running` that makes runs one after another in this process; under torchrun, all processes share each run."""
 
     def __init__(self, wanted: Sequence[Job], begin: Callable[[Job], Iterator[Event]]) -> None:
         self._wanted = wanted
@@ -47,7 +47,7 @@ class InTurn:
         self._stopped: set[int] = set()
 
     def __iter__(self) -> Iterator[Event]:
-        """What happens. Raises `Interrupted` where somebody ended a run."""
+        """The events of all runs. Raises `Interrupted` if the user ended a run."""
         for number, job in enumerate(self._wanted):
             error: Exception | None = None
             try:
@@ -58,7 +58,7 @@ class InTurn:
                             break
             except Interrupted as stop:
                 raise Interrupted(f"{GO_ON} {stop}" if "process" in str(stop) else GO_ON) from None
-            except Exception as fault:  # one recipe's fault is no reason to lose the others
+            except Exception as fault:  # an error in one recipe must not lose the others
                 error = fault
             yield TaskEnded(number, error, number in self._stopped)
 
@@ -70,7 +70,7 @@ class InTurn:
 def begun(
     wanted: Sequence[Job], data: DataFolder, *, engine: Engine | None, device: str | None, force: bool = True
 ) -> Running:
-    """Runs on their way on an engine; in turn in this process where there is none."""
+    """Start runs on an engine, or one after another in this process without one."""
     check_engine(engine, device)
     if engine is None:
         return InTurn(wanted, lambda job: run_together(job, data, device, force=force))
@@ -80,11 +80,11 @@ def begun(
 def run_jobs(
     wanted: Sequence[Job], data: DataFolder, *, engine: Engine | None = None, device: str | None = None
 ) -> Iterator[Event]:
-    """Run what has not ended yet, in the order given; the events of runs, and a `JobDone` for each job.
+    """Run the jobs that have not ended yet, in the given order; yields their events, and a `JobDone` for each job.
 
-    Without an `engine` they run in turn in this process, and with one their events come as `JobEvent`. Raises
-    `UserError` before anything runs where a folder holds another recipe or other data, and when it is interrupted; the
-    same call then goes on.
+    Without an `engine` they run one after another in this process; with one, their events are wrapped in `JobEvent`.
+    Raises `UserError` before anything runs if a folder holds another recipe or other data, and after an interruption;
+    the same call then continues.
     """
     check_device(device)
     check_engine(engine, device)
@@ -101,20 +101,20 @@ def run_jobs(
             already += 1
             yield from [] if engine is None else [JobEnded(done.job.label, str(done.error or ""))]
             yield done
-            yield from [] if done.run is None else [_said(done.job, done.run)]
+            yield from [] if done.run is None else [_score_event(done.job, done.run)]
             yield Progress("runs", already, len(wanted))
         else:
             yield shown(event, missing, Progress("runs", already, len(wanted)))
 
 
 def check_engine(engine: Engine | None, device: str | None) -> None:
-    """Raise `UserError` where several processes of torchrun would each begin all the runs."""
+    """Raise `UserError` if there are several processes of torchrun, because each would start all runs."""
     if engine is not None and find_world(device).size > 1:
         raise UserError("Under torchrun all processes share each run. Leave out --jobs and --on.")
 
 
 def shown(event: Event, wanted: Sequence[Job], so_far: Progress) -> Event:
-    """What an engine says, in the words of whoever watches runs."""
+    """Convert an engine's event to the events that watchers of runs know."""
     if isinstance(event, Happened):
         return JobEvent(wanted[event.number].label, event.event)
     if isinstance(event, Waiting):
@@ -123,17 +123,17 @@ def shown(event: Event, wanted: Sequence[Job], so_far: Progress) -> Event:
 
 
 def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
-    """The finished run in a folder; None where there is none, or one of ours that was cut off.
+    """The finished run in a folder; None if there is none, or an interrupted run of this job.
 
-    Raises `UserError` where the folder holds a run of another recipe or on other data.
+    Raises `UserError` if the folder holds a run of another recipe or on other data.
     """
     if not (path / "recipe.json").is_file():
         return None
     folder = RunFolder.open(path)
     if folder.read_recipe().digest != fit_to_data(recipe, data).digest:
         raise UserError(f"{path} holds a run of another recipe. Choose another --out, or remove it.")
-    source, kept = tokenizer_file(data), folder["tokenizer.model"]
-    if source is not None and kept.is_file() and kept.read_bytes() != source.read_bytes():
+    source, copy = tokenizer_file(data), folder["tokenizer.model"]
+    if source is not None and copy.is_file() and copy.read_bytes() != source.read_bytes():
         raise UserError(f"{path} holds a run on other data than {data.path}. Choose another --out, or remove it.")
     if not folder.has_ended:
         return None
@@ -144,14 +144,14 @@ def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
 
 
 def _scored_on(result: Result, data: DataFolder) -> bool:
-    """Whether a run was scored on this validation text, by its hashes; by its length where it recorded none."""
+    """Whether a run was scored on this validation text, by its hashes; by its length if it recorded no hashes."""
     proof = result.proof
     same = proof is None or sorted(proof.shards_sha256.values()) == sorted(data.val_hashes.values())
     return same and result.val_tokens == len(data.val) - 1
 
 
 def _done(job: Job, data: DataFolder, error: Exception | None) -> JobDone:
-    """What a job's folder holds now. Raises `Interrupted` where somebody ended the run."""
+    """The outcome of a job, from its folder. Raises `Interrupted` if the user ended the run."""
     if error is not None:
         return JobDone(job, None, error=error)
     try:
@@ -166,8 +166,8 @@ def _done(job: Job, data: DataFolder, error: Exception | None) -> JobDone:
     return JobDone(job, run)
 
 
-def _said(job: Job, run: Finished) -> Scored:
-    """The line that stays on the screen."""
+def _score_event(job: Job, run: Finished) -> Scored:
+    """The score event of a finished run, whose line stays on the screen."""
     result = run.result
     windows = list(result.scores.values())[-1].windows
     return Scored(

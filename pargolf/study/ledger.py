@@ -1,9 +1,9 @@
 """A table of every run under some folders: one row for each run, with all that is needed to repeat it.
 
 A row is flat: the fields of `result.json` under short names, the folder, its state, and when it ended. `state` is
-`finished`, `interrupted`, `unfinished` (no result yet) or `damaged` (with the reason under `note`), so one bad folder
-hides no other. Rows are remembered by folder in the user's cache, each with the size, time and inode of the
-`result.json` that it was read from; a row whose file differs in any of these is read anew.
+`finished`, `interrupted`, `unfinished` (no result yet) or `damaged` (with the reason under `note`); a damaged folder
+does not hide others. Rows are cached per folder in the user's cache, each with the size, time and inode of its
+`result.json`; if one of these changes, the file is read again.
 """
 
 import hashlib
@@ -59,9 +59,9 @@ COLUMNS: dict[str, Callable[[Result], Any]] = {
     "version": lambda r: r.version,
     "command": lambda r: r.command,
 }
-"""The columns that come of a result, in the order of a full table."""
+"""The columns from a result, in the order of the full table."""
 ALL = ("run", "state", "ended", *COLUMNS, "note")
-"""Every column: the run's folder, its state, when it ended (UTC), the result's, and what is wrong with it."""
+"""Every column: the run's folder, its state, when it ended (UTC), the columns of the result, and what is wrong."""
 _SKIPPED = {"checkpoints", "own", "data", "__pycache__"}
 _DEEPEST = 12
 
@@ -70,16 +70,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ledger:
-    """Rows of runs, of the columns in `ALL`, or of those that were chosen."""
+    """Rows of runs with all columns of `ALL`, or the chosen ones."""
 
     rows: list[Row]
 
     def frame(self) -> Any:
-        """The rows as a `pandas.DataFrame`. Raises `UserError` where pandas is not installed."""
+        """The rows as a `pandas.DataFrame`. Raises `UserError` if pandas is not installed."""
         return extra("pandas", "frame").DataFrame(self.rows, columns=list(self.rows[0]) if self.rows else list(ALL))
 
     def results(self) -> list[Result]:
-        """The whole results of the runs that have one, in the rows' order. Raises `UserError` on damage."""
+        """The full results of the runs that have one, in the order of the rows. Raises `UserError` on damage."""
         return [
             read_result(Path(row["run"]) / "result.json")
             for row in self.rows
@@ -87,25 +87,25 @@ class Ledger:
         ]
 
     def where(self, text: str) -> "Ledger":
-        """The rows that a filter keeps (`study/filters.py`). Raises `UserError` where it is none."""
+        """The rows that match a filter (`study/filters.py`). Raises `UserError` if it is not a valid filter."""
         keeps = read_filter(text, ALL)
         return Ledger([row for row in self.rows if keeps(row)])
 
     def sorted(self, column: str) -> "Ledger":
-        """The rows by a column, downwards with a `-` before its name; rows without a value come last."""
+        """The rows sorted by a column, descending with a `-` before its name; rows without a value come last."""
         name = check_column(column.removeprefix("-"), ALL)
         valued = [row for row in self.rows if row[name] is not None]
         valued.sort(key=lambda row: row[name], reverse=column.startswith("-"))
         return Ledger(valued + [row for row in self.rows if row[name] is None])
 
     def choose(self, columns: Sequence[str]) -> "Ledger":
-        """The rows with some of their columns. Raises `UserError` on one that is none."""
+        """The rows with some of their columns. Raises `UserError` on an unknown column."""
         names = [check_column(name, ALL) for name in columns]
         return Ledger([{name: row[name] for name in names} for row in self.rows])
 
 
 def read_ledger(folders: Sequence[str | Path]) -> Events[Ledger]:
-    """Every run at or below the folders, by path. Raises `UserError` on a folder that is not there."""
+    """Every run at or below the folders, by path. Raises `UserError` if a folder does not exist."""
     rows: list[Row] = []
     for folder in dict.fromkeys(Path(path) for path in folders):
         if not folder.is_dir():
@@ -116,7 +116,7 @@ def read_ledger(folders: Sequence[str | Path]) -> Events[Ledger]:
 
 
 def _read_below(folder: Path) -> Events[list[Row]]:
-    """The rows below one folder, from its cache where they are fresh; the cache is then as long as the folder."""
+    """The rows below one folder, from the cache if current; then the cache is rewritten with exactly these rows."""
     cache = _Cache(folder)
     known, fresh, rows = cache.read(), dict[str, Any](), list[Row]()
     runs = sorted(_run_folders(str(folder)))
@@ -138,7 +138,7 @@ def _read_below(folder: Path) -> Events[list[Row]]:
 
 
 def _run_folders(folder: str, depth: int = 0) -> Iterator[str]:
-    """The folders of runs at or below a folder; links are not followed, and nothing inside a run is looked at."""
+    """The run folders at or below a folder; links are not followed, and runs are not searched inside."""
     with os.scandir(folder) as entries:
         inner = list(entries)
     if any(entry.name == "recipe.json" for entry in inner):
@@ -151,7 +151,7 @@ def _run_folders(folder: str, depth: int = 0) -> Iterator[str]:
 
 
 def _mark(path: str) -> list[int] | None:
-    """What changes whenever a file does: size, time, inode; None where there is no file."""
+    """Size, time and inode of a file, which show whether it changed; None if there is no file."""
     try:
         about = Path(path).stat()
     except OSError:
@@ -173,7 +173,7 @@ def _read_row(run: str, *, has_result: bool) -> Row:
 
 
 def _begun(run: str) -> Row:
-    """What the first line of its events says of a run that has no result yet."""
+    """The row of a run without a result, from the first line of its events."""
     try:
         with (Path(run) / "events.jsonl").open("rb") as file:
             line = json.loads(file.readline(65_536))
@@ -185,14 +185,14 @@ def _begun(run: str) -> Row:
 
 
 class _Cache:
-    """Rows by run, remembered for one folder; a cache that cannot be read or written is as one that is empty."""
+    """A file with the rows of one folder; if it cannot be read or written, it counts as empty."""
 
     def __init__(self, folder: Path) -> None:
         self._key = f"{VERSION} {','.join(ALL)} {folder}"
         self._folder = os.path.realpath(folder)
 
     def read(self) -> dict[str, Any]:
-        """Rows with the marks of their files."""
+        """Read the rows, each with the mark of its file."""
         try:
             cached = json.loads(self._path().read_text(encoding="utf-8"))
             rows = cached["runs"] if cached["key"] == self._key else {}
@@ -202,7 +202,7 @@ class _Cache:
             return {}
 
     def write(self, rows: dict[str, Any]) -> None:
-        """Remember them."""
+        """Write the rows."""
         try:
             path = self._path()
             path.parent.mkdir(parents=True, exist_ok=True)

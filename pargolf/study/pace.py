@@ -1,9 +1,9 @@
 """How many steps another recipe makes in the same seconds: train both side by side, one step each in turn.
 
-    pace = mean over steps of (the other's seconds / the recipe's),   the fifths at both ends left out
+    pace = mean over steps of (the other's seconds / the recipe's),   without the lowest and the highest fifth
 
-Seconds of a machine that others use as well are worth now more, now less, and by more than techniques are worth. Two
-steps that follow each other meet the same machine. Phases begin where they would, by their share of the steps.
+On a machine with other users, the speed varies by more than most techniques are worth. But two steps in a row run under
+the same conditions. Phases begin as usual, at their share of the steps.
 """
 
 import time
@@ -26,7 +26,7 @@ STEPS = 25
 
 
 def pace(recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *, device: str | None = None) -> float:
-    """Seconds of a step of `other`, trained on the text `others`, over those of `recipe`."""
+    """Seconds per step of `other`, trained on the text `others`, divided by those of `recipe`."""
     ratios = [b / a for a, b in zip(_seconds(recipe, data, device), _seconds(other, others, device), strict=True)]
     middle = sorted(ratios)[STEPS // 5 : -STEPS // 5]
     return sum(middle) / len(middle)
@@ -35,17 +35,17 @@ def pace(recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *,
 def pace_together(
     recipe: Recipe, other: Recipe, data: DataFolder, others: DataFolder, *, device: str | None = None
 ) -> float:
-    """`pace`, by all processes there are."""
+    """`pace`, on all processes together."""
     if find_world(device).size == 1:
         return pace(recipe, other, data, others, device=device)
     sides = [(spec.dump(each), text.path, text.tokenizer_path) for each, text in ((recipe, data), (other, others))]
     files = [file for dumped, _, _ in sides for file in own.files_of(dumped)]
-    (found,) = all_run(_told, sides, files, device, device=device)
-    return found
+    (value,) = all_run(_pace_from, sides, files, device, device=device)
+    return value
 
 
-def _told(sides: list[tuple[Any, Path, Path | None]], files: own.Files, device: str | None) -> Iterator[float]:
-    """`pace` of what another process is told."""
+def _pace_from(sides: list[tuple[Any, Path, Path | None]], files: own.Files, device: str | None) -> Iterator[float]:
+    """`pace` from the plain data that the first process sent."""
     own.use_files(files)
     recipe, other = (spec.load(dumped) for dumped, _, _ in sides)
     data, others = (open_data(path, tokenizer=tokenizer) for _, path, tokenizer in sides)
@@ -53,7 +53,7 @@ def _told(sides: list[tuple[Any, Path, Path | None]], files: own.Files, device: 
 
 
 def _seconds(recipe: Recipe, data: DataFolder, device: str | None) -> Iterator[float]:
-    """What each of a few steps takes, the first left out; the next is taken when its seconds are asked for."""
+    """The seconds of each of a few steps, without the first; a step is made when its seconds are asked for."""
     recipe = edit(fit_to_data(recipe, data), {"train.steps": STEPS + 1, "train.seconds": None})
     world = find_world(device)
     clock = Clock(time.process_time if world.device.type == "cpu" else time.perf_counter)
@@ -71,7 +71,7 @@ def _seconds(recipe: Recipe, data: DataFolder, device: str | None) -> Iterator[f
     training.warm_up()
     events = (event for event in training.run() if isinstance(event, Step))
     for number in range(STEPS + 1):
-        began = clock.seconds  # the other's step lies between
+        began = clock.seconds  # read here, because the other recipe's step comes between two of ours
         next(events)
         if number:
             yield clock.seconds - began

@@ -1,7 +1,7 @@
 """Repeat a finished run from its folder: the same recipe, seed and data.
 
-Equal artifacts are promised on equal machines for runs that end by steps. One that ended by seconds takes as many steps
-as the machine makes in them, and `Repeated` says so.
+A run with a limit in steps gives the same artifact on the same kind of machine. A run with a limit in seconds makes as
+many steps as the machine allows, so it may differ, and `Repeated` says so.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pargolf.run.pipeline import run_recipe
 
 @dataclass(frozen=True)
 class Repeated:
-    """Two runs of one recipe and seed; `apart` says in words what differs, empty where the bytes are the same."""
+    """Two runs of one recipe and seed; `apart` says in words what differs, and is empty if the bytes are the same."""
 
     first: Result
     second: Result
@@ -40,10 +40,10 @@ def rerun(
     force: bool = False,
     command: str = "",
 ) -> Events[Repeated]:
-    """Train, pack and score a run's recipe again into `out`, on `data` or where the run found its own.
+    """Train, pack and score a run's recipe again into `out`, on `data` or on the folder that the run used.
 
-    A run that started from other weights starts from the same ones. Raises `UserError` where the run has not ended, its
-    data or those weights are gone, or the validation text is not the one it scored.
+    If the run started from other weights, so does the repetition. Raises `UserError` if the run has not ended, if its
+    data or those weights are missing, or if the validation text is not the one it was scored on.
     """
     folder = RunFolder.open(run)
     first, recipe = folder.read_result(), folder.read_recipe()
@@ -51,7 +51,7 @@ def rerun(
         raise UserError(f"{out} is the run itself. Choose another --out.")
     source = data if data is not None else first.data
     if not source or not Path(source).is_dir():
-        raise UserError(f"The data of {run} is not there any more ({source or 'not recorded'}). Name it with --data.")
+        raise UserError(f"The data of {run} is missing ({source or 'not recorded'}). Name it with --data.")
     events = run_recipe(
         recipe,
         open_data(source),
@@ -72,7 +72,7 @@ def rerun(
 
 
 def _same_start(run: str | Path, origin: StartedFrom) -> Start:
-    """The weights that a run started from. Raises `UserError` where they are gone, or others have their place."""
+    """The weights that a run started from. Raises `UserError` if they are missing or were replaced."""
     try:
         start = read_start(origin.path)
     except (UserError, OSError) as error:
@@ -83,7 +83,7 @@ def _same_start(run: str | Path, origin: StartedFrom) -> Start:
 
 
 def _apart(first: Result, second: Result) -> list[str]:
-    """What differs between two runs of one recipe, the most telling first."""
+    """The differences between two runs of one recipe, the most informative first."""
     if first.artifact_sha256 == second.artifact_sha256 and first.val_bpb == second.val_bpb:
         return []
     rows = {

@@ -19,12 +19,12 @@ from pargolf.study.together import Job, led
 
 
 def seed_folder(out: str | Path, seed: int) -> Path:
-    """Where a seed's run goes."""
+    """The run folder of a seed."""
     return Path(out) / f"seed-{seed}"
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise `UserError` on no, negative or repeated seeds."""
+    """Raise `UserError` on missing, negative or repeated seeds."""
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError("Name each seed once, for example --seeds 42,314,999.")
     for seed in seeds:
@@ -45,7 +45,7 @@ def run_seeds(
 ) -> Events[list[Finished]]:
     """Run every seed that has not ended yet (`study/jobs.py`); returns the finished runs in the order of the seeds.
 
-    Raises `UserError` on no or repeated seeds, and where a folder holds a run of another recipe or other data.
+    Raises `UserError` on missing or repeated seeds, and if a folder holds a run of another recipe or other data.
     """
     check_seeds(seeds)
     wanted = [

@@ -19,9 +19,9 @@ _TYPES = {
 
 
 def ask(ledger: Ledger, sql: str) -> list[dict[str, Any]]:
-    """The answer to a query, a dictionary a row. Raises `UserError` on one that DuckDB refuses, and without DuckDB.
+    """Run a query; returns a dictionary for each row. Raises `UserError` if DuckDB refuses it or is not installed.
 
-    The query sees the table alone: it can open no file, load no extension and change no setting.
+    The query can access only the table: it cannot open files, load extensions or change settings.
     """
     try:
         library: Any = importlib.import_module("duckdb")

@@ -1,15 +1,15 @@
 """Search values for a few rows of a recipe: Optuna proposes, each trial is a run folder, and poor trials end early.
 
-    train.optimizer[mlp.*].lr=log:0.005,0.05      one of the powers between; also float:0,1   int:2,8   int:128,512,64
-    model.blocks[:].mlp.act=choice:a,b            one of several values, each read as an override is
-    train.steps=200                               a plain change, alike for all
+    train.optimizer[mlp.*].lr=log:0.005,0.05      uniform in the logarithm; also float:0,1   int:2,8   int:128,512,64
+    model.blocks[:].mlp.act=choice:a,b            one of several values, each written like an override
+    train.steps=200                               an override for all trials
 
-What was tried stands in a study: a journal in OUT, or a database that many machines share, where each takes the next
-trial and keeps its own folders. A trial's value is the run's final BPB, from the bytes. While it trains, its BPB at
-each look at the validation text is held against the median of the others' at that look (`optuna.pruners.MedianPruner`).
-A sweep goes on where it stopped, with the trials that were under way, and is refused where the study is of another
-recipe, other ranges or other data. Side by side, trials are proposed and told in rounds of as many as run at a time,
-so what is proposed depends on their number and not on which ends first.
+Trials are stored in an Optuna study: a journal file in OUT, or a database that many machines share; each machine takes
+the next trial and has its own folders. A trial's value is the run's final BPB, from the unpacked bytes. In training,
+its BPB at each look at the validation text is compared with the median of the other trials' at the same look
+(`optuna.pruners.MedianPruner`). A sweep that was stopped continues with its unfinished trials; it is refused if the
+study is of another recipe, other ranges or other data. Side by side, trials are proposed and reported in rounds of as
+many as run at a time, so the proposals depend on that number and not on which trial ends first.
 """
 
 import importlib
@@ -36,12 +36,12 @@ from pargolf.watch.runlog import read_events
 
 KINDS = ("log", "float", "int", "choice")
 JOURNAL = "sweep.journal"
-_AT_FIRST = 5  # trials that no other is measured by yet
+_AT_FIRST = 5  # this many trials run to the end before any is pruned
 
 
 @dataclass(frozen=True)
 class Span:
-    """What one path may be: numbers from `low` to `high`, in steps where `step` says so, or one of `choices`."""
+    """The range of one path: numbers from `low` to `high`, in steps of `step` if given, or one of `choices`."""
 
     path: str
     kind: str
@@ -51,28 +51,28 @@ class Span:
     choices: tuple[Any, ...] = ()
 
     def proposed(self, trial: Any) -> Any:
-        """The value that a trial takes."""
+        """The value that Optuna proposes for a trial."""
         if self.kind == "choice":
-            # By place: the study keeps plain values only, and a choice may be a list.
+            # By index, because a study stores plain values only and a choice may be a list.
             return self.choices[trial.suggest_categorical(self.path, list(range(len(self.choices))))]
         if self.kind == "int":
             return trial.suggest_int(self.path, int(self.low), int(self.high), step=int(self.step or 1))
         return trial.suggest_float(self.path, self.low, self.high, log=self.kind == "log", step=self.step)
 
     def ends(self) -> tuple[Any, ...]:
-        """Values that must be possible for all between to be."""
+        """The extreme values; if these are valid, all between them are."""
         whole = (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
         return self.choices or whole
 
     def __str__(self) -> str:
-        """As it was written."""
+        """The text that it was read from."""
         values = self.choices or tuple(x for x in (self.low, self.high, self.step) if x is not None)
         return f"{self.path}={self.kind}:{','.join(map(show, values))}"
 
 
 @dataclass(frozen=True)
 class TrialDone(Event):
-    """A trial has ended: `state` is complete, pruned or failed; `bpb` the final one, or the last look's."""
+    """A trial has ended: `state` is complete, pruned or failed; `bpb` is the final one, or that of the last look."""
 
     number: int
     state: str
@@ -84,26 +84,26 @@ class TrialDone(Event):
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All trials of the study so far, and the best of those that ran to their end."""
+    """All trials of the study so far, and the best of the complete ones."""
 
     trials: tuple[TrialDone, ...]
     best: TrialDone | None
 
 
 def read_span(word: str) -> Span | None:
-    """Read `path=log:0.01,0.1`; None for a word that gives a plain value. Raises `UserError`."""
-    path, _, said = word.partition("=")
-    kind, colon, numbers = said.partition(":")
+    """Read `path=log:0.01,0.1`; None if the word is a plain override. Raises `UserError`."""
+    path, _, range_text = word.partition("=")
+    kind, colon, numbers = range_text.partition(":")
     if not colon or kind not in KINDS:
         return None
     values = [parse_value(text.strip()) for text in numbers.split(",")] if numbers else []
     if kind == "choice":
         if len(values) < 2:
-            raise UserError(f"'{word}' leaves nothing to choose. Write {path}=choice:A,B.")
+            raise UserError(f"'{word}' has fewer than two choices. Write {path}=choice:A,B.")
         return Span(path, kind, choices=tuple(values))
     plain = all(isinstance(v, int if kind == "int" else int | float) and not isinstance(v, bool) for v in values)
     if not plain or len(values) not in ((2,) if kind == "log" else (2, 3)) or not values[0] < values[1]:
-        raise UserError(f"'{word}' is no range. Write {path}={kind}:LOW,HIGH{'' if kind == 'log' else '[,STEP]'}.")
+        raise UserError(f"'{word}' is not a range. Write {path}={kind}:LOW,HIGH{'' if kind == 'log' else '[,STEP]'}.")
     if kind == "log" and values[0] <= 0:
         raise UserError(f"'{word}' has a logarithm of {values[0]}. Begin above 0, or write {path}=float:LOW,HIGH.")
     if len(values) == 3 and values[2] <= 0:
@@ -128,10 +128,10 @@ def run_sweep(
     command: str = "",
     pruner: Any = None,
 ) -> Events[SweepResult]:
-    """Run trials until the study has `trials` ended ones; the events of runs and a `TrialDone` each; returns all.
+    """Run trials until `trials` of the study have ended; yields runs' events and a `TrialDone` each; returns all.
 
-    `seed` is that of every run. Raises `UserError` on paths that do not exist or do not take such values, on a study
-    of another recipe, other ranges or other data, and when it is interrupted; the same call then goes on.
+    `seed` is used for every run. Raises `UserError` on paths that do not exist or do not accept such values, on a study
+    of another recipe, other ranges or other data, and after an interruption; the same call then continues.
     """
     check_device(device)
     check_engine(engine, device)
@@ -147,7 +147,7 @@ def run_sweep(
     out.mkdir(parents=True, exist_ok=True)
     check_seed(seed)
     study = _study(library, recipe, spans, data, out, storage, seed)
-    prune = prune and find_world(device).size == 1  # else the others would have to be told in the middle of a run
+    prune = prune and find_world(device).size == 1  # else a run must stop on all processes
     study.pruner = pruner or (library.pruners.MedianPruner(_AT_FIRST) if prune else library.pruners.NopPruner())
     while (ended := len(_ended(study))) < trials:
         yield Progress("trials", ended, trials)
@@ -162,7 +162,7 @@ def run_sweep(
 
 
 def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: int) -> list[Any]:
-    """The next trials: those that were under way in this folder when a call before was ended, then new ones."""
+    """The next trials: first those in this folder that an earlier call did not finish, then new ones."""
     under_way = [
         row
         for row in study.get_trials(deepcopy=False, states=(library.trial.TrialState.RUNNING,))
@@ -177,7 +177,7 @@ def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: in
         if folder.exists():
             trial.set_user_attr("cut off", True)
             study.tell(trial, state=library.trial.TrialState.FAIL)
-            raise UserError(f"{folder} exists, and is of another sweep. Choose another --out, or move it away.")
+            raise UserError(f"{folder} belongs to another sweep. Choose another --out, or move it away.")
         trial.set_user_attr("run", str(folder))
         trials.append(trial)
     return trials
@@ -185,7 +185,7 @@ def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: in
 
 def _job(trial: Any, recipe: Recipe, spans: Sequence[Span], seed: int, command: str, checkpoint_every: float) -> Job:
     """The run of a trial."""
-    values = {span.path: span.proposed(trial) for span in spans}  # as they were proposed
+    values = {span.path: span.proposed(trial) for span in spans}  # a trial returns the same values each time
     system = edit(recipe, values | {"name": f"{recipe.name}, trial {trial.number}"})
     folder = Path(trial.user_attrs["run"])
     return Job(f"trial {trial.number}", system, seed, folder, command, checkpoint_every=checkpoint_every)
@@ -201,7 +201,7 @@ def _round(
     engine: Engine | None,
     device: str | None,
 ) -> Iterator[Event]:
-    """Run trials, look in on the runs, and tell the study what came of them, in order."""
+    """Run trials, prune poor ones, and report the outcomes to the study in order."""
     looks = [0] * len(trials)
     ends: dict[int, TaskEnded] = {}
     interrupted = False
@@ -219,24 +219,24 @@ def _round(
                 trials[number].report(inner.bpb, looks[number])
                 if trials[number].should_prune():
                     running.stop(number)
-    except (KeyboardInterrupt, Interrupted):  # trials that have not ended are under way when the next call begins
+    except (KeyboardInterrupt, Interrupted):  # the next call continues the trials that have not ended
         interrupted = True
     for number, end in sorted(ends.items()):
-        yield _told(library, study, spans, trials[number], jobs[number], end)
+        yield _reported(library, study, spans, trials[number], jobs[number], end)
     if interrupted:
         raise UserError(GO_ON)
 
 
 def _looks(event: Event, job: Job, before: int) -> int:
-    """How many looks at validation a run has behind it; those before its checkpoint stand in its folder."""
+    """The number of a run's looks at validation so far; those before its checkpoint are counted from its folder."""
     if isinstance(event, Resumed):
         earlier = read_events(job.folder / "events.jsonl")
         return sum(isinstance(each, Validated) and each.step <= event.step for each in earlier)
     return 0 if isinstance(event, Started) else before + isinstance(event, Validated)
 
 
-def _told(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job, end: TaskEnded) -> TrialDone:
-    """Tell the study what came of a trial."""
+def _reported(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job, end: TaskEnded) -> TrialDone:
+    """Report a trial's outcome to the study."""
     state = library.trial.TrialState
     error = end.error
     if end.stopped:
@@ -246,7 +246,7 @@ def _told(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job,
         if run.result.interrupted:
             raise UserError(GO_ON)
         study.tell(trial, run.bpb)
-    elif isinstance(error, UserError):  # values that this recipe cannot be trained with are an answer too
+    elif isinstance(error, UserError):  # values that the recipe cannot train with are a valid outcome
         trial.set_user_attr("error", " ".join(str(error).split()))
         study.tell(trial, state=state.FAIL)
     else:
@@ -257,7 +257,7 @@ def _told(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job,
 def _study(
     library: Any, recipe: Recipe, spans: Sequence[Span], data: DataFolder, out: Path, storage: str | None, seed: int
 ) -> Any:
-    """The study of this sweep, begun or gone on with. Raises `UserError` where it is another's, or is away."""
+    """Create or open the study of this sweep. Raises `UserError` if it is another sweep's, or cannot be opened."""
     backend: Any = storage
     if storage is None:
         journal = library.storages.journal
@@ -284,19 +284,19 @@ def _study(
     if other:
         where = storage or out / JOURNAL
         raise UserError(f"{where} holds a sweep of {' and '.join(f'other {name}' for name in other)}. Choose another.")
-    # A sampler that began anew with each call would propose again what it proposed at first.
+    # The seed depends on the number of trials: with the same seed, each call would propose the same values again.
     study.sampler = library.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)), multivariate=False)
     return study
 
 
 def _ended(study: Any) -> list[Any]:
-    """Trials that count; one that somebody cut off does not."""
+    """The trials that count; interrupted ones do not."""
     rows = study.get_trials(deepcopy=False)
     return [row for row in rows if row.state.is_finished() and not row.user_attrs.get("cut off")]
 
 
 def _row(trial: Any, spans: Sequence[Span]) -> TrialDone:
-    """A trial as the study has it."""
+    """The event for a trial of the study."""
     values = {
         span.path: span.choices[trial.params[span.path]] if span.choices else trial.params[span.path]
         for span in spans

@@ -1,10 +1,10 @@
 """Many runs under torchrun: the first process decides what to run, and the others run it along.
 
     @led
-    def run_seeds(...):                                  decides, reads and writes; on the first process only
-        yield from run_together(job, data, device)       what it takes all for
+    def run_seeds(...):                                  decides, reads and writes; only on the first process
+        yield from run_together(job, data, device)       trains on all processes
 
-The others decide nothing, read no results and write no files. They yield nothing, and end when the first one does.
+The other processes decide nothing, read no results and write no files. They yield no events, and end with the first.
 """
 
 import pickle
@@ -34,16 +34,16 @@ from pargolf.run.signals import Interrupted
 T = TypeVar("T")
 P = ParamSpec("P")
 JobFields = dict[str, Any]
-"""A job as plain data, which another process reads."""
+"""A job as plain data, to send to another process."""
 _GONE = "Another process of this job is gone. What has ended is kept: run the same command again to go on."
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be had: a recipe with a seed, in a folder. `label` is what it is called while it runs.
+    """A run to make: a recipe with a seed, in a folder. `label` is its name on the screen.
 
-    `data` is where its text lies, where that is not the text of all: another tokenizer has another folder.
-    `checkpoint_every` are the seconds between two checkpoints; 0: after every step.
+    data: its text, if not the common one (another tokenizer has another folder)
+    checkpoint_every: seconds between two checkpoints; 0: after every step
     """
 
     label: str
@@ -56,9 +56,9 @@ class Job:
 
 
 def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
-    """Make a generator function with a `device` one of the first process, which the others follow to its end.
+    """Decorate a generator function with a `device` argument, so that only the first process runs it.
 
-    There its value is None.
+    The other processes follow the first until it ends; there the function returns None.
     """
 
     @wraps(function)
@@ -70,7 +70,7 @@ def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
             try:
                 value = yield from function(*args, **kwargs)
             except (UserError, GeneratorExit) as error:
-                if not isinstance(error, Interrupted):  # which the others are by themselves
+                if not isinstance(error, Interrupted):  # an interruption reaches the others by itself
                     _say(world, None)
                 raise
             _say(world, None)
@@ -83,7 +83,7 @@ def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
 
 
 def follow(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
-    """Run along. What the first process is told, it says; here it is enough to be in step."""
+    """Run the first process's call here too, and drop its events, which the first process reports."""
     work, arguments = call
     try:
         for _ in work(*arguments):
@@ -95,7 +95,7 @@ def follow(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
 
 
 def run_together(job: Job, data: DataFolder, device: str | None, *, force: bool = True) -> Iterator[Event]:
-    """A job's run, on all processes there are; with `force` it goes on from a checkpoint, or replaces what is there."""
+    """Run a job on all processes; with `force` it continues from a checkpoint, or replaces what is in the folder."""
     if find_world(device).size == 1:
         return _alone(job, job.data or data, device, force)
     place = Place(device, torch.get_num_threads())
@@ -103,17 +103,17 @@ def run_together(job: Job, data: DataFolder, device: str | None, *, force: bool 
 
 
 def task_of(job: Job, data: DataFolder, *, force: bool = True) -> Task:
-    """A job as a task that another process does, on this machine or another one."""
+    """Convert a job to a task for another process, on this machine or another one."""
     return Task(job.label, run_alone, (*sent(job, data), force), job.folder.absolute())
 
 
 def goes_on(folder: Path) -> bool:
-    """Whether a folder holds a run that was cut off and can go on."""
+    """Whether a folder holds an interrupted run that can continue."""
     return any((folder / "checkpoints").glob("s*"))  # of a step, or of a later stage
 
 
 def all_run(work: Callable[..., Iterator[T]], *arguments: Any, device: str | None) -> Iterator[T]:
-    """`work(*arguments)`, on all processes there are; both are sent to the others, so they must be picklable."""
+    """Run `work(*arguments)` on all processes; both are sent to the others, so they must be picklable."""
     world = find_world(device)
     if world.size > 1 and world.main:
         _say(world, (work, arguments))
@@ -121,7 +121,7 @@ def all_run(work: Callable[..., Iterator[T]], *arguments: Any, device: str | Non
 
 
 def sent(job: Job, data: DataFolder) -> tuple[JobFields, own.Files, Parcel]:
-    """What another process is told of a job: its recipe as plain data, the files that this needs, and its text."""
+    """A job in the form that is sent to another process: plain data, the user's files it needs, and its text."""
     job_row = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in ("recipe", "data")}
     dumped = spec.dump(job.recipe)
     job_row |= {"recipe": dumped, "folder": job.folder.absolute()}
@@ -131,14 +131,14 @@ def sent(job: Job, data: DataFolder) -> tuple[JobFields, own.Files, Parcel]:
 def run_job(
     place: Place, job_row: JobFields, files: own.Files, parcel: Parcel, force: bool, resume: bool
 ) -> Iterator[Event]:
-    """The events of one run, from what `sent` told."""
+    """Run a job from what `sent` returned; yields its events."""
     own.use_files(files)
     job = Job(**(job_row | {"recipe": spec.load(job_row["recipe"])}))
     return _run(job, (place.find or open_parcel)(parcel), place.device, force, resume)
 
 
 def run_alone(place: Place, job_row: JobFields, files: own.Files, parcel: Parcel, force: bool) -> Iterator[Event]:
-    """The same on one process alone; one that was lost before goes on."""
+    """The same on a single process; a run that was lost before continues."""
     torch.set_num_threads(place.threads)
     own.use_files(files)
     job = Job(**(job_row | {"recipe": spec.load(job_row["recipe"])}))
@@ -146,8 +146,8 @@ def run_alone(place: Place, job_row: JobFields, files: own.Files, parcel: Parcel
 
 
 def _alone(job: Job, data: DataFolder, device: str | None, force: bool) -> Iterator[Event]:
-    """A run that no other process makes at the same time; with `force`, one that has ended meanwhile stays."""
-    with claimed(job.folder):  # by a process that was told to make it, and has not heard yet that it shall end
+    """Run a job while no other process runs it; with `force`, a run that has ended meanwhile is kept."""
+    with claimed(job.folder):  # another process may still be running it, if it has not yet been told to stop
         folder = RunFolder(job.folder)
         if force and folder.has_ended and not folder.read_result().interrupted:
             return

@@ -2,8 +2,8 @@
 
     records/TRACK/DATE_NAME/  README.md  submission.json  train_gpt.py  train_seed42.log ...  model_seed42.pargolf ...
 
-The runs must be of one recipe, on one data, each with another seed. Bytes are those of this very script and of each
-run's artifact, and the total is that of the largest. The folder appears whole or not at all.
+The runs must have the same recipe and data, and different seeds. The bytes are those of this script and of each run's
+artifact; the total is that of the largest artifact. The folder is created completely or not at all.
 """
 
 import shlex
@@ -36,9 +36,9 @@ SCRIPT = "train_gpt.py"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What was written: the folder, the script's bytes in both forms and as shipped, the total, the cap, the score.
+    """The written submission: folder, bytes of the script in both forms and as shipped, total, cap and score.
 
-    `rescored` is the bits per byte of each seed as scored again from its artifact.
+    `rescored` is the bits per byte of each seed, scored again from its artifact.
     """
 
     path: Path
@@ -52,13 +52,13 @@ class Bundle:
 
     @property
     def squeezed_to_fit(self) -> bool:
-        """Whether the readable script would not have fitted under the cap."""
+        """Whether the script was squeezed because the readable one does not fit under the cap."""
         return self.total - self.code + self.readable > self.cap
 
 
 @dataclass(frozen=True)
 class Author:
-    """Who submits, as `submission.json` has it."""
+    """The author, with the fields of `submission.json`."""
 
     name: str = ""
     github_id: str = ""
@@ -75,11 +75,11 @@ def bundle(
     data: str | Path | None = None,
     device: str | None = None,
 ) -> Events[Bundle]:
-    """Check the runs, score their artifacts again on `data` (None: where each run's own lie), write the folder `out`.
+    """Check the runs, score their artifacts again on `data` (None: each run's own data), and write the folder `out`.
 
-    The script is squeezed where asked, and where the readable one does not fit under the cap. Raises `UserError` on
-    runs that do not belong together, contradict themselves, do not count or do not give their number again, on too few
-    seeds for a track of records, and on a folder that exists.
+    The script is squeezed on request, or if the readable one does not fit under the cap. Raises `UserError` if the runs
+    do not belong together, contradict their own files, do not count or do not reproduce their score; if there are too
+    few seeds for a record track; and if the folder exists.
     """
     out = Path(out)
     if out.exists():
@@ -122,7 +122,7 @@ def bundle(
 
 
 def _fitting(runs: Sequence[Finished], recipe: Recipe, readable: bytes, small: bytes, *, squeeze: bool) -> bytes:
-    """The script to ship: to be read where that fits beside the largest artifact, else squeezed. Raises `UserError`."""
+    """The script to ship: readable if that fits beside the largest artifact, else squeezed. Raises `UserError`."""
     model, cap = max(run.result.bytes.model for run in runs), recipe.budget.bytes
     if not squeeze and model + len(readable) <= cap:
         return readable
@@ -135,7 +135,7 @@ def _fitting(runs: Sequence[Finished], recipe: Recipe, readable: bytes, small: b
 
 
 def _one_recipe(runs: Sequence[Finished]) -> Recipe:
-    """The recipe of all runs. Raises `UserError` where they are not of one kind, or one does not count."""
+    """The recipe of all runs. Raises `UserError` if they differ in recipe or data, or if one does not count."""
     if not runs:
         raise UserError("Name at least one run folder.")
     recipes = [RunFolder.open(run.path).read_recipe() for run in runs]
@@ -146,24 +146,24 @@ def _one_recipe(runs: Sequence[Finished]) -> Recipe:
             "`pargolf compare`."
         )
     if len({run.seed for run in runs}) < len(runs):
-        raise UserError("Two of the runs have one seed. Name each seed's run once.")
+        raise UserError("Two of the runs have the same seed. Name each seed's run once.")
     if mixed := mixture([run.result for run in runs]):
         raise UserError(f"The runs were scored on {mixed}. A submission's seeds share one validation set.")
     if len({run.result.artifact_sha256 for run in runs}) < len(runs):
-        raise UserError("Two of the runs have one artifact, so they are one run. Run each seed.")
+        raise UserError("Two of the runs have the same artifact, so they are copies. Run each seed.")
     for run in runs:
         _refuse_unsound(run)
     return recipes[0]
 
 
 def _refuse_unsound(run: Finished) -> None:
-    """Raise `UserError` where a run does not count, began with other weights, or contradicts itself."""
+    """Raise `UserError` if a run does not count, started from other weights, or contradicts its own files."""
     if run.result.origin is not None:
         raise UserError(
             f"{run.path} started from the weights of {run.result.origin.path}, which a script does not have. Train "
             "the recipe from its initial weights."
         )
-    # A run that did not record its proof may still have one, which scoring it again shows.
+    # A missing proof is no reason to refuse the run, because scoring it again proves the bytes.
     if reasons := [why for why in run.result.why_not if why != UNRECORDED]:
         raise UserError(f"{run.path} does not count: {'; '.join(reasons)}. Run that seed again.")
     if wrong := contradictions(RunFolder.open(run.path)):
@@ -171,12 +171,12 @@ def _refuse_unsound(run: Finished) -> None:
 
 
 def _scored_again(run: Finished, data: str | Path | None, device: str | None) -> Events[SecondScore]:
-    """Score a run's artifact again. Raises `UserError` on every difference from what the run says."""
+    """Score a run's artifact again. Raises `UserError` on any difference from the run's result."""
     own = data or run.result.data or _data_named(run.result.command)
     if not own:
         raise UserError(f"{run.path} does not say which data it was scored on. Name them with --data.")
     if not Path(own).is_dir():
-        raise UserError(f"{run.path} was scored on {own}, which is not there. Name the data with --data.")
+        raise UserError(f"{run.path} was scored on {own}, which is missing. Name the data with --data.")
     again = yield from rescore(RunFolder.open(run.path), open_data(own), device=device)
     if again.differences:
         raise UserError(f"{run.path}: {again.differences[0]} Run that seed again, or name its own --data.")
@@ -184,7 +184,7 @@ def _scored_again(run: Finished, data: str | Path | None, device: str | None) ->
 
 
 def _data_named(command: str) -> str:
-    """The folder after `--data` in a command; empty where there is none."""
+    """The folder after `--data` in a command; empty if there is none."""
     try:
         words = shlex.split(command)
     except ValueError:  # a quote that is never closed
@@ -193,7 +193,7 @@ def _data_named(command: str) -> str:
 
 
 def _parts(runs: Sequence[Finished]) -> tuple[str, ...]:
-    """Classes and functions that the artifacts name: a filled cap may have chosen others than the recipe has."""
+    """The classes and functions that the artifacts name; solved grids may differ from the recipe's."""
     named: set[str] = set()
     for run in runs:
         artifact = read_artifact(RunFolder.open(run.path)["model.pargolf"]).artifact
@@ -204,7 +204,7 @@ def _parts(runs: Sequence[Finished]) -> tuple[str, ...]:
 
 
 def _facts(runs: Sequence[Finished], recipe: Recipe, code: int, out: Path, author: Author) -> dict[str, Any]:
-    """What `submission.json` says: the published fields, and every seed."""
+    """The content of `submission.json`: the published fields, and every seed."""
     bpb, loss = spread([run.bpb for run in runs]), spread([run.result.val_loss for run in runs])
     model = max(run.result.bytes.model for run in runs)
     return {

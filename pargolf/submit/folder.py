@@ -1,6 +1,6 @@
 """The folder of a model for Hugging Face transformers: its code, its tokenizer's code, and a card with its score.
 
-The score is that of the run in whose folder the artifact lies, where there is one and it made this very artifact.
+The score is that of the run whose folder contains the artifact, if that run made exactly this artifact.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from pargolf.ship.modeling import modeling_file, tokenization_file
 
 
 def write_model_folder(source: Source, artifact: str | Path, out: Path, *, licence: str, force: bool) -> Path:
-    """Write the folder `out`; where it is. `licence` is what the card says of the weights."""
+    """Write the folder `out` and return its path. `licence` is the licence of the weights, for the card."""
     recipe, result = _run_around(artifact)
     rows = f"digest {source.digest}" if recipe is None else describe(recipe)
     return write_folder(
@@ -31,7 +31,7 @@ def write_model_folder(source: Source, artifact: str | Path, out: Path, *, licen
 
 
 def _run_around(artifact: str | Path) -> tuple[Recipe | None, Result | None]:
-    """The recipe and result of the run in whose folder an artifact lies; None where it lies in none."""
+    """The recipe and result of the run whose folder contains the artifact; None if there is none."""
     folder = Path(artifact).parent
     if not (folder / "recipe.json").is_file() or not (folder / "result.json").is_file():
         return None, None

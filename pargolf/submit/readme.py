@@ -54,7 +54,7 @@ def readme(
 
 
 def _hashes(run: Finished) -> list[str]:
-    """SHA-256 of tokenizer and validation shards, where the run knows them."""
+    """SHA-256 of the tokenizer and the validation shards, if the run recorded them."""
     proof = run.result.proof
     if proof is None:
         return []
@@ -63,7 +63,7 @@ def _hashes(run: Finished) -> list[str]:
 
 
 def _commands(runs: Sequence[Finished], script: str) -> list[str]:
-    """Train each seed; and score an artifact, with the threads that the run had, for the same last bit."""
+    """Commands that train each seed and score an artifact, with the run's number of threads for equal bits."""
     threads = runs[0].result.machine.threads
     train = [f"python {script} --data DIR --seed {run.seed} --out model_seed{run.seed}.pargolf" for run in runs]
     return [*train, f"python {script} --evaluate model_seed{runs[0].seed}.pargolf --data DIR --threads {threads}"]

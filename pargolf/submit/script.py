@@ -1,12 +1,12 @@
 """The program inside a submission's one file: train, pack and score a recipe, or score an artifact of it.
 
     python train_gpt.py --data DIR                              train, pack, unpack, score
-    python train_gpt.py --evaluate model.pargolf --data DIR     score what the artifact holds
+    python train_gpt.py --evaluate model.pargolf --data DIR     score an artifact
 
-`ship/program.py` gathers this and all that it needs into one file, to be read or squeezed; there `OWN_RECIPE` is the
-run's recipe and `OWN_PARTS` the classes and functions that it names. The numbers are the run's, from the same code: the
-byte table of `data`, `packing.reader`, `evaluate.grades`. What the run alone does is left out: proving the bytes,
-the ledger's checks, validation while training, checkpoints.
+`ship/program.py` puts this and everything it needs into one file, readable or squeezed; there `OWN_RECIPE` is the run's
+recipe and `OWN_PARTS` the classes and functions that it names. The numbers are the run's, from the same code: the byte
+table of `data`, `packing.reader`, `evaluate.grades`. Some work of a run is left out: proving the bytes, the ledger's
+checks, validation during training, checkpoints.
 """
 
 import argparse
@@ -44,11 +44,11 @@ from pargolf.training.loop import Training
 OWN_RECIPE: Recipe | None = None
 OWN_PARTS: dict[str, Any] = {}
 OWN_SIZE = 0
-"""Bytes of the squeezed form, which a readable one counts as the run did; 0 in the squeezed form itself."""
+"""Bytes of the squeezed form, which the readable form counts too, like the run; 0 in the squeezed form itself."""
 SOLVES = True
 """Whether the recipe has a solver, which needs Hessians."""
 FITS = True
-"""Whether packing solves grids for the cap, as the run did."""
+"""Whether packing solves grids for the cap, like the run."""
 DATA = "data/datasets/fineweb10B_sp1024"
 
 
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def open_vocabulary(folder: Path, tokenizer: str | None) -> Vocabulary:
-    """The vocabulary of a data folder; `tokenizer` names the file where it is not found near the shards."""
+    """The vocabulary of a data folder; `tokenizer` names the file if it is not near the shards."""
     record = folder / "meta.json"
     if record.is_file() and json.loads(record.read_text()).get("tokenizer") == "bytes":
         return read_vocabulary(None)
@@ -83,7 +83,7 @@ def open_vocabulary(folder: Path, tokenizer: str | None) -> Vocabulary:
 
 
 def train(folder: Path, vocabulary: Vocabulary, out: str, seed: int, world: World) -> None:
-    """Train the recipe inside its seconds, packing included, and write the artifact."""
+    """Train the recipe within its seconds, including packing, and write the artifact."""
     recipe = read_recipe()
     clock = Clock()
     torch.manual_seed(seed)
@@ -121,7 +121,7 @@ def train(folder: Path, vocabulary: Vocabulary, out: str, seed: int, world: Worl
 
 
 def evaluate(artifact: str, folder: Path, vocabulary: Vocabulary, world: World) -> None:
-    """Unpack an artifact and grade every validation token once; the last line has every digit."""
+    """Unpack an artifact and score every validation token once; the last printed line has all digits."""
     recipe = read_recipe()
     model, tokenizer = unpacked(Path(artifact).read_bytes(), recipe)
     if vocabulary.tokenizer != tokenizer:
@@ -141,14 +141,14 @@ def evaluate(artifact: str, folder: Path, vocabulary: Vocabulary, world: World) 
 
 
 def open_text(folder: Path, vocabulary: Vocabulary) -> Text:
-    """The validation text. Its bytes are those that lie beside the shards, or else those of the byte table."""
+    """The validation text. Its bytes are counted from the byte files beside the shards, else from the byte table."""
     tokens, beside = open_split(folder, "val"), sidecar_paths(folder)
     byte_counts = open_sidecar(beside, tokens) if beside else ByteCounts(vocabulary.table, tokens)
     return Text(tokens, byte_counts, vocabulary.size, vocabulary.bos)
 
 
 def unpacked(data: bytes, recipe: Recipe) -> tuple[Transformer, str]:
-    """The model that an artifact of this recipe holds, and the digest of the tokenizer that it reads with."""
+    """The model of an artifact of this recipe, and the SHA-256 of its tokenizer."""
     try:
         header, start = read_header(data)
         meta = header["meta"]
@@ -161,28 +161,28 @@ def unpacked(data: bytes, recipe: Recipe) -> tuple[Transformer, str]:
 
 
 def codec_name(codec: Codec) -> str:
-    """What an artifact calls a codec of the package; stands in for `stored_as`."""
+    """The name of the package's codec in an artifact; replaces `stored_as`."""
     return codec.name
 
 
 def named_codec(name: str) -> Codec:
-    """The codec of the package that has this name; stands in for `codec_of`."""
+    """The package's codec of this name; replaces `codec_of`."""
     return CODECS[name]
 
 
 def read_recipe() -> Recipe:
-    """The recipe that this file holds."""
+    """The recipe of this file."""
     assert OWN_RECIPE is not None
     return OWN_RECIPE
 
 
 def own_bytes(recipe: Recipe, *, fitted: bool = False) -> int:
-    """The code that counts; stands in for `ship.size.count_code`."""
+    """Bytes of the code that count; replaces `ship.size.count_code`."""
     return OWN_SIZE or Path(__file__).stat().st_size
 
 
 def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at: str = "") -> Any:
-    """What `dump` wrote, of the parts that this recipe names, for only those are here; stands in for `spec.load`."""
+    """Load what `dump` wrote, with the parts that this recipe names, since others are missing; replaces `spec.load`."""
     if isinstance(value, list):
         return tuple(load_part(item) for item in value)
     if not isinstance(value, dict):
@@ -195,5 +195,5 @@ def load_part(value: Any, kind: Any = None, *, within: tuple[str, ...] = (), at:
 
 
 def part_address(thing: Any) -> str:
-    """The name of a part, as `load_part` takes it; stands in for `spec._address`."""
+    """The name of a part, for `load_part`; replaces `spec._address`."""
     return next(address for address, part in OWN_PARTS.items() if part is thing)

@@ -1,7 +1,8 @@
-"""Adam and AdamW rows of the optimizer table; the update itself is torch's fused one.
+"""Adam and AdamW rows of the optimizer table, updated by torch's fused implementation; and `Frozen`.
 
-`AdamW` shrinks weights by `lr * weight_decay` before each update (Loshchilov & Hutter 2019, arXiv:1711.05101).
-`Frozen` says that a parameter is meant to stay as it began: pull request 543 did so with its value embedding unawares.
+With `weight_decay`, weights shrink by `lr * weight_decay` before each update (AdamW; Loshchilov & Hutter 2019,
+arXiv:1711.05101). `Frozen` says that a parameter is not trained on purpose; pull request 543 did that to its value
+embedding by accident.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,10 @@ from pargolf.core.world import World
 
 
 class Growth(NamedTuple):
-    """How weights grow under a row (`run/growth.py`): a step's `unit`, what of it pushes, what is kept of that."""
+    """How weights grow under an optimizer row, for forecasts: size of a step (`unit`), and its `push` and `keep`.
+
+    See `run/growth.py`.
+    """
 
     unit: float = 1.0
     push: float = 0.5
@@ -25,7 +29,7 @@ class Growth(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam:
-    """`weight_decay` is decoupled; 0 makes it plain Adam."""
+    """Adam with decoupled `weight_decay` (AdamW); 0 makes it plain Adam."""
 
     lr: Rate
     beta1: Fraction = 0.9
@@ -62,11 +66,11 @@ class AdamGroup:
         self.torch.step()
 
     def state(self) -> list[dict[str, Tensor]]:
-        """Both moments and the step of each parameter that had a gradient."""
+        """Both moments and the step count of each parameter that had a gradient."""
         return [dict(self.torch.state.get(p, {})) for p in self.params]
 
     def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take moments and steps back."""
+        """Restore what `state` returned."""
         for p, saved in zip(self.params, state, strict=True):
             if saved:
                 self.torch.state[p] = {key: saved[key].clone() for key in ("step", "exp_avg", "exp_avg_sq")}

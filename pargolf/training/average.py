@@ -1,13 +1,13 @@
-"""Weight averages: the packed weights need not be those of the last step.
+"""Weight averaging: pack an average of the weights over training instead of the last step's.
 
     EMA(decay)               e = d e + (1-d) w every step, from the initial weights, float32
-    SWA(below, every)        plain mean of snapshots taken every `every` steps once the learning-rate multiplier is
+    SWA(below, every)        mean of snapshots taken every `every` steps once the learning-rate multiplier is
                              under `below`; .5 in early records, .2 ("tight SWA") in later ones
-    LAWA(latest, every)      plain mean of the `latest` snapshots only, at any learning rate
+    LAWA(latest, every)      mean of the `latest` snapshots, at any learning rate
 
-An average has two methods: `update` after each step, `weights` at the end (None when it has seen nothing). What it
-holds goes into checkpoints as named tensors, through `state` and `restore`.
-`tables_bfloat16` names the published fault of averaging in bfloat16, where a step smaller than half an ulp is lost
+An average has `update`, called after each step, and `weights`, called at the end (None when it has seen nothing). Its
+state goes into checkpoints as named tensors, through `state` and `restore`.
+`tables_bfloat16` reproduces a published fault: averaging in bfloat16 loses every step smaller than half an ulp
 (pull requests 1009, 295).
 Source: Izmailov et al. 2018 (arXiv:1803.05407); Kaddour 2022 (arXiv:2209.14981) for LAWA, whose defaults are those of
 pull request 549; EMA .997 from pull request 374.
@@ -36,11 +36,11 @@ class Average(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All that it holds."""
+        """The state as named tensors."""
         ...
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Hold what `state` gave out, on the device where it is."""
+        """Restore what `state` returned, on the device of its tensors."""
         ...
 
 
@@ -64,7 +64,7 @@ class EMA:
         return RunningEMA(self, weights)
 
     def at_length(self, run: RunLength) -> "EMA":
-        """The average over the same share of the run."""
+        """Average over the same share of the run."""
         return replace(self, decay=max(0.5, 1 - (1 - self.decay) / run.ratio))
 
 
@@ -96,7 +96,7 @@ class RunningEMA:
         return dict(self._mean)
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take the means back."""
+        """Restore the means."""
         self._mean = {name: state[name].clone() for name in self._mean}
 
 
@@ -113,11 +113,11 @@ class SWA:
         return RunningSWA(self)
 
     def at_length(self, run: RunLength) -> "SWA":
-        """As many snapshots."""
+        """Take the same number of snapshots."""
         return replace(self, every=max(1, round(self.every * run.ratio)))
 
     def at_scale(self, to: Smaller) -> "SWA":
-        """Snapshots are counted by the run's length alone."""
+        """Unchanged: snapshots depend only on the length of the run."""
         return self
 
 
@@ -131,7 +131,7 @@ class RunningSWA:
 
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], *, step: int, lr: float) -> None:
-        """Take a snapshot when it is time."""
+        """Take a snapshot when one is due."""
         if lr >= self.spec.below or step % self.spec.every:
             return
         self.count += 1
@@ -144,11 +144,11 @@ class RunningSWA:
         return {name: s.float() / self.count for name, s in self._sum.items()} if self.count else None
 
     def state(self) -> dict[str, Tensor]:
-        """The sums by name, and how many snapshots they are of."""
+        """The sums by name, and the number of snapshots."""
         return {"": torch.tensor(self.count), **self._sum}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take the sums back."""
+        """Restore the sums."""
         self.count = int(state[""])
         self._sum = {name: s.clone() for name, s in state.items() if name}
 
@@ -165,11 +165,11 @@ class LAWA:
         return RunningLAWA(self)
 
     def at_length(self, run: RunLength) -> "LAWA":
-        """The same share of the run."""
+        """Take snapshots at the same shares of the run."""
         return replace(self, every=max(1, round(self.every * run.ratio)))
 
     def at_scale(self, to: Smaller) -> "LAWA":
-        """Snapshots are counted by the run's length alone."""
+        """Unchanged: snapshots depend only on the length of the run."""
         return self
 
 
@@ -182,7 +182,7 @@ class RunningLAWA:
 
     @torch.no_grad()
     def update(self, weights: dict[str, Tensor], *, step: int, lr: float) -> None:
-        """Take a snapshot when it is time; the oldest goes."""
+        """Take a snapshot when one is due, and drop the oldest."""
         if step % self.every == 0:
             self._snapshots.append({name: w.detach().float().clone() for name, w in weights.items()})
 
@@ -195,10 +195,10 @@ class RunningLAWA:
 
     def state(self) -> dict[str, Tensor]:
         """The snapshots, oldest first."""
-        return {f"{i}.{name}": w for i, held in enumerate(self._snapshots) for name, w in held.items()}
+        return {f"{i}.{name}": w for i, snapshot in enumerate(self._snapshots) for name, w in snapshot.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take the snapshots back."""
+        """Restore the snapshots."""
         self._snapshots.clear()
         rows: dict[int, dict[str, Tensor]] = {}
         for key, w in state.items():
@@ -208,5 +208,5 @@ class RunningLAWA:
 
 
 def _is_table(name: str) -> bool:
-    """Embedding tables, which the published scripts keep in bfloat16."""
+    """Whether this is an embedding table, which the published scripts keep in bfloat16."""
     return name.endswith((".table.weight", "embed.tokens.weight"))

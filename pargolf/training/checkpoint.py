@@ -1,10 +1,10 @@
-"""Checkpoints: a run's whole state in one file that is either sound or refused; a folder keeps the newest two.
+"""Checkpoints: the whole state of a run in one file that is either intact or refused; a folder keeps the newest two.
 
-    checkpoints/step-00000120.safetensors     named tensors; in its header the facts (JSON) and a SHA-256
+    checkpoints/step-00000120.safetensors     named tensors; the header has the facts (JSON) and a SHA-256
 
-A checkpoint is written beside its place and renamed, so a kill leaves the one before. The digest is over facts, names,
-types, shapes and bytes; a file that was cut short or altered does not match, is named, and the one before it is used.
-It is plain safetensors: reading it runs nothing, and any safetensors reader opens it.
+A checkpoint is written to a temporary file and renamed, so a kill leaves the previous one. The digest covers facts,
+names, types, shapes and bytes; a truncated or altered file does not match it, is reported, and the previous checkpoint
+is used. The format is plain safetensors: reading it runs no code, and any safetensors reader opens it.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from pargolf.core.files import write_bytes
 
 KEPT = 2
 COST = 0.02
-"""Share of a run's time that its checkpoints may take."""
+"""The share of a run's time that checkpoints may take."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds, and the names of newer files in its folder that were refused."""
+    """The content of a checkpoint file, and why newer files in its folder were refused."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -38,7 +38,10 @@ class Checkpoint:
 
 @dataclass
 class Checkpoints:
-    """A folder of them. One is `due` `every` seconds, more rarely where writing takes long; 0: after every step."""
+    """A folder of checkpoints; one is due every `every` seconds (0: after every step), less often when writing is slow.
+
+    last: when the last one was written, in seconds of the run; cost: how many seconds that took
+    """
 
     folder: Path
     every: float = 60.0
@@ -46,11 +49,11 @@ class Checkpoints:
     cost: float = 0.0
 
     def due(self, seconds: float) -> bool:
-        """Whether it is time, `seconds` into the run."""
+        """Whether a checkpoint is due, `seconds` into the run."""
         return self.every == 0 or seconds - self.last >= max(self.every, self.cost / COST)
 
     def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
-        """Add the state after `facts["step"]` steps; only the newest two files stay."""
+        """Write the state after `facts["step"]` steps, and delete all but the newest two files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob(".*.part"):
             stale.unlink()
@@ -63,11 +66,11 @@ class Checkpoints:
         return path
 
     def paths(self) -> list[Path]:
-        """The files, newest first."""
+        """The checkpoint files, newest first."""
         return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
 
     def newest(self) -> Checkpoint | None:
-        """The newest sound one; None when there are no files. Raises `UserError` when all are damaged."""
+        """The newest intact checkpoint; None when there are no files. Raises `UserError` when all are damaged."""
         refused: list[str] = []
         for path in self.paths():
             try:
@@ -82,7 +85,7 @@ class Checkpoints:
 
 
 def open_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of one file. Raises `UserError` that names it when it is not what was written."""
+    """Tensors and facts of one file. Raises `UserError` that names the file when it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -1,11 +1,12 @@
-"""The training loop: a generator of events, limited by seconds or steps, that ends with the averaged weights in place.
+"""The training loop: a generator of events, limited by seconds or steps; at its end the averaged weights are in place.
 
-Each step: what phases say, a batch that is a pure function of seed and step, loss and gradients (in micro-batches, so
-the global batch belongs to the recipe and not to the machine), clip, one optimizer step, the average. The caller reads
-the events and does everything else: validation, logs, drawing, saving. It may stop the run by `training.stop`.
+Each step: begin phases that are due, take a batch (a pure function of seed and step), compute loss and gradients in
+micro-batches (so that the global batch depends on the recipe, not on the machine), clip, make one optimizer step,
+update the average. The caller reads the events and does everything else: validation, logs, plots, checkpoints. It can
+stop the run by setting `training.stop`.
 
-Between events the run is whole: `state` gives it out as named tensors and plain facts, `restore` takes it back, and on
-a CPU whose steps are bounded by number the rest is then bit for bit what it would have been.
+Between events the state is consistent: `state` returns it as named tensors and plain facts, `restore` loads it. A run
+on a CPU with a fixed number of steps then continues bit for bit as without the interruption.
 """
 
 import math
@@ -38,22 +39,25 @@ from pargolf.training.schedule import Moment, Schedule, Warmdown
 
 Batch = tuple[Tensor, Tensor]
 Kernels = Callable[[bool], AbstractContextManager[Any]]
-"""Puts fast paths of a machine in use; told whether products may take bfloat16."""
+"""Enables the fast kernels of a machine; called with whether products may use bfloat16."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 _STOPS = ("", "interrupted", "terminated")
 
 
 class NotFinite(UserError):
-    """The loss or its gradient is no number; the run is still as it was before the step."""
+    """The loss or its gradient is not finite; the state is still that before the step."""
 
 
 @dataclass(frozen=True)
 class Train:
-    """How a recipe trains. `seconds` None: the track's training budget; `steps` bounds the run by steps instead.
+    """How a recipe trains.
 
-    `batch_tokens` is the global batch; `micro_tokens` the most that one process holds in a forward pass. `compile`
-    None: on devices where it pays. `half` takes bfloat16 for the matrix products: None on devices that multiply it,
-    True also on processors that have instructions for it (`core/world.py` has a row for each kind of device).
+    seconds: time limit; None means the track's training budget
+    steps: limit in steps; None means no such limit
+    batch_tokens: tokens of the global batch; micro_tokens: the most that one process puts into a forward pass
+    compile: None means only on devices where it is worth it
+    half: use bfloat16 for matrix products; None means on devices that support it well, True also on CPUs with
+        instructions for it (`core/world.py` has a row for each kind of device)
     """
 
     optimizer: Table[OptimizerRow]
@@ -85,7 +89,7 @@ class Objective(nn.Module):
 
 
 class Training:
-    """A run's state; `run` advances it and yields what happens. `stop` set to a reason ends it after the step."""
+    """The state of a run; `run` advances it and yields events. Setting `stop` to a reason ends it after the step."""
 
     def __init__(
         self,
@@ -108,7 +112,7 @@ class Training:
         for module in following(model, "start_from"):
             module.start_from(shards)
         self.by_phase, self.by_step = following(model, "follow_phases"), following(model, "follow_step")
-        self.passes = math.inf  # through the text, that the run should come to; not known before its first step
+        self.passes = math.inf  # how often the run is expected to cover the text; unknown before its first step
         self.follow(())
         self.objective = Objective(model)
         self.params = dict(model.named_parameters())
@@ -129,16 +133,16 @@ class Training:
         self.change, self.loss = self._under(None)
 
     def run(self) -> Iterator[Step | PhaseBegan | Stopped]:
-        """Train until the seconds or steps are used up or `stop` is set; then put the average in place.
+        """Train until the seconds or steps are used up or `stop` is set; then replace the weights by their average.
 
-        Raises `NotFinite`, with everything as it was before the step.
+        Raises `NotFinite`, with the state as it was before the step.
         """
         longest, last, first = self.first, self.first, self.step
         while True:
-            # All processes go by one clock, so that they begin phases and stop at the same step.
+            # All processes use one clock, so that they begin phases and stop at the same step.
             self.now, last, stop = self.world.max(self.clock.seconds, last, _STOPS.index(self.stop))
             self.stop = _STOPS[int(stop)]
-            # The first step pays for allocations that no later one repeats.
+            # The first steps include allocations that no later step repeats.
             longest = max(longest, last) if self.step > first + 2 else last
             moment = self.progress
             due = self._due(moment, self.lr * self.spec.schedule(moment))
@@ -163,14 +167,14 @@ class Training:
 
     @property
     def progress(self) -> Moment:
-        """Where the run stood, by the clock that all processes share, when its last step began."""
+        """Where the run was when its last step began, by the clock that all processes share."""
         return Moment(self.step, self.now, self.seconds, self.spec.steps)
 
     def warm_up(self) -> None:
-        """Compute, and throw away, the gradients of one batch as it is now and under each phase still to come.
+        """Compute and discard the gradients of one batch, as it is now and under each coming phase.
 
-        So nothing compiles later, and `first` and `slower` know what a step takes, and what each phase will add to it,
-        before there was such a step.
+        So nothing compiles during training, and `first` and `slower` hold the time of a step, and what each phase adds
+        to it, before the first step.
         """
         stream, change = self.stream, (self.change, self.loss)
         times = [self._visit()]
@@ -189,17 +193,17 @@ class Training:
         self.slower = [max(after - times[0], 0.0) for after in times[1:]]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the rest of the run depends on: named tensors, and facts for JSON; a call of all processes."""
+        """Everything that the rest of the run depends on: named tensors, and JSON facts. Call it on all processes."""
         parts = {
             "weights": self._weights(),
             "optimizer": self.optimizer.state(),
             "average": self.averaging.state() if self.averaging else {},
         }
         facts = {"step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "begun": [*self.begun]}
-        return {f"{part}.{name}": x for part, held in parts.items() for name, x in held.items()}, facts
+        return {f"{part}.{name}": x for part, tensors in parts.items() for name, x in tensors.items()}, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take `state` back, all but the seconds, which are the clock's. Raises `KeyError` on another model's state."""
+        """Load a `state`, except its seconds, which belong to the clock. Raises `KeyError` on another model's state."""
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "average": {}}
         for key, x in tensors.items():
             part, _, name = key.partition(".")
@@ -215,7 +219,7 @@ class Training:
         self.step, self.tokens = facts["step"], facts["tokens"]
 
     def follow(self, begun: Collection[int]) -> None:
-        """Tell the model which phases have begun, by their numbers."""
+        """Tell the model which phases (by number) have begun, and which have not."""
         sides: tuple[list[Phase], list[Phase]] = ([], [])
         for i, phase in enumerate(self.spec.phases):
             sides[i not in begun].append(phase)
@@ -223,7 +227,7 @@ class Training:
             module.follow_phases(*sides)
 
     def _over(self, next_end: float) -> str:
-        """Why no further step may begin, or an empty string."""
+        """Why no further step may begin; empty if one may."""
         if self.stop:
             return self.stop
         if self.spec.steps is not None and self.step >= self.spec.steps:
@@ -247,7 +251,7 @@ class Training:
         self.stream = self._reshaped(phase)
 
     def _reshaped(self, phase: Phase) -> TrainStream:
-        """The stream as it is, or laid anew when the phase changes the batch."""
+        """The current stream, or a new one when the phase changes the batch."""
         if phase.seq_len is None and phase.batch_tokens is None:
             return self.stream
         return self._stream(phase.seq_len or self.stream.seq_len, phase.batch_tokens or self.stream.batch_tokens)
@@ -276,7 +280,7 @@ class Training:
         )
 
     def _one_step(self, lr: float, fraction: float) -> float:
-        """Gradients of the global batch, one update; returns the mean loss over all processes."""
+        """Compute the gradients of the global batch and update; returns the mean loss over all processes."""
         if fraction:
             self.passes = self.stream.epoch(self.step) / fraction
         loss = self._gradients(self.step)
@@ -298,11 +302,11 @@ class Training:
         return loss
 
     def _gradients(self, step: int) -> float:
-        """Leave the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
+        """Compute the gradients of this process's share of batch `step`; returns the mean loss over all processes."""
         x_BT, y_BT = self._batch(step)
         for module in self.by_step:
             module.follow_step(self.stream.epoch(step), self.passes)
-        # What dropout draws depends on the step alone, as the batch does.
+        # Dropout masks depend on seed, step and rank only, as the batch does.
         torch.manual_seed(mix_words(self.seed, step, self.world.rank))
         rows = max(self.spec.micro_tokens // x_BT.shape[1], 1)
         self.optimizer.zero_grad()
@@ -316,17 +320,17 @@ class Training:
                 loss = self.loss(x_bT, y_bT) * (len(x_bT) / len(x_BT))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            if self.can.pins and self._ahead is None:  # while the device has work in hand
+            if self.can.pins and self._ahead is None:  # while the device is busy
                 self._ahead = (self.stream, step + 1, self._load(step + 1))
         return float(self.world.mean(total))
 
     def _batch(self, step: int) -> Batch:
-        """Inputs and targets; where memory is pinned they were sent while the step before was computed."""
+        """Inputs and targets; with pinned memory they were sent during the previous step."""
         batch, self._ahead = self._ahead, None
         return batch[2] if batch is not None and batch[0] is self.stream and batch[1] == step else self._load(step)
 
     def _load(self, step: int) -> Batch:
-        """Send a batch to the device; from pinned memory the copy runs beside the computation."""
+        """Send a batch to the device; from pinned memory the copy overlaps with computation."""
         x_BT, y_BT = self.stream.batch(step)
         if not self.can.pins:
             return x_BT.to(self.world.device), y_BT.to(self.world.device)
@@ -334,7 +338,7 @@ class Training:
         return x_BT, y_BT
 
     def _under(self, weights: WeightPhase | None) -> tuple[WeightChange | None, Loss]:
-        """The weight change and the loss under it, each a function of its own, so that a graph of one is no other's."""
+        """The weight change of a phase and the loss under it; a function per phase, so that each has its own graph."""
         if weights not in self.changes:
             change = None if weights is None else weights.resolve(self._weights())
 
@@ -351,7 +355,7 @@ class Training:
         return self.changes[weights]
 
     def _visit(self, step: int = 0) -> float:
-        """Seconds that the gradients of one batch take."""
+        """Time the gradients of one batch, in seconds."""
         (began,) = self.world.max(self.clock.now())
         self._gradients(step)
         self.optimizer.zero_grad()
@@ -360,5 +364,5 @@ class Training:
         return ended - began
 
     def _weights(self) -> dict[str, Tensor]:
-        """Parameters as plain values."""
+        """The parameters, detached."""
         return {name: p.detach() for name, p in self.params.items()}

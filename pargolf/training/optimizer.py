@@ -2,17 +2,18 @@
 
     (("embed.*", Adam(.05)), ("attn.[qkv]", Muon(.04)), ..., ("*", Adam(.04)))
 
-A row says how its parameters are updated (`OptimizerRow`). One class for one process and for many. A step goes
-through these phases; with one process 1 and 4 do nothing:
+A row says how its parameters are updated (`OptimizerRow`). The same class serves one process and many. A step has four
+phases; with one process no data is sent:
 
-    1  reduce   rows that share their work among processes (Muon: stacks of same-shape matrices) send gradients to who
-                owns them. All other gradients, which are small, are averaged everywhere in one flat vector.
-    2  norm     of the whole mean gradient, from the shares: for clipping, and to see what is not finite before it
-                reaches a weight.
-    3  shared   each process updates its share and begins to send the new values to all.
-    4  others   run everywhere on the same numbers while the shares travel; then they are taken in.
+    1  reduce   rows that share their work among processes (Muon: stacks of same-shape matrices) send gradients to
+                their owners. All other gradients, which are small, are averaged on all processes in one flat vector.
+    2  norm     of the whole mean gradient, from the shares: for clipping, and to detect non-finite values before they
+                reach a weight.
+    3  shared   each process updates its share and starts sending the new values to all.
+    4  others   all other rows run on every process, on the same numbers, while the shares are sent; then the shares
+                are received.
 
-A row that matches nothing and a parameter that no row matches raise when the optimizer is made.
+A row that matches nothing, or a parameter that no row matches, raises an error when the optimizer is made.
 Source of the phases: karpathy/nanochat, `optim.py`.
 """
 
@@ -27,9 +28,9 @@ from pargolf.training.rows import Group, OptimizerRow, SharedGroup
 
 
 class Optimizer:
-    """What the rows of a table began over a model's parameters.
+    """The groups of all rows of a table, over a model's parameters.
 
-    With `half`, on a processor that multiplies bfloat16, rows may multiply in it; on CUDA they always may.
+    `half` allows rows to multiply in bfloat16 on a CPU that supports it; on CUDA they always may.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Optimizer:
             p.grad = None
 
     def reduce(self) -> float:
-        """Phases 1 and 2: average the gradients over all processes; returns the norm of their whole."""
+        """Phases 1 and 2: average the gradients over all processes; returns the norm of the whole gradient."""
         for group in self.shared:
             group.reduce()
         self._reduce_small()
@@ -86,7 +87,7 @@ class Optimizer:
             shared.finish()
 
     def state(self) -> dict[str, Tensor]:
-        """What rows keep of every parameter, by name, whatever the stacking and the world; a call of all processes."""
+        """The state of every parameter by name, independent of stacking and world size. Call it on all processes."""
         return {
             f"{self._names[p]}.{key}": value
             for group in self.groups
@@ -95,7 +96,7 @@ class Optimizer:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take `state` back. Raises `KeyError` where it is another model's."""
+        """Load a `state`. Raises `KeyError` when it is another model's."""
         by_name: dict[str, dict[str, Tensor]] = {}
         for path, value in state.items():
             name, _, key = path.rpartition(".")
@@ -104,7 +105,7 @@ class Optimizer:
             group.restore([by_name.get(self._names[p], {}) for p in group.params])
 
     def _reduce_small(self) -> None:
-        """Average over all processes what is not shared, as one vector."""
+        """Average the gradients that are not shared over all processes, as one vector."""
         grads = [p.grad for p in self._small if p.grad is not None]
         if self.world.size == 1 or not grads:
             return

@@ -1,12 +1,15 @@
-"""Phases: what changes during a run, and when.
+"""Phases: changes during a run, and the triggers that start them.
 
     Phase("qat", AtFraction(.65), weights=QAT(), reset_average=True)
 
-A phase begins before the first step at which its trigger holds and lasts to the end. `weights` changes what the forward
-pass sees (fake quantization, implemented one floor up); `seq_len` and `batch_tokens` change the batch (progressive
-context: pull request 2014 goes from 1,024 to 2,048 at .1 and to 3,072 at .7 of the run); `lr` multiplies the learning
-rate from then on; `reset_average` forgets the average so far. With `recur` the model's own order of blocks begins
-there, and until then each block runs once: depth recurrence with a late start.
+A phase begins before the first step at which its trigger is true, and lasts to the end of the run. It may change:
+
+    weights                 the weights that the forward pass sees (fake quantization, implemented one floor up)
+    seq_len, batch_tokens   the batch (progressive context: pull request 2014 goes from 1,024 to 2,048 at .1 and to
+                            3,072 at .7 of the run)
+    lr                      a factor on the learning rate from then on
+    reset_average           forget the weight average so far
+    recur                   start depth recurrence: until then each block runs once, then the model's own order
 """
 
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ class Trigger(Protocol):
     """When a phase begins."""
 
     def __call__(self, moment: Moment, lr: float) -> bool:
-        """Whether it holds before a step with learning-rate multiplier `lr`."""
+        """Whether the phase begins before a step with learning-rate multiplier `lr`."""
         ...
 
 
@@ -47,7 +50,7 @@ class AtStep:
         return moment.step >= self.step
 
     def at_length(self, run: RunLength) -> "AtFraction":
-        """The step as a share of the run."""
+        """The step as a fraction of the run."""
         return AtFraction(run.fraction(self.step))
 
 
@@ -74,7 +77,7 @@ class BelowLR:
 
 
 class WeightChange(Protocol):
-    """Changes the weights that the forward pass sees; gradients flow to the ones given."""
+    """Changes the weights that the forward pass sees; gradients flow to the given weights."""
 
     def __call__(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """New values for all or some of the names."""
@@ -85,13 +88,13 @@ class WeightPhase(Protocol):
     """A weight change as data, resolved against a model's parameter names."""
 
     def resolve(self, weights: dict[str, Tensor]) -> WeightChange:
-        """Bind to these names; raises `UserError` on rows that match nothing."""
+        """Bind to these names. Raises `UserError` on rows that match nothing."""
         ...
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: its name in the log, when it begins, what it changes."""
+    """One phase: its name in the log, its trigger `at`, and its changes."""
 
     name: str
     at: Trigger

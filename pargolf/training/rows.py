@@ -1,7 +1,7 @@
-"""Rows of the optimizer table: how the parameters that match a glob are updated.
+"""Rows of the optimizer table: how the parameters that a glob names are updated.
 
-A row begins groups of its parameters, and a group updates them once per step. A rule that looks at one parameter at a
-time needs no group of its own:
+A row makes groups of its parameters, and a group updates them once per step. A rule that handles one parameter at a
+time needs no group class of its own:
 
     @dataclass(frozen=True)
     class SignSGD:
@@ -26,7 +26,7 @@ from pargolf.core.world import World
 
 
 class Group(Protocol):
-    """Parameters that are updated together, on gradients that all processes hold whole."""
+    """Parameters that are updated together, from gradients that every process has in full."""
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -34,20 +34,20 @@ class Group(Protocol):
         ...
 
     def update(self, lr: float, *, step: int, fraction: float) -> None:
-        """Move the parameters by their gradients; `lr` multiplies the row's rate, `fraction` of the run is over."""
+        """Update the parameters; `lr` multiplies the row's rate, `fraction` is the elapsed part of the run."""
         ...
 
     def state(self) -> Sequence[Mapping[str, Tensor]]:
-        """What is kept of each parameter, by names without dots; a call of all processes."""
+        """The state of each parameter, by names without dots. Call it on all processes."""
         ...
 
     def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take `state` back. Raises `KeyError` where it is another row's."""
+        """Load a `state`. Raises `KeyError` when it is another row's."""
         ...
 
 
 class SharedGroup(Protocol):
-    """Parameters whose update is shared out among processes: the group averages its own gradients."""
+    """Parameters whose update is divided among processes: the group averages its own gradients."""
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -55,19 +55,19 @@ class SharedGroup(Protocol):
         ...
 
     def reduce(self) -> None:
-        """Begin to average the gradients."""
+        """Start averaging the gradients."""
         ...
 
     def wait(self) -> Tensor:
-        """The averaged gradients that this process has."""
+        """Wait for, and return, the averaged gradients of this process's share."""
         ...
 
     def update(self, lr: float, *, step: int, fraction: float, clip: float = 1.0) -> None:
-        """Update what is this process's and begin to send it; gradients count `clip` times."""
+        """Update this process's share, with gradients times `clip`, and start sending it."""
         ...
 
     def finish(self) -> None:
-        """Take in what others updated."""
+        """Receive what other processes updated."""
         ...
 
     def state(self) -> Sequence[Mapping[str, Tensor]]:
@@ -80,14 +80,14 @@ class SharedGroup(Protocol):
 
 
 class OptimizerRow(Protocol):
-    """The slot: a row of the optimizer table, a frozen dataclass."""
+    """The slot for a row of the optimizer table: a frozen dataclass."""
 
     def begin(
         self, params: Mapping[str, nn.Parameter], *, world: World, half: bool
     ) -> Sequence[Group] | Sequence[SharedGroup]:
-        """The groups of this row's parameters, given by name; a parameter in none of them stays as it is.
+        """Make the groups of this row's parameters, given by name; a parameter in no group is not trained.
 
-        `half` allows products of bfloat16 on a processor. Raises `UserError` on a parameter that the row cannot take.
+        `half` allows bfloat16 products on a CPU. Raises `UserError` on a parameter that the row cannot handle.
         """
         ...
 
@@ -101,7 +101,7 @@ class Rule(Protocol):
         ...
 
     def update(self, p: nn.Parameter, state: dict[str, Tensor], lr: float, *, step: int, fraction: float) -> None:
-        """Move `p` by `p.grad` at the learning rate `lr`, without a graph; `state` is kept from step to step."""
+        """Update `p` from `p.grad` at learning rate `lr`, without autograd; `state` is kept from step to step."""
         ...
 
 
@@ -110,19 +110,19 @@ class Each:
 
     def __init__(self, rule: Rule, params: Mapping[str, nn.Parameter]) -> None:
         self.rule, self.params = rule, list(params.values())
-        self._kept: list[dict[str, Tensor]] = [{} for _ in self.params]
+        self._states: list[dict[str, Tensor]] = [{} for _ in self.params]
 
     @torch.no_grad()
     def update(self, lr: float, *, step: int, fraction: float) -> None:
-        """Those that have a gradient."""
-        for p, kept in zip(self.params, self._kept):
+        """Update the parameters that have a gradient."""
+        for p, state in zip(self.params, self._states):
             if p.grad is not None:
-                self.rule.update(p, kept, self.rule.lr * lr, step=step, fraction=fraction)
+                self.rule.update(p, state, self.rule.lr * lr, step=step, fraction=fraction)
 
     def state(self) -> Sequence[Mapping[str, Tensor]]:
-        """What the rule has kept."""
-        return self._kept
+        """The state of the rule for each parameter."""
+        return self._states
 
     def restore(self, state: Sequence[Mapping[str, Tensor]]) -> None:
-        """Copies."""
-        self._kept = [{key: value.clone() for key, value in kept.items()} for kept in state]
+        """Load copies of a `state`."""
+        self._states = [{key: value.clone() for key, value in saved.items()} for saved in state]

@@ -1,10 +1,10 @@
-"""Learning-rate schedules: a multiplier as a function of the position in the run.
+"""Learning-rate schedules: the multiplier as a function of the progress of the run.
 
     Warmdown(fraction)       1, then linear to `floor` over the last `fraction` of the run
     WarmdownIters(iters)     the published rule: with the mean step time t so far and r seconds left,
                              r / (iters t) once that is below 1 (SYSTEMS 3.1); it knows seconds only through step time
 
-Where a run stands is its `Moment`: the elapsed share of whichever limit, seconds or steps, is nearer.
+The progress of a run is its `Moment`: the elapsed share of the limit, seconds or steps, that is nearer.
 """
 
 import math
@@ -17,7 +17,7 @@ from pargolf.core.smaller import RunLength
 
 @dataclass(frozen=True)
 class Moment:
-    """Before step `step`, `seconds` into a run bounded by `seconds_limit` and, perhaps, `steps_limit`."""
+    """The moment before step `step`, `seconds` into a run limited by `seconds_limit` and possibly `steps_limit`."""
 
     step: int
     seconds: float
@@ -26,13 +26,13 @@ class Moment:
 
     @property
     def fraction(self) -> float:
-        """Share of the run that is over, 0 to 1, by whichever limit is nearer. Unlimited seconds leave it to steps."""
+        """The elapsed share of the run, 0 to 1, by the nearer limit; by steps alone when seconds are unlimited."""
         by_steps = self.step / max(self.steps_limit, 1) if self.steps_limit is not None else 0.0
         return min(max(self.seconds / self.seconds_limit, by_steps, 0.0), 1.0)
 
 
 class Schedule(Protocol):
-    """Gives the multiplier of every learning rate."""
+    """A schedule: gives the multiplier of every learning rate."""
 
     def __call__(self, moment: Moment) -> float:
         """The multiplier at a point of the run, 0 to 1."""
@@ -56,9 +56,9 @@ class Warmdown:
 
 @dataclass(frozen=True)
 class WarmdownIters:
-    """The published rule over `iters` steps. Like its source it looks at the step limit only where seconds have none.
+    """The published rule over `iters` steps. Like its source it uses the step limit only when seconds are unlimited.
 
-    So pull request 861, stopped by steps with most of its seconds left, never reached its warmdown.
+    So pull request 861, which stopped by steps with most of its seconds unused, never reached its warmdown.
     """
 
     iters: Index
@@ -74,10 +74,10 @@ class WarmdownIters:
         return remaining / warmdown if remaining <= warmdown and warmdown > 0 else 1.0
 
     def at_length(self, run: RunLength) -> Warmdown:
-        """The warmdown as a share of the run that it really took.
+        """The warmdown as a fraction of the run.
 
-        Where a source's steps ran out before its seconds (861), the part of the warmdown that lay behind the end is cut
-        off, and the multiplier ends where it ended there.
+        If the source's steps ran out before its seconds (861), the part of the warmdown after its end is cut off, and
+        the multiplier ends at the same value as in the source.
         """
         share = self.iters / run.source
         return Warmdown(min(max(share - run.behind, 0.0), 1.0), floor=min(run.behind / share, 1.0))

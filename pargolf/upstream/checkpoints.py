@@ -3,14 +3,14 @@
     file -> uncompressed (unpacking.py) -> torch.save, safetensors, MLX's .npz, a pickle of arrays (pickles.py)
          -> the state dict out of `model`, `state_dict`, ... -> codes * scales -> names without `_orig_mod.`, `module.`
 
-Of safetensors in parts, the index is named.
+A safetensors file in parts is named by its index.
 
 There are three containers of codes. `{__quant_format__, quantized, scales, dtypes, passthrough, ...}` (baseline, 543,
 861, and the official MLX script); `{"w": {name.q, name.scale or name}, "m": {name: kind}}` with kinds that are dicts
-(549, 910, 1009, 295); and the same with kinds in words (GPTQ, 1218 to 2135), where two thin factors may be added to a
-matrix (LQER) and gates are codes of eight bits. All mean `float32(codes) * float32(scale of the row)`, then the
-tensor's own dtype: bfloat16 for embedding tables, as those scripts train and score them. Decompression is bounded, and
-nothing in a file is run: one that asks for more than tensors is refused with what it asked for.
+(549, 910, 1009, 295); and the same with kinds as strings (GPTQ, 1218 to 2135), where the product of two thin factors
+may be added to a matrix (LQER), and gates are 8-bit codes. All mean `float32(codes) * float32(scale of the row)`, then
+the tensor's own dtype: bfloat16 for embedding tables, as those scripts train and score them. The decompressed size is
+limited, and no code in a file is executed: a file that needs more than tensors is refused.
 """
 
 import io
@@ -43,9 +43,9 @@ _COUNTER = "n_averaged"  # of torch's AveragedModel
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a file, under its script's names, dequantized; on the CPU, in the dtypes the script holds.
+    """The state dict of a file with its script's names, dequantized, on the CPU, in the script's dtypes.
 
-    Raises `UserError` on a missing, damaged or oversized file, on one that is no state dict, and on a pickle that
+    Raises `UserError` on a missing, damaged or oversized file, on a file without a state dict, and on a pickle that
     needs more than tensors.
     """
     path = Path(path)
@@ -78,11 +78,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, IndexError, OverflowError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no artifact of a published script ({why}). Was it written in full?") from error
+        raise UserError(f"{path} is not an artifact of a published script ({why}). Is it complete?") from error
 
 
 def _values(data: bytes, name: str) -> Any:
-    """What a container holds, told by its first bytes."""
+    """The content of a container, whose kind is recognized by its first bytes."""
     if is_safetensors(data):
         return _from_safetensors(data, name)
     if data[:4] != b"PK\x03\x04":
@@ -93,7 +93,7 @@ def _values(data: bytes, name: str) -> Any:
             if sum(entry.file_size for entry in entries) > LIMIT:
                 raise UserError(f"{name} claims more than {LIMIT:,} bytes.")
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, OSError, OverflowError) as error:
-        raise UserError(f"{name} is no torch.save file ({error}). Fetch it again, or save it again.") from error
+        raise UserError(f"{name} is not a torch.save file ({error}). Fetch it again, or save it again.") from error
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _from_npz(data, name)
     if any("/code/" in entry.filename for entry in entries):
@@ -108,7 +108,7 @@ def _from_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(data)
     except Exception as error:  # the library's own error, or json's
-        raise UserError(f"{name} is no whole safetensors file ({error}). Fetch it again.") from error
+        raise UserError(f"{name} is not a complete safetensors file ({error}). Fetch it again.") from error
     return tensors
 
 
@@ -133,7 +133,7 @@ def _from_parts(data: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _from_npz(data: bytes, name: str) -> dict[str, Tensor]:
-    """Arrays of numbers by name; two bytes of no kind are MLX's bfloat16."""
+    """Arrays of numbers by name; two bytes without a numeric type are MLX's bfloat16."""
     out = {}
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -143,14 +143,14 @@ def _from_npz(data: bytes, name: str) -> dict[str, Tensor]:
                 tensor = torch.from_numpy(np.ascontiguousarray(array.view(np.int16) if halves else array))
                 out[key] = tensor.view(torch.bfloat16) if halves else tensor
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{name} holds what are no arrays of numbers ({error}). Fetch it again.") from error
+        raise UserError(f"{name} holds something other than arrays of numbers ({error}). Fetch it again.") from error
     return out
 
 
 def _unwrapped(values: Any) -> Any:
-    """The state dict in a checkpoint that holds it beside a step, an optimizer's state and the like.
+    """The state dict in a checkpoint that also holds a step, an optimizer's state and so on.
 
-    Raises `UserError` where there are two, as of a model and of its average.
+    Raises `UserError` if there are two, for example of a model and of its average.
     """
     for _ in range(3):
         if not isinstance(values, Mapping) or any(isinstance(value, Tensor) for value in values.values()):
@@ -175,7 +175,7 @@ def _holds_tensors(value: Any, depth: int = 3) -> bool:
 
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what torch.compile, data parallelism and wrappers put in front. Raises `UserError` for a clash."""
+    """Names without the prefixes of torch.compile, data parallelism and wrappers. Raises `UserError` for a clash."""
     named = [(_INNER.sub("", name), tensor) for name, tensor in state.items() if name != _COUNTER]
     changed = True
     while changed:
@@ -191,7 +191,7 @@ def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_sections(sections: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Baseline, 543, 861: codes, scales and what was passed through, each in a dictionary of its own."""
+    """Baseline, 543, 861: codes, scales and unquantized tensors, each in its own dictionary."""
     scales, dtypes = dict(sections["scales"]), dict(sections.get("dtypes", {}))
     out = {}
     untouched = sections.get("passthrough", {})
@@ -207,7 +207,7 @@ def _from_sections(sections: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _from_flat(held: Any, kinds: Mapping[str, Any]) -> dict[str, Tensor]:
-    """One flat dictionary; `kinds` says of each tensor how it is stored: in a dict (549 ...), or in words (GPTQ)."""
+    """One flat dictionary; `kinds` says how each tensor is stored, as a dict (549 ...) or a string (GPTQ)."""
     tensors = _tensors(held, "w")
     out = {}
     for name, kind in kinds.items():
@@ -224,7 +224,7 @@ def _from_flat(held: Any, kinds: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _factors(tensors: Mapping[str, Tensor], name: str, values: Tensor) -> Tensor:
-    """The product of two thin matrices that LQER adds: under one scale and by groups, or each by its rows."""
+    """The product of the two thin matrices of LQER, scaled by one scale and by groups, or each by rows."""
     if f"{name}.lqA_a" in tensors:
         left = tensors[f"{name}.lqA_a"].float() * tensors[f"{name}.lqAs_a"].float().reshape(())
         codes, scales = tensors[f"{name}.lqB_a"], tensors[f"{name}.lqBs_a"]
@@ -233,21 +233,21 @@ def _factors(tensors: Mapping[str, Tensor], name: str, values: Tensor) -> Tensor
         left = _dequantized(tensors[f"{name}.lqA"], tensors[f"{name}.lqAs"])
         right = _dequantized(tensors[f"{name}.lqB"], tensors[f"{name}.lqBs"])
     if left.dim() != 2 or right.dim() != 2 or (len(left), right.shape[1]) != tuple(values.shape):
-        raise UserError(f"The correction of '{name}' does not fit it. Is the file whole?")
+        raise UserError(f"The correction of '{name}' does not fit it. Is the file complete?")
     return left @ right
 
 
 def _dequantized(codes: Tensor, scales: Tensor) -> Tensor:
-    """Codes times the scale of their row, or the one scale there is, in float32."""
+    """Codes times the scale of their row, or times a single scale, in float32."""
     if scales.numel() == 1:
         return codes.float() * scales.float().reshape(())
     if scales.dim() != 1 or not codes.dim() or len(scales) != len(codes):
-        raise UserError(f"{tuple(scales.shape)} scales do not fit codes of {tuple(codes.shape)}. Is the file whole?")
+        raise UserError(f"{tuple(scales.shape)} scales do not fit codes of {tuple(codes.shape)}. Is the file complete?")
     return codes.float() * scales.float().reshape(-1, *(1,) * (codes.dim() - 1))
 
 
 def _tensors(values: Any, what: str) -> dict[str, Tensor]:
-    """A dictionary of dense tensors whose numbers are all there."""
+    """Check that `values` is a dictionary of dense tensors with complete storage."""
     if not isinstance(values, Mapping) or not values or not all(isinstance(name, str) for name in values):
         kind = type(values).__name__
         raise UserError(f"{what} holds {'nothing' if values == {} else kind}, where a state dict was expected.")
@@ -262,7 +262,7 @@ def _only_tensor(tensor: Any, name: str) -> Tensor:
         raise UserError(
             f"'{name}' is not a plain dense tensor. Save the state dict with dense tensors of real numbers."
         )
-    # A few stored numbers can be spread over any shape by strides of zero; what follows would copy them out.
+    # With strides of zero, a few stored numbers can claim any shape, and later code would allocate all of it.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise UserError(f"'{name}' claims more numbers than the file holds. Is the file whole?")
+        raise UserError(f"'{name}' claims more numbers than the file holds. Is the file complete?")
     return tensor.detach()

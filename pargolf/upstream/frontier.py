@@ -1,10 +1,10 @@
 """The state dicts of pull requests 1855 and 2135, under our names.
 
-Their models are the recipes' own at other sizes: what the tensors show is vocabulary, width, heads and hidden units;
-the order of their blocks, two lanes and gates do not follow from shapes and are taken from the recipe, so the depth
-must be the recipe's. Lane weights stand in two stacks with a row for each block (`parallel_post_lambdas`: attention and
-MLP to lane a and b; `parallel_resid_lambdas`: what each lane keeps), those of blocks with one lane being read by
-nothing.
+Their models are those of the recipes, at other sizes. The tensors show the vocabulary, width, heads and hidden units.
+The order of the blocks, the two lanes and the gates do not follow from shapes; they are taken from the recipe, so the
+depth must be the recipe's. Lane weights are in two stacks with a row for each block (`parallel_post_lambdas`: attention
+and MLP to lanes a and b; `parallel_resid_lambdas`: the part of itself that each lane keeps); rows of blocks with one
+lane are unused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,14 +51,14 @@ def frontier_model(
 ) -> tuple[Model, dict[str, Tensor]]:
     """The recipe's model at the sizes of a state dict, and the weights under our names in float32.
 
-    `rope_dims`: rotated channels per head; None for the recipe's, or all where heads have fewer.
+    `rope_dims`: rotated channels per head; None for the recipe's number, or all if heads have fewer.
     Raises `UserError` on tensors that are missing, unknown or of another shape, and on another depth.
     """
     layers = len(recipe.blocks)
     named = dict(_renamed(state, layers))
     for name in ("embed.tokens.weight", "blocks.0.attn.q_gain", "blocks.0.attn.k.weight", "blocks.0.mlp.up.weight"):
         if name not in named:
-            raise UserError(f"The file lacks what is {name} here: it is no model of pull requests 1855 to 2135.")
+            raise UserError(f"The file has no {name} (by our name), so it is no model of pull requests 1855 to 2135.")
     if count_layers(named) != layers:
         raise UserError(f"The file has {count_layers(named)} layers, and this recipe's order is of {layers}.")
     model = _sized(recipe, named, rope_dims)
@@ -80,7 +80,7 @@ def frontier_model(
 
 
 def _sized(recipe: Model, named: Mapping[str, Tensor], rope_dims: int | None) -> Model:
-    """The recipe's model in the widths of the tensors. Raises `UserError` where they do not divide."""
+    """The recipe's model with the widths of the tensors. Raises `UserError` if heads do not divide them."""
     (vocab, dim), heads = named["embed.tokens.weight"].shape, named["blocks.0.attn.q_gain"].numel()
     head_dim = dim // max(heads, 1)
     kv_heads, rest = divmod(len(named["blocks.0.attn.k.weight"]), max(head_dim, 1))
@@ -102,7 +102,7 @@ def _sized(recipe: Model, named: Mapping[str, Tensor], rope_dims: int | None) ->
 
 
 def _renamed(state: Mapping[str, Tensor], layers: int) -> Iterator[tuple[str, Tensor]]:
-    """Each of our names with its tensor. Raises `UserError` for another name, or a stack of another size."""
+    """Each of our names with its tensor. Raises `UserError` for an unknown name, or a stack of another size."""
     for name, tensor in state.items():
         block, _, inner = name.removeprefix("blocks.").partition(".")
         if name in _WHOLE:

@@ -2,10 +2,10 @@
 
     state dict -> heads and hidden units from the shapes -> the system's recipe, fitted -> weights + artifact
 
-What the tensors do not show (rotated channels, layers with XSA and values) is what the caller says, or else is taken
-from the system's recipe, counted from the last layer. Rows of its tables that speak of single layers follow them to
-another depth, and rows about parts that the checkpoint does not have are left out. The artifact is packed by the
-system's own grids, without a look at the cap: `pargolf pack RUN` does that.
+Facts that the tensors do not show (rotated channels, layers with XSA and with value embeddings) come from the caller,
+or else from the system's recipe, counted from the last layer. Table rows for single layers are moved to the layers at
+the same share of the depth, and rows for parts that the checkpoint does not have are left out. The artifact is packed
+on the system's own grids, without regard to the cap: `pargolf pack RUN` packs under it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unseen:
-    """What the tensors of a checkpoint do not show, as `upstream.load` takes it; None where nobody has said it."""
+    """Facts that a checkpoint's tensors do not show, with the names of `upstream.load`; None: unknown."""
 
     heads: int | None = None
     kv_heads: int | None = None
@@ -52,13 +52,13 @@ class Unseen:
     train_seq_len: int | None = None
 
     def known(self) -> dict[str, Any]:
-        """What was said, by name."""
+        """The known values, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of it: parameters, layers, and bytes of the artifact as the system's own table packs it."""
+    """The result: parameters, layers, and bytes of the artifact on the system's own grids."""
 
     recipe: Recipe
     parameters: int
@@ -78,8 +78,8 @@ def import_checkpoint(
 ) -> Imported:
     """Read the file, fit `recipe` (the system's own) to it, and write the run folder `out`.
 
-    With `data`, its tokenizer is kept and named in the artifact, which scoring asks for. Raises `UserError` on a file
-    that is not this system's, data of another vocabulary, and a folder that holds a run.
+    With `data`, its tokenizer is copied and named in the artifact, which is needed for scoring. Raises `UserError` on a
+    file that is not this system's, on data with another vocabulary, and on a folder that holds a run.
     """
     if system not in SYSTEMS and system not in FRONTIER:
         raise UserError(f"No published system is called '{system}'.{near(system, [*SYSTEMS, *FRONTIER])}")
@@ -104,7 +104,7 @@ def fit_recipe(
 ) -> tuple[Recipe, dict[str, Tensor]]:
     """The system's recipe at the sizes of a state dict, and the weights under our names in float32.
 
-    What `unseen` says goes before what the recipe says.
+    Values of `unseen` override the recipe's.
     """
     if (own := _own_weights(recipe, state)) is not None:
         return recipe, own
@@ -121,17 +121,17 @@ def fit_recipe(
 
 
 def _own_weights(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """The weights, where they have our own names; None where they have others. Raises `UserError` for other sizes."""
+    """The weights if they have our own names, else None. Raises `UserError` for other sizes."""
     wanted = shapes(recipe.model)
     if "embed.tokens.weight" not in state:
         return None
     if state.keys() != wanted.keys() or any(state[name].shape != shape for name, shape in wanted.items()):
-        raise UserError("These are weights of this program's own, and not of this recipe at its own size.")
+        raise UserError("These weights were saved by pargolf, but they do not have the sizes of this recipe.")
     return {name: tensor.float() for name, tensor in state.items()}
 
 
 def _unseen(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What `load` must be told: heads by shape, the rest as the recipe has it, counted from the last layer."""
+    """The arguments of `load`: heads from shapes, the rest from the recipe, counted from the last layer."""
     gain, keys = state.get("blocks.0.attn.q_gain"), state.get("blocks.0.attn.c_k.weight")
     table = state.get("tok_emb.weight")
     if gain is None or table is None or table.dim() != 2:
@@ -166,7 +166,7 @@ def _unseen(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _last(has: Sequence[bool], layers: int) -> tuple[int, ...]:
-    """Layers of a model of `layers` that stand as far from the last one as those that `has` names."""
+    """The layers of a model with `layers` layers that are as far from the last one as those set in `has`."""
     return tuple(layer for layer in (i - len(has) + layers for i, there in enumerate(has) if there) if layer >= 0)
 
 
@@ -179,7 +179,7 @@ class _Fit:
     names: tuple[str, ...]
 
     def globs(self, glob: str) -> Iterable[str]:
-        """What a glob has become: one per layer where it speaks of single layers; none where nothing is left."""
+        """The new globs for a glob: one for each layer if it names a single layer; none if nothing matches."""
         part = layer_part(glob)
         if part is None or self.old == self.new:
             moved = [glob]
@@ -195,7 +195,7 @@ class _Fit:
         return round(layer * (self.old - 1) / max(self.new - 1, 1))
 
     def rows(self, table: Table[T]) -> tuple[tuple[str, T], ...]:
-        """A strict table for the model at hand."""
+        """The table's rows for the new model, each of which matches something."""
         return tuple((moved, value) for glob, value in table for moved in self.globs(glob))
 
 
@@ -207,7 +207,7 @@ def _quant(quant: Quantize, fit: _Fit) -> Quantize:
 
 
 def _train(train: Train, fit: _Fit) -> Train:
-    """Tables of the optimizer and of QAT, so that the folder's recipe can also be trained."""
+    """Fit the tables of the optimizer and of QAT, so that the recipe can also be trained."""
     phases = tuple(_phase(phase, fit) for phase in train.phases)
     return replace(train, optimizer=fit.rows(train.optimizer), phases=phases)
 

@@ -1,8 +1,8 @@
 """Read values out of pickles without running them: torch's own unpickler for tensors, one of ours for numpy arrays.
 
-The official MLX script writes a plain pickle of numpy arrays. A pickle is a program that calls functions by their
-names; the unpickler here knows five names, and what they stand for here are small classes of our own that hold what the
-pickle says. Only then arrays of numbers are made of it. Whatever asks for another name is refused with the name.
+The official MLX script writes a plain pickle of numpy arrays. A pickle is a program that calls functions by name. The
+unpickler here knows only the few names that such arrays need, and replaces them by small classes of our own, which
+store the arguments; arrays are made from these afterwards. A pickle with any other name is refused.
 """
 
 import io
@@ -17,30 +17,30 @@ import torch
 from pargolf.core.errors import UserError
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How a file of torch.save began before 1.6."""
+"""The first bytes of files by torch.save before 1.6."""
 _NUMBERS = re.compile(r"[<>|=]?([fiu][1248]|b1|f2)")
 _DEEPEST = 8
 
 
 def load_torch(data: bytes, name: str) -> Any:
-    """What torch.save wrote, old or new. Raises `UserError` for anything that needs more than tensors."""
+    """Load a file of torch.save, old or new. Raises `UserError` for anything that needs more than tensors."""
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise _asks(name, wanted[1] if wanted else "") from error
-    except Exception as error:  # whatever a strange file makes of the unpickler
+    except Exception as error:  # a damaged file can cause any error in the unpickler
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{name} is damaged ({why}). Fetch it again.") from error
 
 
 def load_arrays(data: bytes, name: str) -> Any:
-    """A plain pickle of numpy arrays and plain values, arrays as tensors. Raises `UserError` for anything else."""
+    """Load a pickle of numpy arrays and plain values, arrays as tensors. Raises `UserError` for anything else."""
     try:
         return _tensors(_Unpickler(io.BytesIO(data), name).load(), name)
     except UserError:
         raise
-    except Exception as error:  # whatever a strange file makes of the unpickler
+    except Exception as error:  # a damaged file can cause any error in the unpickler
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{name} is damaged ({why}). Fetch it again.") from error
 
@@ -54,7 +54,7 @@ def _asks(name: str, wanted: str) -> UserError:
 
 
 class _Kind:
-    """A dtype as a pickle spells it: `f4`, and then its byte order."""
+    """A dtype as in a pickle: a code such as `f4`, and then its byte order."""
 
     def __init__(self, code: str = "", *flags: object) -> None:
         self.code, self.order = str(code), "|"
@@ -64,12 +64,12 @@ class _Kind:
 
     def dtype(self) -> "np.dtype[Any]":
         if not _NUMBERS.fullmatch(self.code) or self.order not in "<>|=":
-            raise UserError(f"A checkpoint holds an array of {self.code!r}, which is no kind of number.")
+            raise UserError(f"The file holds an array of {self.code!r}, which is not a type of numbers.")
         return np.dtype(self.order + self.code.lstrip("<>|="))
 
 
 class _Array:
-    """An array as a pickle spells it: shape, dtype, order and bytes."""
+    """An array as in a pickle: shape, dtype, order and bytes."""
 
     state: tuple[Any, ...] = ()
 
@@ -91,7 +91,7 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object = "C") 
 
 def _latin(text: object, encoding: object) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise UserError("A checkpoint spells its bytes in another way than pickles do. Is it one?")
+        raise UserError("The file encodes bytes in another way than numpy's pickles. Is it a checkpoint?")
     return text.encode("latin1")
 
 
@@ -110,7 +110,7 @@ class _Unpickler(pickle.Unpickler):
         self.name = name
 
     def find_class(self, module: str, name: str) -> Any:
-        """One of ours for a name that is known, an error for any other."""
+        """Our own class for a known name; an error for any other."""
         if _HOMES.fullmatch(module) and name in _KNOWN:
             return _KNOWN[name]
         if (module, name) == ("_codecs", "encode"):
@@ -119,9 +119,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensors(held: Any, name: str, depth: int = 0) -> Any:
-    """The same with tensors for arrays."""
+    """The same values, with arrays converted to tensors."""
     if depth > _DEEPEST:
-        raise UserError(f"{name} is nested deeper than any checkpoint. Is it one?")
+        raise UserError(f"{name} is nested deeper than any checkpoint. Is it the right file?")
     if isinstance(held, _Array):
         return held.tensor()
     if isinstance(held, Mapping):

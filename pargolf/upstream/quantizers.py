@@ -1,7 +1,7 @@
 """Quantize one tensor exactly as a published system's script does: the same integer codes, the same stored scales.
 
-The system picks its own rule for a width: eight bits mean the "int8 path" that it took for what its narrower grids did
-not reach. The grids are in `quant/published.py`; which tensor of a system gets which width is the recipe's table.
+Each system has its own rule for a width: 8 bits mean its "int8 path", for tensors that its narrower grids do not cover.
+The grids are in `quant/published.py`; the recipe's table says which tensor gets which width.
 """
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ _WIDTHS: dict[str, dict[int, Int]] = {
 def quantize(system: str, tensor: Tensor, *, bits: int = 8, gptq_lite: bool = False) -> tuple[Tensor, Tensor]:
     """Return `(codes, scales)`: int8 in the tensor's shape, and one scale per row (a vector has one), as stored.
 
-    `gptq_lite` turns pull request 543's percentile search on (its script's default); its rounding to multiples of
+    `gptq_lite` enables pull request 543's percentile search (the default of its script); its rounding to multiples of
     four, which depends on the layer, is `INT8_BY_FOURS_543`. Raises `UserError` on a system, a width or an option
     that was not published, and on NaN or infinite weights.
     """

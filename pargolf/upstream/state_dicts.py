@@ -2,9 +2,9 @@
 
     model = load("pr1009", state_dict, heads=4, kv_heads=2, rope_dims=8, xsa=2, ve_layers=[3, 4])
 
-Three tables do it. A system's `names` say which tensor of the script is which of ours (`{i}` stands for a number; a
-tuple means a stack whose slices are that many tensors per layer). `SYSTEMS` says what the script's code does that its
-tensors do not show: activation, norm scale, rotation, joins. Everything else follows from the tensors' shapes.
+A system's `names` map the script's tensors to ours (`{i}` is a number; a tuple is a stack with that many tensors per
+layer). `SYSTEMS` has the facts of the script's code that its tensors do not show: activation, norm scale, rotation,
+joins. Everything else follows from the shapes of the tensors.
 
 Sources: the official baseline and pull requests 549, 910, 1009, 543, 295, 861 of openai/parameter-golf.
 """
@@ -102,10 +102,10 @@ _ONLY_861: Names = {
 
 @dataclass(frozen=True)
 class System:
-    """What a script's code does that its tensors do not show, and what it calls them.
+    """Facts about a script's code that its tensors do not show, and the names of its tensors.
 
-    `partial_rope` and `xsa`: whether it knows these knobs at all. `ntk_from`: the length beyond which the rotation's
-    base is rescaled, "training" for the length that was trained at.
+    partial_rope, xsa: whether the script has these options at all
+    ntk_from: the length above which the base of the rotation is rescaled; "training": the length of training
     """
 
     names: Names = field(hash=False)
@@ -146,7 +146,7 @@ SYSTEMS: dict[str, System] = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where one of our tensors lies in a published state dict: a tensor's name, and its slice when it is a stack."""
+    """The place of one of our tensors in a published state dict: the name, and the slice if it is a stack."""
 
     name: str
     index: int | None = None
@@ -215,16 +215,16 @@ def load(
 
 
 def rename(system: str, state_dict: Mapping[str, Tensor], *, ve_layers: Sequence[int] = ()) -> dict[str, Tensor]:
-    """The state dict under our names, stacks taken apart, shapes as published. Raises as `find_origins` does."""
+    """The state dict under our names, with stacks split, in the published shapes. Raises as `find_origins` does."""
     origins = find_origins(system, state_dict, ve_layers=ve_layers)
     return {ours: origin.read(state_dict) for ours, origin in origins.items()}
 
 
 def find_origins(system: str, state_dict: Mapping[str, Tensor], *, ve_layers: Sequence[int] = ()) -> dict[str, Origin]:
-    """Say for each of our tensors where it lies in the state dict.
+    """Find the place of each of our tensors in the state dict.
 
     Tensors that the script itself never reads (543's scales of other layers, 549's `vr_lambda` of layer 0) are left
-    out. Raises `UserError` on an unknown system and on tensors that it has no place for.
+    out. Raises `UserError` on an unknown system and on tensors that do not belong to it.
     """
     if system not in SYSTEMS:
         raise UserError(f"No published system is called '{system}'.{near(system, list(SYSTEMS))}")
@@ -264,11 +264,11 @@ def _number_out(name: str) -> tuple[str, int]:
 
 
 def count_layers(names: Mapping[str, object]) -> int:
-    """Depth by the numbers of the blocks. Raises `UserError` where one is missing between."""
+    """The depth, from the numbers of the blocks. Raises `UserError` if a number is missing."""
     numbers = {i for pattern, i in map(_number_out, names) if pattern.startswith("blocks.{i}.")}
     missing = next(i for i in range(len(numbers) + 1) if i not in numbers)
     if missing < len(numbers):
-        raise UserError(f"There is a block {max(numbers)} and no block {missing}. Is the file whole?")
+        raise UserError(f"There is a block {max(numbers)} and no block {missing}. Is the file complete?")
     return len(numbers)
 
 
@@ -282,12 +282,12 @@ def _size(system: str, shapes: Mapping[str, tuple[int, ...]], ours: str, axis: i
 
 
 def _any(shapes: Mapping[str, tuple[int, ...]], start: str) -> bool:
-    """Whether a technique is there, by any tensor of it; `_filled` then asks for all of them."""
+    """Whether any tensor of a technique exists; `_filled` then requires all of them."""
     return any(name.startswith(start) for name in shapes)
 
 
 def _layer_values(knobs: System, shapes: Mapping[str, tuple[int, ...]], *, late: bool) -> tuple[Slot, ...]:
-    """What changes the values of a layer."""
+    """The slots that change the values of a layer."""
     embed = (knobs.layer_values,) if late and _any(shapes, "shared.value_embed.") else ()
     residual = (ValueResidual(),) if any(".value_residual." in name for name in shapes) else ()
     return (*embed, *residual)
@@ -314,7 +314,7 @@ def _shared_values(system: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[
 
 
 def _graph(knobs: System) -> tuple[Wire, ...]:
-    """Skips enter before the block mixes the embedding in, in every published system."""
+    """The wires of the skips; in every published system they are added before the block mixes in the embedding."""
     backout = (Backout(),) if "backout_lambda" in knobs.names else ()
     return (UNet(knobs.join), X0Mix(), *backout)
 
@@ -349,7 +349,7 @@ def _filled(
 
 
 def _published(system: str, ours: str) -> str:
-    """What the script calls one of our tensors."""
+    """The script's name of one of our tensors."""
     pattern, i = _number_out(ours)
     for name, templates in SYSTEMS[system].names.items():
         for template in (templates,) if isinstance(templates, str) else templates:

@@ -1,8 +1,8 @@
 """Decompress checkpoints; the compression is recognized by the first bytes.
 
-zlib, gzip, zstd, xz and lzma-alone are known by theirs, in one stream or several; brotli has none, and is tried on what
-is nothing else. Byte-shuffled data (pull request 1218 and its line: `BSHF`, a stride n, then every n-th byte from each
-start) is put in order. Whatever a file says, no more than `LIMIT` bytes come out.
+zlib, gzip, zstd, xz and lzma-alone have a signature, and may be one or several streams; brotli has none, and is tried
+if nothing else fits. Byte-shuffled data (pull request 1218 and its successors: `BSHF`, a stride n, then every n-th byte
+from each start) is put back in order. The output is limited to `LIMIT` bytes.
 """
 
 import importlib
@@ -16,13 +16,13 @@ from pargolf.core.errors import UserError
 from pargolf.packing.codecs import zstd_reader
 
 LIMIT = 1 << 31
-"""Bytes that a file may hold, and that its decompression may come to."""
+"""The largest size of a file, and of its decompressed content, in bytes."""
 _ZIP, _PICKLE, _SHUFFLED, _GROUPED, _LRZIP = b"PK\x03\x04", b"\x80", b"BSHF", b"PGRP", b"LRZI"
 _LAYERS = 3
 
 
 def unpack(data: bytes, name: str) -> bytes:
-    """A zip, a pickle or safetensors, out of what was compressed. Raises `UserError` that says what else it is."""
+    """Decompress to a zip, a pickle or safetensors. Raises `UserError` that says what the content is otherwise."""
     if not data:
         raise UserError(f"{name} is empty. Was it written in full?")
     for _ in range(_LAYERS):
@@ -36,7 +36,7 @@ def unpack(data: bytes, name: str) -> bytes:
         if data[:4] == _ZIP or data[:1] == _PICKLE or is_safetensors(data):
             return data
         data = _decompressed(data, name)
-    raise UserError(f"{name} is compressed more than {_LAYERS} times over, and is not read.")
+    raise UserError(f"{name} is compressed more than {_LAYERS} times over. Decompress it first.")
 
 
 def is_safetensors(data: bytes) -> bool:
@@ -45,7 +45,7 @@ def is_safetensors(data: bytes) -> bool:
 
 
 def _decompressed(data: bytes, name: str) -> bytes:
-    """What one layer of compression holds. Raises `UserError`."""
+    """Remove one layer of compression. Raises `UserError`."""
     try:
         make = _reader_of(data)
         if make is None:
@@ -53,12 +53,12 @@ def _decompressed(data: bytes, name: str) -> bytes:
         return _streams(data, make, name)
     except UserError:
         raise
-    except Exception as error:  # each library has an error type of its own, and zstd's is one of two
+    except Exception as error:  # each library has its own error class
         raise UserError(f"{name} does not decompress ({error}). Fetch it again.") from error
 
 
 def _reader_of(data: bytes) -> Any:
-    """What makes a reader for one stream of such bytes; None where nothing is known by them."""
+    """The function that makes a decompressor for one stream, by the first bytes; None if they are unknown."""
     if data[:4] == b"\x28\xb5\x2f\xfd":
         return zstd_reader
     if data[:6] == b"\xfd7zXZ\x00":
@@ -73,7 +73,7 @@ def _reader_of(data: bytes) -> Any:
 
 
 def _streams(data: bytes, make: Any, name: str) -> bytes:
-    """Streams one after another, at most `LIMIT` bytes of them."""
+    """Decompress streams one after another, at most `LIMIT` bytes together."""
     out: list[bytes] = []
     size = 0
     while data:
@@ -88,7 +88,7 @@ def _streams(data: bytes, make: Any, name: str) -> bytes:
 
 
 def _from_brotli(data: bytes, name: str) -> bytes:
-    """Brotli, which shows no mark of itself."""
+    """Try to decompress as brotli, which has no signature."""
     library: Any = importlib.import_module("brotli")
     reader = library.Decompressor()
     strange = UserError(
@@ -112,7 +112,7 @@ def _from_brotli(data: bytes, name: str) -> bytes:
 
 
 def _unshuffled(data: bytes) -> bytes:
-    """Bytes in their order again: the k-th of `stride` runs holds every byte whose place is k modulo the stride."""
+    """Undo the byte shuffle: the k-th of `stride` runs holds the bytes at positions k modulo the stride."""
     stride = data[4] if len(data) > 4 else 0
     shuffled = np.frombuffer(data, dtype=np.uint8, offset=min(5, len(data)))
     if stride < 2:

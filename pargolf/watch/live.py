@@ -96,7 +96,7 @@ def milestone(event: Event) -> str | None:
 
 
 def _job_milestone(event: Event) -> str | None:
-    """The line of one of several runs."""
+    """The line for an event of one of several runs."""
     match event:
         case JobBegan():
             again = f", attempt {event.attempt}" if event.attempt > 1 else ""
@@ -112,7 +112,7 @@ def _job_milestone(event: Event) -> str | None:
 
 
 class Status:
-    """The latest of everything, fed one event at a time; what both displays read."""
+    """The latest values, updated by each event; both displays read them."""
 
     def __init__(self) -> None:
         self.training: Step | None = None
@@ -207,7 +207,7 @@ class Status:
         return "   ".join(parts)
 
     def brief(self) -> str:
-        """One of several runs in a few words."""
+        """The status of one of several runs, in a few words."""
         if self.training is not None:
             return f"{self.fraction:.0%} loss {self._loss:.3f}"
         return next((f"{work.task} {work.done / max(work.total, 1):.0%}" for work in self.work.values()), "begins")
@@ -252,7 +252,7 @@ def _printed(events: Iterable[Event], console: Console, plain_seconds: float) ->
         line = milestone(event)
         if line is None and time.monotonic() - printed >= plain_seconds:
             line = status.plain() or None
-            if line == last_line:  # a wait of an hour is one line, not hundreds
+            if line == last_line:  # do not repeat a line during a long wait
                 line = None
         if line is not None:
             console.print(Text(line), soft_wrap=True)

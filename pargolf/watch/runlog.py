@@ -1,13 +1,13 @@
 """The two logs of a run: `train.log` for people and parsers, `events.jsonl` for programs.
 
-The published records of Parameter Golf are read by regular expressions, so a log that says the same things in the
-same shapes can be judged by every existing tool: `step:S/ITER train_loss:L train_time:Tms step_avg:Ams`,
+The published logs of Parameter Golf are read with regular expressions, so a log with lines of the same form works with
+every existing tool: `step:S/ITER train_loss:L train_time:Tms step_avg:Ams`,
 `final_X_roundtrip val_loss:L val_bpb:B`, `Total submission size X: N bytes` where total = model + code.
 `log_lines` translates one event; `RunLog` chooses which steps are worth a line (1-10, every N-th, the last).
 
-ITER is the step limit. A run that only seconds bound has none, and then the largest count known is the step itself:
-`step:130/130`. (Published scripts print a limit of 20000 that the clock never lets them reach; we print no fiction.)
-Source of the shapes: openai/parameter-golf `train_gpt.py` and the logs under its `records/`.
+ITER is the step limit. A run with a limit in seconds only has none, so the step itself is printed: `step:130/130`.
+(Published scripts print a limit of 20000, which they never reach in their time; we do not.) Source of the forms:
+openai/parameter-golf `train_gpt.py` and the logs under its `records/`.
 """
 
 import errno
@@ -111,10 +111,10 @@ class RunLog:
 
 
 class _Appender:
-    """A text file that grows by whole lines. It begins with the `earlier` text, or else with what the file holds.
+    """A text file to which whole lines are appended. It begins with the `earlier` text, or else with its old content.
 
-    Lines that a full disk does not take wait in memory for the next one; `drain` says whether any are left. A line cut
-    by an earlier crash is removed when the file is opened.
+    Lines that cannot be written because the disk is full wait in memory until the next one. An incomplete last line,
+    from an earlier crash, is removed when the file is opened.
     """
 
     def __init__(self, path: str | Path, earlier: str | None) -> None:
@@ -126,13 +126,13 @@ class _Appender:
         self._waiting = bytearray()
 
     def line(self, text: str, *, sync: bool) -> None:
-        """Append one line; with `sync` it is on the disk before this returns, if the disk takes it."""
+        """Append one line; with `sync` it is on the disk when this returns, unless the disk is full."""
         self._waiting += (text + "\n").encode(errors="backslashreplace")
         with suppress(OSError):
             self.drain(sync=sync)
 
     def drain(self, *, sync: bool = True) -> None:
-        """Write what waits. Raises `OSError` where that cannot be."""
+        """Write the waiting lines. Raises `OSError` if that fails."""
         while self._waiting:
             count = self._file.write(self._waiting)
             if not count:
@@ -142,7 +142,7 @@ class _Appender:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write what waits, to the disk, and close; closing twice is fine."""
+        """Write the waiting lines to the disk and close the file; closing twice is allowed."""
         if not self._file.closed:
             try:
                 self.drain()
@@ -163,10 +163,11 @@ class _Appender:
 
 
 class EventFile(_Appender):
-    """`events.jsonl`: one JSON line per event, appended as it happens. Progress is for bars and is not written.
+    """`events.jsonl`: one JSON line per event, appended at once. `Progress` events are for bars and are not written.
 
-    Appending cannot go through `core.files` (that replaces whole files). Steps reach the system at once and the disk
-    with the next rarer event, so a crash of the machine costs some steps of the curve, a kill of the process none.
+    Appending cannot use `core.files`, which replaces whole files. Steps are written to the system at once, and synced
+    to the disk with the next rarer event: a crash of the machine loses some steps of the curve, a kill of the process
+    none.
     """
 
     def __init__(self, path: str | Path, *, earlier: Sequence[Event] | None = None) -> None:
@@ -194,9 +195,9 @@ class LogFile(_Appender):
 
 
 def read_events(path: str | Path) -> list[Event]:
-    """Return the events of a file that `EventFile` wrote. A last line that a crash cut short is left out.
+    """Return the events of a file that `EventFile` wrote, without an incomplete last line.
 
-    Raises `UserError` when the file is missing or a line before the last is no event.
+    Raises `UserError` if the file is missing or another line is not an event.
     """
     path = Path(path)
     try:
@@ -216,7 +217,7 @@ def _parse(data: bytes, path: Path) -> Iterator[Event]:
         try:
             yield from_json(line, where=f"{path}, line {number}")
         except UserError as error:
-            if number == len(lines):  # only a cut line lacks its newline
+            if number == len(lines):  # only an incomplete line has no newline
                 return
             raise UserError(f"{error} Remove the line, or read the run with the version that wrote it.") from error
 
@@ -256,7 +257,7 @@ def _scored(event: Scored) -> list[str]:
     elif event.name.startswith("adapted"):
         tag, stride = "legal_ttt", ""
     else:
-        # Readers take the last final_... line for the result, so other scorings must not look like one.
+        # Tools take the last final_... line as the result, so other scorings must look different.
         words = re.sub(r"\W+", " ", f"diagnostic {event.name} {kind}").strip()
         return [f"{words} val_loss:{event.loss:.8f} val_bpb:{event.bpb:.8f} eval_time:{_ms(event.seconds)}ms"]
     return [
@@ -278,5 +279,5 @@ def _ms(seconds: float) -> int:
 
 
 def _plain(value: Any) -> str:
-    """One line without braces: parsers throw away lines with `{` as echoed source, and a name must not forge a line."""
+    """One line without braces: parsers skip lines with `{` as echoed source, and a name must not fake a line."""
     return " ".join(str(value).replace("{", "(").replace("}", ")").split())

@@ -1,9 +1,9 @@
 """Send a run's numbers to TensorBoard, trackio or Weights & Biases.
 
 `track` is a filter like `live.draw`: it yields the events it is given, unchanged and in order, and sends their numbers
-on the side, by step: `train/loss`, `train/lr`, `val/bpb`, `bytes/forecast`, `bytes/total`, `score/adapted`. A tracker's
-package is an extra of this one and is imported when it is asked for. A tracker that fails while the run goes on is left
-alone from there on, with a warning: no run is lost to a network.
+by step: `train/loss`, `train/lr`, `val/bpb`, `bytes/forecast`, `bytes/total`, `score/adapted`. A tracker's package is
+an extra of this one, imported only if used. A tracker that fails during the run is dropped with a warning, so that no
+run is lost because of a network.
 """
 
 import importlib
@@ -23,14 +23,14 @@ PROJECT = "pargolf"
 
 
 class Tracker(Protocol):
-    """Where numbers go."""
+    """A receiver of numbers."""
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Take some numbers of one step."""
+        """Record the numbers of one step."""
         ...
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send everything that is still buffered."""
         ...
 
 
@@ -54,7 +54,7 @@ class TensorBoard:
 
 
 class Board:
-    """trackio and wandb, which are called alike; the run is named after its folder."""
+    """trackio or wandb, which have the same interface; the run is named after its folder."""
 
     def __init__(self, package: str, started: Started, folder: Path) -> None:
         self._module: Any = importlib.import_module(package)
@@ -94,7 +94,7 @@ def track(events: Iterable[Event], kinds: Sequence[str], *, folder: str | Path) 
 
 
 def numbers_of(event: Event) -> dict[str, float]:
-    """What an event says in numbers, by name; nothing for those that say none."""
+    """The numbers in an event, by name; empty if there are none."""
     match event:
         case Step():
             return {"train/loss": event.loss, "train/lr": event.lr, "train/tokens": event.tokens} | {
@@ -114,7 +114,7 @@ def numbers_of(event: Event) -> dict[str, float]:
 
 
 class _Held:
-    """The trackers that still work; one that fails is dropped, and said."""
+    """The trackers that still work; one that fails is dropped with a warning."""
 
     def __init__(self) -> None:
         self.trackers: dict[str, Tracker] = {}
@@ -140,6 +140,6 @@ class _Held:
     def _tried(self, kind: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a tracker raises, the run goes on
+        except Exception as error:  # no error of a tracker may stop the run
             self.trackers.pop(kind, None)
             warnings.warn(f"Tracking by {kind} ended: {type(error).__name__}: {error}", stacklevel=4)

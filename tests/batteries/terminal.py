@@ -28,8 +28,8 @@ ENCODINGS = ("ascii", "cp1252", "utf-16", "ascii:strict")
 DEVICES = ("mps", "cuda:99", "tpu", "", "cuda:x", "CPU")
 STRAY = [
     ({"RANK": "1", "WORLD_SIZE": "2"}, "without MASTER_ADDR and MASTER_PORT"),
-    ({"WORLD_SIZE": "2"}, "names no process"),
-    ({"RANK": "1", "WORLD_SIZE": "many"}, "names no process"),
+    ({"WORLD_SIZE": "2"}, "is not a valid rank"),
+    ({"RANK": "1", "WORLD_SIZE": "many"}, "is not a valid rank"),
     ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "no such process"),
     ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "port"}, "do not answer"),
 ]

@@ -1,6 +1,6 @@
-"""JSON (`.json`): an array of objects or strings, several arrays, or objects one after another, read one at a time.
+"""Read JSON files (`.json`): arrays of objects or strings, or objects one after another, one value at a time.
 
-The file is never whole in memory: text is added to a buffer until the next value is complete.
+The file is never in memory as a whole: text is added to a buffer until the next value is complete.
 """
 
 import io
@@ -14,12 +14,12 @@ from pargolf.data.read.columns import TEXT_LIMIT, Choose, TextRow, column_of_rec
 
 _PIECE = 1 << 20
 _BETWEEN = {False: re.compile(r"\s*"), True: re.compile(r"[\s,]*")}
-"""What stands between values, outside of an array and in one."""
+"""What may separate values, outside an array and in one."""
 _EDGE = 16  # characters before the end within which an error may come of a value that is cut off
 
 
 def read_arrays(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow]:
-    """Each value's text; the first object chooses the column. Raises `UserError` with the number of the value."""
+    """Yield the text of each value; the first object decides the column. Raises `UserError` with the value's number."""
     column = ""
     try:
         for number, record in enumerate(_values(io.TextIOWrapper(file, encoding="utf-8-sig"), where), 1):
@@ -51,5 +51,5 @@ def _values(file: IO[str], where: str) -> Iterator[Any]:
                 continue
             if not mark and not opened:
                 return
-            raise UserError(f"{where} is not JSON ({error}); is it whole?") from error
+            raise UserError(f"{where} is not JSON ({error}); is it complete?") from error
         yield value

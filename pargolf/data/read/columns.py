@@ -1,7 +1,7 @@
-"""Which column of a table is the text: the one asked for, one with a usual name, or the only text column.
+"""Choose the text column of a table: the one that was asked for, a usual name, or the only column of strings.
 
-Between two candidates nothing is guessed: both are named, and `--text-field` decides. A row of a table becomes a
-`TextRow`: a label that tells it from the others of its file, the id that the table gives it, if any, and its text.
+Between two candidates nothing is guessed: the error names both, and `--text-field` decides. A row of a table becomes a
+`TextRow`: a label that is unique in its file, the table's own id if there is one, and the text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,11 @@ from pargolf.core.errors import UserError, near
 USUAL = ("text", "content", "body", "document")
 ID = "id"
 TEXT_LIMIT = 1 << 30
-"""Bytes of the largest document that is read."""
+"""The largest document that is read, in bytes."""
 
 
 class TextRow(NamedTuple):
-    """One text of a file. `id` None takes the file's name and `label`."""
+    """One text of a file. With an `id` of None, the file's name and `label` are used instead."""
 
     label: str
     id: str | None
@@ -24,11 +24,11 @@ class TextRow(NamedTuple):
 
 
 Choose = Callable[[Sequence[str], Sequence[str]], str]
-"""Given the columns of strings and all columns of a file, the one that is the text. Raises `UserError`."""
+"""Called with the string columns and all columns of a file, returns the text column. Raises `UserError`."""
 
 
 def choose_column(strings: Sequence[str], names: Sequence[str], *, asked: str | None, where: str) -> str:
-    """The column of `where` that holds the text. Raises `UserError` where none does, or several may."""
+    """The text column of `where`. Raises `UserError` when there is no candidate, or more than one."""
     shown = ", ".join(f'"{name}"' for name in names[:12]) + (" ..." if len(names) > 12 else "")
     if asked is not None:
         if asked in strings:
@@ -46,14 +46,14 @@ def choose_column(strings: Sequence[str], names: Sequence[str], *, asked: str | 
 
 
 def _single(column: str, names: Sequence[str], where: str) -> str:
-    """The column, of which there is one. Raises `UserError` where several have its name."""
+    """The column's name. Raises `UserError` if several columns have it."""
     if names.count(column) > 1:
         raise UserError(f'{where} has {names.count(column)} columns "{column}". Rename all but one.')
     return column
 
 
 def row_of_record(record: Any, column: str, label: str, where: str) -> TextRow:
-    """The text of a JSON object, or of a JSON string. Raises `UserError` where there is none."""
+    """The text of a JSON object or a JSON string. Raises `UserError` when there is none."""
     if isinstance(record, str):
         return TextRow(label, None, record)
     if not isinstance(record, Mapping) or not isinstance(record.get(column, 0), str | None):
@@ -63,7 +63,7 @@ def row_of_record(record: Any, column: str, label: str, where: str) -> TextRow:
 
 
 def column_of_record(record: Any, choose: Choose, where: str) -> str:
-    """The column that the first record of a file chooses for all. Raises `UserError`."""
+    """The text column of a file, decided by its first record. Raises `UserError`."""
     if isinstance(record, str):
         return USUAL[0]
     if not isinstance(record, Mapping):
@@ -74,7 +74,7 @@ def column_of_record(record: Any, choose: Choose, where: str) -> str:
 
 
 def decoded(raw: bytes, where: str) -> str:
-    """UTF-8 as text, a mark at the start left out. Raises `UserError` where it is not UTF-8, or too much."""
+    """Decode UTF-8, without a byte-order mark. Raises `UserError` when it is not UTF-8, or too long."""
     if len(raw) > TEXT_LIMIT:
         raise UserError(f"{where} is one document of over {TEXT_LIMIT} bytes; split it.")
     try:

@@ -1,11 +1,11 @@
-"""Turn files, folders, globs or standard input into documents, one at a time, each with an id.
+"""Read text sources as documents, one at a time, each with a unique id.
 
-A source is a file of a kind below (also under `.xz`, `.gz`, `.zst`, `.bz2`), a folder of these, a glob, `-` for
-standard input, or the word `embedded`. A folder is searched through in order of name, hidden files left out; where it
-holds tables, its `.md`, `.rst` and `.json` files are about them and are left out too. What standard input holds is told
-by its first bytes. Ids never hold a machine's paths: a name below the given folder, a file's own name, or `name:row`;
-an id seen before gets `#2`, `#3`, ... A text is kept as it is, down to its newlines; only a UTF-8 byte-order mark at
-the start of a file is dropped, since it marks the file and is no part of the text.
+A source is a file of a kind in `READERS` (also compressed: `.xz`, `.gz`, `.zst`, `.bz2`), a folder of these, a glob,
+`-` for standard input, or the word `embedded`. A folder is searched in order of name, without hidden files; if it holds
+tables, its `.md`, `.rst` and `.json` files describe them and are left out, too. The kind of standard input is detected
+from its first bytes. Ids never contain the machine's paths: they are a path below the given folder, a file's own name,
+or `name:row`; a repeated id gets `#2`, `#3`, ... A text stays unchanged, newlines included; only a UTF-8 byte-order
+mark at the start of a file is dropped, because it is not part of the text.
 """
 
 import glob
@@ -47,14 +47,14 @@ READERS: dict[str, Callable[[IO[bytes], str, Choose], Iterator[TextRow]]] = {
 }
 TABLES = frozenset({".jsonl", ".csv", ".tsv", ".parquet"})
 ABOUT = frozenset({".json", ".md", ".rst"})
-"""Kinds that are left out of a folder of tables."""
+"""Kinds of file that are left out of a folder with tables."""
 _KINDS = f"{', '.join(READERS)}, and these under {', '.join(PACKINGS[1:])}"
 _HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file to read; `path` None is the embedded corpus. `name` is what its documents' ids begin with."""
+    """A file to read; a `path` of None is the embedded corpus. The ids of its documents begin with `name`."""
 
     path: Path | None
     name: str
@@ -64,9 +64,9 @@ class SourceFile:
 
 @dataclass
 class Sources:
-    """Files in order, and what is to be said of them: the column of each table that is read, and what is not.
+    """Files in order, the text column of each table, and the files that are not read.
 
-    `left_out` are files about tables, `unread` those of other kinds and links to folders.
+    `left_out` are files about tables; `unread` are files of other kinds, and links to folders.
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Sources:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know, a line each."""
+        """Notes for readers of the data, a line each."""
         out = []
         for column, count in Counter(self.columns.values()).most_common():
             out.append(f'The text is column "{column}" of {count:,} file{"s" if count > 1 else ""}.')
@@ -90,9 +90,9 @@ class Sources:
 
 
 def find_files(sources: Sequence[str | Path], *, spool: Path | None = None) -> Sources:
-    """List what will be read, in order; standard input is kept in the folder `spool` first.
+    """List the files to read, in order; standard input is first copied to the folder `spool`.
 
-    Raises `UserError` for a source that is missing or of no known kind.
+    Raises `UserError` for a source that is missing or of an unknown kind.
     """
     out = Sources()
     for source in sources:
@@ -115,7 +115,7 @@ def find_files(sources: Sequence[str | Path], *, spool: Path | None = None) -> S
 
 
 def source_file(path: Path, name: str) -> SourceFile:
-    """A file of a known kind. Raises `UserError` for any other."""
+    """The `SourceFile` of a path. Raises `UserError` for an unknown kind."""
     kind, packing = _kind(path)
     if not kind:
         raise UserError(f"{path} is of no kind that is read: {_KINDS}. Rename it if it is one of these.")
@@ -123,7 +123,7 @@ def source_file(path: Path, name: str) -> SourceFile:
 
 
 def read_documents(sources: Sources, *, text_field: str | None = None) -> Iterator[Document]:
-    """Yield every document with a unique id. Raises `UserError` naming the file (and row) that cannot be read."""
+    """Yield every document with a unique id. Raises `UserError` that names the file (and row) that cannot be read."""
     used: set[int] = set()
     copies: Counter[str] = Counter()
     for file in sources.files:
@@ -167,14 +167,14 @@ def _short_hash(name: str) -> int:
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """The suffixes that say what a file holds and how it is packed; empty for anything else."""
+    """The suffixes of kind and compression; empty for anything else."""
     name = path.name.lower()
     ends = [(kind, packing) for kind in READERS for packing in PACKINGS if name.endswith(kind + packing)]
     return ends[0] if ends else ("", "")
 
 
 def _search(folder: Path, out: Sources) -> None:
-    """Add the files of a folder. Raises `UserError` where there is none."""
+    """Add the files of a folder. Raises `UserError` when it has none."""
     every = [(inner, inner.relative_to(folder)) for inner in sorted(folder.rglob("*"))]
     named = [(inner, name) for inner, name in every if not any(part.startswith(".") for part in name.parts)]
     shown = [source_file(inner, name.as_posix()) for inner, name in named if inner.is_file() and _kind(inner)[0]]
@@ -191,7 +191,7 @@ def _search(folder: Path, out: Sources) -> None:
 
 
 def _expand(pattern: str, out: Sources) -> None:
-    """Add the files that a glob names, and those in the folders that it names. Raises `UserError` for none."""
+    """Add the files that match a glob. Raises `UserError` when there are none."""
     fixed = Path(*_fixed_parts(pattern))
     paths = sorted(path for path in fixed.glob(str(Path(pattern).relative_to(fixed))) if path.is_file())
     if not paths:
@@ -208,11 +208,11 @@ def _fixed_parts(pattern: str) -> Iterator[str]:
 
 
 def _standard_input(spool: Path | None) -> SourceFile:
-    """Standard input, kept in a file, since it is read more than once. Raises `UserError` where there is none."""
+    """Copy standard input to a file, because it is read more than once. Raises `UserError` when there is none."""
     assert spool is not None, "standard input needs a folder"
     path = spool / "standard-input"
     if path.exists():
-        raise UserError("Standard input, `-`, is named twice, and it can be read once.")
+        raise UserError("Standard input, `-`, is named twice, but it can be read only once.")
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("`-` reads standard input, and nothing is sent there: cat texts.jsonl | pargolf data ... -")
     with path.open("wb") as file:
@@ -224,7 +224,7 @@ def _standard_input(spool: Path | None) -> SourceFile:
 
 
 def _kind_of_bytes(head: bytes) -> str:
-    """What a text without a name is: Parquet, JSON lines, a JSON array, or else plain text."""
+    """The kind of a text without a file name: Parquet, JSON lines, a JSON array, or else plain text."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"PAR1"):
         return ".parquet"

@@ -1,13 +1,13 @@
-"""Files that are no text though their name says so: told by their first bytes, before they are read as text.
+"""Recognize files that are not text although their name says so, by their first bytes, and refuse them.
 
-A PDF or a text in UTF-16 is often valid UTF-8 byte for byte, and would be prepared without a word.
+The bytes of a PDF or of UTF-16 text are often valid UTF-8, so such a file would be prepared without an error.
 """
 
 from pargolf.core.errors import UserError
 from pargolf.data.read.packed import packing_of
 
 HEAD = 4096
-"""First bytes that are looked at."""
+"""How many bytes at the start are examined."""
 _KINDS = {
     b"%PDF-": "a PDF. Take the text out of it, for instance with pdftotext",
     b"PK\x03\x04": "a ZIP archive or an office document. Unpack it, or export its text",
@@ -24,7 +24,7 @@ _MOST_NULS = 0.1
 
 
 def refuse_foreign(head: bytes, where: str) -> None:
-    """Raise `UserError` that says what a file is whose first bytes are no text's."""
+    """Raise `UserError`, which names the kind of file, if the first bytes are not those of text."""
     for magic, kind in _KINDS.items():
         if head.startswith(magic):
             raise UserError(f"{where} is not plain text but {kind}.")

@@ -1,12 +1,12 @@
-"""Data sets of the hub as a source: `hf://datasets/OWNER/NAME`; its Parquet files are downloaded once and kept.
+"""Data sets of the Hugging Face hub as a text source (`hf://datasets/OWNER/NAME`): Parquet files, cached locally.
 
     hf://datasets/OWNER/NAME                        every Parquet file
-    hf://datasets/OWNER/NAME/sample/10BT            those of a folder
-    hf://datasets/OWNER/NAME/data/train-*.parquet   those that a glob names
-    hf://datasets/OWNER/NAME@~parquet               the copy in Parquet that the hub makes of any data set
+    hf://datasets/OWNER/NAME/sample/10BT            the files of a folder
+    hf://datasets/OWNER/NAME/data/train-*.parquet   the files that match a glob
+    hf://datasets/OWNER/NAME@~parquet               the Parquet copy that the hub makes of any data set
 
-Files lie in the user's cache under the hashes of their content, so nothing is fetched twice, and what was cut off goes
-on. Needs the `huggingface_hub` package, `pip install 'pargolf[hub]'`, and `pyarrow`.
+Files are cached under the hashes of their content, so nothing is downloaded twice, and an interrupted download
+continues. Needs the `huggingface_hub` package, `pip install 'pargolf[hub]'`, and `pyarrow`.
 """
 
 import re
@@ -28,7 +28,7 @@ _CONVERTED = "refs/convert/parquet"
 
 
 def with_fetched(sources: Sequence[str | Path], find: Callable[[Sequence[str | Path]], Sources]) -> Events[Sources]:
-    """What `find` lists of local sources, and the files of data sets on the hub, fetched, each in its turn."""
+    """The files of all sources in order: local ones listed by `find`, those of the hub downloaded."""
     out = Sources()
     if not sources:
         return find(sources)
@@ -43,7 +43,7 @@ def with_fetched(sources: Sequence[str | Path], find: Callable[[Sequence[str | P
 
 
 def _fetched(address: str) -> Events[list[SourceFile]]:
-    """The files of a data set. Raises `UserError` for an address of another form, and for no such files."""
+    """Download the files of a data set. Raises `UserError` for a malformed address, and when no file matches."""
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise UserError(f"{address} is no data set. Write hf://datasets/OWNER/NAME, perhaps with a folder or a glob.")
@@ -73,6 +73,6 @@ def _is_wanted(path: str, inside: str) -> bool:
 
 
 def _is_there(cache: Path, file: RemoteFile) -> bool:
-    """Whether a file was fetched before: it took its name when it was proved."""
+    """Whether a file is in the cache; files get their names only after they are verified."""
     path = cache / file.place
     return path.is_file() and path.stat().st_size == file.size

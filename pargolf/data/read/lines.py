@@ -1,4 +1,4 @@
-"""JSON lines (`.jsonl`): one object or string on each line; blank lines are skipped."""
+"""Read JSON lines (`.jsonl`): one object or string per line; blank lines are skipped."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pargolf.data.read.columns import TEXT_LIMIT, Choose, TextRow, column_of_rec
 
 
 def read_lines(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow]:
-    """Each line's text; the first object chooses the column. Raises `UserError` with the line."""
+    """Yield the text of each line; the first object decides the column. Raises `UserError` with the line number."""
     number, column = 0, ""
     while line := file.readline(TEXT_LIMIT + 1):
         number += 1

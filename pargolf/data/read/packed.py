@@ -1,4 +1,4 @@
-"""Compressed files (`.xz`, `.gz`, `.zst`, `.bz2`), opened by their last suffix, with one frame or several."""
+"""Open compressed files by their last suffix: `.xz`, `.gz`, `.zst`, `.bz2`, with one frame or several."""
 
 import bz2
 import gzip
@@ -25,7 +25,7 @@ _DAMAGE = (lzma.LZMAError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, EOFErro
 
 @contextmanager
 def opened(path: Path, packing: str) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked. Raises `UserError` that names the file where they cannot be read or unpacked."""
+    """Open a file and decompress it. Raises `UserError` that names the file if it cannot be read or unpacked."""
     try:
         with _open(path, packing) as file:
             yield file
@@ -38,7 +38,7 @@ def opened(path: Path, packing: str) -> Iterator[IO[bytes]]:
 
 
 def packing_of(head: bytes) -> str:
-    """The packing that a file's first bytes show; empty for none."""
+    """The compression suffix that a file's first bytes show; empty for none."""
     return next((packing for magic, packing in _MAGIC.items() if head.startswith(magic)), "")
 
 

@@ -1,4 +1,4 @@
-"""Parquet (`.parquet`), the usual format of the hub: only the columns of text and id, a few rows at a time.
+"""Read Parquet files (`.parquet`), the usual format of data sets: only the text and id columns, a few rows at a time.
 
 Needs the `pyarrow` package, `pip install 'pargolf[parquet]'`.
 """
@@ -17,7 +17,7 @@ _ROWS = 128
 
 
 def read_parquet(file: IO[bytes], where: str, choose: Choose) -> Iterator[TextRow]:
-    """Each row's text, empty where the table has none. Raises `UserError` where the file is no table, or damaged."""
+    """Yield each row's text, empty for a null. Raises `UserError` when the file is damaged or not a table."""
     arrow, parquet = _libraries()
     try:
         with tempfile.TemporaryFile() as unpacked:
@@ -48,7 +48,7 @@ def _libraries() -> tuple[Any, Any]:
 
 
 def _seekable(file: IO[bytes], unpacked: IO[bytes]) -> IO[bytes]:
-    """A file that can be read backwards: what is packed is unpacked to disk."""
+    """A seekable file: a compressed file is unpacked to disk first."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
         return file
     shutil.copyfileobj(file, unpacked, 1 << 20)

@@ -1,9 +1,9 @@
-"""Adaptation by AdamW over chosen weights, chunk by chunk, with an anchor that lets what was learned fade.
+"""Test-time adaptation by AdamW over chosen weights, chunk by chunk, with an anchor to the original weights.
 
-    w <- w + anchor (w_0 - w)        after each step; w_0: the weights before anything was learned here
+    w <- w + anchor (w_0 - w)        after each step; w_0: the weights before any adaptation
 
-So a step's effect fades over 1 / anchor steps. Sources: pull request 861 (the MLP and all scales, 1 epoch, lr .0004);
-Krause, Kahembwe, Murray, Renals, "Dynamic evaluation of neural sequence models" (ICML 2018, arXiv:1709.07432).
+So the effect of a step fades over 1 / anchor steps. Sources: pull request 861 (the MLP and all scales, 1 epoch, lr
+.0004); Krause, Kahembwe, Murray, Renals, "Dynamic evaluation of neural sequence models" (ICML 2018, arXiv:1709.07432).
 """
 
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from pargolf.evaluate.windows import IntArray, Windows
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay over the parameters that match `globs`, less the `frozen` ones, and an `anchor`.
+    """AdamW over the parameters that match `globs` but not `frozen`, with an `anchor` to the original weights.
 
-    The default globs are pull request 861's rule, "name contains up_proj, down_proj or scale", said in roles.
+    The default globs are pull request 861's rule, "name contains up_proj, down_proj or scale", written as roles.
     """
 
     lr: Positive = 0.0004
@@ -41,7 +41,7 @@ class AdamW:
     by_document: ClassVar[bool] = False
 
     def at_scale(self, to: Smaller) -> "AdamW":
-        """Chunks of as many sequences of the small context."""
+        """Chunks of as many sequences, of the smaller context."""
         return replace(self, chunk=to.chunk(self.chunk))
 
     def run(
@@ -63,7 +63,7 @@ class AdamW:
 
 
 def _anchor(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], anchor: float) -> None:
-    """After each step, bring the weights back by a share of the way they have come."""
+    """After each step, move the weights back towards their original values by a share of the difference."""
     start = [weight.detach().clone() for weight in weights]
 
     def back(*_: object) -> None:

@@ -1,16 +1,16 @@
-"""The slot for techniques that adapt a model while it is scored; each has its own file in this folder.
+"""The slot for test-time adaptation: techniques that adapt a model while it is scored, one file each in this folder.
 
-    for each piece of the stream:  1. grade it with the weights as they are   2. train on it   3. go on
+    for each piece of the stream:  1. grade it with the current weights   2. train on it   3. continue
 
-Legal because the grade comes first: the published rule (pull requests 402, 549; issue 1017, condition 3) allows
-training on validation tokens only after they have been scored. An adapter cannot break that order: it never holds the
-tokens, it asks the ledger for them, and the ledger refuses those that have no grade yet.
+This is legal because the grade comes first: the published rule (pull requests 402, 549; issue 1017, condition 3) allows
+training on validation tokens only after they were scored. An adapter cannot break that order, because it does not have
+the tokens: it requests them from the ledger, which refuses tokens without a grade.
 
-    sgd, adamw               all or some of the weights, over chunks of the stream (`chunks`)
-    online                   the same, window by window, from the very graph that was graded
-    low_rank, phases         small weights of each document's own, and SGD over finished documents
-    hint_tilt, count_tilt    what followed the same tokens earlier (`context_counts`), pushed in the logits (`tilt`)
-    count_mix                the same, mixed into the distribution
+    sgd, adamw               train all or some weights, over chunks of the stream (`chunks`)
+    online                   the same, window by window, with gradients of the forward pass that was graded
+    low_rank, phases         low-rank weights for each document, and SGD over finished documents
+    hint_tilt, count_tilt    n-gram counts of the text so far (`context_counts`), added to the logits (`tilt`)
+    count_mix                the same counts, mixed into the distribution
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,14 +33,14 @@ StepKind = Literal["grade", "train"]
 
 
 class LedgerView(Protocol):
-    """What an adapter is given of the ledger, or of what stands before it."""
+    """The part of the ledger (or of a wrapper around it) that an adapter may use."""
 
     positions: int
     world: World
     turn: Callable[[int], None] | None
-    """Told the position at which each group of documents that take turns begins; then all before it is graded.
+    """Called with the first position of each group of documents; everything before it must then be graded.
 
-    None where the order of documents does not matter.
+    None when the order of documents does not matter.
     """
 
     def grade(
@@ -56,22 +56,22 @@ class LedgerView(Protocol):
 
     @property
     def train(self) -> Callable[[int, Callable[[int], None], torch.device | str], None]:
-        """Have a function compute the gradients of some rows, told how many to take at once (`Ledger.train`).
+        """Let a function compute the gradients of some rows, given how many to take at once (`Ledger.train`).
 
-        It begins anew where memory runs out, and is then told fewer.
+        When memory runs out, it is called again with fewer.
         """
         ...
 
     @property
     def graded(self) -> Callable[[int, int], IntArray]:
-        """The tokens from one to another index, all of which have been graded (`Ledger.graded`)."""
+        """The tokens between two indices, all of which were graded (`Ledger.graded`)."""
         ...
 
 
 class Adapter(Protocol):
-    """The slot: how a model adapts while it is scored. A frozen dataclass that a recipe can name.
+    """The slot for how a model adapts while it is scored: a frozen dataclass that a recipe can name.
 
-    With `by_document` each document is a pass of its own, and documents may take turns.
+    With `by_document` each document is a pass of its own, and documents may be graded in any order.
     """
 
     @property
@@ -89,17 +89,17 @@ class Adapter(Protocol):
         batch_windows: int,
         device: torch.device | str,
     ) -> Iterator[StepKind]:
-        """Grade every position through the ledger and change `model`, saying what comes next before each step.
+        """Grade every position through the ledger and adapt `model`; yields the kind of each step before it.
 
-        `model` is a copy that the adapter may spoil; `starts` are the positions where documents begin. Stopping
-        between steps must leave the ledger sound. Raises `UserError` when windows or model do not suit.
+        `model` is a copy that the adapter may change; `starts` are the positions where documents begin. The caller may
+        stop between steps. Raises `UserError` when windows or model are not suitable.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Unadapted:
-    """Grades and learns nothing: what a tilt (`tilt.py`) works on where nothing else adapts."""
+    """Grades without learning: the base of a tilt (`tilt.py`) when there is no other adapter."""
 
     by_document: ClassVar[bool] = False
 
@@ -120,10 +120,10 @@ class Unadapted:
 
 
 def choose(model: nn.Module, globs: Sequence[str], *, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
-    """Parameters that match any of `globs` and none of `frozen`; all others stop asking for gradients.
+    """The parameters that match any of `globs` and none of `frozen`; only these require gradients afterwards.
 
-    Globs speak of roles as in every table (`mlp.up`, `*scale`, `blocks.0.*`). Raises `UserError` for a glob that
-    matches nothing, and when nothing is left to train.
+    Globs match roles as in every table (`mlp.up`, `*scale`, `blocks.0.*`). Raises `UserError` for a glob that matches
+    nothing, and when nothing is left to train.
     """
     names = dict(model.named_parameters())
     for glob in (*globs, *frozen):

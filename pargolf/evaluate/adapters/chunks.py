@@ -1,10 +1,10 @@
-"""Adaptation by chunks: score a chunk of the stream, train on it for a few epochs, continue with the next.
+"""Test-time adaptation by chunks: grade a chunk of the stream, train on it for a few epochs, continue with the next.
 
     lr_c = lr * (1 + cos(pi c / (n - 1))) / 2        c = 0 .. n-1 of n = ceil(N / chunk) chunks
 
-A window belongs to the chunk of its first graded position. A chunk's sequences are as long as the windows, do not
-overlap, and are trained in order. A remainder is left out, and so is the last chunk, since nothing is graded after it.
-The optimizer's state lives on from chunk to chunk. The optimizers are in `sgd` and `adamw`.
+A window belongs to the chunk of its first graded position. The sequences of a chunk are as long as the windows, do not
+overlap, and are trained in order. The remainder of a chunk is not trained on, nor is the last chunk, because nothing is
+graded after it. The optimizer keeps its state between chunks. The optimizers are in `sgd` and `adamw`.
 """
 
 import math
@@ -22,7 +22,7 @@ from pargolf.evaluate.windows import IntArray, Windows
 
 
 class ChunkTraining(Protocol):
-    """How a piece of the stream is trained on: `batch` sequences a step, clipped to a global norm of `clip`."""
+    """How a chunk is trained on: `batch` sequences per step, gradients clipped to a global norm of `clip`."""
 
     @property
     def lr(self) -> float:
@@ -31,17 +31,17 @@ class ChunkTraining(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Passes over each chunk."""
+        """The number of passes over each chunk."""
         ...
 
     @property
     def chunk(self) -> int:
-        """Tokens of a chunk."""
+        """The number of tokens in a chunk."""
         ...
 
     @property
     def batch(self) -> int:
-        """Sequences of a step."""
+        """The number of sequences in a step."""
         ...
 
     @property
@@ -65,7 +65,7 @@ def train_by_chunks(
     batch_windows: int,
     device: torch.device | str,
 ) -> Iterator[StepKind]:
-    """Grade the windows of a chunk, and before those of a later one train on all that lies before."""
+    """Grade the windows of each chunk; before that, train on all earlier chunks that were not trained on yet."""
     chunks, trained = math.ceil(ledger.positions / spec.chunk), 0
     cut = windows.over(ledger.positions, starts=starts)
     for chunk, members in groupby(cut, key=lambda window: window.first // spec.chunk):
@@ -80,7 +80,7 @@ def train_by_chunks(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, spec: ChunkTraining, chunk: int, chunks: int) -> None:
-    """The learning rate of a chunk."""
+    """Set the learning rate of a chunk."""
     share = 0.5 * (1 + math.cos(math.pi * chunk / max(chunks - 1, 1))) if spec.cosine else 1.0
     for group in optimizer.param_groups:
         group["lr"] = spec.lr * share
@@ -95,25 +95,26 @@ def train_on(
     device: torch.device | str,
     ledger: LedgerView,
 ) -> Iterator[StepKind]:
-    """Train on graded `tokens` (n + 1 of them) in sequences of `length`, the remainder left out.
+    """Train on graded `tokens` (n + 1 of them) in sequences of `length`; the remainder is left out.
 
-    Each process of the ledger's world takes its share of a step's sequences, and the gradients are summed.
+    Each process of the ledger's world takes its share of the sequences of a step, and the gradients are summed.
     """
     count = (len(tokens) - 1) // length
     ids_N = torch.from_numpy(tokens.astype("int64")).to(device)
     x_BT, y_BT = (ids_N[by : by + count * length].view(count, length) for by in (0, 1))
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for _ in range(spec.epochs):
-        for at in range(0, count, spec.batch):
+        for begin in range(0, count, spec.batch):
             yield "train"
-            whole = min(spec.batch, count - at)
+            whole = min(spec.batch, count - begin)
             mine = ledger.world.share(whole)
-            # One without a share works with nothing, so that the same weights have gradients everywhere.
-            rows, share = range(at + mine.start, at + max(mine.stop, mine.start + 1)), (mine.stop - mine.start) / whole
+            # A process without a share takes a row with weight 0, so that the same weights have gradients everywhere.
+            rows = range(begin + mine.start, begin + max(mine.stop, mine.start + 1))
+            share = (mine.stop - mine.start) / whole
 
             def gradients(most: int, rows: range = rows, share: float = share) -> None:
                 optimizer.zero_grad(set_to_none=True)
-                for part in (rows[begin : begin + most] for begin in range(0, len(rows), most)):
+                for part in (rows[i : i + most] for i in range(0, len(rows), most)):
                     loss = mean_nats(model, x_BT[part.start : part.stop], y_BT[part.start : part.stop])
                     torch.autograd.backward(loss * (share * (len(part) / len(rows))))
 
@@ -124,7 +125,7 @@ def train_on(
 
 
 def sum_gradients(weights: list[torch.Tensor], world: World) -> None:
-    """Give every process the gradient of all, in one message."""
+    """Sum the gradients over all processes, in one message."""
     if world.size > 1:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         whole = world.sum(torch.cat([g.flatten() for g in gradients]))

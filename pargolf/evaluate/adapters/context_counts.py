@@ -1,8 +1,8 @@
-"""Counts of which tokens followed each context of a stream: the memory that `hint_tilt` and `count_tilt` read.
+"""N-gram counts of a stream: which tokens followed each context so far (for `hint_tilt`, `count_tilt`, `count_mix`).
 
-A context is the last k tokens, for each k in `orders`. The tables are dictionaries of this process: a few hundred bytes
-and a few microseconds for each token and context, so this is for validation texts of some millions of tokens. What had
-followed a window's contexts comes as arrays (`Seen`), which tilts and mixtures work on as a whole.
+A context is the last k tokens, for each k in `orders`. The tables are Python dictionaries: a few hundred bytes and a
+few microseconds for each token and context, so this suits validation texts of some millions of tokens. The counts of a
+window's contexts are returned as arrays (`Seen`), so that tilts and mixtures can use vector operations.
 """
 
 from collections.abc import Iterable
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from pargolf.core.errors import UserError
 
-TOTAL = -1  # where a context keeps how often it was seen; no token has this id
-Followed = dict[int, int]  # how often each token followed a context, and under TOTAL how often any did
+TOTAL = -1  # the key under which a context stores how often it was seen; no token has this id
+Followed = dict[int, int]  # how often each token followed a context; under TOTAL their sum
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What had followed the contexts of a window's positions, each as it was when its position came.
+    """The counts of a window's contexts, each at the time of its position.
 
-    C cells: position s and context k, where that had been seen before, as s * `contexts` + k; `total_C` times, and
-    `kinds_C` different tokens had followed. N followers in the order of cells: the cell's index, the token, how often.
+    A cell is a position s and a context number k, stored as s * `contexts` + k; only contexts seen before have a cell.
+    Each of the C cells has its total count `total_C` and its number of different followers `kinds_C`. The N followers
+    are in the order of cells: index of the cell `of_N`, token, and count.
     """
 
     contexts: int
@@ -36,22 +37,22 @@ class Seen:
 
 
 class ContextCounts:
-    """Which tokens followed which contexts, of a stream that is told token by token; `readers` share it."""
+    """Counts of the tokens that followed each context, for a stream that is fed token by token; `readers` share it."""
 
     def __init__(self, orders: tuple[int, ...]) -> None:
         self.orders = orders
         self.readers = 0
         self._ahead: dict[int, list[Seen]] = {}
         self._widths = [4 * order for order in orders]
-        self._text = bytearray()  # the last tokens, four bytes each, so that a slice of it is a context's key
+        self._text = bytearray()  # the last tokens, four bytes each, so that a slice is the key of a context
         self._after: dict[bytes, Followed | int] = {}
 
     def begin(self) -> None:
-        """Forget the last tokens, so that no context reaches from one document into the next."""
+        """Forget the last tokens, so that no context spans two documents."""
         self._text.clear()
 
     def step(self, token: int) -> list[bytes | None]:
-        """Count the token after each context that it follows; returns the contexts that it ends, None: too long yet."""
+        """Count the token after each current context; returns the contexts that end with it (None: text too short)."""
         text, widths = self._text, self._widths
         for width in widths:
             if len(text) >= width:
@@ -61,7 +62,7 @@ class ContextCounts:
         return [bytes(text[-width:]) if len(text) >= width else None for width in widths]
 
     def over(self, first: int, ids: list[int]) -> Seen:
-        """Step over a window's ids, the first of its positions `first`; every reader may ask once."""
+        """Count a window's ids, whose first position is `first`, and return its counts; each reader calls this once."""
         ahead = self._ahead
         if first not in ahead:
             found = (map(self.after, self.step(token)) for token in ids)
@@ -72,14 +73,14 @@ class ContextCounts:
         return seen
 
     def after(self, context: bytes | None) -> Followed | None:
-        """What followed a context, how often, and under `TOTAL` how often anything did; None where nothing did."""
+        """The counts of tokens after a context, with their sum under `TOTAL`; None for an unseen context."""
         held = None if context is None else self._after.get(context)
         return {held: 1, TOTAL: 1} if isinstance(held, int) else held
 
     def _count(self, context: bytes, token: int) -> None:
         held = self._after.get(context)
         if held is None:
-            self._after[context] = token  # most contexts are seen once, and a number is a tenth of a dictionary
+            self._after[context] = token  # most contexts occur once; an int takes a tenth of a dictionary's memory
             return
         if isinstance(held, int):
             held = self._after[context] = {held: 1, TOTAL: 1}
@@ -88,7 +89,7 @@ class ContextCounts:
 
 
 def gathered(found: Iterable[Iterable[Followed | None]], contexts: int) -> Seen:
-    """As arrays what followed each position's contexts, taken down one position after the other."""
+    """Convert the counts of each position's contexts to arrays; `found` may be lazy, it is read in order."""
     cells: list[int] = []
     sizes: list[int] = []
     tokens: list[int] = []
@@ -108,13 +109,13 @@ def gathered(found: Iterable[Iterable[Followed | None]], contexts: int) -> Seen:
 
 
 def joined(a: Followed | None, b: Followed | None) -> Followed | None:
-    """What followed a context in either of two texts."""
+    """The summed counts of a context in two texts."""
     if a is None or b is None:
         return a or b
     return {token: a.get(token, 0) + b.get(token, 0) for token in {**a, **b}}
 
 
 def check_orders(orders: tuple[int, ...]) -> None:
-    """Raise `UserError` unless the lengths of contexts rise from 1 or more."""
+    """Raise `UserError` unless the context lengths rise and are 1 or more."""
     if not orders or any(a >= b for a, b in pairwise((0, *orders))):
         raise UserError(f"contexts of {orders} tokens should be rising lengths, for example (1, 2, 4)")

@@ -1,14 +1,14 @@
-"""N-gram mixing: the model's distribution, mixed with n-gram counts of the text so far, shortest contexts first.
+"""N-gram mixing: mix the distributions of n-gram counts into the model's distribution, shortest context first.
 
     p_0 = the model's;    p_k = (1 - g_k) p_{k-1} + g_k c_k(a) / C_k        k: the contexts, from the shortest up
 
-c_k(a) of the C_k tokens that followed the last k tokens earlier were a. A gate is the sigmoid of a weight that belongs
-to the context's length, to how often it was seen and to how many different tokens followed it, as in the escapes of PPM
-(Cleary, Witten 1984). The weights learn after each window, by AdaGrad on the log of what the stack gave the tokens that
-came. A tilt (`count_tilt`) multiplies and so needs a model that holds a token possible; a mixture does not: a name that
-the model never saw is likely the second time. So the stack stands on the tilt.
+Of the C_k tokens that followed the last k tokens earlier in the text, c_k(a) were a. A gate g_k is the sigmoid of a
+weight that depends on the length of the context, how often it was seen, and how many different tokens followed it, as
+in the escapes of PPM (Cleary, Witten 1984). After each window the weights are updated by AdaGrad on the log-likelihood
+of its tokens. A tilt (`count_tilt`) multiplies, so it needs a model that gives a token some probability; a mixture does
+not: a name that the model has never seen becomes likely the second time. So mixing can be applied on top of a tilt.
 
-Each p_k sums to 1 where p_{k-1} does, whatever comes next; the ledger normalizes anyway.
+Each p_k sums to 1 if p_{k-1} does, independent of the next token; the ledger normalizes anyway.
 """
 
 from collections.abc import Iterator
@@ -32,9 +32,10 @@ _SIZES, _SPREADS = 8, 5  # classes of how often a context was seen, and of how m
 
 @dataclass(frozen=True)
 class CountMix:
-    """Mix in what followed the contexts of `orders` tokens, by gates that begin at the sigmoid of `start`.
+    """Mix in the counts of contexts of `orders` tokens, with gates that start at the sigmoid of `start`.
 
-    `lr` is AdaGrad's. `adapter` is what else learns meanwhile, from the distribution without these.
+    `lr` is AdaGrad's. `adapter` is another adapter that learns at the same time, from the distribution without the
+    counts.
     """
 
     orders: Annotated[tuple[Size, ...], Within(1, 64)] = (1, 2, 3, 4, 5, 6, 8)
@@ -58,7 +59,7 @@ class CountMix:
         batch_windows: int,
         device: torch.device | str,
     ) -> Iterator[StepKind]:
-        """Grade everything mixed, while the adapter does its part."""
+        """Grade everything with the mixture, while the adapter learns."""
         book = _MixedLedger(ledger, windows, self)
         adapter = self.adapter or Unadapted()
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
@@ -66,10 +67,11 @@ class CountMix:
 
 @dataclass
 class _Stack:
-    """What a window was mixed with, of S positions and K contexts.
+    """The mixture of one window with S positions and K contexts.
 
-    `number_SK` is each gate's weight (-1: that context was never seen) and `gate_SK` its value; `over_SK` is the share
-    that the contexts above leave. An entry for each follower: the `cell` s * K + k, the `token` and its `share`.
+    `number_SK` is the number of each gate's weight (-1: a context never seen), `gate_SK` the gate's value, and
+    `over_SK` the share that the longer contexts leave. For each follower there is an entry: the `cell` s * K + k, the
+    `token` and its `share`.
     """
 
     ids: list[int]
@@ -83,7 +85,7 @@ class _Stack:
 
 
 class _MixedLedger(AlongLedger):
-    """Mixes along one stream, and learns the gates' weights from what followed."""
+    """A ledger that mixes along one stream, and learns the gates' weights from the tokens that follow."""
 
     def __init__(self, ledger: LedgerView, windows: Windows, spec: CountMix) -> None:
         super().__init__(ledger, windows, spec.orders)
@@ -93,7 +95,7 @@ class _MixedLedger(AlongLedger):
         self._before: _Stack | None = None
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
-        """The first of `ids` was the last window's last target."""
+        """Learn from the previous window (the first of `ids` was its last target), then mix this one."""
         if self._before is not None:
             self._learn(self._before, np.array([*self._before.ids[1:], ids[0]]))
         seen = self.memory.over(window.first, ids)
@@ -102,14 +104,14 @@ class _MixedLedger(AlongLedger):
         position = stack.cell // self._many
         spots, of_N = np.unique(position * size + stack.token, return_inverse=True)
         added = np.bincount(of_N, weights=stack.share * (stack.gate_SK * stack.over_SK).flatten()[stack.cell])
-        own_S = stack.over_SK[:, 0] * (1 - stack.gate_SK[:, 0])  # the share that is left to the model
+        own_S = stack.over_SK[:, 0] * (1 - stack.gate_SK[:, 0])  # the model's share
         # Divided by the model's share, so that only tokens with counts are touched; the ledger makes up for it.
         flat, at = stack.logs_SV.flatten().clone(), torch.from_numpy(spots).to(logits_SV.device)
         flat[at] = (flat[at].exp() + torch.from_numpy(added / own_S[spots // size]).to(flat)).log()
         return flat.view_as(logits_SV)
 
     def _stack(self, ids: list[int], seen: Seen, logs_SV: Tensor) -> _Stack:
-        """Gates and shares of what had followed each position's contexts."""
+        """The gates and shares for the counts of each position's contexts."""
         size_C = np.minimum(np.frexp(seen.total_C)[1], _SIZES) - 1
         spread_C = np.minimum(_SPREADS * seen.kinds_C // (seen.total_C + 1), _SPREADS - 1)
         number_SK = np.full((len(ids), self._many), -1)
@@ -121,7 +123,7 @@ class _MixedLedger(AlongLedger):
         return _Stack(ids, number_SK, gate_SK, over_SK, seen.cell_C[seen.of_N], seen.token_N, share_N, logs_SV)
 
     def _learn(self, stack: _Stack, target_S: IntArray) -> None:
-        """One step of the gates towards those that would have given the targets more."""
+        """One AdaGrad step of the gates' weights, which raises the log-probability of the targets."""
         hit = stack.token == target_S[stack.cell // self._many]
         shape = stack.gate_SK.shape
         share_SK = np.bincount(stack.cell[hit], stack.share[hit], minlength=stack.gate_SK.size).reshape(shape)

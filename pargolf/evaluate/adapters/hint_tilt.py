@@ -1,6 +1,6 @@
-"""The published n-gram tilt: raises one hinted token by a fixed amount (pull requests 1145, 1514, 2135).
+"""The published n-gram tilt: raise the logit of one hinted token by a fixed amount (pull requests 1145, 1514, 2135).
 
-One long context; the hint is the token that followed it at least `threshold` of the time.
+The hint is the token that followed a long context in at least `threshold` of its earlier occurrences.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ from pargolf.evaluate.windows import IntArray, Windows
 
 @dataclass(frozen=True)
 class HintTilt:
-    """Push the one token that mostly followed, by `boost`, in the longest of `contexts` where there is one.
+    """Push the dominant token by `boost`, from the longest of `contexts` that has one.
 
-    `adapter` is what else learns meanwhile, from the model's own distribution. The defaults are pull request 2135's.
+    `adapter` is another adapter that learns at the same time, from the model's own distribution. The defaults are those
+    of pull request 2135.
     """
 
     contexts: Annotated[tuple[Size, ...], Within(1, 64)] = (15,)
@@ -35,7 +36,7 @@ class HintTilt:
 
     @property
     def by_document(self) -> bool:
-        """As the adapter does it."""
+        """As the adapter."""
         return self.adapter is not None and self.adapter.by_document
 
     def run(
@@ -48,7 +49,7 @@ class HintTilt:
         batch_windows: int,
         device: torch.device | str,
     ) -> Iterator[StepKind]:
-        """Grade everything tilted, while the adapter does its part."""
+        """Grade everything with the tilt, while the adapter learns."""
         adapter, weights = self.adapter or Unadapted(), np.array([self.boost])
         book: TiltedLedger
         if self.by_document:
@@ -58,7 +59,7 @@ class HintTilt:
         return adapter.run(model, book, windows, starts=starts, batch_windows=batch_windows, device=device)
 
     def _hint(self, seen: Seen) -> Pushed:
-        """In each position's longest context that mostly came to one token, that; of two, the one of smaller id."""
+        """For each position, the dominant token of its longest context that has one; of equals the smaller id."""
         first_N = np.lexsort((seen.token_N, -seen.count_N, seen.of_N))
         best_C = first_N[np.unique(seen.of_N[first_N], return_index=True)[1]]
         sure = seen.count_N[best_C] >= self.threshold * seen.total_C

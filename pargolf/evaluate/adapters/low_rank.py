@@ -1,13 +1,13 @@
-"""Adaptation by documents: small weights for each document, reset at its end.
+"""Test-time adaptation per document with low-rank weights (LoRA) that are reset for every document.
 
     y = x W^T + (alpha / rank) (x A^T) B^T        A (rank, in) random, B (out, rank) zero at each document's start
 
-A document is graded `chunk` positions at a time; after each, one Adam step on those positions' loss changes its A and
-B. Documents do not touch each other, so those of similar length are graded together, each with its own A and B, in
-any order. `warm` keeps A from the document before in the same place of the batch. Then the order does matter, and is
-that of the stream: by length, as the published scripts go, earlier documents would learn from later ones. It is that of
-the stream, too, under a ledger that learns from finished documents (`tilt`). Between documents, `phases` of SGD may
-move the shared weights.
+A document is graded `chunk` positions at a time; after each chunk, one Adam step on the loss of these positions updates
+its A and B. Documents do not influence each other, so documents of similar length are graded together in any order,
+each with its own A and B. With `warm`, A is kept from the previous document in the same row of the batch. Then the
+order matters, and it is that of the stream: sorted by length, as in the published scripts, earlier documents would
+learn from later ones. The order is also that of the stream when the ledger learns from finished documents (`tilt`).
+Between documents, `phases` of SGD may update the shared weights.
 
 Source: Hu et al. 2021 (arXiv:2106.09685); pull requests 1530 (per document) and 1767 (warm A, alpha).
 """
@@ -34,9 +34,10 @@ from pargolf.model.linear import Linear
 
 @dataclass(frozen=True)
 class LowRank:
-    """Low-rank weights per document on the linear modules that `globs` name; `batch` documents at a time.
+    """Low-rank weights per document on the linear modules that `globs` match; `batch` documents at a time.
 
-    Wants windows of kind `document`. The last chunk of a document is not trained on: nothing is graded after it.
+    Needs windows of kind `document`. The last chunk of a document is not trained on, because nothing is graded after
+    it.
     """
 
     rank: Size = 96
@@ -52,7 +53,7 @@ class LowRank:
     by_document: ClassVar[bool] = True
 
     def at_scale(self, to: Smaller) -> "LowRank":
-        """A rank in proportion, and one chunk per stride of the small context."""
+        """A rank in proportion, and one chunk per stride of the smaller context."""
         rank = max(self.rank // to.factor, 4)
         return replace(self, rank=rank, alpha=self.alpha * rank / self.rank, chunk=to.context // 4)
 
@@ -87,8 +88,8 @@ class LowRank:
                 yield from self._phase(model, optimizer, ledger, spans[begin][0], spans[stop - 1][1], windows, device)
 
     def _segments(self, documents: int) -> Iterator[tuple[int, int]]:
-        at = self.phases.at if self.phases else ()
-        return pairwise([0, *(count for count in at if count < documents), documents])
+        phase_ends = self.phases.at if self.phases else ()
+        return pairwise([0, *(count for count in phase_ends if count < documents), documents])
 
     def _grade_group(
         self,
@@ -99,9 +100,9 @@ class LowRank:
         group: Sequence[tuple[int, int]],
         device: torch.device | str,
     ) -> Iterator[StepKind]:
-        """Grade documents side by side: their first chunks, a step, their second chunks, ...
+        """Grade documents in parallel: their first chunks, a step, their second chunks, ...
 
-        Each process of a world has its own of them, and their weights.
+        Each process of a world has its own documents and their weights.
         """
         world = ledger.world
         optimizer = torch.optim.Adam(slots.parameters(), lr=self.lr, betas=self.betas)
@@ -109,18 +110,18 @@ class LowRank:
         for step in range(max(map(len, cuts))):
             present = [i for i, cut in enumerate(cuts) if step < len(cut)]
             for rows in _alike(present, cuts, step):
-                mine = [at for at, i in enumerate(rows) if i % world.size == world.rank]
-                slots.rows = torch.tensor([rows[at] for at in mine], device=device)
+                mine = [row for row, i in enumerate(rows) if i % world.size == world.rank]
+                slots.rows = torch.tensor([rows[row] for row in mine], device=device)
                 yield "grade"
                 ledger.grade(_Rows(model, slots, slots.rows), [cuts[i][step] for i in rows], device=device, mine=mine)
-            going_on = [i for i in present if step + 1 < len(cuts[i])]
-            if going_on:
+            unfinished = [i for i in present if step + 1 < len(cuts[i])]
+            if unfinished:
                 yield "train"
-                alike = list(_alike([i for i in going_on if i % world.size == world.rank], cuts, step))
+                alike = list(_alike([i for i in unfinished if i % world.size == world.rank], cuts, step))
 
                 def gradients(most: int, step: int = step, alike: list[list[int]] = alike) -> None:
                     optimizer.zero_grad(set_to_none=True)
-                    for rows in (every[at : at + most] for every in alike for at in range(0, len(every), most)):
+                    for rows in (shape[i : i + most] for shape in alike for i in range(0, len(shape), most)):
                         slots.rows = torch.tensor(rows, device=device)
                         torch.autograd.backward(_loss(model, ledger, [cuts[i][step] for i in rows], device))
 
@@ -145,21 +146,21 @@ class LowRank:
         for weight in weights:
             weight.requires_grad_(True)
         for chunk in range(chunks):
-            at = begin + chunk * sgd.chunk
+            first = begin + chunk * sgd.chunk
             set_lr(optimizer, sgd, chunk, chunks)
-            tokens = ledger.graded(at, min(at + sgd.chunk, stop) + 1)
+            tokens = ledger.graded(first, min(first + sgd.chunk, stop) + 1)
             yield from train_on(sgd, model, optimizer, tokens, windows.length, device, ledger)
         for weight in weights:
             weight.requires_grad_(False)
 
 
 class LowRankLinear(nn.Module):
-    """A linear module and, for each row of the batch, a low-rank change of it; `x (B, T, in) -> (B, T, out)`."""
+    """A linear module plus a low-rank change for each row of the batch; `x (B, T, in) -> (B, T, out)`."""
 
     def __init__(self, base: nn.Module, slots: "Slots", key: str) -> None:
         super().__init__()
         self.base = base
-        self._slots = [slots]  # in a list, or the module would own its owner
+        self._slots = [slots]  # in a list, so that it is not registered as a submodule
         self._key = key
 
     def forward(self, x_BTI: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ class LowRankLinear(nn.Module):
 
 
 class _Rows:
-    """The model under the changes of some slots, a row of the batch each."""
+    """The model with the low-rank weights of some slots, one per row of the batch."""
 
     def __init__(self, model: nn.Module, slots: "Slots", rows: Tensor) -> None:
         self._model, self._slots, self._rows = model, slots, rows
@@ -186,12 +187,12 @@ class _Rows:
         return logits_BSV
 
     def part(self, begin: int, end: int) -> "_Rows":
-        """The model of some of the rows."""
+        """The model for some of the rows."""
         return _Rows(self._model, self._slots, self._rows[begin:end])
 
 
 class Slots(nn.Module):
-    """All low-rank factors of the documents in a batch; `rows` says which of them the next forward pass holds."""
+    """The low-rank factors of all documents in a batch; `rows` says which documents the next forward pass contains."""
 
     def __init__(self, spec: LowRank, shapes: Sequence[tuple[int, int]], device: torch.device) -> None:
         super().__init__()
@@ -201,7 +202,7 @@ class Slots(nn.Module):
         for key, (outputs, inputs) in enumerate(shapes):
             self.factors[f"{key}-a"] = nn.Parameter(torch.empty(spec.batch, spec.rank, inputs, device=device))
             self.factors[f"{key}-b"] = nn.Parameter(torch.zeros(spec.batch, outputs, spec.rank, device=device))
-        # One draw for every slot: which slot a document gets must not change its grades.
+        # The same draw for every slot, because the slot of a document must not change its grades.
         random = torch.Generator().manual_seed(spec.seed)
         self._first = [
             torch.randn(spec.rank, inputs, generator=random).to(device) / math.sqrt(inputs) for _, inputs in shapes
@@ -210,7 +211,7 @@ class Slots(nn.Module):
 
     @torch.no_grad()
     def reset(self, count: int, *, warm: bool) -> None:
-        """Begin documents: B zero, and A as drawn unless it stays warm."""
+        """Reset for new documents: B to zero, and A to its initial draw unless `warm`."""
         for key, first_RI in enumerate(self._first):
             self.factors[f"{key}-b"][:count].zero_()
             if not warm:
@@ -218,7 +219,7 @@ class Slots(nn.Module):
 
 
 def attach(spec: LowRank, model: nn.Module) -> Slots:
-    """Wrap the linear modules that the spec's globs name. Raises `UserError` for a glob that names none."""
+    """Wrap the linear modules that the spec's globs match. Raises `UserError` for a glob that matches none."""
     linear = {name: m for name, m in model.named_modules() if isinstance(m, Linear | nn.Linear)}
     for glob in spec.globs:
         if not any(matches(f"{name}.weight", glob) for name in linear):
@@ -236,18 +237,18 @@ def attach(spec: LowRank, model: nn.Module) -> Slots:
 def _groups(spans: Sequence[tuple[int, int]], batch: int, *, by_length: bool) -> Iterator[Sequence[tuple[int, int]]]:
     """Documents, `batch` at a time, in order of length or of the stream."""
     ordered = sorted(spans, key=lambda span: span[1] - span[0]) if by_length else spans
-    return (ordered[at : at + batch] for at in range(0, len(ordered), batch))
+    return (ordered[i : i + batch] for i in range(0, len(ordered), batch))
 
 
 def _pieces(windows: Windows, begin: int, stop: int, chunk: int) -> Iterator[Window]:
-    """One document's windows, cut so that each grades `chunk` positions at most and sees the same context."""
+    """The windows of one document, cut so that each grades at most `chunk` positions with the same context."""
     for window in windows.over(stop - begin, starts=(0,)):
         for first in range(window.first, window.end, chunk):
             yield Window(begin + window.start, begin + min(first + chunk, window.end), begin + first)
 
 
 def _alike(rows: Sequence[int], cuts: Sequence[Sequence[Window]], step: int) -> Iterator[list[int]]:
-    """Rows whose window of this step has one shape, together."""
+    """Group rows whose windows of this step have the same shape."""
 
     def shape(i: int) -> tuple[int, int]:
         window = cuts[i][step]
@@ -257,7 +258,7 @@ def _alike(rows: Sequence[int], cuts: Sequence[Sequence[Window]], step: int) -> 
 
 
 def _loss(model: nn.Module, ledger: LedgerView, batch: Sequence[Window], device: torch.device | str) -> Tensor:
-    """Sum over documents of the mean loss of the positions just graded, so that no document scales another's step."""
+    """The sum over documents of the mean loss of the positions just graded, so documents do not scale each other."""
     length, first = batch[0].end - batch[0].start, batch[0].first - batch[0].start
     rows = [torch.from_numpy(ledger.graded(w.start, w.end + 1).astype("int64")) for w in batch]
     ids_BT = torch.stack(rows).to(device)

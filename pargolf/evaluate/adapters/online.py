@@ -1,11 +1,11 @@
-"""Adaptation from the scored graph itself: each window is shown once, scored, and then learned from.
+"""Online adaptation: each window is shown once, graded, and trained on with the gradient of that same forward pass.
 
-    grade window i by w_i    then    w_{i+1} = Adam(w_i, gradient of its mean nats), brought back to w_0 by a share
+    grade window i with w_i    then    w_{i+1} = Adam(w_i, gradient of its mean nats), moved back towards w_0 by a share
 
-Chunks (`chunks`) show each position three times where windows overlap by half: twice to be graded, and once more to be
-learned. Here a window's context is not shown again: its keys and values are kept from when it was graded itself, a few
-steps ago (`model/cache.py`). So a graded position costs one forward pass and one backward, and what it teaches is known
-when the next window is graded. The gradient flows through the graded positions alone.
+With half-overlapping windows, adaptation by chunks (`chunks`) shows each position three times: twice for grades and
+once for training. Here the context of a window is not shown again: its keys and values are cached from the steps in
+which it was graded (`model/cache.py`). So a graded position costs one forward and one backward pass, and its lesson is
+used for the next window. The gradient flows only through the graded positions.
 
 Sources: dynamic evaluation (Krause, Kahembwe, Murray, Renals, ICML 2018, arXiv:1709.07432); kept keys and values as in
 Transformer-XL (Dai et al. 2019, arXiv:1901.02860); score before update as everywhere here (issue 1017, condition 3).
@@ -27,12 +27,12 @@ from pargolf.evaluate.windows import IntArray, Windows
 from pargolf.model.cache import Cache
 from pargolf.model.transformer import Transformer
 
-_LENGTH = 4096  # positions for which a text goes on before its context is shown anew
+_LENGTH = 4096  # positions that the cache holds; then the context is shown again
 
 
 @dataclass(frozen=True)
 class Online:
-    """Adam without momentum over the parameters that match `globs`, a step a window, with an `anchor` to the start."""
+    """Adam without momentum over the parameters matching `globs`, a step per window, with an `anchor` to the start."""
 
     lr: Positive = 0.0005
     beta: Fraction = 0.999
@@ -51,7 +51,7 @@ class Online:
         batch_windows: int,
         device: torch.device | str,
     ) -> Iterator[StepKind]:
-        """Grade and learn, window by window; of several processes the first one shows the model."""
+        """Grade and learn, window by window; of several processes only the first runs the model."""
         assert isinstance(model, Transformer), "a model that keeps what it was shown"
         if any(block.attn.rope.ntk_from for block in model.spec.blocks):
             raise UserError("Online continues past a window, and rope.ntk_from depends on its length. Use AdamW.")
@@ -82,7 +82,7 @@ class Online:
 
 
 class _Reader:
-    """A predictor that keeps what it was shown, and of the last window the logits (1, S, V) with their graph."""
+    """A predictor with a cache, which also keeps the logits (1, S, V) of the last window with their graph."""
 
     logits_1SV: Tensor
 
@@ -90,7 +90,7 @@ class _Reader:
         self.cache = cache
 
     def __call__(self, ids_BT: Tensor, *, first: int) -> Tensor:
-        """Logits (1, T - first, V) of a window; what stands before `first` was shown last time, or is shown now."""
+        """Logits (1, T - first, V) of a window; positions before `first` are in the cache, or are shown now."""
         cache, further_BT = self.cache, ids_BT[:, first:]
         if not first or not cache.shown or cache.shown + further_BT.shape[1] > cache.length:
             cache.forget()

@@ -1,7 +1,7 @@
-"""Phases of global SGD between documents, beside low-rank adaptation (pull requests 1610, 1626).
+"""Phases of global SGD between documents, in addition to low-rank adaptation (pull requests 1610, 1626).
 
-After the first `at[0]` documents of the stream (then `at[1]`, ...) are finished, one pass of SGD over those finished
-since the last phase moves the shared weights.
+When the first `at[0]` documents of the stream (then `at[1]`, ...) are finished, one pass of SGD over the documents
+finished since the last phase updates the shared weights.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pargolf.evaluate.adapters.sgd import SGD
 
 @dataclass(frozen=True)
 class Phases:
-    """Global SGD between documents: `at` counts finished documents, `sgd` says how (over all weights by default)."""
+    """Global SGD between documents: `at` are counts of finished documents, `sgd` the optimizer settings."""
 
     at: tuple[Count, ...] = (2000,)
     sgd: SGD = SGD(lr=0.001, epochs=1)

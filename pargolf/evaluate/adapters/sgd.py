@@ -1,4 +1,4 @@
-"""Adaptation by SGD: stochastic gradient descent with momentum over all weights, chunk by chunk.
+"""Test-time adaptation by SGD with momentum over all weights, chunk by chunk (see `chunks`).
 
 Source: pull requests 549, 910, 1009 (chunk 32,768, 3 epochs, lr .002, momentum .9, clip 1).
 """
@@ -19,7 +19,7 @@ from pargolf.evaluate.windows import IntArray, Windows
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with momentum over all weights but the `frozen` globs."""
+    """Stochastic gradient descent with momentum over all weights except those that `frozen` globs match."""
 
     lr: Positive = 0.002
     momentum: Fraction = 0.9
@@ -32,7 +32,7 @@ class SGD:
     by_document: ClassVar[bool] = False
 
     def at_scale(self, to: Smaller) -> "SGD":
-        """Chunks of as many sequences of the small context."""
+        """Chunks of as many sequences, of the smaller context."""
         return replace(self, chunk=to.chunk(self.chunk))
 
     def run(

@@ -1,17 +1,17 @@
-"""N-gram tilt: the model's distribution, tilted towards what the text has repeated so far.
+"""N-gram tilt: raise the logits of tokens that followed the same contexts earlier in the text.
 
     p'(a) ~ p(a) exp(s(a))          s(a) = sum over contexts k of w[k, count and share of a after it, size of p(a)]
 
-For every k in `orders` the last k tokens are looked up among all that came before; each token a that has followed them
-there gets its push, and the ledger normalizes the sum over the whole vocabulary, as it does all logits. So the result
-is a distribution fixed by the prefix, which hashed caches of the true token alone were not (pull requests 677, 982:
-ruled out; 1514: this form ruled legal).
+For every k in `orders`, the last k tokens are looked up in the text so far. Each token a that followed them there gets
+a push, and the ledger normalizes over the whole vocabulary, as for all logits. So the result is a distribution that
+depends only on the prefix; hashed caches of the true token alone are not (pull requests 677, 982: ruled out; 1514: this
+form ruled legal).
 
-`hint_tilt` has the published form, `count_tilt` ours; `count_mix` mixes where these multiply. This file holds what they
-share: a ledger whose predictors are tilted, along one stream or for documents that take turns. Everything is read off
-the ids that a predictor is shown, position by position, window after window; so the windows have to follow each other
-as they do in one pass over the stream. Where documents take turns (`LowRank`), a push is from the document's own text
-so far and from the groups of documents before its own.
+`hint_tilt` is the published form, `count_tilt` ours; `count_mix` mixes distributions where these multiply. This file
+has the common part: a ledger whose predictors are tilted, for one stream, or for documents that are graded in groups.
+The counts are taken from the ids that a predictor is shown, position by position, window by window, so the windows must
+follow each other as in one pass over the stream. With documents in groups (`LowRank`), a push comes from the document's
+own text so far and from the groups before its own.
 """
 
 from bisect import bisect_right
@@ -29,15 +29,15 @@ from pargolf.evaluate.adapters.context_counts import ContextCounts, Seen, gather
 from pargolf.evaluate.lookahead import Predictor, part_of
 from pargolf.evaluate.windows import IntArray, Window, Windows, document_spans
 
-_CHANCES = (-8.0, -5.0, -3.0, -1.5)  # between sizes of p(a), in nats
+_CHANCES = (-8.0, -5.0, -3.0, -1.5)  # bounds between the classes of log p(a), in nats
 SIZES = len(_CHANCES) + 1
 
 
 @dataclass
 class Pushed:
-    """What is pushed in one window, an entry per push: position, token, and the number of the weight that pushes it.
+    """The pushes of one window, an entry per push: position, token, and the number of the weight that is added.
 
-    `chance` is the probability that the token then had.
+    `chance` is the token's probability after the tilt.
     """
 
     position: NDArray[np.int64]
@@ -51,7 +51,7 @@ Pushes = Callable[[Seen], Pushed]
 
 @dataclass
 class _Tilted:
-    """A predictor of some `windows` whose logits are tilted, window after window: once, since the tilt counts them."""
+    """A predictor for some `windows` with tilted logits; it may be called only once, because the tilt counts tokens."""
 
     predictor: Predictor
     windows: Sequence[Window]
@@ -62,19 +62,19 @@ class _Tilted:
         """The tilted logits."""
         logits_BSV = self.predictor(ids_BT, first=first)
         if logits_BSV.ndim != 3 or len(logits_BSV) != len(ids_BT):
-            return logits_BSV  # the ledger says what is wrong with them
+            return logits_BSV  # the ledger reports wrong shapes
         shown = zip(self.windows, ids_BT[:, first:].tolist(), logits_BSV.float(), strict=True)
         self.begun = True
         return torch.stack([self.tilt(window, ids, logits_SV) for window, ids, logits_SV in shown])
 
     def part(self, begin: int, end: int) -> Predictor | None:
-        """The same of some of the windows; None where the predictor itself cannot be parted, or windows are counted."""
+        """The same for some of the windows; None if the predictor cannot be split, or windows were already counted."""
         inner = None if self.begun else part_of(self.predictor, begin, end)
         return None if inner is None else _Tilted(inner, self.windows[begin:end], self.tilt)
 
 
 class TiltedLedger:
-    """A ledger whose predictors are tilted: an adapter writes its grades here in place of the real ledger."""
+    """A wrapper of the ledger that tilts predictors; an adapter uses it in place of the ledger."""
 
     turn: Callable[[int], None] | None = None
 
@@ -94,40 +94,40 @@ class TiltedLedger:
         device: torch.device | str = "cpu",
         mine: Sequence[int] | None = None,
     ) -> None:
-        """Show the predictor a batch of windows and write down the grades that it gets tilted."""
+        """Show the predictor a batch of windows and record the grades of its tilted logits."""
         rows = self._rows(len(batch), mine)
         tilted = _Tilted(predictor, [batch[row] for row in rows], self._tilt)
         self._ledger.grade(tilted, batch, device=device, mine=rows)
 
     def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
-        """Which of `count` windows this process tilts."""
+        """The rows, out of `count`, that this process handles."""
         raise NotImplementedError
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
-        """One window's tilted logits; `ids` are the inputs of the positions that it grades."""
+        """The tilted logits of one window; `ids` are the inputs of the graded positions."""
         raise NotImplementedError
 
 
 class AlongLedger(TiltedLedger):
-    """Along one stream: each window continues the one before."""
+    """For one stream, where each window continues the previous one."""
 
     def __init__(self, ledger: LedgerView, windows: Windows, orders: tuple[int, ...]) -> None:
         if not windows.in_turn:
             raise UserError(f"a tilt learns from each token once, and {windows} scores some several times")
         super().__init__(ledger, orders)
         if isinstance(ledger, AlongLedger) and ledger.memory.orders == orders:
-            self.memory = ledger.memory  # of a mixture that this tilt stands under: counted once for both
+            self.memory = ledger.memory  # shared with the mixture on top of this tilt, so that tokens are counted once
         self.memory.readers += 1
 
     def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
-        """The tables need every token in its turn, so of several processes the first one grades alone."""
+        """All rows on the first process and none on others, because the tables need every token in order."""
         return range(count) if self.world.main else ()
 
 
 class TiltedAlong(AlongLedger):
-    """A ledger that tilts along one stream, and with `lr` learns its weights from what followed.
+    """A ledger that tilts along one stream; with `lr` above 0 it learns its weights from the tokens that follow.
 
-    `pushes` turns what followed each context (None: it was never seen) into tokens and the numbers of their weights.
+    `pushes` turns the counts of each context (None: never seen) into tokens and the numbers of their weights.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class TiltedAlong(AlongLedger):
         self._before: tuple[list[int], Pushed] | None = None
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
-        """The first of `ids` was the last window's last target."""
+        """Learn from the previous window (the first of `ids` was its last target), then tilt this one."""
         self._learn(ids)
         pushed = self._pushes(self.memory.over(window.first, ids))
         tilted_SV = _tilt(logits_SV, pushed, self._weights, by_chance=self._lr > 0)
@@ -159,7 +159,7 @@ class TiltedAlong(AlongLedger):
         return tilted_SV
 
     def _learn(self, ids: list[int]) -> None:
-        """One step on the window before, whose targets are its inputs moved on by one and the first of `ids`."""
+        """One step on the previous window, whose targets are its inputs shifted by one and the first of `ids`."""
         if self._before is None:
             return
         shown, before = self._before
@@ -171,10 +171,10 @@ class TiltedAlong(AlongLedger):
 
 
 class TiltedApart(TiltedLedger):
-    """For documents that take turns: tilted by a document's own text so far, and by the groups before its own.
+    """For documents in groups: tilted by the document's own text so far, and by the groups before its own.
 
-    Groups follow each other as in the stream, and none learns from its own members: which of these is over first
-    depends on where each ends, which no grade may know. (Pull request 2135 counts all text before a position.)
+    Groups come in the order of the stream, and no document learns from others of its group: which of them ends first
+    depends on their lengths, which no grade may know. (Pull request 2135 counts all text before a position.)
     """
 
     def __init__(
@@ -190,11 +190,11 @@ class TiltedApart(TiltedLedger):
         self._orders = orders
         self._spans = list(document_spans(ledger.positions, starts))
         self._own: dict[int, ContextCounts] = {}
-        self._counted = 0  # documents that the shared memory knows
+        self._counted = 0  # documents that the shared counts include
         self.turn = self._turn
 
     def _turn(self, first: int) -> None:
-        """Let the documents from position `first` on know all that are before it."""
+        """Add all documents before position `first` to the shared counts."""
         self._own.clear()
         while self._spans[self._counted][0] < first:
             begin, stop = self._spans[self._counted]
@@ -216,7 +216,7 @@ class TiltedApart(TiltedLedger):
 
 
 def _tilt(logits_SV: Tensor, pushed: Pushed, weights: NDArray[np.float64], *, by_chance: bool = False) -> Tensor:
-    """Logits with the pushes added; `by_chance`: each weight is one of several, by the size of p(a)."""
+    """Logits plus the pushes; `by_chance`: the weights depend on the class of p(a) too."""
     flat = torch.from_numpy(pushed.position * logits_SV.shape[1] + pushed.token).to(logits_SV.device)
     if by_chance:
         own = logits_SV.flatten()[flat] - logits_SV.logsumexp(-1)[torch.from_numpy(pushed.position).to(flat)]

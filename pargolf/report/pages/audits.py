@@ -63,9 +63,9 @@ def write_site(
 
     Args:
         reports: reports in their JSON form.
-        folder: where the pages go; it is made when it is not there.
+        folder: the folder for the pages; created if missing.
         title: the index's heading.
-        sources: where each submission comes from, by its short name such as `#861`; shown as a column.
+        sources: the origin of each submission, by its short name such as `#861`; shown as a column.
     """
     folder = Path(folder)
     (folder / "heads").mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _short(report: Mapping[str, Any]) -> str:
 
 
 def _names(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A file name for each report: its number, or its place."""
+    """A file name for each report: the submission's number, or its position in the list."""
     shorts = [_short(report) for report in reports]
     return [s[1:] if s[1:].isdecimal() else f"report-{i}" for i, s in enumerate(shorts)]
 
@@ -113,7 +113,7 @@ def _folders(report: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Findings that are no PASS, the worst first."""
+    """Findings other than PASS, the worst first."""
     findings = (finding for finding in report["findings"] if finding["status"] != PASS)
     return sorted(findings, key=lambda finding: -ORDER.index(finding["status"]))
 
@@ -162,7 +162,7 @@ def _row(report: Mapping[str, Any], file: str, sources: Mapping[str, str]) -> Ro
 
 
 def _score(wrong: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:
-    """The corrected bits per byte and the declared ones, where arithmetic gives them."""
+    """The corrected and the declared bits per byte, if the arithmetic rule computed them."""
     fixed = next((f["numbers"] for f in wrong if "corrected_bpb" in f["numbers"]), None)
     if fixed is None:
         return None, None
@@ -177,7 +177,7 @@ def _clipped(text: str, most: int = 190) -> str:
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page of one submission shows. Reports of earlier versions have no words of rules."""
+    """The values for the page of one submission. Reports of earlier versions lack the texts of rules."""
     wrong = [{"words": "", "source": "", **finding} for finding in _wrong(report)]
     passed = [finding for finding in report["findings"] if finding["status"] == PASS]
     return {

@@ -40,11 +40,11 @@ def board_page(
     """Return the whole board as HTML text.
 
     Args:
-        entries: finished runs; none is fine where there are ablations or audits.
+        entries: finished runs; may be empty if there are ablations or audits.
         title: the heading and the name of the browser's tab.
-        ablations: what `ablation.json` files hold.
+        ablations: contents of `ablation.json` files.
         audits: reports of the auditor as JSON.
-        damaged: what could not be read and is left out, a sentence each with its file.
+        damaged: a sentence for each file that could not be read and is left out.
     """
     groups = grouped(entries)
     return render(
@@ -61,13 +61,13 @@ def board_page(
 
 
 def _best(entries: Sequence[Entry]) -> Entry:
-    """The best run: of those that count, where any does."""
+    """The best run; runs that count come before those that do not."""
     whole = [entry for entry in entries if entry.result.complete] or entries
     return min([entry for entry in whole if entry.result.legal] or whole, key=lambda entry: entry.bpb)
 
 
 def _of_runs(entries: Sequence[Entry], groups: Sequence[Group]) -> dict[str, Any]:
-    """What the template shows of runs, by name."""
+    """The template's values for runs."""
     best, each = front(entries), max(_MOST_DOTS // len(groups), 1)
     shown = [Group(group.name, group.entries, group.runs[: max(_MOST_CURVES // len(groups), 1)]) for group in groups]
     dots = [
@@ -104,7 +104,7 @@ def _surety(groups: Sequence[Group]) -> str:
 
 
 def _against(ours: Group, theirs: Group) -> Comparison | None:
-    """The test that `ours` is better; None where they graded different texts."""
+    """The test that `ours` is better; None if they were scored on different texts."""
     if ours.entries[0].result.val_bytes != theirs.entries[0].result.val_bytes:
         return None
     return compare_scores(ours.by_seed, theirs.by_seed, bar=0.0, nats=1.0)
@@ -156,7 +156,7 @@ def _recipes(entries: Sequence[Entry], groups: Sequence[Group]) -> Table:
     scores = [entry.bpb for entry in entries]
     spreads = [spread([entry.bpb for entry in group.entries]) for group in groups]
     ends = [value for one in spreads for value in (one.low, one.high) if value is not None]
-    # An interval from two seeds may be wider than all scores: it is cut off rather than flatten the rest.
+    # The interval from two seeds may be wider than the range of all scores: cut it off, so that the scale stays useful.
     reach = max(scores) - min(scores) or 0.01
     low = max(min([*scores, *ends]), min(scores) - 0.25 * reach)
     high = min(max([*scores, *ends]), max(scores) + 0.25 * reach)
@@ -189,7 +189,7 @@ def _strip(group: Group, mean: Spread, low: float, high: float, index: int) -> S
 
 
 def _split(group: Group) -> dict[str, Any]:
-    """The bytes of a recipe's best run, by kind, on the length of its cap."""
+    """The bytes of a recipe's best run by kind, as shares of its cap."""
     best = group.entries[0]
     size = best.result.bytes
     packed = [event for event in best.events if isinstance(event, Packed)]
@@ -200,7 +200,7 @@ def _split(group: Group) -> dict[str, Any]:
 
 
 def _by_kind(by_role: Mapping[str, int], model: int) -> list[tuple[str, int]]:
-    """Bytes of embeddings, attention, MLPs, and what is left of the model."""
+    """Bytes of embeddings, attention, MLPs, and the rest of the model."""
     sums = [
         (name, sum(size for role, size in by_role.items() if role.split(".")[0] in heads)) for name, heads in _KINDS
     ]
@@ -208,7 +208,7 @@ def _by_kind(by_role: Mapping[str, int], model: int) -> list[tuple[str, int]]:
 
 
 def _gains(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """What adaptation saved by document, in the best run of each of the first recipes that adapt."""
+    """The gain by adaptation for each document, in the best run of each of the first recipes that adapt."""
     gains: list[dict[str, Any]] = []
     for index, group in enumerate(groups):
         best = next((entry for entry in group.entries if entry.saved is not None and entry.documents), None)
@@ -238,7 +238,7 @@ def _ablation(ablation: Ablation) -> dict[str, Any]:
 
 
 def _audits(entries: Sequence[Entry], audits: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What stands against runs, and all of the submissions; None where nothing was audited."""
+    """Findings on runs, and the reports on submissions; None if nothing was audited."""
     own = [entry.audit for entry in entries if entry.audit is not None]
     rows = [_audit_row(report) for report in [*audits, *(one for one in own if one["verdict"] != "PASS")]]
     if not own and not rows:
@@ -267,7 +267,7 @@ def _audit_row(report: Mapping[str, Any]) -> Row:
 
 
 def _check_cell(entry: Entry) -> Cell:
-    """The auditor's verdict; without one, what the result itself says against its number."""
+    """The auditor's verdict; without one, the result's own objection to its number."""
     if entry.audit is not None:
         verdict = str(entry.audit["verdict"])
         return words(verdict, _VERDICTS.get(verdict, ""))
@@ -276,7 +276,7 @@ def _check_cell(entry: Entry) -> Cell:
 
 
 def _name_cell(group: Group, index: int, *, link: str = "", on_front: bool = False) -> Cell:
-    """A recipe's colour and name, leading to the run's page where there is one."""
+    """A recipe's colour and name, with a link to the run's page if there is one."""
     return Cell(group.name, "text", value=group.name, place=index, link=link, front=on_front)
 
 
@@ -285,5 +285,5 @@ def _signed(value: float | None) -> Cell:
 
 
 def _numbers(group: Group) -> str:
-    """The numbers of a group's runs, by which the page's script finds what shows them."""
+    """The numbers of a group's runs, which the page's script uses to find their elements."""
     return " ".join(map(str, group.runs))

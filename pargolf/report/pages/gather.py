@@ -1,7 +1,7 @@
 """Collect what a board shows: finished runs, ablations and submissions below some folders.
 
-A run is a folder with `result.json`; what `pargolf ablate` left is one thing, of whose runs those of the whole recipe
-stand on the board, and only when there are no others. Runs that have not ended are counted and left out.
+A run is a folder with `result.json`. An ablation (a folder of `pargolf ablate`) is shown as one item: of its runs only
+those of the whole recipe are shown as runs, and only if there are no other runs. Unfinished runs are only counted.
 """
 
 import os
@@ -21,7 +21,7 @@ _MOST = 50_000
 
 @dataclass(frozen=True)
 class Gathered:
-    """Folders by what they are; `unfinished` counts runs that have not ended."""
+    """The folders found, by kind; `unfinished` is the number of runs that have not ended."""
 
     runs: tuple[Path, ...]
     ablations: tuple[Path, ...]
@@ -30,12 +30,12 @@ class Gathered:
 
 
 def gather(paths: Sequence[str | Path]) -> Gathered:
-    """Find what the folders hold. Raises `UserError` on a path that is no folder, and where nothing is found."""
+    """Search the folders. Raises `UserError` on a path that is not a folder, and if nothing is found."""
     names_read = ("result.json", "ablation.json", "submission.json", "recipe.json")
     folders: dict[str, dict[Path, None]] = {name: {} for name in names_read}  # each folder once, in order
     for path in map(Path, paths):
         if not path.is_dir():
-            raise UserError(f"{path} is no folder. Name run folders, or folders of them.")
+            raise UserError(f"{path} is not a folder. Name run folders, or folders of them.")
         for folder, names in _walk(path):
             for name in set(names) & set(folders):
                 folders[name][folder] = None
@@ -50,7 +50,7 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
 
 
 def entry_of(path: Path, *, beside: Path) -> Entry:
-    """A run for the board; its page is linked from the folder `beside`, where it is there.
+    """Read a run for the board, with a link from the folder `beside` to its page, if it has one.
 
     Raises `UserError` on a file that is damaged, or of another version.
     """
@@ -61,15 +61,15 @@ def entry_of(path: Path, *, beside: Path) -> Entry:
 
 
 def _events(folder: RunFolder) -> list[Event]:
-    """The events, none where they are gone: the rest of the run still stands. Raises `UserError` on damage."""
+    """The run's events; empty if the file is missing. Raises `UserError` on damage."""
     path = folder["events.jsonl"]
     return read_events(path) if path.is_file() else []
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, Iterable[str]]]:
-    """Folders in order, hidden ones and what a run holds inside left out."""
+    """All folders in order, without hidden folders and the insides of runs."""
     for seen, (folder, inner, names) in enumerate(os.walk(path)):
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in ("checkpoints", "data"))
         if seen == _MOST:
-            raise UserError(f"{path} holds more than {_MOST:,} folders. Name the ones to show.")
+            raise UserError(f"{path} contains more than {_MOST:,} folders. Name the ones to show.")
         yield Path(folder), names

@@ -1,6 +1,6 @@
 """One run as one page, from what its folder holds; `pargolf report RUN` writes it again.
 
-The page answers in this order: how good is it (one number), what does the number stand on (every token once, from the
+The page answers in this order: how good is it (one number), what is the number based on (every token once, from the
 unpacked bytes), what did it cost (bytes, seconds, steps), how did it get there (curves), where are the bytes, which
 documents are hard, what exactly ran, and how to run it again.
 """
@@ -31,8 +31,8 @@ _SOLVED = " Packing then solved for other steps, to fill the cap or to meet it."
 def page_of(folder: RunFolder, result: Result) -> str:
     """Return the page of a finished run as HTML text. Raises `UserError` on damage.
 
-    Where the recipe uses a file of techniques that was not named, its rows are left out and the page says which; with a
-    codec of such a file, so is what each role weighs.
+    If the recipe uses a user's file that was not named, its rows are left out and the page says so; if the codec is
+    from such a file, the bytes of each role are left out too.
     """
     title, by_role = result.recipe, list[dict[str, Any]]()
     try:
@@ -63,7 +63,7 @@ def run_page(
     """Return the whole page of one run as HTML text.
 
     Args:
-        result: what the run came to; its `command`, if it has one, is shown as the way to run it again.
+        result: the run's result; its `command`, if it has one, is shown as the way to run it again.
         events: the run's records in order.
         by_role: rows of role, tensors, weights, bytes, bits_per_weight.
         documents: the score of each document; may be empty.
@@ -97,7 +97,7 @@ def run_page(
 
 
 def _cards(result: Result) -> list[tuple[str, str, str]]:
-    """Name, value and note of what it cost."""
+    """Name, value and note of each cost."""
     size, train, count = result.bytes, result.train_seconds, max(result.parameters, 1)
     speed = result.train_tokens / max(train, 1e-9)
     return [
@@ -110,7 +110,7 @@ def _cards(result: Result) -> list[tuple[str, str, str]]:
 
 
 def _forecasts(result: Result, weighed: Sequence[Weighed]) -> Table | None:
-    """What training said the model would weigh, beside what it came to."""
+    """The model's size as forecast during training, and as it is."""
     if not weighed:
         return None
     rows = []
@@ -186,7 +186,7 @@ def _documents(documents: Sequence[DocumentScore]) -> Table | None:
 
 
 def _recipe_rows(describe: str) -> list[tuple[str, str]]:
-    """Path and value of each line; a line that has none stands alone."""
+    """Path and value of each line; a line without a value has an empty one."""
     lines = [line for line in describe.splitlines() if line.strip()]
     matches = [(line, re.match(r"\s*(\S+)\s*(?:=|\t|\s{2,})\s*(\S.*)$", line)) for line in lines]
     return [(match[1], match[2]) if match else (line.strip(), "") for line, match in matches]

@@ -1,9 +1,9 @@
 """The only way to make a page: Jinja2 templates that escape all text, with CSS and JavaScript put inside.
 
-Templates stand in `templates/`, style sheets and scripts in `assets/`. Quiet ink on plain ground, one blue and one
-vermillion (told apart by colour-blind readers), on a board one colour a recipe; dark and light follow the reader's
-system; a phone gets one column and its own plots. A page fetches nothing, and a policy in its head forbids it to: one
-opened years later, off the network, looks the same.
+Templates are in `templates/`, style sheets and scripts in `assets/`. The colours are one blue and one vermillion, which
+colour-blind readers can distinguish, and on a board one colour for each recipe. Dark or light mode follows the reader's
+system; a phone gets one column and its own plots. A page loads nothing, and a content security policy in its head
+forbids it, so it looks the same years later and without a network.
 """
 
 import re
@@ -17,26 +17,26 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 PROOF = "Written by pargolf"
-"""By what a page of this package is known, so that no other file is replaced by one."""
+"""Text that identifies a page of this package, so that no other file is overwritten."""
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as SVG text in two widths, of which the reader's screen shows one; empty texts where nothing is drawn."""
+    """A plot as SVG text in two widths; the browser shows the one that fits. Both are empty if there is no plot."""
 
     wide: Markup
     narrow: Markup
 
     @classmethod
     def of(cls, wide: str, narrow: str) -> "Plot":
-        """The two texts, which `plots/` has drawn and escaped."""
+        """Mark two SVG texts from `plots/` as safe: they are already escaped."""
         return cls(Markup(wide), Markup(narrow))
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A line of dots over a bar, in percent of a cell's width: places with their titles, and both ends of the bar."""
+    """Dots over a bar in a cell, in percent of its width: positions with their titles, and both ends of the bar."""
 
     place: int
     dots: Sequence[tuple[float, str]]
@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, its classes, what it is sorted by, a recipe's place for its colour, where a link leads."""
+    """A cell: text, CSS classes, sort key, index of a recipe for its colour, and the target of a link."""
 
     text: str = ""
     kind: str = ""
@@ -57,18 +57,18 @@ class Cell:
 
 
 def number(shown: str, value: float | None = None) -> Cell:
-    """A cell of a number; minus signs are set as such."""
+    """A cell with a number; a hyphen becomes a real minus sign."""
     return Cell(shown.replace("-", "−"), value=value)
 
 
 def words(shown: str, kind: str = "") -> Cell:
-    """A cell of words."""
+    """A cell with text."""
     return Cell(shown, f"text {kind}".strip())
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells, the row's class, and what its `data-` attributes say."""
+    """Cells, the row's class, and the values of its `data-` attributes."""
 
     cells: Sequence[Cell]
     kind: str = ""
@@ -77,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a head that begins with `*` stands over words, the others over numbers."""
+    """A table; a heading that begins with `*` is over text, the others are over numbers."""
 
     heads: Sequence[str]
     rows: Sequence[Row]
@@ -102,7 +102,7 @@ def _environment() -> Environment:
 
 
 def _asset(name: str) -> Markup:
-    """A file of style or script, which is ours."""
+    """A style sheet or script of this package, marked as safe."""
     return Markup((_HERE / "assets" / name).read_text(encoding="utf-8"))
 
 
@@ -117,12 +117,12 @@ def counted(things: Sized | int, word: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """A text and its `code` in turns, the text first."""
+    """Split a text at backticks: plain text and `code` alternate, plain text first."""
     return re.split(r"`([^`]+)`", text)
 
 
 def _shown(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A finding's numbers with their names, as people read them."""
+    """A finding's numbers with their names, formatted for people."""
     return [(name.replace("_", " "), _number(value)) for name, value in numbers.items() if value is not None]
 
 

@@ -1,9 +1,9 @@
 """Write pages: one beside each run that ends, and a board of all runs below some folders.
 
-    yield from with_page(events, out)       the events of one run, and its `report.html` at the end
-    yield from with_pages(events)           the events of many runs, and the page of each as soon as it has ended
+    yield from with_page(events, out)       pass on the events of one run, and write its `report.html` at the end
+    yield from with_pages(events)           pass on the events of many runs, and write each page when its run ends
 
-A page that cannot be written loses no run: by then `result.json` is there, and `pargolf report RUN` writes the page.
+If a page cannot be written, no run is lost: `result.json` exists by then, and `pargolf report RUN` writes the page.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ PAGE = "report.html"
 
 
 def with_page(events: Iterable[Event], out: str | Path, *, device: str | None = None) -> Events[Result]:
-    """The events of the run in `out`, and at their end its page, which the first process writes; its result."""
+    """Pass on the events of the run in `out`, then write its page (first process only); returns the result."""
     yield from events
     if find_world(device).main:
         write_run_page(out)
@@ -41,7 +41,7 @@ def with_page(events: Iterable[Event], out: str | Path, *, device: str | None = 
 
 
 def with_pages(events: Events[T]) -> Events[T]:
-    """The events of many runs, and the page of each one that ends; what they return."""
+    """Pass on the events of many runs, and write the page of each one that ends; returns their value."""
     with Work(events) as work:
         for event in work:
             yield event
@@ -54,7 +54,7 @@ def with_pages(events: Events[T]) -> Events[T]:
 
 
 def write_run_page(path: str | Path) -> Path:
-    """Write the page of a finished run; where it is. A signal waits until it is written."""
+    """Write the page of a finished run and return its path. Signals are delayed until it is written."""
     folder = RunFolder(Path(path))
     with Signals() as signals, signals.shielded():
         write_text(folder[PAGE], page_of(folder, folder.read_result()))
@@ -62,10 +62,10 @@ def write_run_page(path: str | Path) -> Path:
 
 
 def write_page(paths: Sequence[str | Path], *, out: str | Path | None = None, force: bool = False) -> Events[Path]:
-    """Write the page of the one run that the folders hold, or a board of all they hold; where it is.
+    """Write the page of the only run in the folders, or a board of everything in them; returns the page's path.
 
-    `out` None: `report.html` in the run's folder, `board.html` in the one folder named, or in the working folder.
-    Raises `UserError` where `out` holds something else, and where all is damaged.
+    `out` None: `report.html` in the run's folder; for a board, `board.html` in the folder if one is named, else in the
+    working folder. Raises `UserError` if `out` is another kind of file, and if everything is damaged.
     """
     gathered = gather(paths)
     if len(gathered.runs) == 1 and not gathered.ablations and not gathered.submissions:
@@ -83,7 +83,7 @@ def write_page(paths: Sequence[str | Path], *, out: str | Path | None = None, fo
 
 
 def _board(gathered: Gathered, title: str, *, beside: Path) -> Events[str]:
-    """The board of what was gathered, audited; a damaged run is named there and hides no other."""
+    """The board of everything gathered, with audits; damaged runs are listed there."""
     entries, ablations, audits, damaged = [], [], [], []
     total = len(gathered.runs) + len(gathered.submissions)
     for number, path in enumerate(gathered.runs, start=1):

@@ -1,7 +1,7 @@
 """The plots of a board: bits per byte against cost, every run's curve, and forecast against real bytes.
 
-Each recipe keeps one colour through the page, and its name stands at its best run rather than in a legend. What shows a
-run carries the run's number, by which the page's filter hides it and its table lights it up.
+Each recipe has one colour on the whole page, and its name is written at its best run instead of in a legend. Each mark
+of a run carries the run's number, so that the page's filter can hide it and its table can highlight it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ Value = Callable[[Entry], float]
 
 
 def colour_of(index: int) -> str:
-    """The colour of the group at a place in the order of scores."""
+    """The colour of the group with this index in the order of scores."""
     return SERIES[min(index, len(SERIES) - 1)]
 
 
 def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, label: str, width: float = WIDE / 2) -> str:
-    """Return bits per byte over `of` (`bytes` or `seconds`): a dot a run, filled on the front, whose edge is drawn."""
+    """Plot bits per byte over `of` (`bytes` or `seconds`): one dot per run, filled on the front, and its line."""
     best = front(entries)
     xs = np.array([float(getattr(entry, of)) for entry in entries])
     ys = np.array([entry.bpb for entry in entries])
@@ -54,7 +54,7 @@ def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, labe
 
 
 def all_curves(entries: Sequence[Entry], groups: Sequence[Group], *, width: float = WIDE) -> str:
-    """Return every run's smoothed training loss over seconds, on the validation text's scale of bits per byte."""
+    """Plot every run's smoothed training loss over seconds, converted to bits per byte of the validation text."""
     lines: list[tuple[int, int, Any, Any]] = []
     for index, group in enumerate(groups):
         for run in group.runs:
@@ -87,9 +87,9 @@ def all_curves(entries: Sequence[Entry], groups: Sequence[Group], *, width: floa
 
 
 def forecasts(entries: Sequence[Entry], groups: Sequence[Group], *, width: float = WIDE) -> str:
-    """Return how far each forecast of the model's bytes was from the artifact, over the share of training done.
+    """Plot the error of each forecast of the model's bytes, over the share of training done.
 
-    Runs whose packing chose other grids, to fill the cap or to meet it, have nothing that a forecast could be held to.
+    Runs whose packing chose other grids (to fill the cap or to meet it) are left out: their forecasts were for others.
     """
     titles, runs, ends = {}, {}, []
     with matplotlib.rc_context(STYLE):
@@ -123,7 +123,7 @@ def forecasts(entries: Sequence[Entry], groups: Sequence[Group], *, width: float
 
 
 def _scale(axes: Axes, xs: Any, ys: Any) -> None:
-    """Room around the dots, and a logarithm where the costs span more than eight times."""
+    """Set limits with a margin, and a logarithmic axis if the costs span more than a factor of eight."""
     low, high = float(xs.min()), float(xs.max())
     if low > 0 and high / low > 8:
         axes.set_xscale("log")
@@ -140,7 +140,7 @@ def _scale(axes: Axes, xs: Any, ys: Any) -> None:
 
 
 def _edge(xs: Any, ys: Any) -> list[tuple[float, float]]:
-    """Corners of the lower left edge: what is the best so far, cheapest first."""
+    """Corners of the front: each point that is better than all cheaper ones, cheapest first."""
     corners: list[tuple[float, float]] = []
     for run in np.lexsort((ys, xs)):
         if not corners or ys[run] < corners[-1][1]:
@@ -152,7 +152,7 @@ def _edge(xs: Any, ys: Any) -> list[tuple[float, float]]:
 def _names(
     axes: Axes, ends: Sequence[tuple[float, float, Group, str]], *, width: float, outside: bool = False
 ) -> dict[str, list[int]]:
-    """Write each group's name beside its point, moved down where two would touch; `outside`: always right of it."""
+    """Write each group's name beside its point, moved down if two would touch; `outside`: always right of it."""
     runs: dict[str, list[int]] = {}
     figure = axes.get_figure(root=True)
     assert figure is not None

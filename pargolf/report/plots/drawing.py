@@ -22,7 +22,7 @@ NARROW = 4.9
 
 INK = "#010203"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#7b4ab5", "#a57600", "#0f8b9d", "#c2387a", "#6b7480")
-"""One colour a recipe, in the order of their scores; the last one for all that come after."""
+"""One colour for each recipe in the order of scores; all later ones share the last."""
 FIRST, SECOND = SERIES[:2]
 _COLOURS = {INK: "currentColor"} | {hue: f"var(--series-{i}, {hue})" for i, hue in enumerate(SERIES, start=1)}
 STYLE: Any = {
@@ -63,8 +63,8 @@ def svg_text(
 ) -> str:
     """Draw, then make the SVG part of a page: no header, own ids only, the page's ink and font, tooltips.
 
-    `titles` are tooltips by the `gid` of what they belong to, `runs` the numbers of the runs that a thing shows, which
-    a page's script hides and lights up.
+    `titles` are tooltips by the `gid` of their element; `runs` are the numbers of the runs that an element shows, for
+    the page's script, which hides and highlights them.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -83,7 +83,7 @@ def svg_text(
         about_run = f' data-runs="{numbers}"' if numbers else ""
         title = f"<title>{escape(titles[key])}</title>" if key in titles else ""
         text = text.replace(f'<g id="{key}">', f"<g{about_run}>{title}", 1)
-    name = f"{name}-{10 * figure.get_figwidth():.0f}"  # both widths may stand on one page
+    name = f"{name}-{10 * figure.get_figwidth():.0f}"  # one page may contain both widths
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
@@ -103,12 +103,12 @@ def si(value: float) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """At most so many letters."""
+    """Shorten a text to `most` letters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def standalone(svg: str) -> str:
-    """Make an SVG of a page a file of its own, on its own ground, dark or light as the reader's system is."""
+    """Make the SVG part of a page a complete file, with a background that is dark or light as the reader's system."""
     own = (
         "<style>svg{font-family:system-ui,sans-serif;color:#14171c;background:#fff}"
         "@media(prefers-color-scheme:dark){svg{color:#e8ebef;background:#0f1216}}</style>"

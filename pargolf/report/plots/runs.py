@@ -1,4 +1,4 @@
-"""The plots of one run: its curves, its bytes by role, its documents. How they are drawn is `drawing.py`'s."""
+"""The plots of one run: its curves, its bytes by role, its documents. See `drawing.py` for how they are drawn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -114,7 +114,7 @@ def documents(rows: Sequence[DocumentScore], *, width: float = WIDE) -> str:
 
 
 def gains(rows: Sequence[DocumentScore], *, width: float = WIDE, name: str = "gains") -> str:
-    """Return what adaptation saved in each document, most to least; empty where no row has a score without it."""
+    """Return the gain by adaptation for each document, largest first; empty if no row has a score without it."""
     both = [(row, row.without) for row in rows if row.bytes and row.without is not None]
     both.sort(key=lambda pair: (pair[0].bpb - pair[1], pair[0].id))
     if not both:
@@ -203,7 +203,7 @@ def _phases(axes: Axes, events: Sequence[Event], *, label: bool) -> None:
 
 
 def _limits(axes: Axes, seconds: Values, shown: list[Values]) -> None:
-    """Leave the first plunge out of sight: it would flatten all that follows."""
+    """Set limits that cut off the first fast drop, which would flatten the rest of the curve."""
     smooth = shown[0]
     settled = smooth[seconds >= 0.12 * seconds[-1]]
     finite = [part[np.isfinite(part)] for part in (settled, *shown[1:])]

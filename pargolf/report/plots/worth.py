@@ -1,8 +1,8 @@
 """A plot of what each part of a recipe is worth: a dot and its 95 % interval for each part, the best on top.
 
-Right of zero helps. Parts that were taken away stand above, additions (labels that begin with "+ ") below. A dot is
-blue where the whole interval is above zero, vermillion where it is below, and hollow where the seeds cannot tell. The
-figures at the right are the gain in bits per byte, and what the part costs: milliseconds a step, and bytes.
+Parts to the right of zero help. Removed parts are above, additions (labels that begin with "+ ") below. A dot is blue
+if the whole interval is above zero, vermillion if it is below, and hollow if it contains zero. The figures at the right
+are the gain in bits per byte, and the part's cost: milliseconds a step, and bytes.
 """
 
 import io
@@ -41,7 +41,7 @@ def worth_png(rows: Sequence[AblationRow], *, width: float = WIDE) -> bytes:
 
 
 def write_plots(rows: Sequence[AblationRow], folder: Path) -> None:
-    """Write the plot as `ablation.svg`, which is dark where its reader is, and as `ablation.png`."""
+    """Write the plot as `ablation.svg` (dark or light as the reader's system) and as `ablation.png`."""
     write_text(folder / "ablation.svg", worth_svg(rows, page=False))
     write_bytes(folder / "ablation.png", worth_png(rows))
 
@@ -92,7 +92,7 @@ def _whiskers(axes: Axes, row: AblationRow, y: float, name: str) -> None:
 
 
 def _figures(axes: Axes, row: AblationRow, whole: AblationRow, y: float, *, phone: bool) -> None:
-    """The gain, and on a desk what it costs, in columns right of the axes."""
+    """The gain, and on wide screens the cost, in columns right of the axes."""
     time, size = costs(row, whole)
     texts = [f"{row.gain:+.4f}"]
     if not phone:

@@ -8,7 +8,7 @@ _MOST = 40
 
 
 def to_github(report: Report, *, base: str = "") -> str:
-    """One command a finding, at its first piece of evidence, and one for the verdict; `base` as in `to_sarif`."""
+    """One command for each finding, at its first evidence, and one for the verdict; `base` as in `to_sarif`."""
     lines = [f"::{_LEVELS.get(report.verdict, 'notice')} title=pargolf audit::{_text(headline(report))}"]
     for finding in [finding for finding in report.findings if finding.status != PASS][:_MOST]:
         where = ""
@@ -21,10 +21,10 @@ def to_github(report: Report, *, base: str = "") -> str:
 
 
 def _text(text: str) -> str:
-    """A message that stays one command."""
+    """Escape a message, so that it stays one command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _value(text: str) -> str:
-    """A property's value, in which commas and colons end nothing."""
+    """Escape a property's value, including commas and colons."""
     return _text(text).replace(":", "%3A").replace(",", "%2C")

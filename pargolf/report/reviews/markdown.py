@@ -1,7 +1,7 @@
 """A review to paste into a pull request: headline, what it builds, each rule with the reason of its verdict, evidence.
 
-Whatever comes from the submission is shown as it stands and does nothing: no link, no picture, no mention of a person,
-no HTML, no table cell of its own.
+Text from the submission is escaped and shown literally: it cannot make a link, a picture, a mention of a person, HTML
+or a table cell.
 """
 
 import re
@@ -41,7 +41,7 @@ class _Finding:
 
 
 def to_markdown(report: Report, *, command: str = "") -> str:
-    """The review as Markdown; `command` is what repeats it."""
+    """The review as Markdown; `command` is the command that repeats it."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -64,15 +64,15 @@ def to_markdown(report: Report, *, command: str = "") -> str:
 
 
 def plain(text: str) -> str:
-    """Text without any meaning in Markdown, on one line; a mention becomes a word."""
+    """Text on one line, escaped for Markdown, with mentions disabled."""
     line = " ".join(text.split())
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    # A word joiner keeps `@name` and `#1` from becoming a mention or a link, which no backslash does.
+    # A backslash does not stop `@name` and `#1` from becoming a mention or a link; a word joiner does.
     return _SPECIAL.sub(r"\\\1", line).replace(r"\@", "@\u2060").replace(r"\#", "#\u2060")
 
 
 def code(text: str) -> str:
-    """Text as a span of code that no backtick in it can end."""
+    """Text as a code span, fenced so that no backtick in it can end it."""
     line = " ".join(text.split())[:_LONGEST]
     longest = max(map(len, re.findall(r"`+", line)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""

@@ -1,7 +1,7 @@
 """The GitHub Action: audit what a pull request adds, and write the result where a reviewer looks.
 
-It reads GitHub's own variables, judges the head against its base, and writes annotations into the log, the review into
-the job's summary, SARIF into a file, and one comment that later runs update. It runs none of the submission's code.
+It reads GitHub's environment variables, audits the head against its base, and writes annotations to the log, the review
+to the job's summary, SARIF to a file, and one comment that later runs update. It runs none of the submission's code.
 """
 
 import json
@@ -23,7 +23,7 @@ from pargolf.report.reviews.markdown import to_markdown
 from pargolf.report.reviews.sarif import to_sarif
 
 MARK = "<!-- pargolf audit -->"
-"""Begins the one comment, so that the next run finds it."""
+"""The start of the comment, by which the next run finds it."""
 _SECONDS = 30
 _PAGE = 100
 _MOST_PAGES = 20
@@ -31,7 +31,7 @@ _MOST_PAGES = 20
 
 @dataclass(frozen=True)
 class PullRequest:
-    """What a workflow knows of the pull request it runs for; `number` is None where it runs for a push."""
+    """The pull request that a workflow runs for; `number` is None if it runs for a push."""
 
     repository: str
     folder: Path
@@ -42,7 +42,7 @@ class PullRequest:
 
 
 def read_environment(env: Mapping[str, str]) -> PullRequest:
-    """The pull request of GitHub's variables. Raises `UserError` where one that is needed is missing."""
+    """Read the pull request from GitHub's variables. Raises `UserError` if a needed one is missing."""
     needed = ("GITHUB_REPOSITORY", "GITHUB_WORKSPACE", "GITHUB_SHA")
     missing = [name for name in needed if not env.get(name)]
     if missing:
@@ -61,7 +61,7 @@ def read_environment(env: Mapping[str, str]) -> PullRequest:
 
 
 def review(env: Mapping[str, str]) -> Report:
-    """Audit the pull request of `env` and write what the workflow shows; the report.
+    """Audit the pull request of `env` and write everything that the workflow shows; returns the report.
 
     Inputs: `INPUT_RECORD` (the record to beat), `INPUT_SARIF` (a file to write), `INPUT_COMMENT` (`true` to comment).
     """
@@ -84,7 +84,7 @@ def review(env: Mapping[str, str]) -> Report:
 
 
 def main() -> None:
-    """Review by the process's environment; exits 1 on a verdict as bad as `INPUT_FAIL_ON` or worse."""
+    """Review with the process's environment; exits with 1 if the verdict is `INPUT_FAIL_ON` or worse."""
     env = dict(os.environ)
     limit = env.get("INPUT_FAIL_ON", "FAIL").upper() or "FAIL"
     if limit not in (*ORDER, "NEVER"):
@@ -103,7 +103,7 @@ def _append(path: Path, text: str) -> None:
 
 
 def _comment(pull: PullRequest, text: str) -> None:
-    """Write the one comment, or update it; a refusal is a warning, since a fork's token may not comment."""
+    """Write or update the comment; a refusal is only a warning, because a fork's token may not comment."""
     base = f"{pull.api}/repos/{pull.repository}/issues"
     try:
         for page in range(1, _MOST_PAGES + 1):

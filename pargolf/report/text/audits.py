@@ -41,7 +41,7 @@ def report_text(report: Report) -> RenderableType:
 
 
 def counts_line(reports: Sequence[Mapping[str, Any]]) -> str:
-    """How many reports have each verdict, the worst first."""
+    """The number of reports with each verdict, the worst first."""
     counts = [(word, sum(report["verdict"] == word for report in reports)) for word in reversed(ORDER)]
     return f"{len(reports):,} judged: " + ", ".join(f"{count:,} {word}" for word, count in counts)
 

@@ -9,12 +9,12 @@ from rich import box
 from rich.table import Table
 
 SHOWN = ("run", "recipe", "seed", "bpb", "legal", "total", "steps", "seconds", "ended")
-"""The columns of a table that asks for none."""
+"""The default columns."""
 _DECIMALS = {"bpb": 4, "loss": 4, "seconds": 1, "eval_seconds": 1}
 
 
 def ledger_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
-    """One line a row, numbers to the right; long paths and hashes fold."""
+    """A table with numbers aligned right; long paths and hashes wrap."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         number = all(isinstance(row[name], int | float | None) for row in rows)
@@ -25,7 +25,7 @@ def ledger_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Tab
 
 
 def ledger_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """A line of names, then a line a row; nothing where there is no value."""
+    """A line of names, then a line for each row; a missing value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)

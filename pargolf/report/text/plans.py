@@ -34,7 +34,7 @@ def plan_table(plan: "Plan") -> RenderableType:
 
 
 def outcome_table(plan: "Plan", result: Result) -> RenderableType:
-    """The forecast beside what came."""
+    """The forecast beside the result."""
     table = Table(title="forecast and outcome", title_justify="left")
     for head in ("", "forecast", "came"):
         table.add_column(head, justify="right")
@@ -51,7 +51,7 @@ def outcome_table(plan: "Plan", result: Result) -> RenderableType:
 
 
 def _others(plan: "Plan") -> Table:
-    """The choice and the best that differ from it."""
+    """The choice and the best alternatives."""
     table = Table(title=f"the best of {plan.weighed:,} that fit", title_justify="left")
     for head in ("", "pieces", "width", "blocks", "hidden", "weights", "bits", "steps", "packed", "bits per byte"):
         table.add_column(head, justify="right")

@@ -20,7 +20,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 def result_table(result: Result) -> RenderableType:
     """Return the final table of a run: the number, what it was scored on, the scores, the bytes and the times.
 
-    A number that does not count says so on the first line, above itself.
+    If the number does not count, the first line says so.
     """
     heading = Text.assemble(
         (f"{result.val_bpb:.4f}", "bold cyan"),
@@ -33,7 +33,7 @@ def result_table(result: Result) -> RenderableType:
 
 
 def score_label(name: str) -> str:
-    """Return what weights a scoring of this name was of, in words."""
+    """Return which weights a scoring of this name used, in words."""
     for known, label in _SCORE_NAMES.items():
         if name == known or name.startswith(known + "_"):
             return label
@@ -41,7 +41,7 @@ def score_label(name: str) -> str:
 
 
 def is_headline(result: Result, score: ScoreRow) -> bool:
-    """Tell whether this scoring is the one that gave the result's number."""
+    """Return whether the result's number comes from this scoring."""
     return score.loss == result.val_loss and score.bpb == result.val_bpb
 
 
@@ -69,7 +69,7 @@ def result_facts(result: Result) -> list[tuple[str, str]]:
 
 
 def started_rows(result: Result) -> list[tuple[str, str]]:
-    """Return a `(name, text)` row that says which weights the run started from, if it did from any."""
+    """Return a `(name, text)` row with the weights that the run started from, if there are any."""
     origin, total = result.origin, result.all_train_seconds
     if origin is None:
         return []
@@ -78,13 +78,13 @@ def started_rows(result: Result) -> list[tuple[str, str]]:
 
 
 def machine_rows(result: Result) -> list[tuple[str, str]]:
-    """Return what the run was measured on as `(name, text)` rows."""
+    """Return the machine that the run was measured on as `(name, text)` rows."""
     rows = [(key.replace("_", " "), value) for key, value in asdict(result.machine).items()]
     return [(key, str(value)) for key, value in rows if value not in (None, "")]
 
 
 def proof_rows(result: Result) -> list[tuple[str, str]]:
-    """Return what the byte count rests on, and the hashes of what was scored, as `(name, text)` rows."""
+    """Return what the byte count is based on, and the hashes of the scored text, as `(name, text)` rows."""
     if result.proof is None:
         return []
     shards = [(name, digest) for name, digest in result.proof.shards_sha256.items()]
@@ -118,7 +118,7 @@ def roles_table(by_role: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def bits_text(row: Mapping[str, Any]) -> str:
-    """Return a row's bits per weight; rows of bytes without weights, such as the header, have none."""
+    """Return a row's bits per weight; empty for rows without weights, such as the header."""
     bits = row["bits_per_weight"]
     return "" if bits is None else f"{bits:.3f}"
 

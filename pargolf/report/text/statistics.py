@@ -31,7 +31,7 @@ def seeds_table(rows: Sequence[Mapping[str, Any]], found: Spread) -> RenderableT
 
 
 def spread_line(spread: Spread) -> str:
-    """Return a mean with what is known of its spread, in one line."""
+    """Return a mean and, if known, its spread in one line."""
     if spread.sd is None:
         return f"{spread.mean:.6f} bits per byte from one run, so the spread is unknown. Run more seeds."
     return (

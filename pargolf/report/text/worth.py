@@ -9,7 +9,7 @@ from pargolf.core.ablation import AblationRow, costs, ranked
 
 
 def worth_table(rows: Sequence[AblationRow]) -> Table:
-    """Return what each part is worth, drawn with its 95 % interval on one scale; rows of `worth_row`, whole first."""
+    """Return a table of each part's worth, drawn with its 95 % interval; rows of `worth_row`, the whole first."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in ("without, or with +", "bpb", "worth", "95% interval", "p", "ms/step", "bytes"):
         table.add_column(name, justify="left" if name.startswith("without") else "right", overflow="fold")
@@ -39,7 +39,7 @@ def worth_table(rows: Sequence[AblationRow]) -> Table:
 
 
 def _shown(value: float | None, spec: str) -> str:
-    """A number as a cell shows it, empty where there is none."""
+    """A number formatted for a cell; empty for None."""
     return "" if value is None else format(value, spec)
 
 

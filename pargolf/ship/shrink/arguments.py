@@ -1,4 +1,4 @@
-"""Replace arguments that are the same constant in all calls, and remove arguments that nobody reads."""
+"""Replace arguments that are the same constant in all calls, and remove arguments that are never read."""
 
 import ast
 from collections import defaultdict
@@ -10,7 +10,7 @@ from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 
 class Arguments(TreeTransformer):
-    """Arguments with a constant default that no call gives become that constant."""
+    """Replaces arguments that have the same constant value in all calls, by that constant."""
 
     def __init__(self, tree: ast.Module, outside: Collection[str] = ()) -> None:
         calls, callees = _calls(tree)
@@ -26,7 +26,7 @@ class Arguments(TreeTransformer):
                 self.never[id(function)] = _never_given(function, calls[name], method=name.startswith("."))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Put the constants in."""
+        """Remove the constant arguments and insert their values."""
         never = self.never.get(id(node), {})
         if never:
             _drop(node.args, set(never))
@@ -47,7 +47,7 @@ def _functions(tree: ast.Module) -> dict[str, list[ast.FunctionDef]]:
 
 
 def _calls(tree: ast.Module) -> tuple[dict[str, list[ast.Call]], set[int]]:
-    """Calls by the name of what they may call, as `_functions` has it; and the ids of the nodes that name it."""
+    """Calls by the names of what they may call (as in `_functions`), and the ids of the callee nodes."""
     calls: dict[str, list[ast.Call]] = defaultdict(list)
     callees = set()
     for call in [node for node in walk(tree) if isinstance(node, ast.Call)]:
@@ -62,7 +62,7 @@ def _calls(tree: ast.Module) -> tuple[dict[str, list[ast.Call]], set[int]]:
 
 
 def _mentioned(tree: ast.Module, callees: set[int]) -> set[str]:
-    """Names of functions that are used otherwise than by a call, so that not all calls are known."""
+    """Names of functions that are used in other ways than in calls, so that not all their calls are known."""
     names = set()
     for node in walk(tree):
         if isinstance(node, ast.Name) and id(node) not in callees:
@@ -75,7 +75,7 @@ def _mentioned(tree: ast.Module, callees: set[int]) -> set[str]:
 
 
 def _never_given(function: ast.FunctionDef, calls: list[ast.Call], *, method: bool) -> dict[str, ast.expr]:
-    """Names of arguments that are one constant in all calls, with it; calls lose those that they spell out."""
+    """Arguments that have one constant value in all calls, with that value; it is removed from the calls."""
     args = function.args
     positional = [*args.posonlyargs, *args.args]
     defaults: dict[str, ast.expr | None] = {a.arg: d for a, d in zip(args.kwonlyargs, args.kw_defaults)}
@@ -100,13 +100,13 @@ def _never_given(function: ast.FunctionDef, calls: list[ast.Call], *, method: bo
 
 
 def _most_positional(calls: list[ast.Call], method: bool) -> int:
-    """The most arguments that a call gives by place."""
+    """The largest number of positional arguments in any call."""
     starred = any(isinstance(a, ast.Starred) for call in calls for a in call.args)
     return 99 if starred else max((len(call.args) + method for call in calls), default=0)
 
 
 def _bound_inside(function: ast.FunctionDef) -> set[str]:
-    """Names that a function's body binds, arguments of functions inside it included."""
+    """Names that a function's body binds, including arguments of inner functions."""
     nodes = walk(function)
     stored = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
     inner = [n.args for n in nodes if n is not function and isinstance(n, ast.Lambda | ast.FunctionDef)]
@@ -114,14 +114,14 @@ def _bound_inside(function: ast.FunctionDef) -> set[str]:
 
 
 def _same_in_all(name: str, calls: list[ast.Call], default: ast.expr | None) -> ast.expr | None:
-    """The constant that all calls give to an argument, by name or by default; None where they differ."""
+    """The constant that all calls give to an argument, by name or by default; None when they differ."""
     values = [next((k.value for k in call.keywords if k.arg == name), default) for call in calls]
     texts = {"" if value is None or value_of(value) is MISSING else ast.dump(value) for value in values}
     return values[0] if len(texts) == 1 and "" not in texts else None
 
 
 def _leave_unread(function: ast.FunctionDef, calls: list[ast.Call]) -> None:
-    """Take out the arguments that a function does not read and that its calls spell out, if at all."""
+    """Remove arguments that a function does not read, if no call passes them by position."""
     args = function.args
     if args.vararg or args.kwarg or any(map(_is_open, calls)):
         return
@@ -136,12 +136,12 @@ def _leave_unread(function: ast.FunctionDef, calls: list[ast.Call]) -> None:
 
 
 def _is_open(call: ast.Call) -> bool:
-    """Whether a call hands on a list or a dictionary of arguments."""
+    """Whether a call uses `*args` or `**kwargs`."""
     return any(k.arg is None for k in call.keywords) or any(isinstance(a, ast.Starred) for a in call.args)
 
 
 def _drop(args: ast.arguments, names: set[str]) -> None:
-    """Take arguments out of a signature."""
+    """Remove arguments from a signature."""
     first = len(args.args) - len(args.defaults)
     pairs = [(a, args.defaults[i - first] if i >= first else None) for i, a in enumerate(args.args)]
     pairs = [(a, d) for a, d in pairs if a.arg not in names]

@@ -1,7 +1,7 @@
 """Replace constant fields of the recipe and the program by their values, and remove the branches they decide.
 
-x if spec.gate is None else y   ->   x          where no part of the recipe has a gate
-self.cap = None ... self.cap is None -> True    where nothing else is ever stored under that name
+x if spec.gate is None else y   ->   x          when no part of the recipe has a gate
+self.cap = None ... self.cap is None -> True    when nothing else is ever stored under that name
 """
 
 import ast
@@ -25,17 +25,17 @@ from pargolf.ship.shrink.reserved import foreign_names
 from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 Values = Mapping[str, Any]
-"""Field name -> the one value that it has."""
+"""Field name -> its only value."""
 
 
 class ConstantFields(TreeTransformer):
-    """Writes the value of an attribute where it is read: of any owner, or of one that is called `spec`."""
+    """Replaces reads of constant attributes by their values: of any owner, or only of an owner named `spec`."""
 
     def __init__(self, everywhere: Mapping[str, ast.expr], of_specs: Mapping[str, ast.expr]) -> None:
         self.everywhere, self.of_specs = everywhere, of_specs
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """One that is read from something that may as well not be looked at."""
+        """Replace a read of a constant attribute whose owner has no side effects."""
         self.generic_visit(node)
         owner = node.value
         spec = (isinstance(owner, ast.Name) and owner.id == "spec") or (
@@ -47,7 +47,7 @@ class ConstantFields(TreeTransformer):
 
 
 def constant_fields(tree: ast.Module, constants: Values) -> tuple[dict[str, ast.expr], dict[str, ast.expr]]:
-    """The constants that nothing in the program sets, by name: those that name nothing else, and all."""
+    """Constants that the program never sets, by name: those whose name has no other meaning, and all of them."""
     kinds = {n.name: fields_of(n) for n in tree.body if isinstance(n, ast.ClassDef) and is_data(n)}
     calls = [n for n in walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     changed = {name for call in calls for name in _set_by(call, kinds, constants)}
@@ -57,7 +57,7 @@ def constant_fields(tree: ast.Module, constants: Values) -> tuple[dict[str, ast.
 
 
 def _set_by(call: ast.Call, kinds: Mapping[str, Mapping[str, ast.expr | None]], constants: Values) -> set[str]:
-    """Fields that a call sets to something that may not be their constant."""
+    """Fields that a call may set to something other than their constant."""
     assert isinstance(call.func, ast.Name)
     spelled = {k.arg or "" for k in call.keywords}
     names = set(spelled) if call.func.id == "replace" else set()
@@ -70,7 +70,7 @@ def _set_by(call: ast.Call, kinds: Mapping[str, Mapping[str, ast.expr | None]], 
 
 
 def _other_meanings(tree: ast.Module) -> set[str]:
-    """Names of fields that also name a keyword, a method, or an attribute that is assigned."""
+    """Names that are also a keyword, a method, or an assigned attribute."""
     names: set[str] = set()
     for node in walk(tree):
         if isinstance(node, ast.keyword):
@@ -91,7 +91,7 @@ def _literal(value: Any) -> ast.expr:
 
 
 def constant_attributes(tree: ast.Module, outside: Collection[str] = ()) -> dict[str, ast.expr]:
-    """Attributes that are only ever given one constant, by objects of the program's own to themselves."""
+    """Attributes that are only assigned one constant, and only as `self.name = constant`."""
     nodes = walk(tree)
     notes = [n for n in nodes if isinstance(n, ast.Assign) and _notes_constant(n)]
     values: dict[str, set[str]] = defaultdict(set)
@@ -111,7 +111,7 @@ def constant_attributes(tree: ast.Module, outside: Collection[str] = ()) -> dict
 
 
 def _notes_constant(node: ast.Assign) -> bool:
-    """Whether a statement is `self.name = constant`, which is no text."""
+    """Whether a statement is `self.name = constant`, except text."""
     target, value = node.targets[0], node.value
     constant = isinstance(value, ast.Constant) and not isinstance(value.value, str | bytes)
     own = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
@@ -119,17 +119,17 @@ def _notes_constant(node: ast.Assign) -> bool:
 
 
 def _members(tree: ast.Module) -> set[str]:
-    """Methods and fields of all classes."""
+    """The names of methods and fields of all classes."""
     bodies = [inner for node in walk(tree) if isinstance(node, ast.ClassDef) for inner in node.body]
     names = {inner.name for inner in bodies if isinstance(inner, ast.FunctionDef)}
     return names | {name for n in bodies if isinstance(n, ast.Assign | ast.AnnAssign) for name in bound_by(n)}
 
 
 class Folded(TreeTransformer):
-    """Decides what constants decide."""
+    """Constant folding: evaluates conditions on constants and removes dead branches."""
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        """Of two constants."""
+        """Compare two constants."""
         self.generic_visit(node)
         left, right = value_of(node.left), value_of(node.comparators[0])
         if len(node.ops) > 1 or left is MISSING or right is MISSING:
@@ -153,7 +153,7 @@ class Folded(TreeTransformer):
         return ast.Constant(not known) if isinstance(node.op, ast.Not) and known is not None else node
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        """Without what is passed over, and without what comes after it stops."""
+        """Drop operands without influence, and operands that are never evaluated."""
         self.generic_visit(node)
         stops = isinstance(node.op, ast.Or)
         values: list[ast.expr] = []
@@ -167,14 +167,14 @@ class Folded(TreeTransformer):
         return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        """The branch that is taken."""
+        """Keep only the branch that is taken."""
         self.generic_visit(node)
         node.test = _condition(node.test)
         known = truth_of(node.test)
         return node if known is None else node.body if known else node.orelse
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        """The branch that is taken; a condition that decides nothing goes."""
+        """Keep only the branch that is taken; drop an `if` whose branches do nothing."""
         self.generic_visit(node)
         node.test = _condition(node.test)
         known = truth_of(node.test)
@@ -187,19 +187,19 @@ class Folded(TreeTransformer):
         return node
 
     def visit_While(self, node: ast.While) -> ast.AST:
-        """One that never begins."""
+        """Drop a loop that never runs."""
         self.generic_visit(node)
         node.test = _condition(node.test)
         return ast.Pass() if truth_of(node.test) is False else node
 
     def visit_For(self, node: ast.For) -> ast.AST:
-        """One over nothing."""
+        """Drop a loop over nothing, or one that does nothing."""
         self.generic_visit(node)
         empty = _is_empty(node.iter) or (is_pass(node.body) and not node.orelse and is_pure(node.iter))
         return ast.Pass() if empty else node
 
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
-        """One over nothing, or of nothing."""
+        """Replace a comprehension that is always empty."""
         self.generic_visit(node)
         first = node.generators[0]
         empty = _is_empty(first.iter) or any(truth_of(test) is False for test in first.ifs)
@@ -208,13 +208,13 @@ class Folded(TreeTransformer):
     visit_SetComp = visit_ListComp
 
     def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
-        """Without conditions that are always met."""
+        """Drop conditions that are always true."""
         self.generic_visit(node)
         node.ifs = [test for test in map(_condition, node.ifs) if truth_of(test) is not True]
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`any` and `len` of nothing, `callable` of a constant."""
+        """Evaluate `any`, `all` and `len` of nothing, and `callable` of a constant."""
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and len(node.args) == 1:
             arg = node.args[0]
@@ -237,9 +237,9 @@ def _is_empty(node: ast.expr) -> bool:
 
 
 def _condition(test: ast.expr) -> ast.expr:
-    """An expression of which only the truth is asked: `x and False` is False there, as `x or 1` is 1.
+    """Simplify an expression that is only used for its truth: there `x and False` is False, and `x or 1` is 1.
 
-    Elsewhere neither holds, since `x or 1` is x where x is true.
+    Elsewhere this is wrong, because `x or 1` is x when x is true.
     """
     if not isinstance(test, ast.BoolOp):
         return test
@@ -250,21 +250,21 @@ def _condition(test: ast.expr) -> ast.expr:
 
 
 class Substituted(TreeTransformer):
-    """Values in the place of names."""
+    """Replaces names by values."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
         self.values = values
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        """A name that has a value."""
+        """Replace a name that has a value."""
         return self.values.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
 
 
 class ConstantLocals(TreeTransformer):
-    """Locals that are only ever one of None, True and False become that."""
+    """Replaces locals that are assigned once, with None, True or False, by that value."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Names that the body itself gives a value, once, and nothing else binds."""
+        """Replace names that the body assigns once and nothing else binds."""
         inner = walk(node)
         stored = Counter(n.id for n in inner if isinstance(n, ast.Name) and is_store(n))
         bound = {n.arg for n in inner if isinstance(n, ast.arg)}

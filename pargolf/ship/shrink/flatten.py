@@ -2,10 +2,10 @@
 
     closure of imports -> definitions -> what the roots reach -> one namespace -> source in the order of the modules
 
-Everything is read from the syntax trees; nothing is imported. A definition is reached by the names in its body, but
-not by its annotations. `isinstance(x, Kind)` does not reach `Kind`: where nothing else does, no `Kind` can exist, the
-test becomes False, and the branch behind it goes. A method whose name nobody mentions goes too. Names of the package
-mean one thing each, so most stay as they are; the others get their module's name in front.
+Everything is read from syntax trees; nothing is imported. A definition reaches the names in its body, but not those in
+its annotations. `isinstance(x, Kind)` does not reach `Kind`: if nothing else does, no `Kind` can exist, so the test
+becomes False and its branch is removed. A method whose name is never mentioned is removed, too. Most names keep their
+spelling; names that two modules define get their module's name in front.
 """
 
 import ast
@@ -20,14 +20,14 @@ from pargolf.ship.shrink.rewrite import Rewriter
 
 @dataclass(frozen=True)
 class Flat:
-    """The result: statements of `import`, then definitions, each with the module that it came from."""
+    """The result: import statements, then definitions, each with its module."""
 
     imports: tuple[str, ...]
     definitions: tuple[tuple[str, ast.stmt], ...]
     names: Mapping[Key, str]
 
     def name(self, address: str) -> str:
-        """What `module:name` is called in the file."""
+        """The name of `module:name` in the flat file."""
         return self.names[_key(address)]
 
 
@@ -42,14 +42,17 @@ def flatten(
     beside: Mapping[str, Beside] | None = None,
     whole: Iterable[str] = (),
 ) -> Flat:
-    """Gather what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
+    """Collect what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
 
-    `instead` maps addresses to others that take their place. `without` names methods, `Class.method`, that the caller
-    knows are never called. `constants` are functions, by address, whose calls at a module's top become the strings that
-    they return. `settings` are globals, by address, that are read as these values. `beside` are files that are no part
-    of the package, by module name. `whole` are addresses of classes that lose no method, since others call them. What
-    follows `@` in an address is no part of the name. Raises `ValueError` on an address that is not there, and `Unfit`
-    on a file beside the package that holds what cannot be followed.
+    instead: addresses that are replaced by others
+    without: methods, as `Class.method`, that the caller knows are never called
+    constants: functions, by address, whose calls at a module's top level are replaced by the strings they return
+    settings: globals, by address, that are replaced by these values
+    beside: files outside the package, by module name
+    whole: addresses of classes that keep all methods, because code outside calls them
+
+    The part of an address after `@` is ignored. Raises `ValueError` on an address that does not exist, and `Unfit` on a
+    file beside the package with code that cannot be followed.
     """
     known = {_key(address): value for address, value in (settings or {}).items()}
     package = Package(root, frozenset(without), constants, beside, known)
@@ -72,7 +75,7 @@ def flatten(
 
 
 def _methods_of(package: Package, key: Key) -> list[str]:
-    """The methods that a class defines."""
+    """The names of the methods that a class defines."""
     node = package.module(key[0]).nodes[key[1]]
     body = node.body if isinstance(node, ast.ClassDef) else []
     return [inner.name for inner in body if isinstance(inner, ast.FunctionDef)]
@@ -81,14 +84,14 @@ def _methods_of(package: Package, key: Key) -> list[str]:
 def _reach(
     package: Package, roots: list[Key], instead: Mapping[Key, Key], called: set[str]
 ) -> tuple[set[Key], set[str]]:
-    """Definitions and mentioned names that the roots need; grown until nothing is added."""
+    """The definitions and mentioned names that the roots need, repeated until nothing is added."""
     reached: set[Key] = {instead.get(key, key) for key in roots}
     reached |= {(name, one) for name, module in package.modules.items() for one in module.acting}
     methods = set(called)
     annotated: set[Key] = set()
     waiting: dict[Key, set[Key | str]] = {}
     while True:
-        # A definition is looked at again when a class or method that it waited for has turned up.
+        # A definition is visited again when a class or method that it waits for has been reached.
         todo = [key for key in sorted(reached) if key[0] and waiting.get(key, reached) & (reached | methods)]
         if not todo:
             return reached | annotated, methods
@@ -108,10 +111,10 @@ def _reach(
 
 
 def _flat_names(package: Package, reached: set[Key], instead: Mapping[Key, Key], methods: set[str]) -> dict[Key, str]:
-    """A name of its own for everything, none of which a function that uses it hides by a local one."""
+    """A unique name for everything, which no function that uses it hides with a local name."""
     taken: dict[str, Key] = {name: ("builtins", name) for name in dir(builtins)}
     names: dict[Key, str] = {}
-    # The package's own names stay as they are; a file beside it gives way.
+    # The package's names stay as they are; on a clash, the user's file is renamed.
     in_turn = sorted(reached, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key))
     for key in sorted(in_turn, key=lambda key: key[0] in package.beside):
         names[key] = wanted = _own_name(key)
@@ -134,7 +137,7 @@ def _flat_names(package: Package, reached: set[Key], instead: Mapping[Key, Key],
 
 
 def _own_name(key: Key) -> str:
-    """What a definition or an import binds by itself."""
+    """The name that a definition or an import binds."""
     if key[0]:
         return key[1]
     if " as " in key[1]:
@@ -144,12 +147,12 @@ def _own_name(key: Key) -> str:
 
 
 def _as(key: Key) -> bool:
-    """Whether an import may be bound under another name; `import a.b` may not."""
+    """Whether an import can be bound to another name; `import a.b` cannot."""
     return not key[1].startswith("import ") or "." not in key[1] or " as " in key[1]
 
 
 def _longer(key: Key, taken: Mapping[str, Key]) -> str:
-    """The definition's name with its module's in front, or the import's with its source's."""
+    """The name of a definition prefixed by its module, or of an import prefixed by its source."""
     if key[0]:
         base = f"_{key[0].rpartition('.')[2]}_{key[1].lstrip('_')}"
     else:
@@ -161,14 +164,14 @@ def _longer(key: Key, taken: Mapping[str, Key]) -> str:
 
 
 def _import_line(statement: str, names: Mapping[Key, str]) -> str:
-    """The import, binding its name of the one file."""
+    """The import statement that binds its name in the flat file."""
     plain = statement.partition(" as ")[0]
     name = names["", statement]
     return plain if name == _own_name(("", plain)) else f"{plain} as {name}"
 
 
 def _once(definitions: Iterable[tuple[str, ast.stmt]]) -> Iterator[tuple[str, ast.stmt]]:
-    """Each statement once, though it may bind two names."""
+    """Each statement once, even if it binds two names."""
     seen: set[str] = set()
     for module, node in definitions:
         text = f"{module} {ast.dump(node)}"

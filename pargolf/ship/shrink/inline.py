@@ -1,11 +1,11 @@
 """Inline functions that are one expression, and remove events that nobody reads.
 
-    def f(x): return g(x, 1)     f(y) -> g(y, 1)        where that is shorter, or f is called once
+    def f(x): return g(x, 1)     f(y) -> g(y, 1)        if that is shorter, or f is called once
     def none(x): pass            none(y) -> None
-    yield Told(...)              gone, where the program asks of nothing whether it is a `Told`
+    yield Told(...)              removed if `Told` is not used anywhere else
 
-An argument that is more than a name is moved only where it is used once, and in the order of the others; where a name
-would be caught by another of the same letters, the call stays.
+An argument that is not a plain name is moved only if it is used once and in the same order; if a name would be captured
+by a local of the same spelling, the call stays.
 """
 
 import ast
@@ -16,11 +16,11 @@ from collections.abc import Callable, Collection, Iterable
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
 
 Purity = Callable[[ast.AST], bool]
-"""Says of an expression that its evaluation acts on nothing."""
+"""Whether evaluating an expression has no side effects."""
 
 
 def inlined(tree: ast.Module, *, keep: Collection[str], harmless: Purity) -> ast.Module:
-    """Put one-expression functions where they are called; changes `tree` and returns it. `keep` stay as they are."""
+    """Inline one-expression functions; changes `tree` and returns it. Functions named in `keep` stay."""
     functions = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name not in keep}
     expressions = {name: body for name, f in functions.items() if (body := _expression_of(f)) is not None}
     nodes = walk(tree)
@@ -39,19 +39,19 @@ def inlined(tree: ast.Module, *, keep: Collection[str], harmless: Purity) -> ast
 
 
 def _worth(name: str, body: ast.expr, calls: int) -> bool:
-    """Whether an expression may take the place of its function's calls, and is no longer than they are."""
+    """Whether inlining a function is allowed and makes the program no longer."""
     return (calls == 1 or _short(body)) and not any(isinstance(n, ast.Name) and n.id == name for n in walk(body))
 
 
 def _names_inside(node: ast.stmt) -> set[str]:
-    """Names that a definition binds somewhere inside."""
+    """Names that are bound anywhere inside a definition."""
     nodes = walk(node)
     names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return names | {n.arg for n in nodes if isinstance(n, ast.arg)}
 
 
 def _expression_of(function: ast.FunctionDef) -> ast.expr | None:
-    """The expression that is all of a function."""
+    """The expression that a one-expression function returns; None for other functions."""
     args = function.args
     if function.decorator_list or args.vararg or args.kwarg or args.posonlyargs or len(function.body) != 1:
         return None
@@ -72,7 +72,7 @@ def _short(body: ast.expr) -> bool:
 
 
 class _Inliner(TreeTransformer):
-    """Puts expressions in the place of calls."""
+    """Replaces calls by the expressions of their functions."""
 
     def __init__(
         self, functions: dict[str, ast.FunctionDef], bodies: dict[str, ast.expr], local: set[str], harmless: Purity
@@ -80,7 +80,7 @@ class _Inliner(TreeTransformer):
         self.functions, self.bodies, self.local, self.harmless = functions, bodies, local, harmless
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """A call of a function that is one expression."""
+        """Replace a call of a one-expression function."""
         self.generic_visit(node)
         if not (isinstance(node.func, ast.Name) and node.func.id in self.bodies):
             return node
@@ -92,7 +92,7 @@ class _Inliner(TreeTransformer):
         return inserted
 
     def _fits(self, body: ast.expr, arguments: dict[str, ast.expr]) -> bool:
-        """Whether values may be put into an expression: no name is caught by another, nothing changes its turn."""
+        """Whether values can be inserted into an expression without name capture or a changed order of effects."""
         nodes = walk(body)
         names = {n.id for n in nodes if isinstance(n, ast.Name)}
         bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -106,7 +106,7 @@ class _Inliner(TreeTransformer):
         return self._in_turn(body, {name: arguments[name] for name in moved})
 
     def _in_turn(self, body: ast.expr, moved: dict[str, ast.expr]) -> bool:
-        """Whether values that are more than names may be worked out where they are used, once each and in order."""
+        """Whether values that are not plain names can be evaluated where they are used: once each, and in order."""
         used = _in_order(body, set(moved))
         if [name for name in moved if name in used] != used:
             return False
@@ -114,14 +114,14 @@ class _Inliner(TreeTransformer):
 
 
 def _in_order(body: ast.AST, names: set[str]) -> list[str]:
-    """Uses of names in the order in which they are evaluated."""
+    """The uses of names in the order of evaluation."""
     if isinstance(body, ast.Name):
         return [body.id] if body.id in names else []
     return [name for inner in children(body) for name in _in_order(inner, names)]
 
 
 def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
-    """Each parameter's value in a call; None where that is not plain."""
+    """The value of each parameter in a call; None when that cannot be told from the syntax."""
     names = [a.arg for a in args.args]
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
         return None
@@ -136,18 +136,18 @@ def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | 
 
 
 class _Insertion(TreeTransformer):
-    """Values in the place of parameters."""
+    """Replaces parameters by values."""
 
     def __init__(self, values: dict[str, ast.expr]) -> None:
         self.values = values
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        """A parameter."""
+        """Replace a parameter."""
         return copy.deepcopy(self.values[node.id]) if node.id in self.values else node
 
 
 def without_unread_events(tree: ast.Module, outside: Collection[str] = ()) -> ast.Module:
-    """Take out the yields of objects that nobody asks for; changes `tree` and returns it."""
+    """Remove yields of objects whose class is used nowhere else; changes `tree` and returns it."""
     nodes = walk(tree)
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {*outside}
     uses = Counter(n.id for n in nodes if isinstance(n, ast.Name) and n.id in classes)
@@ -160,7 +160,7 @@ def without_unread_events(tree: ast.Module, outside: Collection[str] = ()) -> as
 
 
 def _drop_yields(function: ast.FunctionDef, unread: set[str]) -> None:
-    """Take the yields of these classes out of a function that yields something else as well."""
+    """Remove the yields of these classes from a function that also yields something else."""
     inner = walk(function)
     yields = sum(1 for n in inner if isinstance(n, ast.Yield | ast.YieldFrom))
     gone = [n for n in inner if isinstance(n, ast.stmt) and _yielded_class(n) in unread]
@@ -169,7 +169,7 @@ def _drop_yields(function: ast.FunctionDef, unread: set[str]) -> None:
 
 
 def _yielded_class(node: ast.stmt) -> str:
-    """The class of which a statement yields an object."""
+    """The class of the object that a statement yields; empty for other statements."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Yield) and isinstance(node.value.value, ast.Call):
         func = node.value.value.func
         return func.id if isinstance(func, ast.Name) else ""
@@ -177,11 +177,11 @@ def _yielded_class(node: ast.stmt) -> str:
 
 
 class _Without(TreeTransformer):
-    """Takes statements out."""
+    """Removes statements."""
 
     def __init__(self, gone: Iterable[ast.stmt]) -> None:
         self.gone = {id(node) for node in gone}
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """One that goes."""
+        """Remove the statement if it is listed."""
         return ast.Pass() if id(node) in self.gone else node

@@ -1,6 +1,6 @@
 """The files of a package as syntax trees: what each defines, and what its global names refer to.
 
-Files that are no part of the package may stand beside it (`beside`): what they define is followed in the same way.
+Files outside the package (`beside`) are handled in the same way.
 """
 
 import ast
@@ -14,7 +14,7 @@ from typing import Protocol
 from pargolf.ship.shrink.tree import walk
 
 Key = tuple[str, str]
-"""A definition as (module, name); something from outside the package as ("", import statement)."""
+"""A definition as (module, name); something imported from outside the package as ("", import statement)."""
 
 
 _PLAIN_DECORATORS = frozenset(
@@ -24,7 +24,7 @@ _PLAIN_DECORATORS = frozenset(
 
 
 class Unfit(ValueError):
-    """A file beside the package holds what cannot be followed; the message says where."""
+    """A file beside the package has code that cannot be followed; the message says where."""
 
 
 class Beside(Protocol):
@@ -37,21 +37,21 @@ class Beside(Protocol):
 
     @property
     def package(self) -> str:
-        """Empty where it stands in none."""
+        """The name of its package; empty when it has none."""
         ...
 
     @property
     def file(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         ...
 
 
 @dataclass
 class Module:
-    """A file: its definitions in order, and what each of its global names stands for (a key, or a module's name).
+    """A file: its definitions in order, and the meaning of each global name (a key, or the name of a module).
 
-    `loose` are names that only other statements bind, as a loop at the top, with the line. `acting` are definitions
-    that do something when they are made: a decorator puts them into a register.
+    `loose` are names that other top-level statements bind (a loop, for example), with the line. `acting` are
+    definitions with a side effect: for example, a decorator adds them to a registry.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Module:
 
 
 class Package:
-    """Files of the package and beside it, parsed as they are asked for."""
+    """The files of the package and beside it, parsed on demand."""
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class Package:
         self._needs: dict[str, set[str]] = {}
 
     def module(self, name: str) -> Module:
-        """A module and, through it, everything that it imports."""
+        """A module; everything that it imports is loaded, too."""
         if name not in self.modules:
             text = self._text(name)
             if text is None:
                 raise ValueError(f"{name} is no module of {self.root.name}.")
-            self.modules[name] = found = Module(name)
+            self.modules[name] = module = Module(name)
             self._needs[name] = set()
             lines = text.splitlines()
             for node in ast.parse(text).body:
-                self._take(found, node, lines)
+                self._take(module, node, lines)
         return self.modules[name]
 
     def expect(self, key: Key) -> None:
@@ -98,11 +98,11 @@ class Package:
             raise ValueError(f"{key[0]} has no '{key[1]}'.")
 
     def file(self, name: str) -> str:
-        """What to call a module's file in a message."""
+        """The name of a module's file in messages."""
         return self.beside[name].file if name in self.beside else name
 
     def order(self) -> list[str]:
-        """Modules, each after those that it imports; the same list every time."""
+        """All modules, each after those that it imports, in a reproducible order."""
         graph = {name: sorted(self._needs[name]) for name in sorted(self._needs)}
         try:
             return list(TopologicalSorter(graph).static_order())
@@ -113,7 +113,7 @@ class Package:
             ) from error
 
     def fresh(self, key: Key) -> ast.stmt:
-        """A tree of the definition that may be changed; parsing again is faster than copying."""
+        """A new tree of the definition, which may be changed; parsing again is faster than copying."""
         return ast.parse(self.modules[key[0]].texts[key[1]]).body[0]
 
     def _path(self, name: str) -> Path | None:
@@ -128,11 +128,11 @@ class Package:
         return None if path is None else path.read_text(encoding="utf-8")
 
     def has(self, name: str) -> bool:
-        """Whether a module is of the package, or beside it."""
+        """Whether the module belongs to the package, or is a user's file."""
         return name in self.beside or self._path(name) is not None
 
     def _take(self, module: Module, node: ast.stmt, lines: list[str]) -> None:
-        """Add a statement of a file's top level: what it imports, or what it defines."""
+        """Add what a top-level statement imports or defines."""
         if isinstance(node, ast.Import | ast.ImportFrom):
             self._take_import(module, node)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -167,7 +167,7 @@ class Package:
     def _written_out(
         self, module: Module, node: ast.Assign | ast.AnnAssign, lines: list[str]
     ) -> tuple[ast.Assign | ast.AnnAssign, list[str]]:
-        """`NAME = f("text")` as the string that `f` returns, where the caller named `f` as a maker of constants."""
+        """Replace `NAME = f("text")` by the string that `f` returns, if the caller listed `f` in `constants`."""
         call = node.value
         if not (isinstance(node, ast.Assign) and isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             return node, lines
@@ -181,7 +181,7 @@ class Package:
         return written, [line]
 
     def _take_loose(self, module: Module, node: ast.stmt) -> None:
-        """Names that the top level binds or changes in another way than by one assignment cannot be followed."""
+        """Note names that the top level binds or changes other than by a single assignment; they cannot be followed."""
         guard = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
         if guard or isinstance(node, ast.Import | ast.ImportFrom):
             return
@@ -210,8 +210,8 @@ class Package:
             module.names[alias.asname or alias.name] = alias.name
             return
         bound = alias.asname or alias.name.split(".")[0]
-        said = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
-        module.names[bound] = ("", said)
+        statement = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+        module.names[bound] = ("", statement)
 
     def _take_from(self, module: Module, source: str, alias: ast.alias, line: int) -> None:
         bound, inner = alias.asname or alias.name, f"{source}.{alias.name}"
@@ -226,15 +226,15 @@ class Package:
             self.module(source)
             module.names[bound] = (source, alias.name)
         else:
-            said = f"from {source} import {alias.name}"
-            module.names[bound] = ("", said + (f" as {alias.asname}" if alias.asname else ""))
+            statement = f"from {source} import {alias.name}"
+            module.names[bound] = ("", statement + (f" as {alias.asname}" if alias.asname else ""))
 
     def _unfit(self, module: Module, line: int, what: str, instead: str) -> None:
         raise Unfit(f"{self.file(module.name)}, line {line}: a script cannot hold `{what}`. Write {instead}.")
 
 
 def _acts(decorator: ast.expr) -> bool:
-    """Whether a decorator may do more than make another function or class of one."""
+    """Whether a decorator may have a side effect, besides returning a function or class."""
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     return ast.unparse(called).rpartition(".")[2] not in _PLAIN_DECORATORS
 
@@ -249,7 +249,7 @@ def _stored_names(target: ast.expr) -> list[str]:
 
 
 def _changed_names(node: ast.stmt) -> set[str]:
-    """Names of what an assignment stores into: `TABLE[0] = x` changes TABLE."""
+    """Names of objects that an assignment changes: `TABLE[0] = x` changes TABLE."""
     owners = [n.value for n in walk(node) if isinstance(n, ast.Subscript | ast.Attribute) and _stored(n)]
     return {n.id for owner in owners for n in walk(owner) if isinstance(n, ast.Name)}
 

@@ -1,8 +1,8 @@
 """Which code may be removed: expressions without effects, and expressions whose value is known.
 
-An expression is still when its evaluation calls nothing but what is known to be pure. One is harmless when no call in
-it acts: on what others hold, on a random stream, on the world outside. Functions of the program act when their bodies
-store into what they were given or call what acts; where several share a name, all act if one does.
+An expression is pure when it only calls functions that are known to be pure. It is harmless when no call in it has side
+effects: on shared objects, on a random stream, on files. A function of the program has side effects when its body
+stores into its arguments, or calls something with side effects; if several share a name, one is enough for all.
 """
 
 import ast
@@ -32,7 +32,7 @@ _PURE = (
 
 
 def is_pure(node: ast.AST) -> bool:
-    """Whether evaluating does nothing else: names, numbers, and calls that are known to be pure."""
+    """Whether an expression has only names, constants, operators, and calls that are known to be pure."""
     for inner in walk(node):
         if isinstance(inner, ast.Call):
             func = inner.func
@@ -45,7 +45,7 @@ def is_pure(node: ast.AST) -> bool:
 
 
 class Harmless:
-    """Says of an expression whether its value need not be worked out where nobody reads it."""
+    """Decides whether an expression can be dropped when its value is not used."""
 
     def __init__(self, tree: ast.Module, outside: Collection[str] = ()) -> None:
         bodies = _bodies(tree)
@@ -59,7 +59,7 @@ class Harmless:
             self.acting |= more
 
     def __call__(self, node: ast.AST) -> bool:
-        """Whether no call in an expression acts."""
+        """Whether no call in an expression has side effects."""
         for inner in walk(node):
             if isinstance(inner, ast.Yield | ast.YieldFrom | ast.NamedExpr | ast.Await):
                 return False
@@ -69,7 +69,7 @@ class Harmless:
 
 
 def _bodies(tree: ast.Module) -> dict[str, list[ast.FunctionDef]]:
-    """Functions and methods by name; what constructs an object, by its class."""
+    """Functions and methods by name; constructors by the name of their class."""
     bodies: dict[str, list[ast.FunctionDef]] = defaultdict(list)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
@@ -91,7 +91,7 @@ def _acts(name: str) -> bool:
 
 
 def _stores(function: ast.FunctionDef) -> bool:
-    """Whether a function writes into what it did not make; a constructor may write into its own object."""
+    """Whether a function writes into objects that it did not create; a constructor may write into its own object."""
     inner = walk(function)
     made = {n.id for n in inner if isinstance(n, ast.Name) and is_store(n)}
     made |= {"self"} if function.name in ("__init__", "__post_init__") else set()
@@ -120,7 +120,7 @@ def value_of(node: ast.expr | None) -> Any:
 
 
 def truth_of(node: ast.expr) -> bool | None:
-    """Whether an expression is true, where that is certain."""
+    """Whether an expression is true; None when unknown."""
     value = value_of(node)
     return None if value is MISSING else bool(value)
 
@@ -141,17 +141,17 @@ def fields_of(node: ast.ClassDef) -> dict[str, ast.expr | None]:
 
 
 def is_store(node: ast.Name) -> bool:
-    """Whether a name is bound here, or unbound."""
+    """Whether a name is bound or deleted here."""
     return not isinstance(node.ctx, ast.Load)
 
 
 def target_names(targets: list[ast.expr]) -> list[str]:
-    """Names that an assignment binds; nothing for what is no plain name."""
+    """Names that an assignment binds; an empty string for a target that is not a plain name."""
     return [t.id if isinstance(t, ast.Name) else "" for t in targets]
 
 
 def bound_by(node: ast.stmt) -> Iterator[str]:
-    """Names that a statement at the top of a file binds."""
+    """Names that a top-level statement binds."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
     elif isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -29,7 +29,7 @@ from sentencepiece import SentencePieceProcessor
 
 @cache
 def foreign_names() -> frozenset[str]:
-    """Names that attributes of imported things have."""
+    """The names of attributes of imported libraries."""
     kinds = [torch, torch.Tensor, torch.nn.Module, torch.nn.ModuleDict, torch.nn.functional, torch.optim.AdamW]
     kinds += [torch.Generator, torch.distributed, np, np.ndarray, np.memmap, constriction.stream.queue, lzma, brotli]
     kinds += [str, bytes, bytearray, dict, list, tuple, set, int, float, slice, deque, Path, os, os.stat_result, re]

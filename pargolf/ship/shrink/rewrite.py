@@ -1,7 +1,8 @@
 """Follow the names of one definition: what it refers to, and the definition with names replaced.
 
-On the way `isinstance` of a class that nothing makes becomes False, and the branch behind it goes; so does `hasattr` of
-a name that no class of the program defines (it is asked of techniques only); so do methods whose names nobody mentions.
+On the way, `isinstance` of a class that is never created becomes False, and its branch is removed; so does `hasattr` of
+a name that no class of the program defines (the package uses it on techniques only). Methods whose names are never
+mentioned are removed.
 """
 
 import ast
@@ -19,11 +20,11 @@ _NOT_IN_A_SCRIPT = {
     "exec": "Write out what it would run.",
 }
 _DEFINED = "def "
-"""In front of a name among the mentioned ones: some class defines it, or some object is given it."""
+"""Prefix of a mentioned name that some class defines, or that is assigned as an attribute."""
 
 
 class Rewriter(TreeTransformer):
-    """Follows the names of one definition: collects what it refers to and, given `names`, writes theirs."""
+    """Follows the names of one definition: collects what it refers to and, given `names`, replaces the names."""
 
     def __init__(
         self,
@@ -55,14 +56,14 @@ class Rewriter(TreeTransformer):
         return new
 
     def key_of(self, name: str) -> Key | str | None:
-        """What a name stands for here: a key, a module, or None for a local name and a builtin."""
+        """The meaning of a name here: a key, a module, or None for local names and builtins."""
         if any(name in scope for scope in self._scopes):
             return None
         key = self.module.names.get(name)
         return self._through(key) if isinstance(key, tuple) else key
 
     def _module_of(self, node: ast.expr) -> str | None:
-        """The module that an expression stands for: a name, or a module taken out of a module."""
+        """The module that an expression denotes: a name, or an attribute of a module."""
         key: Key | str | None = None
         if isinstance(node, ast.Name):
             key = self.key_of(node.id)
@@ -71,12 +72,12 @@ class Rewriter(TreeTransformer):
         return key if isinstance(key, str) else None
 
     def _refuse(self, node: ast.expr | ast.stmt, instead: str) -> NoReturn:
-        """Raise `Unfit` for code that means nothing in one file."""
+        """Raise `Unfit` for code that cannot work in a single file."""
         where = f"{self.package.file(self.module.name)}, line {self.first_line + node.lineno - 1}"
         raise Unfit(f"{where}: a script cannot hold `{ast.unparse(node)}`. {instead}")
 
     def _check_loose(self, name: str) -> None:
-        """Raise `Unfit` on a global name that the top level of its file binds or changes by other statements."""
+        """Raise `Unfit` on a global name that other top-level statements of its file bind or change."""
         if name in self.module.loose and not any(name in scope for scope in self._scopes):
             raise Unfit(
                 f"{self.package.file(self.module.name)}, line {self.module.loose[name]}: a script takes imports, "
@@ -84,7 +85,7 @@ class Rewriter(TreeTransformer):
             )
 
     def _through(self, key: Key) -> Key | str:
-        """The definition or module behind a key: through re-imports, and past what something else stands in for."""
+        """The definition or module behind a key: follows re-imports, and replacements in `instead`."""
         while key[0] and key[1] not in self.package.modules[key[0]].nodes:
             key_there = self.package.modules[key[0]].names.get(key[1])
             if isinstance(key_there, str):
@@ -95,7 +96,7 @@ class Rewriter(TreeTransformer):
         return self.instead.get(key, key)
 
     def _lacks(self, key: Key) -> ValueError:
-        """What to raise where a module defines no such name."""
+        """The error for a name that the module does not define."""
         beside = key[0] in self.package.beside
         return (Unfit if beside else ValueError)(f"{self.package.file(key[0])} has no '{key[1]}'.")
 
@@ -106,14 +107,14 @@ class Rewriter(TreeTransformer):
         if self.names is None:
             return node
         name = self.names.get(key)
-        if name is None:  # another name of an assignment to several
+        if name is None:  # another target of the same assignment
             return node
         if any(name in scope for scope in self._scopes):
             self.shadowed.add(key)
         return ast.copy_location(ast.Name(name, getattr(node, "ctx", ast.Load())), node)
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        """A global name."""
+        """Follow a global name."""
         self._check_loose(node.id)
         key = self.key_of(node.id)
         if isinstance(key, str) and self.theirs:
@@ -126,13 +127,13 @@ class Rewriter(TreeTransformer):
         return any(name in scope for scope in self._scopes)
 
     def visit_Global(self, node: ast.Global) -> ast.AST:
-        """Names of the file's top that a function binds."""
+        """A `global` statement: rename the names as at the top of the file."""
         keys = [(name, self.module.names.get(name)) for name in node.names]
         node.names = [(self.names or {}).get(key, name) if isinstance(key, tuple) else name for name, key in keys]
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """`module.name`, or an attribute that mentions a method."""
+        """Follow `module.name`; note any other attribute as a mentioned method."""
         if isinstance(node.value, ast.Name):
             self._check_loose(node.value.id)
         module = self._module_of(node.value)
@@ -149,13 +150,13 @@ class Rewriter(TreeTransformer):
         return self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> ast.AST:
-        """An import inside a function, of what comes from outside."""
+        """An import inside a function: allowed only for other packages."""
         if any(self.package.has(alias.name) for alias in node.names):
             self._refuse(node, "Write it at the top of the file.")
         return node
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        """An import inside a function, of what comes from outside."""
+        """An import inside a function: allowed only for other packages."""
         if node.level or self.package.has(str(node.module)):
             self._refuse(node, "Write it at the top of the file.")
         return node
@@ -167,7 +168,7 @@ class Rewriter(TreeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`isinstance` of classes that nothing makes is False."""
+        """Replace `isinstance` of classes that are never created, and `hasattr` of undefined names, by False."""
         if isinstance(node.func, ast.Name) and node.func.id == "isinstance" and len(node.args) == 2:
             possible = [kind for kind in _kinds(node.args[1]) if self._can_exist(kind)]
             if not possible:
@@ -185,7 +186,7 @@ class Rewriter(TreeTransformer):
         return self.generic_visit(node)
 
     def _asks_own(self, call: ast.Call) -> bool:
-        """Whether a call is `hasattr(x, "name")`, of an x that is no module from outside."""
+        """Whether a call is `hasattr(x, "name")` with an x that is not an external module."""
         if not (
             isinstance(call.func, ast.Name) and call.func.id == "hasattr" and isinstance(call.args[1], ast.Constant)
         ):
@@ -215,10 +216,10 @@ class Rewriter(TreeTransformer):
         return False
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        """`False and x` is False, `False or x` is x."""
+        """Simplify: `False and x` is False, `False or x` is x."""
         stops = isinstance(node.op, ast.Or)
         values: list[ast.expr] = []
-        last = node.values[-1] if self.theirs else None  # theirs may ask for the value, ours asks for its truth
+        last = node.values[-1] if self.theirs else None  # users' code may use the value, ours only its truth
         for value in node.values:
             seen = self.visit(value)
             if isinstance(seen, ast.Constant) and seen.value is (not stops) and value is not last:
@@ -231,7 +232,7 @@ class Rewriter(TreeTransformer):
         return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        """`not False`."""
+        """Simplify `not False`."""
         seen = self.generic_visit(node)
         assert isinstance(seen, ast.UnaryOp)
         if isinstance(seen.op, ast.Not) and isinstance(seen.operand, ast.Constant) and seen.operand.value is False:
@@ -239,7 +240,7 @@ class Rewriter(TreeTransformer):
         return seen
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        """A choice that is already made."""
+        """Keep only the chosen value if the condition is known."""
         test = self.visit(node.test)
         if isinstance(test, ast.Constant) and isinstance(test.value, bool):
             chosen: ast.AST = self.visit(node.body if test.value else node.orelse)
@@ -247,7 +248,7 @@ class Rewriter(TreeTransformer):
         return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        """A branch that is already taken."""
+        """Keep only the taken branch if the condition is known."""
         test = self.visit(node.test)
         if isinstance(test, ast.Constant) and isinstance(test.value, bool):
             return self._block(node.body if test.value else node.orelse) or [ast.Pass()]
@@ -261,7 +262,7 @@ class Rewriter(TreeTransformer):
         return out
 
     def _annotation(self, node: ast.expr | None) -> None:
-        """Write the names of an annotation; it reaches what comes from outside, and no definition."""
+        """Replace the names in an annotation; it reaches external imports, but no definition."""
         for name in [n for n in walk(node) if isinstance(n, ast.Name)] if node is not None else []:
             key = self.key_of(name.id)
             if isinstance(key, tuple):
@@ -269,19 +270,19 @@ class Rewriter(TreeTransformer):
                 name.id = (self.names or {}).get(key, name.id)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """An annotation reaches no definition."""
+        """Rename the annotation without following it."""
         self._annotation(node.annotation)
         node.target = self.visit(node.target)
         node.value = self.visit(node.value) if node.value is not None else None
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
-        """An annotation reaches no definition."""
+        """Rename the annotation without following it."""
         self._annotation(node.annotation)
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Bases and body; methods that nobody mentions are left out."""
+        """Follow bases and body; leave out methods that are never mentioned."""
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         node.bases = [self.visit(base) for base in node.bases]
         node.keywords = [self.visit(keyword) for keyword in node.keywords]
@@ -294,7 +295,7 @@ class Rewriter(TreeTransformer):
         return node
 
     def _member(self, inner: ast.stmt) -> list[ast.stmt]:
-        """A statement of a class body; the names that it binds are the class's own."""
+        """Rewrite a statement of a class body; the names that it binds belong to the class."""
         if isinstance(inner, ast.Assign | ast.AnnAssign):
             self._annotation(getattr(inner, "annotation", None))
             inner.value = None if inner.value is None else self.visit(inner.value)
@@ -353,7 +354,7 @@ class Rewriter(TreeTransformer):
 
 
 def _names_of(inner: ast.stmt) -> list[str]:
-    """What a statement of a class body binds."""
+    """The names that a statement of a class body binds."""
     if isinstance(inner, ast.FunctionDef):
         return [inner.name]
     targets = inner.targets if isinstance(inner, ast.Assign) else [getattr(inner, "target", None)]
@@ -374,7 +375,7 @@ def _arguments(args: ast.arguments) -> list[ast.arg]:
 
 
 def _bound(function: ast.FunctionDef) -> set[str]:
-    """Names that are local to a function: arguments, and what its own body binds."""
+    """Names that are local to a function: arguments, and names that its own body binds."""
     names = {a.arg for a in _arguments(function.args)}
     free: set[str] = set()
     todo: list[ast.AST] = list(function.body)

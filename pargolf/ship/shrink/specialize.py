@@ -1,12 +1,12 @@
 """The program without what its recipe never needs: the form that is shipped.
 
-    guards -> constants of the recipe -> branches that are decided -> what nobody reads or reaches; until all stays
+    remove guards -> insert constants of the recipe -> fold branches -> drop unused code; repeat until nothing changes
 
-A guard is an `if` that can only raise, or a `try` whose handlers can only raise: a run that ended has tripped none.
-`SystemExit` is no guard. A field that has one value of None, True, False or () all over the recipe, and that no call
-sets, is that value; so is an argument that no call gives, and an attribute that only ever holds one. Then conditions
-fold, branches go, and functions, methods and names that nobody uses any more go with them. Only syntax trees are read,
-so what is one thing is decided by its name, on the safe side: where another thing has the same name, both stay.
+A guard is an `if` that only raises, or a `try` whose handlers only raise; a finished run has never triggered one.
+(`SystemExit` is not a guard.) A field that has the same value None, True, False or () everywhere in the recipe, and
+that no call sets, is replaced by that value; so is an argument that no call gives, and an attribute that only ever has
+one value. Then conditions are folded, branches removed, and unused functions, methods and names dropped. Only syntax
+trees are read, so things are identified by name, on the safe side: if another thing has the same name, both stay.
 """
 
 import ast
@@ -37,11 +37,12 @@ def specialized(
     keep: Collection[str] = (),
     outside: Collection[str] = (),
 ) -> ast.Module:
-    """Take out what is never needed; changes `tree` and returns it.
+    """Remove everything that is never needed; changes `tree` and returns it.
 
-    `constants` are those of the recipe's fields; `sure` ones, as source text, hold whatever the program sets; `keep`
-    names globals that must stay. `outside` are words of code that is not in `tree` and works with what is: of things
-    with these names nothing is known, and they stay whole.
+    constants: constant fields of the recipe
+    sure: constants as source text that hold even if the program assigns these names
+    keep: globals that must stay
+    outside: all words in other code that uses `tree`; nothing is assumed about things with these names, and they stay
     """
     keep = {*keep, *outside}
     tree = _Unguarded().visit(Undocumented().visit(tree))
@@ -66,7 +67,7 @@ _SCOPES = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp,
 
 
 def _only_raises(body: list[ast.stmt]) -> bool:
-    """Whether a block does nothing but raise: plain values for the message may come before."""
+    """Whether a block only raises, possibly after assignments for the message."""
     if not body or not isinstance(body[-1], ast.Raise) or body[-1].exc is None:
         return False
     raised = body[-1].exc
@@ -77,10 +78,10 @@ def _only_raises(body: list[ast.stmt]) -> bool:
 
 
 class _Unguarded(TreeTransformer):
-    """Guards go."""
+    """Removes guards."""
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        """The branch that does not raise."""
+        """Keep only the branch that does not raise."""
         self.generic_visit(node)
         if any(isinstance(n, ast.NamedExpr) for n in walk(node.test)):
             return node
@@ -89,7 +90,7 @@ class _Unguarded(TreeTransformer):
         return node.body if _only_raises(node.orelse) else node
 
     def visit_Try(self, node: ast.Try) -> ast.AST | list[ast.stmt]:
-        """What is tried."""
+        """Keep only the body when all handlers raise."""
         self.generic_visit(node)
         if not node.handlers or not all(_only_raises(h.body) or _reraises(h.body) for h in node.handlers):
             return node
@@ -104,7 +105,7 @@ def _reraises(body: list[ast.stmt]) -> bool:
 
 
 def _reachable(tree: ast.Module, kept: Collection[str], outside: Collection[str]) -> ast.Module:
-    """The definitions, methods and imports that what runs at the top needs."""
+    """Keep only the definitions, methods and imports that the top-level code and `kept` need."""
     defined: dict[str, list[ast.stmt]] = defaultdict(list)
     for node in tree.body:
         for name in bound_by(node):
@@ -119,7 +120,7 @@ def _reachable(tree: ast.Module, kept: Collection[str], outside: Collection[str]
 
 
 def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]], outside: Collection[str]) -> set[int]:
-    """The ids of definitions that the roots lead to; of a class, methods follow once their name is mentioned."""
+    """The ids of the definitions that the roots reach; a method is reached when its name is mentioned."""
     seen: set[int] = set()
     mentioned: set[str] = set(outside)
     methods: list[ast.FunctionDef] = []
@@ -143,7 +144,7 @@ def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]], outside
 
 
 def _named(part: ast.AST) -> Iterator[tuple[ast.AST, Collection[str]]]:
-    """Every node of a part, with the names that mean something of a function's own there."""
+    """Every node of a part, with the names that are local there."""
     if not isinstance(part, ast.FunctionDef):
         yield from ((node, ()) for node in walk(part))
         return
@@ -163,20 +164,20 @@ def _named(part: ast.AST) -> Iterator[tuple[ast.AST, Collection[str]]]:
 
 
 def _callable_by_name(node: ast.stmt) -> list[ast.FunctionDef]:
-    """Methods of a class that only this program calls."""
+    """The methods of a class that only the program itself calls."""
     body = node.body if isinstance(node, ast.ClassDef) else []
     return [n for n in body if isinstance(n, ast.FunctionDef) and not _special(n)]
 
 
 def _parts_without(node: ast.stmt, methods: list[ast.FunctionDef]) -> list[ast.AST]:
-    """A definition, or the parts of a class that are needed whichever of its methods are."""
+    """A definition, or the parts of a class other than these methods."""
     if not isinstance(node, ast.ClassDef):
         return [node]
     return [*node.bases, *node.keywords, *node.decorator_list, *(n for n in node.body if n not in methods)]
 
 
 def _special(method: ast.FunctionDef) -> bool:
-    """Whether others than this program call it."""
+    """Whether Python or a library calls the method."""
     return method.name in KEPT_METHODS or method.name.startswith("__")
 
 

@@ -1,9 +1,9 @@
 """The program in fewer bytes: nothing for readers, short names, no spaces, and a file that unpacks itself.
 
-Docstrings, annotations and assertions go, errors keep their first words, names become one or two letters, brotli takes
-the text, and a string of 256 letters holds the result: under `coding: latin-1` every byte is a letter, so nothing is
-lost to base85's fifth (published wrappers pay it). Inside three quotes only the null byte, the carriage return and the
-backslash cannot stand as they are, and are escaped. The wrapper runs as any script does, and auditors can open it
+Docstrings, annotations and assertions are removed, errors keep only their first words, names become one or two letters,
+and brotli compresses the text. The result is stored in a string literal: with `coding: latin-1` every byte is one
+character, which avoids the 25 % overhead of base85 (published wrappers have it). Inside triple quotes only the null
+byte, the carriage return and the backslash must be escaped. The wrapper runs like any script, and auditors can open it
 without running it.
 """
 
@@ -29,7 +29,7 @@ _ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
 
 
 def squeezed(text: str) -> bytes:
-    """A self-extracting script of the program `text`. Raises `SyntaxError` when that is none."""
+    """A self-extracting script of the program `text`. Raises `SyntaxError` when it is not valid Python."""
     return self_extracting(minified(ast.parse(text))[0])
 
 
@@ -41,9 +41,10 @@ def self_extracting(text: str) -> bytes:
 def minified(
     tree: ast.Module, *, kept: Collection[str] = (), outside: Collection[str] = ()
 ) -> tuple[str, dict[str, str]]:
-    """The program as text with short names and nothing for the reader; and what its globals are called now.
+    """The program as minified text, and the new names of its globals.
 
-    `kept`: attributes and keywords that keep their names; `outside`: words of other code, whatever they name.
+    kept: attributes and keywords that keep their names
+    outside: all words in other code that uses the program; none of them is renamed or used as a new name
     """
     tree = Undocumented().visit(tree)
     used = {n.id for n in walk(tree) if isinstance(n, ast.Name)} | {*outside}
@@ -56,9 +57,9 @@ def minified(
 
 
 def as_it_stands(definitions: Iterable[ast.stmt]) -> tuple[str, frozenset[str]]:
-    """Code of somebody else's as text, without docstrings, comments and spaces; and every word in it.
+    """A user's code as text, without docstrings, comments and spaces, and every word in it.
 
-    What may be left out or named otherwise is known of this package's own habits alone.
+    Nothing else is removed or renamed, because the rules for that rely on the style of this package.
     """
     tree = _Undescribed().visit(ast.Module(list(definitions), []))
     words: set[str] = set()
@@ -71,7 +72,7 @@ def as_it_stands(definitions: Iterable[ast.stmt]) -> tuple[str, frozenset[str]]:
 
 
 class _Undescribed(TreeTransformer):
-    """Takes out docstrings."""
+    """Removes docstrings."""
 
     def _body(self, node: ast.AST) -> ast.AST:
         body = node.body  # type: ignore[attr-defined]
@@ -83,7 +84,7 @@ class _Undescribed(TreeTransformer):
 
 
 def _merged(body: list[ast.stmt]) -> list[ast.stmt]:
-    """One statement for all plain imports, and one for each module that names are taken from."""
+    """One statement for all plain imports, and one `from` import per module."""
     plain = [alias for s in body if isinstance(s, ast.Import) for alias in s.names]
     sources: dict[str, list[ast.alias]] = {}
     for s in body:
@@ -97,7 +98,7 @@ def _merged(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _tight(text: str) -> str:
-    """The same tokens, with a space only where two would run together, and one for each level of a block."""
+    """The same tokens with the fewest spaces: only between words, and one per level of indentation."""
     out: list[str] = []
     depth, before = 0, ""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -122,7 +123,7 @@ def _letter(character: str) -> bool:
 
 
 def _joined(text: str) -> str:
-    """Blocks of plain statements on the line that opens them."""
+    """Put blocks of simple statements on the line that opens them."""
     lines, out = text.split("\n"), []
     index = 0
     while index < len(lines):
@@ -149,11 +150,11 @@ def _depth(line: str) -> int:
 
 
 def _letters(data: bytes) -> bytes:
-    """The bytes as they stand between three quotes."""
+    """The bytes as the content of a triple-quoted literal."""
     out = []
     for i, byte in enumerate(data):
         if byte == 0 and data[i + 1 : i + 2].isdigit():
-            out.append(b"\\x00")  # \0 before a digit would read on
+            out.append(b"\\x00")  # \0 before a digit would be another escape
         elif byte == 39 and (data[max(i - 2, 0) : i + 1] == b"'''" or i == len(data) - 1):
             out.append(b"\\'")
         else:
@@ -162,11 +163,10 @@ def _letters(data: bytes) -> bytes:
 
 
 class _Shorter(TreeTransformer):
-    """Short names for what the file defines: globals, locals, arguments, attributes, fields.
+    """Shortens the names that the file defines: globals, locals, arguments, attributes, fields.
 
-    Attributes and keywords are one namespace, in which a name keeps its length where anything else may mean it: a
-    string, a keyword of a call that is not ours, an attribute of what is imported, a parameter of the model, a field
-    of the recipe.
+    Attributes and keywords share one namespace. A name there stays unchanged if anything else may refer to it: a
+    string, a keyword of an external call, an attribute of a library, a parameter of the model, a field of the recipe.
     """
 
     def __init__(self, tree: ast.Module, kept: Collection[str], outside: frozenset[str]) -> None:
@@ -182,21 +182,21 @@ class _Shorter(TreeTransformer):
         return next((names[name] for names in reversed(self._maps) if name in names), name)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        """By the innermost scope that has it."""
+        """Rename by the innermost scope that has the name."""
         return ast.Name(self._now(node.id), node.ctx)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """By the one table of attributes and keywords."""
+        """Rename by the common table of attributes and keywords."""
         node.attr = self._shared.get(node.attr, node.attr)
         return self.generic_visit(node)
 
     def visit_keyword(self, node: ast.keyword) -> ast.AST:
-        """By the one table of attributes and keywords."""
+        """Rename by the common table of attributes and keywords."""
         node.arg = self._shared.get(node.arg or "", node.arg)
         return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """A function and, inside, what it binds; a method's name stays."""
+        """Rename a function and the names that it binds; methods are in the common table."""
         method = self._in_class
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         self._enter(node, node.args)
@@ -211,7 +211,7 @@ class _Shorter(TreeTransformer):
     _in_class = False
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """The names of methods and fields are attributes."""
+        """Rename a class; its methods and fields are in the common table."""
         node.name = self._now(node.name)
         node.bases = [self.visit(base) for base in node.bases]
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
@@ -228,14 +228,14 @@ class _Shorter(TreeTransformer):
         return node
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        """A lambda and its arguments."""
+        """Rename the arguments of a lambda."""
         self._enter(node, node.args)
         node.body = self.visit(node.body)
         self._maps.pop()
         return node
 
     def _enter(self, node: ast.FunctionDef | ast.Lambda, args: ast.arguments) -> None:
-        """Begin the scope of a function: its arguments and locals get the names that are free there."""
+        """Open the scope of a function: its arguments and locals get free short names."""
         args.defaults = [self.visit(d) for d in args.defaults]
         args.kw_defaults = [None if d is None else self.visit(d) for d in args.kw_defaults]
         self._in_class = False
@@ -253,7 +253,7 @@ class _Shorter(TreeTransformer):
     def _taken_inside(
         self, node: ast.FunctionDef | ast.Lambda, bound: set[str], changed: set[str], fixed: set[str]
     ) -> set[str]:
-        """Names that a function's own may not take, since they mean something inside it."""
+        """Names that its locals may not get, because they have a meaning inside the function."""
         nodes = walk(node)
         inside = {n.id for n in nodes if isinstance(n, ast.Name)}
         inside |= {a.arg for a in nodes if isinstance(a, ast.arg)} - bound
@@ -261,17 +261,17 @@ class _Shorter(TreeTransformer):
         return taken | {self._shared.get(name, name) for name in fixed | inside}
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
-        """The error's name."""
+        """Rename the error variable."""
         node.name = node.name and self._now(node.name)
         return self.generic_visit(node)
 
     def visit_MatchAs(self, node: ast.MatchAs) -> ast.AST:
-        """A captured name."""
+        """Rename a captured name."""
         node.name = node.name and self._now(node.name)
         return self.generic_visit(node)
 
     def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.AST:
-        """Names of the function around."""
+        """Rename the names of the enclosing function."""
         node.names = [self._now(name) for name in node.names]
         return node
 
@@ -279,7 +279,7 @@ class _Shorter(TreeTransformer):
 def _global_names(
     tree: ast.Module, nodes: list[ast.AST], taken: Collection[str], outside: frozenset[str]
 ) -> dict[str, str]:
-    """Short names for what the file defines at its top, the most used first; none of those `taken`, or used inside."""
+    """Short names for top-level definitions, shortest for the most used; none that is `taken` or used inside."""
     uses = Counter(n.id for n in nodes if isinstance(n, ast.Name))
     own = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     own |= {name for n in tree.body if isinstance(n, ast.Assign) for name in _binds(n)}
@@ -291,7 +291,7 @@ def _global_names(
 
 
 def _shared_names(tree: ast.Module, nodes: list[ast.AST], kept: Collection[str]) -> dict[str, str]:
-    """Short names for attributes and keywords that nothing outside the file can mean."""
+    """Short names for attributes and keywords that nothing outside the file can refer to."""
     uses = _counted(nodes)
     foreign = _foreign(tree, nodes, {*kept, *foreign_names()})
     defined = _defined(nodes)
@@ -303,7 +303,7 @@ def _shared_names(tree: ast.Module, nodes: list[ast.AST], kept: Collection[str])
 
 
 def _counted(nodes: list[ast.AST]) -> Counter[str]:
-    """How often each name is used as an attribute, a keyword, a field or a method; arguments count as none."""
+    """How often each name is used as an attribute, keyword, field or method; arguments count 0."""
     uses: Counter[str] = Counter()
     for node in nodes:
         if isinstance(node, ast.ClassDef):
@@ -319,13 +319,13 @@ def _counted(nodes: list[ast.AST]) -> Counter[str]:
 
 
 def _foreign(tree: ast.Module, nodes: list[ast.AST], foreign: set[str]) -> set[str]:
-    """Names that something outside the file may mean: what was `foreign` before, and what it is used with."""
+    """Names that something outside the file may refer to: those in `foreign`, and those used together with it."""
     top = {name: node for node in tree.body for name in _binds(node)}
     methods = _methods(nodes)
     for node in nodes:
         if isinstance(node, ast.ClassDef):
             if any("Module" in ast.unparse(base) or "Function" in ast.unparse(base) for base in node.bases):
-                # Names of its attributes are names of parameters.
+                # The names of its attributes are names of parameters.
                 foreign |= {n.attr for n in walk(node) if isinstance(n, ast.Attribute) and _stored(n)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             foreign |= {node.value, node.value.lstrip("-").replace("-", "_")}
@@ -337,7 +337,7 @@ def _foreign(tree: ast.Module, nodes: list[ast.AST], foreign: set[str]) -> set[s
 
 
 def _calls_own(call: ast.Call, top: Mapping[str, ast.stmt], methods: Collection[str]) -> bool:
-    """Whether a call is of what the file defines, so that its keywords may be renamed."""
+    """Whether a call is to something that the file defines, so that its keywords may be renamed."""
     func = call.func
     if isinstance(func, ast.Name):
         return func.id == "replace" or isinstance(top.get(func.id), ast.FunctionDef | ast.ClassDef)
@@ -351,7 +351,7 @@ def _methods(nodes: list[ast.AST]) -> set[str]:
 
 
 def _defined(nodes: list[ast.AST]) -> set[str]:
-    """Names that the file gives a meaning: methods, fields, attributes that it sets, arguments that calls spell."""
+    """Names that the file defines: methods, fields, assigned attributes, arguments that calls pass by name."""
     names = _methods(nodes) | {n.attr for n in nodes if isinstance(n, ast.Attribute) and _stored(n)}
     bodies = [inner for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body]
     names |= {name for n in bodies if isinstance(n, ast.Assign | ast.AnnAssign) for name in _binds(n)}
@@ -371,7 +371,7 @@ def _short_names() -> Iterator[str]:
 
 
 def _binds(node: ast.stmt) -> list[str]:
-    """Names that a statement at the top of a file binds."""
+    """Names that a top-level statement binds."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -381,7 +381,7 @@ def _binds(node: ast.stmt) -> list[str]:
 
 
 def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
-    """Names that a function's own body binds, comprehensions included."""
+    """Names that a function's own body binds, including comprehensions."""
     outer = {name for n in walk(function) if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
     todo: list[ast.AST] = [*function.body] if isinstance(function, ast.FunctionDef) else [function.body]
     while todo:

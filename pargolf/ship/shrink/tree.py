@@ -1,7 +1,7 @@
 """Walk and rewrite syntax trees, several times as fast as `ast` does.
 
-Only fields that can hold code are looked into: not a name's context, not an operator, not a constant's value. So
-`walk` gives no contexts and operators, and a `TreeTransformer` is never asked about them.
+Only fields that can hold code are visited: not the context of a name, not operators, not the value of a constant. So
+`walk` yields no contexts and operators, and a `TreeTransformer` never visits them.
 """
 
 import ast
@@ -12,15 +12,15 @@ _PLAIN = {
     *("ctx", "op", "ops", "id", "attr", "arg", "name", "asname", "level", "module", "kind", "conversion"),
     *("simple", "type_comment", "type_ignores", "is_async", "type_params", "rest", "kwd_attrs", "tag"),
 }
-"""Fields that hold no code, whatever node they are of; `names` and `value` depend on it."""
+"""Fields that never hold code, for any node; `names` and `value` depend on the node."""
 
 
 _SPARSE = {"keys", "kw_defaults"}
-"""Lists that may hold None: `**` in a dictionary, an argument without a default."""
+"""Lists that may contain None: `**` in a dictionary, an argument without a default."""
 
 
 class _Children(dict[type, tuple[tuple[str, bool], ...]]):
-    """Class of node -> the fields that can hold code, each with whether it may hold None between others."""
+    """Node class -> its fields that can hold code, each with whether its list may contain None."""
 
     def __missing__(self, kind: type) -> tuple[tuple[str, bool], ...]:
         fields = tuple((name, name in _SPARSE) for name in getattr(kind, "_fields", ()) if name not in _PLAIN)
@@ -34,11 +34,11 @@ _CHILDREN = _Children()
 
 
 def children(node: ast.AST) -> list[ast.AST]:
-    """The nodes right below."""
+    """The direct children of a node."""
     out: list[ast.AST] = []
-    held = node.__dict__
+    values = node.__dict__
     for name, sparse in _CHILDREN[node.__class__]:
-        value = held.get(name)
+        value = values.get(name)
         if value.__class__ is list:
             out += [inner for inner in value if inner is not None] if sparse else value
         elif value is not None:
@@ -47,14 +47,14 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 
 def walk(node: ast.AST) -> list[ast.AST]:
-    """A node and all below it, the nearer ones first."""
+    """A node and all its descendants, breadth first."""
     out = [node]
-    for inner in out:  # grows on the way
+    for inner in out:  # the list grows during the loop
         fields = _CHILDREN[inner.__class__]
         if fields:
-            held = inner.__dict__
+            values = inner.__dict__
             for name, sparse in fields:
-                value = held.get(name)
+                value = values.get(name)
                 if value:
                     if value.__class__ is list:
                         out += [child for child in value if child is not None] if sparse else value
@@ -64,15 +64,15 @@ def walk(node: ast.AST) -> list[ast.AST]:
 
 
 def blocks(node: ast.AST) -> list[tuple[str, list[ast.stmt]]]:
-    """The lists of statements right below, each with the field that it stands in."""
-    held = node.__dict__
-    if held.get("body").__class__ is not list:
+    """The statement lists of a node, each with its field name."""
+    values = node.__dict__
+    if values.get("body").__class__ is not list:
         return []
-    return [(name, held[name]) for name in ("body", "orelse", "finalbody") if held.get(name)]
+    return [(name, values[name]) for name in ("body", "orelse", "finalbody") if values.get(name)]
 
 
 class TreeTransformer(ast.NodeTransformer):
-    """`ast.NodeTransformer`, which also takes None for nothing and a list for several."""
+    """A faster `ast.NodeTransformer`: a visit may return None to remove a node, or a list of nodes."""
 
     _asked: ClassVar[dict[type, Callable[..., Any]]]
     _leaves: ClassVar[set[type]]
@@ -81,14 +81,14 @@ class TreeTransformer(ast.NodeTransformer):
         cls._asked, cls._leaves = {}, set()
 
     def visit(self, node: ast.AST) -> Any:
-        """What takes the node's place."""
+        """Visit a node; returns its replacement."""
         kind = node.__class__
         method = self._asked.get(kind)
         return (method or self._ask(kind))(self, node)
 
     @classmethod
     def _ask(cls, kind: type) -> Callable[..., Any]:
-        """The method for a class of node; one that has no method and nothing below need not be visited again."""
+        """The visitor method for a node class; classes without method and children are never visited again."""
         method: Callable[..., Any] = getattr(cls, f"visit_{kind.__name__}", cls.generic_visit)
         cls._asked[kind] = method
         if method is cls.generic_visit and not _CHILDREN[kind]:
@@ -96,10 +96,10 @@ class TreeTransformer(ast.NodeTransformer):
         return method
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """The node, with what takes the places of those below."""
-        held, visit, leaves = node.__dict__, self.visit, self._leaves
+        """Visit all children, and replace them in place; returns the node."""
+        values, visit, leaves = node.__dict__, self.visit, self._leaves
         for name, _ in _CHILDREN[node.__class__]:
-            value = held.get(name)
+            value = values.get(name)
             if value.__class__ is list:
                 new: list[Any] = []
                 for inner in value:
@@ -114,5 +114,5 @@ class TreeTransformer(ast.NodeTransformer):
                 if seen is None:
                     delattr(node, name)
                 else:
-                    held[name] = seen
+                    values[name] = seen
         return node

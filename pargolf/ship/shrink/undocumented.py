@@ -6,7 +6,7 @@ from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 
 class Undocumented(TreeTransformer):
-    """Takes out docstrings, annotations and assertions; a dataclass keeps that it has fields."""
+    """Removes docstrings, annotations and assertions; fields of a dataclass keep a minimal annotation."""
 
     def _body(self, node: ast.AST) -> ast.AST:
         body = [s for s in node.body if not _is_text(s)]  # type: ignore[attr-defined]
@@ -14,11 +14,11 @@ class Undocumented(TreeTransformer):
         return self.generic_visit(node)
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        """Without its docstring."""
+        """Remove the docstring."""
         return self._body(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Fields keep an annotation, the shortest that there is; class variables are plain assignments."""
+        """Give fields the shortest possible annotation; turn class variables into plain assignments."""
         node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
         tuple_like = any("NamedTuple" in ast.dump(base) for base in node.bases)
         data = tuple_like or any("dataclass" in ast.dump(d) for d in node.decorator_list)
@@ -34,7 +34,7 @@ class Undocumented(TreeTransformer):
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Without what it says of its result, and without the mark before arguments that calls spell anyway."""
+        """Remove the return annotation, and the `*` before keyword-only arguments."""
         node.returns = None
         args = node.args
         required = [a for a, default in zip(args.kwonlyargs, args.kw_defaults) if default is None]
@@ -46,29 +46,29 @@ class Undocumented(TreeTransformer):
         return self._body(node)
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        """Invariants are the readable form's to check."""
+        """Remove the assertion; only the readable form checks invariants."""
         return ast.Pass()
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """An error with the first words of what it says."""
+        """Keep only the first words of the error's message."""
         if isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func).endswith("Error"):
             node.exc.args = [_first_words(arg) for arg in node.exc.args]
         node.cause = None
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
-        """Without what it says of its kind."""
+        """Remove the annotation."""
         node.annotation = None
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """A plain assignment, or nothing where nothing is assigned."""
+        """Turn it into a plain assignment, or remove it if it assigns nothing."""
         self.generic_visit(node)
         return ast.Assign([node.target], node.value) if node.value is not None else ast.Pass()
 
 
 def _first_words(message: ast.expr) -> ast.expr:
-    """Where a message begins: the first words that it does not compute; what is no message stays."""
+    """The first four literal words of a message; other arguments stay."""
     if not isinstance(message, ast.JoinedStr | ast.Constant | ast.BinOp):
         return message
     texts = [n.value for n in walk(message) if isinstance(n, ast.Constant) and isinstance(n.value, str)]

@@ -1,4 +1,4 @@
-"""The program without what nobody reads: names, notes, calls of functions that do nothing."""
+"""Remove unused code: names and attributes that are never read, and calls of functions that do nothing."""
 
 import ast
 from collections import Counter
@@ -10,7 +10,7 @@ from pargolf.ship.shrink.tree import TreeTransformer, blocks, walk
 
 
 class WithoutUnreadAttributes(TreeTransformer):
-    """Takes out what objects of the program note of themselves and nobody asks for; modules note parameters."""
+    """Removes `self.name = value` when `name` is never read, except in classes with bases (modules have parameters)."""
 
     def __init__(self, tree: ast.Module, harmless: Harmless, outside: Collection[str] = ()) -> None:
         self.harmless = harmless
@@ -20,11 +20,11 @@ class WithoutUnreadAttributes(TreeTransformer):
         self.asked |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """A class of the program's own making."""
+        """Skip classes with bases."""
         return node if node.bases else self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        """A note."""
+        """Remove an assignment to an attribute that is never read."""
         target = node.targets[0]
         if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
             gone = len(node.targets) == 1 and target.attr not in self.asked and self.harmless(node.value)
@@ -36,7 +36,7 @@ _ENDS = ast.Return | ast.Raise | ast.Continue | ast.Break
 
 
 class WithoutUnread(TreeTransformer):
-    """Takes out names that nobody reads, calls of functions that do nothing, and statements that do nothing."""
+    """Removes names that are never read, calls of functions that do nothing, and statements that do nothing."""
 
     def __init__(self, tree: ast.Module, harmless: Harmless, outside: Collection[str] = ()) -> None:
         self.harmless = harmless
@@ -70,7 +70,7 @@ class WithoutUnread(TreeTransformer):
         return False
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """Blocks without idle statements, and without what comes after they are left."""
+        """Drop idle statements, and unreachable statements after a return, raise, continue or break."""
         super().generic_visit(node)
         for part, block in blocks(node):
             ends = [i for i, s in enumerate(block) if isinstance(s, _ENDS)]
@@ -79,7 +79,7 @@ class WithoutUnread(TreeTransformer):
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Without locals that nobody reads; what is named only to be returned is returned."""
+        """Drop locals that are never read; `x = value; return x` becomes `return value`."""
         read = Counter(n.id for n in walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store))
         only = Counter(_filled(n) for n in walk(node) if isinstance(n, ast.Expr))
         filled = {name for name in only if name and only[name] == read[name] and _made_here(node, name)}
@@ -94,7 +94,7 @@ class WithoutUnread(TreeTransformer):
 
 
 def _filled(node: ast.Expr) -> str:
-    """The name of the list, set or dictionary that a statement only adds to."""
+    """The name of the container that a statement only adds to; empty for other statements."""
     call = node.value
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
         name = call.func.value.id
@@ -105,7 +105,7 @@ def _filled(node: ast.Expr) -> str:
 
 
 def _made_here(function: ast.FunctionDef, name: str) -> bool:
-    """Whether a local name always stands for a fresh container."""
+    """Whether a local name is always a new container."""
     values = [n.value for n in walk(function) if isinstance(n, ast.Assign) and target_names(n.targets) == [name]]
     stores = [n for n in walk(function) if isinstance(n, ast.Name) and n.id == name and is_store(n)]
     fresh = all(
@@ -117,18 +117,18 @@ def _made_here(function: ast.FunctionDef, name: str) -> bool:
 
 
 class _Filled(TreeTransformer):
-    """Takes out statements that only add to containers that nobody reads."""
+    """Removes statements that only add to containers that are never read."""
 
     def __init__(self, names: set[str]) -> None:
         self.names = names
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """One that adds."""
+        """Remove the statement if it only adds to such a container."""
         return ast.Pass() if _filled(node) in self.names else node
 
 
 class _Unread(TreeTransformer):
-    """Takes out plain assignments to names that are not among those read."""
+    """Removes assignments to names that are never read."""
 
     def __init__(self, read: set[str], harmless: Harmless) -> None:
         self.read, self.harmless = read, harmless
@@ -143,18 +143,18 @@ class _Unread(TreeTransformer):
     visit_Assign = visit_AnnAssign = _assigned
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Its names are not local ones."""
+        """Skip classes: their names are not local."""
         return node
 
 
 class _Returned(TreeTransformer):
-    """`x = value; return x` is `return value`."""
+    """Replaces `x = value; return x` by `return value`."""
 
     def __init__(self, once: set[str], written: Mapping[str, int]) -> None:
         self.once, self.written = once, written
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """Each block."""
+        """Rewrite the end of each block."""
         super().generic_visit(node)
         for part, block in blocks(node):
             if len(block) > 1 and isinstance(block[-1], ast.Return):
