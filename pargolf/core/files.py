@@ -63,13 +63,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 @contextmanager
 def claimed(folder: str | Path, *, patience: float = 60.0, name: str = ".claim") -> Iterator[None]:
-    """Lock a folder for this process while the block runs; the folder is created when it does not exist.
+    """Lock a folder for this process while the block runs; it is created for that, and removed when it stays empty.
 
     The operating system releases the lock when the process ends, however it ends. Raises `UserError` when another
     process still has it after `patience` seconds. If files cannot be locked (Windows, some network disks), nothing is
     locked.
     """
     path = Path(folder) / name
+    created = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
     while True:
@@ -88,6 +89,9 @@ def claimed(folder: str | Path, *, patience: float = 60.0, name: str = ".claim")
         with suppress(OSError):
             path.unlink(missing_ok=True)
         os.close(handle)
+        if created:
+            with suppress(OSError):  # it holds something
+                path.parent.rmdir()
 
 
 def _lock(handle: int) -> bool:
