@@ -3,33 +3,20 @@
    a vector holds one key's scores for 16 queries, so no maximum and no sum runs within a vector. */
 #ifdef TILE
 #define D 32
-typedef __m512 row; typedef __m512i words;
-static inline words both(row low, row high) { return (words)_mm512_cvtne2ps_pbh(high, low); }
-static inline words pairs(row even, row odd) {
-    words order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                   20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, both(even, odd));
+static inline row exp16(row x) {  /* fexp of the prelude for what is not above 88; NaN stays NaN */
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    f = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), f);
+    const float terms[] = {1.39819995e-3f, 8.33345191e-3f, 4.16657959e-2f, 1.66666655e-1f, 5.00000012e-1f};
+    __m512 p = _mm512_set1_ps(1.98756915e-4f);
+    for (int i = 0; i < 5; i++) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(terms[i]));
+    p = _mm512_fmadd_ps(_mm512_mul_ps(p, f), f, _mm512_add_ps(f, _mm512_set1_ps(1)));
+    return _mm512_scalef_ps(p, n);
 }
-static inline row at(const float *x) { return _mm512_loadu_ps(x); }
 /* rows as a first factor */
 static void pack_rows(const float *x, long rows, long step, words *out) {
     for (long t = 0; t < rows; t++) out[t] = both(at(x + t * step), at(x + t * step + 16));
-}
-/* their transpose (32, rows) as a first factor */
-static void pack_columns(const float *x, long rows, long step, words *out) {
-    for (long t = 0; t < rows; t += 32) for (int c = 0; c < 2; c++) {
-        words a[16], b[16];
-        for (int i = 0; i < 16; i++) {
-            a[i] = (words)at(x + (t + i) * step + 16 * c); b[i] = (words)at(x + (t + 16 + i) * step + 16 * c);
-        }
-        flip(a); flip(b);
-        for (int i = 0; i < 16; i++) out[(16 * c + i) * (rows / 32) + t / 32] = both((row)a[i], (row)b[i]);
-    }
-}
-/* 16 rows on their side as a second factor */
-static inline void pack_turned(const float *x, long step, float w, words *out) {
-    for (int i = 0; i < 16; i++) out[i] = both(w * at(x + i * step), w * at(x + i * step + 16));
-    flip(out);
 }
 /* 32 rows as a second factor, 16 columns and then the others */
 static inline void pack_pairs(const float *x, long step, float w, words *out) {
