@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pargolf.core.errors import UserError
+from pargolf.evaluate.adapters.adapter import Adapter
 
 TOTAL = -1  # the key under which a context stores how often it was seen; no token has this id
 Followed = dict[int, int]  # how often each token followed a context; under TOTAL their sum
@@ -115,7 +116,9 @@ def joined(a: Followed | None, b: Followed | None) -> Followed | None:
     return {token: a.get(token, 0) + b.get(token, 0) for token in {**a, **b}}
 
 
-def check_orders(orders: tuple[int, ...]) -> None:
-    """Raise `UserError` unless the context lengths rise and are 1 or more."""
+def check_orders(orders: tuple[int, ...], adapter: Adapter | None = None) -> None:
+    """Raise `UserError` unless the context lengths rise from 1 or more, and the adapter learns along one text."""
     if not orders or any(a >= b for a, b in pairwise((0, *orders))):
         raise UserError(f"contexts of {orders} tokens should be rising lengths, for example (1, 2, 4)")
+    if adapter is not None and adapter.by_document:
+        raise UserError("counts learn along one text, not along documents in turns: use an adapter by chunks")

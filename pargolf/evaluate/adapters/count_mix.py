@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pargolf.core.errors import UserError
 from pargolf.core.ranges import Positive, Size, Within
 from pargolf.evaluate.adapters.adapter import Adapter, LedgerView, StepKind, Unadapted
 from pargolf.evaluate.adapters.context_counts import Seen, check_orders
@@ -45,9 +44,7 @@ class CountMix:
     by_document: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_orders(self.orders)
-        if self.adapter is not None and self.adapter.by_document:
-            raise UserError("counts learn along one text, not along documents in turns: use an adapter by chunks")
+        check_orders(self.orders, self.adapter)
 
     def run(
         self,

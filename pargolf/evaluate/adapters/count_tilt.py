@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from pargolf.core.errors import UserError
 from pargolf.core.ranges import Positive, Size, Within
 from pargolf.evaluate.adapters.adapter import Adapter, LedgerView, StepKind, Unadapted
 from pargolf.evaluate.adapters.context_counts import Seen, check_orders
@@ -42,9 +41,7 @@ class CountTilt:
     by_document: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_orders(self.orders)
-        if self.adapter is not None and self.adapter.by_document:
-            raise UserError("counts learn along one text, not along documents in turns: use an adapter by chunks")
+        check_orders(self.orders, self.adapter)
 
     def run(
         self,
