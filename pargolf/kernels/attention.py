@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from pargolf.core.world import KINDS
-from pargolf.kernels.compiled import Compiled, at_hand, c_source
+from pargolf.kernels.compiled import TILED, Compiled, at_hand, c_source, tiled_source
 
 _C = c_source("attention")
-_TILES = c_source("tiles") + c_source("attention_tiles")
+_TILES = tiled_source("attention_tiles")
 _FLEX = tuple(name for name, kind in KINDS.items() if kind.flex)
 Mask = Tensor | BlockMask
 Masking = Callable[[], Mask | None]
@@ -99,7 +99,7 @@ class _CompiledAttention(torch.autograd.Function):
         (B, T, H, d), K = q.shape, k.shape[2]
         since = torch.zeros(B, T, dtype=torch.int64) if since is None else since.contiguous()
         y, total_BHT = torch.empty_like(q), q.new_empty(B, H, T)
-        fits = fast.half and d == 32 and T % 32 == 0
+        fits = fast.half and d == TILED and T % TILED == 0
         source = _TILES if fits and fast.starts(_TILES) else _C
         fast.call(source, "attend", q, k, v, since, y, total_BHT, B, T, H, K, d)
         ctx.save_for_backward(q, k, v, since, y, total_BHT)

@@ -35,6 +35,13 @@ def c_source(name: str) -> str:
     return text[text.index("*/") + 2 :]
 
 
+def tiled_source(name: str) -> str:
+    """The C of a kernel that multiplies by tiles: `c/tiles.c`, then its own."""
+    return c_source("tiles") + c_source(name)
+
+
+TILED = 32
+"""Sizes of what is multiplied by tiles are multiples of this."""
 PARTS = 16
 """The number of parts in which sums over rows are made."""
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")

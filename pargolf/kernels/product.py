@@ -17,11 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pargolf.kernels.compiled import Compiled, at_hand, c_source
+from pargolf.kernels.compiled import TILED, Compiled, at_hand, tiled_source
 
-_TILES = c_source("tiles") + c_source("product_tiles")
-_SIDE = 32
-"""The numbers of rows, inputs and outputs in a product by tiles are multiples of this."""
+_TILES = tiled_source("product_tiles")
 
 
 def reference(x: Tensor, w_OI: Tensor) -> Tensor:
@@ -33,7 +31,7 @@ def product(x: Tensor, w_OI: Tensor) -> Tensor:
     """`x (..., I) -> (..., O)`."""
     fast = at_hand(x, w_OI)
     if isinstance(fast, Compiled) and fast.half:
-        whole = all(size % _SIDE == 0 for size in (x.numel() // x.shape[-1], *w_OI.shape))
+        whole = all(size % TILED == 0 for size in (x.numel() // x.shape[-1], *w_OI.shape))
         if whole and fast.starts(_TILES):
             tiled: Tensor = _TiledProduct.apply(x, w_OI, fast)  # type: ignore[no-untyped-call]
             return tiled
