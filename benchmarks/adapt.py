@@ -1,7 +1,7 @@
-"""What each way of learning from graded text is worth: python benchmarks/adapt.py ARTIFACT --data DATA [--json].
+"""How many bits per byte each adapter saves on one artifact: python benchmarks/adapt.py ARTIFACT --data DATA [--json].
 
-Scores the first `--positions` of the validation split without adaptation and then with every row below, from the same
-artifact and over the same windows: bits per byte saved, and the seconds of the processor that the whole scoring took.
+Scores the first `--positions` of the validation split without adaptation, then with every row below, over the same
+windows. Prints the bits per byte saved, and the processor seconds of the whole scoring.
 """
 
 import argparse
@@ -64,11 +64,11 @@ def main() -> None:
     rows = [{"row": "none", "bpb": without.bpb, "saved": 0.0, "seconds": time.process_time() - began}]
     for name in args.only or ROWS:
         began = time.process_time()
-        *_, found = score_adapted(unpacked.model, text, windows, ROWS[name], without=without)
+        *_, adapted = score_adapted(unpacked.model, text, windows, ROWS[name], without=without)
         seconds = time.process_time() - began
-        rows.append({"row": name, "bpb": found.score.bpb, "saved": found.saved, "seconds": seconds})
+        rows.append({"row": name, "bpb": adapted.score.bpb, "saved": adapted.saved, "seconds": seconds})
         if not args.json:
-            print(f"... {name}: {found.saved:.4f} saved", flush=True)
+            print(f"... {name}: {adapted.saved:.4f} saved", flush=True)
     if args.json:
         print(json.dumps(rows))
         return

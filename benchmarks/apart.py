@@ -1,9 +1,11 @@
-"""Long benchmarks as jobs on an engine: each leaves a JSON file, and what has left one is not done again.
+"""Run the parts of a long benchmark as jobs on an engine.
+
+Each job leaves a JSON file, and is not repeated if it has one.
 
     values = values_of({name: arguments}, work, out, on="ray", jobs=None, needs="cores=1")
 
-`work(*arguments)` gives a value that JSON knows, or None for one that is not to be kept. Files go to OUT/values, on
-storage that all nodes see.
+`work(*arguments)` returns a value that JSON can store, or None if nothing should be stored. Files go to OUT/values, on
+storage that all nodes share.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from pargolf.watch.live import draw
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--on`, `--jobs` and `--needs`, as the commands have them."""
+    """Add `--on`, `--jobs` and `--needs`, as in the commands."""
     parser.add_argument("--on", default="local", help="local, ray, or ray://HOST:10001")
     parser.add_argument("--jobs", type=int, help="how many at a time")
     parser.add_argument("--needs", default="", help="what each needs, as cores=1,memory=4GB")
@@ -37,7 +39,7 @@ def values_of(
     jobs: int | None = None,
     needs: str = "",
 ) -> dict[str, Any]:
-    """The value of each name, in order; those that came to None are left out. Raises the first error of a job."""
+    """The value of each name, in order, without those that are None. Raises the first error of a job."""
     folder = (out / "values").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.json" for name in todo}
@@ -55,7 +57,7 @@ def values_of(
 
 
 def keep_value(place: Place, file: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Iterator[Event]:
-    """The body of a job: one thread, or what it was given."""
+    """The body of a job: computes one value, with the threads of its place, and writes its file."""
     torch.set_num_threads(place.threads)
     value = work(*arguments)
     if value is not None:

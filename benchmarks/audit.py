@@ -1,11 +1,12 @@
-"""Score the auditor against verdicts that people or arithmetic gave: python benchmarks/audit.py LABELS.csv REPO.
+"""Score the auditor against verdicts of people or of arithmetic: python benchmarks/audit.py LABELS.csv REPO.
 
-LABELS.csv has the columns pr, label, polarity; REPO is a clone of openai/parameter-golf with its pull request heads.
-For every class of violation the table says how many labelled heads the rule finds, and on heads that were accepted how
-many it flags. `--five` asserts the five verdicts that the project stands on; `--reports` reuses an `audit --all` file.
-`--mutations` needs neither: it tries the auditor on edits of a clean submission (`mutated.py`). Nor does `--escapes`:
-it tries ways out of the sandbox (`escaped.py`). `--black-box N` takes REPO alone: it runs N of its heads to their
-printed scores (`sampled.py`).
+LABELS.csv has the columns pr, label, polarity. REPO is a clone of openai/parameter-golf with its pull request heads.
+For every class of violation the table shows how many labelled heads the rule finds, and how many accepted heads it
+flags. `--five` asserts the five verdicts that the project starts from. `--reports` reuses an `audit --all` file.
+
+`--mutations` tries edits of a clean submission (`mutated.py`), and `--escapes` ways out of the sandbox (`escaped.py`);
+both need neither argument. `--black-box N` needs REPO only: it runs N of its heads to their printed scores
+(`sampled.py`).
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pargolf.audit.batch import Judged, Range, audit_all, read_reports
 from pargolf.audit.report import ORDER
 from pargolf.core.events import Progress
 
-# class: (parts of labels that belong to it, rules of which one must speak, the least status that counts as found)
+# class: (parts of its labels, rules of which one must find it, the mildest status that counts)
 CLASSES = {
     "size": (("over_16M",), ("size_cap",), "FAIL"),
     "train time": (("train_over_600",), ("train_time",), "FAIL"),
@@ -58,7 +59,7 @@ CLASSES = {
 }
 ACCEPTED = ("merged", "leaderboard_row", "legal_maintainer_ok")
 ARITHMETIC = {"size_cap", "train_time", "eval_time", "seeds", "byte_denominator", "syntax", "package"}
-# pull request: verdict, {rule: status}, words that some finding must hold
+# pull request: verdict, {rule: status}, words that some finding must contain
 FIVE = {
     1009: ("FAIL", {"size_cap": "FAIL", "package": "UNVERIFIABLE"}, ("16,290,425", "16,408,223", "16,441,654")),
     910: (
@@ -81,9 +82,9 @@ FIVE = {
 
 
 def found(report: dict, rules: tuple[str, ...], least: str) -> str:
-    """The worst status that one of the rules gives, if it is at least `least`; else an empty string."""
-    said = [f["status"] for f in report["findings"] if f["rule"] in rules]
-    worst = max(said, key=ORDER.index, default="PASS")
+    """The worst status of some rules, if it is at least `least`; otherwise an empty string."""
+    statuses = [f["status"] for f in report["findings"] if f["rule"] in rules]
+    worst = max(statuses, key=ORDER.index, default="PASS")
     return worst if ORDER.index(worst) >= ORDER.index(least) else ""
 
 
@@ -97,9 +98,9 @@ def check_five(reports: dict[int, dict]) -> list[str]:
         if report["verdict"] != verdict:
             wrong.append(f"#{pr}: verdict {report['verdict']}, not {verdict}")
         for rule, status in statuses.items():
-            said = [f["status"] for f in report["findings"] if f["rule"] == rule]
-            if status not in said or (status == "PASS" and set(said) != {"PASS"}):
-                wrong.append(f"#{pr}: {rule} is {said}, not {status}")
+            found_statuses = [f["status"] for f in report["findings"] if f["rule"] == rule]
+            if status not in found_statuses or (status == "PASS" and set(found_statuses) != {"PASS"}):
+                wrong.append(f"#{pr}: {rule} is {found_statuses}, not {status}")
         text = " ".join(f["summary"] for f in report["findings"])
         wrong += [f"#{pr}: nothing says {word!r}" for word in words if word not in text]
         if any(f["status"] == "FAIL" and f["rule"] not in ARITHMETIC for f in report["findings"]):
@@ -108,7 +109,7 @@ def check_five(reports: dict[int, dict]) -> list[str]:
 
 
 def audited(repo: str, numbers: set[int], path: Path | None) -> tuple[dict[int, dict], float]:
-    """Reports by number, and the processor's seconds that judging them took now."""
+    """Reports by number, and the processor seconds of judging them now."""
     seconds = 0.0
     folder = tempfile.TemporaryDirectory()
     out = path or Path(folder.name) / "reports.jsonl"
@@ -158,21 +159,23 @@ def main() -> int:
 
 
 def table(labels: dict[int, set[tuple[str, str]]], reports: dict[int, dict]) -> None:
-    accepted = {pr for pr, said in labels.items() if any(x[0].startswith(ACCEPTED) and x[1] == "accept" for x in said)}
-    rejected = {pr for pr, said in labels.items() if any(x[1] == "reject" for x in said)}
+    accepted = {
+        pr for pr, marks in labels.items() if any(x[0].startswith(ACCEPTED) and x[1] == "accept" for x in marks)
+    }
+    rejected = {pr for pr, marks in labels.items() if any(x[1] == "reject" for x in marks)}
     accepted -= rejected
     flagged = f"flagged of {len(accepted)} accepted"
     print(f"{'class':24}{'labelled':>9}{'found':>7}{'recall':>8}{flagged:>26}  missed")
     for name, (parts, rules, least) in CLASSES.items():
-        having = sorted(
-            pr for pr, said in labels.items() if any(p in x[0] for x in said for p in parts if x[1] != "info")
+        labelled = sorted(
+            pr for pr, marks in labels.items() if any(p in x[0] for x in marks for p in parts if x[1] != "info")
         )
-        having = [pr for pr in having if pr in reports]
-        hit = [pr for pr in having if found(reports[pr], rules, least)]
+        labelled = [pr for pr in labelled if pr in reports]
+        hits = [pr for pr in labelled if found(reports[pr], rules, least)]
         false = [pr for pr in sorted(accepted) if pr in reports and found(reports[pr], rules, least)]
-        missed = " ".join(f"#{pr}" for pr in having if pr not in hit)
-        recall = f"{len(hit) / len(having):.0%}" if having else "-"
-        print(f"{name:24}{len(having):>9}{len(hit):>7}{recall:>8}{len(false):>26}  {missed}")
+        missed = " ".join(f"#{pr}" for pr in labelled if pr not in hits)
+        recall = f"{len(hits) / len(labelled):.0%}" if labelled else "-"
+        print(f"{name:24}{len(labelled):>9}{len(hits):>7}{recall:>8}{len(false):>26}  {missed}")
         if false:
             print(f"{'':24}accepted but flagged: {' '.join(f'#{pr}' for pr in false)}")
     proven = {

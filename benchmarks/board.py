@@ -1,8 +1,8 @@
-"""The board that the README pictures, from runs of this machine: python benchmarks/board.py --out runs/board.
+"""Make the board that the README shows, from runs on this machine: python benchmarks/board.py --out runs/board.
 
-Three recipes at mini scale with two seeds each, on the corpus that ships with a smaller validation split: a few dozen
-steps each, made to have something to look at, and no statement about any recipe. Seconds are each process's own on the
-processor; what has ended is not run again. `--picture` photographs the top of the page with the system's Chromium.
+Three recipes at mini scale with two seeds each train for a few dozen steps, on the embedded corpus with a smaller
+validation split. The scores say nothing about the recipes. Seconds are processor seconds of each process. Finished runs
+are not repeated. `--picture` takes a screenshot of the top of the page with the system's Chromium.
 """
 
 import argparse
@@ -41,14 +41,14 @@ def main() -> None:
 
 
 def _watch(name: str, events: object) -> None:
-    """Say each scoring."""
+    """Print each score as it comes."""
     for event in events:
         if isinstance(event, Scored):
             print(f"{name}: {event.name} {event.windows} {event.bpb:.4f}", flush=True)
 
 
 def _photograph(page: Path, picture: Path) -> None:
-    """The first screen and a half, as a desk shows it."""
+    """Take a screenshot of the first screen and a half, in the size of a desktop."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:

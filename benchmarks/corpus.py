@@ -1,10 +1,11 @@
-"""Other people's text, to try on what was tuned on the embedded corpus: the documents inside Debian packages.
+"""Extract the documents of Debian packages, as other text to test what was tuned on the embedded corpus.
 
     apt-get download anarchism python3.11-doc perl-doc postgresql-doc-15 debian-handbook linux-doc-6.1
     python benchmarks/corpus.py *.deb --out texts         # a .jsonl per package, for `pargolf data prepare`
 
-HTML, POD and reStructuredText lose their markup. Kept are documents of 400 characters or more that read like English
-(a seventh of their words are among the forty commonest), each text once. Needs `dpkg-deb`; nothing is installed.
+HTML, POD and reStructuredText lose their markup. A document is kept if it has 400 characters or more and reads like
+English (a seventh of its words are among the forty commonest). Each text is kept once. Needs `dpkg-deb`; nothing is
+installed.
 """
 
 import argparse
@@ -30,7 +31,7 @@ _LARGEST = 4 << 20
 
 
 class _Text(HTMLParser):
-    """What a reader sees of a page."""
+    """The visible text of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,31 +65,31 @@ def plain(name: str, raw: str) -> str:
 
 
 def english(text: str) -> bool:
-    """Whether it is long enough, and common words are common in it."""
+    """Whether a text is long enough, and common words are common in it."""
     words = re.findall(r"[a-z]+", text.lower())
     return len(text) >= 400 and sum(word in _COMMON for word in words) > len(words) / 7
 
 
 def documents(package: Path) -> Iterator[tuple[str, str]]:
-    """Name and text of every readable file of a package, each text once."""
-    seen: set[bytes] = set()
+    """The name and text of every readable file of a package, each text once."""
+    digests: set[bytes] = set()
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as unpacked:
         assert unpacked.stdout is not None
-        with tarfile.open(fileobj=unpacked.stdout, mode="r|") as held:
-            for member in held:
+        with tarfile.open(fileobj=unpacked.stdout, mode="r|") as archive:
+            for member in archive:
                 name = member.name.removesuffix(".gz")
-                content = held.extractfile(member) if member.isfile() else None
+                content = archive.extractfile(member) if member.isfile() else None
                 if content is None or not name.endswith((".html", ".htm", ".xhtml", ".txt", ".pod", ".rst")):
                     continue
                 text = plain(name, _read(content, packed=name != member.name))
                 digest = hashlib.sha256(text.encode()).digest()
-                if digest not in seen and english(text):
-                    seen.add(digest)
+                if digest not in digests and english(text):
+                    digests.add(digest)
                     yield name.removeprefix("./usr/share/"), text
 
 
 def _read(file: IO[bytes], *, packed: bool) -> str:
-    """At most the first four MiB."""
+    """Read at most the first four MiB."""
     with gzip.GzipFile(fileobj=file) if packed else file as content:
         return content.read(_LARGEST).decode("utf-8", errors="ignore")
 
@@ -97,10 +98,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for package in asked.packages:
-        target = asked.out / f"{package.name.split('_')[0]}.jsonl"
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for package in options.packages:
+        target = options.out / f"{package.name.split('_')[0]}.jsonl"
         count = size = 0
         with target.open("w") as file:
             for name, text in documents(package):

@@ -1,9 +1,9 @@
-"""What each further step after SDClip and GPTQ is worth on a trained model: bytes, error in nats, tax in mBPB.
+"""Compare further steps after SDClip and GPTQ on a trained model: bytes, error in nats, loss in mBPB.
 
     python benchmarks/corrections.py RUN --data DATA [--windows 120]
 
-The table is the last published one (int6 at 12.85 deviations, int7 tables at 14), GPTQ and our coder, not solved for a
-cap. Hessians are from 16 training batches; `one batch` and `own text` compare as much of either.
+The grids are those of the last published system (int6 at 12.85 deviations, int7 tables at 14), with GPTQ and our coder,
+not solved for a cap. Hessians are from 16 training batches; `one batch` and `own text` use the same amount of text.
 """
 
 import argparse
@@ -40,14 +40,14 @@ def main() -> None:
     text, model = open_text(data), recipe.model.build(0)
     model.load_state_dict(weights, strict=False)
 
-    def grade(found) -> float:
-        return score_sample(found.eval(), text, recipe.plain, count=args.windows).bpb
+    def bpb_of(model) -> float:
+        return score_sample(model.eval(), text, recipe.plain, count=args.windows).bpb
 
     def table(clip):
         matrices = Int(6, clip=clip(12.85))
         return Pair("", matrices, matrices, Int(7, clip=clip(14.0)), None, GPTQ()).plan(weights)
 
-    before, hessians = grade(model), hessians_of(recipe, weights, data, batches=16)
+    before, hessians = bpb_of(model), hessians_of(recipe, weights, data, batches=16)
     begun, shape = time.process_time(), (recipe.train.batch_tokens // recipe.train.seq_len, recipe.train.seq_len)
     ids_BT = own_text(model, shape, OwnText(), seed=0)
     print(f"own text: {time.process_time() - begun:.1f} s for {shape[0]} x {shape[1]} tokens")
@@ -61,12 +61,12 @@ def main() -> None:
         ("one batch", plain, hessians_of(recipe, weights, data, batches=1)),
         ("own text", plain, calibrate(model, [(ids_BT[:, :-1], ids_BT[:, 1:])])),
     )
-    for name, quant, seen in cases:
-        packed = pack(replace(recipe, quant=quant, codec=None), weights, tokenizer="bytes", hessians=seen)
-        found = unpack(packed).model
-        params = dict(found.named_parameters())
+    for name, quant, moments in cases:
+        packed = pack(replace(recipe, quant=quant, codec=None), weights, tokenizer="bytes", hessians=moments)
+        unpacked = unpack(packed).model
+        params = dict(unpacked.named_parameters())
         error = sum(weighted_error(params[n].detach() - weights[n], h) for n, h in hessians.items())
-        print(f"{name:14} {len(packed):9,} {error:10.6f} {1000 * (grade(found) - before):8.2f}", flush=True)
+        print(f"{name:14} {len(packed):9,} {error:10.6f} {1000 * (bpb_of(unpacked) - before):8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many files of the package a command enters: those of which at least one function runs, imports apart.
+"""Count the files of the package that a command enters: files of which at least one function runs, besides imports.
 
     python benchmarks/entered.py train baseline --scale mini train.steps=6 --data data --out runs/six
     python benchmarks/entered.py score runs/six/model.pargolf --data data

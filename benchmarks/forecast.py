@@ -1,10 +1,10 @@
-"""Forecasts against what packing gives: before training by the recipe, and by the trained weights.
+"""Compare forecasts of packed bytes with packing itself: the forecast by the recipe, and the one by trained weights.
 
     python benchmarks/forecast.py RUN... --data DATA
     python benchmarks/forecast.py --published
 
-Each run is packed on its recipe's own grids, whether or not it was to fill its cap; steps are those it took.
-`--published`: what each system reports to weigh, code included, against its recipe at full size.
+Each run is packed with its recipe's own grids, even if it was to fill its cap, and with the steps it took.
+`--published` compares the size that each system reports, code included, with the forecast of its recipe at full size.
 """
 
 import argparse
@@ -39,10 +39,10 @@ def main() -> None:
         recipe, weights = folder.read_recipe(), folder.read_weights()
         real = len(pack(recipe, weights, tokenizer="0" * 64, hessians=folder.read_hessians()))
         steps = folder.read_result().steps
-        before, now = forecast(recipe, unused=unused, steps=steps).model, weigh(recipe, weights).model
+        before, trained = forecast(recipe, unused=unused, steps=steps).model, weigh(recipe, weights).model
         print(
             f"{path.name:16} {steps:6} {real:11,} {before:11,} {before / real - 1:+7.2%}"
-            f" {now:11,} {now / real - 1:+7.2%}"
+            f" {trained:11,} {trained / real - 1:+7.2%}"
         )
 
 

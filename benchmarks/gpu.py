@@ -4,12 +4,12 @@
     python benchmarks/gpu.py --kernels    # forward and backward of single kernels against torch's and the compiler's
     python benchmarks/gpu.py --check      # the same code on a CPU at mini scale, to see that it runs; no numbers
 
-Per recipe: the loop's own steps (bfloat16 autocast, the whole model compiled in one graph, pinned batches), batches of
-786,432 tokens by accumulation, every phase visited first. Prints tokens/s, ms/step, model FLOP utilization and peak
-memory. Utilization is against the rate of the best large bfloat16 matrix product that this very GPU does, measured
-here. Model FLOPs per token: 6 per weight that multiplies, and 6 T D per layer for causal attention (half of 12 T D).
-`--micro` is what one forward pass holds: the more, the fewer launches, and the more memory.
-The corpus is noise: speed does not depend on what tokens say.
+Each recipe trains with the loop's own steps (bfloat16 autocast, the whole model compiled in one graph, pinned batches),
+in batches of 786,432 tokens by accumulation, after a visit to every phase. Prints tokens/s, ms/step, model FLOP
+utilization and peak memory. Utilization is relative to the fastest large bfloat16 matrix product, measured on this GPU.
+Model FLOPs per token: 6 per weight that multiplies, and 6 T D per layer for causal attention (half of 12 T D).
+`--micro` is the number of tokens in one forward pass: more means fewer launches and more memory. The corpus is noise,
+because speed does not depend on the content.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def product_rate(device: torch.device, *, seconds: float = 2.0) -> float:
 
 
 def now(device: torch.device) -> float:
-    """The time once all that was sent to the device is done."""
+    """The time after the device has finished everything sent to it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def flops_per_token(recipe: Recipe, training: Training) -> float:
-    """Of a forward and a backward pass, looked-up tables left out, the tied output matrix counted once."""
+    """Of a forward and a backward pass. Looked-up tables do not count, the tied output matrix counts once."""
     model = recipe.model
     weights = sum(p.numel() for name, p in training.params.items() if p.ndim == 2 and not name.endswith("table.weight"))
     blocks = len(model.order or model.blocks)
@@ -72,18 +72,18 @@ def flops_per_token(recipe: Recipe, training: Training) -> float:
 
 
 def timed(training: Training, device: torch.device, *, seconds: float) -> Iterator[tuple[str, float]]:
-    """The phase and the seconds of every step but the first two of each phase."""
-    phase, seen, last, began = "", 0, now(device), now(device)
+    """The phase and the seconds of every step, except the first two of each phase."""
+    phase, steps, last, began = "", 0, now(device), now(device)
     for event in training.run():
         if isinstance(event, PhaseBegan):
-            phase, seen = event.phase, 0
+            phase, steps = event.phase, 0
         if isinstance(event, Step):
-            here = now(device)
-            seen += 1
-            if seen > 2:
-                yield phase, here - last
-            last = here
-            if here - began > seconds and event.step > 8:
+            time = now(device)
+            steps += 1
+            if steps > 2:
+                yield phase, time - last
+            last = time
+            if time - began > seconds and event.step > 8:
                 training.stop = "interrupted"
 
 
@@ -91,7 +91,7 @@ def measure(name: str, recipe: Recipe, world: World, *, seconds: float, micro: i
     """Train one recipe for a while and print its row."""
     device = world.device
     recipe = mini(recipe) if check else edit(recipe, {"train.batch_tokens": BATCH, "train.micro_tokens": micro})
-    # Phases that come late begin after a few steps, so that each is timed.
+    # Late phases begin after a few steps here, so that each is timed.
     phases = tuple(replace(phase, at=AtStep(5)) for phase in recipe.train.phases)
     spec = replace(recipe.train, phases=phases, steps=10 if check else 10_000, seconds=None, compile=True)
     tokens = np.random.default_rng(0).integers(1, recipe.model.vocab, max(4 * spec.batch_tokens, 1 << 20))
@@ -104,8 +104,8 @@ def measure(name: str, recipe: Recipe, world: World, *, seconds: float, micro: i
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     steps: dict[str, list[float]] = {}
-    for phase, took in timed(training, device, seconds=seconds):
-        steps.setdefault(phase or "plain", []).append(took)
+    for phase, duration in timed(training, device, seconds=seconds):
+        steps.setdefault(phase or "plain", []).append(duration)
     rate = product_rate(device)
     for phase, times in steps.items():
         step = statistics.median(times)
@@ -160,7 +160,7 @@ def kernels(device: torch.device) -> None:
 
 
 def _milliseconds(function: Callable[[], torch.Tensor], device: torch.device, *, times: int = 20) -> float:
-    """The mean of forward and backward, after three that are not counted."""
+    """The mean of forward and backward, after three runs that do not count."""
     grad = torch.ones_like(function())
     for i in range(3 + times):
         if i == 3:

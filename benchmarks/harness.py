@@ -1,10 +1,10 @@
-"""An artifact's bits per byte by lm-evaluation-harness on its exported folder, beside our own number.
+"""Score an artifact with lm-evaluation-harness on its exported folder, beside our own number.
 
     python benchmarks/harness.py RUN/model.pargolf --data RUN/data
 
 The harness scores each validation document alone (`lm_eval --model hf`, its own `bits_per_byte`), in windows side by
-side. Ours is `document:N,N`, the same windows, over the same documents. Ours also grades the BOS token that ends each
-document, which stands for no byte and which the harness does not ask for; the third row leaves it out.
+side. We score the same windows (`document:N,N`) of the same documents. Our score also counts the BOS token that ends
+each document: it stands for no byte, and the harness does not score it. The third row leaves it out.
 """
 
 import argparse
@@ -37,10 +37,10 @@ def main() -> None:
     words = argparse.ArgumentParser(description="The harness's bits per byte beside ours.")
     words.add_argument("artifact")
     words.add_argument("--data", required=True)
-    given = words.parse_args()
-    model, tokenizer = pargolf.load(given.artifact)
-    length = pargolf.run.pack.read_artifact(given.artifact).plain.length
-    data = open_data(given.data)
+    options = words.parse_args()
+    model, tokenizer = pargolf.load(options.artifact)
+    length = pargolf.run.pack.read_artifact(options.artifact).plain.length
+    data = open_data(options.data)
     text = open_text(data)
     graded = final(score(model, text, PerDocument(length, length)))
     tokens = np.asarray(text.tokens[0 : len(text.tokens)])
@@ -48,7 +48,7 @@ def main() -> None:
     whole = float(graded.nats_N.sum(dtype=np.float64))
     inside = float(graded.nats_N[~ends].sum(dtype=np.float64))
     documents = [tokenizer.decode(part) for part in np.split(tokens, np.flatnonzero(tokens == text.bos))[1:]]
-    theirs = harness(given.artifact, documents)
+    theirs = harness(options.artifact, documents)
     size = sum(len(document.encode()) for document in documents)
     print(f"{len(documents)} documents, {size:,} bytes (ours: {text.bytes:,}), windows of {length}")
     print(f"ours, document:{length},{length}             {whole / np.log(2) / text.bytes:.6f} bits per byte")
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def harness(artifact: str, documents: list[str]) -> float:
-    """What the harness makes of the documents by the artifact's export."""
+    """The harness's bits per byte of the documents, with the artifact's export."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "validation.jsonl"
         lines.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
         (Path(folder) / "validation.yaml").write_text(TASK.format(path=lines))
         exported = pargolf.export(artifact, to="hf", out=Path(folder) / "hf")
-        found = simple_evaluate(
+        answer = simple_evaluate(
             model="hf",
             model_args={"pretrained": str(exported), "trust_remote_code": True, "device": "cpu"},
             tasks=["validation"],
@@ -72,8 +72,8 @@ def harness(artifact: str, documents: list[str]) -> float:
             log_samples=False,
             bootstrap_iters=0,
         )
-    assert found is not None
-    return float(found["results"]["validation"]["bits_per_byte,none"])
+    assert answer is not None
+    return float(answer["results"]["validation"]["bits_per_byte,none"])
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Ours against the published baseline: same text, seconds, cores and byte cap, in one run.
+"""Compare our recipes with the published baseline: same text, seconds, cores and byte cap, in one run.
 
     python benchmarks/house.py [--seconds 300] [--seeds 1337] [--text embedded] [--cpu] [--out runs/bench_house]
     python benchmarks/house.py --table [--caps 64kB,1MB] [--clocks 60,300] [--texts embedded,FILE] [--hours 2]
     python benchmarks/house.py --sweep [--others 3] [--caps 64kB,1MB] [--clocks 60]
 
-Prints a row per run: speed, steps, bits per byte before packing, packed, and at the end (sliding windows and whatever
-the recipe adapts), bytes, and both scores as ratios of the baseline's packed one. Each recipe has the text in its own
-vocabulary; bits per byte do not depend on that. The baseline is the published one at mini scale (7 x 128).
-`--cpu` counts one thread's seconds on the processor, for a machine that is not free. Finished runs are not run again.
+Prints a row per run: speed, steps, bytes, and bits per byte before packing, packed, and at the end (sliding windows,
+with the recipe's adaptation). The last columns divide the scores by the baseline's packed score. Each recipe has the
+text in its own vocabulary, which bits per byte do not depend on. The baseline is the published one at mini scale (7 x
+128). `--cpu` counts processor seconds of one thread, for a machine that others use, too. Finished runs are not
+repeated.
 
-`--table` has a row for each cap, clock and text: what `pargolf plan` chose, its forecast, what came, and the baseline
-of the best of three widths, on the processor's seconds throughout. `--sweep` trains what `pargolf plan` prints as the
-best alternatives of each cell, too, for as many seconds, and says how far the choice is behind the best. The machine is
-measured once for an output folder. No run begins after the hours are over; what was not run is named at the end.
+`--table` has a row for each cap, clock and text: the choice of `pargolf plan`, its forecast, its result, and the best
+of three widths of the baseline, all in processor seconds. `--sweep` also trains the best alternatives that the plan of
+each cell prints, for the same seconds, and says how far the choice is behind the best. The machine is measured once for
+an output folder. No run starts after the hours are over; the cells that were not run are named at the end.
 """
 
 import argparse
@@ -47,9 +48,9 @@ from pargolf.watch.live import draw
 HEADS = ["recipe", "seed", "tokens/s", "steps", "pre", "packed", "final", "bytes", "packed/base", "final/base"]
 
 WIDTHS = {64_000: (16, 24, 32), 250_000: (32, 48, 64), 1_000_000: (96, 128, 192), 4_000_000: (128, 192, 256)}
-"""Widths of the baseline by the largest cap that three are for; heads have 32 channels, or half of a narrow one."""
+"""Three widths of the baseline for each cap; heads have 32 channels, or half the width of a narrow model."""
 SHORT, SHORT_WIDTHS = 60.0, (64, 96, 128)
-"""Seconds in which wider ones see too little, under the caps that hold them."""
+"""In runs this short, wider baselines see too little text; these widths are used instead."""
 CELL_HEADS = ["cap", "seconds", "text", "seed", "planned", "forecast", "packed", "end", "bytes", "baseline", "end/base"]
 SWEEP_HEADS = ["cap", "seconds", "text", "seed", "shape", "steps", "forecast", "end", "/ best"]
 
@@ -65,28 +66,28 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A folder's name."""
+        """The cell's folder name."""
         return f"{self.cap}_{self.seconds:g}_{Path(self.text).stem}_{self.seed}"
 
     @property
     def words(self) -> list[str]:
-        """What a row begins with."""
+        """The first columns of its row."""
         return [f"{self.cap:,}", f"{self.seconds:g}", Path(self.text).stem, str(self.seed)]
 
 
 def main() -> None:
-    asked = _arguments()
-    if asked.table or asked.sweep:
+    options = _arguments()
+    if options.table or options.sweep:
         torch.set_num_threads(1)
-        _print_cells(asked)
+        _print_cells(options)
         return
-    if asked.threads or asked.cpu:
-        torch.set_num_threads(asked.threads or 1)
+    if options.threads or options.cpu:
+        torch.set_num_threads(options.threads or 1)
     else:
         settle_threads()
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
-    rows = [(name, seed, _run(name, seed, asked)) for seed in seeds for name in asked.recipes.split(",")]
-    title = f"{asked.seconds:g} s of training, packing included; cap {asked.cap:,} bytes with code"
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    rows = [(name, seed, _run(name, seed, options)) for seed in seeds for name in options.recipes.split(",")]
+    title = f"{options.seconds:g} s of training, packing included; cap {options.cap:,} bytes with code"
     table = Table(title=f"{title}; {torch.get_num_threads()} threads of {os.cpu_count()} cores")
     for head in HEADS:
         table.add_column(head, justify="right")
@@ -108,52 +109,56 @@ def main() -> None:
     Console(width=120).print(table)
 
 
-def _print_cells(asked: argparse.Namespace) -> None:
-    """Run the table's cells while the hours last, and print them."""
-    heads, row = (SWEEP_HEADS, _swept) if asked.sweep else (CELL_HEADS, _row)
-    what = "the planner's choice (first) and its alternatives" if asked.sweep else "the planner's choice and a baseline"
-    table = Table(title=f"{what}; {asked.held_out:g} of each text held out and scored; seconds of one processor thread")
+def _print_cells(options: argparse.Namespace) -> None:
+    """Run the table's cells until the hours are over, and print them."""
+    heads, row = (SWEEP_HEADS, _swept) if options.sweep else (CELL_HEADS, _row)
+    subject = (
+        "the planner's choice (first) and its alternatives" if options.sweep else "the planner's choice and a baseline"
+    )
+    table = Table(
+        title=f"{subject}; {options.held_out:g} of each text held out and scored; seconds of one processor thread"
+    )
     for head in heads:
         table.add_column(head, justify="right")
-    clocks = [parse_seconds(word) for word in asked.clocks.split(",")]
-    caps = [parse_bytes(word) for word in asked.caps.split(",")]
-    seeds = [int(word) for word in asked.seeds.split(",")]
-    every = product(clocks, caps, asked.texts.split(","), seeds)
+    clocks = [parse_seconds(word) for word in options.clocks.split(",")]
+    caps = [parse_bytes(word) for word in options.caps.split(",")]
+    seeds = [int(word) for word in options.seeds.split(",")]
+    every = product(clocks, caps, options.texts.split(","), seeds)
     cells = [Cell(cap, seconds, text, seed) for seconds, cap, text, seed in every]
-    asked.out, asked.until = asked.out.absolute(), time.time() + 3600 * asked.hours
-    todo = {f"{cell.name}_sweep{asked.others}" if asked.sweep else cell.name: (cell, asked) for cell in cells}
-    found = values_of(todo, row, asked.out, on=asked.on, jobs=asked.jobs, needs=asked.needs)
-    for rows in found.values():
+    options.out, options.until = options.out.absolute(), time.time() + 3600 * options.hours
+    todo = {f"{cell.name}_sweep{options.others}" if options.sweep else cell.name: (cell, options) for cell in cells}
+    values = values_of(todo, row, options.out, on=options.on, jobs=options.jobs, needs=options.needs)
+    for rows in values.values():
         for cells_of_row in rows:
             table.add_row(*cells_of_row)
     Console(width=150).print(table)
-    missing = [name for name in todo if name not in found]
+    missing = [name for name in todo if name not in values]
     if missing:
         print(f"not run: {', '.join(missing)}")
 
 
-def _row(cell: Cell, asked: argparse.Namespace) -> list[list[str]] | None:
-    """A row of the table; None where the hours were over before all of it had run."""
-    plan = _plan(cell, asked)
-    mine = _chosen(plan.choice, cell, asked)
+def _row(cell: Cell, options: argparse.Namespace) -> list[list[str]] | None:
+    """A row of the table; None if the hours were over before all of its runs ended."""
+    plan = _plan(cell, options)
+    chosen = _chosen(plan.choice, cell, options)
     widths = next(three for cap, three in WIDTHS.items() if cell.cap <= cap)
     if cell.seconds <= SHORT:
         widths = min(widths, SHORT_WIDTHS)
-    bases = [(run.scores["post_quant"].bpb, width) for width in widths if (run := _baseline(cell, width, asked))]
-    if mine is None or not bases or time.time() > asked.until:
+    bases = [(run.scores["post_quant"].bpb, width) for width in widths if (run := _baseline(cell, width, options))]
+    if chosen is None or not bases or time.time() > options.until:
         return None
     best, width = min(bases)
     forecast = f"{plan.choice.bpb:.4f} ({plan.choice.low:.3f} to {plan.choice.high:.3f})"
-    scores = f"{mine.scores['post_quant'].bpb:.4f}", f"{mine.val_bpb:.4f}", f"{mine.bytes.total:,}"
+    scores = f"{chosen.scores['post_quant'].bpb:.4f}", f"{chosen.val_bpb:.4f}", f"{chosen.bytes.total:,}"
     shape = str(plan.choice.shape)
-    return [[*cell.words, shape, forecast, *scores, f"{best:.4f} ({width})", f"{mine.val_bpb / best:.3f}"]]
+    return [[*cell.words, shape, forecast, *scores, f"{best:.4f} ({width})", f"{chosen.val_bpb / best:.3f}"]]
 
 
-def _swept(cell: Cell, asked: argparse.Namespace) -> list[list[str]] | None:
-    """A row for the choice and for each alternative; None where the hours were over before all had run."""
-    plan = _plan(cell, asked)
-    prospects = [plan.choice, *plan.others[: asked.others]]
-    runs = [_chosen(prospect, cell, asked) for prospect in prospects]
+def _swept(cell: Cell, options: argparse.Namespace) -> list[list[str]] | None:
+    """Rows for the choice and for each alternative; None if the hours were over before all runs ended."""
+    plan = _plan(cell, options)
+    prospects = [plan.choice, *plan.others[: options.others]]
+    runs = [_chosen(prospect, cell, options) for prospect in prospects]
     ended = [(prospect, run) for prospect, run in zip(prospects, runs) if run is not None]
     if len(ended) < len(prospects):
         return None
@@ -171,22 +176,22 @@ def _swept(cell: Cell, asked: argparse.Namespace) -> list[list[str]] | None:
     ]
 
 
-def _plan(cell: Cell, asked: argparse.Namespace) -> Plan:
-    """What is planned for a cell."""
-    pace = _throughput(asked.out / "pace.json")
+def _plan(cell: Cell, options: argparse.Namespace) -> Plan:
+    """The plan of a cell."""
+    pace = _throughput(options.out / "pace.json")
     return api.plan(data=[cell.text], cap=cell.cap, seconds=cell.seconds, throughput=pace).result()
 
 
-def _chosen(prospect: Prospect, cell: Cell, asked: argparse.Namespace) -> Result | None:
-    """The run of a shape; None where it was not run."""
+def _chosen(prospect: Prospect, cell: Cell, options: argparse.Namespace) -> Result | None:
+    """The run of a shape; None if it was not run."""
     recipe = member(prospect.shape)
-    return _trained(recipe, f"cell_{cell.name}_{recipe.digest[:6]}", cell, {}, asked)
+    return _trained(recipe, f"cell_{cell.name}_{recipe.digest[:6]}", cell, {}, options)
 
 
-def _baseline(cell: Cell, width: int, asked: argparse.Namespace) -> Result | None:
-    """The published baseline at mini scale and another width; None where it does not fit, or was not run.
+def _baseline(cell: Cell, width: int, options: argparse.Namespace) -> Result | None:
+    """The published baseline at mini scale and another width; None if it does not fit, or was not run.
 
-    One whose own grids fit a cap is the same under every larger one, and is run once.
+    If its own grids fit a cap, its result is the same under every larger cap, so it runs only once.
     """
     heads = max(2, width // 32)
     changes: dict[str, Any] = {
@@ -197,51 +202,54 @@ def _baseline(cell: Cell, width: int, asked: argparse.Namespace) -> Result | Non
         "model.blocks[:].attn.kv_heads": heads // 2,
         "model.blocks[:].mlp.hidden": 2 * width,
     }
-    own, shared = f"base_{cell.name}_{width}", f"base_{cell.seconds:g}_{Path(cell.text).stem}_{cell.seed}_{width}"
-    if (asked.out / shared / "result.json").exists():
-        result = read_result(asked.out / shared / "result.json")
+    own_name, shared_name = (
+        f"base_{cell.name}_{width}",
+        f"base_{cell.seconds:g}_{Path(cell.text).stem}_{cell.seed}_{width}",
+    )
+    if (options.out / shared_name / "result.json").exists():
+        result = read_result(options.out / shared_name / "result.json")
         if result.bytes.total <= cell.cap:
             return result
     try:
-        run = _trained(api.recipe("baseline", scale="mini"), own, cell, changes, asked)
+        run = _trained(api.recipe("baseline", scale="mini"), own_name, cell, changes, options)
     except UserError as error:
         print(f"baseline {width} wide: {error}")
         return None
-    if run is not None and run.grids is Grids.RECIPE and not (asked.out / shared).exists():
-        (asked.out / own).rename(asked.out / shared)
+    if run is not None and run.grids is Grids.RECIPE and not (options.out / shared_name).exists():
+        (options.out / own_name).rename(options.out / shared_name)
     return run
 
 
 def _trained(
-    recipe: Recipe, name: str, cell: Cell, changes: dict[str, Any], asked: argparse.Namespace
+    recipe: Recipe, name: str, cell: Cell, changes: dict[str, Any], options: argparse.Namespace
 ) -> Result | None:
-    """One run, or what was found before; None where the hours are over."""
-    out = asked.out / name
+    """One run, or its earlier result; None if the hours are over."""
+    out = options.out / name
     if not (out / "result.json").exists():
-        if time.time() > asked.until:
+        if time.time() > options.until:
             return None
         changes = {"budget.counts": "cpu", "budget.eval_seconds": 3600.0, **changes}
-        data = _prepared(cell.text, recipe.model.vocab, asked)
+        data = _prepared(cell.text, recipe.model.vocab, options)
         events = api.train(recipe, data=data, out=out, changes=changes, seed=cell.seed, force=True)
         for _ in draw(events, Console(stderr=True)):
             pass
     return read_result(out / "result.json")
 
 
-def _prepared(text: str, vocab: int, asked: argparse.Namespace) -> Path:
-    """The text in so many pieces; one job prepares it, and others wait for that."""
-    data: Path = asked.out / f"{Path(text).stem}_{vocab}_{asked.held_out:g}"
-    with claimed(asked.out / f"claim_{data.name}", patience=600.0):
+def _prepared(text: str, vocab: int, options: argparse.Namespace) -> Path:
+    """The text in this vocabulary. One job prepares it, and the others wait."""
+    data: Path = options.out / f"{Path(text).stem}_{vocab}_{options.held_out:g}"
+    with claimed(options.out / f"claim_{data.name}", patience=600.0):
         if not data.exists():
-            api.prepare_data([text], out=data, vocab=vocab, val_fraction=asked.held_out).result()
+            api.prepare_data([text], out=data, vocab=vocab, val_fraction=options.held_out).result()
     return data
 
 
-def _throughput(kept: Path) -> Throughput:
-    """This machine on the processor's seconds, measured once for all cells."""
-    if not kept.exists():
-        write_json(kept, asdict(replace(Work(measured(now=time.process_time)).result(), seconds=0.0)))
-    return build(Throughput, read_json(kept), where=str(kept))
+def _throughput(path: Path) -> Throughput:
+    """This machine's speed in processor seconds, measured once for all cells."""
+    if not path.exists():
+        write_json(path, asdict(replace(Work(measured(now=time.process_time)).result(), seconds=0.0)))
+    return build(Throughput, read_json(path), where=str(path))
 
 
 def _arguments() -> argparse.Namespace:
@@ -266,18 +274,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(name: str, seed: int, asked: argparse.Namespace) -> Result:
-    """Train, pack and score one recipe with one seed, or read what was found before."""
-    out = asked.out / f"{name}_{seed}"
+def _run(name: str, seed: int, options: argparse.Namespace) -> Result:
+    """Train, pack and score one recipe with one seed, or read its earlier result."""
+    out = options.out / f"{name}_{seed}"
     if not (out / "result.json").exists():
         vocab = api.recipe(name, scale="mini").model.vocab
-        data = asked.out / f"data_{vocab}"
+        data = options.out / f"data_{vocab}"
         if not data.exists():
-            asked.out.mkdir(parents=True, exist_ok=True)
-            for _ in prepare([asked.text], data, vocab=vocab):
+            options.out.mkdir(parents=True, exist_ok=True)
+            for _ in prepare([options.text], data, vocab=vocab):
                 pass
-        changes: dict[str, Any] = {"train.seconds": asked.seconds, "budget.bytes": asked.cap}
-        if asked.cpu:
+        changes: dict[str, Any] = {"train.seconds": options.seconds, "budget.bytes": options.cap}
+        if options.cpu:
             changes |= {"budget.counts": "cpu", "budget.eval_seconds": 3600.0}
         events = api.train(name, data=data, out=out, scale="mini", changes=changes, seed=seed, force=True)
         for _ in draw(events, Console(stderr=True)):

@@ -1,4 +1,4 @@
-"""How long it takes to list many run folders, the first time and from the cache: `python benchmarks/ledger.py`."""
+"""Time how long it takes to list many run folders, the first time and from the cache: `python benchmarks/ledger.py`."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from pargolf.study.ledger import read_ledger
 
 
 def made_up(seed: int) -> Result:
-    """A result that never was."""
+    """A made-up result."""
     bpb = 1.2 + seed % 997 / 1000
     return Result(
         recipe="house",
@@ -51,7 +51,7 @@ def made_up(seed: int) -> Result:
 
 
 def main() -> None:
-    """Make the folders, list them three times, and print seconds of the wall and of the processor."""
+    """Make the folders, list them three times, and print wall seconds and processor seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
     count = parser.parse_args().runs

@@ -1,4 +1,4 @@
-"""Every file of the package in one line, floor by floor from the top, in its own first sentence.
+"""Write docs/map.md: every file of the package in one line, floor by floor from the top, in its own first sentence.
 
 python benchmarks/map.py > docs/map.md
 """

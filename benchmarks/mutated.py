@@ -1,8 +1,8 @@
-"""Try the auditor on edits of one clean submission: which that break a rule it passes, which innocent ones it accuses.
+"""Try the auditor on edits of one clean submission: which illegal edits it passes, and which innocent edits it accuses.
 
-`python benchmarks/audit.py --mutations` prints the table. A mutation counts as caught when the audit accuses (HOLD,
-SUSPECT or FAIL) or says what it could not check (UNVERIFIABLE); an innocent one as accused when the audit does the
-first. The edits are those of `tests/mutations`, written for this project.
+`python benchmarks/audit.py --mutations` prints the table. An illegal edit counts as caught if the audit accuses it
+(HOLD, SUSPECT or FAIL) or names what it could not check (UNVERIFIABLE). An innocent edit counts as accused only if the
+audit accuses it. The edits are in `tests/mutations`, written for this project.
 """
 
 import sys
@@ -18,7 +18,10 @@ import mutations
 
 
 def print_table() -> bool:
-    """Print a row for each kind, and which mutations were missed or accused; whether 95 % are caught, none accused."""
+    """Print a row for each kind, and the edits missed or accused.
+
+    Returns whether 95 % are caught and none is accused.
+    """
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     wrong: list[str] = []
     for mutation in mutations.load():
@@ -43,7 +46,7 @@ def print_table() -> bool:
 
 
 def outcome_of(mutation: mutations.Mutation) -> str:
-    """What the audit makes of a mutation, as a column of the table."""
+    """The outcome of auditing an edit, as a column of the table."""
     with tempfile.TemporaryDirectory() as folder:
         verdict = audit(mutations.write(mutation.files(), Path(folder), mutation.folder)).verdict
     accuses = verdict in (HOLD, SUSPECT, FAIL)

@@ -1,9 +1,9 @@
-"""Which shipped recipes go to ONNX, at mini scale, and how far ONNX Runtime's logits are from the model's own.
+"""Test which included recipes export to ONNX, at mini scale, and compare ONNX Runtime's logits with the model's own.
 
     python benchmarks/onnx_recipes.py [RECIPE...]
 
-The weights are initial ones, stirred so that every part of the model takes part. A row says the largest difference of a
-logit over texts of three shapes, or why torch could not trace the model.
+The weights are initial ones with noise, so that every part of the model takes part. A row shows the largest difference
+of a logit over texts of three shapes, or why torch could not trace the model.
 """
 
 import argparse

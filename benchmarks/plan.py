@@ -1,16 +1,16 @@
-"""The planner's law: run its grid, fit it, and say how far it is off.
+"""Fit the planner's law: train the runs of its grid, fit its constants, and print its errors.
 
     python benchmarks/plan.py --run [--minutes 3]    trains what is missing of the grid, on one thread, until time is up
     python benchmarks/plan.py --run --on ray         the same on a cluster, a core for each point
     python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
-    python benchmarks/plan.py --cells                what is planned and forecast for some caps and clocks, here
+    python benchmarks/plan.py --cells                plans and forecasts for some caps and clocks, on this machine
     python benchmarks/plan.py --scoring RUN --data DATA [--positions 16000]    forecast and seconds of a run's scoring
     python benchmarks/plan.py --full                 a plan for 16 MB and 600 s of eight H100s, as a recipe
-    python benchmarks/plan.py                        each run, what the law says of it, and of it when left out
+    python benchmarks/plan.py                        each run, the law's value, and the error when it is left out
 
-A run of the grid is a training of some hundred steps with its own warmdown, scored before packing on 40,000 tokens of
-the embedded validation split, and packed under the caps that the grid names. Seconds are those of the processor. The
-fit is by least squares of log L under weak priors, which stand below; errors are those of each run left out.
+A run of the grid is a training of some hundred steps with its own warmdown. It is scored before packing on 40,000
+tokens of the embedded validation split, and packed under the caps of its point. Seconds are processor seconds. The fit
+is least squares of log L under the weak priors below; an error is that of a run left out of the fit.
 """
 
 import argparse
@@ -61,7 +61,7 @@ from pargolf.training.loop import Training
 LAW = Path(laws.__file__).with_name("law.json")
 WINDOWS = 160
 NAMES = "E", "log A", "a", "log B", "b", "log R", "table's share", "power of bytes per token"
-PRIORS = {  # mean and deviation: where the literature, or reason, expects each
+PRIORS = {  # mean and standard deviation, from the literature or by reasoning
     "E": (0.80, 0.15),
     "log A": (-1.5, 1.0),
     "a": (0.35, 0.10),
@@ -77,7 +77,7 @@ TENTH = "a tenth of embedded"
 
 @dataclass(frozen=True)
 class Point:
-    """One training of the grid, and the caps that it is packed under."""
+    """One training of the grid, and the caps under which it is packed."""
 
     shape: Shape
     steps: int
@@ -86,7 +86,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """A file's name."""
+        """The point's file name."""
         shape = self.shape
         sizes = f"{shape.vocab}-{shape.dim}-{shape.blocks}-{shape.hidden}-{self.steps}"
         return f"{sizes}-{self.text.replace(' ', '-')}"
@@ -142,45 +142,45 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=16_000, help="of it, from its beginning")
     parser.add_argument("--out", type=Path, default=Path("runs/plan"), help="where prepared text goes")
     add_options(parser)
-    asked = parser.parse_args()
-    if asked.cells:
+    options = parser.parse_args()
+    if options.cells:
         _print_cells()
         return
-    if asked.full:
+    if options.full:
         print(recipe_file(_full(), "python benchmarks/plan.py --full; a forecast, no result"))
         return
-    if asked.scoring:
-        _print_scoring(asked)
+    if options.scoring:
+        _print_scoring(options)
         return
-    if asked.run:
-        _run_missing(asked)
-    if asked.fit:
-        _write(fit_law(read_law(LAW), pieces_of(asked.out)))
+    if options.run:
+        _run_missing(options)
+    if options.fit:
+        _write(fit_law(read_law(LAW), pieces_of(options.out)))
     _print(read_law(LAW))
 
 
-def _run_missing(asked: argparse.Namespace) -> None:
-    """Train the grid's points that have no run yet; each is kept as soon as it has ended."""
+def _run_missing(options: argparse.Namespace) -> None:
+    """Train the grid's points that have no run yet. Each run is stored as soon as it has ended."""
     torch.set_num_threads(1)
-    until = time.time() + 60 * asked.minutes
-    known = {(run.shape, run.steps, run.text) for run in read_law(LAW).runs}
-    missing = [point for point in GRID if (_shape_of_run(point), point.steps, point.text) not in known]
-    todo = {point.name: (point, asked.out.absolute(), until) for point in missing}
-    how = {"on": asked.on, "jobs": asked.jobs, "needs": asked.needs}
-    runs = [build(Run, value) for value in values_of(todo, _kept_point, asked.out, **how).values()]
+    until = time.time() + 60 * options.minutes
+    trained = {(run.shape, run.steps, run.text) for run in read_law(LAW).runs}
+    missing = [point for point in GRID if (_shape_of_run(point), point.steps, point.text) not in trained]
+    todo = {point.name: (point, options.out.absolute(), until) for point in missing}
+    engine = {"on": options.on, "jobs": options.jobs, "needs": options.needs}
+    runs = [build(Run, value) for value in values_of(todo, _kept_point, options.out, **engine).values()]
     for run in runs:
         print(run, flush=True)
-    held = read_law(LAW)
-    _write(replace(held, runs=(*held.runs, *runs)))
+    law = read_law(LAW)
+    _write(replace(law, runs=(*law.runs, *runs)))
 
 
 def _shape_of_run(point: Point) -> Shape:
-    """What a run of the point says of its shape."""
+    """The shape that is stored with the point's run."""
     return replace(Shape(), **{name: getattr(point.shape, name) for name in ("vocab", "dim", "blocks", "hidden")})
 
 
 def _kept_point(point: Point, out: Path, until: float) -> dict[str, Any] | None:
-    """A point's run as JSON; None where time is up."""
+    """A point's run as JSON; None if the time is up."""
     return None if time.time() > until else asdict(run_point(point, _data(out, point)))
 
 
@@ -223,18 +223,18 @@ def _packings(recipe: Recipe, training: Training, data: DataFolder, caps: tuple[
 
 
 def packing(shape: Shape, size: int, bpb: float, seconds: float) -> Packing:
-    """A packing with its net bits."""
+    """A packing with its net bits per weight."""
     bits = 8 * (size - stored_whole(shape)) / shape.weights
     return Packing(size, round(bits, 4), round(bpb, 5), round(seconds, 2))
 
 
 def shape_of(recipe: Recipe) -> Shape:
-    """The shape that a recipe of the family was made of."""
+    """The shape from which a recipe of the family was made."""
     return shape_of_model(recipe.model)
 
 
 def shape_of_model(model: Model) -> Shape:
-    """The shape whose model it is."""
+    """The shape of a model."""
     return Shape(model.vocab, model.dim, len(model.blocks), model.blocks[0].mlp.hidden)
 
 
@@ -243,9 +243,9 @@ def _bpb(model: Transformer, data: DataFolder, recipe: Recipe) -> float:
 
 
 def _data(out: Path, point: Point) -> DataFolder:
-    """The embedded text in this vocabulary, whole or a tenth of it in the same pieces."""
+    """The embedded text in this vocabulary, or a tenth of it in the same vocabulary."""
     whole, tenth = out / f"data_{point.shape.vocab}", out / f"tenth_{point.shape.vocab}"
-    with claimed(out / f"claim_{point.shape.vocab}", patience=600.0):  # one job prepares it, and others wait for that
+    with claimed(out / f"claim_{point.shape.vocab}", patience=600.0):  # one job prepares it, the others wait
         if not whole.exists():
             api.prepare_data(["embedded"], out=whole, vocab=point.shape.vocab).result()
         if point.text == "embedded":
@@ -274,55 +274,58 @@ def _print_cells() -> None:
     out.print(table)
 
 
-def _print_scoring(asked: argparse.Namespace) -> None:
-    """Seconds of the processor that scoring an artifact takes, as forecast by what is measured now, and as it came."""
+def _print_scoring(options: argparse.Namespace) -> None:
+    """Print the forecast and the measured processor seconds of scoring an artifact."""
     torch.set_num_threads(1)
     pace = Work(measured(now=time.process_time, again=True)).result()
-    unpacked, text = read_artifact(asked.scoring / "model.pargolf"), open_text(open_data(asked.data))
-    count = asked.positions
+    unpacked, text = read_artifact(options.scoring / "model.pargolf"), open_text(open_data(options.data))
+    count = options.positions
     text = replace(text, tokens=text.tokens[: count + 1], byte_counts=text.byte_counts[:count])
     recipe = member(shape_of_model(unpacked.model.spec))
     began = time.process_time()
     Work(score_unpacked(recipe, text, unpacked, seconds=math.inf, world=World())).result()
-    forecast, came = pace.score(shape_of_model(unpacked.model.spec), count), time.process_time() - began
-    print(f"{recipe.name}, {count:,} positions: forecast {forecast:.1f} s, came {came:.1f} s, {forecast / came:.2f}")
+    forecast, seconds = pace.score(shape_of_model(unpacked.model.spec), count), time.process_time() - began
+    print(
+        f"{recipe.name}, {count:,} positions: forecast {forecast:.1f} s, came {seconds:.1f} s, {forecast / seconds:.2f}"
+    )
 
 
 def _full() -> Plan:
     """The plan for 16 MB and 600 s of eight H100s on FineWeb, extrapolated far beyond the runs of the law.
 
-    How hard the text is follows from the published baseline: the law, scaled, says of it what it reached (1.2172 before
-    packing, in 13,780 steps of 524,288 tokens). How fast the machine is follows from two published logs: the baseline's
-    17,039,360 weights in 43.54 ms a step, and pull request 1855's 35,945,671 on 786,432 tokens in 121.7 ms.
+    The hardness of the text comes from the published baseline: the law is scaled so that it gives the baseline's own
+    score (1.2172 before packing, in 13,780 steps of 524,288 tokens). The speed of the machine comes from two published
+    logs: the baseline's 17,039,360 weights in 43.54 ms a step, and pull request 1855's 35,945,671 on 786,432 tokens in
+    121.7 ms.
     """
     law, unique, per_token = read_law(LAW), 8e9, 151_080_363 / 62_021_632
     published = Shape(1024, 512, 9, 1024, batch_tokens=524_288)
-    said = law.constants.loss(published, tokens=13_780 * 524_288.0, unique=unique, bytes_per_token=per_token)
-    text = TextFacts("FineWeb, 8e9 tokens", round(unique * per_token), 151_080_363, 1.2172 / said, False)
+    value = law.constants.loss(published, tokens=13_780 * 524_288.0, unique=unique, bytes_per_token=per_token)
+    text = TextFacts("FineWeb, 8e9 tokens", round(unique * per_token), 151_080_363, 1.2172 / value, False)
     small, large = (3 * tokens * weights / 1e9 for tokens, weights in ((524_288, 17_039_360), (786_432, 35_945_671)))
     each = (0.1217 - 0.04354) / (large - small)
     eight = Throughput(0.04354 - each * small, each, 0.0, True, "cuda, eight H100s")
     return make_plan(Search(Budget(bytes=16_000_000, train_seconds=600.0), text, eight, law, CODE))
 
 
-def fit_law(held: Law, pieces: Curve) -> Law:
+def fit_law(law: Law, pieces: Curve) -> Law:
     """The law with every constant fitted on its runs."""
-    values, covariance, _ = _fitted(held.runs)
-    errors = [_left_out(held.runs, i) for i in range(len(held.runs))]
+    values, covariance, _ = _fitted(law.runs)
+    errors = [_left_out(law.runs, i) for i in range(len(law.runs))]
     spread = math.sqrt(float(np.mean(np.square(errors))))
     packed = [
-        (p.bits, p.bpb - run.bpb) for run in held.runs for p in run.packed if p.bpb - run.bpb > 5e-4 and p.bits > 2
+        (p.bits, p.bpb - run.bpb) for run in law.runs for p in run.packed if p.bpb - run.bpb > 5e-4 and p.bits > 2
     ]
     slope, start = np.polyfit([bits for bits, _ in packed], np.log2([cost for _, cost in packed]), 1)
-    ends = [(run.packed[0].bpb, run.packed[0].bpb - run.final) for run in held.runs if run.final and run.packed]
+    ends = [(run.packed[0].bpb, run.packed[0].bpb - run.final) for run in law.runs if run.final and run.packed]
     return replace(
-        held,
+        law,
         constants=Constants(tuple(values), tuple(map(tuple, covariance)), round(spread, 5), CRITICAL_BATCH),
         bits=Curve((2.0, 6.0), tuple(round(float(start + slope * x), 4) for x in (2.0, 6.0))),
-        gain=_line(ends) if len(ends) > 1 else held.gain,
+        gain=_line(ends) if len(ends) > 1 else law.gain,
         pieces=pieces,
         hardness=_hardness(),
-        fitted=len(held.runs),
+        fitted=len(law.runs),
     )
 
 
@@ -332,38 +335,38 @@ def _fitted(runs: tuple[Run, ...]) -> tuple[list[float], list[list[float]], floa
     noise = 0.01
 
     def residuals(x: Any) -> Any:
-        said = [_said(x, run) for run in runs]
-        own = [(math.log(max(value, 1e-3)) - math.log(run.bpb)) / noise for value, run in zip(said, runs)]
+        values = [_value(x, run) for run in runs]
+        own = [(math.log(max(value, 1e-3)) - math.log(run.bpb)) / noise for value, run in zip(values, runs)]
         return np.concatenate([own, (x - means) / deviations])
 
     bounds = np.array([(0.2, 1.2), (-6, 3), (0.05, 1), (-6, 4), (0.05, 1.5), (0, 4), (0, 1.5), (0, 2)]).T
-    found = least_squares(residuals, np.clip(means, *bounds), bounds=bounds)
-    rms = math.sqrt(float(np.mean(np.square(found.fun[: len(runs)])))) * noise
-    covariance = np.linalg.inv(found.jac.T @ found.jac) * max(rms / noise, 1.0) ** 2
-    return [round(float(v), 6) for v in found.x], [[float(f"{v:.6g}") for v in row] for row in covariance], rms
+    solution = least_squares(residuals, np.clip(means, *bounds), bounds=bounds)
+    rms = math.sqrt(float(np.mean(np.square(solution.fun[: len(runs)])))) * noise
+    covariance = np.linalg.inv(solution.jac.T @ solution.jac) * max(rms / noise, 1.0) ** 2
+    return [round(float(v), 6) for v in solution.x], [[float(f"{v:.6g}") for v in row] for row in covariance], rms
 
 
-def _said(x: Any, run: Run) -> float:
-    """What the law says of a run."""
-    how = {"tokens": float(run.tokens), "unique": float(run.unique_tokens), "per_token": run.bytes_per_token}
-    return laws.law(list(x), run.shape, critical=CRITICAL_BATCH, **how)
+def _value(x: Any, run: Run) -> float:
+    """The law's value for a run."""
+    arguments = {"tokens": float(run.tokens), "unique": float(run.unique_tokens), "per_token": run.bytes_per_token}
+    return laws.law(list(x), run.shape, critical=CRITICAL_BATCH, **arguments)
 
 
 def _left_out(runs: tuple[Run, ...], i: int) -> float:
     """Error of log L of one run by the fit to the others."""
     values, _, _ = _fitted((*runs[:i], *runs[i + 1 :]))
-    return math.log(_said(values, runs[i])) - math.log(runs[i].bpb)
+    return math.log(_value(values, runs[i])) - math.log(runs[i].bpb)
 
 
 def _line(points: list[tuple[float, float]]) -> Curve:
-    """The line of least squares through points, by its values at the ends."""
+    """The least-squares line through some points, given by its values at the ends."""
     slope, start = np.polyfit(*zip(*points), 1) if len(points) > 2 else (0.0, float(np.mean([y for _, y in points])))
     ends = min(x for x, _ in points), max(x for x, _ in points)
     return Curve(ends, tuple(round(float(start + slope * x), 5) for x in ends))
 
 
 def pieces_of(out: Path) -> Curve:
-    """Bytes per token of the embedded text by log2 of the vocabulary, of what is prepared."""
+    """Bytes per token of the embedded text by log2 of the vocabulary, for the folders prepared so far."""
     folders = sorted(((int(f.name.removeprefix("data_")), f) for f in out.glob("data_*")), key=lambda pair: pair[0])
     rows = [
         (math.log2(vocab), json.loads((folder / "meta.json").read_text())["splits"]["train"])
@@ -382,38 +385,38 @@ def _hardness() -> Curve:
     return Curve(tuple(round(math.log2(n), 3) for _, n in rows), tuple(round(bits, 4) for bits, _ in rows))
 
 
-def _write(found: Law) -> None:
-    write_json(LAW, asdict(found))
+def _write(law: Law) -> None:
+    write_json(LAW, asdict(law))
     read_law.cache_clear()
 
 
-def _print(held: Law) -> None:
-    """The constants, and each run beside what the law says of it."""
+def _print(law: Law) -> None:
+    """The constants, and each run beside the law's value."""
     out = Console(width=140)
-    for name, value, row in zip(NAMES, held.constants.values, held.constants.covariance):
+    for name, value, row in zip(NAMES, law.constants.values, law.constants.covariance):
         deviation = math.sqrt(max(row[NAMES.index(name)], 0.0))
         out.print(f"{name:26} {value:8.4f} +- {deviation:.4f}")
-    out.print(f"spread of a run left out   {held.constants.spread:8.4f} of log L, {held.fitted} runs")
+    out.print(f"spread of a run left out   {law.constants.spread:8.4f} of log L, {law.fitted} runs")
     table = Table(title="log L: the law's less the run's")
     for head in ("pieces", "width", "blocks", "hidden", "steps", "text", "passes", "BPB", "law", "error", "left out"):
         table.add_column(head, justify="right")
-    for i, run in enumerate(held.runs):
-        said, passes = _said(held.constants.values, run), run.tokens / run.unique_tokens
+    for i, run in enumerate(law.runs):
+        forecast, passes = _value(law.constants.values, run), run.tokens / run.unique_tokens
         sizes = [f"{x:,}" for x in (run.vocab, run.dim, run.blocks, run.hidden, run.steps)]
-        errors = f"{math.log(said / run.bpb):+.4f}", f"{_left_out(held.runs, i):+.4f}"
-        table.add_row(*sizes, run.text, f"{passes:.2f}", f"{run.bpb:.4f}", f"{said:.4f}", *errors)
+        errors = f"{math.log(forecast / run.bpb):+.4f}", f"{_left_out(law.runs, i):+.4f}"
+        table.add_row(*sizes, run.text, f"{passes:.2f}", f"{run.bpb:.4f}", f"{forecast:.4f}", *errors)
     out.print(table)
-    _print_packings(held, out)
+    _print_packings(law, out)
 
 
-def _print_packings(held: Law, out: Console) -> None:
-    """What packing cost, and what the law says."""
+def _print_packings(law: Law, out: Console) -> None:
+    """The cost of each packing, and the law's value."""
     table = Table(title="packing")
     for head in ("weights", "model bytes", "net bits", "cost", "law"):
         table.add_column(head, justify="right")
-    for run in held.runs:
+    for run in law.runs:
         for p in run.packed:
-            cost = f"{p.bpb - run.bpb:.4f}", f"{held.cost(p.bits):.4f}"
+            cost = f"{p.bpb - run.bpb:.4f}", f"{law.cost(p.bits):.4f}"
             table.add_row(f"{run.shape.weights:,}", f"{p.bytes:,}", f"{p.bits:.2f}", *cost)
     out.print(table)
 

@@ -1,13 +1,12 @@
-"""Full-size systems on one GPU: same text, same seconds of training, bits per byte before packing.
+"""Compare full-size systems on one GPU: same text, same seconds of training, bits per byte before packing.
 
     python benchmarks/race.py --text TEXT.jsonl.xz [--seconds 60] [--recipes baseline,pr549,house_full] [--out DIR]
 
-Each recipe has the text in its own vocabulary (prepared into OUT if it is not there), trains for the seconds with its
-own batch, its step counts made fractions of that time, and is graded by its own plain windows on an even sample of the
-validation split. Compiling is not counted; everything else is. The published batches were made for eight GPUs and ten
-minutes, and a minute of one GPU is a hundred of their steps; `--batch 131072` gives all recipes another one. So this
-asks what a recipe does with little, not what it would do in the whole of the track. Printed too: model FLOP
-utilization, counted as in `benchmarks/gpu.py`.
+Each recipe has the text in its own vocabulary (prepared into OUT if it is missing). It trains with its own batch, with
+step counts turned into fractions of the time. It is scored with its own plain windows on an even sample of the
+validation split. Only compiling does not count. The published batches were made for eight GPUs and ten minutes, and a
+minute of one GPU is a hundred of their steps; `--batch 131072` gives all recipes another batch. So this compares
+recipes on little compute, not on the whole track. Model FLOP utilization is counted as in `benchmarks/gpu.py`.
 """
 
 import argparse
@@ -31,16 +30,16 @@ from pargolf.training.loop import Training
 
 GRADED = 1 << 20
 PACE = 1.2e6
-"""About how many tokens a second a GPU takes; only the reach of weight averages goes by it."""
+"""A rough number of tokens per second of a GPU, used only for the length of weight averages."""
 
 
 def main() -> None:
-    asked = _arguments()
-    device = torch.device("cpu" if asked.check else "cuda")
-    for name in asked.recipes.split(","):
-        folder = _prepared(name, asked)
-        if not asked.prepare:
-            print(json.dumps(_race(name, folder, device, asked)), flush=True)
+    options = _arguments()
+    device = torch.device("cpu" if options.check else "cuda")
+    for name in options.recipes.split(","):
+        folder = _prepared(name, options)
+        if not options.prepare:
+            print(json.dumps(_race(name, folder, device, options)), flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -57,29 +56,29 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _prepared(name: str, asked: argparse.Namespace) -> DataFolder:
+def _prepared(name: str, options: argparse.Namespace) -> DataFolder:
     """The text in the recipe's vocabulary."""
     vocab = find(name).model.vocab
-    path = asked.out / f"data_{vocab}"
+    path = options.out / f"data_{vocab}"
     if not path.exists():
-        asked.out.mkdir(parents=True, exist_ok=True)
-        for _ in prepare(asked.text, path, vocab=vocab, val_fraction=0.05):
+        options.out.mkdir(parents=True, exist_ok=True)
+        for _ in prepare(options.text, path, vocab=vocab, val_fraction=0.05):
             pass
     return open_data(path)
 
 
-def _race(name: str, data: DataFolder, device: torch.device, asked: argparse.Namespace) -> dict[str, object]:
-    """Train one recipe and grade it."""
+def _race(name: str, data: DataFolder, device: torch.device, options: argparse.Namespace) -> dict[str, object]:
+    """Train one recipe and score it."""
     recipe = find(name)
-    recipe = mini(recipe) if asked.check else edit(recipe, {"train.micro_tokens": asked.micro})
-    if asked.batch:
-        recipe = edit(recipe, {"train.batch_tokens": asked.batch})
+    recipe = mini(recipe) if options.check else edit(recipe, {"train.micro_tokens": options.micro})
+    if options.batch:
+        recipe = edit(recipe, {"train.batch_tokens": options.batch})
     torch._dynamo.reset()
-    torch.manual_seed(asked.seed)
-    model = recipe.model.build(asked.seed).to(device)
+    torch.manual_seed(options.seed)
+    model = recipe.model.build(options.seed).to(device)
     clock, world = Clock(), World(device=device)
-    train = fractional(recipe, steps=asked.seconds * PACE / recipe.train.batch_tokens)
-    training = Training(train, model, data.train, seed=asked.seed, clock=clock, seconds=asked.seconds, world=world)
+    train = fractional(recipe, steps=options.seconds * PACE / recipe.train.batch_tokens)
+    training = Training(train, model, data.train, seed=options.seed, clock=clock, seconds=options.seconds, world=world)
     began = time.perf_counter()
     clock.pause()
     training.warm_up()
@@ -88,27 +87,27 @@ def _race(name: str, data: DataFolder, device: torch.device, asked: argparse.Nam
     for event in training.run():
         if isinstance(event, Step):
             loss = event.loss
-    took, steps, tokens = clock.seconds, training.step, training.tokens
+    duration, steps, tokens = clock.seconds, training.step, training.tokens
     began = time.perf_counter()
     model.eval()
     with torch.no_grad():
         count = GRADED // recipe.plain.length
-        found = score_sample(model, open_text(data), recipe.plain, count=count, device=device)
+        sample = score_sample(model, open_text(data), recipe.plain, count=count, device=device)
     rate = product_rate(device, seconds=0.5)
     return {
         "recipe": recipe.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "batch": recipe.train.batch_tokens,
-        "seconds": round(took, 1),
+        "seconds": round(duration, 1),
         "compiling": round(compiling, 1),
         "steps": steps,
         "tokens": tokens,
-        "tokens_per_s": round(tokens / took),
-        "mfu": round(tokens / took * flops_per_token(recipe, training) / rate, 3),
+        "tokens_per_s": round(tokens / duration),
+        "mfu": round(tokens / duration * flops_per_token(recipe, training) / rate, 3),
         "epochs": round(tokens / len(data.train), 2),
         "train_loss": round(loss, 4),
-        "val_bpb": round(found.bpb, 4),
-        "graded": found.tokens,
+        "val_bpb": round(sample.bpb, 4),
+        "graded": sample.tokens,
         "grading": round(time.perf_counter() - began, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
     }

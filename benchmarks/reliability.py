@@ -1,11 +1,11 @@
-"""Disturb everything that can be disturbed, for some minutes, and print one table of how it ended.
+"""Disturb everything that can be disturbed, for some minutes, and print a table of the outcomes.
 
     python benchmarks/reliability.py [--minutes 10] [--seed 0] [--only NAME ...]
 
-Each row is a battery of `tests/batteries`: *handled* ended as it should (one line that says what is wrong, or the very
-bytes of a run that nothing disturbed), *crash* is a traceback, *hang* took over its time, *wrong* is any other end.
-Trials are drawn by the seed, and how many fit into the minutes depends on the machine. A row that is made alone
-(`--only`) takes the time that it has in the whole table.
+Each row is a battery of `tests/batteries`. *handled* means a right end: one line that names the problem, or the very
+bytes of an undisturbed run. *crash* is a traceback, *hang* took too long, *wrong* is any other end. The seed draws the
+trials; the machine's speed decides how many fit in the minutes. A row that runs alone (`--only`) gets the time that it
+has in the whole table.
 """
 
 import argparse
@@ -42,7 +42,7 @@ Make = Callable[[Path, random.Random], Iterator[trial.Trial]]
 
 
 def batteries(home: Path) -> list[tuple[str, float, Make]]:
-    """Name, share of the minutes, and trials of each row; what all share is made in `home`."""
+    """The name, share of the minutes, and trials of each row; shared inputs are made in `home`."""
     data = kills.prepared(home)
     whole = kills.undisturbed(data, home / "whole")
     finished, learned = home / "finished", home / "learned"
@@ -74,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the disturbed processes say is no part of the table
+    os.dup2(2, 1)  # messages of the disturbed processes are not part of the table
     sound = True
     print(HEAD, file=table, flush=True)
     with tempfile.TemporaryDirectory() as home:

@@ -1,7 +1,7 @@
-"""Write docs/reviews.md: the reviews of the five first pull requests, beside what a community review said of them.
+"""Write docs/reviews.md: the reviews of the first five pull requests, beside a community review of them.
 
-`python benchmarks/reviews.py REPO [--run]`; REPO is a clone of openai/parameter-golf with its pull request heads. What
-the community review said is a fact of that day and stands here; everything else is what the auditor writes.
+`python benchmarks/reviews.py REPO [--run]`; REPO is a clone of openai/parameter-golf with its pull request heads. The
+community review is a fact of its day and is stored here. Everything else is written by the auditor.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pargolf.audit.standing import headline
 from pargolf.report.reviews.markdown import to_markdown
 
 PAGE = Path(__file__).parent.parent / "docs" / "reviews.md"
-# Number: what the community review of March 2026 said, and what it did not see.
+# Number: the community review of March 2026, and what it did not see.
 SAID = {
     1009: (
         "looks clean, score-first adaptation, ten layers; merge pending the usual checks",
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _short(report: Report) -> str:
-    """The verdict and the rules that give it."""
+    """The verdict and the rules behind it."""
     rules = dict.fromkeys(f.rule for f in report.findings if f.status == report.verdict and f.status != PASS)
     return f"{report.verdict} by {', '.join(f'`{rule}`' for rule in rules)}"
 

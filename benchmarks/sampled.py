@@ -1,9 +1,9 @@
-"""A fixed sample of heads whose model builds here: how many reach their own printed score in the black box.
+"""Run a fixed sample of heads in the black box, and count those that reach their own printed score.
 
-Heads are taken in the order of the SHA-256 of "blackbox N", N being the pull request's number, so the sample is the
-same for everybody. A head belongs to it when its model builds in the sandbox; one that reaches its score does. Seconds
-are the processor's, since a busy machine would count its neighbours. What was tried is kept in a file, line by line,
-and not tried again.
+Heads are taken in the order of the SHA-256 of "blackbox N", where N is the pull request's number, so the sample is the
+same for everybody. A head is in the sample if its model builds in the sandbox. Seconds are processor seconds, because
+on a busy machine wall time would also count other processes. Results are stored in a file, line by line, and not
+computed again.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from pargolf.audit.read.facts import Facts, read_facts
 from pargolf.audit.read.repository import Repository
 from pargolf.audit.sandbox.run import try_script
 
-WALL = 1800.0  # of the clock: the bound that counts here is the processor's
+WALL = 1800.0  # wall seconds; the limit that matters here is in processor seconds
 
 
 def in_order(numbers: list[int]) -> list[int]:
@@ -30,13 +30,13 @@ def in_order(numbers: list[int]) -> list[int]:
 
 
 def print_sample(repo: str, size: int, path: Path, *, every_text: bool) -> None:
-    """Try heads until `size` of them build, or read what was tried from `path`; then print the table."""
-    known = {row["pr"]: row for row in map(json.loads, path.read_text().splitlines())} if path.exists() else {}
+    """Try heads until `size` of them build, or read earlier results from `path`; then print the table."""
+    earlier = {row["pr"]: row for row in map(json.loads, path.read_text().splitlines())} if path.exists() else {}
     rows = []
     with Repository(repo) as repository:
         for number in in_order(list(repository.pulls())):
-            row = known.get(number) or tried(repository, number, every_text=every_text)
-            if number not in known:
+            row = earlier.get(number) or tried(repository, number, every_text=every_text)
+            if number not in earlier:
                 with path.open("a") as file:
                     file.write(json.dumps(row) + "\n")
             rows += [row] if row["builds"] else []
@@ -87,11 +87,11 @@ def print_rows(rows: list[dict]) -> None:
     for reason, count in reasons.most_common():
         numbers = [row["pr"] for row in rows if not row["reached"] and _short(row["error"]) == reason]
         print(f"{count:>4}  {reason or 'it printed no score'}  {' '.join(f'#{n}' for n in numbers[:8])}")
-    asked = [row["laws"] for row in done if "laws" in row]
-    for law in asked[0] if asked else ():
-        counts = Counter(str(said[law]) for said in asked)
+    rulings = [row["laws"] for row in done if "laws" in row]
+    for law in rulings[0] if rulings else ():
+        counts = Counter(str(ruling[law]) for ruling in rulings)
         words = {"True": "kept", "False": "broken", "None": "not asked"}
-        print(f"{law:14}" + ", ".join(f"{words[how]} {count}" for how, count in sorted(counts.items())))
+        print(f"{law:14}" + ", ".join(f"{words[outcome]} {count}" for outcome, count in sorted(counts.items())))
     print("sample:", " ".join(f"#{row['pr']}" for row in rows))
 
 

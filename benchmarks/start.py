@@ -1,11 +1,11 @@
-"""What a run does before its first step: seconds by the clock and of the processor, after Python's own imports.
+"""Measure the time before the first step of a run: wall seconds and processor seconds, after Python's own imports.
 
     python benchmarks/start.py --data DATA [--recipe house] [--scale mini]
 
-Once where the script of the recipe is still to be written, with an empty cache folder, and once where it is known. Each
-run is a process of its own, is bounded by 600 seconds, and is ended at its first step. On 30 November 2026, of `house`
-on two busy cores: 6.7 seconds of the processor either way (25.5 and 22.4 by the clock), since another process writes
-the script.
+Measured twice: with an empty cache folder, when the recipe's script is still to be written, and once it is known. Each
+run is a process of its own, limited to 600 seconds, and ends at its first step. On 30 November 2026, `house` on two
+busy cores took 6.7 processor seconds either way (25.5 and 22.4 wall seconds), because another process writes the
+script.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""The seven published systems and the five repaired ones, side by side: python benchmarks/systems.py --seconds 60.
+"""Compare the seven published systems and the five repaired ones: python benchmarks/systems.py --seconds 60.
 
-Each is trained at mini scale for the same seconds on the same data, packed, unpacked and scored, and one table says
-what quantization cost it: plain windows before and after, the gap, bytes, and what its bits per weight come to at full
-size, where 16,000,000 bytes are the cap. Grids are never narrowed to meet the cap. `--own-windows` also scores with
-each system's own windows, which takes four times as long as the plain ones.
+Each trains at mini scale for the same seconds on the same data, and is packed, unpacked and scored. One table shows the
+cost of quantization: plain windows before and after, the gap, bytes, and the bytes of the same bits per weight at full
+size, where the cap is 16,000,000. Grids are never narrowed to meet the cap. `--own-windows` also scores with each
+system's own windows, which takes four times as long as the plain ones.
 
 Expected from what was published: the gap of 910 (.069 there) falls under .010 when repaired, and no repaired system
-ends behind its original. The last lines say whether that held, over the mean of the seeds.
+scores worse than its original. The last lines say whether that is so, over the mean of the seeds.
 
-Seconds are this process's own on the processor, one thread, so that a busy machine does not favour anybody; runs that
-are finished are not run again. Adaptation takes longer than the rest, so only the first seed is adapted.
+Seconds are processor seconds of this process, one thread, so that a busy machine does not favour any system. Finished
+runs are not repeated. Adaptation takes longer than the rest, so only the first seed is adapted.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="training seconds of each run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1337])
-    known = [name for name in catalog.names() if name == "baseline" or name.startswith("pr")]
-    parser.add_argument("--systems", nargs="+", default=known, choices=known, metavar="NAME")
+    names = [name for name in catalog.names() if name == "baseline" or name.startswith("pr")]
+    parser.add_argument("--systems", nargs="+", default=names, choices=names, metavar="NAME")
     parser.add_argument("--own-windows", action="store_true", help="score with each system's own windows too")
     parser.add_argument("--data", help="a prepared folder; left out, the embedded corpus is prepared under --out")
     parser.add_argument("--out", type=Path, default=Path("runs/systems"))
@@ -78,9 +78,9 @@ def _measure(name: str, data: Path, seed: int, args: argparse.Namespace) -> dict
         adapt=recipe.adapt if seed == args.seeds[0] else None,
     )
     out = args.out / f"{name}-{seed}"
-    kept = out / "row.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
+    path_of_row = out / "row.json"
+    if path_of_row.exists():
+        return json.loads(path_of_row.read_text())
     for event in run_recipe(recipe, open_data(data), out, seed=seed, force=True):
         if not isinstance(event, Progress):
             print(f"\r{name} seed {seed}: {type(event).__name__:<12}", end="", flush=True)
@@ -99,7 +99,7 @@ def _measure(name: str, data: Path, seed: int, args: argparse.Namespace) -> dict
         "full_size": grown.model + result.bytes.code,
         "steps": result.steps,
     }
-    write_json(kept, row)
+    write_json(path_of_row, row)
     print(f"\r{name} seed {seed}: {post:.4f} after packing, gap {row['gap']:+.4f}, {row['steps']} steps")
     return row
 
@@ -112,9 +112,9 @@ def _table(rows: dict[str, list[dict[str, float | None]]], *, seconds: float) ->
         "| system | before | packed | ± | gap | own windows | adapted | bytes | at full size | steps |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in rows.items():
-        means = {column: _mean([row[column] for row in found]) for column in COLUMNS}
-        spread = stdev([row["post"] for row in found]) if len(found) > 1 else None
+    for name, results in rows.items():
+        means = {column: _mean([row[column] for row in results]) for column in COLUMNS}
+        spread = stdev([row["post"] for row in results]) if len(results) > 1 else None
         cells = [means["pre"], means["post"], spread, means["gap"], means["final"], means["adapted"]]
         shown = ["-" if cell is None else f"{cell:.4f}" for cell in cells]
         over = " (over)" if means["full_size"] > CAP else ""
@@ -124,25 +124,25 @@ def _table(rows: dict[str, list[dict[str, float | None]]], *, seconds: float) ->
 
 
 def _verdicts(rows: dict[str, list[dict[str, float | None]]]) -> list[str]:
-    """What was expected, and whether it was so."""
+    """What was expected, and whether it happened."""
     lines = []
-    for name, found in rows.items():
+    for name, results in rows.items():
         original = rows.get(name.removesuffix("_repaired"))
-        if original is None or original is found:
+        if original is None or original is results:
             continue
-        before, after = (_mean([row["post"] for row in each]) for each in (original, found))
-        held = "holds" if after <= before else "does NOT hold"
-        lines.append(f"{name} no worse than its original after packing: {held} ({after:.4f} against {before:.4f})")
+        before, after = (_mean([row["post"] for row in each]) for each in (original, results))
+        outcome = "holds" if after <= before else "does NOT hold"
+        lines.append(f"{name} no worse than its original after packing: {outcome} ({after:.4f} against {before:.4f})")
     if "pr910" in rows and "pr910_repaired" in rows:
         before, after = (_mean([row["gap"] for row in rows[name]]) for name in ("pr910", "pr910_repaired"))
-        held = "holds" if after < 0.010 else "does NOT hold"
-        lines.append(f"pr910's gap under .010 when repaired: {held} ({before:.4f} to {after:.4f})")
+        outcome = "holds" if after < 0.010 else "does NOT hold"
+        lines.append(f"pr910's gap under .010 when repaired: {outcome} ({before:.4f} to {after:.4f})")
     return lines
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return mean(numbers) if numbers else None
 
 
 if __name__ == "__main__":

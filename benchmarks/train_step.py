@@ -1,13 +1,13 @@
-"""The training step on a CPU against a plain one, as ratios: 6 layers x 256, pr1009's techniques, 8 x 512 tokens.
+"""Compare the training step on a CPU with a plain one, as ratios: 6 layers x 256, pr1009's techniques, 8 x 512 tokens.
 
     OMP_NUM_THREADS=1 python benchmarks/train_step.py [--rounds 5]
 
-The plain step is the one below, written to be read: one Newton-Schulz iteration a matrix, cross-entropy and activation
-left to autograd, Adam parameter by parameter. Ours is in float32 too, but for the row that says bfloat16. All steps
-take turns, round after round, and the medians of processor time are compared, so that what else the machine does meets
-them alike. Memory is the growth of a fork's peak over three steps against what weights, gradients, optimizer state and
-the tensors kept for the backward pass hold. `house` steps in forks, by turns with the heap that keeps what is freed and
-with the C library's own.
+The plain step is below, written to be read: one Newton-Schulz iteration per matrix, cross-entropy and activation by
+autograd, Adam parameter by parameter. Ours is in float32, too, except for the row that says bfloat16. All steps take
+turns, round after round, and the medians of processor time are compared, so that other work on the machine affects them
+alike. Memory is the growth of a fork's peak over three steps, compared with the sum of weights, gradients, optimizer
+state and the tensors kept for the backward pass. `house` steps in forks, in turns with the heap that keeps freed memory
+and with the C library's own.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def recipe() -> Recipe:
         return replace(block, attn=replace(block.attn, heads=4, kv_heads=2), mlp=replace(block.mlp, hidden=768))
 
     blocks = [narrow(block) for block in PR1009.model.blocks]
-    # Half-precision state is for GPUs; the plain step has none either.
+    # Half-precision state is for GPUs; the plain step has none, either.
     rows = tuple(
         (g, replace(row, half_state=False) if isinstance(row, Muon) else row) for g, row in PR1009.train.optimizer
     )
@@ -141,9 +141,9 @@ def ours(system: Recipe) -> Callable[[int], None]:
 
 
 def memory(system: Recipe) -> dict[str, float]:
-    """MiB at the peak of three steps in a fork, and what weights, gradients, state and kept tensors come to."""
-    read, write = os.pipe()
-    if os.fork() == 0:  # before this process has any freed memory to reuse
+    """MiB at the peak of three steps in a fork, and the sum of weights, gradients, state and kept tensors."""
+    reader, write = os.pipe()
+    if os.fork() == 0:  # while this process has no freed memory to reuse
         events = training(system).run()
         before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         for _ in range(3):
@@ -152,29 +152,29 @@ def memory(system: Recipe) -> dict[str, float]:
         os.write(write, str(grown).encode())
         os._exit(0)
     os.wait()
-    grown = int(os.read(read, 64))
+    grown = int(os.read(reader, 64))
     run = training(system)
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def note(x: Tensor) -> Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x.detach()  # the tensor itself would hold the graph that holds it
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x.detach()  # the tensor itself would keep alive the graph that keeps it
 
     with compiled_kernels(), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         run.loss(*run.stream.batch(0))
     weights = sum(p.numel() for p in run.params.values())
-    own = {p.untyped_storage().data_ptr() for p in run.params.values()}
-    activations = sum(size for place, size in kept.items() if place not in own)
+    parameters = {p.untyped_storage().data_ptr() for p in run.params.values()}
+    activations = sum(size for address, size in saved.items() if address not in parameters)
     muon = sum(p.numel() for stack in run.optimizer.shared for p in stack.params)
     counted = 4 * (2 * weights + muon + 2 * (weights - muon)) + activations
     return {"peak": (grown + 4 * weights) / 2**20, "counted": counted / 2**20}
 
 
 def heap(rounds: int) -> float:
-    """Seconds of a step of house where freed memory goes back to the system, over those where it is kept."""
+    """Seconds of a step of house if freed memory goes back to the system, over those if it is kept."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for kept in [False, True] * rounds:
-        read, write = os.pipe()
+        reader, write = os.pipe()
         if os.fork() == 0:
             if kept:
                 steady_heap()
@@ -186,7 +186,7 @@ def heap(rounds: int) -> float:
             os.write(write, str(statistics.median(times)).encode())
             os._exit(0)
         os.wait()
-        seconds[kept].append(float(os.read(read, 64)))
+        seconds[kept].append(float(os.read(reader, 64)))
     return statistics.median(seconds[False]) / statistics.median(seconds[True])
 
 
@@ -199,7 +199,7 @@ def main() -> None:
     steady_heap()  # as in a run
     system = recipe()
     late = replace(PR1009.train.phases[0], at=type("Now", (), {"__call__": lambda self, at, lr: True})())
-    held = memory(system)
+    usage = memory(system)
     plain = edit(system, {"model.blocks[:].mlp.act": plain_activation})
     loader = training(system)
     steps: dict[str, Callable[[int], object]] = {
@@ -224,14 +224,14 @@ def main() -> None:
         "with QAT / ours": (ms["with QAT"] / ms["ours"], "1.10 at most"),
         "with EMA / ours": (ms["with EMA"] / ms["ours"], "1.02 at most"),
         "a batch / ours": (ms["a batch"] / ms["ours"], ".01 at most"),
-        "peak memory / counted": (held["peak"] / held["counted"], "1.2 at most"),
+        "peak memory / counted": (usage["peak"] / usage["counted"], "1.2 at most"),
         "house, heap freed / kept": (freed, "how much slower"),
     }
     count = sum(p.numel() for p in system.model.build(1).parameters())
     print(f"{count:,} parameters, 8 x 512 tokens, {torch.get_num_threads()} threads, median of {rounds} rounds")
     for name, value in ms.items():
         print(f"  {name:24}{value:10.1f} ms")
-    print(f"  {'peak memory':24}{held['peak']:10.1f} MiB of {held['counted']:.1f} counted")
+    print(f"  {'peak memory':24}{usage['peak']:10.1f} MiB of {usage['counted']:.1f} counted")
     for name, (value, goal) in ratios.items():
         print(f"  {name:24}{value:10.3f}    ({goal})")
 

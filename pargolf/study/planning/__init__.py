@@ -1,1 +1,1 @@
-"""Which member of the house to train for a cap, a clock and a text, and what it should reach."""
+"""The planner: which size of `house` to train for a byte cap, a time limit and a text, and the score to expect."""

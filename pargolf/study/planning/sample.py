@@ -1,7 +1,8 @@
-"""What a plan must know about a text: its size, its tokens, and how hard it is to predict.
+"""Facts of a text that a plan needs: its size, its tokens, and how hard it is to predict.
 
-How hard is told by xz: bits per byte of a sample of at most 1 MiB, over those of the text that the law was fitted on
-for as large a sample. That is crude (it sees repeats and spelling, not meaning), and the forecast's interval knows it.
+Hardness is measured with xz: bits per byte of a sample of at most 1 MiB, divided by the same for an equally large
+sample of the text that the law was fitted on. This is crude: it sees repeats and spelling, not meaning. The forecast's
+interval allows for that.
 """
 
 import hashlib
@@ -24,17 +25,18 @@ from pargolf.study.planning.law import Law
 
 SAMPLE = 1 << 20
 LEAST = 20_000
-"""Bytes of text under which nothing is planned: some batches, and enough held out to score."""
-_PIECE = 1 << 14  # bytes of a document that the sample takes
-_TOKENS = 1 << 19  # of a prepared folder that are read for it
+"""Fewest bytes of text for a plan: enough for some batches, and for a part held out to score."""
+_PIECE = 1 << 14  # bytes of one document in the sample
+_TOKENS = 1 << 19  # tokens of a prepared folder that are read for the sample
 
 
 @dataclass(frozen=True)
 class TextFacts:
-    """A text: bytes that train and bytes held out, how hard it is (1: as the law's own), and its pieces.
+    """A text: training bytes and held-out bytes, its hardness (1: like the law's own text), and its vocabulary.
 
-    `vocab` is set where the text is prepared, and then `bytes_per_token` is measured; else both are the plan's to say.
-    `most` is how many different pieces the text holds, where that was found to be fewer than a plan wanted.
+    `vocab` is set if the text is prepared, and then `bytes_per_token` is measured; otherwise the plan chooses both.
+    `known` says that it is the law's own text. `most` is the number of different pieces in the text, if a plan wanted
+    more.
     """
 
     name: str
@@ -47,29 +49,29 @@ class TextFacts:
     most: Count | None = None
 
     def spelled(self, vocab: int, law: Law) -> float:
-        """Bytes in a token of a vocabulary."""
+        """Bytes per token with a vocabulary of this size."""
         return self.bytes_per_token or law.pieces(math.log2(vocab))
 
 
 def read_text(sources: Sequence[str | Path], law: Law, *, val_fraction: float = 0.1) -> Events[TextFacts]:
-    """Facts of text files, or of one prepared data folder; progress on the way.
+    """Facts of text files, or of one prepared data folder, with progress.
 
-    Raises `UserError` where there is too little text, or it can be read only once.
+    Raises `UserError` if there is too little text, or if it can be read only once.
     """
     if STANDARD_INPUT in map(str, sources):
         raise UserError("A plan reads the text twice, and standard input once. Put it into a file.")
     if len(sources) == 1 and is_prepared(Path(sources[0])):
         return _of_folder(open_data(sources[0]), law)
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     sizes: list[int] = []
     pieces: list[bytes] = []
-    found = yield from with_fetched(sources, find_files)
+    files = yield from with_fetched(sources, find_files)
     yield Progress("reading the text", 0, 1)
-    for document in read_documents(found):
+    for document in read_documents(files):
         raw = document.text.encode(errors="replace")
         digest = hashlib.sha256(raw).digest()
-        if raw.strip() and digest not in seen:
-            seen.add(digest)
+        if raw.strip() and digest not in digests:
+            digests.add(digest)
             sizes.append(len(raw))
             pieces.append(raw[:_PIECE] if len(sizes) > 1 else raw[:SAMPLE])
     size = sum(sizes)
@@ -82,18 +84,18 @@ def read_text(sources: Sequence[str | Path], law: Law, *, val_fraction: float = 
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether a folder holds shards and not text."""
+    """Whether a folder contains shards instead of text."""
     return path.is_dir() and any(path.glob("*_train_*.bin"))
 
 
 def hardness(pieces: Iterable[bytes], law: Law) -> float:
-    """Bits per byte of a sample under xz, over those of as much of the law's text."""
+    """Bits per byte of a sample under xz, divided by the same for as much of the law's text."""
     bits, size = xz_bits(pieces)
     return bits / law.hardness(math.log2(size))
 
 
 def xz_bits(pieces: Iterable[bytes]) -> tuple[float, int]:
-    """Bits per byte of pieces spread evenly over a text, and how many bytes were taken."""
+    """Bits per byte of pieces taken evenly from a text, and how many bytes were taken."""
     texts = list(pieces)
     every = max(1, sum(map(len, texts)) // SAMPLE)
     sample = b"".join(texts[::every])[:SAMPLE]
@@ -101,7 +103,7 @@ def xz_bits(pieces: Iterable[bytes]) -> tuple[float, int]:
 
 
 def _of_folder(data: DataFolder, law: Law) -> TextFacts:
-    """Facts of prepared text: bytes by its tokenizer's own count of a sample."""
+    """Facts of prepared text; its bytes are counted from a sample with its own tokenizer."""
     count = min(len(data.train), _TOKENS)
     ids = data.train.take(0, count).astype(np.int64)
     raw = data.tokenizer.raw(ids[ids != data.bos])

@@ -1,10 +1,10 @@
-"""How long scoring takes here: score a few windows at three shapes, and estimate any other shape from them.
+"""How long scoring takes on this machine: score a few windows at three shapes, and estimate any other shape from them.
 
     seconds of a position = a + b weights + c traffic       weights: in millions; traffic: 1e3 numbers moved
 
-A run scores its artifact three times: in plain windows, in sliding ones, which show every position twice, and so once
-more while it adapts. The tokens are drawn by Zipf's law, so that the counts of n-grams find what they find in a text's
-first thousand tokens; further on they take a little more.
+A run scores its artifact three times: in plain windows, in sliding windows, and in sliding windows with adaptation.
+Sliding windows compute every position twice. The tokens are drawn by Zipf's law, so n-gram counts find about as much as
+in the first thousand tokens of a text. Later in a text they take a little longer.
 """
 
 from dataclasses import dataclass
@@ -21,31 +21,31 @@ from pargolf.recipes.family import Shape, member
 
 _BOS = 1
 _STRIDES = 6
-"""Strides of the sliding windows that are scored."""
+"""How many strides of sliding windows are timed."""
 _PLAIN = 0.5
-"""Of the seconds of sliding windows, those of plain ones, which show each position once."""
+"""Seconds of plain windows, as a share of sliding ones: they compute each position once."""
 _REPLAYS, _BEGINNING = 4, 400
-"""Times that a text's beginning is adapted to once more, to see whether anything looks ahead, and how much that is."""
+"""The check for look-ahead adapts to the beginning of a text again: how often, and to what share of the text."""
 _BESIDE = 1.1
-"""For unpacking, windows that are shown twice, and counts that grow (`benchmarks/plan.py --scoring`)."""
+"""A factor for unpacking, windows computed twice and growing counts (from `benchmarks/plan.py --scoring`)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a position by what a shape makes it do."""
+    """Seconds per position, as a linear function of a shape."""
 
     fixed: Rate
     weights: Rate
     traffic: Rate
 
     def of(self, shape: Shape) -> float:
-        """Seconds of a position."""
+        """Seconds per position of a shape."""
         return float(np.dot(scoring_features(shape), (self.fixed, self.weights, self.traffic)))
 
 
 @dataclass(frozen=True)
 class ScoringCost:
-    """Seconds of a position in sliding windows, and while the model adapts as the family does."""
+    """Seconds per position in sliding windows, without adaptation and with it."""
 
     sliding: Cost
     adapting: Cost
@@ -65,7 +65,7 @@ def scoring_features(shape: Shape) -> tuple[float, float, float]:
 
 
 def time_scoring(shape: Shape, world: World, clock: Clock) -> tuple[float, float]:
-    """Seconds of a position in sliding windows, and adapting; of each the second time, when all is warm."""
+    """Seconds per position in sliding windows, without adaptation and with it. Each is timed on its second run."""
     recipe = member(shape)
     model, windows = recipe.model.build(0).to(world.device).eval(), recipe.windows
     text = _text(shape, _STRIDES * recipe.train.seq_len // 2)
@@ -80,13 +80,13 @@ def time_scoring(shape: Shape, world: World, clock: Clock) -> tuple[float, float
     assert recipe.adapt is not None
     adapting = score_adapted(model, text, windows, recipe.adapt, device=world.device, without=without, probe=False)
     marks = [clock.seconds for _ in adapting]
-    # A mark before each grading and before each learning from it; the first window is a longer one.
+    # There is a mark before each scoring and before each update that learns from it. The first window is longer.
     turns = np.diff(marks[2::2])
     return sliding, float(np.median(turns)) / (recipe.train.seq_len // 2)
 
 
 def _text(shape: Shape, positions: int) -> Text:
-    """Tokens of a vocabulary by Zipf's law."""
+    """Made-up text: tokens of a vocabulary, drawn by Zipf's law."""
     chance = 1.0 / np.arange(1, shape.vocab - 1)
     tokens = np.random.default_rng(0).choice(shape.vocab - 2, positions + 1, p=chance / chance.sum()) + 2
     return Text(tokens.astype(np.uint16), np.ones(positions, dtype=np.uint8), shape.vocab, _BOS)

@@ -1,10 +1,10 @@
-"""The search: all members of the house that fit the cap, ranked by the score that the law forecasts in the time.
+"""The search: every size of `house` that fits the byte cap, ranked by the score that the law forecasts.
 
-    steps = (seconds - start - end) / seconds of a step      end: packing, in rehearsal and twice more, as a run keeps
-    bits  = 8 (cap - code - what is stored whole) / weights  net, of tables and matrices
+    steps = (seconds - start - end) / seconds of a step      end: packing, in rehearsal and twice more
+    bits  = 8 (cap - code - what is stored whole) / weights  net, for tables and matrices
 
-Some thousand shapes are weighed in a second, so there is no cleverness here. What cannot be trained is refused with
-the smallest budget that can.
+The search tries all shapes, some thousand in a second. If none can be trained, it raises an error that names the
+smallest budget that works.
 """
 
 import math
@@ -25,32 +25,33 @@ from pargolf.study.planning.throughput import Throughput
 PIECES = (512, 1024, 2048, 4096)
 """Vocabularies that the law has runs of."""
 WIDTHS = tuple(dim for dim in HEADS if dim >= 64)
-"""Likewise widths: nothing narrower was trained."""
+"""Widths that the law can forecast: nothing narrower was trained."""
 BLOCKS = (2, 3, 4, 6, 8, 11)
 BATCHES = (2048, 4096, 8192, 16_384, 32_768)
-"""Tokens of a step: the first one on a CPU, which it fills; on a GPU larger ones cost little more."""
+"""Tokens per step. A CPU is busy with the first; on a GPU larger batches cost little more."""
 RATIOS = (2, 3, 4)
-"""Hidden units of an MLP over the width."""
+"""Hidden units of an MLP, as multiples of the width."""
 ALTERNATIVES = 3
 CODE = 27_300
-"""About what the code of a member takes, to begin with: a few bytes of it are the shape's own numbers."""
+"""A first estimate of the bytes of a script; a few of them are the shape's own numbers."""
 _LEAST_STEPS = 40
-_LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: fewer are not known by the law, more are not stored
-_COST_SPREAD = 0.5  # relative deviation of what packing costs: long-trained weights lose more at as many bits
-_EACH_SEEN = 20  # times that a piece must occur on average, for a vocabulary to be learned
-_BY_HEART = 10  # weights for each token of the text, with which a model learns it by heart; the runs had up to 3
+_LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: the law has no runs with fewer; the packed format never needs more
+_COST_SPREAD = 0.5  # relative deviation of the cost of packing, which grows with training
+_EACH_SEEN = 20  # how often a piece must occur on average, so that a vocabulary can be learned
+_BY_HEART = 10  # weights per token of text, above which a model memorizes it; the runs had up to 3
 _START = 1.5  # seconds before the first step
-_OWN_BITS, _FINEST = 3.7, 2.5  # net bits of the recipe's own steps, and times those of the finest
-_SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run takes or keeps seconds for (`_packings`)
-_LOOKS = 35  # steps' worth of looks at the validation split while training: ten, of two to five steps each
-_ROOM = 300  # bytes that a shape's own numbers may add to the code
+_OWN_BITS, _FINEST = 3.7, 2.5  # net bits with the recipe's own step sizes; the finest step sizes take this factor more
+_SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run makes or reserves time for (`_packings`)
+_LOOKS = 35  # time of ten scorings of validation samples during training, in steps: two to five steps each
+_ROOM = 300  # bytes of code that a shape's own numbers may add
 
 
 @dataclass(frozen=True)
 class Prospect:
-    """What one shape should come to: steps, times through the text, net bits per weight, bytes and bits per byte.
+    """The forecast for one shape: steps, passes through the text, net bits per weight, bytes and bits per byte.
 
-    `before` is before packing, `packed` after it, `bpb` at the end; `low` to `high` is a 95 % interval of `bpb`.
+    `before` is the score before packing, `packed` the score after it, `bpb` the score at the end; `low` to `high` is a
+    95 % interval of `bpb`.
     """
 
     shape: Shape
@@ -67,7 +68,7 @@ class Prospect:
 
 @dataclass(frozen=True)
 class Search:
-    """What is fixed while shapes are weighed; `code` bytes come with every artifact."""
+    """The fixed inputs of a search; `code` is the bytes of code that come with every artifact."""
 
     budget: Budget
     text: TextFacts
@@ -76,59 +77,61 @@ class Search:
     code: int
 
     def best(self) -> list[Prospect]:
-        """Every shape that can be trained, the best first. Raises `UserError` where there is none."""
+        """Every shape that can be trained, the best first. Raises `UserError` if there is none."""
         ranked = sorted(self.prospects(), key=lambda prospect: prospect.bpb)
         if not ranked:
             raise UserError(self._too_small())
         return ranked
 
     def prospects(self) -> Iterator[Prospect]:
-        """What each shape of the family should come to, where it fits the budget."""
+        """The forecast of each shape of the family that fits the budget."""
         for shape in self.shapes():
             prospect = self.weigh(shape)
             if prospect is not None:
                 yield prospect
 
     def shapes(self) -> Iterator[Shape]:
-        """The family within reach of this text and cap."""
+        """The shapes of the family that this text and cap allow."""
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
         for vocab, dim, blocks, ratio, batch in product(self.pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
             tokens = self.text.train_bytes / self.text.spelled(vocab, self.law)
             shape = replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
-            known = tokens >= _EACH_SEEN * vocab or self.text.vocab or vocab == self.pieces[0]
+            learnable = tokens >= _EACH_SEEN * vocab or self.text.vocab or vocab == self.pieces[0]
             small = shape.weights <= _BY_HEART * tokens or (dim, blocks, ratio) == (WIDTHS[0], BLOCKS[0], RATIOS[0])
-            if known and small and blocks >= least_blocks(dim):
+            if learnable and small and blocks >= least_blocks(dim):
                 yield shape
 
     @property
     def pieces(self) -> tuple[int, ...]:
-        """Vocabularies that come into question for this text: its own, or those that it holds enough pieces for."""
+        """The vocabularies to try: that of prepared text, otherwise those that the text has enough pieces for."""
         if self.text.vocab:
             return (self.text.vocab,)
-        most = self.text.most or PIECES[-1]
-        return tuple(vocab for vocab in PIECES if vocab <= most) or (most if most >= SMALLEST else ByteTokenizer.vocab,)
+        limit = self.text.most or PIECES[-1]
+        return tuple(vocab for vocab in PIECES if vocab <= limit) or (
+            limit if limit >= SMALLEST else ByteTokenizer.vocab,
+        )
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Tokens of a step that come into question on this machine."""
+        """The tokens per step to try on this machine."""
         return BATCHES[:1] if self.pace.machine.startswith("cpu") else BATCHES
 
     def weigh(self, shape: Shape) -> Prospect | None:
-        """What a shape should come to; None where it does not fit the bytes or the seconds."""
+        """The forecast for a shape; None if it does not fit the bytes or the seconds."""
         bits = self.bits(shape)
         steps = self.steps(shape)
         per_token = self.text.spelled(shape.vocab, self.law)
         unique = self.text.train_bytes / per_token
         if bits < _LEAST_BITS or steps < _LEAST_STEPS or unique <= shape.batch_tokens:
             return None
-        how = {"tokens": float(steps * shape.batch_tokens), "unique": unique, "bytes_per_token": per_token}
+        arguments = {"tokens": float(steps * shape.batch_tokens), "unique": unique, "bytes_per_token": per_token}
         scale = self.text.hardness
-        before = scale * self.law.constants.loss(shape, **how)
+        before = scale * self.law.constants.loss(shape, **arguments)
         packed = before + scale * self.law.cost(bits)
         bpb = packed if shape.adapt is None else scale * self.law.adapted(packed / scale)
-        own = self.law.constants.deviation(shape, **how)
-        other = 0.0 if self.text.known else self.law.elsewhere
-        low, high = interval(bpb, math.hypot(own, other, _COST_SPREAD * (packed - before) / bpb))
+        fit_deviation = self.law.constants.deviation(shape, **arguments)
+        text_deviation = 0.0 if self.text.known else self.law.elsewhere
+        low, high = interval(bpb, math.hypot(fit_deviation, text_deviation, _COST_SPREAD * (packed - before) / bpb))
         passes = steps * shape.batch_tokens / unique
         size = min(self.budget.bytes, self._whole(shape) + round(_MOST_BITS * shape.weights / 8))
         return Prospect(shape, steps, passes, min(bits, _MOST_BITS), size, before, packed, bpb, low, high)
@@ -138,11 +141,11 @@ class Search:
         return 8 * (self.budget.bytes - self._whole(shape)) / shape.weights
 
     def steps(self, shape: Shape) -> int:
-        """Training steps that the seconds hold."""
+        """Training steps that fit in the time limit."""
         return max(0, int((self.budget.train_seconds - self._overhead(shape)) / self.pace.step(shape)) - _LOOKS)
 
     def scoring(self, shape: Shape) -> float:
-        """Seconds that scoring the artifact takes, with what adapts."""
+        """Seconds of scoring the artifact, with adaptation if the shape has it."""
         return self.pace.score(shape, self.text.val_bytes / self.text.spelled(shape.vocab, self.law))
 
     def _overhead(self, shape: Shape) -> float:
@@ -151,25 +154,26 @@ class Search:
         return _START + self._packings(shape) * slower * self.law.packing(shape.weights / 1e6) + 0.5
 
     def _packings(self, shape: Shape) -> float:
-        """Packings in rehearsal, and twice those that it expects at the end (`run/training.py`).
+        """Packings in the rehearsal, plus twice the packings expected at the end (`run/training.py`).
 
-        Steps that are solved for take three or four packings, in rehearsal as at the end. Where the recipe's own fit
-        the cap, one is rehearsed, and two or three follow; one, where the finest fit.
+        Solving for step sizes takes three or four packings, in the rehearsal and at the end. If the recipe's own step
+        sizes fit the cap, one packing is rehearsed and two or three follow; only one follows if the finest step sizes
+        fit.
         """
         bits = self.bits(shape)
         return _SOLVED if bits < _OWN_BITS else _FILLED if bits < _FINEST * _OWN_BITS else _PACKED
 
     def _whole(self, shape: Shape) -> int:
-        """Bytes of code, header, scales, and what is stored in 16 bits."""
+        """Bytes of code, header, scales, and tensors stored in 16 bits."""
         return self.code + _ROOM + stored_whole(shape)
 
     def _too_small(self) -> str:
-        """One line that says what is lacking, and the smallest budget that can."""
+        """One line that says what is missing, and the smallest budget that works."""
         shapes = sorted(self.shapes(), key=lambda shape: shape.weights)
-        least = shapes[0]
-        cap = self._whole(least) + math.ceil(_LEAST_BITS * least.weights / 8)
+        smallest = shapes[0]
+        cap = self._whole(smallest) + math.ceil(_LEAST_BITS * smallest.weights / 8)
         cap = math.ceil(cap / 1000) * 1000
-        seconds = math.ceil(self._overhead(least) + (_LEAST_STEPS + _LOOKS + 1) * self.pace.step(least))
+        seconds = math.ceil(self._overhead(smallest) + (_LEAST_STEPS + _LOOKS + 1) * self.pace.step(smallest))
         if self.budget.bytes < cap:
             under = (
                 "under the code alone" if self.budget.bytes <= self.code else "too small for any member of the house"
@@ -185,7 +189,7 @@ class Search:
 
 
 def least_blocks(dim: int) -> int:
-    """Fewest blocks of a width: the law counts weights and not depth, and flatter models have no run."""
+    """The fewest blocks for a width: the law counts weights, not depth, and has no runs of flatter models."""
     return {64: 2, 96: 3}.get(dim, 4)
 
 
@@ -198,7 +202,7 @@ def stored_whole(shape: Shape) -> int:
 
 
 def alternatives(ranked: list[Prospect]) -> tuple[Prospect, ...]:
-    """The best that differ from the first and each other in pieces, width or depth; then the best of the rest."""
+    """The best prospects that differ in vocabulary, width or depth; then the best of the rest."""
     first: dict[tuple[int, int, int], Prospect] = {}
     for prospect in ranked:
         first.setdefault(_frame(prospect.shape), prospect)

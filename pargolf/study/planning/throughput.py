@@ -2,12 +2,11 @@
 
     seconds of a step = a + b arithmetic + c traffic        arithmetic: 1e9 multiply-adds; traffic: 1e6 numbers moved
 
-What a machine is good at is measured and not read from its flags: the middle shape's step is taken with bfloat16
-factors and with float32 ones in turn, and the faster way is the plan's. The three numbers are the least squares of
-relative errors that are not negative; so are those of scoring (`scoring.py`), at the same shapes. They are kept in the
-user's cache by processor, device, threads, C kernels and version of torch. They are believed only after a few steps of
-the middle shape: a machine that was busy then, or is busy now, is measured again. The seconds that this takes count in
-the budget.
+The faster number format is measured, not read from the processor's flags: the middle shape alternates steps with
+bfloat16 and with float32 factors, and the plan takes the faster. The three numbers minimize the squared relative error,
+and none is negative. Scoring is measured at the same shapes (`scoring.py`). The numbers are cached by processor,
+device, threads, C kernels and version of torch. Before they are used again, a few steps of the middle shape check them:
+if the machine was busy then, or is busy now, it is measured again. These seconds count in the budget.
 """
 
 import hashlib
@@ -37,24 +36,25 @@ from pargolf.study.planning.scoring import Cost, ScoringCost, scoring_features, 
 from pargolf.training.loop import Training
 
 Now = Callable[[], float]
-"""Seconds by some clock."""
+"""A clock: returns seconds."""
 SMALL = Shape(vocab=512, dim=64, blocks=2, hidden=128)
 MIDDLE = Shape(vocab=4096, dim=128, blocks=4, hidden=256)
 WIDE = Shape(vocab=1024, dim=256, blocks=3, hidden=768)
 STEPS = 3
-"""Steps that are timed of each shape, the first left out."""
+"""Steps that are timed for each shape, after a first one that is not."""
 _SCORED, _ADAPTED = 1.4, 3.0
-"""Seconds of a position in plain and sliding windows, and adapting, over a training token's: of `house` on a CPU."""
+"""Seconds per position in plain and sliding windows, and with adaptation, over a training token's seconds (CPU)."""
 SAME_PACE = 1.25
-"""How many times faster or slower than it was a machine may be before it is measured again."""
+"""The machine is measured again if it is faster or slower than before by more than this factor."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Three numbers of a machine, whether bfloat16 factors are faster on it, and seconds that measuring took.
+    """Three numbers that describe a machine's speed, the faster number format, and the seconds that measuring took.
 
-    `middle` is what a step of the middle shape took, `scoring` what positions take; None: not measured. `fresh` is
-    false where the numbers come from the cache; `seconds` are then those of checking them.
+    `half` is whether bfloat16 factors are faster. `middle` is the time of the middle shape's step, `scoring` the cost
+    of positions; None means not measured. `fresh` is false if the numbers come from the cache; then `seconds` is the
+    time of checking them.
     """
 
     fixed: Rate
@@ -90,10 +90,9 @@ def features(shape: Shape) -> tuple[float, float, float]:
 def measured(
     *, device: str | None = None, again: bool = False, count: int = STEPS, now: Now = time.perf_counter
 ) -> Events[Throughput]:
-    """Measure this machine, unless what was measured before still holds and it is not asked for `again`.
+    """Measure this machine, or return an earlier measurement that is still right. `again` always measures.
 
-    `now` is the clock that the budget goes by: of the wall, or of the processor. Raises `UserError` for a device that
-    is not there.
+    `now` is the clock of the budget: wall time, or processor time. Raises `UserError` if the device does not exist.
     """
     world = find_world(device)
     words = [processor_words(), str(world.device), f"{torch.get_num_threads()} threads", str(torch.__version__)]
@@ -115,7 +114,7 @@ def measured(
 
 
 def _known(path: Path) -> Throughput | None:
-    """What was measured before; None where nothing was, or by another version."""
+    """The earlier measurement; None if there is none, or if another version wrote it."""
     try:
         return build(Throughput, read_json(path), where=str(path)) if path.is_file() else None
     except UserError:
@@ -123,11 +122,11 @@ def _known(path: Path) -> Throughput | None:
 
 
 def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[Throughput]:
-    """Time the shapes, the middle one in both ways."""
+    """Time the three shapes; the middle one in both number formats."""
     yield Progress("measuring this machine", 0, 5, "bfloat16 or float32")
     times = {half: _steps(replace(MIDDLE, half=half), device, now) for half in (True, False)}
-    turns = [(next(times[True]), next(times[False])) for _ in range(count)]
-    halved, whole = (statistics.median(column) for column in zip(*turns))
+    pairs = [(next(times[True]), next(times[False])) for _ in range(count)]
+    halved, whole = (statistics.median(column) for column in zip(*pairs))
     half, rows = halved < whole, [(MIDDLE, min(halved, whole))]
     for number, shape in enumerate((SMALL, WIDE)):
         yield Progress("measuring this machine", 2 + number, 5, str(shape))
@@ -146,13 +145,13 @@ def _scoring(shapes: Sequence[Shape], world: World, clock: Clock) -> ScoringCost
 
 
 def fitted(rows: Sequence[tuple[Shape, float]], *, half: bool, machine: str) -> Throughput:
-    """The three numbers, from shapes and the seconds of their steps."""
+    """The three numbers, fitted to shapes and the seconds of their steps."""
     numbers = _least_squares([features(shape) for shape, _ in rows], [seconds for _, seconds in rows])
     return Throughput(*numbers, half, machine)
 
 
 def _least_squares(rows: Sequence[tuple[float, float, float]], seconds: Sequence[float]) -> tuple[float, float, float]:
-    """The three numbers of least relative error, none of them negative."""
+    """The three non-negative numbers with the least relative error."""
     scaled = np.array(rows) / np.array(seconds)[:, None]
     best: tuple[float, list[float]] = (np.inf, [0.0, 0.0, 0.0])
     for chosen in (columns for size in (1, 2, 3) for columns in itertools.combinations(range(3), size)):
@@ -168,7 +167,7 @@ def _least_squares(rows: Sequence[tuple[float, float, float]], seconds: Sequence
 
 
 def _steps(shape: Shape, device: str | None, now: Now) -> Iterator[float]:
-    """Seconds of one real training step after another, on tokens drawn at random; the first is not told."""
+    """Seconds of one real training step after another, on random tokens, after a first step that is not timed."""
     world = find_world(device)
     # Compiling for a GPU would take longer than all else here.
     recipe = edit(member(shape), {"train.steps": 1 << 20, "train.seconds": None, "train.compile": False})

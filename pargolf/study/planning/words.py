@@ -1,7 +1,7 @@
 """A plan in words: a reason for each choice, what more text would gain, and the recipe as a file.
 
-A reason is, where it can be, the forecast of the nearest other choice: what the next wider model would come to on the
-same budget says more than any rule. Where it was measured once and for all, the reason names the measurement.
+If possible, a reason is the forecast of the nearest other choice: the score of the next wider model in the same budget
+says more than any rule. If a choice was measured once for all plans, the reason names the measurement.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from pargolf.study.planning.sample import TextFacts
 from pargolf.study.planning.search import BLOCKS, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
 from pargolf.study.planning.throughput import Throughput
 
-_MORE = 2  # times the text, of which the plan says what it would bring
+_MORE = 2  # the plan says what this many times the text would gain
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One row of the plan: what was chosen, and why."""
+    """One row of the plan: the choice, and the reason for it."""
 
     row: str
     choice: str
@@ -31,9 +31,9 @@ class Reason:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train, what it should come to, the best alternatives, and why.
+    """What to train, the forecast, the best alternatives, and the reasons.
 
-    `more_text` is what twice the text should save in bits per byte; `scoring` the seconds that scoring should take.
+    `more_text` is how many bits per byte twice the text should gain. `scoring` is the expected seconds of scoring.
     """
 
     budget: Budget
@@ -53,7 +53,7 @@ class Plan:
         return member(self.choice.shape)
 
     def row(self) -> dict[str, Any]:
-        """Everything for a JSON file."""
+        """The whole plan as plain JSON."""
         return {
             "cap": self.budget.bytes,
             "seconds": self.budget.train_seconds,
@@ -75,7 +75,7 @@ class Plan:
 
 
 def prospect_row(prospect: Prospect) -> dict[str, Any]:
-    """One prospect for a JSON file."""
+    """One prospect as plain JSON."""
     shape = prospect.shape
     sizes = {name: getattr(shape, name) for name in ("vocab", "dim", "blocks", "hidden", "batch_tokens", "seq_len")}
     names = ("steps", "passes", "bits", "bytes", "before", "packed", "bpb", "low", "high")
@@ -83,7 +83,7 @@ def prospect_row(prospect: Prospect) -> dict[str, Any]:
 
 
 def make_plan(search: Search) -> Plan:
-    """Search, and say why. Raises `UserError` where nothing can be trained."""
+    """Search, and give reasons. Raises `UserError` if nothing can be trained."""
     prospects = search.best()
     choice = prospects[0]
     if search.scoring(choice.shape) > search.budget.eval_seconds:
@@ -131,7 +131,7 @@ def recipe_file(plan: Plan, command: str) -> str:
 
 
 def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
-    """A reason for each row of the recipe that was chosen."""
+    """A reason for each row of the recipe."""
     shape, budget = choice.shape, search.budget
     yield Reason("vocabulary", f"{shape.vocab:,} pieces", _pieces(search, choice))
     yield Reason("width", f"{shape.dim}", _beside(search, choice, "dim", WIDTHS))
@@ -141,27 +141,31 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     heads = f"{shape.dim // 32} of 32, {HEADS[shape.dim]} for keys and values"
     yield Reason("heads", heads, "half as many heads of keys as of queries gained .017 in house's ablation")
     yield Reason("tables", "none", "hashed bigrams and value embeddings lost to width in 1,800 s (docs/LOG.md)")
-    why = "half as many lost .095 in house's ablation, twice as many were not told apart"
+    batch_reason = "half as many lost .095 in house's ablation, twice as many made no clear difference"
     batches = _beside(search, choice, "batch_tokens", search.batches)
-    yield Reason("batch", f"{shape.batch_tokens:,} tokens", why if len(search.batches) == 1 else batches)
+    yield Reason("batch", f"{shape.batch_tokens:,} tokens", batch_reason if len(search.batches) == 1 else batches)
     yield Reason("rows", f"{shape.seq_len} tokens", "rows of 512 gained nothing for what they cost (docs/LOG.md)")
-    seen = f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
-    most = max(run.tokens / run.unique_tokens for run in search.law.runs)
-    far = f"; no run of the law went through a text more than {most:.0f} times" if choice.passes > most + 1 else ""
-    yield Reason("epochs", f"{choice.passes:.2f}", seen + far)
-    begins = choice.passes >= shape.dropout.passes
-    dropout = f"{shape.dropout.rate:g} from pass {shape.dropout.after + 1:g}" if begins else "none"
-    late = f"the run goes through the text {'' if begins else 'less than '}{shape.dropout.passes:g} times"
-    yield Reason("dropout", dropout, late + (" or more" if begins else ""))
+    training = f"{choice.steps:,} steps over {search.text.train_bytes:,} bytes of text"
+    most_passes = max(run.tokens / run.unique_tokens for run in search.law.runs)
+    extrapolation = (
+        f"; no run of the law went through a text more than {most_passes:.0f} times"
+        if choice.passes > most_passes + 1
+        else ""
+    )
+    yield Reason("epochs", f"{choice.passes:.2f}", training + extrapolation)
+    has_dropout = choice.passes >= shape.dropout.passes
+    dropout = f"{shape.dropout.rate:g} from pass {shape.dropout.after + 1:g}" if has_dropout else "none"
+    condition = f"the run goes through the text {'' if has_dropout else 'less than '}{shape.dropout.passes:g} times"
+    yield Reason("dropout", dropout, condition + (" or more" if has_dropout else ""))
     yield Reason("weight decay", f"{shape.weight_decay:g}", "beside dropout it gained nothing (docs/LOG.md)")
     cost = search.text.hardness * search.law.cost(choice.bits)
     yield Reason(
         "bits per weight", f"{choice.bits:.2f}", f"what the cap leaves; packing costs {cost:.4f} bits per byte"
     )
-    yield Reason("QAT", "no", "not measured to pay at these sizes; the trellis is solved for the cap after training")
+    yield Reason("QAT", "no", "not measured at these sizes; the trellis is solved for the cap after training")
     faster = "bfloat16" if shape.half else "float32"
-    when = "" if search.pace.fresh else " before, and it is as fast now"
-    yield Reason("products", faster, f"measured faster on {search.pace.machine}{when}")
+    cached = "" if search.pace.fresh else " before, and it is as fast now"
+    yield Reason("products", faster, f"measured faster on {search.pace.machine}{cached}")
     yield Reason("adaptation", "online and counts" if shape.adapt else "none", _adapting(search, choice, budget))
 
 
@@ -173,21 +177,21 @@ def _pieces(search: Search, choice: Prospect) -> str:
 
 
 def _beside(search: Search, choice: Prospect, name: str, values: tuple[int, ...]) -> str:
-    """What the next smaller and the next larger value would come to, all else as chosen."""
+    """The forecasts of the next smaller and the next larger value, with all else unchanged."""
     value, words = getattr(choice.shape, name), []
     smaller, larger = [v for v in values if v < value][-1:], [v for v in values if v > value][:1]
-    for other in (*smaller, *larger):
-        shape = _changed(choice.shape, name, other)
+    for candidate in (*smaller, *larger):
+        shape = _changed(choice.shape, name, candidate)
         if shape.blocks < least_blocks(shape.dim):
-            words.append(f"{other:,}: flatter than any run of the law")
+            words.append(f"{candidate:,}: flatter than any run of the law")
             continue
         prospect = search.weigh(shape)
-        words.append(f"{other:,}: " + ("does not fit" if prospect is None else f"{prospect.bpb - choice.bpb:+.3f}"))
+        words.append(f"{candidate:,}: " + ("does not fit" if prospect is None else f"{prospect.bpb - choice.bpb:+.3f}"))
     return "; ".join(words) or "the only choice"
 
 
 def _changed(shape: Shape, name: str, value: int) -> Shape:
-    """The shape with one size changed; with the width go the hidden units, and blocks where it needs more."""
+    """The shape with one size changed. If the width changes, so do hidden units, and blocks if it needs more."""
     sizes: dict[str, Any] = {name: value}
     if name == "dim":
         sizes |= {"hidden": shape.hidden * value // shape.dim, "blocks": max(shape.blocks, least_blocks(value))}
@@ -195,17 +199,17 @@ def _changed(shape: Shape, name: str, value: int) -> Shape:
 
 
 def _adapting(search: Search, choice: Prospect, budget: Budget) -> str:
-    took = search.scoring(choice.shape)
+    seconds = search.scoring(choice.shape)
     if choice.shape.adapt is None:
         return f"scoring with it would take longer than the {time_text(budget.eval_seconds)} there are"
-    return f"legal, score first: {choice.bpb - choice.packed:+.3f}; scoring takes about {time_text(took)} in all"
+    return f"legal, score first: {choice.bpb - choice.packed:+.3f}; scoring takes about {time_text(seconds)} in all"
 
 
 def _more_text(search: Search, choice: Prospect) -> float:
-    """Bits per byte that twice as much text should save, the shape as chosen."""
+    """Bits per byte that twice the text should gain, with the same shape."""
     text = replace(search.text, train_bytes=_MORE * search.text.train_bytes)
-    other = replace(search, text=text).weigh(choice.shape)
-    return 0.0 if other is None else max(choice.bpb - other.bpb, 0.0)
+    prospect = replace(search, text=text).weigh(choice.shape)
+    return 0.0 if prospect is None else max(choice.bpb - prospect.bpb, 0.0)
 
 
 def headline(plan: Plan) -> str:
