@@ -1,9 +1,9 @@
-"""Audit every pull request of a repository: all cores, one JSON line per head, resumable, with progress.
+"""Audit every pull request of a repository: in parallel, resumable, with progress, one JSON line for each head.
 
-The output file is the memory of the work: a head whose line (with the same hash) is already there is not judged again,
-and a line cut short by a kill is dropped. When all are judged, its lines stand in the order of the heads, whichever
-ended first. Processes (of an engine, `engines/`) each keep one `git cat-file`; a head that takes longer than a minute,
-that trips over a bug of ours or ends its process again and again gets a report that says so instead of a verdict.
+The output file is also the state of the work: a head whose line (with the same hash) is there is not judged again, and
+a line cut short by a kill is dropped. After the last head the lines are sorted by head. Each process (of an engine,
+`engines/`) keeps one `git cat-file` open. Some heads get a report that says why there is no verdict: those that take
+longer than a minute, meet a bug of ours, or end their process again and again.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from pargolf.core.work import Events
 from pargolf.engines.task import Engine, GivenUp, Happened, Place, Task, TaskEnded
 
 MOST_SECONDS = 60
-_FEW = 8  # heads that are judged sooner than processes begin
+_FEW = 8  # so few heads take less time than starting processes
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Judged(Event):
-    """One head was judged, in so many seconds of the processor."""
+    """One head was judged, with the processor seconds it took."""
 
     report: Report
     seconds: float
@@ -65,8 +65,8 @@ def audit_all(
 ) -> Events[int]:
     """Judge every pull request head of `repo` and append each report to `out` as one line of JSON.
 
-    Without an `engine`, and where they are few, they are judged in turn in this process. Yields a `Judged` after each
-    head; returns how many were judged now. Raises `UserError` when there are no heads.
+    Without an `engine`, or if they are few, heads are judged in turn in this process. Yields a `Judged` after each head
+    and returns how many were judged now. Raises `UserError` if there are no heads.
     """
     repo = str(repo).removeprefix("git:")
     with Repository(repo) as opened:
@@ -99,7 +99,7 @@ def audit_all(
 
 
 def _put_in_order(out: Path, numbers: dict[tuple[str, str], int]) -> None:
-    """Sort the file's lines by head; those of other heads stay before them, as they stood."""
+    """Sort the file's lines by head. Lines of other heads stay first, in their order."""
     lines = [line for line in out.read_bytes().splitlines(keepends=True) if line.strip()]
     keys = [json.loads(line) for line in lines]
     order = sorted(range(len(lines)), key=lambda i: numbers.get((keys[i]["target"], keys[i]["head"]), -1))
@@ -108,7 +108,7 @@ def _put_in_order(out: Path, numbers: dict[tuple[str, str], int]) -> None:
 
 
 def read_reports(path: str | Path) -> list[dict[str, Any]]:
-    """The reports of an earlier run; a last line cut short is removed from the file."""
+    """The reports of an earlier run. A last line that was cut short is removed from the file."""
     path = Path(path)
     if not path.exists():
         return []
@@ -130,7 +130,7 @@ def read_reports(path: str | Path) -> list[dict[str, Any]]:
 
 
 class _Late(BaseException):
-    """The time for one head is up. No `Exception`, so that no rule takes it for an error of its own."""
+    """The time for one head is up. It is no `Exception`, so that no rule mistakes it for its own error."""
 
 
 def _target(repo: str, number: int) -> str:
@@ -140,7 +140,7 @@ def _target(repo: str, number: int) -> str:
 def _work(
     repo: str, numbers: list[int], heads: dict[int, str], engine: Engine | None, record: Record | None
 ) -> Iterator[Judged]:
-    """Each head, as it is judged."""
+    """Judge each head; yields the reports as they come."""
     if engine is None or len(numbers) < _FEW:
         with Repository(repo) as opened:
             for number in numbers:
@@ -159,13 +159,13 @@ def _work(
 
 
 def _judge(place: Place, path: str, repo: str, number: int, record: Record | None) -> Iterator[Event]:
-    """What a process does for one head of the repository at `path`, which was named `repo`."""
+    """Judge one head of the repository at `path`, which the caller named `repo`, in a process."""
     yield _timed(_opened(path), number, record, named=repo)
 
 
 @cache
 def _opened(path: str) -> Repository:
-    """The repository that this process keeps open."""
+    """The repository, which this process keeps open."""
     if not Path(path).exists():
         raise UserError(
             f"{socket.gethostname()} does not see {path}. Put the repository on storage that all nodes see."
@@ -191,19 +191,19 @@ def _one(repository: Repository, number: int, record: Record | None, *, named: s
     return _unjudged(named, number, repository.pulls().get(number), why)
 
 
-def _unjudged(repo: str, number: int, head: str | None, why: str) -> Report:
+def _unjudged(repo: str, number: int, head: str | None, reason: str) -> Report:
     """The report of a head that could not be judged."""
     finding = RuleFinding(
-        "package", UNVERIFIABLE, f"Nothing was checked: {why}.", (Evidence(f"refs/pull/{number}/head", 0, ""),)
+        "package", UNVERIFIABLE, f"Nothing was checked: {reason}.", (Evidence(f"refs/pull/{number}/head", 0, ""),)
     )
-    return Report(_target(repo, number), head, None, (finding,), (why,))
+    return Report(_target(repo, number), head, None, (finding,), (reason,))
 
 
 @contextlib.contextmanager
 def _deadline(seconds: int) -> Iterator[None]:
-    """Raise `_Late` after so many seconds of the processor's time, so that a busy machine gives the same verdicts.
+    """Raise `_Late` after this many processor seconds, so that a busy machine gives the same verdicts.
 
-    Does nothing where the system has no such timer, or outside the main thread.
+    Does nothing if the system has no such timer, or outside the main thread.
     """
     if not hasattr(signal, "SIGPROF"):
         yield

@@ -1,8 +1,8 @@
-"""Where a submission comes from: which earlier head shares its functions, and which of them it changed.
+"""Find where a submission comes from: which earlier head shares its functions, and which of them it changed.
 
-A function is known by its syntax alone: names, operations and constants, without comments, docstrings, annotations and
-places. The earlier head that shares most counts as the source; of two that share as much, the one with less beside it.
-Most submissions are copies with a few changes, so what changed is what a reviewer has to read.
+Functions are compared by their syntax alone: names, operations and constants, without comments, docstrings, annotations
+and line numbers. The source is the earlier head that shares most functions; among equals, the one with fewest others.
+Most submissions are copies with a few changes, so a reviewer mainly has to read what changed.
 """
 
 import ast
@@ -26,9 +26,9 @@ _LEAST_SHARED = 3
 
 @dataclass(frozen=True)
 class Derived:
-    """One head: its source, and its functions that are the source's, that differ from it, that are new or gone.
+    """One head: its source, and which of its functions are shared, changed, new or gone.
 
-    `source` is the number of the earlier pull request, 0 for the repository's own train_gpt.py, None where no earlier
+    `source` is the number of the earlier pull request, 0 for the repository's own train_gpt.py, None if no earlier
     script shares three functions. `shared` of `functions` are equal.
     """
 
@@ -42,7 +42,7 @@ class Derived:
 
     @property
     def words(self) -> str:
-        """In a few words: `#1019: 58 of 61 functions; changed eval_val; new tilt`."""
+        """The same in a few words: `#1019: 58 of 61 functions; changed eval_val; new tilt`."""
         if self.source is None:
             return f"no earlier script ({self.functions} functions)" if self.functions else "no script"
         name = f"#{self.source}" if self.source else "the repository's train_gpt.py"
@@ -58,7 +58,7 @@ Prints = dict[str, str]
 
 
 def fingerprints(tree: ast.Module) -> Prints:
-    """Fingerprints of functions and methods by their name, `Class.method`; of all other statements as `settings`."""
+    """Fingerprints of functions and methods by name (`Class.method`), and of all other statements as `settings`."""
     prints: Prints = {}
     rest: list[str] = []
     for node in tree.body:
@@ -76,16 +76,16 @@ def fingerprints(tree: ast.Module) -> Prints:
 
 
 def _print(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """The fingerprint of one function; the tree itself is left as it is."""
+    """The fingerprint of one function. The tree is not changed."""
     bare = _Bare().visit(ast.parse(ast.unparse(node)))
     return blake2b(ast.dump(bare).encode(), digest_size=8).hexdigest()
 
 
 class _Bare(ast.NodeTransformer):
-    """A function without what does nothing: docstrings, annotations."""
+    """Removes what has no effect from a function: docstrings and annotations."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Without its docstring and the type it returns."""
+        """Remove the docstring and the return type."""
         self.generic_visit(node)
         node.returns = None
         first = node.body[0]
@@ -94,77 +94,79 @@ class _Bare(ast.NodeTransformer):
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
-        """Without its type."""
+        """Remove the type."""
         node.annotation = None
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """A plain assignment."""
+        """Make it a plain assignment."""
         self.generic_visit(node)
         return node if node.value is None else ast.Assign([node.target], node.value)
 
 
 def derive(prints: Mapping[int, Prints]) -> list[Derived]:
-    """The source of every head, in the order of their numbers: only earlier ones are asked."""
+    """The source of every head, in the order of their numbers. Only earlier heads are candidates."""
     holders: dict[str, list[int]] = defaultdict(list)
     derivations = []
     for number in sorted(prints):
-        own = prints[number]
-        derivations.append(_from(number, own, prints, holders))
-        for mark in set(own.values()):
+        functions = prints[number]
+        derivations.append(_from(number, functions, prints, holders))
+        for mark in set(functions.values()):
             holders[mark].append(number)
     return derivations
 
 
-def _from(number: int, own: Prints, prints: Mapping[int, Prints], holders: Mapping[str, Sequence[int]]) -> Derived:
+def _from(
+    number: int, own_prints: Prints, prints: Mapping[int, Prints], holders: Mapping[str, Sequence[int]]
+) -> Derived:
     shares: Counter[int] = Counter()
-    for mark in set(own.values()):
-        # What hundreds of heads have tells none of them apart; it is counted below.
+    for mark in set(own_prints.values()):
+        # A function that hundreds of heads have does not identify a source; it is counted below.
         earlier = holders.get(mark, ())
         shares.update(earlier if len(earlier) <= _COMMON else earlier[:1])
     best, most = None, (0, 0)
     for source, _ in shares.most_common(40):
-        shared = len(set(own.values()) & set(prints[source].values()))
+        shared = len(set(own_prints.values()) & set(prints[source].values()))
         rank = (shared, -len(prints[source]))
         if rank > most:
             best, most = source, rank
-    functions = len(own)
+    functions = len(own_prints)
     if best is None or most[0] < min(_LEAST_SHARED, functions):
         return Derived(number, None, 0, functions)
     theirs = prints[best]
-    marks, their_marks = set(own.values()), set(theirs.values())
-    changed = tuple(name for name, mark in own.items() if name in theirs and mark not in their_marks)
-    added = tuple(name for name, mark in own.items() if name not in theirs and mark not in their_marks)
-    removed = tuple(name for name, mark in theirs.items() if name not in own and mark not in marks)
+    marks, their_marks = set(own_prints.values()), set(theirs.values())
+    changed = tuple(name for name, mark in own_prints.items() if name in theirs and mark not in their_marks)
+    added = tuple(name for name, mark in own_prints.items() if name not in theirs and mark not in their_marks)
+    removed = tuple(name for name, mark in theirs.items() if name not in own_prints and mark not in marks)
     return Derived(number, best, most[0], functions, changed, added, removed)
 
 
 def derive_all(repo: str | Path, *, out: str | Path) -> Events[dict[int, Derived]]:
-    """The source of every pull request head of a repository; written to `out` as JSON, by number.
+    """The source of every pull request head of a repository, also written to `out` as JSON by number.
 
-    Fingerprints of heads that `out` already holds under the same hash are taken from there.
+    Fingerprints of heads that `out` already contains under the same hash are reused.
     """
     out = Path(out)
-    known = _known(out)
+    earlier = _known(out)
     prints: dict[int, Prints] = {}
     with Repository(str(repo).removeprefix("git:")) as opened:
         heads = opened.pulls()
         prints[0] = _of_base(opened)
         for done, (number, head) in enumerate(sorted(heads.items()), 1):
-            old = known.get(str(number))
+            old = earlier.get(str(number))
             prints[number] = old["prints"] if old and old.get("head") == head else _of_head(opened, number)
             yield Progress("derived", done, len(heads), f"#{number}")
-    derivations = {one.number: one for one in derive(prints) if one.number}
+    derivations = {derivation.number: derivation for derivation in derive(prints) if derivation.number}
     rows = {
-        str(number): {**asdict(one), "head": heads[number], "prints": prints[number]}
-        for number, one in derivations.items()
+        str(number): {**asdict(derivation), "head": heads[number], "prints": prints[number]}
+        for number, derivation in derivations.items()
     }
     write_text(out, json.dumps(rows, ensure_ascii=False))
     return derivations
 
 
 def _known(path: Path) -> dict[str, dict[str, Any]]:
-    """What an earlier run wrote; nothing where it cannot be read."""
+    """The result of an earlier run; empty if it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -174,10 +176,10 @@ def _known(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _of_head(repository: Repository, number: int) -> Prints:
-    """Fingerprints of the scripts of one head: the one that trains, with the modules it imports."""
+    """Fingerprints of the script of one head that trains, with the modules it imports."""
     try:
         submission = repository.submission(f"refs/pull/{number}/head", target=f"#{number}")
-    except Exception:  # a head that cannot be opened has no source; the audit says why
+    except Exception:  # a head that cannot be opened has no source; its audit says why
         return {}
     prints: Prints = {}
     for folder in submission.folders[:2]:

@@ -1,6 +1,6 @@
-"""What an audit says: findings with evidence, and one verdict that is never better than the weakest of them.
+"""The result of an audit: findings with evidence, and one verdict that is never better than the weakest finding.
 
-A check that could not run at all stands in `unchecked` and never counts as passed.
+A check that could not run is listed in `unchecked` and never counts as passed.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL = "PASS", "HOLD", "UNVERIFIABLE", "SUSPECT", "FAIL"
-BLACK_BOX = "black box"  # what a finding's `by` says where the submission's own run was judged from outside
+BLACK_BOX = "black box"  # a finding's `by`, if the submission's own run was judged from outside
 ORDER = (PASS, HOLD, UNVERIFIABLE, SUSPECT, FAIL)
 MEANINGS = {
     PASS: "every check that ran found nothing wrong",
@@ -21,20 +21,20 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """A line of a file, counted from 1; line 0 speaks of the whole file."""
+    """A line of a file, counted from 1; line 0 means the whole file."""
 
     file: str
     line: int
     text: str
 
     def path_from(self, base: str) -> str:
-        """The path from the repository's root, where `base` is the submission's folder there; empty: as it is."""
+        """The path from the repository's root. `base` is the submission's folder there; empty means no change."""
         return self.file if not base or self.file.startswith("records/") else f"{base.rstrip('/')}/{self.file}"
 
 
 @dataclass(frozen=True)
 class RuleFinding:
-    """What one rule says: where, why, and the numbers it stands on, with the rule's own words and source."""
+    """One finding of a rule: where, why, and the numbers behind it, with the rule's own words and source."""
 
     rule: str
     status: str
@@ -49,7 +49,7 @@ class RuleFinding:
         assert self.summary, self.rule
 
     def to_json(self) -> dict[str, Any]:
-        """The machine's form, in the order that is documented."""
+        """The finding as plain JSON, in the documented order."""
         return {
             "rule": self.rule,
             "status": self.status,
@@ -63,7 +63,7 @@ class RuleFinding:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a script was read: functions that can run, of all there are, and what could not be followed."""
+    """How much of a script was read: the functions that can run, all functions, and what could not be followed."""
 
     path: str
     reached: int
@@ -72,7 +72,7 @@ class Coverage:
 
     @property
     def words(self) -> str:
-        """In a few words: `31 of 43 functions`."""
+        """The same in a few words: `31 of 43 functions`."""
         more = f"; not followed: {'; '.join(self.unread)}" if self.unread else ""
         return f"{self.reached} of {self.functions} functions can run, and were read{more}"
 
@@ -90,7 +90,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The weakest status of all findings; UNVERIFIABLE when nothing ran."""
+        """The weakest status of all findings; UNVERIFIABLE if nothing ran."""
         return weakest(finding.status for finding in self.findings) if self.findings else UNVERIFIABLE
 
     @property
@@ -99,7 +99,7 @@ class Report:
         return self.verdict == PASS
 
     def to_json(self) -> dict[str, Any]:
-        """The machine's form, in the order that is documented."""
+        """The report as plain JSON, in the documented order."""
         return {
             "target": self.target,
             "head": self.head,

@@ -1,6 +1,6 @@
-"""What running a submission proves: its model built small and probed, and its own `main` run small, in the sandbox.
+"""What `--run` adds to an audit: the model built small and probed, and the script's own `main` run small, in a sandbox.
 
-A file of its own, because the judge works without any library that only runs need.
+This is a file of its own, so that the judge needs no library that only runs need.
 """
 
 from pargolf.audit.blackbox.findings import black_box
@@ -11,7 +11,7 @@ from pargolf.audit.sandbox.run import smoke
 
 
 def runner(*, unsafe: bool = False) -> Runner:
-    """What runs each script of a target; where the system can confine nothing, only when `unsafe`."""
+    """A function that runs each script of a target. If the system cannot confine it, it runs only with `unsafe`."""
 
     def run(facts: Facts, missing: Missing) -> list[RuleFinding]:
         return [*smoke(facts, missing, unsafe=unsafe), *black_box(facts, missing, unsafe=unsafe)]

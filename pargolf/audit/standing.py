@@ -1,7 +1,7 @@
-"""How each rule stands after an audit: broken, proved, read, or not checked, and by what.
+"""The state of each rule after an audit: broken, proved, read, or not checked, and the reason.
 
-`proved` is arithmetic over the submission's own files and logs, or a law that its model kept when it was run. `read`
-is code in which nothing was found; how much of it was read stands beside it. Whatever was neither is `not checked`,
+*Proved* is arithmetic over the submission's own files and logs, or a law that its model kept when it was run. *Read*
+means that nothing was found in the code; the report says how much of it was read. Everything else is *not checked*,
 with the reason, and never counts as passed.
 """
 
@@ -14,7 +14,7 @@ from pargolf.audit.rules.table import RULES
 
 
 class How(StrEnum):
-    """What a rule's PASS rests on, or that it has none."""
+    """What a rule's PASS rests on, or that it was not checked."""
 
     PROVED = "proved"
     READ = "read"
@@ -23,7 +23,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True)
 class Standing:
-    """One rule: its verdict, what that rests on, and the reason in words."""
+    """One rule: its verdict, what the verdict rests on, and the reason in words."""
 
     rule: Rule
     status: str
@@ -32,12 +32,12 @@ class Standing:
 
 
 def standings(report: Report) -> list[Standing]:
-    """Every rule of the table, in its order; the weakest finding speaks for a rule."""
+    """Every rule of the table, in its order. The weakest finding decides for a rule."""
     return [_standing(rule, report) for rule in RULES]
 
 
 def headline(report: Report) -> str:
-    """The verdict with what it rests on: `PASS: 11 rules proved, 7 rules read, 3 not checked (...)`."""
+    """The verdict and what it rests on: `PASS: 11 rules proved, 7 rules read, 3 not checked (...)`."""
     rows = standings(report)
     counts = {how: [row for row in rows if row.how is how and row.status == PASS] for how in (How.PROVED, How.READ)}
     broken = [row.rule.name for row in rows if row.status not in (PASS, "")]
@@ -48,12 +48,12 @@ def headline(report: Report) -> str:
 
 
 def _standing(rule: Rule, report: Report) -> Standing:
-    own = [finding for finding in report.findings if finding.rule == rule.name]
-    if not own:
+    findings = [finding for finding in report.findings if finding.rule == rule.name]
+    if not findings:
         reasons = [text.partition(": ")[2] for text in report.unchecked if text.startswith(f"{rule.name}:")]
-        why = "; ".join(reasons) or (f"it needs {rule.needs}" if rule.needs else "it does not apply here")
-        return Standing(rule, "", How.NOT_CHECKED, why)
-    worst = max(own, key=lambda finding: (ORDER.index(finding.status), _how(rule, finding) is How.PROVED))
+        reason = "; ".join(reasons) or (f"it needs {rule.needs}" if rule.needs else "it does not apply here")
+        return Standing(rule, "", How.NOT_CHECKED, reason)
+    worst = max(findings, key=lambda finding: (ORDER.index(finding.status), _how(rule, finding) is How.PROVED))
     return Standing(rule, worst.status, _how(rule, worst), worst.summary)
 
 

@@ -1,1 +1,1 @@
-"""Somebody else's script, run in a process that the system has locked down, and its model probed."""
+"""The sandbox: runs a foreign script in a process that the system has locked down, and probes its model."""

@@ -1,8 +1,9 @@
-"""What a confined child sees: Python, its packages, the system's libraries, and a scratch folder.
+"""The files that a confined child can see, and bubblewrap's command line that shows only these.
 
-`view` lists it once for both levels. bubblewrap makes it an empty root of its own, with namespaces for mounts,
-processes, network, users and shared memory; without bubblewrap the same list goes to Landlock. Root runs it without a
-user namespace, since the child becomes a user that nobody has, which needs the real one. Source: bwrap(1).
+`view` lists Python, its packages and the system's libraries, for both levels. bubblewrap shows them in an empty root of
+its own, with namespaces for mounts, processes, network, users and shared memory. Without bubblewrap, Landlock gets the
+same list. Root runs bubblewrap without a user namespace: the child becomes a user id that nobody has, which needs the
+real user namespace. Source: bwrap(1).
 """
 
 import os
@@ -18,8 +19,8 @@ _PREFIX_PARTS = "bin", "lib", "lib64", "pyvenv.cfg"
 _LIBRARIES = "/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime"
 _SYSTEM = "/sys/devices/system/cpu", "/sys/devices/system/node"
 _OWN_PROCESS = "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems"
-_KERNELS = "/proc", "/dev"  # bubblewrap makes these anew
-# Root needs these to become somebody else, and to read Python where it lies in a folder of root's.
+_KERNELS = "/proc", "/dev"  # bubblewrap makes new ones
+# Root needs these to become another user, and to read Python if it is in a folder of root's.
 _ROOTS = "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_READ_SEARCH"
 _NOBODY = "65534"
 
@@ -37,7 +38,7 @@ def view() -> tuple[Path, ...]:
 
 @cache
 def works() -> bool:
-    """Whether bubblewrap is here and may make its namespaces, by trying the very command."""
+    """Whether bubblewrap is installed and may make its namespaces; found by running it."""
     if sys.platform != "linux" or shutil.which("bwrap") is None:
         return False
     try:
@@ -48,7 +49,7 @@ def works() -> bool:
 
 
 def wrapped(command: Sequence[str], scratch: Path, readable: Iterable[Path]) -> list[str]:
-    """A command, to be run by bubblewrap in an empty root that shows `readable`, and `scratch` to be written."""
+    """A command that bubblewrap runs in an empty root, where `readable` can be read and `scratch` written."""
     program = shutil.which("bwrap")
     assert program is not None
     line = [program, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -67,7 +68,7 @@ def wrapped(command: Sequence[str], scratch: Path, readable: Iterable[Path]) -> 
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Paths that lie in none of the others, nor where bubblewrap makes its own."""
+    """The paths that are inside none of the others, and not where bubblewrap makes its own."""
     chosen = {Path(folder) for folder in _KERNELS}
     for path in sorted(set(paths), key=lambda path: len(path.parts)):
         if not chosen & {path, *path.parents}:

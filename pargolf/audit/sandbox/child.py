@@ -1,13 +1,13 @@
-"""The parent's side: start a confined child with two pipes, watch it, and always end it.
+"""The parent's side of the sandbox: start a confined child with two pipes, watch it, and always end it.
 
     with confined("pargolf.audit.sandbox.foreign:serve", files={"train_gpt.py": text}) as child:
         answer = child.ask(request, most=1 << 20)
     child.stopped   # why it was ended early, or None
 
-`entry` names a function of this package that takes the request's and the answer's pipe; it runs in a process of its own
-after the locks hold (see `jail`). A thread of the parent reads the clock, the child's memory and its scratch folder ten
-times a second, and kills the child and all it started when one is past its bound; a read of the pipe then ends. The
-scratch folder is removed whatever lies in it. What holds is `child.guard`, in words for people.
+`entry` names a function of this package that takes the request's pipe and the answer's pipe. It runs in a process of
+its own, after that process is locked (see `jail`). A thread of the parent checks the time, the child's memory and its
+scratch folder ten times a second. If one is above its limit, it kills the child and all that it started, and a read of
+the pipe ends. The scratch folder is removed, whatever it contains. `child.guard` describes the confinement in words.
 """
 
 import contextlib
@@ -39,12 +39,12 @@ _UNUSED_USERS = range(60_001, 65_533)
 
 @dataclass(frozen=True)
 class Guard:
-    """What keeps a child in, by what enforces it.
+    """How a child is confined, and by what.
 
     Attributes:
-        level: how it is confined.
-        user: the unused user it runs as; None when it runs as the caller.
-        limits: its bounds.
+        level: the level of confinement.
+        user: the unused user id it runs as; None if it runs as the caller.
+        limits: its limits.
     """
 
     level: Level
@@ -52,14 +52,14 @@ class Guard:
     limits: Limits
 
     def rows(self) -> dict[str, str]:
-        """What holds for `files`, `network`, `processes` and `limits`, in words; these go to the JSON report."""
+        """What confines `files`, `network`, `processes` and `limits`, in words for the JSON report."""
         if self.level is Level.NONE:
             unguarded = "Python's own calls are replaced, which a script can undo; the system enforces nothing"
             return {"files": "not guarded", "network": unguarded, "processes": unguarded, "limits": self._bounds()}
         owner = f" as user {self.user}" if self.user is not None else ""
-        known = landlock.version()
+        version = landlock.version()
         walls = ["bubblewrap (an empty root of its own)"] if self.level is Level.BUBBLEWRAP else []
-        walls += [f"Landlock {known}"] if known >= landlock.ENOUGH else []
+        walls += [f"Landlock {version}"] if version >= landlock.ENOUGH else []
         spaces = "; bubblewrap: namespaces of its own" if self.level is Level.BUBBLEWRAP else ""
         calls = f"the kernel's seccomp filter allows {seccomp.count()} calls"
         return {
@@ -70,7 +70,7 @@ class Guard:
         }
 
     def line(self) -> str:
-        """One line for people."""
+        """The confinement in one line for people."""
         if self.level is Level.NONE:
             return f"Sandbox: none (--unsafe): the system guards nothing; {self._bounds()}."
         spaces = ("bubblewrap",) if self.level is Level.BUBBLEWRAP else ()
@@ -86,13 +86,13 @@ class Guard:
 
 @dataclass
 class Child:
-    """A confined child while it runs, and what became of it.
+    """A confined child while it runs, and how it ended.
 
     Attributes:
         input: the pipe it reads.
         output: the pipe it writes; it ends when the child does.
-        scratch: its folder, under the same path on both sides. Only its own files: read none of them as code.
-        guard: what holds.
+        scratch: its folder, under the same path on both sides. The child writes here: run nothing from it as code.
+        guard: how it is confined.
         stopped: why the parent ended it, or why it could not be locked; None otherwise.
     """
 
@@ -104,7 +104,7 @@ class Child:
     stopped: str | None = None
 
     def ask(self, request: bytes, *, most: int) -> bytes:
-        """Send everything, then read everything; empty when it was ended or sends more than `most` bytes."""
+        """Send the request, then read the whole answer; empty if the child was ended or sent more than `most` bytes."""
         with contextlib.suppress(BrokenPipeError):
             self.input.write(request)
             self.input.close()
@@ -115,7 +115,7 @@ class Child:
         return answer if self.stopped is None else b""
 
     def end(self, patience: float = 5.0) -> int:
-        """Wait until it has ended, kill it when that takes too long, and give its exit status."""
+        """Wait until the child has ended, kill it if that takes too long, and return its exit status."""
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -123,30 +123,30 @@ class Child:
         status = self.process.wait()
         assert self.process.stderr is not None
         before = self.process.stderr.read(10_000).decode(errors="replace").strip() if status > 0 else ""
-        if before and self.stopped is None:  # only what runs before the entry has this pipe
+        if before and self.stopped is None:  # this pipe is closed before the entry runs
             self.stopped = f"the sandbox could not be set up: {before.splitlines()[-1]}"
         return status
 
-    def stop(self, why: str) -> None:
-        """End it for a reason; the first reason stays."""
-        self.stopped = self.stopped or why
+    def stop(self, reason: str) -> None:
+        """End the child and note why. The first reason stays."""
+        self.stopped = self.stopped or reason
         self._kill()
 
     def watch(self, deadline: float) -> None:
-        """Look until the child has ended; end it when something is past its bound, or cannot be looked at."""
+        """Check the limits until the child has ended. End it if one is exceeded or cannot be checked."""
         try:
             while self.process.poll() is None:
-                late = time.monotonic() > deadline
-                why = f"stopped after {self.guard.limits.seconds:g} s" if late else self._excess()
-                if why is not None:
-                    self.stop(why)
+                is_late = time.monotonic() > deadline
+                reason = f"stopped after {self.guard.limits.seconds:g} s" if is_late else self._excess()
+                if reason is not None:
+                    self.stop(reason)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(_BETWEEN_LOOKS)
         finally:
             self._kill()
 
     def close(self, patience: float = 5.0) -> None:
-        """Kill what still runs, wait until the system has taken all of it down, and close the pipes."""
+        """Kill what still runs, wait until the system has ended all of it, and close the pipes."""
         self._kill()
         self.process.wait()
         until = time.monotonic() + patience
@@ -158,7 +158,7 @@ class Child:
                 pipe.close()
 
     def _kill(self) -> None:
-        """Kill its process group; in a process namespace of its own, whatever it started dies with its first."""
+        """Kill its process group. In a process namespace, this also ends everything that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -176,7 +176,7 @@ class Child:
 
 @cache
 def best_level() -> Level:
-    """The strongest level that works here."""
+    """The strongest level that works on this system."""
     if not seccomp.supported():
         return Level.NONE
     if bubblewrap.works():
@@ -195,19 +195,19 @@ def confined(
     level: Level | None = None,
     unsafe: bool = False,
 ) -> Iterator[Child]:
-    """Start a child that calls `entry` once it is locked; it is dead and its folder gone when the block ends.
+    """Start a child that calls `entry` after it is locked. When the block ends, it is dead and its folder is gone.
 
     Args:
         entry: `module:function` of this package, called with a pipe to read (bytes) and one to write.
-        files: what the scratch folder holds at the start, by name; folders of a name are made.
-        limits: bounds on memory, time and files.
-        readable: further files and folders that it can read.
-        env: settings on top of the few that every child has; the parent's own are not passed on.
-        level: how it is confined; the strongest that works when left out.
-        unsafe: also run where the system enforces nothing.
+        files: the initial content of the scratch folder, by name; folders in a name are made.
+        limits: limits on memory, time and files.
+        readable: further files and folders that the child can read.
+        env: settings besides the few that every child has; the parent's environment is not passed on.
+        level: how the child is confined; the strongest level that works when left out.
+        unsafe: also run if the system cannot confine anything.
 
     Raises:
-        UserError: the system can confine no child, and `unsafe` does not say to run it all the same.
+        UserError: the system can confine no child, and `unsafe` is not set.
     """
     level = best_level() if level is None else level
     if level is Level.NONE and not unsafe:
@@ -254,7 +254,7 @@ def _start(terms: Terms, env: Mapping[str, str]) -> Child:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """The few settings that every child has: its home is the scratch folder."""
+    """The few settings that every child has. Its home is the scratch folder."""
     homes = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
     return {
         **dict.fromkeys(homes, str(scratch)),
@@ -263,7 +263,7 @@ def _environment(scratch: Path) -> dict[str, str]:
 
 
 def _unused_user() -> int:
-    """A user id that has no name, no process, and no other child of ours."""
+    """A user id without a name, without processes, and without another child of ours."""
     busy = set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -290,7 +290,7 @@ def _give(folder: Path, user: int) -> None:
 
 
 def _runs(session: int) -> bool:
-    """Whether a process of a session runs; one that has ended and waits for its parent to hear so does not."""
+    """Whether a process of a session runs. A process that has ended and was not yet waited for does not count."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
@@ -300,7 +300,7 @@ def _runs(session: int) -> bool:
 
 
 def _use_of(process: int) -> tuple[int, int]:
-    """Resident bytes and threads of a process and all below it, as the system counts them."""
+    """Resident bytes and threads of a process and all its descendants, as the system counts them."""
     resident = threads = 0
     waiting = [process]
     while waiting:
@@ -315,7 +315,7 @@ def _use_of(process: int) -> tuple[int, int]:
 
 
 def _is_larger(folder: Path, most: int) -> bool:
-    """Whether a folder holds more bytes than `most`, or too many files; links are not followed."""
+    """Whether a folder contains more bytes than `most`, or too many files. Links are not followed."""
     waiting, size, count = [str(folder)], 0, 0
     while waiting and size <= most and count <= _MOST_FILES:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -329,7 +329,7 @@ def _is_larger(folder: Path, most: int) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, however deep somebody made it: inner folders are moved up, so that no path grows long."""
+    """Remove a folder of any depth. Inner folders are moved up first, so that no path becomes too long."""
     count = 0
     waiting = [folder]
     while waiting:

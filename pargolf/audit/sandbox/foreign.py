@@ -1,9 +1,9 @@
-"""Inside the sandbox: import somebody's script, build its own model small, and ask the laws of a fair score.
+"""Inside the sandbox: import a foreign script, build its own model small, and probe the laws of a fair score.
 
-Called by `sandbox.jail` in a process that is locked down, and never imported by anything else. The script's call that
-builds its model is found in the syntax tree and its arguments are evaluated as the script would; then vocabulary and
-width are cut, the depth and every switch stay. Grades are taken where the script takes them: from the logits and
-targets that it hands to `cross_entropy`. A script that is written to fool the probes from within can do so.
+`sandbox.jail` calls this in a locked process; nothing else imports it. It finds the script's call that builds the model
+in the syntax tree, and evaluates the arguments as the script would. Then it cuts vocabulary and width; the depth and
+every switch stay. Losses are taken from the logits and targets that the script passes to `cross_entropy`. A script that
+is written to fool the probes from within can do so.
 """
 
 import ast
@@ -71,7 +71,7 @@ def serve(request: IO[bytes], answer: IO[bytes]) -> None:
     finder = stand_in()
     try:
         _try(job, Path.cwd(), result)
-    except BaseException as error:  # a script may raise anything, SystemExit too; the answer must still be given
+    except BaseException as error:  # a script may raise anything, even SystemExit; there must still be an answer
         result.setdefault("error", f"{type(error).__name__}: {str(error)[:300]}")
     signal.alarm(0)
     result["replaced"] = finder.replaced
@@ -91,7 +91,7 @@ def _try(request: dict[str, Any], scratch: Path, result: dict[str, Any]) -> None
 
 
 def _import(text: str, path: Path, seconds: int, result: dict[str, Any]) -> tuple[types.ModuleType, ast.Module]:
-    """Execute the script's top level under another name than `__main__`; what it defines before an error is kept."""
+    """Execute the script's top level under another name than `__main__`. Definitions before an error are kept."""
     try:
         tree = ast.parse(text)
     except SyntaxError:
@@ -140,21 +140,21 @@ def _is_settings(value: Any) -> bool:
 
 
 def _find_model(module: types.ModuleType, tree: ast.Module) -> Construction:
-    """The call that builds the model: of the class with the most parts, outside other modules, with its arguments."""
+    """The call that builds the model, with its arguments: of the class with the most parts, outside other modules."""
     classes = {name: value for name, value in vars(module).items() if _is_module(value)}
-    why = "no call builds a module of the script outside its own classes"
+    problem = "no call builds a module of the script outside its own classes"
     for node, scope in _constructions(tree, classes):
         assert isinstance(node.func, ast.Name)
         try:
             args, kwargs = _arguments(node, _Names(module, scope, node.lineno))
             return Construction(classes[node.func.id], args, kwargs)
         except Exception as error:
-            why = f"the arguments of {node.func.id}(...) on line {node.lineno} cannot be evaluated: {error}"
-    raise LookupError(why)
+            problem = f"the arguments of {node.func.id}(...) on line {node.lineno} cannot be evaluated: {error}"
+    raise LookupError(problem)
 
 
 def _constructions(tree: ast.Module, classes: dict[str, type]) -> list[tuple[ast.Call, ast.AST]]:
-    """Calls of the script's modules outside their own bodies, each with its function; language models first."""
+    """Calls of the script's modules outside their own bodies, each with its function. Language models come first."""
     bodies = (c for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and c.name in classes)
     inside = {n for body in bodies for n in ast.walk(body) if isinstance(n, ast.Call)}
     constructions: list[tuple[bool, int, ast.Call, ast.AST]] = []
@@ -165,13 +165,13 @@ def _constructions(tree: ast.Module, classes: dict[str, type]) -> list[tuple[ast
             if node.func.id in classes:
                 language = {"forward_logits", "tok_emb", "lm_head"} & _words(classes[node.func.id])
                 constructions.append((not language, node.lineno, node, function))
-    # The innermost function comes last in the walk, so that its names are seen first.
+    # The innermost function is last in the walk; this order puts its names first.
     constructions.sort(key=lambda f: (f[0], f[1], isinstance(f[3], ast.Module)))
     return [(node, scope) for _, _, node, scope in constructions]
 
 
 def _arguments(call: ast.Call, names: "_Names") -> tuple[list[Any], dict[str, Any]]:
-    """A call's arguments, evaluated. Raises whatever evaluating them does."""
+    """A call's arguments, evaluated. Raises whatever their evaluation raises."""
     args = [names.value(a) for a in call.args if not isinstance(a, ast.Starred)]
     kwargs: dict[str, Any] = {}
     for keyword in call.keywords:
@@ -181,7 +181,7 @@ def _arguments(call: ast.Call, names: "_Names") -> tuple[list[Any], dict[str, An
 
 
 def _words(kind: type) -> set[str]:
-    """Names that a class's methods use: attributes set in `__init__` and methods."""
+    """Names that a class's methods use: attributes set in `__init__`, and methods."""
     words = set(dir(kind))
     for method in vars(kind).values():
         if isinstance(method, types.FunctionType):
@@ -190,7 +190,7 @@ def _words(kind: type) -> set[str]:
 
 
 class _Names:
-    """Evaluates an expression as it stands in a function: module names first, then the function's own assignments."""
+    """Evaluates an expression as it is in a function: module names first, then the function's own assignments."""
 
     def __init__(self, module: types.ModuleType, function: ast.AST, line: int) -> None:
         self.globals = vars(module)
@@ -207,7 +207,7 @@ class _Names:
         }
 
     def value(self, node: ast.expr, depth: int = 0) -> Any:
-        """The expression's value. Raises `NameError` for what only a run could tell."""
+        """The expression's value. Raises `NameError` if only a run could know it."""
         local = {
             n.id: self._name(n.id, depth)
             for n in ast.walk(node)
@@ -235,7 +235,7 @@ class _Names:
         return settings
 
     def _settings(self) -> Any:
-        """What scripts call `args`, `h` or `config`: an instance of their class of hyperparameters."""
+        """An instance of the script's class of hyperparameters, which scripts call `args`, `h` or `config`."""
         for value in self.globals.values():
             if isinstance(value, type) and not issubclass(value, nn.Module) and _is_settings(value):
                 with contextlib.suppress(Exception):
@@ -244,13 +244,13 @@ class _Names:
 
 
 def _bound_inside(node: ast.AST) -> set[str]:
-    """Names that a comprehension or lambda inside the expression binds."""
+    """Names that a comprehension or lambda in the expression binds."""
     bound = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return bound | {a.arg for n in ast.walk(node) if isinstance(n, ast.Lambda) for a in n.args.args}
 
 
 def _cut(settings: Any, *, narrow: bool) -> Any:
-    """Settings, a dictionary or an object, with a small vocabulary and perhaps a small width."""
+    """Settings (a dictionary or an object) with a small vocabulary and, if `narrow`, a small width."""
     plain = isinstance(settings, dict)
 
     def get(names: tuple[str, ...]) -> tuple[str, int] | None:
@@ -276,7 +276,7 @@ def _cut(settings: Any, *, narrow: bool) -> Any:
 
 
 def _shape(model: nn.Module) -> dict[str, Any]:
-    """Width, layers, vocabulary and parameters, read off the module itself."""
+    """Width, layers, vocabulary and parameters, from the module itself."""
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     stacks = [len(m) for m in model.modules() if isinstance(m, nn.ModuleList)]
     first = tables[0] if tables else None
@@ -293,7 +293,7 @@ def _shape(model: nn.Module) -> dict[str, Any]:
 
 
 def _probe(call: Construction, result: dict[str, Any]) -> None:
-    why: Exception | None = None
+    problem: Exception | None = None
     for attempt in (call.smaller(narrow=True), call.smaller(narrow=False), call):
         try:
             model = attempt.build()
@@ -303,7 +303,7 @@ def _probe(call: Construction, result: dict[str, Any]) -> None:
             tokens = stream(vocab=vocab, bos=BOS, length=LENGTH)
             grader(tokens)
         except Exception as error:
-            why = error
+            problem = error
             continue
         result["small"] = _shape(model)
         if vocab > 2 * SMALL_VOCAB:
@@ -313,16 +313,16 @@ def _probe(call: Construction, result: dict[str, Any]) -> None:
         result["isolated"] = verdicts[-1].holds
         result["loss_is_mean"] = grader.mean
         return
-    raise RuntimeError(f"its model does not run on the CPU: {type(why).__name__}: {str(why)[:200]}")
+    raise RuntimeError(f"its model does not run on the CPU: {type(problem).__name__}: {str(problem)[:200]}")
 
 
 @contextlib.contextmanager
 def _watched(y: Tensor, seen: list[Tensor]) -> Iterator[None]:
-    """Collect the logits (T, vocab) that `cross_entropy` is given beside the targets `y`."""
+    """Collect the logits (T, vocab) that `cross_entropy` gets beside the targets `y`."""
     real = functional.cross_entropy
 
     def watch(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        functional.cross_entropy = real  # what it calls by its own name is no second loss
+        functional.cross_entropy = real  # its call of itself is no second loss
         try:
             if input.dim() >= 2 and target.numel() == y.numel() and torch.equal(target.reshape(-1), y.reshape(-1)):
                 wide = input if input.shape[-1] * y.numel() == input.numel() else input.transpose(1, -1)
@@ -339,7 +339,7 @@ def _watched(y: Tensor, seen: list[Tensor]) -> Iterator[None]:
 
 
 class _ScriptGrader:
-    """A foreign model as a grader: the losses of the logits and targets that its own forward compares."""
+    """A foreign model as a grader: losses from the logits and targets that its own forward compares."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -350,12 +350,12 @@ class _ScriptGrader:
         self.mean: bool | None = None
 
     def vocab(self) -> int:
-        """How many logits a position has, by a forward over a few low tokens."""
+        """The number of logits per position, from a forward pass over a few low tokens."""
         tokens = np.arange(LENGTH + 1) % 8
         return int(self.logits(tokens).shape[-1])
 
     def logits(self, tokens: IntArray) -> Tensor:
-        """Logits (T, vocab). Raises when the forward shows none."""
+        """Logits (T, vocab). Raises if the forward pass shows none."""
         ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
         x, y = ids[None, :-1], ids[None, 1:]
         seen: list[Tensor] = []
@@ -373,11 +373,11 @@ class _ScriptGrader:
         return wide[0].reshape(len(x[0]), -1).float()
 
     def _forward(self, x: Tensor, y: Tensor, seen: list[Tensor]) -> Any:
-        """What the model gives back; where that shows no logits and it has `forward_logits`, what those are."""
+        """The model's output. If that shows no logits, the output of `forward_logits`, if the model has it."""
         logits = getattr(self.model, "forward_logits", None)
         try:
             out = self.model(x, y) if self.pair else self.model(x)
-        except Exception:  # a fused loss for GPUs; the path that scores may still be plain
+        except Exception:  # a fused loss for GPUs; the scoring path may still be plain
             if not callable(logits):
                 raise
             seen.clear()
@@ -385,11 +385,11 @@ class _ScriptGrader:
         return logits(x) if not seen and callable(logits) else out
 
     def __call__(self, tokens: IntArray) -> Grades:
-        """One grade in nats for each position."""
+        """One loss in nats for each position."""
         return self.show(tokens)[0]
 
     def show(self, tokens: IntArray) -> tuple[Grades, Tensor]:
-        """Grades, and the logarithms (T, vocab) of the distributions that the script's own logits make."""
+        """Losses, and the log-probabilities (T, vocab) from the script's own logits."""
         targets = torch.from_numpy(np.asarray(tokens[1:], dtype=np.int64))
         logits = self.logits(tokens).double()
         return functional.cross_entropy(logits, targets, reduction="none").numpy(), logits.log_softmax(-1)

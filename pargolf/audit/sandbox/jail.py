@@ -1,9 +1,9 @@
-"""The child's side: lock this process down, then call the function it was started for.
+"""The child's side of the sandbox: lock this process, then call the function it was started for.
 
-The order matters. Files are restricted first, while the process may still open the folders it is granted; then root
-becomes a user that nobody else has; then the seccomp filter takes away the calls that did both. Only after that are
-torch and the entry's own modules imported, and only they are: the scratch folder with somebody's files is on no path
-yet. A lock that does not close ends the process before anything foreign is read. The parent's side is `child`.
+The order matters. First files are restricted, while the process may still open the folders that it is granted. Then
+root becomes a user that nobody else has. Then the seccomp filter removes the calls that did both. Only after that are
+torch and the entry's own modules imported. Nothing else is imported: the scratch folder with foreign files is on no
+path yet. If a lock fails, the process ends before anything foreign is read. The parent's side is `child`.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ _DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "full", "rando
 class Level(StrEnum):
     """How a child is confined, strongest first."""
 
-    BUBBLEWRAP = "bubblewrap"  # namespaces of its own, and all of the next level that the kernel has
+    BUBBLEWRAP = "bubblewrap"  # namespaces, and as much of the next level as the kernel has
     KERNEL = "kernel"  # seccomp, Landlock, an unused user
-    NONE = "none"  # bounds and a clock only
+    NONE = "none"  # limits and a clock only
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Limits:
     """What a child may use.
 
     Attributes:
-        memory: bytes resident, shared memory included, and bytes of addresses beyond what importing takes.
-        seconds: of the wall clock, from start to end.
-        file_bytes: in one file.
-        disk: bytes in the scratch folder.
-        files: open at a time.
-        threads: at a time.
+        memory: resident bytes, with shared memory; also bytes of addresses beyond those that importing takes.
+        seconds: wall seconds, from start to end.
+        file_bytes: bytes of one file.
+        disk: bytes of the scratch folder.
+        files: open files at a time.
+        threads: threads at a time.
     """
 
     memory: int = 6 << 30
@@ -63,15 +63,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Terms:
-    """What the parent tells its child, as JSON in an argument.
+    """The parent's instructions to its child, as JSON in an argument.
 
     Attributes:
-        entry: `module:function` to call with the two pipes once the locks hold.
-        level: which locks must hold.
+        entry: `module:function` to call with the two pipes after locking.
+        level: which locks are required.
         scratch: the folder that can be written; the working directory.
         readable: files and folders that can be read.
-        user: the unused user that root becomes; None when the child is not root, or not confined.
-        limits: bounds.
+        user: the unused user id that root becomes; None if the child is not root, or not confined.
+        limits: its limits.
     """
 
     entry: str
@@ -92,7 +92,7 @@ class Terms:
 
     @classmethod
     def from_json(cls, text: str) -> "Terms":
-        """What `to_json` wrote."""
+        """Read what `to_json` wrote."""
         fields = json.loads(text)
         readable = tuple(Path(path) for path in fields["readable"])
         level, limits = Level(fields["level"]), Limits(**fields["limits"])
@@ -102,7 +102,7 @@ class Terms:
 def enter(text: str) -> None:
     """Lock this process, import the entry, call it with the request's and the answer's pipe, and end the process.
 
-    What the entry and all below it print goes to `output.txt` in the scratch folder.
+    What the entry and all it calls print goes to `output.txt` in the scratch folder.
     """
     terms = Terms.from_json(text)
     _lock(terms)
@@ -122,13 +122,13 @@ def enter(text: str) -> None:
 
 
 def execute(request: IO[bytes], answer: IO[bytes]) -> None:
-    """An entry: execute `main.py` of the scratch folder, with both pipes by these names and nothing of ours beside."""
+    """An entry: execute `main.py` of the scratch folder, with only the two pipes as names."""
     path = Path("main.py")
     exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "main", "request": request, "answer": answer})
 
 
 def _lock(terms: Terms) -> None:
-    """Every lock of the level, strongest guard of files first."""
+    """Apply every lock of the level, beginning with the strongest guard of files."""
     _bound(terms.limits)
     if terms.level is not Level.NONE:
         if landlock.version() >= landlock.ENOUGH:
@@ -145,7 +145,7 @@ def _lock(terms: Terms) -> None:
 
 
 def _bound(limits: Limits) -> None:
-    """Bounds that the kernel keeps; addresses come later, when importing has taken its own."""
+    """Set the limits that the kernel enforces. The limit on addresses comes later, after the imports."""
     processors = os.cpu_count() or 1
     bounds = {
         resource.RLIMIT_CPU: int(limits.seconds * processors) + 1,
@@ -153,7 +153,7 @@ def _bound(limits: Limits) -> None:
         resource.RLIMIT_NOFILE: limits.files,
         resource.RLIMIT_CORE: 0,
     }
-    if os.getuid() == 0:  # an ordinary user's processes outside would count too
+    if os.getuid() == 0:  # for an ordinary user, processes outside would count, too
         bounds[resource.RLIMIT_NPROC] = limits.threads
     for kind, most in bounds.items():
         _limit(kind, most)
@@ -175,8 +175,8 @@ def _limit(kind: int, most: int) -> None:
 def _become(user: int, needed: list[Path]) -> None:
     """Become a user without groups and capabilities.
 
-    Where Python lies in a folder that is root's alone, the right to read all files is kept: Landlock or the mount
-    namespace, already in force, leave nothing else to read.
+    If Python is in a folder that only root can read, the right to read all files is kept. Landlock or the mount
+    namespace already allow nothing else to be read.
     """
     existing = [path for path in needed if path.exists()]
     libc.prctl(_KEEP_CAPABILITIES, 1)
@@ -190,7 +190,7 @@ def _become(user: int, needed: list[Path]) -> None:
 
 
 def _hold(effective: int, *, permitted: int) -> None:
-    """Hold these capabilities and no others."""
+    """Keep these capabilities and no others."""
     head = struct.pack("Ii", _CAPABILITY_VERSION, 0)
     low, high = struct.pack("III", effective, permitted, 0), struct.pack("III", 0, 0, 0)
     capset = {"x86_64": 126, "aarch64": 91}[os.uname().machine]
@@ -199,7 +199,10 @@ def _hold(effective: int, *, permitted: int) -> None:
 
 
 def _close_python() -> None:
-    """Replace what opens sockets and starts processes in Python: clear errors, and all there is at the lowest level."""
+    """Replace Python's functions that open sockets and start processes.
+
+    At the lowest level this is the only guard; at the others it gives clear errors.
+    """
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "the sandbox has no network and starts no processes")

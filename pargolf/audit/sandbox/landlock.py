@@ -1,9 +1,9 @@
-"""Landlock: the kernel lets this process touch only the files below paths that are named.
+"""Landlock: the kernel lets this process touch only files below named paths.
 
-A rule is a path and the rights below it; what no rule grants is refused, to root too and until the process ends. Where
-the kernel is new enough, TCP, abstract sockets and signals to processes outside are refused as well. Not covered:
-whether a path exists, its size and times, and changes of its mode, which the seccomp filter refuses. Sources:
-landlock(7); the numbers of rights from Linux's `landlock.h`.
+A rule is a path and the rights below it. Everything else is refused, also to root, until the process ends. If the
+kernel is new enough, it also refuses TCP, abstract sockets and signals to processes outside. Not covered: whether a
+path exists, its size and times, and changes of its mode, which the seccomp filter refuses. Sources: landlock(7); the
+numbers of rights are from Linux's `landlock.h`.
 """
 
 import contextlib
@@ -15,28 +15,28 @@ from pathlib import Path
 
 from pargolf.audit.sandbox import libc
 
-ENOUGH = 3  # the first version that guards the truncation of files
+ENOUGH = 3  # the first version that covers the truncation of files
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _WRITE_FILE, _READ_FILE, _READ_FOLDER, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _READ = _READ_FILE | _READ_FOLDER
 _DEVICE = _READ_FILE | _WRITE_FILE | _TRUNCATE
-# Scratch: write, read, list, remove folders and files, make folders and files, move between folders, truncate.
+# In the scratch folder: write, read, list, truncate; remove and make folders and files; move between folders.
 _SCRATCH = _READ | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13
 _OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
 _TCP, _OUTSIDE = 0b11, 0b11  # bind and connect; abstract sockets and signals
 
 
 def version() -> int:
-    """The version of the kernel's Landlock; 0 when it has none."""
+    """The version of the kernel's Landlock; 0 if it has none."""
     return max(0, libc.call(_CREATE, None, 0, 1))
 
 
 def restrict(scratch: Path, readable: Iterable[Path], devices: Iterable[Path]) -> None:
-    """Refuse this process all files but these. Raises `OSError` when the kernel does not.
+    """Refuse this process all files but these. Raises `OSError` if the kernel cannot.
 
     Args:
         scratch: a folder that can be written.
-        readable: files and folders that can be read; one that is missing is passed over.
+        readable: files and folders that can be read; missing ones are skipped.
         devices: device files that can be read and written.
     """
     rules = libc.call(_CREATE, _handled(version()), len(_handled(version())), 0)
@@ -55,14 +55,14 @@ def restrict(scratch: Path, readable: Iterable[Path], devices: Iterable[Path]) -
         os.close(rules)
 
 
-def _handled(known: int) -> bytes:
-    """All that this version can refuse: rights on files, TCP, and what reaches processes outside."""
-    files = (1 << (16 if known >= 5 else 15)) - 1
-    return struct.pack("QQQ", files, _TCP, _OUTSIDE)[: 24 if known >= 6 else 16 if known >= 4 else 8]
+def _handled(abi: int) -> bytes:
+    """All that this version can refuse: rights on files, TCP, and access to processes outside."""
+    files = (1 << (16 if abi >= 5 else 15)) - 1
+    return struct.pack("QQQ", files, _TCP, _OUTSIDE)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
 
 
 def _grant(rules: int, path: Path, rights: int) -> None:
-    """Grant rights below a path that exists; a plain file takes only the rights that files have."""
+    """Grant rights below a path that exists. A plain file takes only the rights of files."""
     with contextlib.suppress(FileNotFoundError):
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:

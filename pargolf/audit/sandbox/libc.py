@@ -1,6 +1,6 @@
-"""The C library's own calls that Python does not offer: system calls by number, and prctl.
+"""Calls of the C library that Python does not offer: system calls by number, and prctl.
 
-Both give back what the kernel gave; `ctypes.get_errno()` says why it was -1.
+Both return the kernel's result. After -1, `ctypes.get_errno()` gives the reason.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ def call(number: int, *arguments: int | bytes | None) -> int:
 
 
 def prctl(option: int, *arguments: int) -> int:
-    """Change or ask something of this process."""
+    """Change or query an attribute of this process."""
     padded = [*arguments, 0, 0, 0, 0][:4]
     return int(_library().prctl(option, *(ctypes.c_ulong(a) for a in padded)))
 
 
 def give_up_new_privileges() -> None:
-    """No program that this process executes gains rights; filters by processes without rights need it."""
+    """Programs that this process executes gain no rights. Filters of unprivileged processes need this."""
     if prctl(_NO_NEW_PRIVILEGES, 1) != 0:
         raise OSError(ctypes.get_errno(), "the kernel does not let this process give up new privileges")

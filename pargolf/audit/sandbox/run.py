@@ -1,10 +1,9 @@
-"""Run a foreign script in a process that the system has locked down, and turn what it shows into findings.
+"""Run a foreign script in the sandbox, and turn the result into findings.
 
-`audit --run` and `probe SCRIPT` come here. The child gets the script's text and its siblings in a scratch folder that
-is also its home, no environment but the run's own settings, no network, no other processes, and bounds on memory,
-seconds and files (see `jail`). It answers one JSON object; whatever else it does is cut off when the time is up. The
-laws are those of `pargolf probe`. A script that cannot be imported or built here has broken no rule: it stands in
-`unchecked`.
+`audit --run` and `probe SCRIPT` use this. The child gets the script's text and its siblings in a scratch folder, which
+is also its home. It has no environment but the run's own settings, no network and no other processes, and limits on
+memory, seconds and files (see `jail`). It answers one JSON object. It is stopped when its time is up. The laws are
+those of `pargolf probe`. A script that cannot be imported or built here has broken no rule, so it goes to `unchecked`.
 """
 
 import json
@@ -37,9 +36,9 @@ def try_script(
 ) -> dict[str, Any]:
     """Import a script, build its model small and probe it, all in the sandbox.
 
-    Returns what the child says: `stage` it reached (import, build, probe, done), `error` if any, `import_seconds`,
-    `replaced` modules, `model` (class, dim, layers, vocab, parameters), `laws`; and from this side `guard`, what held.
-    Raises `UserError` when the system can confine nothing and it is not said to be `unsafe`.
+    Returns the child's answer: the `stage` it reached (import, build, probe, done), `error` if any, `import_seconds`,
+    `replaced` modules, `model` (class, dim, layers, vocab, parameters), `laws`; and from this side `guard`, the
+    confinement. Raises `UserError` if the system cannot confine the script and `unsafe` is not set.
     """
     settings = {k: v for k, v in (env or {}).items() if k.isupper() and not k.startswith(("LD_", "PYTHON", "PATH"))}
     settings |= {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
@@ -63,29 +62,29 @@ def _read(answer: bytes, stopped: str | None, status: int) -> dict[str, Any]:
 
 
 def smoke(facts: Facts, missing: Missing, *, unsafe: bool = False) -> list[RuleFinding]:
-    """Findings of a run in the sandbox: that it imports and builds, what it builds, and the laws it keeps or breaks."""
+    """Findings of a run in the sandbox: whether the script imports and builds, and which laws its model keeps."""
     code = facts.main
     if code is None or code.tree is None or not code.text:
         missing.add("run: there is no script that could be run")
         return []
-    others = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
-    result = try_script(code, siblings=others, env=facts.environment, unsafe=unsafe)
-    where = (Evidence(code.path, 0, ""),)
-    findings = [_built(code, result, where, missing)] if "model" in result else []
+    siblings = {c.path: c.text for c in facts.codes if c is not code and c.tree is not None}
+    result = try_script(code, siblings=siblings, env=facts.environment, unsafe=unsafe)
+    evidence = (Evidence(code.path, 0, ""),)
+    findings = [_built(code, result, evidence, missing)] if "model" in result else []
     for law in result.get("laws", ()):
         rule = next(rule.name for rule in RULES if rule.law == law["law"])
         if law["holds"]:
-            findings.append(RuleFinding(rule, PASS, f"Probed: {law['evidence']}.", where, {"worst": law["worst"]}))
+            findings.append(RuleFinding(rule, PASS, f"Probed: {law['evidence']}.", evidence, {"worst": law["worst"]}))
         else:
             text = f"Probed on the script's own model, cut to {result['small']['parameters']:,} parameters: "
-            findings.append(RuleFinding(rule, FAIL, text + law["evidence"] + ".", where, {"worst": law["worst"]}))
+            findings.append(RuleFinding(rule, FAIL, text + law["evidence"] + ".", evidence, {"worst": law["worst"]}))
     if result["stage"] != "done":
         missing.add(f"run: {what_failed(result)}")
     return findings
 
 
 def what_failed(result: dict[str, Any]) -> str:
-    """One line: how far a script came and what stopped it."""
+    """One line: how far a script got, and what stopped it."""
     doing = {
         "import": "the script could not be imported",
         "build": "its model could not be built",
@@ -95,7 +94,7 @@ def what_failed(result: dict[str, Any]) -> str:
     return f"{doing.get(result['stage'], result['stage'])}: {result.get('error', 'no reason given')}{replaced}"
 
 
-def _built(code: Code, result: dict[str, Any], where: tuple[Evidence, ...], missing: Missing) -> RuleFinding:
+def _built(code: Code, result: dict[str, Any], evidence: tuple[Evidence, ...], missing: Missing) -> RuleFinding:
     model = result["model"]
     numbers = {**model, "import_seconds": result.get("import_seconds"), "code_bytes": code.size}
     numbers["replaced"] = result["replaced"]
@@ -110,12 +109,14 @@ def _built(code: Code, result: dict[str, Any], where: tuple[Evidence, ...], miss
         f"{code.size:,} bytes of code. {guard.line()}"
     )
     if result.get("loss_is_mean") is False:
-        return RuleFinding("run", HOLD, text + " Its loss is not the mean cross-entropy of its logits.", where, numbers)
-    return RuleFinding("run", PASS, text, where, numbers)
+        return RuleFinding(
+            "run", HOLD, text + " Its loss is not the mean cross-entropy of its logits.", evidence, numbers
+        )
+    return RuleFinding("run", PASS, text, evidence, numbers)
 
 
 def is_foreign(target: object) -> bool:
-    """Whether a target is a Python file that is no recipe: one that assigns no `RECIPE` at its top level."""
+    """Whether a target is a Python file that is no recipe: it assigns no `RECIPE` at its top level."""
     path = Path(str(target))
     if path.suffix != ".py" or not path.is_file():
         return False
@@ -128,7 +129,7 @@ def is_foreign(target: object) -> bool:
 def probe_script(path: str | Path, *, unsafe: bool = False) -> list[dict[str, Any]]:
     """The laws of a foreign script's own model as rows, like those of our recipes.
 
-    Raises `UserError` when the script cannot be read, imported, built or run here.
+    Raises `UserError` if the script cannot be read, imported, built or run here.
     """
     path = Path(path)
     try:

@@ -1,10 +1,11 @@
-"""A seccomp filter that lists what a process may ask of the kernel: every other system call is refused.
+"""A seccomp filter with a list of allowed system calls: every other call is refused.
 
-The kernel runs a small program (classic BPF) before each call; it sees the call's number and its arguments as numbers,
-never what a pointer leads to. So the list below holds calls on memory, threads, time, files and the process itself;
-which files, Landlock and the mount namespace decide. Some calls are let through by their arguments: threads but no
-processes, signals to this process only. The filter holds for root too and until the process ends. Sources: seccomp(2);
-numbers from Linux's `unistd_64.h` (x86_64) and `asm-generic/unistd.h` (aarch64).
+The kernel runs a small program (classic BPF) before each call. The program sees the call's number and its arguments as
+numbers, but not the memory that a pointer leads to. So the list below contains calls on memory, threads, time, files
+and the process itself. Which files these may touch is decided by Landlock and the mount namespace. Some calls are
+allowed only with certain arguments: threads but no processes, signals to this process only. The filter also applies to
+root, until the process ends. Sources: seccomp(2); numbers from Linux's `unistd_64.h` (x86_64) and
+`asm-generic/unistd.h` (aarch64).
 """
 
 import ctypes
@@ -21,9 +22,9 @@ Instruction = tuple[int, int, int, int]  # operation, jump when true, jump when 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_ANY_BIT, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}  # column, architecture, seccomp's number
-_SECOND_TABLE = 0x40000000  # x86_64 has its calls a second time above this number
-_NEWER = 424  # the first number that all architectures share; the C library expects ENOSYS from what it does not know
-_CALL, _FIRST, _SECOND = 0, 16, 24  # where the kernel puts the number and the lower half of two arguments
+_SECOND_TABLE = 0x40000000  # x86_64 has a second set of its calls above this number
+_NEWER = 424  # from this number on all architectures agree; the C library expects ENOSYS from unknown calls
+_CALL, _FIRST, _SECOND = 0, 16, 24  # where the kernel puts the call number, and the lower half of two arguments
 
 # name, number on x86_64, number on aarch64 (- where there is none)
 _ALLOWED = """
@@ -49,14 +50,14 @@ getegid 108 177, getresuid 118 148, getresgid 120 150, getgroups 115 158, getrli
 getrusage 98 165, times 100 153, sysinfo 99 179, uname 63 160, time 201 -, gettimeofday 96 169, clock_gettime 228 113,
 clock_getres 229 114, clock_nanosleep 230 115, nanosleep 35 101, getrandom 318 278, arch_prctl 158 -
 """
-# Answered with success and not done: `shutil.copy` changes modes and times, which nothing here depends on.
+# Not done, but answered with success: `shutil.copy` changes modes and times, which do not matter here.
 _PRETENDED = "chmod 90 -, fchmod 91 52, fchmodat 268 53, utime 132 -, utimes 235 -, futimesat 261 -, utimensat 280 88"
-# Answered as on a file system without extended attributes, which `shutil.copy2` expects.
+# Answered as by a file system without extended attributes, as `shutil.copy2` expects.
 _UNSUPPORTED = """
 setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11,
 llistxattr 195 12, flistxattr 196 13, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16
 """
-# Decided by an argument: which call, which argument, and the values that are allowed; `process` adds this process's id.
+# Decided by an argument: the call, the argument, and the allowed values; `_ON_ITSELF` also allows this process's id.
 _COMMANDS = {
     "fcntl 72 25": (_SECOND, (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034)),  # no owners, signals, leases
     "ioctl 16 29": (_SECOND, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),  # is it a terminal, bytes waiting
@@ -68,7 +69,7 @@ _THREAD, _NAMESPACES = 0x00010000, 0x7E020080
 
 
 def supported() -> bool:
-    """Whether this machine has seccomp filters, and numbers above."""
+    """Whether this machine has seccomp filters, and the call numbers above fit it."""
     if platform.system() != "Linux" or platform.machine() not in _MACHINES:
         return False
     answer = ctypes.c_uint32(_ERRNO)  # SECCOMP_GET_ACTION_AVAIL
@@ -76,12 +77,12 @@ def supported() -> bool:
 
 
 def count() -> int:
-    """How many calls the list holds, those decided by an argument among them."""
+    """The number of calls in the list, with those that an argument decides."""
     return len(_ALLOWED.split(",")) + len(_COMMANDS) + len(_ON_ITSELF) + 1
 
 
 def install() -> None:
-    """Put the filter on every thread of this process, for good. Raises `OSError` when the kernel will not have it."""
+    """Put the filter on every thread of this process, for good. Raises `OSError` if the kernel refuses it."""
     column, architecture, seccomp = _MACHINES[platform.machine()]
     code = program(column, architecture, os.getpid())
     lines = b"".join(struct.pack("HBBI", *line) for line in code)
@@ -92,7 +93,7 @@ def install() -> None:
 
 
 def program(column: int, architecture: int, process: int) -> list[Instruction]:
-    """The filter: what is listed, what is pretended, what its arguments decide; the rest is refused."""
+    """The filter: allowed calls, pretended calls, calls that an argument decides; all others are refused."""
     code: list[Instruction] = [
         *[(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _CALL)],
         *[(_JUMP_AT_LEAST, 0, 1, _SECOND_TABLE), _refuse(errno.EPERM)],

@@ -1,8 +1,8 @@
 """Stand-ins that let a script written for eight GPUs be imported and its model run on a CPU.
 
-Modules that are not installed become objects that accept anything; the attention kernels among them compute what they
-would. `torch.compile` gives back what it is given, CUDA's bookkeeping does nothing, and every device named "cuda" is
-the CPU. What a script got instead of a real module is reported, and a model that computes with one cannot run.
+Modules that are not installed become objects that accept anything. The attention kernels among them compute the real
+result. `torch.compile` returns what it is given, CUDA's bookkeeping does nothing, and every device named "cuda" is the
+CPU. The report names the replaced modules. A model that computes with one of the others cannot run.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _KERNELS = ("flash_attn_func", "flash_attn_varlen_func", "flash_attn_qkvpacked_f
 
 
 class Anything:
-    """Takes every call, attribute, index and base-class position; as a decorator it gives the function back."""
+    """Accepts every call, attribute, index and use as a base class. As a decorator it returns the function."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -34,7 +34,7 @@ class Anything:
         return Anything(f"{self._name}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Give a decorated function back, refuse tensors, and accept all else."""
+        """Return a decorated function, refuse tensors, and accept everything else."""
         if len(args) == 1 and not kwargs and isinstance(args[0], (types.FunctionType, type)):
             return args[0]
         if any(isinstance(a, Tensor) for a in (*args, *kwargs.values())):
@@ -82,7 +82,7 @@ class Blank(types.ModuleType):
 
 
 class StandIns(importlib.machinery.PathFinder):
-    """A finder of last resort: whatever no other finder knows is replaced, and its name kept in `replaced`."""
+    """A finder of last resort: replaces modules that no other finder knows, and lists them in `replaced`."""
 
     def __init__(self) -> None:
         self.replaced: list[str] = []
@@ -90,9 +90,9 @@ class StandIns(importlib.machinery.PathFinder):
     def find_spec(  # type: ignore[override]
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """A spec for any module of a package that is not installed, never for parts of one that is."""
+        """A spec for any module of a package that is not installed, never for a part of one that is."""
         top = name.partition(".")[0]
-        if not _asked_by_a_script():
+        if not _imported_by_a_script():
             return None
         if top in sys.stdlib_module_names or top in ("torch", "numpy", "scipy", "pargolf"):
             return None
@@ -110,8 +110,8 @@ class StandIns(importlib.machinery.PathFinder):
         """Nothing to run."""
 
 
-def _asked_by_a_script() -> bool:
-    """Whether an import stands in a file of the scratch folder: libraries must find optional modules missing."""
+def _imported_by_a_script() -> bool:
+    """Whether an import is in a file of the scratch folder. Libraries must find that optional modules are missing."""
     frame = sys._getframe(2)
     while frame.f_back is not None and "importlib" in frame.f_code.co_filename:
         frame = frame.f_back
@@ -136,7 +136,7 @@ def _cpu(value: Any) -> Any:
 
 
 def stand_in() -> StandIns:
-    """Put the stand-ins in place for good; returns the finder, which remembers what it replaced."""
+    """Install the stand-ins for good; returns the finder, which lists what it replaced."""
     finder = StandIns()
     sys.meta_path.append(finder)
 
@@ -178,7 +178,7 @@ def _self(value: Any, *_: Any, **__: Any) -> Any:
 
 
 def _quick_orthogonal(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
-    """Normal numbers of an orthogonal matrix's size: first weights are moved anyway, and a QR of each takes seconds."""
+    """Normal numbers in place of an orthogonal matrix: a QR takes seconds, and first weights are changed anyway."""
     with torch.no_grad():
         return tensor.normal_(0, gain / max(tensor.shape[-1], 1) ** 0.5)
 
@@ -193,7 +193,7 @@ def _attention(
     window_size: Sequence[int] = (-1, -1),
     **_: Any,
 ) -> Tensor:
-    """What FlashAttention computes: q (B, T, H, D), k and v (B, S, K, D) with K dividing H; keys aligned at the end."""
+    """The result of FlashAttention: q (B, T, H, D), k and v (B, S, K, D) with K dividing H; keys aligned at the end."""
     q_BHTD, k_BHSD, v_BHSD = (x.transpose(1, 2) for x in (q, k, v))
     t, s = q.shape[1], k.shape[1]
     after = torch.arange(s)[None, :] - (torch.arange(t)[:, None] + s - t)
@@ -213,7 +213,7 @@ def _attention(
 def _varlen(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor | None = None, *_: Any, **options: Any
 ) -> Tensor:
-    """The same for sequences laid end to end: q (N, H, D), cut where the cumulative lengths say."""
+    """The same for sequences in a row: q (N, H, D), cut at the cumulative lengths."""
     cuts_k = (cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k).tolist()
     cuts = cu_seqlens_q.tolist()
     wanted = {n: options[n] for n in ("softmax_scale", "causal", "window_size") if n in options}
