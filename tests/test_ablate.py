@@ -1,9 +1,11 @@
 """Ablations: a part each, taken back to the base or by an edit, at the same work; and what it is worth."""
 
+import itertools
 import json
 import math
 import re
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import made_up
 import pytest
@@ -31,6 +33,7 @@ from pargolf.study.compare import read_finished
 from pargolf.study.jobs import JobDone
 from pargolf.study.pace import pace
 from pargolf.training.adam import Adam
+from pargolf.training.loop import Training
 
 pytestmark = pytest.mark.usefixtures("quick_code", "quick_page")
 
@@ -250,11 +253,20 @@ def test_paced_parts_get_the_steps_that_equal_seconds_buy(data, quick_code, tmp_
         pargolf.ablate(RECIPE, seeds=[1], paced=True, **bounded).result()
 
 
-def test_the_pace_of_a_recipe_is_what_its_steps_take(data):
-    """Of itself one; of twice the batch at least half more."""
+def test_the_pace_of_a_recipe_is_what_its_steps_take(data, monkeypatch):
+    """On a clock that counts tokens: of itself one, of twice the batch two, though some steps meet a busy machine."""
+    seconds, numbers, one_step = [0.0], itertools.count(), Training._one_step
+
+    def step(self, *how):
+        seconds[0] += self.stream.batch_tokens * (10 if next(numbers) % 11 == 0 else 1)
+        return one_step(self, *how)
+
+    monkeypatch.setattr(Training, "_one_step", step)
+    monkeypatch.setattr("pargolf.study.pace.time", SimpleNamespace(process_time=lambda: seconds[0]))
     folder = open_data(data)
-    assert pace(RECIPE, RECIPE, folder, folder) == pytest.approx(1.0, abs=0.3)
-    assert pace(RECIPE, edit(RECIPE, {"train.batch_tokens": 512}), folder, folder) > 1.3
+    assert pace(RECIPE, RECIPE, folder, folder) == 1.0
+    twice = edit(RECIPE, {"train.batch_tokens": 2 * RECIPE.train.batch_tokens})
+    assert pace(RECIPE, twice, folder, folder) == 2.0
 
 
 def test_the_plot_has_a_row_for_each_part_and_says_what_helps():

@@ -86,6 +86,16 @@ def test_coder_is_below_every_general_codec_and_near_order0(name):
     assert size <= coder.order0_bytes(codes) + len(np.unique(codes)) + 40
 
 
+@pytest.mark.parametrize("with_sides", [False, True])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_style_that_is_weighed_is_the_one_that_encodes_shortest(name, with_sides):
+    """To a word: a tie of lengths may go to either."""
+    codes = [SHAPES[name].astype(np.int32)[:, :48]]
+    sides = [(np.arange(codes[0].size) * 7 % 4).astype(np.uint8).reshape(codes[0].shape) if with_sides else None]
+    lengths = {style: len(coder._encode(codes, sides, style)) for style in coder._STYLES}
+    assert lengths[coder._best_style(codes, sides)] <= min(lengths.values()) + 4
+
+
 def test_unequal_columns_bring_the_coder_below_order0():
     codes = quantized(512, 512, column_spread=0.3)
     variance = 0.3**2

@@ -292,7 +292,7 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
     needed = 1.0 + 1.5
     assert 200.0 - 2 * needed - 5.0 <= clock.seconds <= 200.0 - needed
     looks = sum(type(e).__name__ == "Validated" for e in events)
-    assert looks >= 8
+    assert looks == 1 if counts == "all" else looks >= 8  # looks that count may take 2 % of the time, or be one
     # At most 2 % of the time goes into checkpoints, and what the published count leaves out is looks and warm-up.
     assert 1 <= calls.count("write") <= 0.02 * 200.0 / 2.0 + 1
     uncounted = now[0] - clock.seconds

@@ -72,8 +72,7 @@ def encode(matrices: Sequence[NDArray[Any]], sides: Sequence[Sides] | None = Non
     heights = list(_sample(checked))
     sample = [matrix[:rows] for matrix, rows in zip(checked, heights)]
     sample_sides = [None if side is None else side[:rows] for side, rows in zip(sides, heights)]
-    style = min(_STYLES, key=lambda style: len(_encode(sample, sample_sides, style)))
-    return _encode(checked, sides, style)
+    return _encode(checked, sides, _best_style(sample, sample_sides))
 
 
 def decode(
@@ -134,6 +133,24 @@ def _encode(matrices: Sequence[Codes], sides: Sequence[Sides], style: _Style) ->
         low = centred & ((1 << plan.shift) - 1)
         _walk(centred >> plan.shift, low, side=side, plan=plan, tables=tables, port=write)
     return b"".join(parts) + np.asarray(encoder.get_compressed(), "<u4").tobytes()
+
+
+def _best_style(matrices: Sequence[Codes], sides: Sequence[Sides]) -> _Style:
+    """The style with the fewest words of 32 bits, by the logarithms of its frequencies; one walk weighs all styles.
+
+    Orders, contexts and counts are the same in each of them.
+    """
+    bits = np.zeros(len(_STYLES))
+
+    def weigh(symbols: Codes, models: Any) -> Codes:
+        bits[:] -= models[:, symbols].sum(1)
+        return symbols
+
+    tables = _AllTables(_STYLES[0])
+    for matrix, side in zip(matrices, sides):
+        plan = _Plan.of(matrix, side)
+        _walk((matrix - plan.centre) >> plan.shift, None, side=side, plan=plan, tables=tables, port=weigh)
+    return _STYLES[int((bits // 32).argmin())]
 
 
 @dataclass(frozen=True)
@@ -201,7 +218,7 @@ class _Tables:
     """Adaptive frequencies, `counts[side, context, symbol]`, on top of a fixed shape."""
 
     def __init__(self, style: _Style) -> None:
-        self._style = style
+        self._style, self._index = style, _STYLES.index(style)
         self._counts: dict[tuple[int, int], Sums] = {}
 
     def counts(self, top: int, *, sides: int) -> Sums:
@@ -212,25 +229,48 @@ class _Tables:
 
     def model(self, counts: Sums, context: int, side: int) -> Any:
         """The coder's model for one context and side; its frequencies are exact integers below 2^53."""
-        sides, _, width = counts.shape
-        seen = counts[side, context]
-        doubled = 2 * seen
-        if self._style.symmetric:
-            mirrored = counts[-side % sides, context, ::-1]
-            doubled -= seen
-            if side:
-                doubled[:-1] += mirrored[1:]
-            else:
-                doubled += mirrored
-        shape = _prior(context, self._style.power, width // 2, side if sides > 1 else None)
-        frequencies = doubled * _PRIOR + 2 * self._style.weight * shape
+        frequencies = _counted(counts, context, side, symmetric=self._style.symmetric)
+        frequencies += _shapes(context, counts.shape[2] // 2, side if len(counts) > 1 else None)[self._index]
         return constriction.stream.model.Categorical(frequencies.astype(np.float64), perfect=False)
 
 
-def _walk(x: Codes, low: Codes, *, side: Sides, plan: _Plan, tables: _Tables, port: Port) -> None:
+class _AllTables(_Tables):
+    """The same counts in all styles; a model is log2 of probabilities, (styles, symbols)."""
+
+    def model(self, counts: Sums, context: int, side: int) -> Any:
+        """Log2 of the probabilities of one context and side."""
+        counted = [_counted(counts, context, side, symmetric=symmetric) for symmetric in (False, True)]
+        frequencies = np.stack([counted[style.symmetric] for style in _STYLES])
+        frequencies += _shapes(context, counts.shape[2] // 2, side if len(counts) > 1 else None)
+        return np.log2(frequencies) - np.log2(frequencies.sum(1, keepdims=True))
+
+
+def _counted(counts: Sums, context: int, side: int, *, symmetric: bool) -> Sums:
+    """Twice the counts of the symbols of one context and side, or their sum with the mirrored ones; times `_PRIOR`."""
+    twice: Sums = 2 * counts[side, context]
+    if symmetric:
+        twice -= counts[side, context]
+        mirrored = counts[-side % len(counts), context, ::-1]
+        if side:
+            twice[:-1] += mirrored[1:]
+        else:
+            twice += mirrored
+    twice *= _PRIOR
+    return twice
+
+
+@functools.lru_cache(maxsize=4096)
+def _shapes(context: int, top: int, side: int | None) -> Sums:
+    """The tables that the styles start with, (styles, symbols)."""
+    shapes: Sums = np.stack([2 * style.weight * _prior(context, style.power, top, side) for style in _STYLES])
+    return shapes
+
+
+def _walk(x: Codes, low: Codes | None, *, side: Sides, plan: _Plan, tables: _Tables, port: Port) -> None:
     """Pass every code of `x` (rows, columns) through `port`, in an order and with models that reader and writer share.
 
-    The order is strips of columns from left to right, and in each strip tiles from top to bottom.
+    The order is strips of columns from left to right, and in each strip tiles from top to bottom. Then come the bits of
+    `low`, which have no model.
     """
     height, width = x.shape
     if not plan.reach or not x.size:
@@ -253,7 +293,7 @@ def _walk(x: Codes, low: Codes, *, side: Sides, plan: _Plan, tables: _Tables, po
             shown += int(row[up:down].sum())
             total += int(size.sum(dtype=np.int64)) << _FRACTION
             seen += size.size
-    if plan.shift:
+    if plan.shift and low is not None:
         model = constriction.stream.model.Uniform(1 << plan.shift)
         low[:] = port(np.ascontiguousarray(low).ravel(), model).reshape(low.shape)
 

@@ -48,6 +48,8 @@ from pargolf.training.loop import NotFinite, Training
 
 SAMPLE_TOKENS = 8192
 """The number of tokens graded by each look at the validation split during training."""
+LOOKING = 0.02
+"""The share of a run's seconds that looks may take; one in the middle is taken in any case."""
 _REHEARSED_CODE = 25_000
 """The bytes of code that a rehearsal of packing assumes, because the script may not be written yet."""
 _FINER = 2.5
@@ -288,12 +290,14 @@ def _watched(
     reason, every = "", recipe.train.validate_every
     look = every * (math.floor(training.progress.fraction / every) + 1)
     world, clock = training.world, training.clock
-    began, cost = clock.now(), 0.0
+    began, counted, cost = clock.now(), clock.seconds, 0.0
     if math.isfinite(training.seconds):  # a discarded look, to measure its time
         _look(recipe, training, text)
         with uncounted(recipe, training.clock):
             weigh(recipe, dict(training.model.named_parameters()))
-        (cost,) = world.max(clock.now() - began)
+        cost, counted = world.max(clock.now() - began, clock.seconds - counted)
+        every = max(every, min(counted / (LOOKING * training.seconds), 0.5))
+        look = max(look, every)
     (before,) = world.max(clock.seconds)
     training.whole = True
     micro_tokens = training.micro_tokens_asked

@@ -18,6 +18,7 @@ from pargolf.core.units import size_text, time_text
 from pargolf.data.learn import SMALLEST
 from pargolf.data.tokens import ByteTokenizer
 from pargolf.recipes.family import HEADS, Shape
+from pargolf.run.training import LOOKING
 from pargolf.study.planning.law import Law, interval
 from pargolf.study.planning.sample import TextFacts
 from pargolf.study.planning.throughput import Throughput
@@ -42,7 +43,7 @@ _BY_HEART = 10  # weights per token of text, above which a model memorizes it; t
 _START = 1.5  # seconds before the first step
 _OWN_BITS, _FINEST = 3.7, 2.5  # net bits with the recipe's own step sizes; the finest step sizes take this factor more
 _SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run makes or reserves time for (`_packings`)
-_LOOKS = 35  # time of ten scorings of validation samples during training, in steps: two to five steps each
+_LOOKS = 35  # time of scoring validation samples during training, in steps: at most ten, of two to five steps each
 _ROOM = 300  # bytes of code that a shape's own numbers may add
 
 
@@ -142,7 +143,9 @@ class Search:
 
     def steps(self, shape: Shape) -> int:
         """Training steps that fit in the time limit."""
-        return max(0, int((self.budget.train_seconds - self._overhead(shape)) / self.pace.step(shape)) - _LOOKS)
+        step, seconds = self.pace.step(shape), self.budget.train_seconds
+        looks = min(_LOOKS * step, LOOKING * seconds)
+        return max(0, int((seconds - self._overhead(shape) - looks) / step))
 
     def scoring(self, shape: Shape) -> float:
         """Seconds of scoring the artifact, with adaptation if the shape has it."""
@@ -173,7 +176,8 @@ class Search:
         smallest = shapes[0]
         cap = self._whole(smallest) + math.ceil(_LEAST_BITS * smallest.weights / 8)
         cap = math.ceil(cap / 1000) * 1000
-        seconds = math.ceil(self._overhead(smallest) + (_LEAST_STEPS + _LOOKS + 1) * self.pace.step(smallest))
+        training = self._overhead(smallest) + (_LEAST_STEPS + 1) * self.pace.step(smallest)
+        seconds = math.ceil(training / (1 - LOOKING))
         if self.budget.bytes < cap:
             under = (
                 "under the code alone" if self.budget.bytes <= self.code else "too small for any member of the house"

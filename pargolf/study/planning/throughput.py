@@ -41,7 +41,7 @@ SMALL = Shape(vocab=512, dim=64, blocks=2, hidden=128)
 MIDDLE = Shape(vocab=4096, dim=128, blocks=4, hidden=256)
 WIDE = Shape(vocab=1024, dim=256, blocks=3, hidden=768)
 STEPS = 3
-"""Steps that are timed for each shape, after a first one that is not."""
+"""Steps that decide between bfloat16 and float32. Then twice as many are timed for each shape."""
 _SCORED, _ADAPTED = 1.4, 3.0
 """Seconds per position in plain and sliding windows, and with adaptation, over a training token's seconds (CPU)."""
 SAME_PACE = 1.25
@@ -102,7 +102,7 @@ def measured(
     clock = Clock(now)
     known = None if again else _known(path)
     if known is not None and known.middle and known.scoring:
-        yield Progress("measuring this machine", 0, 5, "is it as fast as it was?")
+        yield Progress("measuring this machine", 0, 4, "is it as fast as it was?")
         steps = _steps(replace(MIDDLE, half=known.half), device, now)
         ratio = statistics.median(itertools.islice(steps, count)) / known.middle
         if 1 / SAME_PACE <= ratio <= SAME_PACE:
@@ -122,19 +122,23 @@ def _known(path: Path) -> Throughput | None:
 
 
 def _measure(device: str | None, machine: str, count: int, now: Now) -> Events[Throughput]:
-    """Time the three shapes; the middle one in both number formats."""
-    yield Progress("measuring this machine", 0, 5, "bfloat16 or float32")
-    times = {half: _steps(replace(MIDDLE, half=half), device, now) for half in (True, False)}
-    pairs = [(next(times[True]), next(times[False])) for _ in range(count)]
-    halved, whole = (statistics.median(column) for column in zip(*pairs))
-    half, rows = halved < whole, [(MIDDLE, min(halved, whole))]
-    for number, shape in enumerate((SMALL, WIDE)):
-        yield Progress("measuring this machine", 2 + number, 5, str(shape))
-        steps = itertools.islice(_steps(replace(shape, half=half), device, now), count)
-        rows.append((shape, statistics.median(steps)))
-    yield Progress("measuring this machine", 4, 5, "scoring")
+    """Time the middle shape in both ways, then all three; steps take turns, so that all of them meet the same load."""
+    yield Progress("measuring this machine", 0, 4, "bfloat16 or float32")
+    halved, whole = _in_turn([replace(MIDDLE, half=half) for half in (True, False)], device, count, now)
+    half = halved < whole
+    yield Progress("measuring this machine", 1, 4, "training")
+    shapes = (MIDDLE, SMALL, WIDE)
+    seconds = _in_turn([replace(shape, half=half) for shape in shapes], device, 2 * count, now)
+    yield Progress("measuring this machine", 3, 4, "scoring")
     scoring = _scoring((SMALL, MIDDLE, WIDE), find_world(device), Clock(now))
-    return replace(fitted(rows, half=half, machine=machine), middle=min(halved, whole), scoring=scoring)
+    throughput = fitted(list(zip(shapes, seconds)), half=half, machine=machine)
+    return replace(throughput, middle=seconds[0], scoring=scoring)
+
+
+def _in_turn(shapes: Sequence[Shape], device: str | None, count: int, now: Now) -> list[float]:
+    """Median seconds of a step of each shape, one step of each after the other."""
+    turns = zip(*(_steps(shape, device, now) for shape in shapes))
+    return [statistics.median(column) for column in zip(*itertools.islice(turns, count))]
 
 
 def _scoring(shapes: Sequence[Shape], world: World, clock: Clock) -> ScoringCost:
