@@ -1,1 +1,1 @@
-"""The submission's own evaluation, run small in the sandbox and judged from outside."""
+"""Runs the submission's own evaluation small in the sandbox, and judges it from outside."""

@@ -1,8 +1,8 @@
 """Inside the sandbox: run a script's own `main`, small, and send what it computes to the judge.
 
-Started by `trial.try_main` in a process of its own and never imported by anything else. Settings that the script does
-not read from its environment are made small in its syntax tree: plain numbers of its class of hyperparameters and of
-its top level, by the same names, and the folders of the published data.
+`trial.Trial.run` starts this in a process of its own; nothing else imports it. Settings that the script does not read
+from its environment are made small in its syntax tree: plain numbers of its class of hyperparameters and of its top
+level, by the same names, and the folders of the published data.
 """
 
 import ast
@@ -54,7 +54,10 @@ def serve(request: IO[bytes], answer: IO[bytes]) -> None:
 
 
 def _listed(folder: str) -> bool:
-    """Whether the sandbox lets a folder of packages be read; in others, optional packages raise no `ImportError`."""
+    """Whether the sandbox lets a folder of packages be read.
+
+    In other folders, optional packages raise no `ImportError`.
+    """
     try:
         return any(Path(folder).iterdir())
     except OSError:
@@ -62,7 +65,7 @@ def _listed(folder: str) -> bool:
 
 
 def _line(problem: BaseException, scratch: str) -> int:
-    """The last line of the script on the way to an error."""
+    """The last line of the script in the traceback of an error."""
     line, step = 0, problem.__traceback__
     while step is not None:
         if step.tb_frame.f_code.co_filename.startswith(scratch):
@@ -86,7 +89,7 @@ def _run(text: str, path: Path, small: dict[str, Any], paths: dict[str, str]) ->
 
 
 class _Shrink(ast.NodeTransformer):
-    """Puts small numbers where a class or the top level assigns plain ones, and our folders for the published ones."""
+    """Replaces plain numbers of a class or the top level by small ones, and the published folders by ours."""
 
     def __init__(self, small: dict[str, Any], paths: dict[str, str]) -> None:
         self.small, self.paths = small, paths
@@ -109,7 +112,7 @@ class _Shrink(ast.NodeTransformer):
         return node
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        """A switch for kernels of the GPU goes off: the same script holds what they compute in plain torch."""
+        """Turn off a switch for GPU kernels; the same script computes the same in plain torch."""
         name = getattr(node.targets[0], "attr", "")
         if name in _KERNELS and isinstance(node.value, ast.Constant) and node.value.value is True:
             node.value = ast.Constant(False)
@@ -126,7 +129,7 @@ class _Shrink(ast.NodeTransformer):
 
 
 def _is_number(node: ast.expr | None) -> bool:
-    """A number as it stands, or a product of such."""
+    """A literal number, or a product of literal numbers."""
     if isinstance(node, ast.BinOp):
         return _is_number(node.left) and _is_number(node.right)
     return isinstance(node, ast.Constant) and type(node.value) in (int, float)

@@ -1,8 +1,8 @@
-"""Whether a file holds the validation text, under whatever name: sketches of contents, compared outside.
+"""Whether a file contains the validation text, under any name: sketches of contents, compared outside.
 
-A sketch is the smallest of the hashes of all runs of sixteen tokens in a file. Of the text's own hashes, those that are
-no larger than the sketch's largest must all be in it when the file holds the text, wherever in the file that stands.
-So eighty numbers tell of a copy, a link and a joined file alike, and no content crosses the pipe.
+A sketch is the smallest hashes of all runs of sixteen tokens in a file. If the file contains the text, then every hash
+of the text that is no larger than the sketch's largest must be in the sketch, wherever the text is in the file. So
+eighty numbers detect a copy, a link and a joined file alike, and no content crosses the pipe.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ _SHIFT = np.uint64(29)
 
 
 def sketch(data: bytes) -> list[int]:
-    """The smallest hashes of a file's runs of tokens, two bytes each, in order; none of a file that has no run."""
+    """The smallest hashes of a file's runs of tokens, two bytes each, in order; empty if the file is too short."""
     return [int(value) for value in _hashes(data)[:SKETCH]]
 
 
@@ -26,14 +26,14 @@ def written(hashes: list[int]) -> str:
 
 
 def read(word: str) -> list[int]:
-    """A sketch out of its word. Raises `ValueError` when it is none."""
+    """A sketch from its word. Raises `ValueError` if it is none."""
     return [int(part, 16) for part in word.split(",") if part][:SKETCH]
 
 
 def holds(hashes: list[int], tokens: npt.NDArray[np.uint16]) -> bool:
-    """Whether a file of that sketch holds a text, (N,) token ids, or the most of it."""
-    own = _hashes(tokens.astype("<u2").tobytes())
-    near = {int(value) for value in own if hashes and value <= max(hashes)}
+    """Whether a file with that sketch contains a text, (N,) token ids, or most of it."""
+    text_hashes = _hashes(tokens.astype("<u2").tobytes())
+    near = {int(value) for value in text_hashes if hashes and value <= max(hashes)}
     missing = len(near - set(hashes))
     return len(near) >= _LEAST and missing <= _MOST_MISSING * len(near)
 

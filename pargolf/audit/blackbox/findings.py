@@ -1,8 +1,8 @@
-"""The black box as findings: a submission's own `main`, run small on three texts, and what the laws say of it.
+"""Findings of the black box: run a submission's own `main` small on three texts, and check the laws of a fair score.
 
-A law that is kept proves its rule as far as a small run can. A law that is broken is FAIL where the printed score is
-the mean of the losses that were seen, and SUSPECT where the script makes its score from them by other means. A run that
-reaches no score has broken nothing, and stands under what was not checked.
+A law that is kept proves its rule as far as a small run can. A broken law is FAIL if the printed score is the mean of
+the observed losses, and SUSPECT if the script computes its score from them in another way. A run that reaches no score
+has broken nothing; it is listed under what was not checked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,20 +26,20 @@ _CHANGED = {"slot": "slot", "trained": "ttt_order", "lookahead": "causality", "c
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """The runs of a submission's `main`: one for each text, or the first alone when it reached no score."""
+    """The runs of a submission's `main`: one for each text, or only the first if it reached no score."""
 
     traces: tuple[Trace, ...]
     reports: tuple[Reported, ...]
 
     @property
     def why(self) -> str:
-        """Why there is no score on every text; empty when there is."""
+        """Why there is no score on every text; empty if there is."""
         short = [trace for trace in self.traces if not Reading(trace).scores]
         return f"on the {short[0].text.name} text: {short[0].error or 'it printed no score'}" if short else ""
 
 
 def run_main(trial: Trial, texts: Sequence[ValidationText] = ()) -> Runs:
-    """Run a script's `main` on every text, two at a time. Raises `UserError` where nothing can be confined."""
+    """Run a script's `main` on every text, two at a time. Raises `UserError` if the system cannot confine it."""
     first, *others = texts or corpus().texts
     traces = [trial.run(first)]
     if Reading(traces[0]).scores:
@@ -48,17 +48,17 @@ def run_main(trial: Trial, texts: Sequence[ValidationText] = ()) -> Runs:
     reports = [reported(Reading(trace)) for trace in traces]
     runs = Runs(tuple(traces), tuple(report for report in reports if report is not None))
     if len(runs.reports) > 1 and any(law.law == "order" and law.holds is False for law in laws(runs.reports)):
-        again = reported(Reading(trial.run(first)))
-        if again is None or not _same(runs.reports[0], again):
+        repeated = reported(Reading(trial.run(first)))
+        if repeated is None or not _same(runs.reports[0], repeated):
             return Runs(runs.traces, ())
     return runs
 
 
-def _same(one: Reported, other: Reported) -> bool:
+def _same(first: Reported, second: Reported) -> bool:
     """Whether two runs on one text gave the same losses."""
-    if one.losses is None or other.losses is None:
+    if first.losses is None or second.losses is None:
         return False
-    return bool((np.abs(np.nan_to_num(one.losses.losses - other.losses.losses)) <= MOVED).all())
+    return bool((np.abs(np.nan_to_num(first.losses.losses - second.losses.losses)) <= MOVED).all())
 
 
 def black_box(facts: Facts, missing: Missing, *, unsafe: bool = False) -> list[RuleFinding]:
@@ -71,19 +71,19 @@ def black_box(facts: Facts, missing: Missing, *, unsafe: bool = False) -> list[R
     return findings_of(runs, (Evidence(code.path, 0, ""),), missing)
 
 
-def findings_of(runs: Runs, where: tuple[Evidence, ...], missing: Missing) -> list[RuleFinding]:
-    """What runs say of the rules; what they could not be asked goes to `missing`."""
+def findings_of(runs: Runs, evidence: tuple[Evidence, ...], missing: Missing) -> list[RuleFinding]:
+    """What the runs show about the rules. What they cannot show goes to `missing`."""
     if runs.why:
         missing.add(f"run: its own main reached no score, {runs.why}")
         return []
     if not runs.reports:
         missing.add("run: its own main gives other losses when it is run again, so nothing can be compared")
         return []
-    findings = [RuleFinding("run", PASS, _reached(runs), where, {"by": BLACK_BOX})]
+    findings = [RuleFinding("run", PASS, _reached(runs), evidence, {"by": BLACK_BOX})]
     for law in laws(runs.reports):
         if law.holds is None:
             missing.add(f"run: {law.evidence}")
-        findings += _of_law(law, where, explained=all(run.explained for run in runs.reports))
+        findings += _of_law(law, evidence, explained=all(run.explained for run in runs.reports))
     return findings
 
 
@@ -96,25 +96,25 @@ def _reached(runs: Runs) -> str:
     )
 
 
-def _of_law(law: Ruling, where: tuple[Evidence, ...], *, explained: bool) -> Iterator[RuleFinding]:
+def _of_law(law: Ruling, evidence: tuple[Evidence, ...], *, explained: bool) -> Iterator[RuleFinding]:
     numbers = {**law.numbers, "by": BLACK_BOX}
     text = f"Ran: {law.evidence}."
     if law.law == "denominator":
         status = {True: PASS, False: FAIL, None: SUSPECT}[law.holds]
-        yield RuleFinding("byte_denominator", status, text, where, numbers)
+        yield RuleFinding("byte_denominator", status, text, evidence, numbers)
     elif law.law == "once" and law.holds is not None:
-        yield RuleFinding("two_pass", PASS if law.holds else FAIL, text, where, numbers)
+        yield RuleFinding("two_pass", PASS if law.holds else FAIL, text, evidence, numbers)
     elif law.law == "order" and law.holds:
         for rule in ("ttt_order", "causality", "slot"):
-            yield RuleFinding(rule, PASS, text, where, numbers)
+            yield RuleFinding(rule, PASS, text, evidence, numbers)
     elif law.law == "order" and law.holds is False:
         rule = _CHANGED[law.numbers["why"]]
         proven = explained and rule != "val_in_training"
         broken = HOLD if rule == "slot" else FAIL if proven else SUSPECT
-        yield RuleFinding(rule, broken, text, where, numbers)
+        yield RuleFinding(rule, broken, text, evidence, numbers)
     elif law.law == "held out" and law.holds is not None:
         sentence = f"{_OBSERVED}{law.evidence}."
-        yield RuleFinding("val_in_training", PASS if law.holds else SUSPECT, sentence, where, numbers)
+        yield RuleFinding("val_in_training", PASS if law.holds else SUSPECT, sentence, evidence, numbers)
     elif law.law == "artifact" and law.holds is not None and "self_contained" in BY_NAME:
         sentence = f"{_OBSERVED}{law.evidence}."
-        yield RuleFinding("self_contained", PASS if law.holds else SUSPECT, sentence, where, numbers)
+        yield RuleFinding("self_contained", PASS if law.holds else SUSPECT, sentence, evidence, numbers)

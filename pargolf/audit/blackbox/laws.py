@@ -1,7 +1,7 @@
-"""The laws of a fair score, asked of what a script's own runs printed and sent. All of it is decided out here.
+"""The laws of a fair score, checked from outside on what a script's own runs printed and sent.
 
 Three runs see three texts that are equal up to some position. So the printed numbers must imply three known numbers of
-bytes per token, and no loss of the common part may differ unless the tokens that differ were scored before it.
+bytes per token. And no loss of the common part may differ, unless the tokens that differ were scored before it.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _PLAIN = ("torch", "collections", "numpy", "_codecs encode", "builtins set", "bu
 
 @dataclass(frozen=True)
 class Ruling:
-    """What a law says: kept, broken, or None where it could not be asked; why; with its numbers."""
+    """The result of a law: kept, broken, or None if it could not be checked; with the reason and its numbers."""
 
     law: str
     holds: bool | None
@@ -35,9 +35,9 @@ class Ruling:
 
 @dataclass(frozen=True, eq=False)
 class Reported:
-    """A run's reported score: the last one it printed, and the losses that were seen before it.
+    """A run's reported score: the last one it printed, and the losses observed before it.
 
-    `explained` when the printed loss is their mean; else the script computes what it prints from them by other means.
+    `explained` if the printed loss is their mean; otherwise the script computes its score from them in another way.
     """
 
     reading: Reading
@@ -47,17 +47,17 @@ class Reported:
 
 
 def reported(reading: Reading) -> Reported | None:
-    """The last printed score of a run; None when there is none."""
+    """The last printed score of a run; None if there is none."""
     if not reading.scores:
         return None
     score = reading.scores[-1]
     losses = reading.explain(score)
-    seen = [losses] if losses is not None else reading.seen(score)
-    return Reported(reading, score, seen[0] if seen else None, losses is not None)
+    passes = [losses] if losses is not None else reading.seen(score)
+    return Reported(reading, score, passes[0] if passes else None, losses is not None)
 
 
 def denominator(runs: Sequence[Reported]) -> Ruling:
-    """Do the printed numbers imply the bytes that each text has?"""
+    """Do the printed numbers imply the true bytes of each text?"""
     rows, wrong = [], 0
     for run in runs:
         text, score = run.reading.trace.text, run.score
@@ -68,48 +68,48 @@ def denominator(runs: Sequence[Reported]) -> Ruling:
     figures = ", ".join(f"{r['printed']:.4f} where {r['text']} has {r['true']:.4f}" for r in rows)
     if not wrong:
         return Ruling("denominator", True, f"bytes per token in what it printed: {figures}", {"texts": rows})
-    seen = all(run.explained for run in runs)
-    return Ruling("denominator", False if seen else None, f"it divides by other bytes: {figures}", {"texts": rows})
+    explained = all(run.explained for run in runs)
+    return Ruling("denominator", False if explained else None, f"it divides by other bytes: {figures}", {"texts": rows})
 
 
 def once(runs: Sequence[Reported]) -> Ruling:
     """Is the printed loss the mean of one loss for each position, the first that was computed?"""
     run, printed = runs[0], runs[0].score.loss
-    choices = {one.losses.which for one in runs if one.losses is not None and one.explained}
-    if run.losses is None or len(choices) != 1 or not all(one.explained for one in runs):
+    choices = {other_run.losses.which for other_run in runs if other_run.losses is not None and other_run.explained}
+    if run.losses is None or len(choices) != 1 or not all(other_run.explained for other_run in runs):
         return Ruling("once", None, f"the printed loss {printed:.4f} is not the mean of losses that were seen")
-    count, again, which = int(run.losses.covered.sum()), len(run.losses.again), run.losses.which
-    numbers = {"positions": count, "again": again, "which": which, "mean": run.reading.mean(run.losses)}
-    what = f"the printed loss {printed:.4f} is the mean of the {which} loss of each of {count:,} positions"
-    what += f", the last of them counted again {again:,} times where its windows run out" if again else ""
-    return Ruling("once", which != "least", what, numbers)
+    count, repeated, choice = int(run.losses.covered.sum()), len(run.losses.again), run.losses.which
+    numbers = {"positions": count, "again": repeated, "which": choice, "mean": run.reading.mean(run.losses)}
+    statement = f"the printed loss {printed:.4f} is the mean of the {choice} loss of each of {count:,} positions"
+    statement += f", the last of them counted again {repeated:,} times where its windows run out" if repeated else ""
+    return Ruling("once", choice != "least", statement, numbers)
 
 
 def order(base: Reported, other: Reported) -> Ruling:
-    """May a loss before the first token that differs have changed, without that token having been scored before?"""
+    """Did a loss before the first differing token change, although that token was not scored before it?"""
     if base.losses is None or other.losses is None:
         return Ruling("order", None, "its losses were not seen where they were computed")
     flip = other.reading.trace.text.flip - 1
     a, b = base.losses, other.losses
-    both = (a.covered & b.covered)[:flip]
-    if not both.any() or not b.covered[flip:].any():
+    compared = (a.covered & b.covered)[:flip]
+    if not compared.any() or not b.covered[flip:].any():
         return Ruling("order", None, "too few positions were scored")
-    moved = both & (np.abs(np.nan_to_num(a.losses - b.losses))[:flip] > MOVED)
+    changed = compared & (np.abs(np.nan_to_num(a.losses - b.losses))[:flip] > MOVED)
     first = int(b.frames[flip:][b.covered[flip:]].min())
-    early = moved & (b.frames[:flip] <= first)
-    numbers: dict[str, Any] = {"flipped_from": flip, "compared": int(both.sum()), "moved": int(early.sum())}
-    what = f"every token from position {flip:,} on was replaced"
+    early = changed & (b.frames[:flip] <= first)
+    numbers: dict[str, Any] = {"flipped_from": flip, "compared": int(compared.sum()), "moved": int(early.sum())}
+    statement = f"every token from position {flip:,} on was replaced"
     if not early.any():
-        return Ruling("order", True, f"{what}: none of {int(both.sum()):,} losses before it changed", numbers)
+        return Ruling("order", True, f"{statement}: none of {int(compared.sum()):,} losses before it changed", numbers)
     change = float(np.abs(a.losses - b.losses)[:flip][early].max())
     near = int(np.flatnonzero(early)[0]) >= flip - _NEAR
     numbers |= {"worst": change, "why": _why(other, first, flip, near=near)}
-    which = f"{int(early.sum()):,} of {int(both.sum()):,} losses of earlier positions changed"
-    return Ruling("order", False, f"{what}: {which}, by up to {change:.2g} nats", numbers)
+    changes = f"{int(early.sum()):,} of {int(compared.sum()):,} losses of earlier positions changed"
+    return Ruling("order", False, f"{statement}: {changes}, by up to {change:.2g} nats", numbers)
 
 
 def _why(run: Reported, first: int, flip: int, *, near: bool) -> str:
-    """How the text reached losses before it.
+    """How later text affected earlier losses.
 
     slot: the scorer took steps on tensors that are no parameters. trained: gradients came from replaced tokens.
     lookahead: neither, and only losses near the flip changed. chosen: neither, and all changed.
@@ -127,7 +127,7 @@ def _why(run: Reported, first: int, flip: int, *, near: bool) -> str:
 
 
 def held_out(run: Reported) -> Ruling:
-    """Did gradients come from validation tokens before anything had scored them, or stand these in another file?"""
+    """Did gradients come from validation tokens before they were scored, or was another file with them read?"""
     reading, losses = run.reading, run.losses
     copies = _copies(run)
     if copies:
@@ -151,7 +151,7 @@ def held_out(run: Reported) -> Ruling:
 
 
 def _copies(run: Reported) -> list[str]:
-    """Files before the score that hold the validation text under a name that does not say so."""
+    """Files read before the score that contain the validation text under a name that does not say so."""
     text, copies = run.reading.trace.text, []
     for frame in run.reading.trace.frames[: run.score.frame]:
         if isinstance(frame, Touched) and frame.kind == "content":
@@ -164,7 +164,7 @@ def _copies(run: Reported) -> list[str]:
 
 
 def artifact(run: Reported) -> Ruling:
-    """Did scoring read what was packed before and nothing else: no training data, no network, no code in pickles?"""
+    """Did scoring read only what was packed before: no training data, no network, no code in pickles?"""
     trace = run.reading.trace
     begins = int(run.losses.frames[run.losses.covered].min()) if run.losses is not None else 0
     written: set[str] = set()
@@ -192,7 +192,7 @@ def _is_validation(name: str) -> bool:
 
 
 def laws(runs: Sequence[Reported]) -> Iterator[Ruling]:
-    """Every law, asked of runs of which the first saw the text that the others depart from."""
+    """Check every law on the runs. The first run saw the text that the other texts begin with."""
     yield denominator(runs)
     yield once(runs)
     verdicts = [order(runs[0], run) for run in runs[1:]]

@@ -1,8 +1,8 @@
-"""What `main` of a script written for eight GPUs needs beyond its model: one process that looks like a node of one GPU.
+"""What a script's `main` needs besides its model: one process that looks like a node with one GPU.
 
-Every number is computed in single precision on the CPU: the 16-bit brain float is single precision here, automatic
-casts do nothing, collectives are those of a world of one, the clock does not depend on the machine's, and the programs
-that scripts ask about their machine print nothing. Imported by the child only, after `sandbox.stand_ins`.
+Every number is computed in single precision on the CPU: bfloat16 is single precision here, automatic casts do nothing,
+collectives are those of a world of one, and the clock does not depend on the machine's. Programs that scripts call to
+describe their machine print nothing. Imported by the child only, after `sandbox.stand_ins`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _ASKED = ("nvidia-smi", "git", "nvcc", "pip", "hostname", "lscpu", "free", "unam
 
 
 def pretend() -> None:
-    """Put everything in place, for good."""
+    """Install everything, for good."""
     _clock()
     _compiler()
     _cuda()
@@ -35,7 +35,7 @@ def pretend() -> None:
 
 
 def _clock() -> None:
-    """A clock that goes on by a millisecond when it is read, so that schedules by time are the same in every run."""
+    """A clock that advances by a millisecond whenever it is read, so schedules by time are equal in every run."""
     now = [time.time_ns() // 10**15 * 10**15]
 
     def read() -> int:
@@ -52,7 +52,7 @@ def _clock() -> None:
 
 
 def _compiler() -> None:
-    """A compiler that compiles nothing: the real one takes seconds to import, and optimizers ask for it."""
+    """A compiler that compiles nothing: the real one takes seconds to import, and optimizers need the module."""
     for name in ("torch._dynamo", "torch._dynamo.config", "torch._inductor", "torch._inductor.config"):
         module = Blank(name)
         sys.modules[name] = module
@@ -72,7 +72,7 @@ def _cuda() -> None:
     properties = {"name": "NVIDIA H100 80GB HBM3", "total_memory": 80 << 30, "major": 9, "minor": 0}
     of_device = types.SimpleNamespace(**properties, multi_processor_count=132)
     torch.cuda.get_device_properties = lambda *_: of_device  # type: ignore[assignment]
-    for kind in ("flash", "mem_efficient", "math", "cudnn"):  # the CPU may need any of them
+    for kind in ("flash", "mem_efficient", "math", "cudnn"):  # the CPU may use any of them
         setattr(torch.backends.cuda, f"enable_{kind}_sdp", lambda *_: None)
     torch.Generator = _Generator  # type: ignore[misc]
 
@@ -86,15 +86,15 @@ class _IsGenerator(type):
 
 
 class _Generator(metaclass=_IsGenerator):
-    """A generator of random numbers, on the CPU whatever device it is asked for."""
+    """A generator of random numbers on the CPU, for any device."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
-        """A real one."""
+        """A real generator of torch."""
         return _REAL_GENERATOR()
 
 
 class _Event:
-    """A CUDA event that knows the time."""
+    """A CUDA event with a time."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.seconds = 0.0
@@ -127,14 +127,14 @@ class _NoCast(contextlib.ContextDecorator):
 
 
 def _inference(mode: Any = True) -> Any:
-    """No gradients, without the marks of inference mode: tables kept from scoring may take part in training later."""
+    """No gradients, but without inference mode: tables stored while scoring may be used in training later."""
     if callable(mode):
         return torch.no_grad()(mode)
     return torch.no_grad() if mode else contextlib.nullcontext()
 
 
 def _precision() -> None:
-    torch.storage._storage_type_to_dtype_map()  # kept by torch from now on, with the two still apart
+    torch.storage._storage_type_to_dtype_map()  # torch caches this map now, while the two types still differ
     torch.bfloat16 = torch.float32
     Tensor.bfloat16 = Tensor.float  # type: ignore[method-assign]
     nn.Module.bfloat16 = nn.Module.float  # type: ignore[method-assign]
@@ -143,7 +143,7 @@ def _precision() -> None:
 
 
 class _Done:
-    """A collective that has ended."""
+    """A collective operation that has ended."""
 
     def wait(self, *_: Any) -> bool:
         """Nothing to wait for."""
@@ -157,7 +157,7 @@ class _Done:
 
 
 class _Alone(nn.Module):
-    """A model that would be spread over processes, in a world of one."""
+    """A model wrapped for several processes, in a world of one."""
 
     def __init__(self, module: nn.Module, *_: Any, **__: Any) -> None:
         super().__init__()
@@ -165,11 +165,11 @@ class _Alone(nn.Module):
         self.require_backward_grad_sync = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model gives."""
+        """The model's output."""
         return self.module(*args, **kwargs)
 
     def no_sync(self) -> contextlib.AbstractContextManager[None]:
-        """Nothing to hold back."""
+        """Nothing to delay."""
         return contextlib.nullcontext()
 
 
@@ -211,12 +211,12 @@ def _collectives() -> None:
 
 
 def _programs() -> None:
-    """Questions about the machine get empty answers; every other program is missing."""
+    """Programs that describe the machine print nothing; every other program is missing."""
 
     def run(command: Any, *_: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
         first = str(command[0] if isinstance(command, (list, tuple)) and command else command)
         name = first.rsplit("/", 1)[-1].split(" ")[0]
-        if name == _MINIFIER and options.get("input") is not None:  # how small code gets is not judged here
+        if name == _MINIFIER and options.get("input") is not None:  # the size of minified code is not judged here
             return subprocess.CompletedProcess(command, 0, options["input"], "")
         if name not in _ASKED:
             raise FileNotFoundError(2, "the sandbox starts no programs", first)
@@ -229,7 +229,7 @@ def _programs() -> None:
 
 
 def _compressor() -> None:
-    """`zstandard` where it is not installed: sizes are not judged here, only that what was packed is unpacked."""
+    """`zstandard` if it is not installed. Sizes are not judged here; what was packed must only be unpacked again."""
     with contextlib.suppress(ImportError):
         __import__("zstandard")
         return

@@ -1,8 +1,8 @@
-"""Which losses a printed score is made of: every one that was seen is found again in the validation text.
+"""Find the losses behind a printed score: each observed loss is located in the validation text.
 
-A loss is sent with its target token alone. Twelve targets in a row stand at one place of a text, so the place follows
-from the numbers themselves, whatever windows, batches and order a script scores in. A score is explained when the mean
-of one loss per position, of those since some score that was printed before, is the number that was printed.
+A loss is sent with its target token only. Twelve targets in a row occur at one place of a text, so the numbers
+themselves give the place, for any windows, batches and order. A score is explained if it is the mean of one loss per
+position, among the losses since some earlier printed score.
 """
 
 import math
@@ -43,17 +43,17 @@ class Score:
 
     @property
     def rounding(self) -> float:
-        """How far the digits that were not printed can move the ratio, relative."""
+        """The relative error of the ratio from digits that were not printed."""
         return float(0.51 * 10.0**-self.digits * (1 / self.loss + 1 / self.bpb))
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """The losses that a printed score is the mean of.
+    """The losses whose mean is a printed score.
 
-    `losses` and `frames` (TARGETS,) by position, NaN and -1 where there is none; `which` of several losses of a
-    position was taken: the first, the last, or the least. `again` are rows of losses that count a second time, as
-    where windows run out at the end of a text.
+    `losses` and `frames` (TARGETS,) are by position, NaN and -1 where there is none. `which` of several losses of a
+    position was taken: the first, the last, or the least. `again` are rows of losses that count a second time, as where
+    windows run out at the end of a text.
     """
 
     which: str
@@ -69,7 +69,7 @@ class Pass:
 
 
 class Reading:
-    """One run's losses, each at its place in the text, and the scores that it printed."""
+    """One run's losses, each at its position in the text, and the scores that the run printed."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
@@ -85,7 +85,7 @@ class Reading:
 
     @cached_property
     def scores(self) -> list[Score]:
-        """Printed scores with both numbers, in order."""
+        """Printed scores that have both numbers, in order."""
         scores: list[Score] = []
         for i, frame in enumerate(self.trace.frames):
             if isinstance(frame, Printed) and "bpb" in frame.text:
@@ -96,7 +96,7 @@ class Reading:
         return scores
 
     def explain(self, score: Score) -> Pass | None:
-        """The losses behind a printed score; None when no choice of those seen has its mean."""
+        """The losses behind a printed score; None if no choice of the observed losses has its mean."""
         starts = [0, *(earlier.frame for earlier in self.scores if earlier.frame < score.frame)]
         for which in ("first", "last", "least") if score.digits >= _DIGITS else ("first",):
             for since in reversed(starts):
@@ -107,29 +107,29 @@ class Reading:
         return None
 
     def seen(self, score: Score) -> list[Pass]:
-        """The first losses since the nearest earlier score, whether they explain this one or not."""
+        """The first losses since the nearest earlier score, whether or not they explain this one."""
         starts = [0, *(earlier.frame for earlier in self.scores if earlier.frame < score.frame)]
         choices = (list(self._choices("first", since, score.frame, trained=False)) for since in reversed(starts))
         return next((passes for passes in choices if passes), [])
 
     def true_ratio(self, score: Score) -> float:
-        """Bytes per token of what a score counts: the nearest to its own of all choices that its losses leave open."""
+        """Bytes per token of what a score counts: the nearest to its own of all that its losses allow."""
         could = [self.trace.text.ratio, *map(self.bytes_per_token, self.seen(score))]
         return min(could, key=lambda ratio: abs(ratio - score.ratio))
 
-    def mean(self, found: Pass) -> float:
+    def mean(self, losses: Pass) -> float:
         """The mean of a pass, in nats."""
-        total = found.losses[found.covered].sum() + self.nats[found.again].sum()
-        return float(total / (found.covered.sum() + len(found.again)))
+        total = losses.losses[losses.covered].sum() + self.nats[losses.again].sum()
+        return float(total / (losses.covered.sum() + len(losses.again)))
 
-    def bytes_per_token(self, found: Pass) -> float:
-        """The bytes of the text's tokens that a pass counts, per token."""
+    def bytes_per_token(self, losses: Pass) -> float:
+        """Bytes per token of the tokens that a pass counts."""
         counted = self.trace.text.bytes
-        total = counted[found.covered].sum() + counted[self.places[found.again]].sum()
-        return float(total / (found.covered.sum() + len(found.again)))
+        total = counted[losses.covered].sum() + counted[self.places[losses.again]].sum()
+        return float(total / (losses.covered.sum() + len(losses.again)))
 
     def _choices(self, which: str, since: int, until: int, *, trained: bool) -> Iterator[Pass]:
-        """One loss for each position out of the frames between two, where they cover half a text or more."""
+        """One loss for each position from the frames between two, if they cover half a text or more."""
         mask = (self.places >= 0) & (self.frames >= since) & (self.frames < until) & (self.nats >= 0)
         rows = np.flatnonzero(mask if trained else mask & ~self.trained)
         if which == "first":
@@ -143,11 +143,11 @@ class Reading:
         if 2 * (frames >= 0).sum() < TARGETS:
             return
         yield Pass(which, since, losses, frames, rows[:0])
-        if which == "first" and len(again := self._ends(np.sort(rows))):
-            yield Pass(which, since, losses, frames, again)
+        if which == "first" and len(repeated := self._ends(np.sort(rows))):
+            yield Pass(which, since, losses, frames, repeated)
 
     def _ends(self, rows: Places) -> Places:
-        """Rows of losses that windows without a new position count: their last ones, as many as others have new."""
+        """Rows of losses that windows without a new position count: their last ones, as many as others add."""
         places = self.places[rows]
         windows = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(places) != 1) + 1)
         new = np.zeros(len(rows), dtype=np.bool_)
@@ -159,18 +159,18 @@ class Reading:
 
 
 def locate(text: ValidationText, targets: Places, offsets: Places | None = None) -> Places:
-    """Positions (N,) in a text of target tokens (N,) in the order they were scored; -1 for those of other texts.
+    """Positions (N,) in a text of target tokens (N,) in the order they were scored; -1 for tokens of other texts.
 
-    Where one window ends and the next begins by tokens that would also go on, the cut is the roundest of `offsets`,
-    which count from the beginning of each call that computed losses.
+    If the tokens at the end of one window could also continue it, the cut is the roundest of `offsets`, which count
+    from the beginning of each call that computed losses.
     """
     stream = text.tokens[1:].astype(np.int64)
     if len(targets) < RUN:
         return np.full(len(targets), -1, dtype=np.int64)
-    known, seen = _runs(stream), _runs(targets)
-    order = np.argsort(known)
-    spots = np.searchsorted(known, seen, sorter=order).clip(0, len(known) - 1)
-    begins = np.flatnonzero(known[order[spots]] == seen)
+    text_runs, target_runs = _runs(stream), _runs(targets)
+    order = np.argsort(text_runs)
+    spots = np.searchsorted(text_runs, target_runs, sorter=order).clip(0, len(text_runs) - 1)
+    begins = np.flatnonzero(text_runs[order[spots]] == target_runs)
     starts = order[spots][begins]
     onward, backward = (np.full(len(targets), -1, dtype=np.int64) for _ in range(2))
     for offset in range(RUN):
@@ -186,7 +186,7 @@ def locate(text: ValidationText, targets: Places, offsets: Places | None = None)
 
 
 def _roundness(number: int) -> int:
-    """The largest power of two that divides it."""
+    """The largest power of two that divides a number."""
     return int(number & -number) if number else 1 << 40
 
 

@@ -1,7 +1,7 @@
-"""The settings of a small run: which names scripts give them, and what they are here.
+"""The settings of a small run: the names that scripts give them, and their small values.
 
 The depth, every switch and every rate stay as the script has them. Width, windows, batches, steps and the amounts of
-calibration and adaptation are cut, so that a CPU reaches the score within seconds.
+calibration and adaptation are cut, so that a CPU reaches the score in seconds.
 """
 
 import ast
@@ -52,11 +52,14 @@ PATHS = {
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
 
 
-def environment(code: Code, given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a small run: the reported run's, the data's folders, and small numbers for names it reads."""
+def environment(code: Code, settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a small run.
+
+    It has the reported run's settings, the data folders, and small numbers for names that the script reads.
+    """
     assert code.tree is not None
     names = {n.value for n in ast.walk(code.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     read = {name for name in names if _NAME.fullmatch(name)}
-    variables = {k: v for k, v in given.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    variables = {k: v for k, v in settings.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     small = {name: str(SMALL[name.lower()]) for name in read if name.lower() in SMALL}
     return {**variables, **small, **FOLDERS}

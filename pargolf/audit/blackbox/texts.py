@@ -1,8 +1,8 @@
-"""Three validation texts whose bytes are known, and the shards and the tokenizer that a small run needs.
+"""Three validation texts with known bytes, and the shards and the tokenizer that a small run needs.
 
-The first text is English in ASCII. The second goes over to words with accents in its middle, the third to Han
-characters after a quarter: so they are three texts with three numbers of bytes per token, and each is also the first
-text with every token flipped from some position on. Documents begin at the same places in all of them.
+The first text is English in ASCII. The second changes to words with accents in the middle, the third to Han characters
+after a quarter. So the three texts have three numbers of bytes per token, and each is also the first text with every
+token replaced from some position on. Documents begin at the same positions in all of them.
 """
 
 from collections import Counter
@@ -34,10 +34,10 @@ _HAN = (
 
 @dataclass(frozen=True, eq=False)
 class ValidationText:
-    """One text.
+    """One validation text.
 
-    `tokens` (TARGETS + 1,) begin with BOS; `bytes` (TARGETS,) are those of each predicted token; from `flip` on its
-    tokens are others than those of the first text.
+    `tokens` (TARGETS + 1,) begin with BOS. `bytes` (TARGETS,) are those of each predicted token. From `flip` on, its
+    tokens differ from those of the first text.
     """
 
     name: str
@@ -53,14 +53,14 @@ class ValidationText:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """What a small run is given: a tokenizer's file, training shards, three texts of validation."""
+    """The files of a small run: a tokenizer, training shards, three validation texts."""
 
     tokenizer: bytes
     training: tuple[Ids, ...]
     texts: tuple[ValidationText, ...]
 
     def files(self, text: ValidationText, *, sidecar: bool) -> dict[str, bytes]:
-        """Its files by path, laid out as the published data lies; `sidecar` adds the bytes of each token."""
+        """Its files by path, laid out like the published data. `sidecar` adds the bytes of each token."""
         shards = f"datasets/fineweb10B_sp{VOCAB}/fineweb"
         files = {f"{shards}_train_{i:06d}.bin": _shard(tokens) for i, tokens in enumerate(self.training)}
         files |= {f"{shards}_val_000000.bin": _shard(text.tokens)}
@@ -83,9 +83,9 @@ def corpus() -> Corpus:
     accents = _ACCENTS.split()
     han = list(_HAN)
     rng = np.random.default_rng(20240520)
-    written = [" ".join(rng.choice(words, 400)) for _ in range(60)]
-    written += [" ".join(rng.choice(accents, 60)) for _ in range(10)] + ["".join(rng.choice(han, 60)) for _ in range(4)]
-    tokenizer = train_bpe(written, vocab=VOCAB)
+    samples = [" ".join(rng.choice(words, 400)) for _ in range(60)]
+    samples += [" ".join(rng.choice(accents, 60)) for _ in range(10)] + ["".join(rng.choice(han, 60)) for _ in range(4)]
+    tokenizer = train_bpe(samples, vocab=VOCAB)
     lengths = _lengths(rng)
     english = _Writer(tokenizer, [f" {word}" for word in words], rng)
     first = english.documents(lengths)
@@ -107,15 +107,15 @@ def _english() -> list[str]:
 
 
 def _lengths(rng: np.random.Generator) -> list[int]:
-    """Tokens of the documents of a validation text; together one more than it has targets."""
+    """Tokens of the documents of a validation text; their sum is one more than the number of targets."""
     lengths: list[int] = []
-    while (rest := TARGETS + 1 - sum(lengths)) > 250:
+    while (remaining := TARGETS + 1 - sum(lengths)) > 250:
         lengths.append(int(rng.integers(60, 240)))
-    return [*lengths, rest]
+    return [*lengths, remaining]
 
 
 class _Writer:
-    """Writes documents of so many tokens out of words in random order."""
+    """Writes documents of given lengths from words in random order."""
 
     def __init__(self, tokenizer: SentencePieceTokenizer, words: list[str], rng: np.random.Generator) -> None:
         self.bos, self.rng = tokenizer.bos, rng
@@ -123,7 +123,7 @@ class _Writer:
         self.end = tokenizer.encode(".")
 
     def documents(self, lengths: list[int]) -> Ids:
-        """Token ids (sum of lengths,); every document begins with BOS and holds whole characters."""
+        """Token ids (sum of lengths,). Every document begins with BOS and contains whole characters."""
         return np.concatenate([self._document(length) for length in lengths])
 
     def _document(self, length: int) -> Ids:

@@ -1,4 +1,4 @@
-"""Run a script's own `main` on one validation text in the sandbox, and give back what it sent."""
+"""Run a script's own `main` on one validation text in the sandbox, and return what it sent."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _ENTRY = "pargolf.audit.blackbox.child:serve"
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one run sent, in order, on which text, and how it ended; `seconds` is the wall clock."""
+    """What one run sent, in order, on which text, and how it ended; `seconds` are wall seconds."""
 
     text: ValidationText
     frames: tuple[Frame, ...]
@@ -29,15 +29,15 @@ class Trace:
 
     @property
     def end(self) -> Ended | None:
-        """The last word, if it came."""
+        """The last frame, if it arrived."""
         return self.frames[-1] if self.frames and isinstance(self.frames[-1], Ended) else None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A script with the modules beside it and the settings of the reported run, and what each run may take.
+    """A script with its modules and the settings of the reported run, and the limits of each run.
 
-    `seconds` are the processor's, `wall` those of the clock; `unsafe` runs where the system can confine nothing.
+    `seconds` are processor seconds, `wall` are wall seconds. `unsafe` also runs if the system cannot confine anything.
     """
 
     code: Code
@@ -48,9 +48,9 @@ class Trial:
     unsafe: bool = False
 
     def run(self, text: ValidationText) -> Trace:
-        """Run `main` small on a text. What went wrong is the trace's `error`.
+        """Run `main` small on a text. The trace's `error` says what went wrong.
 
-        Raises `UserError` where the system can confine nothing and the trial is not `unsafe`.
+        Raises `UserError` if the system cannot confine the script and the trial is not `unsafe`.
         """
         began = time.perf_counter()
         name = Path(self.code.path).name or "train_gpt.py"
@@ -68,12 +68,12 @@ class Trial:
                 child.input.close()
             sent = child.output.read(MOST_BYTES + 1)
             status = child.end()
-            why = child.stopped or _ending(status, self.seconds)
-        return _trace(text, sent, why, time.perf_counter() - began)
+            problem = child.stopped or _ending(status, self.seconds)
+        return _trace(text, sent, problem, time.perf_counter() - began)
 
 
 def _ending(status: int, seconds: int) -> str:
-    if status in (-9, -24, 137, 152):  # killed, or past the processor's seconds; the last two through bubblewrap
+    if status in (-9, -24, 137, 152):  # killed, or out of processor seconds; the last two through bubblewrap
         return f"stopped after {seconds} s of the processor"
     return f"the process ended with status {status} and no answer"
 

@@ -1,9 +1,9 @@
-"""Inside the child: see losses where they are computed, and everything a script touches beside its model.
+"""Inside the child: observe losses where they are computed, and everything that a script touches besides its model.
 
-Torch hands every call to a mode before it runs. Four of them give a position's loss: cross-entropy, the negative
-log-likelihood, and picking one entry of a row by `gather` or by an index, where the row is as wide as a vocabulary
+Torch passes every call to a mode before it runs. Four kinds of call give a position's loss: cross-entropy, negative
+log-likelihood, and picking one entry of a row by `gather` or by an index, if the row is as wide as a vocabulary
 (logits, log-probabilities or probabilities). Python reports files, sockets and pickled classes to an audit hook, and
-optimizers their steps. All of it is observed from within: a script that looks for an observer could hide.
+optimizers report their steps. All of this is observed from within: a script that looks for an observer could hide.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _EVENTS = {
 
 
 class Watch(OnCpu):
-    """The mode that sees losses; devices are replaced as in `OnCpu`."""
+    """The mode that observes losses. Devices are replaced as in `OnCpu`."""
 
     def __init__(self, sender: Sender) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Watch(OnCpu):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call, and send the losses of the call where it computes some."""
+        """Call the function, and send its losses if it computes any."""
         result = super().__torch_function__(func, types, args, kwargs)
         if func is _CROSS or func in _LIKELIHOOD:
             self._classes(args, kwargs or {}, logits=func is _CROSS)
@@ -130,11 +130,11 @@ class Lines(io.TextIOBase):
     encoding = "utf-8"
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def write(self, text: str) -> int:
-        """Send the lines that end in it."""
+        """Send each complete line."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             if line.strip():
@@ -142,15 +142,15 @@ class Lines(io.TextIOBase):
         return len(text)
 
     def reconfigure(self, **_: Any) -> None:
-        """Nothing to change: every line goes at once."""
+        """Nothing to change: every line is sent at once."""
 
     def fileno(self) -> int:
-        """The file that takes what is written past this."""
+        """The file for writes that bypass this object."""
         return 1
 
 
 def watch(sender: Sender) -> Watch:
-    """Begin to send steps, files, sockets and pickled classes; losses are sent while the caller is in the mode."""
+    """Begin to send steps, files, sockets and pickled classes. Losses are sent while the caller is in the mode."""
     busy = [False]
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -185,7 +185,7 @@ def _opened(sender: Sender, path: str, mode: str | None, flags: int) -> None:
 
 
 def _sketched(sender: Sender, path: str) -> None:
-    """Send what tells a file by its content."""
+    """Send the sketch of a file's content."""
     file = Path(path)
     status = file.stat()
     if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= MOST_BYTES:

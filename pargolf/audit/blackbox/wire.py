@@ -1,8 +1,8 @@
-"""What a watched script sends to its judge: numbers on a pipe, checked one by one where they enter.
+"""The pipe from a watched script to its judge: numbers in frames, each checked where it enters.
 
 A frame is one line of JSON and the raw arrays that it announces. Nothing of it is executed or unpickled, every number
-is finite, and all of it is bounded. The sender runs beside a stranger's code, which may write to the pipe whatever it
-likes: bytes that are no frame raise `Garbled`, and then nothing is proved.
+is finite, and everything is bounded. The sender runs beside foreign code, which may write anything to the pipe. Bytes
+that are no frame raise `Garbled`, and then nothing is proved.
 """
 
 import json
@@ -24,12 +24,12 @@ MOST_TEXT = 2_000
 
 
 class Garbled(ValueError):
-    """The bytes on the pipe are no frames of ours."""
+    """The bytes on the pipe are not our frames."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Losses where they were computed: target token ids and nats, both (N,); `trained` when gradients were wanted."""
+    """Losses where they were computed: target token ids and nats, both (N,); `trained` if gradients were wanted."""
 
     targets: Ints
     nats: Nats
@@ -38,7 +38,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Stepped:
-    """An optimizer stepped; `model` when it holds parameters, and not only tensors of the scorer's own."""
+    """An optimizer took a step; `model` if it holds parameters, not only the scorer's own tensors."""
 
     model: bool
 
@@ -52,7 +52,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Touched:
-    """Something outside the model: `kind` is read, write, socket, pickle, program or content; `name` what.
+    """One access of a script. `kind` is read, write, socket, pickle, program or content; `name` says of what.
 
     The name of a content is the sketch of a file that was read (`contents`), and its path.
     """
@@ -63,7 +63,7 @@ class Touched:
 
 @dataclass(frozen=True)
 class Ended:
-    """The script is over: by what error, after how many processor seconds, and what was replaced."""
+    """The script has ended: the error, the processor seconds, and what was replaced."""
 
     error: str
     seconds: float
@@ -81,12 +81,12 @@ class Sender:
         self.fd = fd
 
     def scored(self, targets: Ints, nats: Nats, *, trained: bool) -> None:
-        """Send losses; what is no finite number goes as a loss of -1, which no model has."""
+        """Send losses. A loss that is not finite is sent as -1, which no model has."""
         nats = np.where(np.isfinite(nats), nats, -1.0)
         self._send({"is": "scored", "n": len(targets), "trained": trained}, targets.tobytes() + nats.tobytes())
 
     def stepped(self, *, model: bool) -> None:
-        """Send that an optimizer stepped."""
+        """Send that an optimizer took a step."""
         self._send({"is": "stepped", "model": model})
 
     def printed(self, text: str) -> None:
@@ -109,7 +109,7 @@ class Sender:
 
 
 def frames(data: bytes) -> Iterator[Frame]:
-    """The frames of all bytes that came. A last frame that was cut off is left out. Raises `Garbled`."""
+    """The frames in all bytes received. A last frame that was cut off is left out. Raises `Garbled`."""
     if len(data) > MOST_BYTES:
         raise Garbled("more bytes than a small run can have")
     start = count = 0
@@ -132,7 +132,7 @@ def frames(data: bytes) -> Iterator[Frame]:
 
 
 def _size(header: Any) -> int:
-    """Bytes of the arrays behind a header."""
+    """Bytes of the arrays after a header."""
     if not isinstance(header, dict):
         raise ValueError("no object")
     return 12 * _whole(header["n"], MOST_BYTES // 12) if header.get("is") == "scored" else 0

@@ -1,1 +1,1 @@
-"""A run folder of this package, judged: what it recorded, recomputed as far as the folder allows."""
+"""Judges a run folder of this package: what it recorded, recomputed as far as the folder allows."""

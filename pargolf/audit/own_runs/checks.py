@@ -1,8 +1,8 @@
-"""A run of our own, judged by what it recorded, and by what was recomputed from its files.
+"""Judge a run of this package by what it recorded, and by what was recomputed from its files.
 
-A run folder is no submission yet, so it is not asked for a README or three seeds; it is asked whether it kept its own
-budgets, scored every token once, divided by bytes that were proved, and whether its numbers, its log and its artifact
-belong together. What was taken on trust, and what one folder cannot show, is listed.
+A run folder is no submission yet, so it needs no README and no three seeds. The checks ask whether it kept its budgets,
+scored every token once, divided by bytes that were proved, and whether its numbers, its log and its artifact agree.
+What was taken on trust, and what one folder cannot show, is listed.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from pargolf.core.result import Result, scored_sentence
 
 Wrong = tuple[str, str, tuple[Evidence, ...]]
 _SLACK_SECONDS = 1.0
-_HELD = "hash and size of the artifact, its recipe, model, windows and tokenizer; steps, scores and log by the events"
+_AGREES = "hash and size of the artifact, its recipe, model, windows and tokenizer; steps, scores and log by the events"
 _TRUSTED = "the seconds, the steps between, the score before packing and the machine: another training would show them"
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What was recomputed from a run's files, in sentences where it differs from what they say.
+    """What was recomputed from a run's files; differences and contradictions are sentences.
 
-    `bpb` is the score of the artifact, scored again; None where that was not asked. `code_bytes` is what the recipe's
-    script takes now; `problem` says why something could not be recomputed.
+    `bpb` is the artifact's new score; None if it was not scored again. `code_bytes` is the size of the recipe's script
+    now. `problem` says why something could not be recomputed.
     """
 
     contradictions: tuple[str, ...] = ()
@@ -43,8 +43,8 @@ def judge_run(folder: Folder, missing: Missing, recomputed: Recomputed | None = 
     """Findings on a run folder. Without `recomputed`, only what needs no model is recomputed."""
     run = read_run(folder)
     if run.result is None:
-        where = (Evidence(RESULT if RESULT in run.files else folder.path, 0, ""),)
-        return [RuleFinding("package", UNVERIFIABLE, f"{run.error.rstrip('.')}. Run it again, or resume it.", where)]
+        evidence = (Evidence(RESULT if RESULT in run.files else folder.path, 0, ""),)
+        return [RuleFinding("package", UNVERIFIABLE, f"{run.error.rstrip('.')}. Run it again, or resume it.", evidence)]
     result = run.result
     findings = [*_package(run, result), *_size(run, result, recomputed), *_seconds(run, result)]
     findings += [*_bytes(run, result), *_positions(run, result, missing), *_overlap(run, result, missing)]
@@ -73,13 +73,13 @@ def _package(run: Recorded, result: Result) -> Iterator[RuleFinding]:
 def _size(run: Recorded, result: Result, recomputed: Recomputed | None) -> Iterator[RuleFinding]:
     artifact, cap = run.files.get(ARTIFACT), result.bytes.cap
     model = max(result.bytes.model, artifact.size if artifact is not None else 0)
-    again = recomputed.code_bytes if recomputed is not None else None
-    total = model + max(result.bytes.code, again or 0)
+    code_bytes = recomputed.code_bytes if recomputed is not None else None
+    total = model + max(result.bytes.code, code_bytes or 0)
     numbers: dict[str, float] = {"cap": cap, "bytes": total}
     differs = ""
-    if again is not None and again != result.bytes.code:
-        numbers |= {"code": result.bytes.code, "code_recomputed": again}
-        differs = f" {RESULT} counts {result.bytes.code:,} bytes of code; this version's script takes {again:,}."
+    if code_bytes is not None and code_bytes != result.bytes.code:
+        numbers |= {"code": result.bytes.code, "code_recomputed": code_bytes}
+        differs = f" {RESULT} counts {result.bytes.code:,} bytes of code; this version's script takes {code_bytes:,}."
     if total > cap:
         text = f"{total:,} bytes of {cap:,}, over the cap by {total - cap:,}.{differs}"
         yield RuleFinding("size_cap", FAIL, text, run.at("total", "cap"), numbers)
@@ -90,17 +90,17 @@ def _size(run: Recorded, result: Result, recomputed: Recomputed | None) -> Itera
 
 def _seconds(run: Recorded, result: Result) -> Iterator[RuleFinding]:
     budget = result.budget
-    for rule, key, doing, took, limit in (
+    for rule, key, doing, seconds, limit in (
         ("train_time", "train_seconds", "Training", result.train_seconds, budget.train_seconds),
         ("eval_time", "eval_seconds", "Scoring", result.eval_seconds, budget.eval_seconds),
     ):
-        late = took > limit + _SLACK_SECONDS
-        text = f"{doing} took {took:.1f} s of {limit:g}" + (", which is too long." if late else ".")
-        yield RuleFinding(rule, FAIL if late else PASS, text, run.at(key), {"limit": limit, "seconds": took})
+        is_late = seconds > limit + _SLACK_SECONDS
+        text = f"{doing} took {seconds:.1f} s of {limit:g}" + (", which is too long." if is_late else ".")
+        yield RuleFinding(rule, FAIL if is_late else PASS, text, run.at(key), {"limit": limit, "seconds": seconds})
 
 
 def _bytes(run: Recorded, result: Result) -> Iterator[RuleFinding]:
-    """The score is over the bytes that were counted, and something besides the tokenizer counted them."""
+    """Whether the score is over the counted bytes, and something besides the tokenizer counted them."""
     ratio = result.val_loss / result.val_bpb if result.val_bpb else 0.0
     counted = math.log(2) * result.val_bytes / result.val_tokens
     numbers = {"loss": result.val_loss, "bpb": result.val_bpb, "ratio": round(ratio, 6), "own_ratio": round(counted, 6)}
@@ -121,15 +121,15 @@ def _bytes(run: Recorded, result: Result) -> Iterator[RuleFinding]:
 
 
 def _positions(run: Recorded, result: Result, missing: Missing) -> Iterator[RuleFinding]:
-    """Every position is scored once, in turn, from nothing to its right."""
-    fewest, most = result.grades_per_position
-    where = run.at("grades_per_position", "complete")
-    if not result.complete or fewest == 0:
+    """Whether every position was scored once, in turn, without anything to its right."""
+    smallest, largest = result.grades_per_position
+    evidence = run.at("grades_per_position", "complete")
+    if not result.complete or smallest == 0:
         text = scored_sentence(result.val_tokens, result.val_split_tokens)
-        yield RuleFinding("two_pass", FAIL, text, where, {"scored": result.val_tokens})
-    elif (fewest, most) != (1, 1):
-        text = f"Positions were scored {fewest} to {most} times; a score counts each once (#1017 C4)."
-        yield RuleFinding("two_pass", SUSPECT, text, where)
+        yield RuleFinding("two_pass", FAIL, text, evidence, {"scored": result.val_tokens})
+    elif (smallest, largest) != (1, 1):
+        text = f"Positions were scored {smallest} to {largest} times; a score counts each once (#1017 C4)."
+        yield RuleFinding("two_pass", SUSPECT, text, evidence)
     else:
         yield RuleFinding("two_pass", PASS, "Every position was scored exactly once.")
     if not result.in_turn:
@@ -144,42 +144,42 @@ def _positions(run: Recorded, result: Result, missing: Missing) -> Iterator[Rule
 
 
 def _overlap(run: Recorded, result: Result, missing: Missing) -> Iterator[RuleFinding]:
-    copied, where = result.overlap.copied_documents, run.at("copied_documents")
+    copied, evidence = result.overlap.copied_documents, run.at("copied_documents")
     if not result.overlap.checked or copied is None:
         missing.add("split_overlap: the run did not compare validation documents with the training text")
     elif copied:
-        text = f"{copied:,} validation document(s) stand in the training text as well."
-        yield RuleFinding("split_overlap", FAIL, text, where, {"copied": copied})
+        text = f"{copied:,} validation document(s) are in the training text, too."
+        yield RuleFinding("split_overlap", FAIL, text, evidence, {"copied": copied})
     else:
-        yield RuleFinding("split_overlap", PASS, "No validation document stands in the training text.", where)
+        yield RuleFinding("split_overlap", PASS, "No validation document is in the training text.", evidence)
 
 
 # ---- result, log, events and artifact
 
 
 def _agreement(run: Recorded, result: Result, recomputed: Recomputed | None, missing: Missing) -> Iterator[RuleFinding]:
-    """Result, log and artifact speak of one run; what was recomputed is said."""
+    """Whether result, log and artifact are of one run; the finding names what was recomputed."""
     wrong = [*_forged(run), *_artifact(run, result, missing)]
     wrong += _log_against(run.log, run, result) if run.log is not None else []
     if recomputed is not None:
-        wrong += list(_again(recomputed, " ".join(text for _, text, _ in wrong)))
-    for status, text, where in wrong:
-        yield RuleFinding("consistency", status, text, where or (Evidence(RESULT, 0, ""),))
+        wrong += list(_recomputed(recomputed, " ".join(text for _, text, _ in wrong)))
+    for status, text, evidence in wrong:
+        yield RuleFinding("consistency", status, text, evidence or (Evidence(RESULT, 0, ""),))
     scored = recomputed.bpb if recomputed is not None else None
     if not wrong:
-        what = "hash of the artifact, scores and seed by the log" if recomputed is None else _HELD
-        again = "" if scored is None else f", and the score, {scored:.6f} again"
-        yield RuleFinding("consistency", PASS, f"Recomputed, and the same: {what}{again}.")
+        subjects = "hash of the artifact, scores and seed by the log" if recomputed is None else _AGREES
+        new_score = "" if scored is None else f", and the score, {scored:.6f} again"
+        yield RuleFinding("consistency", PASS, f"Recomputed, and the same: {subjects}{new_score}.")
     if recomputed is None:
-        missing.add("consistency: the events were not held against the result, nor the code counted again")
+        missing.add("consistency: the events were not compared with the result, and the code was not counted again")
     if scored is None:
         missing.add("consistency: the artifact was not scored again; name the data, `pargolf audit RUN --data DIR`")
 
 
-def _again(recomputed: Recomputed, messages: str) -> Iterator[Wrong]:
-    """What recomputing showed, but for what has been told already."""
+def _recomputed(recomputed: Recomputed, messages: str) -> Iterator[Wrong]:
+    """Findings of recomputing that no other finding has named."""
     for text in recomputed.contradictions:
-        if not _told(text, messages):
+        if not _is_named(text, messages):
             yield SUSPECT, text, ()
     for text in recomputed.differences:
         yield FAIL, text, ()
@@ -187,8 +187,8 @@ def _again(recomputed: Recomputed, messages: str) -> Iterator[Wrong]:
         yield UNVERIFIABLE, recomputed.problem, ()
 
 
-def _told(text: str, messages: str) -> bool:
-    """Whether a contradiction about the artifact or the log has been named already."""
+def _is_named(text: str, messages: str) -> bool:
+    """Whether a contradiction about the artifact or the log was named already."""
     return ("SHA-256" in text and "SHA-256" in messages) or (text.startswith(LOG) and LOG in messages)
 
 
@@ -201,7 +201,7 @@ def _artifact(run: Recorded, result: Result, missing: Missing) -> Iterator[Wrong
     file = run.files.get(ARTIFACT)
     data = file.read() if file is not None else None
     if data is None:
-        missing.add(f"consistency: {ARTIFACT} could not be held against the hash of what was scored")
+        missing.add(f"consistency: {ARTIFACT} could not be compared with the hash of what was scored")
     elif hashlib.sha256(data).hexdigest() != result.artifact_sha256:
         text = f"{ARTIFACT} is not the artifact that was scored: its SHA-256 differs."
         yield FAIL, text, run.at("artifact_sha256")

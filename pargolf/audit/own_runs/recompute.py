@@ -1,6 +1,6 @@
-"""Recompute what a run's files allow: they are held against each other, its code counted, its artifact scored again.
+"""Recompute what a run's files allow: compare them with each other, count the code, score the artifact again.
 
-The only part of the auditor that needs torch, and so imported by whoever wants it and by nothing else here.
+This is the only part of the auditor that needs torch, so nothing else here imports it.
 """
 
 from pathlib import Path
@@ -16,10 +16,10 @@ from pargolf.ship.size import count_code
 
 
 def recompute(path: str | Path, *, data: str | Path | None = None, device: str | None = None) -> Events[Recomputed]:
-    """What one run folder gives again; with `data`, its artifact is scored on them too.
+    """Recompute one run folder. With `data`, its artifact is scored on them, too.
 
-    What cannot be recomputed, because a file is missing or damaged, is said in the value. Raises `UserError` where
-    `data` is no data folder, or of another tokenizer.
+    The result names what cannot be recomputed because a file is missing or damaged. Raises `UserError` if `data` is no
+    data folder, or has another tokenizer.
     """
     try:
         folder = RunFolder.open(path)

@@ -1,7 +1,7 @@
-"""What a run folder of this package recorded: its result, typed and checked, its log, and the lines that say so.
+"""Read what a run folder of this package recorded: its result, typed and checked, its log, and their lines.
 
-Reading needs no torch. A result that contradicts itself in `legal` alone is still read, and the contradiction kept: a
-judge wants to say what else is wrong.
+Reading needs no torch. If only `legal` contradicts the rest of a result, the result is still read and the contradiction
+is noted, so that a judge can also name other faults.
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ RESULT, LOG, ARTIFACT = "result.json", "train.log", "model.pargolf"
 
 
 def is_run(folder: Folder) -> bool:
-    """Whether a folder is one of our runs: it holds a recipe and no submission."""
+    """Whether a folder is one of our runs: it has a recipe and no submission."""
     names = {f.path for f in folder.files}
     return "recipe.json" in names and bool(names & {RESULT, "events.jsonl"}) and "submission.json" not in names
 
 
 def run_folders(target: str | Path) -> list[Path]:
-    """The folders of the runs that a target names; none where it is a submission or lies in git."""
+    """The run folders of a target; none if it is a submission or in git."""
     if str(target).startswith("git:"):
         return []
     return [folder.place for folder in open_target(target).folders if folder.place is not None and is_run(folder)]
@@ -35,7 +35,7 @@ def run_folders(target: str | Path) -> list[Path]:
 
 @dataclass
 class Recorded:
-    """A run folder, read: `result` is None with `error` in words; `forged` is what `legal` alone gets wrong."""
+    """A run folder, read. `result` is None if there is an `error`; `forged` is the contradiction in `legal` alone."""
 
     files: dict[str, File]
     result: Result | None = None
@@ -45,7 +45,7 @@ class Recorded:
     lines: list[str] = field(default_factory=list)
 
     def at(self, *keys: str) -> tuple[Evidence, ...]:
-        """The lines of result.json that name keys."""
+        """The lines of result.json with these keys."""
         evidence = []
         for key in keys:
             for i, line in enumerate(self.lines, 1):
@@ -56,7 +56,7 @@ class Recorded:
 
 
 def read_run(folder: Folder) -> Recorded:
-    """Read a run folder. Never raises: what cannot be read is said in `error`."""
+    """Read a run folder. Never raises: `error` names what cannot be read."""
     run = Recorded({f.path: f for f in folder.files})
     file = run.files.get(RESULT)
     data = file.read() if file is not None else None

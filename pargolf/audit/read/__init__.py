@@ -1,1 +1,1 @@
-"""What a submission says: its folders, its files, its numbers and the lines that give them."""
+"""Reads what a submission says: its folders, its files, its numbers and the lines that give them."""

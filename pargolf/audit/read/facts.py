@@ -1,9 +1,9 @@
-"""Everything a submission's folder says about itself, each number with the line that says it.
+"""Read everything that a submission's folder says about itself, each number with its line.
 
-`submission.json` has no schema that people keep: the size alone goes by a dozen names. So its leaves are flattened to
-dotted paths and read by what a key means: `seed_results.1337.artifact_bytes` is the total size of the run with seed
-1337, `bytes_model_int6_zstd` a model, `baseline_bpb` somebody else's. README tables with a seed column are read
-likewise. Logs and scripts are parsed once and shared by all rules.
+`submission.json` has no schema that people follow: the size alone has a dozen names. So its leaves are flattened to
+dotted paths, and a key's meaning decides: `seed_results.1337.artifact_bytes` is the total size of the run with seed
+1337, `bytes_model_int6_zstd` a model size, `baseline_bpb` another system's score. README tables with a seed column are
+read in the same way. Logs and scripts are parsed once and shared by all rules.
 """
 
 import re
@@ -54,7 +54,7 @@ _ASKED = re.compile(r"(?:environ\.get|env\w{0,20})\(\s{0,8}[\"']([A-Z][A-Z0-9_]{
 
 @dataclass(frozen=True)
 class Run:
-    """One seed as declared: bits per byte, loss, whole size, seconds; absent things are None."""
+    """One declared seed: bits per byte, loss, total size, seconds. Missing values are None."""
 
     seed: str
     bpb: Leaf | Seen | None = None
@@ -68,11 +68,10 @@ class Run:
 
 @dataclass
 class Facts:
-    """A folder, read. `env` holds settings that its README or shell scripts put in front of the run command, `options`
-    those after it.
+    """A folder, read. `env` and `options` are settings before and after the run command in its README or shell scripts.
 
-    `borrowed` and `stray_logs` stand outside the folder: the script is read when the folder has none, the logs only for
-    what they tell of the data. `tokenizers` are SentencePiece models in the folder, or beside a script.
+    `borrowed` and `stray_logs` are outside the folder: the script is read if the folder has none, the logs only for
+    facts about the data. `tokenizers` are SentencePiece models in the folder, or beside a script.
     """
 
     folder: Folder
@@ -92,12 +91,12 @@ class Facts:
 
     @property
     def record_track(self) -> bool:
-        """Whether the folder stands in the track that counts for the leaderboard."""
+        """Whether the folder is in the track of the leaderboard."""
         return self.folder.track is not None and self.folder.track.startswith("10min")
 
     @cached_property
     def main(self) -> Code | None:
-        """The script that trains: `train_gpt.py`, or the largest one that speaks of bits per byte."""
+        """The script that trains: `train_gpt.py`, or the largest one that mentions bits per byte."""
         at_top = [c for c in self.codes if "/" not in c.path] or self.codes or self.borrowed
         named = [c for c in at_top if c.path.rsplit("/", 1)[-1] == "train_gpt.py"]
         speaking = [c for c in at_top if "val_bpb" in c.text or "bpb" in c.text]
@@ -112,7 +111,7 @@ class Facts:
 
     @property
     def title(self) -> str:
-        """The submission's name in its own words."""
+        """The submission's name for itself."""
         name = next((str(x.value) for x in self.leaves if x.path in (("name",), ("title",), ("submission_name",))), "")
         heading = next((x.text.lstrip("# ") for x in self.readme if x.text.startswith("#")), "")
         return name or heading or self.folder.path
@@ -134,10 +133,10 @@ class Facts:
 
     @cached_property
     def totals(self) -> list[Leaf]:
-        """Declared whole sizes, bytes."""
+        """Declared total sizes, bytes."""
         totals = [x for x in self.leaves if _is_size(x, _TOTAL)]
         packed = [x for x in self.leaves if re.search(r"int\d|zlib|zstd|lzma|brotli|quant", x.key)]
-        # Beside a packed size, one of twice the cap is that of the float checkpoint.
+        # If there is a packed size, one of twice the cap is the size of the float checkpoint.
         if any(1e6 < (x.number or 0) < 2e7 for x in packed):
             totals = [x for x in totals if (x.number or 0) < 32e6]
         return totals
@@ -149,7 +148,7 @@ class Facts:
 
     @cached_property
     def train_times(self) -> list[Leaf]:
-        """Declared training times; a bare wall clock only where nothing speaks of training."""
+        """Declared training times. A plain wall clock counts only if nothing mentions training."""
         times = [x for x in self.leaves if _timed(x, _TRAIN)]
         return [x for x in times if x.key.startswith("train")] or times
 
@@ -160,7 +159,7 @@ class Facts:
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """Declared runs by seed, from submission.json, else from a table of the README."""
+        """Declared runs by seed, from submission.json, or from a table of the README."""
         runs: dict[str, Run] = {}
         for leaf in self.leaves:
             seed = seed_of(leaf)
@@ -197,7 +196,7 @@ class Facts:
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        """The settings the reported run had: eight ranks, the run command's variables, and what the log dumps."""
+        """The settings of the reported run: eight ranks, the run command's variables, and the log's own list."""
         env = {**EIGHT, **{name: value for name, (value, _) in self.env.items()}}
         sizes = {x.world_size for x in self.own_logs if x.world_size}
         if len(sizes) == 1:
@@ -233,26 +232,26 @@ class Facts:
 
     @cached_property
     def not_as_committed(self) -> frozenset[str]:
-        """Switches and limits of seconds that the logs show lower than the committed script has them."""
+        """Switches and limits of seconds that are lower in the logs than in the committed script."""
         text = self.main.text if self.main is not None else ""
         names = set()
         for name, value in self.logged_settings.items():
             default = re.search(rf"""["']{name}["']\s*,\s*["']?([\d.]+|True)""", text)
             limit = re.search(r"WALL|SECONDS|BUDGET|LIMIT", name) is not None
             if name not in self.env and default is None and limit:
-                names.add(name)  # a default that is worked out
+                names.add(name)  # a computed default
             if default is None or name in self.env:
                 continue
             number = 1.0 if default[1] == "True" else float(default[1].rstrip(".") or 0)
             if number > float(value) and (limit or not float(value)):
                 names.add(name)
             elif limit and not number and float(value):
-                names.add(name)  # no limit at all, as far as the script itself goes
+                names.add(name)  # the script itself has no limit
         return frozenset(names)
 
     @cached_property
     def own_logs(self) -> list[Log]:
-        """Logs whose final score is one that the submission declares; all logs with a score when none is."""
+        """Logs whose final score is declared by the submission; if there are none, all logs with a score."""
         scored = [log for log in self.logs if log.final is not None]
         claims: list[float | None] = [self.bpb.number] if self.bpb is not None else []
         claims += [run.score for run in self.runs.values()]
@@ -298,7 +297,7 @@ def read_facts(folder: Folder) -> Facts:
 
 
 def read_scripts(folder: Folder) -> Facts:
-    """Read a folder's scripts alone, as what asks only for code needs."""
+    """Read only a folder's scripts, for callers that need only code."""
     facts = Facts(folder)
     _read_scripts(facts)
     return facts
@@ -333,13 +332,13 @@ def _read_logs(facts: Facts) -> None:
 
 
 def _first(folder: Folder, name: str) -> File | None:
-    """The file of that name, at the folder's top where one is there."""
+    """The file with that name; the one at the top of the folder, if there is one."""
     files = [f for f in folder.files if f.name.lower() == name]
     return next((f for f in files if "/" not in f.path), files[0] if files else None)
 
 
 def _like(folder: Folder, word: str, suffix: str) -> File | None:
-    """A file at the folder's top whose name holds a word, for those that did not keep to the name."""
+    """A file at the top of the folder whose name contains a word, for folders with other file names."""
     return next((f for f in folder.files if "/" not in f.path and word in f.name.lower() and f.suffix == suffix), None)
 
 

@@ -1,7 +1,7 @@
-"""`submission.json` as leaves: every scalar with its dotted path, its value and the line that says it.
+"""Read `submission.json` as leaves: every scalar with its dotted path, its value and its line.
 
-The file has no schema that people keep, so a leaf is known by what its key means and where it stands: below a seed, or
-in a comparison with somebody else's result. Numbers may be written as text, and seconds as milliseconds.
+The file has no schema that people follow. So a leaf is identified by the meaning of its key and by its position: below
+a seed, or in a comparison with another result. Numbers may be written as text, and seconds as milliseconds.
 """
 
 import json
@@ -39,7 +39,7 @@ class Leaf:
 
     @property
     def number(self) -> float | None:
-        """Its value as a number, also when it is written as text (`"16,009,531"`); None for one beyond all measure."""
+        """Its value as a number, also if it is written as text (`"16,009,531"`); None if it is absurdly large."""
         value = self.value
         if isinstance(value, str):
             text = value.replace(",", "").replace("_", "").strip()
@@ -50,7 +50,7 @@ class Leaf:
 
     @property
     def seconds(self) -> float | None:
-        """Its value in seconds, by what the key or the size says about the unit."""
+        """Its value in seconds; the key or the size of the value gives the unit."""
         value = self.number
         if value is None:
             return None
@@ -58,7 +58,7 @@ class Leaf:
 
 
 def read_leaves(file: File) -> tuple[list[Leaf], str]:
-    """The leaves of a file, and in words why there are none when it cannot be read or does not parse."""
+    """The leaves of a file; if it cannot be read or parsed, none, and the reason in words."""
     data = file.read() if file.size < _MOST_BYTES else None
     if data is None:
         return [], f"{file.path} ({file.size:,} bytes) could not be read"
@@ -75,13 +75,13 @@ def read_leaves(file: File) -> tuple[list[Leaf], str]:
 
 
 class _Finder:
-    """Line numbers of leaves, found by walking forward through the text in the order json keeps."""
+    """Line numbers of leaves, found by walking forward through the text in the order of the JSON."""
 
     def __init__(self, path: str, lines: list[str]) -> None:
         self.path, self.lines, self.at = path, lines, 0
 
     def line(self, key: str) -> Line:
-        """The next line that names the key."""
+        """The next line that contains the key."""
         quoted = json.dumps(key)
         for i in range(self.at, len(self.lines)):
             if quoted in self.lines[i]:
@@ -115,7 +115,7 @@ def _is_index(part: str) -> bool:
 
 
 def seed_of(leaf: Leaf) -> str | None:
-    """The seed whose run a leaf describes: an index below a group of seeds, or `seed_42` anywhere."""
+    """The seed of the run that a leaf describes: an index below a group of seeds, or `seed_42` anywhere."""
     for before, part in zip(("", *leaf.path), leaf.path):
         if re.fullmatch(r"seed[_-]?\d+", part) or (_is_index(part) and SEED_GROUP.match(before)):
             number = leaf.number
@@ -126,5 +126,5 @@ def seed_of(leaf: Leaf) -> str | None:
 
 
 def is_foreign_leaf(leaf: Leaf) -> bool:
-    """Whether a leaf speaks of another's result, a limit, or a size that is not shipped."""
+    """Whether a leaf describes another system's result, a limit, or a size that is not shipped."""
     return _FOREIGN.search(".".join(leaf.path).lower()) is not None

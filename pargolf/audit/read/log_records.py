@@ -1,9 +1,9 @@
-"""Logs that stand in JSON, as plain log lines: a log inside a string, one record a line, a whole document of records.
+"""Turn logs in JSON into plain log lines: a log inside a string, one record per line, or a whole document of records.
 
-Notebooks and job services keep what a script printed in strings of JSON; loggers write one record a line. Text in a
-string is split into its lines. A record of numbers becomes the line that the published scripts print, such as
-`step:500/2000 val_loss:2.0 val_bpb:1.2 train_time:60000ms`, so that one reader serves all. Other settings in records
-are left alone: a dump of them says nothing of what ran.
+Notebooks and job services keep a script's output in JSON strings; loggers write one record per line. Text in a string
+is split into its lines. A record of numbers becomes the line that the published scripts print, such as `step:500/2000
+val_loss:2.0 val_bpb:1.2 train_time:60000ms`, so that one reader handles all. Other settings in records are ignored,
+because a list of settings does not show what ran.
 """
 
 import ast
@@ -27,13 +27,13 @@ _SIZES = {
     "Serialized model json": ("bytes_model", "model_bytes"),
     "Code size": ("bytes_code", "code_bytes"),
 }
-# Another's result, a goal or a difference: no score of this run.
+# Another system's result, a goal or a difference: no score of this run.
 OTHERS = re.compile(r"baseline|target|previous|prior|sota|parent|delta|margin|limit|budget|before|best|record|leader")
 _SETTINGS = ("world_size", "seed", "val_tokens", "train_shards")
 
 
 def log_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a log, counted from 1; what stands in JSON keeps the number of the line that it begins on."""
+    """The lines of a log, counted from 1. A line from JSON has the number of the line where it begins."""
     head = text.lstrip()[:1]
     if head in ("{", "[", '"'):
         value = _parsed(text)
@@ -50,7 +50,7 @@ def log_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _parsed(text: str) -> Any:
-    """A value that may hold log lines: a string, a list or an object; None for all else. Also as Python prints it."""
+    """A value that may contain log lines (a string, a list or an object), also as Python prints it; otherwise None."""
     try:
         value = ast.literal_eval(text) if text.startswith("{'") and len(text) < 4000 else json.loads(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -59,7 +59,7 @@ def _parsed(text: str) -> Any:
 
 
 def _unfolded(value: Any) -> Iterator[str]:
-    """Lines of every text and every record below a value, in their order."""
+    """The lines of every text and every record below a value, in their order."""
     waiting: list[tuple[Any, int, str]] = [(value, 0, "")]
     parts = 0
     while waiting and parts < MOST_PARTS:
@@ -76,7 +76,7 @@ def _unfolded(value: Any) -> Iterator[str]:
 
 
 def _parts(content: list[Any] | dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    """What may hold lines in a list, under the list's own name, or in a record, under its keys."""
+    """What may contain lines in a list (under the list's own name) or in a record (under its keys)."""
     if isinstance(content, list):
         yield from ((name, part) for part in content)
         return
@@ -86,12 +86,12 @@ def _parts(content: list[Any] | dict[str, Any], name: str) -> Iterator[tuple[str
 
 
 def _is_log(text: str) -> bool:
-    """Whether a field's text may be log lines rather than a name or a setting."""
+    """Whether a field's text may be log lines, not a name or a setting."""
     return "\n" in text or ":" in text or "val_bpb" in text
 
 
 def _record(record: dict[str, Any], parent: str) -> Iterator[str]:
-    """The lines that the published scripts would print for what a record says; `parent` is the key it stands under."""
+    """The lines that the published scripts would print for a record; `parent` is the key above it."""
     fields = {re.sub(r"[^a-z0-9]+", "_", str(key).lower()): value for key, value in record.items()}
     for name in _SETTINGS:
         if setting := _number(fields, (name,)):
@@ -117,7 +117,7 @@ def _score_line(fields: dict[str, Any], parent: str) -> Iterator[str]:
 
 
 def _number(fields: dict[str, Any], names: tuple[str, ...]) -> str:
-    """The first of some fields as the text of a number that is not negative; empty where there is none."""
+    """The first of some fields as the text of a number that is not negative; empty if there is none."""
     value = next((fields[name] for name in names if name in fields), None)
     if isinstance(value, str):
         return value if re.fullmatch(r"\d{1,18}(\.\d{1,18})?", value) else ""
@@ -127,12 +127,12 @@ def _number(fields: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _time(fields: dict[str, Any], units: dict[str, tuple[str, ...]], name: str) -> str:
-    """` train_time:60000ms` of the first field that gives the time; nothing where none does."""
+    """` train_time:60000ms` from the first field with a time; empty if there is none."""
     times = ((unit, _number(fields, names)) for unit, names in units.items())
     return next((f" {name}:{value}{unit}" for unit, value in times if value), "")
 
 
 def _line_of(text: str, line: str) -> int:
-    """The line of a document where a text stands, by its first words; 1 where it cannot be found."""
+    """The line of a document that contains the first words of a text; 1 if it is not found."""
     offset = text.find(json.dumps(line)[1:40].rstrip('"'))
     return text.count("\n", 0, offset) + 1 if offset > 0 else 1

@@ -1,13 +1,13 @@
-"""Read a training log of any lineage: seconds, sizes, scores, settings, and which lines say so.
+"""Read a training log of any lineage: seconds, sizes, scores and settings, each with its line.
 
-Two families print most of the published logs. The base one says `step:7000/20000 val_loss:1.9233 val_bpb:1.1387
-train_time:485440ms`; the SP4096/SP8192 one says `500/20000 train_loss: 3.31 train_time: 0.8m`. Both end with
+Two families print most of the published logs. The base one prints `step:7000/20000 val_loss:1.9233 val_bpb:1.1387
+train_time:485440ms`; the SP4096/SP8192 one prints `500/20000 train_loss: 3.31 train_time: 0.8m`. Both end with
 `stopping_early: wallclock_cap train_time: 588033ms step: 4550/20000` and named scores `tag val_loss:L val_bpb:B
-eval_time:Nms`. A third of all logs echo the script's own source, so a line counts only when it begins like a log line
-and shows no trace of source (`{`, `log0(`, an f-string). Prefixes (rank, time of day) are stripped first.
+eval_time:Nms`. A third of all logs echo the script's own source. So a line counts only if it begins like a log line and
+has no trace of source (`{`, `log0(`, an f-string). Prefixes (rank, time of day) are removed first.
 
-Sizes: `Total submission size <codec>: N bytes` is what counts; without a codec the same line is usually the raw
-float model plus code, and it is used only when nothing better exists and the sum does not give it away.
+Sizes: `Total submission size <codec>: N bytes` counts. Without a codec, the same line is usually the raw float model
+plus code. It is used only if there is nothing better and the sum does not contradict it.
 """
 
 import re
@@ -62,7 +62,7 @@ _MIX = re.compile(r"\b(\w*(?:mix|ppm|ngram|cache)\w*_?bpb\w*)[:=]\s*([\d.]+)", r
 
 
 MOST = 1e15
-"""More than any byte, token, second or score that a submission may give."""
+"""Larger than any number of bytes, tokens, seconds or any score in a submission."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LoggedRow:
-    """A validation row while training: loss in nats per token, bits per byte, seconds of training so far."""
+    """A validation row during training: loss in nats per token, bits per byte, seconds of training so far."""
 
     step: int
     loss: float
@@ -88,7 +88,7 @@ class LoggedRow:
 
 @dataclass(frozen=True)
 class LoggedScore:
-    """A named score after training, with the seconds it took where the log says so."""
+    """A named score after training, with the seconds it took if the log prints them."""
 
     tag: str
     loss: float
@@ -100,7 +100,7 @@ class LoggedScore:
 
 @dataclass(frozen=True)
 class Seen:
-    """A number and the line that says it."""
+    """A number and its line."""
 
     value: float
     line: Line
@@ -108,10 +108,10 @@ class Seen:
 
 @dataclass
 class Log:
-    """What one log says. Absent things are None or empty; where a line repeats, the last one counts.
+    """The content of one log. Missing values are None or empty. If a line repeats, the last one counts.
 
-    `mixes` are scores that stand alone, without a loss, as mixtures with counts print theirs. `skipped` lines in the
-    middle were not read.
+    `mixes` are scores without a loss, as mixtures with counts print theirs. `skipped` is the number of lines in the
+    middle that were not read.
     """
 
     path: str
@@ -139,7 +139,7 @@ class Log:
 
     @property
     def final(self) -> LoggedScore | None:
-        """The score the run reports: the last with a name and a loss, else the last that stands alone."""
+        """The score that the run reports: the last one with a name and a loss, or else the last one without a loss."""
         plain = [s for s in self.scores if "diagnostic" not in s.tag and "pre-quant" not in s.tag]
         alone = [s for s in self.mixes if s.tag.endswith("val_bpb") and 0 < s.bpb < 20 and not OTHERS.search(s.tag)]
         named = plain or self.scores or alone
@@ -147,13 +147,13 @@ class Log:
 
     @property
     def world_size(self) -> int | None:
-        """How many processes the log says ran."""
+        """How many processes ran, by the log."""
         value = self.settings.get("world_size", ("", None))[0]
         return int(value) if value.isdecimal() else None
 
     @property
     def total_bytes(self) -> Seen | None:
-        """Bytes of the whole artifact as this log prints or sums them."""
+        """Bytes of the whole artifact, as this log prints or sums them."""
         if self.total is not None:
             return self.total
         if self.total_plain is not None and not self._is_raw(self.total_plain.value):
@@ -168,7 +168,10 @@ class Log:
 
 
 def read_log(path: str, text: str, *, most_lines: int = 200_000) -> Log:
-    """Parse one log: of a longer one the first and the last lines. Never raises; what is no log comes back empty."""
+    """Parse one log; of a long one, the first and the last lines.
+
+    Never raises; a text that is no log gives an empty one.
+    """
     log = Log(path)
     lines = list(log_lines(text))
     log.skipped = max(0, len(lines) - most_lines)
@@ -185,14 +188,14 @@ def read_log(path: str, text: str, *, most_lines: int = 200_000) -> Log:
 
 
 def _is_source(body: str) -> bool:
-    """Whether a line shows a trace of Python source; the plain tests spare most lines the pattern."""
+    """Whether a line has a trace of Python source. The plain tests come first, because the pattern is slow."""
     if "{" in body or "}" in body:
         return True
     return ("(" in body or 'f"' in body or "f'" in body) and _SOURCE.search(body) is not None
 
 
 def _number(text: str) -> float:
-    """A printed number; 0 for what is none, or beyond all measure."""
+    """A printed number; 0 if it is none, or absurdly large."""
     try:
         value = float(text.replace(",", "").rstrip("."))
     except ValueError:
@@ -246,9 +249,9 @@ def _take_score(log: Log, line: Line) -> None:
         if seconds is not None:
             log.train_seconds = Seen(seconds, line)
     elif score := _SCORE.match(body):
-        tag, loss, bpb, rest = score.groups()
-        took = _SECONDS.search(rest)
-        seconds = _seconds(took[1], took[2]) if took else None
+        tag, loss, bpb, remainder = score.groups()
+        duration = _SECONDS.search(remainder)
+        seconds = _seconds(duration[1], duration[2]) if duration else None
         digits, tag = min(_digits(loss), _digits(bpb)), tag.strip(" :|-")[:80].lower()
         log.scores.append(LoggedScore(tag, _number(loss), _number(bpb), digits, seconds, line))
     elif alone := _ALONE.match(body):
@@ -259,17 +262,17 @@ def _take_score(log: Log, line: Line) -> None:
 def _take_size(log: Log, line: Line) -> None:
     body = line.text
     if total := _TOTAL.match(body):
-        seen = Seen(_number(total[2]), line)
+        number = Seen(_number(total[2]), line)
         if total[1].strip():
-            log.total = seen
+            log.total = number
         else:
-            log.total_plain = seen
+            log.total_plain = number
     elif model := _MODEL.match(body):
-        seen = Seen(_number(model[2]), line)
+        number = Seen(_number(model[2]), line)
         if model[1].strip():
-            log.model = seen
+            log.model = number
         else:
-            log.raw_model = seen
+            log.raw_model = number
     elif code := _CODE.match(body):
         if log.code is None or "uncompressed" not in code[1].lower():
             log.code = Seen(_number(code[2]), line)
@@ -288,8 +291,8 @@ def _take_calibration(log: Log, line: Line) -> None:
         return
     if log.stop is not None and log.late_calibration is None:
         log.late_calibration = line
-    if took := _CALIBRATED.search(line.text):
-        log.calibration_seconds = Seen(_number(took[1] or took[2]), line)
+    if seconds := _CALIBRATED.search(line.text):
+        log.calibration_seconds = Seen(_number(seconds[1] or seconds[2]), line)
 
 
 def _take_setting(log: Log, line: Line) -> None:

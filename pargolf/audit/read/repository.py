@@ -1,9 +1,9 @@
-"""Submissions out of a git repository: what each pull request's head adds to the main line.
+"""Read submissions from a git repository: what each pull request's head adds to the main branch.
 
-A head holds a whole tree; the submission is what differs from the merge base with the repository's main line. For a
-head that was merged, the merge base is the head itself, so the difference is taken from the first parent of the merge
-that brought it in. Each folder `records/<track>/<name>` that the difference touches is one submission, and every other
-file it touches lies outside. Blobs come through one `git cat-file --batch` process.
+A head contains a whole tree. The submission is its difference from the merge base with the repository's main branch.
+For a merged head the merge base is the head itself, so the difference is taken from the first parent of the merge that
+brought it in. Each folder `records/<track>/<name>` in the difference is one submission. Every other file is outside.
+Blobs come through one `git cat-file --batch` process.
 """
 
 import subprocess
@@ -50,7 +50,7 @@ class Repository:
             self._batch = None
 
     def pulls(self) -> dict[int, str]:
-        """Pull request numbers with the hash of their heads. Raises `UserError` when there are none."""
+        """Pull request numbers with the hashes of their heads. Raises `UserError` if there are none."""
         heads: dict[int, str] = {}
         for line in self._git("for-each-ref", "--format=%(objectname) %(refname)").splitlines():
             sha, name = line.split(" ", 1)
@@ -67,7 +67,7 @@ class Repository:
         return heads
 
     def submission(self, ref: str, *, target: str, eager: bool = False) -> Submission:
-        """What the head `ref` adds to the main line. `eager` reads every text file now, so the process may end."""
+        """What the head `ref` adds to the main branch. `eager` reads every text file now, so the process may end."""
         head = self._resolve(ref)
         touched = self._touched(head)
         added, outside = _parted(touched)
@@ -80,13 +80,13 @@ class Repository:
         return Submission(target, head, tuple(folders), tuple(dict.fromkeys(outside)), tuple(added[MOST_FOLDERS:]))
 
     def _scripts_alone(self, head: str, outside: list[str], *, eager: bool) -> list[Folder]:
-        """Without a folder, what can be judged is the script."""
+        """The script alone as the submission, if there is no folder."""
         scripts = [path for path in outside if path.endswith(".py") and "train" in path]
         files = tuple(f for path in scripts[:3] for f in self._files(head, path, eager=eager, whole=True))
         return [Folder("(outside records)", None, files, script_only=True)] if files else []
 
     def _with_strays(self, head: str, folder: Folder, outside: Iterable[str], *, eager: bool) -> Folder:
-        """The same folder with the script or the logs that it lacks and that the head puts elsewhere."""
+        """The folder, with the script or the logs that it lacks and that the head has elsewhere."""
         lacks = (not any(f.suffix == ".py" for f in folder.files), not logs_among(folder.files))
         names = [p for p in outside if lacks[0] and p.endswith(".py") and "train" in PurePosixPath(p).name]
         logs = [p for p in outside if lacks[1] and p.endswith(".log")]
@@ -95,7 +95,7 @@ class Repository:
         return replace(folder, elsewhere=strays) if strays else folder
 
     def read(self, sha: str) -> bytes | None:
-        """The bytes of a blob, or None when the snapshot lacks it."""
+        """The bytes of a blob, or None if the snapshot does not contain it."""
         if self._batch is None:
             self._batch = subprocess.Popen(
                 ["git", "-C", self.path, "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -112,7 +112,7 @@ class Repository:
 
     @cached_property
     def _merged_into(self) -> dict[str, str]:
-        """For every branch tip that a merge on the main line brought in: the main line's commit before that merge."""
+        """For every branch tip that was merged into the main branch: the commit of that branch before the merge."""
         bases: dict[str, str] = {}
         for line in self._git("rev-list", "--first-parent", "--merges", "--parents", "HEAD").splitlines():
             _, before, *tips = line.split()
@@ -134,11 +134,11 @@ class Repository:
             base = (self._try("merge-base", before, head) if before else "") or self._try("rev-parse", f"{head}^")
         fields = self._git("diff-tree", "-r", "--no-renames", "-z", base or "HEAD", head).split("\0")
         changes = [(entry.split()[-1], path) for entry, path in zip(fields[::2], fields[1::2])]
-        # Without a common ancestor, what the head lacks says nothing about it.
+        # Without a common ancestor, files that the head lacks mean nothing.
         return [(status, path) for status, path in changes if status != "D"]
 
     def _files(self, head: str, folder: str, *, eager: bool, whole: bool = False) -> tuple[File, ...]:
-        """Files below a folder; with `whole`, the file of that very path."""
+        """Files below a folder; with `whole`, the file with that very path."""
         files = []
         for entry in self._git("ls-tree", "-r", "-l", "-z", head, "--", folder if whole else folder + "/").split("\0")[
             :MOST_FILES
@@ -154,7 +154,7 @@ class Repository:
                 int(size) if size.isdecimal() else 0,
                 self._fetcher(sha),
             )
-            files.append(_held(file) if eager else file)
+            files.append(_in_memory(file) if eager else file)
         return tuple(files)
 
     def _fetcher(self, sha: str) -> Callable[[], bytes | None]:
@@ -171,8 +171,8 @@ class Repository:
             return ""
 
 
-def _held(file: File) -> File:
-    """The same file with its bytes in memory, where it is text that a rule may read."""
+def _in_memory(file: File) -> File:
+    """The file with its bytes in memory, if it is text that a rule may read."""
     if not is_text(file):
         return file
     data = file.read()
@@ -180,13 +180,14 @@ def _held(file: File) -> File:
 
 
 def _parted(touched: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Paths that a head touches, with their status, as folders of submissions and paths outside them.
+    """Split the paths that a head touches, with their status, into folders of submissions and paths outside them.
 
-    A folder counts when the head adds a file to it; where it adds none, every folder that it touches does.
+    A folder counts if the head adds a file to it. If the head adds no file to any folder, every folder that it touches
+    counts.
     """
     folders: dict[str, bool] = {}
     outside = []
-    # Without a track in between, a folder right below records/ that holds files is one submission.
+    # Without a track in between, a folder directly below records/ with files in it is one submission.
     flat = {p[1] for _, path in touched if len(p := path.split("/")) == 3 and not p[1].startswith("track_")}
     for status, path in touched:
         parts = path.split("/")

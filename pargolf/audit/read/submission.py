@@ -1,4 +1,4 @@
-"""What a submission is made of: folders of files, each with its size and a way to read it.
+"""The parts of a submission: folders of files, each with its size and a way to read it.
 
 Nothing is executed and nothing is checked out. Reading is bounded: a file above `MOST_BYTES` has a size but no content.
 """
@@ -14,7 +14,7 @@ MOST_FOLDERS = 8
 
 @dataclass(frozen=True)
 class File:
-    """One file: its path inside the folder, its size in bytes, and how to read it (None when it cannot be read)."""
+    """One file: its path in the folder, its size in bytes, and how to read it (None if it cannot be read)."""
 
     path: str
     size: int
@@ -32,20 +32,20 @@ class File:
 
     @property
     def readable(self) -> bool:
-        """Whether its size lets it be read."""
+        """Whether it is small enough to read."""
         return self.size <= MOST_BYTES
 
     def read(self) -> bytes | None:
-        """Its bytes, or None when it is too large or absent from the snapshot."""
+        """Its bytes, or None if it is too large or missing in the snapshot."""
         return self.fetch() if self.readable else None
 
 
 @dataclass(frozen=True)
 class Folder:
-    """One submission: the folder's path as shown to people, its track (None when unknown) and its files.
+    """One submission: the folder's path as shown to people, its track (None if unknown) and its files.
 
-    `elsewhere` holds scripts and logs that the same head puts outside every folder, read only for what a folder lacks,
-    and tokenizers beside a script. `place` is where the folder lies on this machine; None for one out of git.
+    `elsewhere` are scripts and logs that the same head has outside every folder, used only for what a folder lacks, and
+    tokenizers beside a script. `place` is the folder's path on this machine; None for one from git.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a target holds: the head's hash for a git ref, the folders to judge, the files outside any folder."""
+    """A target's content: the head's hash for a git ref, the folders to judge, and the files outside any folder."""
 
     target: str
     head: str | None
@@ -73,18 +73,18 @@ def track_of(path: str) -> str | None:
 
 
 def is_text(file: File) -> bool:
-    """Whether a rule may want to read it: code, logs, notes, settings."""
+    """Whether a rule may read it: code, logs, notes, settings."""
     names = {".py", ".json", ".jsonl", ".md", ".log", ".txt", ".out", ".err", ".sh", ".yaml", ".yml", ".toml", ".cfg"}
     return file.readable and (file.suffix in names or file.suffix == "")
 
 
 def logs_among(files: Iterable[File]) -> list[File]:
-    """Files that may be logs: .log, .out, .err, .jsonl, .json named a log, .txt that is no list of requirements."""
+    """Files that may be logs: .log, .out, .err, .jsonl, .json named like a log, .txt except lists of requirements."""
     kinds = {".log", ".out", ".err", ".txt", ".jsonl"}
-    others = ("requirement", "readme", "license")
+    other_names = ("requirement", "readme", "license")
     return [
         file
         for file in files
         if (file.suffix in kinds or (file.suffix == ".json" and "log" in file.name.lower()))
-        and not file.name.lower().startswith(others)
+        and not file.name.lower().startswith(other_names)
     ]

@@ -1,4 +1,4 @@
-"""Find what a person names: a submission's folder, a run, a script, or a ref of a git repository."""
+"""Find the target of an audit: a submission's folder, a run, a script, or a ref of a git repository."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +9,9 @@ from pargolf.core.errors import UserError
 
 
 def open_target(target: str | Path) -> Submission:
-    """Find the submission a person names: a folder, a run, a script, or `git:REPO@REF`.
+    """Open the target of an audit: a folder, a run, a script, or `git:REPO@REF`.
 
-    Raises `UserError` when there is nothing of the kind.
+    Raises `UserError` if there is no such thing.
     """
     text = str(target)
     if text.startswith("git:"):

@@ -1,7 +1,7 @@
-"""Pieces of a SentencePiece model, read from its bytes alone.
+"""Read the pieces of a SentencePiece model from its bytes, without the library.
 
-A model file is a protocol buffer: field 1, repeated, is a piece, whose own field 1 is its text and field 3 its type.
-Only these are read; lengths are checked against what is there, and what does not fit is no model.
+A model file is a protocol buffer. Field 1, repeated, is a piece; the piece's field 1 is its text and field 3 its type.
+Only these are read. Lengths are compared with the bytes that are there; a file that does not fit is no model.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Tokenizer:
 
     @property
     def inner_spaces(self) -> tuple[str, ...]:
-        """Pieces that hold the mark of a space after their first character."""
+        """Pieces that contain the mark of a space after their first character."""
         return tuple(piece for piece in self.pieces if SPACE in piece[1:])
 
     @property
@@ -31,7 +31,7 @@ class Tokenizer:
 
 
 def read_tokenizer(path: str, data: bytes) -> Tokenizer | None:
-    """A SentencePiece model's pieces; None for bytes that are none."""
+    """The pieces of a SentencePiece model; None if the bytes are no model."""
     try:
         pieces = tuple(text for field in _fields(data, 1) if (text := _piece(field)) is not None)
     except (ValueError, IndexError):
@@ -55,7 +55,7 @@ def _numbers(data: bytes, wanted: int) -> Iterator[int]:
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Field numbers and values of a message. Raises `ValueError` or `IndexError` where it is none."""
+    """Field numbers and values of a message. Raises `ValueError` or `IndexError` if it is none."""
     offset = count = 0
     while offset < len(data):
         key, offset = _varint(data, offset)

@@ -1,8 +1,8 @@
-"""What is published about validation sets: how many nats one bit per byte is worth, for every known tokenizer.
+"""Published facts about validation sets: the nats per bit per byte of every known tokenizer.
 
-`val_loss / val_bpb = ln 2 x bytes / tokens` is a constant of tokenizer and validation set, whatever the model. So a
-quotient that is off proves a wrong byte count without any GPU. The numbers, with what is known of single pull requests,
-stand in `known.toml`.
+`val_loss / val_bpb = ln 2 x bytes / tokens` is a constant of tokenizer and validation set, for every model. So a wrong
+quotient proves a wrong byte count without a GPU. The numbers are in `known.toml`, with facts about single pull
+requests.
 """
 
 import math
@@ -16,9 +16,9 @@ _KNOWN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("known.toml").re
 
 @dataclass(frozen=True)
 class Denominator:
-    """A quotient of loss and bits per byte, the tokenizer it belongs to, and whether it is right.
+    """A quotient of loss and bits per byte, its tokenizer, and whether it is right.
 
-    `true` is the quotient that should stand there; `why` says what went wrong.
+    `true` is the right quotient; `why` says what went wrong.
     """
 
     ratio: float
@@ -30,7 +30,7 @@ class Denominator:
 
 @dataclass(frozen=True)
 class Split:
-    """Validation tokens, with training shards where they matter, that give away a split other than the standard one."""
+    """Validation tokens, and training shards if they matter, that show a split other than the standard one."""
 
     tokens: int
     train_shards: tuple[int, ...]
@@ -64,11 +64,11 @@ SPLITS = tuple(Split(row["tokens"], tuple(row.get("train_shards", ())), row["say
 
 
 def rounding(value: float, digits: int) -> float:
-    """The relative error that printing `value` with so many decimals leaves."""
+    """The relative error from printing `value` with this many decimals."""
     return 0.5 * 10.0**-digits / value
 
 
 def match(ratio: float, slack: float) -> Denominator | None:
-    """The known denominator nearest to `ratio`, within 0.0016 and what rounding adds."""
+    """The known denominator nearest to `ratio`, within 0.0016 and the rounding error."""
     near = min((*GOOD, *BAD, NON_CANONICAL), key=lambda d: abs(d.ratio - ratio))
     return near if abs(near.ratio - ratio) <= 0.0016 + slack * ratio else None
