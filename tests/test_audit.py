@@ -180,8 +180,14 @@ def test_heads_judged_by_several_processes_stand_in_order(repo, tmp_path, monkey
     monkeypatch.setattr("pargolf.audit.batch._FEW", 1)
     for engine, name in ((Processes(2), "two"), (None, "one")):
         list(audit_all(repo, out=tmp_path / name, engine=engine))
-    assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
-    assert [report["target"].split("/")[-2] for report in read_reports(tmp_path / "two")] == ["1", "2", "3", "4"]
+    two, one = ([{**r, "seconds": 0} for r in read_reports(tmp_path / name)] for name in ("two", "one"))
+    assert two == one and [report["target"].split("/")[-2] for report in two] == ["1", "2", "3", "4"]
+
+
+def test_the_last_line_counts_verdicts_and_the_processors_seconds(repo, tmp_path):
+    done = CliRunner().invoke(app, ["audit", "--all", f"git:{repo}", "--out", str(tmp_path / "all.jsonl")])
+    seconds = sum(report["seconds"] for report in read_reports(tmp_path / "all.jsonl"))
+    assert seconds > 0 and f"1 UNVERIFIABLE, 1 HOLD, 2 PASS, in {seconds:,.1f} s of the processor" in done.output
 
 
 @pytest.mark.parametrize("target", ["nowhere", "git:nowhere@x", "git:x", "git:{repo}@pull/99/head", "git:{empty}@main"])

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Index
+from pargolf.audit.code.tree import Index, copied, walk
 from pargolf.audit.judge import audit
 from pargolf.audit.report import HOLD, SUSPECT
 from pargolf.audit.rules.causality import causality
@@ -205,6 +205,25 @@ def test_one_index_serves_several_readings():
     first, second, third = (Program(index, env) for env in ({}, {"ON": "1"}, {}))
     assert said(first) == said(third) == set()
     assert said(second) == {("ttt_order", SUSPECT)}
+
+
+def test_a_tree_is_walked_copied_and_asked_as_it_stands():
+    tree = ast.parse(HEAD)
+    marks = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
+    assert [*walk(tree)] == [node for node in ast.walk(tree) if not isinstance(node, marks)]
+    twin = copied(tree)
+    assert ast.dump(twin, include_attributes=True) == ast.dump(tree, include_attributes=True)
+    assert not {*map(id, walk(twin))} & {*map(id, walk(tree))}
+    index = Index(tree)
+    assert all(index.holds(node, _is_return) == any(map(_is_return, walk(node))) for node in index.order)
+    assert any(index.own_of(function.node, ast.Return) for function in index.definitions)
+    for function in index.definitions:
+        own = [node for node in index.own_nodes(function.node) if _is_return(node)]
+        assert index.own_of(function.node, ast.Return) == own
+
+
+def _is_return(node):
+    return isinstance(node, ast.Return)
 
 
 def test_attention_to_another_input_waits_for_a_person():

@@ -63,7 +63,7 @@ def audit_all(
     engine: Engine | None = None,
     record: Record | None = None,
 ) -> Events[int]:
-    """Judge every pull request head of `repo` and append each report to `out` as one line of JSON.
+    """Judge every pull request head of `repo` and append each report to `out` as one line of JSON with its `seconds`.
 
     Without an `engine`, or if they are few, heads are judged in turn in this process. Yields a `Judged` after each head
     and returns how many were judged now. Raises `UserError` if there are no heads.
@@ -89,7 +89,8 @@ def audit_all(
         for finished, judged in enumerate(_work(repo, unjudged, wanted, engine, record), total - len(unjudged) + 1):
             report = judged.report
             seconds += judged.seconds
-            file.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
+            line = {**report.to_json(), "seconds": round(judged.seconds, 2)}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             yield judged
             what = f"{report.target.rpartition('@')[2]} {report.verdict}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.script import Code
 from pargolf.audit.code.switches import guards, sleeping, switches
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.read.facts import EIGHT, Facts
 from pargolf.audit.read.logs import Line
 from pargolf.audit.report import PASS, SUSPECT, Coverage, Evidence, RuleFinding
@@ -213,7 +213,7 @@ def _is_dead(here: Program, function: Function) -> bool:
 
 def _log_words(region: ast.AST) -> Iterator[Template]:
     """What the log calls of a piece of code print, without what is put in."""
-    for node in ast.walk(region):
+    for node in walk(region):
         if isinstance(node, ast.Call):
             yield from _printed_by(node, least=8)
 

@@ -113,7 +113,7 @@ class Flow:
         start, end = self.index.span.get(node, (0, _MOST_TEXT + 1))
         if end - start > _MOST_TEXT:
             return NONE
-        if not any(type(part) is ast.Constant and type(part.value) is str for part in self.index.below(node)):
+        if not self.index.holds(node, _is_text):
             return NONE
         value = self.reach.constants.value(node, function)
         return named_split(value) if value is not UNKNOWN else self._named_in_loop(node, function)
@@ -447,7 +447,7 @@ class Flow:
 
     def _tells_splits(self, function: Function) -> bool:
         """Whether a function names a split, as one does that picks files out of a folder."""
-        texts = (n.value for n in self.index.own_nodes(function.node) if type(n) is ast.Constant)
+        texts = (n.value for n in self.index.own_of(function.node, ast.Constant))
         return any(isinstance(text, str) and ("train" in text or "val" in text) for text in texts)
 
     def _is_model(self, call: ast.Call, name: str, last: str, function: Function) -> bool:
@@ -464,6 +464,10 @@ class Flow:
         if not own and self.labels(call.func.value, function):
             return False
         return any(self.labels(a, function) for a in (*call.args, *(k.value for k in call.keywords)))
+
+
+def _is_text(node: ast.AST) -> bool:
+    return type(node) is ast.Constant and type(node.value) is str
 
 
 def _asks(labels: Labels) -> bool:

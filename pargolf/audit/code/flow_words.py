@@ -7,6 +7,7 @@ data says so, and these are the words.
 import builtins
 import fnmatch
 import re
+from functools import lru_cache
 
 from pargolf.audit.code.tree import NONE, Labels
 
@@ -44,14 +45,16 @@ PLAIN_METHODS = GATHERS | {
 
 def named_split(value: object) -> Labels:
     """The split that a string names, by the file names of the published data."""
-    if isinstance(value, str) and len(value) < 200:
-        if "fineweb_val" in value or "val_*" in value or "_val_0" in value:
-            return frozenset({"VAL"})
-        if "fineweb_train" in value or "train_*" in value:
-            return frozenset({"TRAIN"})
-        if fits_both(value):
-            return frozenset({"BOTH"})
-    return NONE
+    return _split_of(value) if isinstance(value, str) and len(value) < 200 else NONE
+
+
+@lru_cache(maxsize=8192)
+def _split_of(text: str) -> Labels:
+    if "fineweb_val" in text or "val_*" in text or "_val_0" in text:
+        return frozenset({"VAL"})
+    if "fineweb_train" in text or "train_*" in text:
+        return frozenset({"TRAIN"})
+    return frozenset({"BOTH"}) if fits_both(text) else NONE
 
 
 def fits_both(pattern: str) -> bool:

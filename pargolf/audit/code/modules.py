@@ -7,14 +7,14 @@ followed (a module that is no Python, code that is made while the script runs) i
 """
 
 import ast
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from pargolf.audit.code.hidden.made_at_run_time import made_at_run_time
 from pargolf.audit.code.script import MOST_NODES, Code
-from pargolf.audit.code.tree import dotted
+from pargolf.audit.code.tree import copied, dotted, nodes_of, walk
 
 _MOST_MODULES = 24
 
@@ -32,19 +32,20 @@ class _Joined:
     unread: list[str] = field(default_factory=list)
 
 
-def joined(main: Code, others: Sequence[Code]) -> Code:
+@lru_cache(maxsize=8)
+def joined(main: Code, others: tuple[Code, ...]) -> Code:
     """The script with every module of `others` that it imports; `unread` names what could not be followed."""
     assert main.tree is not None
     modules = {name: code for code in others if code is not main for name in _names_of(code.path)}
     state = _Joined(modules, lines=list(main.lines), taken=_defined(main.tree))
     unread = [*made_at_run_time(main.tree, main.path)]
-    if not any(_wanted(node, modules) for node in ast.walk(main.tree)):
+    if not _imports(main.tree, modules):
         return replace(main, unread=tuple(unread))
-    tree = deepcopy(main.tree)
+    tree = copied(main.tree)
     body = _linked(tree, state)
     whole = ast.Module([*state.body, *body], [])
     unread += state.unread
-    if sum(1 for _ in ast.walk(whole)) > MOST_NODES:
+    if sum(1 for _ in walk(whole)) > MOST_NODES:
         return replace(main, unread=(*unread, "the modules beside it, which are too large to be followed"))
     text = "\n".join(state.lines)
     return replace(main, text=text, tree=whole, parts=tuple(state.parts), unread=tuple(unread))
@@ -54,15 +55,16 @@ def _linked(tree: ast.Module, state: _Joined) -> list[ast.stmt]:
     """The statements of a module in which local imports are replaced by what they import, which joins the program."""
     plain: dict[str, str] = {}
     handles: dict[str, dict[str, str]] = {}
-    for node in list(ast.walk(tree)):
-        for module, bound, name in _wanted(node, state.modules):
-            names = _join(module, state)
-            if name is None:
-                handles[bound] = names
-            elif name == "*":
-                plain |= names
-            else:
-                plain[bound] = names.get(name, name)
+    for module, bound, name in _imports(tree, state.modules):
+        names = _join(module, state)
+        if name is None:
+            handles[bound] = names
+        elif name == "*":
+            plain |= names
+        else:
+            plain[bound] = names.get(name, name)
+    if not plain and not handles:
+        return tree.body
     rename = _Rename(plain, handles)
     return [rename.visit(node) for node in tree.body]
 
@@ -76,7 +78,7 @@ def _join(module: str, state: _Joined) -> dict[str, str]:
     if code.tree is None or len(state.names) > _MOST_MODULES:
         state.unread.append(f"{code.path} ({code.error or 'one module too many'})")
         return {}
-    tree = deepcopy(code.tree)
+    tree = copied(code.tree)
     tree.body = [node for node in tree.body if not _runs_alone(node)]
     own = _defined(tree)
     stem = PurePosixPath(code.path).stem
@@ -124,8 +126,14 @@ class _Rename(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def _wanted(node: ast.AST, modules: dict[str, Code]) -> Iterator[tuple[str, str, str | None]]:
+def _imports(tree: ast.Module, modules: dict[str, Code]) -> list[tuple[str, str, str | None]]:
     """Imports of local modules: the module, the name that is bound, and which of its names (None: the module)."""
+    binders = [node for node in nodes_of(tree) if type(node) in (ast.Import, ast.ImportFrom, ast.Assign)]
+    return [wanted for node in binders for wanted in _wanted(node, modules)] if modules else []
+
+
+def _wanted(node: ast.AST, modules: dict[str, Code]) -> Iterator[tuple[str, str, str | None]]:
+    """What one node imports of local modules."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.name in modules:
@@ -163,7 +171,7 @@ def _defined(tree: ast.Module) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
+            names |= {inner.id for target in targets for inner in walk(target) if isinstance(inner, ast.Name)}
     return names
 
 

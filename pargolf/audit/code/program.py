@@ -9,7 +9,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pargolf.audit.code.count_tables import find_tables
 from pargolf.audit.code.flow import Flow
@@ -17,6 +17,8 @@ from pargolf.audit.code.hidden.names import imported
 from pargolf.audit.code.reach import Reach
 from pargolf.audit.code.tree import Function, Index, Labels
 from pargolf.audit.code.values import Constants
+
+_Node = TypeVar("_Node", bound=ast.AST)
 
 
 class Program:
@@ -74,6 +76,10 @@ class Program:
     def own_nodes(self, function: Function) -> list[ast.AST]:
         """Nodes of a function's body, without those of functions inside it."""
         return self.index.own_nodes(function.node)
+
+    def own_of(self, function: Function, kind: type[_Node]) -> list[_Node]:
+        """The nodes of one kind among a function's own."""
+        return self.index.own_of(function.node, kind)
 
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
         """Nodes that enclose `node`, nearest first."""

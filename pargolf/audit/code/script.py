@@ -11,18 +11,19 @@ import re
 import tokenize
 import warnings
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pargolf.audit.code.flow_words import LOSSES, named_split
 from pargolf.audit.code.newer_syntax import Unreadable, rewrite
-from pargolf.audit.code.tree import Index, dotted
+from pargolf.audit.code.tree import Index, dotted, index_of, nodes_of
 from pargolf.audit.code.unpack import inner_script
 
-# What is read of one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree.
+# What is read of one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree without
+# operators, load and store marks.
 MOST_CODE = 4_000_000
 MOST_BARE = 500_000
-MOST_NODES = 200_000
-_SMALL = MOST_NODES // 4  # bytes that cannot hold so many nodes
+MOST_NODES = 120_000
+_SMALL = MOST_NODES // 2  # bytes that cannot hold so many nodes
 MOST_DEPTH = 3
 # Strings, also ones that never close, so that a match never has to be tried again from its next quote.
 _LONG = r"'{3}(?:[^\\]|\\.)*?(?:'{3}|\Z)|\"{3}(?:[^\\]|\\.)*?(?:\"{3}|\Z)"
@@ -66,11 +67,11 @@ class Code:
         """All lines."""
         return self.text.splitlines()
 
-    @cached_property
+    @property
     def index(self) -> Index:
         """The syntax tree, indexed once for every reading. Raises `RecursionError` on what nests too deeply."""
         assert self.tree is not None
-        return Index(self.tree)
+        return index_of(self.tree)
 
     @cached_property
     def works(self) -> bool:
@@ -91,6 +92,7 @@ class Code:
         return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 
+@lru_cache(maxsize=16)  # many heads commit one and the same script
 def read_code(path: str, data: bytes) -> Code:
     """Parse a script's bytes, and unpack it as long as it is only a wrapper around another script."""
     if len(data) > MOST_CODE:
@@ -149,7 +151,7 @@ def _bounded(code: Code) -> Code:
     assert code.tree is not None
     if len(code.text) <= _SMALL:
         return code
-    nodes = sum(1 for _ in ast.walk(code.tree))
+    nodes = len(nodes_of(code.tree))
     if nodes <= MOST_NODES:
         return code
     return replace(code, tree=None, error=f"{nodes:,} nodes of syntax are more than is read ({MOST_NODES:,})")

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 STORES = ("add_", "append", "extend", "copy_", "index_add_", "scatter_add_", "index_copy_", "masked_scatter_", "put_")
@@ -88,7 +88,7 @@ def live_below(program: Program, node: ast.AST) -> Iterator[ast.AST]:
 
 def names_in(node: ast.AST) -> set[str]:
     """Plain names that a tree mentions."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return {n.id for n in walk(node) if isinstance(n, ast.Name)}
 
 
 def root_of(node: ast.AST) -> str:

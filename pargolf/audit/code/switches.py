@@ -3,13 +3,13 @@
 import ast
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, nodes_of, walk
 
 
 def switches(tree: ast.Module) -> set[str]:
     """Environment variables whose default is off: `0`, empty or false."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[0], ast.Constant):
             default = node.args[1]
             off = isinstance(default, ast.Constant) and str(default.value).lower() in ("0", "", "false", "none", "0.0")
@@ -40,7 +40,7 @@ def guards(program: Program, node: ast.AST) -> set[str]:
 
 def _variables(program: Program, test: ast.expr, depth: int = 0) -> set[str]:
     variables: set[str] = set()
-    for node in ast.walk(test):
+    for node in walk(test):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isupper():
             variables.add(node.value)
         elif isinstance(node, ast.Attribute) and depth < 3:

@@ -6,10 +6,12 @@ below; a function's own nodes are its stretch without those of the functions ins
 """
 
 import ast
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Labels = frozenset[str]
@@ -21,7 +23,18 @@ _BINDERS = frozenset(
 )
 # Fields that hold no node of their own: operators, load and store marks, plain strings.
 _PLAIN_FIELDS = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "kind", "type_comment", "level", "conversion"})
-_fields: dict[type, tuple[str, ...]] = {}
+_Node = TypeVar("_Node", bound=ast.AST)
+
+
+class _ChildFields(dict[type[ast.AST], tuple[str, ...]]):
+    """For each kind of node, its fields that hold nodes which mean something at run time."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        names = self[kind] = tuple(name for name in kind._fields if name not in _PLAIN_FIELDS)
+        return names
+
+
+_CHILD_FIELDS = _ChildFields()
 
 
 @dataclass(eq=False)
@@ -82,6 +95,8 @@ class Index:
         self.bound_later: list[ast.AST] = []
         self._branching: set[ast.AST] = set()
         self._own: dict[ast.AST, list[ast.AST]] = {}
+        self._own_kinds: dict[ast.AST, dict[type, list[Any]]] = {}
+        self._fitting: dict[Callable[[ast.AST], bool], list[int]] = {}
         self._mentioned: dict[ast.AST, tuple[frozenset[str], frozenset[str]]] = {}
         self._walk(tree, 0, None)
         for node in self.order:
@@ -95,7 +110,7 @@ class Index:
     def _walk(self, node: ast.AST, inside: int, owner: str | None) -> None:
         start = len(self.order)
         self.order.append(node)
-        below = self.children[node] = _children(node)
+        below = self.children[node] = children_of(node)
         is_class = type(node) is ast.ClassDef
         for child in below:
             self.parents[child] = node
@@ -214,7 +229,7 @@ class Index:
     def below(self, node: ast.AST) -> list[ast.AST]:
         """A node and everything under it, in the order of the text."""
         span = self.span.get(node)
-        return self.order[span[0] : span[1]] if span is not None else [*ast.walk(node)]
+        return self.order[span[0] : span[1]] if span is not None else [*walk(node)]
 
     def own_nodes(self, node: ast.AST) -> list[ast.AST]:
         """Nodes of a function's body in the order of the text, without those of functions and classes inside it."""
@@ -226,6 +241,15 @@ class Index:
             for statement in body:
                 nodes += self.shallow(statement)
         return nodes
+
+    def own_of(self, node: ast.AST, kind: type[_Node]) -> list[_Node]:
+        """The nodes of one kind among a function's own."""
+        kinds = self._own_kinds.get(node)
+        if kinds is None:
+            kinds = self._own_kinds[node] = defaultdict(list)
+            for own in self.own_nodes(node):
+                kinds[type(own)].append(own)
+        return kinds.get(kind, [])
 
     def shallow(self, node: ast.AST) -> Iterator[ast.AST]:
         """A node and what is under it in the order of the text; functions and classes inside are named, not entered."""
@@ -240,6 +264,15 @@ class Index:
         """Whether an expression may leave a part of itself unevaluated."""
         return node in self._branching
 
+    def holds(self, node: ast.AST, fits: Callable[[ast.AST], bool]) -> bool:
+        """Whether a node, or one under it, fits. All of the tree is asked once for each function that is given."""
+        positions = self._fitting.get(fits)
+        if positions is None:
+            positions = self._fitting[fits] = [i for i, part in enumerate(self.order) if fits(part)]
+        start, end = self.span[node]
+        first = bisect_left(positions, start)
+        return first < len(positions) and positions[first] < end
+
     def mentioned(self, node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
         """Names and attributes in a node, and those of them that are classes named as such."""
         mentions = self._mentioned.get(node)
@@ -250,6 +283,18 @@ class Index:
             mentions = frozenset(names | attributes), frozenset(names & self.classes.keys())
             self._mentioned[node] = mentions
         return mentions
+
+
+@lru_cache(maxsize=8)
+def nodes_of(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, as `walk` gives them."""
+    return tuple(walk(tree))
+
+
+@lru_cache(maxsize=8)
+def index_of(tree: ast.Module) -> Index:
+    """The index of a tree, made once for all that read it. Raises `RecursionError` on what nests too deeply."""
+    return Index(tree)
 
 
 def _reads(name: str, *arguments: ast.expr) -> ast.Call:
@@ -296,20 +341,45 @@ def _pairs_of(target: ast.Tuple | ast.List, value: ast.expr | None) -> Iterator[
         yield element, value.elts[i] if same and isinstance(value, (ast.Tuple, ast.List)) else None
 
 
-def _children(node: ast.AST) -> list[ast.AST]:
+def children_of(node: ast.AST) -> list[ast.AST]:
     """Child nodes that mean something at run time: no operators, no load and store marks."""
-    kind = type(node)
-    names = _fields.get(kind)
-    if names is None:
-        names = _fields[kind] = tuple(name for name in kind._fields if name not in _PLAIN_FIELDS)
     children: list[ast.AST] = []
-    for name in names:
+    for name in _CHILD_FIELDS[type(node)]:
         value = getattr(node, name, None)
         if type(value) is list:
             children += [v for v in value if isinstance(v, ast.AST)]
         elif isinstance(value, ast.AST):
             children.append(value)
     return children
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and everything under it in the order of `ast.walk`, without operators, load and store marks."""
+    nodes = [node]
+    for part in nodes:  # which grows
+        yield part
+        nodes += children_of(part)
+
+
+def copied(node: _Node) -> _Node:
+    """A tree whose nodes may be changed without changing the first; operators and marks are shared."""
+    twin = type(node)()
+    twin.__dict__.update(node.__dict__)
+    for name in _CHILD_FIELDS[type(node)]:
+        value = getattr(node, name, None)
+        if type(value) is list:
+            setattr(twin, name, [copied(v) if isinstance(v, ast.AST) else v for v in value])
+        elif isinstance(value, ast.AST):
+            setattr(twin, name, copied(value))
+    return twin
+
+
+def spelled(node: ast.AST) -> str:
+    """The name, attribute, keyword or text that a node is spelled with; empty for any other."""
+    if isinstance(node, ast.Constant):
+        return str(node.value) if isinstance(node.value, (str, bytes)) else ""
+    name = "id" if isinstance(node, ast.Name) else "attr" if isinstance(node, ast.Attribute) else "arg"
+    return getattr(node, name, None) or ""
 
 
 def dotted(node: ast.AST) -> str:

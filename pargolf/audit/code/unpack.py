@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 
 import brotli
 
+from pargolf.audit.code.tree import walk
+
 MOST_UNPACKED = 6_000_000
 _LEAST_LITERAL = 400
 _LZMA2 = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
@@ -40,12 +42,12 @@ def inner_script(text: str, tree: ast.Module) -> tuple[bytes | None, str]:
 
 def _executes(tree: ast.Module) -> bool:
     """Whether a script calls `exec` or `eval` by that name."""
-    return any(isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("exec", "eval") for n in ast.walk(tree))
+    return any(isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("exec", "eval") for n in walk(tree))
 
 
 def _literals(tree: ast.Module) -> list[bytes | str]:
     literals: list[bytes | str] = []
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > _LEAST_LITERAL:
             literals.append(node.value)
     return sorted(literals, key=len, reverse=True)[:4]

@@ -107,7 +107,7 @@ class Facts:
     def program(self) -> Code | None:
         """The script that trains, with the modules of the folder that it imports."""
         main = self.main
-        return main if main is None or main.tree is None else joined(main, self.codes)
+        return main if main is None or main.tree is None else joined(main, tuple(self.codes))
 
     @property
     def title(self) -> str:

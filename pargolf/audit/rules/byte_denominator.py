@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from pargolf.audit.code.program import Program
+from pargolf.audit.code.tree import walk
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.fields import Leaf
 from pargolf.audit.read.logs import Log, LoggedScore
@@ -282,4 +283,4 @@ def _one_more_than_encoded(value: ast.expr) -> bool:
 
 
 def _strings(node: ast.AST) -> str:
-    return "".join(n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return "".join(n.value for n in walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))

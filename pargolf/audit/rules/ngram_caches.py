@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in
-from pargolf.audit.code.tree import dotted
+from pargolf.audit.code.tree import dotted, walk
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Log
 from pargolf.audit.report import SUSPECT, RuleFinding
@@ -113,7 +113,7 @@ def _whole_row(program: Program, node: ast.AST, pair: tuple[ast.expr, ast.expr])
 
 def _widened(node: ast.expr) -> bool:
     """`totals[x][:, None]`, `totals.unsqueeze(-1)`, `rows.sum(-1, keepdim=True)`: one number for a whole row."""
-    for part in ast.walk(node):
+    for part in walk(node):
         axes = part.slice.elts if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Tuple) else []
         added = any(isinstance(e, ast.Constant) and e.value is None for e in axes)
         named = getattr(part, "attr", "") == "unsqueeze" or getattr(part, "arg", "") in ("keepdim", "keepdims")
@@ -237,9 +237,7 @@ def _has_slice(node: ast.Tuple) -> bool:
 
 def _is_sum(node: ast.expr) -> bool:
     """Whether an expression adds up, or is a number: no row of the vocabulary any more."""
-    return any(
-        isinstance(n, ast.Call) and getattr(n.func, "attr", "") in ("sum", "mean", "item") for n in ast.walk(node)
-    )
+    return any(isinstance(n, ast.Call) and getattr(n.func, "attr", "") in ("sum", "mean", "item") for n in walk(node))
 
 
 def _quotient(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:

@@ -22,7 +22,7 @@ from pargolf.audit.code.search import (
     root_of,
     updates,
 )
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import SUSPECT, RuleFinding
@@ -197,7 +197,7 @@ def _ends(statement: ast.stmt) -> set[str]:
     """Names that a statement's ranges and slices end at, and none of them begins at."""
     ends: set[str] = set()
     starts: set[str] = set()
-    for node in ast.walk(statement):
+    for node in walk(statement):
         if isinstance(node, ast.Call) and dotted(node.func) == "range":
             ends |= names_in(node.args[min(1, len(node.args) - 1)]) if node.args else set()
             starts |= names_in(node.args[0]) if len(node.args) > 1 else set()

@@ -24,7 +24,7 @@ from pargolf.audit.code.search import (
     root_of,
     updates,
 )
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.report import HOLD, SUSPECT, RuleFinding
 from pargolf.audit.rules.rescoring import graded_again
@@ -144,7 +144,7 @@ def _carried(program: Program, node: ast.AST, loop: ast.AST, function: Function)
     parts = [node]
     for name in names_in(node):
         parts += [value for value, _ in last_binding(program, name, node, function) or ()]
-    inner = (n for part in parts for n in ast.walk(part) if isinstance(n, ast.Name))
+    inner = (n for part in parts for n in walk(part) if isinstance(n, ast.Name))
     held = {n.id for n in inner if "VAL" in program.of(n, function)}
     nodes = [n for n in live_below(program, loop) if isinstance(n, (ast.Assign, ast.Call))]
     bound = {name: [n.lineno for n in nodes if _binds(n, name)] for name in held}

@@ -41,9 +41,11 @@ def report_text(report: Report) -> RenderableType:
 
 
 def counts_line(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The number of reports with each verdict, the worst first."""
+    """The number of reports with each verdict, the worst first, and the processor's seconds that they took."""
     counts = [(word, sum(report["verdict"] == word for report in reports)) for word in reversed(ORDER)]
-    return f"{len(reports):,} judged: " + ", ".join(f"{count:,} {word}" for word, count in counts)
+    seconds = sum(report.get("seconds", 0.0) for report in reports)
+    spent = f", in {seconds:,.1f} s of the processor" if seconds else ""
+    return f"{len(reports):,} judged: " + ", ".join(f"{count:,} {word}" for word, count in counts) + spent
 
 
 def _finding(finding: RuleFinding, more: str = "") -> RenderableType:

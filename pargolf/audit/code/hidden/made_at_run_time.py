@@ -6,11 +6,12 @@ from reading holds where one of these stands, so each is named, and no rule on c
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.hidden.scopes import Scope, scopes
-from pargolf.audit.code.tree import dotted
+from pargolf.audit.code.tree import dotted, nodes_of, walk
 
 _IMPORTERS = ("import_module", "__import__")
 _RUNNERS = ("run_path", "run_module", "execfile", "SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader")
@@ -69,8 +70,10 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
 def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
     """Functions of the top level that are defined anew with another body: which of them runs, only the order says."""
     bodies: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.decorator_list:
+    plain = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and not n.decorator_list]
+    times = Counter(node.name for node in plain)
+    for node in plain:
+        if times[node.name] > 1:
             body = ast.dump(ast.Module(node.body, []))
             if bodies.setdefault(node.name, body) != body:
                 yield f"{path}, line {node.lineno}: {node.name} is defined a second time, with another body"
@@ -78,7 +81,7 @@ def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
 
 def _forgotten(tree: ast.Module, path: str) -> Iterator[str]:
     """Functions under a decorator that never uses them, and functions that take the names of Python's own."""
-    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [n for n in nodes_of(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     forgets = {f.name for f in functions if len(f.args.args) == 1 and not _mentions(f.body, f.args.args[0].arg)}
     for function in functions:
         if any(isinstance(d, ast.Name) and d.id in forgets for d in function.decorator_list):
@@ -89,7 +92,7 @@ def _forgotten(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 def _mentions(body: list[ast.stmt], name: str) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == name for statement in body for n in ast.walk(statement))
+    return any(isinstance(n, ast.Name) and n.id == name for statement in body for n in walk(statement))
 
 
 def _runs(call: ast.Call, names: dict[str, str]) -> str:
@@ -141,7 +144,7 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
 
     `defined` are the names of all functions and methods.
     """
-    names, functions = scope.names, set(scope.functions)
+    names, functions = scope.names, scope.functions
     for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
         if isinstance(target, ast.Subscript) and _names_all(target.value):
             return f"{ast.unparse(target)[:60]} puts a function in another's place"
@@ -164,14 +167,14 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
     return ""
 
 
-def _takes_place(value: ast.expr | None, name: str, names: dict[str, str], defined: set[str]) -> bool:
+def _takes_place(value: ast.expr | None, name: str, names: dict[str, str], defined: frozenset[str]) -> bool:
     """Whether a value is another function than the one of its name, or that one in a wrapper of the script's own."""
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in defined:
         return any(isinstance(argument, ast.Name) and argument.id == name for argument in value.args)
     return not (isinstance(value, ast.Name) and value.id == name) and _is_code(value, names, defined - {name})
 
 
-def _is_code(value: ast.expr | None, names: dict[str, str], defined: set[str]) -> bool:
+def _is_code(value: ast.expr | None, names: dict[str, str], defined: frozenset[str]) -> bool:
     """Whether a value is a function: a lambda, one of the script's, a part of one, a bound one."""
     if isinstance(value, ast.Call):
         wrapper = full_name(value.func, names).rsplit(".", 1)[-1]

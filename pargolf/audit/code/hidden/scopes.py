@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pargolf.audit.code.hidden.names import imported
+from pargolf.audit.code.tree import children_of, walk
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -61,12 +62,12 @@ def _own_nodes(scope: _Scope) -> Iterator[ast.AST]:
         elif isinstance(node, ast.ClassDef):
             stack += [*node.decorator_list, *node.bases, *(k.value for k in node.keywords)]
         else:
-            stack += ast.iter_child_nodes(node)
+            stack += children_of(node)
 
 
 def _bound(scope: _Scope, nodes: list[ast.AST]) -> set[str]:
     """Names that a scope binds by other means than imports; those of comprehensions are their own."""
-    inside = {id(n) for c in nodes if isinstance(c, ast.comprehension) for n in ast.walk(c.target)}
+    inside = {id(n) for c in nodes if isinstance(c, ast.comprehension) for n in walk(c.target)}
     bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and id(n) not in inside}
     bound |= {n.name for n in nodes if isinstance(n, (*_FUNCTIONS, ast.ClassDef))}
     if isinstance(scope, _FUNCTIONS):

@@ -8,10 +8,11 @@ them. Any other way to write the same table passes; a byte more or less shows wi
 import ast
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.read.validation_sets import BYTES
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
@@ -105,9 +106,9 @@ def byte_tables(program: Program) -> Iterator[Hit]:
 
 def _builds(program: Program, function: Function, asked: tuple[str, ...]) -> bool:
     """Whether a function asks for pieces, by a call whose name ends in one of `asked`, and gives something back."""
-    nodes = program.own_nodes(function)
-    asks = any(isinstance(n, ast.Call) and dotted(n.func).endswith(asked) for n in nodes)
-    return asks and any(isinstance(n, ast.Return) and n.value is not None for n in nodes) and len(nodes) < 600
+    asks = any(dotted(call.func).endswith(asked) for call in program.own_of(function, ast.Call))
+    gives = any(node.value is not None for node in program.own_of(function, ast.Return))
+    return asks and gives and len(program.own_nodes(function)) < 600
 
 
 def _gives_pieces(program: Program, function: Function) -> bool:
@@ -195,16 +196,19 @@ def _rows(tables: Any) -> list[Row]:
 
 def _of_scorers(program: Program) -> Iterator[Hit]:
     """Statements that look bytes up by the token: what they give for every pair of pieces."""
+    if not program.index.holds(program.index.tree, _looks_up_bytes):
+        return
     for node in program.live_of(ast.Assign, ast.AnnAssign, ast.Return, ast.AugAssign):
         function = program.function_of(node)
-        value = _inlined(node.value, function) if node.value is not None else None
-        if value is None or not _looks_up(value, "base"):
+        value = _inlined(program, node.value, function) if node.value is not None else None
+        if value is None or not any(_looks_up_bytes(part) for part in walk(value)):
             continue
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         summed = isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name)
         added = _added_later(program, node, target.id, function) if summed and isinstance(target, ast.Name) else []
+        parts = [_unsummed(value), *(_inlined(program, part, function) for part in added)]
         try:
-            wrong = _wrong_pairs(program, [_unsummed(value), *(_inlined(part, function) for part in added)], function)
+            wrong = _wrong_pairs(program, parts, function)
         except Unclear:
             continue
         if wrong:
@@ -219,13 +223,13 @@ def _of_scorers(program: Program) -> Iterator[Hit]:
             )
 
 
-def _inlined(value: ast.expr, function: Function) -> ast.expr:
+def _inlined(program: Program, value: ast.expr, function: Function) -> ast.expr:
     """An expression in which a name that is given one lookup in the tables is that lookup."""
     lookups: dict[str, ast.expr] = {}
-    for name in {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}:
+    for name in {n.id for n in walk(value) if isinstance(n, ast.Name)}:
         sources = function.assigned.get(name, ())
         only = sources[0] if len(sources) == 1 else None
-        if only is not None and (_looks_up(only, "space") or _looks_up(only, "boundary")):
+        if only is not None and program.index.holds(only, _looks_up_spaces):
             lookups[name] = only
 
     class Names(ast.NodeTransformer):
@@ -258,13 +262,22 @@ def _more_spaces(program: Program) -> Iterator[Hit]:
             yield Hit("byte_denominator", SUSPECT, spaces[-1], text, _PROBE)
 
 
-def _looks_up(value: ast.expr, role: str) -> bool:
-    return any(isinstance(n, ast.Subscript) and _role(n.value) == role for n in ast.walk(value))
+def _looks_up_bytes(node: ast.AST) -> bool:
+    return isinstance(node, ast.Subscript) and _role(node.value) == "base"
+
+
+def _looks_up_spaces(node: ast.AST) -> bool:
+    return isinstance(node, ast.Subscript) and _role(node.value) in ("space", "boundary")
 
 
 def _role(node: ast.AST) -> str:
     """Which table a name stands for, by its words; empty for what is none."""
     name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return _role_of(name) if name else ""
+
+
+@lru_cache(maxsize=4096)
+def _role_of(name: str) -> str:
     if not re.search(r"lut|table|byte|space|bound", name, re.I):
         return ""
     return next((role for role, words in _ROLES if re.search(words, name, re.I)), "")
@@ -293,7 +306,7 @@ def _added_later(program: Program, node: ast.AST, name: str, function: Function)
         elif isinstance(statement, ast.Assign) and any(
             isinstance(t, ast.Name) and t.id == name for t in statement.targets
         ):
-            if any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(statement.value)):
+            if any(isinstance(n, ast.Name) and n.id == name for n in walk(statement.value)):
                 return [ast.Constant(None)]  # the sum goes on in another form
             break
     return added
@@ -303,7 +316,7 @@ def _wrong_pairs(program: Program, parts: list[ast.expr], function: Function) ->
     """The first pair of pieces whose bytes come out wrong: before, token, counted, true. Raises `Unclear`."""
     keys: dict[str, set[str]] = {"base": set(), "space": set(), "boundary": set()}
     for part in parts:
-        for node in ast.walk(part):
+        for node in walk(part):
             if isinstance(node, ast.Subscript) and _role(node.value):
                 keys[_role(node.value)].add(ast.unparse(node.slice))
     if len(keys["base"]) != 1 or not keys["space"] <= keys["base"] or len(keys["boundary"]) > 1 or not keys["space"]:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, names_in, updates
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
@@ -137,7 +137,7 @@ class _Readers:
 
     def reads(self, node: ast.expr, function: Function) -> bool:
         """Whether an expression, or what its names are given, reads a clock."""
-        return any(self._part(part, function) for part in ast.walk(node))
+        return any(self._part(part, function) for part in walk(node))
 
     def _part(self, part: ast.AST, function: Function) -> bool:
         program = self.program
@@ -157,8 +157,7 @@ class _Readers:
         scope: Function | None = function
         while scope is not None:
             if name in scope.assigned:
-                nodes = self.program.own_nodes(scope)
-                added = [n.value for n in nodes if isinstance(n, ast.AugAssign) and _is_name(n, name)]
+                added = [n.value for n in self.program.own_of(scope, ast.AugAssign) if _is_name(n, name)]
                 sources = [*(s for s in scope.assigned[name] if s is not None), *added]
                 unpacked = len(sources) < len(scope.assigned[name]) and _TIMES.search(name) is not None
                 return unpacked or self._once(scope, name, [(scope, s) for s in sources[:8]])
@@ -183,7 +182,7 @@ def _of_property(program: Program, node: ast.Attribute) -> list[tuple[Function, 
 
 
 def _returned(program: Program, callee: Function) -> list[tuple[Function, ast.expr]]:
-    returns = (n.value for n in program.own_nodes(callee) if isinstance(n, ast.Return))
+    returns = (n.value for n in program.own_of(callee, ast.Return))
     return [(callee, value) for value in returns if value is not None]
 
 
@@ -203,9 +202,9 @@ def _begun_again(program: Program) -> Iterator[Hit]:
             names |= {
                 n for name in names for s in function.assigned.get(name, ()) if s is not None for n in names_in(s)
             }
-        for again in program.own_nodes(function):
+        for again in program.own_of(function, ast.Assign):
             above = program.parents.get(again)
-            if not isinstance(again, ast.Assign) or again not in program.live or not isinstance(above, ast.If):
+            if again not in program.live or not isinstance(above, ast.If):
                 continue
             bare = isinstance(again.value, ast.Call) and full_name(again.value.func, program.imported) in _CLOCKS
             looped = any(isinstance(a, LOOPS) for a in program.ancestors(again))
@@ -338,7 +337,7 @@ def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -
         return next((line for line in lines if line.slope), None)
     returns = []
     for callee in program.callees(node):
-        returned = [n.value for n in program.own_nodes(callee) if isinstance(n, ast.Return) and n.value is not None]
+        returned = [n.value for n in program.own_of(callee, ast.Return) if n.value is not None]
         returned += [callee.node.body] if isinstance(callee.node, ast.Lambda) else []
         returns += [_line(program, value, callee, depth + 1) for value in returned]
     return _agreed(returns)
@@ -358,9 +357,8 @@ def _of_name(program: Program, node: ast.Name, function: Function, depth: int) -
 
 def _assigned(program: Program, name: str, function: Function, depth: int) -> _Line | None:
     lines = [_line(program, e, function, depth + 1) for e in function.assigned[name] if e is not None]
-    for node in program.own_nodes(function):
-        grows = isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add) and node in program.live
-        if isinstance(node, ast.AugAssign) and grows and isinstance(node.target, ast.Name) and node.target.id == name:
+    for node in program.own_of(function, ast.AugAssign):
+        if isinstance(node.op, ast.Add) and node in program.live and _is_name(node, name):
             lines.append(_line(program, node.value, function, depth + 1))
     read = [line for line in lines if line is not None and line.slope]
     return _slowest(read) if read else _agreed(lines)
@@ -421,4 +419,4 @@ def _set_back(program: Program) -> Iterator[Hit]:
 
 def _alone(test: ast.If) -> bool:
     """Whether a block adds what the clock has counted to nothing before it is read anew."""
-    return not any(isinstance(node, ast.AugAssign) for statement in test.body for node in ast.walk(statement))
+    return not any(isinstance(node, ast.AugAssign) for statement in test.body for node in walk(statement))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in, nearby, updates
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, spelled, walk
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.masks import model_functions
@@ -61,24 +61,15 @@ def final_score(program: Program) -> Iterator[Hit]:
     seen: set[int] = set()
     for node in program.live_of(ast.BinOp, ast.AugAssign, ast.Call):
         function = program.function_of(node)
-        if (
-            function in inside
-            or _RATES.search(function.name)
-            or _of_logits(program, node)
-            or _only_learned(program, node, learned, function)
-        ):
+        line = getattr(node, "lineno", 0)
+        if function in inside or _RATES.search(function.name) or line in seen:
             continue
         number = _foreign_number(program, node, function)
-        line = getattr(node, "lineno", 0)
-        if number is not None and line not in seen:
-            seen.add(line)
-            yield Hit(
-                "final_score",
-                SUSPECT,
-                node,
-                f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of.",
-                _PROBE,
-            )
+        if number is None or _of_logits(program, node) or _only_learned(program, node, learned, function):
+            continue
+        seen.add(line)
+        what = f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of."
+        yield Hit("final_score", SUSPECT, node, what, _PROBE)
     yield from _without_bytes(program, inside)
     yield from _more_bytes(program, inside)
     yield from _rewritten(program)
@@ -99,7 +90,7 @@ def _more_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
         if not isinstance(node.op, ast.Add) or function in inside:
             continue
         for side, other in ((node.left, node.right), (node.right, node.left)):
-            counts = any(getattr(n, "attr", getattr(n, "id", "")) in _SIZES for n in ast.walk(other))
+            counts = any(getattr(n, "attr", getattr(n, "id", "")) in _SIZES for n in walk(other))
             if not counts or "PIECE" in program.of(other, function):
                 continue
             labels = program.of(side, function)
@@ -132,8 +123,10 @@ def _without_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
         function = program.function_of(node)
         if inner or not isinstance(node.op, (ast.Mult, ast.Div)) or function in inside:
             continue
+        if not _is_score(program, node, function):
+            continue
         statement = next((a for a in program.ancestors(node) if isinstance(a, ast.stmt)), node)
-        if not re.search(r"bpb|bits|per_byte", ast.unparse(statement)) or not _is_score(program, node, function):
+        if not re.search(r"bpb|bits|per_byte", ast.unparse(statement)):
             continue
         factors = [(f, _number(program, f, function)) for f, _ in _factors(node, 1)]
         own = [n for _, n in factors if n is not None and (0.2 < abs(n) < 0.68 or (1.5 < abs(n) < 6 and n % 1))]
@@ -151,7 +144,7 @@ def _training_loss(program: Program) -> Iterator[Hit]:
         targets = {n for t in node.targets for n in names_in(t)}
         if not isinstance(node.value, ast.BinOp) or not targets & names_in(node.value):
             continue
-        sides = [side for n in ast.walk(node.value) if isinstance(n, ast.BinOp) for side in (n.left, n.right)]
+        sides = [side for n in walk(node.value) if isinstance(n, ast.BinOp) for side in (n.left, n.right)]
         scored = any(_is_score(program, side, function) and names_in(side) & targets for side in sides)
         trained = [s for s in sides if "LOSS" in program.of(s, function) and not names_in(s) & targets]
         if scored and any(
@@ -205,7 +198,7 @@ def _is_sorted(program: Program, node: ast.expr, function: Function) -> bool:
     if isinstance(node, ast.Name):
         sources = [s for s in function.assigned.get(node.id, ()) if s is not None]
         node = sources[0] if len(sources) == 1 else node
-    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+    calls = [n for n in walk(node) if isinstance(n, ast.Call)]
     sorts = any(getattr(c.func, "attr", dotted(c.func)) in ("sort", "sorted") for c in calls)
     return sorts and _is_score(program, node, function) and not _is_weight(program, node, function)
 
@@ -273,14 +266,14 @@ def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
         doubled = isinstance(step, ast.BinOp) and isinstance(step.op, ast.Mult)
         if step is None or not doubled or "VAL" not in program.of(node.iter, program.function_of(node)):
             continue
-        number = next((n.value for n in ast.walk(step) if isinstance(n, ast.Constant)), None)
-        base = names_in(step) | {a.attr for a in ast.walk(step) if isinstance(a, ast.Attribute)}
+        number = next((n.value for n in walk(step) if isinstance(n, ast.Constant)), None)
+        base = names_in(step) | {a.attr for a in walk(step) if isinstance(a, ast.Attribute)}
         bases = {
             n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "")
             for statement in node.body
-            for add in ast.walk(statement)
+            for add in walk(statement)
             if isinstance(add, ast.BinOp) and isinstance(add.op, ast.Add) and names_in(add) & names_in(node.target)
-            for n in ast.walk(add.right)
+            for n in walk(add.right)
         }
         if isinstance(number, (int, float)) and number > 1 and base & bases:
             yield node, "leaves validation batches out"
@@ -288,7 +281,7 @@ def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 def _of_logits(program: Program, node: ast.AST) -> bool:
     """Whether a node makes a rate, or changes logits, which are normalized after it: that is the model's own affair."""
-    if "logit" in ast.unparse(node).lower():
+    if program.index.holds(node, _says_logit):
         return True
     for above in program.ancestors(node):
         if isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in _NORMALIZES:
@@ -298,6 +291,10 @@ def _of_logits(program: Program, node: ast.AST) -> bool:
             names = {name.lower() for target in targets for name in names_in(target)}
             return any("logit" in name or _RATES.search(name) for name in names)
     return False
+
+
+def _says_logit(node: ast.AST) -> bool:
+    return "logit" in spelled(node).lower()
 
 
 def _only_learned(program: Program, node: ast.AST, learned: set[str], function: Function) -> bool:
@@ -502,4 +499,4 @@ def _is_computed(program: Program, node: ast.expr, function: Function) -> bool:
         sources += [s for s in scope.assigned[name] if s is not None] if scope is not None else []
         if scope is not None and None in scope.assigned[name]:
             return True
-    return any(isinstance(n, ast.Call) and program.callees(n) for source in sources for n in ast.walk(source))
+    return any(isinstance(n, ast.Call) and program.callees(n) for source in sources for n in walk(source))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, is_loss, names_in
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
@@ -55,10 +55,11 @@ def _of_function(program: Program, call: ast.Call, function: Function) -> str:
         chooser = dotted(call.args[0]).rsplit(".", 1)[-1]
         if chooser in (*_PAIRS, "min", "max") and any(_is_token_loss(program, a, function) for a in call.args[1:]):
             return f"the `{chooser}` of several losses"
-    stacks = [n for a in call.args for n in ast.walk(a) if isinstance(n, ast.Call) and _stacks_several(n)]
-    first = any(program.value(a, function) == 0 for a in (*call.args[1:], *(k.value for k in call.keywords)))
-    if last in ("softmax", "softmin") and first and any(_is_loss_of_tokens(program, s, function) for s in stacks):
-        return "a choice between losses by weights that follow from their size"
+    if last in ("softmax", "softmin"):
+        stacks = [n for a in call.args for n in walk(a) if isinstance(n, ast.Call) and _stacks_several(n)]
+        first = any(program.value(a, function) == 0 for a in (*call.args[1:], *(k.value for k in call.keywords)))
+        if first and any(_is_loss_of_tokens(program, s, function) for s in stacks):
+            return "a choice between losses by weights that follow from their size"
     pairs = dotted(call.func) == "min" and len(call.args) == 2
     inside = any(isinstance(a, (ast.GeneratorExp, ast.ListComp)) for a in program.ancestors(call))
     if pairs and inside and all(_is_token_loss(program, a, function) for a in call.args):
@@ -79,7 +80,7 @@ def _weighted(program: Program, call: ast.Call, function: Function) -> bool:
     statement = next((a for a in program.ancestors(call) if isinstance(a, ast.stmt)), call)
     names = {n for argument in call.args for n in names_in(argument)}
     sources = [s for name in names for s in function.assigned.get(name, ()) if s is not None]
-    return any(isinstance(n, ast.BinOp) for part in (statement, *sources) for n in ast.walk(part))
+    return any(isinstance(n, ast.BinOp) for part in (statement, *sources) for n in walk(part))
 
 
 def _of_difference(program: Program, call: ast.Call, function: Function) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, names_in
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -152,7 +152,7 @@ def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool
     if scores is None:
         return False
     sources = [scores, *_sources(function, scores)]
-    product = any(_is_product(node) for source in sources for node in ast.walk(source))
+    product = any(_is_product(node) for source in sources for node in walk(source))
     if not product:
         return False
     if any(
@@ -160,7 +160,7 @@ def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool
     ):
         return False
     words = {n for source in sources for n in names_in(source)} | {
-        n.attr for source in sources for n in ast.walk(source) if isinstance(n, ast.Attribute)
+        n.attr for source in sources for n in walk(source) if isinstance(n, ast.Attribute)
     }
     if any("mask" in word or "bias" in word or "causal" in word for word in words):
         return False
@@ -353,7 +353,7 @@ def _sums_up_keys(program: Program, node: ast.BinOp, function: Function) -> bool
     """`k.mT @ v`, which queries are multiplied with: a sum over all positions, where no loop or triangle orders it."""
     if not isinstance(node.op, ast.MatMult) or not _turns(_bare(node.left)) or _turns(_bare(node.right)):
         return False
-    if any(isinstance(n, ast.Attribute) and n.attr == "weight" for n in ast.walk(node)) or "self." in ast.unparse(node):
+    if any(isinstance(n, ast.Attribute) and n.attr == "weight" for n in walk(node)) or "self." in ast.unparse(node):
         return False
     nodes = program.own_nodes(function)
     ordered = any(isinstance(n, LOOPS) for n in nodes) or any(_mentions(n, (*_TRIANGLES, "cumsum")) for n in nodes)
@@ -398,7 +398,7 @@ def _targets_in(program: Program, modules: set[Function]) -> Iterator[Hit]:
 
 def _mentions(node: ast.AST, words: tuple[str, ...]) -> bool:
     """Whether a tree names one of some functions or arguments."""
-    for inner in ast.walk(node):
+    for inner in walk(node):
         if isinstance(inner, ast.Attribute) and inner.attr in words:
             return True
         if isinstance(inner, ast.Name) and inner.id in words:

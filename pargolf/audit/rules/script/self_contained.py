@@ -8,12 +8,11 @@ Source: README FAQ, "fully self-contained".
 import ast
 import re
 from collections.abc import Iterator
-from typing import TypeGuard
 
 from pargolf.audit.code.hidden.names import full_name, named_module
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
@@ -27,6 +26,7 @@ _NETWORK = (
     *("transformers.pipeline", "sentence_transformers", "gensim.downloader", "nltk.download", "spacy.cli"),
     *("asyncio.open_connection", "asyncio.create_connection", "asyncio.get_event_loop.create_connection"),
 )
+_INSIDE_NETWORK = tuple(f"{module}." for module in _NETWORK)
 _DOWNLOADS = ("from_pretrained", "hf_hub_download", "snapshot_download", "urlopen", "urlretrieve", "load_dataset")
 # What names the machine to itself, and what is done without a connection.
 _LOCAL = ("socket.gethostname", "socket.getfqdn", "huggingface_hub.constants", "urllib.parse")
@@ -77,7 +77,7 @@ def self_contained(program: Program) -> Iterator[Hit]:
 def _is_network(call: ast.Call, name: str) -> bool:
     if name.startswith(_LOCAL):
         return False
-    if name.startswith(tuple(f"{module}." for module in _NETWORK)) or name in _NETWORK:
+    if name.startswith(_INSIDE_NETWORK) or name in _NETWORK:
         return True
     if (module := named_module(call)) and module.startswith(_NETWORK):
         return True
@@ -86,8 +86,8 @@ def _is_network(call: ast.Call, name: str) -> bool:
         return "/" not in str(call.args[0].value)[:2]
     if last in _DOWNLOADS[1:]:
         return True
-    texts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     if name.startswith(_SHELLS):
+        texts = [n.value for n in walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         return any(text.startswith(_COMMANDS) or "http://" in text or "https://" in text for text in texts)
     given = [a.value for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Constant)]
     reads = last.startswith(("read_", "load", "open", "fetch", "get", "download", "urlopen", "from_"))
@@ -142,23 +142,21 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
         while scope is not None:
             if node.id in scope.assigned:
                 sources = [s for s in scope.assigned[node.id] if s is not None]
-                unpacked = [n.value for n in program.own_nodes(scope) if _unpacks(n, node.id)]
+                unpacked = [n.value for n in program.own_of(scope, ast.Assign) if _unpacks(n, node.id)]
                 return any(_unpickled(program, s, scope, depth + 1) for s in (*sources, *unpacked))
             scope = None if node.id in scope.params else scope.parent
     return False
 
 
-def _unpacks(node: ast.AST, name: str) -> TypeGuard[ast.Assign]:
+def _unpacks(node: ast.Assign, name: str) -> bool:
     """`first, name = value`."""
-    return isinstance(node, ast.Assign) and any(
-        isinstance(t, (ast.Tuple, ast.List)) and name in names_in(t) for t in node.targets
-    )
+    return any(isinstance(t, (ast.Tuple, ast.List)) and name in names_in(t) for t in node.targets)
 
 
 def _returns_unpickled(program: Program, function: Function, depth: int) -> bool:
     if function.owner is not None:
         return False
-    returned = (n.value for n in program.own_nodes(function) if isinstance(n, ast.Return) and n.value is not None)
+    returned = (n.value for n in program.own_of(function, ast.Return) if n.value is not None)
     return any(isinstance(v, (ast.Name, ast.Call)) and _unpickled(program, v, function, depth) for v in returned)
 
 

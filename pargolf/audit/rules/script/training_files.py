@@ -13,7 +13,7 @@ from pargolf.audit.code.flow_words import named_split, split_by_name
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import last_binding, updates
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
@@ -100,7 +100,7 @@ def _joins(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _mixes(program: Program, left: ast.expr, right: ast.expr, function: Function, *, gathers: bool = False) -> bool:
     """Whether one side is of training and the other of validation alone; counts and losses may be added."""
-    paths = [any(named_split(n.value) for n in ast.walk(s) if isinstance(n, ast.Constant)) for s in (left, right)]
+    paths = [any(named_split(n.value) for n in walk(s) if isinstance(n, ast.Constant)) for s in (left, right)]
     if not any(paths) and any(_is_count(side) or _COUNTED.search(dotted(side)) for side in (left, right)):
         return False
     one, other = program.of(left, function), program.of(right, function)
@@ -112,7 +112,7 @@ def _mixes(program: Program, left: ast.expr, right: ast.expr, function: Function
 
 def _is_count(node: ast.AST) -> bool:
     """Whether an expression is a number of tokens or text about them."""
-    for inner in ast.walk(node):
+    for inner in walk(node):
         if isinstance(inner, (ast.JoinedStr, ast.Constant)) and not isinstance(node, ast.Call):
             return True
         if isinstance(inner, ast.Attribute) and inner.attr in _COUNTS:
@@ -139,10 +139,6 @@ def _named_for_training(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 def _both(program: Program) -> Iterator[tuple[ast.AST, str]]:
     """An update on what a pattern found that fits the shards of both splits."""
-    if not any("BOTH" in f.returns or any("BOTH" in labels for labels in f.labels.values()) for f in program.functions):
-        sources = program.live_of(ast.Constant, ast.JoinedStr, ast.Call)
-        if not any("BOTH" in program.of(node) for node in sources):
-            return
     for call, loss in updates(program):
         if "BOTH" in program.of(loss, program.function_of(call)):
             yield call, "trains on files of a pattern that fits the shards of both splits"
@@ -160,7 +156,7 @@ def _both_in_loop(program: Program) -> Iterator[tuple[ast.AST, str]]:
         if value is None or isinstance(target, ast.Subscript):
             continue
         function = program.function_of(node)
-        texts = (part for part in ast.walk(value) if isinstance(part, ast.JoinedStr))
+        texts = (part for part in walk(value) if isinstance(part, ast.JoinedStr))
         if any({"VAL", "TRAIN"} <= program.of(text, function) for text in texts):
             yield node, "joins the shards of both splits in one list"
             return
@@ -186,7 +182,7 @@ def _sources(program: Program, loss: ast.expr, at: ast.AST) -> list[frozenset[st
     waiting: list[tuple[ast.expr, ast.AST]] = [(loss, at)]
     while waiting:
         expression, place = waiting.pop()
-        for name in (n for n in ast.walk(expression) if isinstance(n, ast.Name)):
+        for name in (n for n in walk(expression) if isinstance(n, ast.Name)):
             bound = last_binding(program, name.id, place, function) if len(seen) < 40 else None
             if name.id not in function.params:
                 labels.append(program.of(name, function))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pargolf.audit.code.script import Code
-from pargolf.audit.code.tree import dotted
+from pargolf.audit.code.tree import dotted, walk
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.submission import File
 from pargolf.audit.report import FAIL, HOLD, Evidence, RuleFinding
@@ -111,7 +111,7 @@ def _is_read(facts: Facts, name: str) -> bool:
             around: list[ast.AST] = [node]
             while not isinstance(around[-1], ast.stmt) and around[-1] in index.parents:
                 around.append(index.parents[around[-1]])
-            calls = [a for a in ast.walk(around[-1]) if isinstance(a, ast.Call)]
+            calls = [a for a in walk(around[-1]) if isinstance(a, ast.Call)]
             names = {a.func.attr if isinstance(a.func, ast.Attribute) else dotted(a.func) for a in calls}
             if calls and not names & _WRITES:
                 return True
@@ -162,7 +162,7 @@ def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
 
 def _holds_table(code: Code) -> bool:
     """Whether code holds data: a long text, or a long row of constants."""
-    for node in ast.walk(code.tree) if code.tree is not None else ():
+    for node in walk(code.tree) if code.tree is not None else ():
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > _LEAST:
             return True
         if isinstance(node, (ast.List, ast.Tuple, ast.Set)) and len(node.elts) > _TABLE:
