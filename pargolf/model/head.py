@@ -18,7 +18,7 @@ from pargolf.core.ranges import Positive, Rate, Within
 from pargolf.data.shards import TokenSource
 from pargolf.data.unigram import log_unigram
 from pargolf.kernels.product import product
-from pargolf.kernels.softcap_ce import head_cross_entropy, softcap
+from pargolf.kernels.softcap_ce import head_cross_entropy, softcap, softcap_cross_entropy
 from pargolf.model.linear import Linear
 from pargolf.model.slots import Builds, Place
 
@@ -96,10 +96,19 @@ class HeadModule(nn.Module):
         extra = [self._cross_entropy(x_BTD, w_VD, None, targets_BT) for x_BTD, w_VD, targets_BT in ahead]
         return loss + self.spec.mtp.weight * sum(extra, loss.new_zeros(())) / max(len(extra), 1)
 
+    def loss_of_scores(self, z_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean cross-entropy of uncapped logits in nats per token."""
+        z_NV, target_N = z_BTV.flatten(0, -2), targets_BT.flatten()
+        loss: Tensor
+        if self.cap is None:
+            loss = softcap_cross_entropy(z_NV, target_N, self.fixed)
+        else:
+            loss = self.cap.loss(z_NV, target_N)
+        return loss
+
     def _cross_entropy(self, x_BTD: Tensor, w_VD: Tensor, bias_V: Tensor | None, targets_BT: Tensor) -> Tensor:
         x_ND, target_N = x_BTD.flatten(0, -2), targets_BT.flatten()
         if self.cap is None:
             return head_cross_entropy(x_ND, w_VD, bias_V, target_N, self.fixed)
         z_NV = product(x_ND, w_VD)
-        loss: Tensor = self.cap.loss(z_NV if bias_V is None else z_NV + bias_V.to(z_NV.dtype), target_N)
-        return loss
+        return self.loss_of_scores(z_NV if bias_V is None else z_NV + bias_V.to(z_NV.dtype), target_N)

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pargolf.core.world import abilities
@@ -41,9 +40,8 @@ def calibrate(model: Transformer, batches: Iterable[tuple[Tensor, Tensor]]) -> H
                 z_BTV = model.head.scores(h_BTD, model.embed.tokens.weight)
                 if tied:
                     sums.watch("embed.tokens.weight", h_BTD, z_BTV)
-                capped = model.head.bounded(z_BTV.flatten(0, 1).float())
                 # A sum, not a mean, so that the gradient of a token does not depend on the size of the batch.
-                loss = F.cross_entropy(capped, targets_BT.flatten(), reduction="sum")
+                loss = model.head.loss_of_scores(z_BTV, targets_BT) * targets_BT.numel()
             # Asking only for the tables' gradients avoids computing those of the matrices.
             torch.autograd.grad(loss, tables, allow_unused=True)
     model.train(training)

@@ -279,7 +279,8 @@ def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
                 x_BT, y_BT = ids_BT[:, :-1], ids_BT[:, 1:]
             yield from zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
 
-    hessians = calibrate(model, batches())
+    with training.kernels(training.half):
+        hessians = calibrate(model, batches())
     return {name: training.world.mean(h.to(device)).cpu() for name, h in hessians.items()}
 
 
@@ -412,9 +413,12 @@ def _times(
         ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
         rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
         measured: list[Hessians] = []
-        halving(
-            rows, lambda n: measured.append(calibrate(model, ((x, x) for x in torch.split(ids_BT, n)))), world.device
-        )
+
+        def measure(rows: int) -> None:
+            with compiled_kernels(half=recipe.train.half is True):
+                measured.append(calibrate(model, ((x, x) for x in torch.split(ids_BT, rows))))
+
+        halving(rows, measure, world.device)
         hessians = measured[-1]
         packing = (solver.batches - 1) * (clock.seconds - start)
         if solver.calibration is not None:
