@@ -15,7 +15,9 @@ def listed(group: Any) -> list[dict[str, Any]]:
         if inner is not None:
             rows += [row | {"command": f"{name} {row['command']}"} for row in listed(command)]
         elif not command.hidden:
-            parameters = [_parameter(one) for one in command.params if not getattr(one, "hidden", False)]
+            parameters = [
+                _parameter(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)
+            ]
             rows.append({"command": name, "help": (command.help or "").strip(), "parameters": parameters})
     return rows
 
@@ -23,7 +25,7 @@ def listed(group: Any) -> list[dict[str, Any]]:
 def _plain(default: Any) -> Any:
     """A default value, converted to JSON."""
     if isinstance(default, list | tuple):
-        return [_plain(one) for one in default]
+        return [_plain(item) for item in default]
     return default if isinstance(default, str | int | float | None) else str(default)
 
 
@@ -57,6 +59,10 @@ class FullNames(TyperGroup):
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
             inner = getattr(command, "commands", None)
-            rows += [(name, command)] if inner is None else [(f"{name} {word}", one) for word, one in inner.items()]
+            rows += (
+                [(name, command)]
+                if inner is None
+                else [(f"{name} {word}", subcommand) for word, subcommand in inner.items()]
+            )
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(_LONGEST)) for name, command in rows])

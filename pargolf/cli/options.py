@@ -121,9 +121,9 @@ def command(
     }
 
     def made(body: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(body).parameters.values()
+        _, *extras = inspect.signature(body).parameters.values()
         shown = [_shown(parameter, words) for parameter, words in parameters.values()]
-        shown += [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
+        shown += [extra.replace(kind=Parameter.KEYWORD_ONLY) for extra in extras]
         long = any(inspect.isgeneratorfunction(inspect.unwrap(function)) for function in functions)
         switches: list[tuple[str, Any, Any]] = [("events", _EVENTS, None)] * long
         switches += [("as_json", _JSON, False)] * as_json + [("threads", ThreadsOpt, 0)] * (threads == ASKED)
@@ -139,10 +139,10 @@ def command(
                 raise UserError(f"--events is json; not {events}.")
             arguments = Arguments(values, as_json=typed.get("as_json", False), events=events is not None)
             console.quiet = False
-            body(arguments, **{one.name: typed[one.name] for one in own})
+            body(arguments, **{extra.name: typed[extra.name] for extra in extras})
 
         run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in shown}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         run.__doc__ = text or _SECTIONS.split(inspect.getdoc(functions[0]) or "")[0]
         return run
 
@@ -174,8 +174,8 @@ def _shown(parameter: Parameter, text: str) -> Parameter:
 def _plain_kind(annotation: Any) -> tuple[Any, dict[str, Any]]:
     """A type without None and without its range, and the range in click's form."""
     if get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation):
-        rest = [one for one in get_args(annotation) if one is not NoneType]
-        annotation = Union[tuple(rest)]  # noqa: UP007
+        kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+        annotation = Union[tuple(kinds)]  # noqa: UP007
     if annotation == Target or get_origin(annotation) is not Annotated:
         return annotation, {}
     kind, *marks = get_args(annotation)  # each a `core.ranges.Within`
@@ -189,19 +189,19 @@ def _is_list(kind: Any) -> bool:
 
 def _typed(kind: Any, default: Any) -> tuple[Any, Any]:
     """The type that typer reads for a type of the api, and the default converted to it."""
-    known = default is not None and default is not Parameter.empty
+    has_default = default is not None and default is not Parameter.empty
     if kind in (RecipeLike, Target):
         return str, default
     if kind in (ByteSize, Duration):
-        return str, str(default) if known else default
+        return str, str(default) if has_default else default
     if kind == Place:
-        return Path, Path(default) if known else default
+        return Path, Path(default) if has_default else default
     if not _is_list(kind):
         return kind, default
     if get_args(kind)[0] is int:
-        return str, ",".join(map(str, default)) if known else default
+        return str, ",".join(map(str, default)) if has_default else default
     item = Path if kind == Own or get_args(kind)[0] == Place else str
-    values = [default] if isinstance(default, str | Path) else list(default) if known else []
+    values = [default] if isinstance(default, str | Path) else list(default) if has_default else []
     return list[item], default if default is Parameter.empty else [*map(item, values)] or None  # type: ignore[valid-type]
 
 
@@ -220,7 +220,7 @@ def _read(parameter: Parameter, value: Any) -> Any:
 
 
 def _recipe_names(begun: str) -> list[str]:
-    """Names of shipped recipes that begin with `begun`, for shell completion."""
+    """Names of included recipes that begin with `begun`, for shell completion."""
     return [row["name"] for row in api.list_recipes() if row["name"].startswith(begun)]
 
 

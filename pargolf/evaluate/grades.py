@@ -59,9 +59,12 @@ class Grades:
         batch: list[Window],
         *,
         device: torch.device | str = "cpu",
-        mine: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        """Show the predictor a batch of windows of one shape and add its grades; `mine` is used by the ledger only."""
+        """Show the predictor a batch of windows of one shape and add its grades.
+
+        `rows` are those of this process; here it is alone and takes all of them.
+        """
         for window, nats_S in zip(batch, self._nats(predictor, batch, device)):
             self._add(window, nats_S)
 

@@ -141,17 +141,17 @@ class Ledger(Grades):
         batch: list[Window],
         *,
         device: torch.device | str = "cpu",
-        mine: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         """Show the predictor a batch of windows of one shape and record the grades.
 
-        Each process of a world handles the rows `mine` (None: an even share); together they must cover the batch.
+        Each process of a world handles `rows` (None: an even share); together they must cover the batch.
         Raises `LogitsError` (nothing is recorded then) and `OrderError`.
         """
         length, first = _shape(batch[0])
         assert all(_shape(window) == (length, first) for window in batch), "a batch holds windows of one shape"
         self._check_turns(batch)
-        rows = range(len(batch))[self.world.share(len(batch))] if mine is None else mine
+        rows = range(len(batch))[self.world.share(len(batch))] if rows is None else rows
         nats_BS = np.zeros((len(batch), length - first), dtype=np.float32)
         if rows:
             nats_BS[list(rows)] = self._nats(predictor, [batch[row] for row in rows], device)

@@ -1,1 +1,1 @@
-"""The rules of the game, one idea a file; `table` lists them all."""
+"""The rules of the game, one idea per file; `table` lists them all."""

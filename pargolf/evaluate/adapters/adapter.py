@@ -49,7 +49,7 @@ class LedgerView(Protocol):
         batch: list[Window],
         *,
         device: torch.device | str = "cpu",
-        mine: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         """Grade a batch of windows of one shape (`Ledger.grade`)."""
         ...

@@ -107,10 +107,10 @@ def train_on(
         for begin in range(0, count, spec.batch):
             yield "train"
             whole = min(spec.batch, count - begin)
-            mine = ledger.world.share(whole)
+            span = ledger.world.share(whole)
             # A process without a share takes a row with weight 0, so that the same weights have gradients everywhere.
-            rows = range(begin + mine.start, begin + max(mine.stop, mine.start + 1))
-            share = (mine.stop - mine.start) / whole
+            rows = range(begin + span.start, begin + max(span.stop, span.start + 1))
+            share = (span.stop - span.start) / whole
 
             def gradients(most: int, rows: range = rows, share: float = share) -> None:
                 optimizer.zero_grad(set_to_none=True)

@@ -110,10 +110,12 @@ class LowRank:
         for step in range(max(map(len, cuts))):
             present = [i for i, cut in enumerate(cuts) if step < len(cut)]
             for rows in _alike(present, cuts, step):
-                mine = [row for row, i in enumerate(rows) if i % world.size == world.rank]
-                slots.rows = torch.tensor([rows[row] for row in mine], device=device)
+                own_rows = [row for row, i in enumerate(rows) if i % world.size == world.rank]
+                slots.rows = torch.tensor([rows[row] for row in own_rows], device=device)
                 yield "grade"
-                ledger.grade(_Rows(model, slots, slots.rows), [cuts[i][step] for i in rows], device=device, mine=mine)
+                ledger.grade(
+                    _Rows(model, slots, slots.rows), [cuts[i][step] for i in rows], device=device, rows=own_rows
+                )
             unfinished = [i for i in present if step + 1 < len(cuts[i])]
             if unfinished:
                 yield "train"

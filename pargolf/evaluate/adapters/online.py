@@ -65,7 +65,7 @@ class Online:
             if window.first != shown:
                 cache.forget()
             shown = window.end
-            ledger.grade(reader, [window], device=device, mine=rows)
+            ledger.grade(reader, [window], device=device, rows=rows)
             if shown == ledger.positions:
                 continue  # nothing is graded after it
             yield "train"

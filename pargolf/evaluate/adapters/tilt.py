@@ -92,14 +92,14 @@ class TiltedLedger:
         batch: list[Window],
         *,
         device: torch.device | str = "cpu",
-        mine: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         """Show the predictor a batch of windows and record the grades of its tilted logits."""
-        rows = self._rows(len(batch), mine)
+        rows = self._rows(len(batch), rows)
         tilted = _Tilted(predictor, [batch[row] for row in rows], self._tilt)
-        self._ledger.grade(tilted, batch, device=device, mine=rows)
+        self._ledger.grade(tilted, batch, device=device, rows=rows)
 
-    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+    def _rows(self, count: int, rows: Sequence[int] | None) -> Sequence[int]:
         """The rows, out of `count`, that this process handles."""
         raise NotImplementedError
 
@@ -119,7 +119,7 @@ class AlongLedger(TiltedLedger):
             self.memory = ledger.memory  # shared with the mixture on top of this tilt, so that tokens are counted once
         self.memory.readers += 1
 
-    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
+    def _rows(self, count: int, rows: Sequence[int] | None) -> Sequence[int]:
         """All rows on the first process and none on others, because the tables need every token in order."""
         return range(count) if self.world.main else ()
 
@@ -203,8 +203,8 @@ class TiltedApart(TiltedLedger):
                 self.memory.step(token)
             self._counted += 1
 
-    def _rows(self, count: int, mine: Sequence[int] | None) -> Sequence[int]:
-        return range(count)[self.world.share(count)] if mine is None else mine
+    def _rows(self, count: int, rows: Sequence[int] | None) -> Sequence[int]:
+        return range(count)[self.world.share(count)] if rows is None else rows
 
     def _tilt(self, window: Window, ids: list[int], logits_SV: Tensor) -> Tensor:
         own = self._own.setdefault(self._document(window), ContextCounts(self._orders))

@@ -155,21 +155,21 @@ def _recipes(entries: Sequence[Entry], groups: Sequence[Group]) -> Table:
     """A row for each recipe: its seeds on one scale, and the test that the best recipe beats it."""
     scores = [entry.bpb for entry in entries]
     spreads = [spread([entry.bpb for entry in group.entries]) for group in groups]
-    ends = [value for one in spreads for value in (one.low, one.high) if value is not None]
+    ends = [value for scatter in spreads for value in (scatter.low, scatter.high) if value is not None]
     # The interval from two seeds may be wider than the range of all scores: cut it off, so that the scale stays useful.
     reach = max(scores) - min(scores) or 0.01
     low = max(min([*scores, *ends]), min(scores) - 0.25 * reach)
     high = min(max([*scores, *ends]), max(scores) + 0.25 * reach)
     rows = []
-    for index, (group, one) in enumerate(zip(groups, spreads, strict=True)):
+    for index, (group, scatter) in enumerate(zip(groups, spreads, strict=True)):
         test = _against(groups[0], group) if index else None
         p = None if test is None else test.p
         cells = [
             _name_cell(group, index),
-            number(f"{one.n}", one.n),
-            number(f"{one.mean:.4f}", one.mean),
-            number("" if one.sd is None else f"{one.sd:.4f}", one.sd or 0.0),
-            Cell(kind="text strip", strip=_strip(group, one, low, high, index)),
+            number(f"{scatter.n}", scatter.n),
+            number(f"{scatter.mean:.4f}", scatter.mean),
+            number("" if scatter.sd is None else f"{scatter.sd:.4f}", scatter.sd or 0.0),
+            Cell(kind="text strip", strip=_strip(group, scatter, low, high, index)),
             number("" if test is None else f"{test.gain_bpb:.4f}", 0.0 if test is None else test.gain_bpb),
             number("" if p is None else f"{p:.2g}", 1.0 if p is None else p),
         ]
@@ -239,28 +239,36 @@ def _ablation(ablation: Ablation) -> dict[str, Any]:
 
 def _audits(entries: Sequence[Entry], audits: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Findings on runs, and the reports on submissions; None if nothing was audited."""
-    own = [entry.audit for entry in entries if entry.audit is not None]
-    rows = [_audit_row(report) for report in [*audits, *(one for one in own if one["verdict"] != "PASS")]]
-    if not own and not rows:
+    reports_of_runs = [entry.audit for entry in entries if entry.audit is not None]
+    rows = [
+        _audit_row(report)
+        for report in [
+            *audits,
+            *(report_of_run for report_of_run in reports_of_runs if report_of_run["verdict"] != "PASS"),
+        ]
+    ]
+    if not reports_of_runs and not rows:
         return None
-    passed = sum(report["verdict"] == "PASS" for report in own)
+    passes = sum(report["verdict"] == "PASS" for report in reports_of_runs)
     heads = ["*of", "*verdict", "*track", "*why", "not checked"]
     return {
-        "passed": f"{passed:,} of {counted(own, 'run')} passed what was checked." if own else "",
+        "passed": f"{passes:,} of {counted(reports_of_runs, 'run')} passed what was checked."
+        if reports_of_runs
+        else "",
         "table": Table(heads, rows, sortable=True) if rows else None,
     }
 
 
 def _audit_row(report: Mapping[str, Any]) -> Row:
     bad = [finding for finding in report["findings"] if finding["status"] != "PASS"]
-    why = "; ".join(f"{finding['rule']}: {finding['summary']}" for finding in bad[:3])
+    reason = "; ".join(f"{finding['rule']}: {finding['summary']}" for finding in bad[:3])
     unchecked = len(report["unchecked"])
     return Row(
         [
             words(str(report["target"])),
             words(report["verdict"], _VERDICTS.get(report["verdict"], "")),
             words(report["track"] or ""),
-            words(why or "Every check that ran passed.", "long"),
+            words(reason or "Every check that ran passed.", "long"),
             number(f"{unchecked}", unchecked),
         ]
     )

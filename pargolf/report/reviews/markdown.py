@@ -86,9 +86,9 @@ def _row(row: Standing) -> _Row:
 
 def _finding(finding: RuleFinding) -> _Finding:
     lines = []
-    for one in finding.evidence[:_MOST_EVIDENCE]:
-        where = f"{one.file}:{one.line}" if one.line else one.file
-        lines.append(code(where) + (f" {code(one.text)}" if one.text else ""))
+    for evidence in finding.evidence[:_MOST_EVIDENCE]:
+        location = f"{evidence.file}:{evidence.line}" if evidence.line else evidence.file
+        lines.append(code(location) + (f" {code(evidence.text)}" if evidence.text else ""))
     return _Finding(
         f"`{finding.rule}`",
         finding.status,
@@ -103,4 +103,4 @@ def _finding(finding: RuleFinding) -> _Finding:
 def _read(report: Report) -> str:
     if not report.coverage:
         return "No code was read."
-    return "Code: " + "; ".join(f"{one.path}: {one.words}" for one in report.coverage) + "."
+    return "Code: " + "; ".join(f"{coverage.path}: {coverage.words}" for coverage in report.coverage) + "."
