@@ -1,8 +1,8 @@
-"""Judge what a script does: dataflow and reachability, never names alone.
+"""Judge what a script does, by dataflow and reachability, never by names alone.
 
-The script is read three times: as it ran, on eight processes, and with every switch open. What the first reading finds
-is SUSPECT and names the probe that would prove it. A place that only the later readings give is `latent` and names the
-settings that reach it, unless the log shows a line that only that code prints.
+The script is read three times: as it ran, on eight processes, and with every switch on. A hit in the first reading is
+SUSPECT and names the probe that would prove it. A hit only in a later reading is `latent` and names the settings that
+reach it, unless the log shows a line that only this code prints.
 """
 
 import ast
@@ -25,30 +25,30 @@ _LOGGERS = ("print", "log", "log0", "log_fn", "info", "logger", "_log", "log_fun
 
 
 def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
-    """Run every check of code on the main script as it ran, on eight processes, and with every switch open."""
+    """Run every check of code on the main script: as it ran, on eight processes, and with every switch on."""
     reads = sorted((rule for rule in RULES if rule.reads_code), key=lambda rule: rule.name)
-    why, code = _unread(facts), facts.program
-    if why or code is None:
+    reason, code = _unread(facts), facts.program
+    if reason or code is None:
         for rule in reads:
-            missing.add(f"{rule.name}: {why}")
+            missing.add(f"{rule.name}: {reason}")
         return []
-    here = Program(code.index, facts.settings)
-    missing.coverage.append(_coverage(code, here))
-    hits = {hit.key: hit for hit in _hits(here)}
-    if facts.not_as_committed:  # what is committed is judged too, where it does more than what was logged
+    program = Program(code.index, facts.settings)
+    missing.coverage.append(_coverage(code, program))
+    hits = {hit.key: hit for hit in _hits(program)}
+    if facts.not_as_committed:  # the committed script is judged, too, if it does more than the logged one
         committed = {
             name: value for name, value in facts.settings.items() if name.upper() not in facts.not_as_committed
         }
         hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
-    if any(log.stop for log in facts.own_logs):  # what the log says of the seconds is better
+    if any(log.stop for log in facts.own_logs):  # the log's own seconds are better evidence
         hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
-    if not facts.record_track:  # the limit is that track's own
+    if not facts.record_track:  # the limit applies to the record track only
         hits = {key: hit for key, hit in hits.items() if hit.rule != "train_time"}
     findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
-    findings += unexplained_gains(facts, here)
-    findings += _latent(code, facts.settings, hits, here, facts)
-    spoken = {f.rule for f in findings}
-    clean = [rule for rule in reads if rule.name not in spoken]
+    findings += unexplained_gains(facts, program)
+    findings += _latent(code, facts.settings, hits, program, facts)
+    decided = {f.rule for f in findings}
+    clean = [rule for rule in reads if rule.name not in decided]
     if code.unread:
         for rule in clean:
             missing.add(f"{rule.name}: not all of the code could be followed: {'; '.join(code.unread[:3])}")
@@ -57,7 +57,7 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
 
 
 def _coverage(code: Code, program: Program) -> Coverage:
-    """How much of the code was reached in the reading of the script as it ran."""
+    """How much of the code was reached in the first reading."""
     functions = [function for function in program.functions if function.name != "<lambda>"]
     return Coverage(code.path, sum(function.live for function in functions), len(functions), code.unread)
 
@@ -81,36 +81,38 @@ def _hits(program: Program) -> list[Hit]:
 def _finding(code: Code, hit: Hit, facts: Facts) -> RuleFinding:
     line = getattr(hit.node, "lineno", 0)
     evidence = [Evidence(*code.place(line))]
-    where = " (line numbers are those of the unpacked script)" if code.packed else ""
+    suffix = " (line numbers are those of the unpacked script)" if code.packed else ""
     logged = next((log.prequant for log in facts.own_logs or facts.logs if log.prequant), None)
     if logged is not None and hit.rule == "ttt_order":
         evidence.append(Evidence(logged.file, logged.number, logged.text))
-    return RuleFinding(hit.rule, hit.status, f"{hit.summary} {hit.probe}{where}", tuple(evidence))
+    return RuleFinding(hit.rule, hit.status, f"{hit.summary} {hit.probe}{suffix}", tuple(evidence))
 
 
 # ---- other settings
 
 
 def _latent(
-    code: Code, own: dict[str, str], hits: dict[tuple[str, int], Hit], here: Program, facts: Facts
+    code: Code, settings: dict[str, str], hits: dict[tuple[str, int], Hit], program: Program, facts: Facts
 ) -> Iterator[RuleFinding]:
-    """What is off in the reported run but on elsewhere: on eight processes, or when a switch is turned."""
+    """Hits that need other settings than those that ran: eight processes, or a switch turned on."""
     assert code.tree is not None
-    seen = set(hits)
-    if own.get("WORLD_SIZE") != "8":
+    keys = set(hits)
+    if settings.get("WORLD_SIZE") != "8":
         eight = Program(code.index, EIGHT)
         for hit in _hits(eight):
-            if hit.key not in seen and hit.status == SUSPECT:
-                seen.add(hit.key)
-                yield _latent_finding(code, hit, SUSPECT, f"on 8 processes (the log shows {own.get('WORLD_SIZE')})")
-    if not sleeping(here):
+            if hit.key not in keys and hit.status == SUSPECT:
+                keys.add(hit.key)
+                yield _latent_finding(
+                    code, hit, SUSPECT, f"on 8 processes (the log shows {settings.get('WORLD_SIZE')})"
+                )
+    if not sleeping(program):
         return
-    turned = {name: "1" for name in switches(code.tree) if own.get(name, "0") in ("0", "", "false")}
-    opened = Program(code.index, {**own, **turned}, any_word=True)
+    turned = {name: "1" for name in switches(code.tree) if settings.get(name, "0") in ("0", "", "false")}
+    opened = Program(code.index, {**settings, **turned}, any_word=True)
     for hit in _hits(opened):
-        if hit.key not in seen and hit.status == SUSPECT:
-            seen.add(hit.key)
-            ran = _printed(here, opened, hit.node, facts)
+        if hit.key not in keys and hit.status == SUSPECT:
+            keys.add(hit.key)
+            ran = _printed(program, opened, hit.node, facts)
             if ran is not None:
                 line = getattr(hit.node, "lineno", 0)
                 places = (Evidence(*code.place(line)), Evidence(ran.file, ran.number, ran.text))
@@ -121,13 +123,13 @@ def _latent(
             yield _latent_finding(
                 code, hit, PASS, f"with {' or '.join(sorted(names)[:3])} set" if names else "with other settings"
             )
-    yield from _uncalled(code, {**own, **turned}, seen, opened, facts)
+    yield from _uncalled(code, {**settings, **turned}, keys, opened, facts)
 
 
 def _uncalled(
-    code: Code, env: dict[str, str], seen: set[tuple[str, int]], opened: Program, facts: Facts
+    code: Code, env: dict[str, str], keys: set[tuple[str, int]], opened: Program, facts: Facts
 ) -> Iterator[RuleFinding]:
-    """Hits in functions that nothing in the script calls, but whose lines stand in the log: it ran another version."""
+    """Hits in functions that nothing calls, but whose lines are in the log: another version of the script ran."""
     assert code.tree is not None
     ran: dict[str, Line] = {}
     for function in opened.functions:
@@ -140,62 +142,63 @@ def _uncalled(
     program = Program(code.index, env, any_word=True, also=frozenset(ran))
     for hit in _hits(program):
         name = program.function_of(hit.node).name
-        if hit.key not in seen and hit.status == SUSPECT and name in ran:
+        if hit.key not in keys and hit.status == SUSPECT and name in ran:
             line = getattr(hit.node, "lineno", 0)
             shown = Evidence(ran[name].file, ran[name].number, ran[name].text)
             text = f"{hit.summary} The committed script never calls it, but the log shows that it ran. {hit.probe}"
             yield RuleFinding(hit.rule, hit.status, text, (Evidence(*code.place(line)), shown))
 
 
-def _latent_finding(code: Code, hit: Hit, status: str, when: str) -> RuleFinding:
+def _latent_finding(code: Code, hit: Hit, status: str, condition: str) -> RuleFinding:
     line = getattr(hit.node, "lineno", 0)
-    text = (
-        f"Off in the reported run; it fires {when}: {hit.rule}: {hit.summary[:1].lower()}{hit.summary[1:]} {hit.probe}"
-    )
+    summary = f"{hit.rule}: {hit.summary[:1].lower()}{hit.summary[1:]}"
+    text = f"Off in the reported run; it fires {condition}: {summary} {hit.probe}"
     return RuleFinding("latent", status, text, (Evidence(*code.place(line)),))
 
 
-def _printed(here: Program, opened: Program, node: ast.AST, facts: Facts) -> Line | None:
-    """A log line that only code around `node`, dead under the settings we know, can have printed."""
+def _printed(program: Program, opened: Program, node: ast.AST, facts: Facts) -> Line | None:
+    """A log line that only code around `node`, dead under the known settings, can have printed."""
     words: list[Template] = []
-    seen: set[Function] = set()
+    visited: set[Function] = set()
 
     def climb(start: ast.AST, function: Function) -> None:
         dead = start
         for above in opened.ancestors(start):
-            if above in here.live or above is function.node or isinstance(above, ast.Module):
+            if above in program.live or above is function.node or isinstance(above, ast.Module):
                 break
             dead = above
-        region = function.node if _is_dead(here, function) else dead
+        region = function.node if _is_dead(program, function) else dead
         words.extend(_log_words(region))
-        if _is_dead(here, function) and function not in seen and len(seen) < 12:
-            seen.add(function)
+        if _is_dead(program, function) and function not in visited and len(visited) < 12:
+            visited.add(function)
             for site in function.calls:
                 climb(site.call, site.caller)
 
     climb(node, opened.function_of(node))
-    return _logged(here, words, facts)
+    return _logged(program, words, facts)
 
 
-def _logged(here: Program, words: Sequence[Template], facts: Facts) -> Line | None:
-    """The first log line that one of some templates prints, and no template of live code."""
-    live = here.live_text
+def _logged(program: Program, words: Sequence[Template], facts: Facts) -> Line | None:
+    """The first log line that fits one of some templates, and no template of live code."""
+    live = program.live_text
     wanted = [parts for parts in dict.fromkeys(words) if len(parts) > 1 or parts[0] not in live]
     if not wanted:
         return None
-    others: list[Template] | None = None
+    live_templates: list[Template] | None = None
     for log in facts.own_logs:
         for line in log.lines:
             if any(_fits(line.text, parts) for parts in wanted):
-                if others is None:
-                    others = [parts for call in here.live_of(ast.Call) for parts in _printed_by(call, least=1)]
-                if not any(_fits(line.text, parts) for parts in others):
+                if live_templates is None:
+                    live_templates = [
+                        parts for call in program.live_of(ast.Call) for parts in _printed_by(call, least=1)
+                    ]
+                if not any(_fits(line.text, parts) for parts in live_templates):
                     return line
     return None
 
 
 def _fits(line: str, parts: Template) -> bool:
-    """Whether a line begins with the first part, and holds the others after it in their order."""
+    """Whether a line begins with the first part, and contains the others after it in their order."""
     if not line.startswith(parts[0]):
         return False
     offset = len(parts[0])
@@ -207,19 +210,19 @@ def _fits(line: str, parts: Template) -> bool:
     return True
 
 
-def _is_dead(here: Program, function: Function) -> bool:
-    return next((not f.live for f in here.functions if f.node is function.node), False)
+def _is_dead(program: Program, function: Function) -> bool:
+    return next((not f.live for f in program.functions if f.node is function.node), False)
 
 
 def _log_words(region: ast.AST) -> Iterator[Template]:
-    """What the log calls of a piece of code print, without what is put in."""
+    """The fixed parts of the log calls in a piece of code."""
     for node in walk(region):
         if isinstance(node, ast.Call):
             yield from _printed_by(node, least=8)
 
 
 def _printed_by(call: ast.Call, *, least: int) -> Iterator[Template]:
-    """The fixed parts of what a log call prints, where they have letters enough to be told."""
+    """The fixed parts of what a log call prints, if they have enough letters to identify it."""
     if not call.args or dotted(call.func).split(".")[-1] not in _LOGGERS:
         return
     first = call.args[0]

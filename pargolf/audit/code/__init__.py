@@ -1,1 +1,1 @@
-"""What a script does, from its syntax tree alone: unpacked, indexed, followed; nothing is run."""
+"""Follows what a script does from its syntax tree alone: unpacked, indexed, followed. Nothing is run."""

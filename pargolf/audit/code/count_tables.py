@@ -1,7 +1,7 @@
-"""Which names a script counts into: `np.add.at(t, k, 1)`, `t[k] += 1`, `t.scatter_add_(...)`, `t += bincount(...)`.
+"""Find the names a script counts into: `np.add.at(t, k, 1)`, `t[k] += 1`, `t.scatter_add_(...)`, `t += bincount(...)`.
 
 A helper that counts into its parameter counts into what its callers pass, and `d = counts[key]; d[token] += 1` counts
-into `counts`. Tables go by their name or attribute, whatever object holds them.
+into `counts`. A table is identified by its name or attribute, whatever object holds it.
 """
 
 import ast
@@ -45,7 +45,7 @@ def _is_sum(node: ast.expr) -> bool:
 
 
 def _counts(index: Index, value: ast.expr, function: Function) -> bool:
-    """Whether an expression comes from `bincount`, directly or by a local name."""
+    """Whether an expression comes from `bincount`, directly or through a local name."""
     for node in index.below(value):
         if isinstance(node, ast.Call) and dotted(node.func).endswith("bincount"):
             return True

@@ -1,9 +1,9 @@
-"""A script with the modules beside it that it imports, as one program: what a helper does, the script does.
+"""Join a script and the modules beside it that it imports into one program, so that helpers are judged as part of it.
 
-The modules' statements come first, in the order of import, and the script's own follow; `helper.score` and names under
-another name become the plain name. What a helper does only when it is run itself is left out. Lines of the script keep
-their numbers and those of each module follow after, so a place in the program is a file and a line. What cannot be
-followed (a module that is no Python, code that is made while the script runs) is named.
+The modules' statements come first, in the order of import, and the script's own follow. `helper.score` and imported
+names under another name become the plain name. What a helper does only when it is run itself is left out. Lines of the
+script keep their numbers, and the lines of each module follow after, so a place in the program is a file and a line.
+What cannot be followed (a module that is no Python, code that is made at run time) is named.
 """
 
 import ast
@@ -21,7 +21,7 @@ _MOST_MODULES = 24
 
 @dataclass
 class _Joined:
-    """What has been put together so far: names that the program has, and what each module's names became."""
+    """What was joined so far: the program's names, and the new names of each module."""
 
     modules: dict[str, Code]
     body: list[ast.stmt] = field(default_factory=list)
@@ -34,7 +34,7 @@ class _Joined:
 
 @lru_cache(maxsize=8)
 def joined(main: Code, others: tuple[Code, ...]) -> Code:
-    """The script with every module of `others` that it imports; `unread` names what could not be followed."""
+    """The script with every module of `others` that it imports. `unread` names what could not be followed."""
     assert main.tree is not None
     modules = {name: code for code in others if code is not main for name in _names_of(code.path)}
     state = _Joined(modules, lines=list(main.lines), taken=_defined(main.tree))
@@ -52,7 +52,7 @@ def joined(main: Code, others: tuple[Code, ...]) -> Code:
 
 
 def _linked(tree: ast.Module, state: _Joined) -> list[ast.stmt]:
-    """The statements of a module in which local imports are replaced by what they import, which joins the program."""
+    """The statements of a module. Local imports are replaced by their modules, which join the program."""
     plain: dict[str, str] = {}
     handles: dict[str, dict[str, str]] = {}
     for module, bound, name in _imports(tree, state.modules):
@@ -70,7 +70,7 @@ def _linked(tree: ast.Module, state: _Joined) -> list[ast.stmt]:
 
 
 def _join(module: str, state: _Joined) -> dict[str, str]:
-    """Put one module into the program, once; what its top-level names are called there."""
+    """Put one module into the program, once; returns the new names of its top level."""
     code = state.modules[module]
     if code.path in state.names:
         return state.names[code.path]
@@ -98,7 +98,7 @@ def _join(module: str, state: _Joined) -> dict[str, str]:
 
 
 class _Rename(ast.NodeTransformer):
-    """Names under their new name, and `handle.name` as the plain name of what the handle's module defines."""
+    """Gives names their new name, and turns `handle.name` into the plain name of what the handle's module defines."""
 
     def __init__(self, names: dict[str, str], handles: dict[str, dict[str, str]]) -> None:
         self._names, self._handles = names, handles
@@ -133,7 +133,7 @@ def _imports(tree: ast.Module, modules: dict[str, Code]) -> list[tuple[str, str,
 
 
 def _wanted(node: ast.AST, modules: dict[str, Code]) -> Iterator[tuple[str, str, str | None]]:
-    """What one node imports of local modules."""
+    """Imports of local modules: the module, the bound name, and the imported name (None: the module itself)."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.name in modules:
@@ -155,7 +155,7 @@ def _wanted(node: ast.AST, modules: dict[str, Code]) -> Iterator[tuple[str, str,
 
 
 def _names_of(path: str) -> Iterator[str]:
-    """The names under which a file may be imported: by its path from the folder, and by its last part."""
+    """The names under which a file may be imported: its path from the folder, and its last part."""
     parts = PurePosixPath(path).with_suffix("").parts
     parts = parts[:-1] if parts[-1:] == ("__init__",) else parts
     if parts:
@@ -176,5 +176,5 @@ def _defined(tree: ast.Module) -> set[str]:
 
 
 def _runs_alone(node: ast.stmt) -> bool:
-    """Whether a statement is what a module does when it is run itself."""
+    """Whether a statement runs only when the module is run itself."""
     return isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)

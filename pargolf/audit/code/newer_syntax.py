@@ -1,10 +1,10 @@
-"""Rewrite syntax newer than Python 3.11 into what its grammar holds, line for line.
+"""Rewrite syntax newer than Python 3.11 into older syntax, line for line.
 
-PEP 701 (3.12) lets the expressions of an f-string hold any quote, a backslash or a newline; PEP 695 (3.12) writes type
-parameters in brackets. `f"{d["a"]} b"` becomes `"{} b".format((d["a"]),)`, which says the same, and `def f[T](x)`
-becomes `def f(x)`, every token on its own line. One scanner walks the source once: comments and plain
-strings pass through, an f-string is taken apart with its nesting. What is no f-string passes through unchanged, so a
-program that is wrong in every Python stays wrong.
+PEP 701 (3.12) lets the expressions of an f-string contain any quote, a backslash or a newline; PEP 695 (3.12) writes
+type parameters in brackets. `f"{d["a"]} b"` becomes `"{} b".format((d["a"]),)`, which means the same, and `def f[T](x)`
+becomes `def f(x)`. Every token stays on its line. One scanner goes through the source once. Comments and plain strings
+pass through; an f-string is taken apart with its nesting. Everything else passes through unchanged, so a program that
+is wrong in every Python stays wrong.
 """
 
 import ast
@@ -22,13 +22,13 @@ class Unreadable(ValueError):
 
 
 def rewrite(source: str) -> str:
-    """The source in older syntax. Raises `Unreadable` on an f-string that does not close."""
+    """The source in older syntax. Raises `Unreadable` on an f-string that does not end."""
     out, _ = _code(_ALIAS.sub(r"\1\2 =", _GENERIC.sub(r"\1", source)), 0, until="")
     return out
 
 
 def _code(text: str, offset: int, *, until: str) -> tuple[str, int]:
-    """Copy code from `offset`, f-strings rewritten, to the end, or to one of `until` outside all brackets."""
+    """Copy code from `offset` to the end, or to one of `until` outside all brackets, with f-strings rewritten."""
     out: list[str] = []
     depth = 0
     while offset < len(text):
@@ -79,7 +79,7 @@ def _plain_end(text: str, start: "re.Match[str]") -> int:
 
 
 def _formatted(text: str, start: "re.Match[str]", *, inside: bool) -> tuple[str, int]:
-    """One f-string, and any strings written right after it, as one call; `inside` brackets a newline joins too."""
+    """One f-string, and any strings right after it, as one call. `inside` brackets, a newline joins them, too."""
     template, fields, offset = _fields(text, start.end(), quote=start[2], raw="r" in start[1].lower())
     while True:
         gap = (_GAP if inside else _SPACE).match(text, offset)
@@ -101,7 +101,7 @@ def _formatted(text: str, start: "re.Match[str]", *, inside: bool) -> tuple[str,
 def _fields(text: str, offset: int, *, quote: str, raw: bool) -> tuple[str, str, int]:
     """An f-string's body as a template between double quotes, and its expressions as arguments.
 
-    Newlines of its literal part are kept among the arguments, so that lines keep their numbers.
+    Newlines of its literal part are kept among the arguments, so that line numbers stay.
     """
     template = out = ""
     while offset < len(text):
@@ -134,12 +134,12 @@ def _fields(text: str, offset: int, *, quote: str, raw: bool) -> tuple[str, str,
 
 
 def _literal(escape: str) -> str:
-    """An escape as a template holds it: one that names a character by braces stands for the character itself."""
+    """An escape in a template. An escape that names a character in braces becomes the character itself."""
     return str(ast.literal_eval(f'"{escape}"')) if escape.startswith("\\N{") else escape
 
 
 def _escape(text: str, offset: int, *, raw: bool) -> int:
-    """How many characters an escape takes; 0 for the backslash of a raw string before a brace."""
+    """The length of an escape; 0 for the backslash of a raw string before a brace."""
     after = text[offset + 1 : offset + 2]
     if raw:
         return 0 if after in "{}" else 2
@@ -148,7 +148,7 @@ def _escape(text: str, offset: int, *, raw: bool) -> int:
 
 
 def _field(text: str, offset: int) -> tuple[str, str, int]:
-    """One replacement field after its brace: what stands for it in the template, and its arguments."""
+    """One replacement field after its brace: its form in the template, and its arguments."""
     expression, offset = _code(text, offset, until="!:}")
     if not expression.strip():
         raise Unreadable("an empty expression in an f-string")
@@ -178,12 +178,12 @@ def _field(text: str, offset: int) -> tuple[str, str, int]:
 
 
 def _spec(text: str, offset: int) -> tuple[str, str, int]:
-    """A format from its colon to the brace that closes the field, and the arguments of the fields inside it."""
+    """A format from its colon to the closing brace of the field, and the arguments of the fields inside it."""
     spec, out, offset = ":", "", offset + 1
     while offset < len(text) and text[offset] != "}":
         if text[offset] == "{":
-            written, inner, offset = _field(text, offset + 1)
-            spec, out = spec + written, out + inner
+            template, inner, offset = _field(text, offset + 1)
+            spec, out = spec + template, out + inner
         else:
             out += "\n" if text[offset] == "\n" else ""
             spec += {"\n": "", '"': '\\"'}.get(text[offset], text[offset])

@@ -1,8 +1,8 @@
-"""What a script would do, from its syntax tree alone: one reading of it under given settings.
+"""Read what a script would do under given settings, from its syntax tree alone.
 
-Three questions, each answered in a file of its own and without running a line: which value an expression has
-(`constants`), which statements can run (`reach`), and where validation tokens flow (`tables`, `labels`). The tree
-itself is indexed once (`tree`) and may be read under other settings again.
+Three questions are answered, each in a file of its own and without running a line: which value an expression has
+(`values`), which statements can run (`reach`), and where validation tokens flow (`flow`, `count_tables`). The tree
+itself is indexed once (`tree`), and can be read again under other settings.
 """
 
 import ast
@@ -65,12 +65,12 @@ class Program:
         self.binds: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.AST]]]] = {}
 
     def of(self, node: ast.expr, function: Function | None = None) -> Labels:
-        """What an expression holds, parameters resolved."""
+        """The labels of an expression, with parameters resolved."""
         function = function or self.function_of(node)
         return self.known(self.labels(node, function), function)
 
     def function_of(self, node: ast.AST) -> Function:
-        """The function whose body holds `node`."""
+        """The function whose body contains `node`."""
         return self._scopes[self.index.place.get(node, 0)]
 
     def own_nodes(self, function: Function) -> list[ast.AST]:
@@ -82,7 +82,7 @@ class Program:
         return self.index.own_of(function.node, kind)
 
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
-        """Nodes that enclose `node`, nearest first."""
+        """Nodes that enclose `node`, the nearest first."""
         parents = self.parents
         while node in parents:
             node = parents[node]
@@ -107,7 +107,7 @@ class Program:
 
     @cached_property
     def imported(self) -> dict[str, str]:
-        """Full names of what imports bind, in live code or dead."""
+        """Full names that imports bind, in live or dead code."""
         return imported(self.index.order)
 
     @cached_property
@@ -117,7 +117,7 @@ class Program:
 
 
 def _copied(definitions: list[Function]) -> list[Function]:
-    """The index's functions, fresh, so that what one reading learns of them is not seen by another."""
+    """A fresh copy of the index's functions, so that one reading does not change another's."""
     copies: dict[int, Function] = {}
     for old in definitions:
         parent = copies[id(old.parent)] if old.parent is not None else None

@@ -1,8 +1,8 @@
-"""Read code without running it: bytes to text and a syntax tree, self-extracting scripts to what they hold.
+"""Read code without running it: from bytes to text and a syntax tree, also the content of self-extracting scripts.
 
-Source is parsed as bytes, so that a byte-order mark or a coding line means what Python would make of it. Syntax newer
-than the running Python (PEP 701 f-strings, PEP 695 type parameters) is rewritten line for line into what `ast` can
-hold. The packed file is what counts as bytes of code, the unpacked text is what the rules read.
+Source is parsed as bytes, so that a byte-order mark or a coding line has the meaning that Python gives it. Syntax newer
+than the running Python (PEP 701 f-strings, PEP 695 type parameters) is rewritten line for line. The packed file counts
+as bytes of code; the rules read the unpacked text.
 """
 
 import ast
@@ -18,14 +18,14 @@ from pargolf.audit.code.newer_syntax import Unreadable, rewrite
 from pargolf.audit.code.tree import Index, dotted, index_of, nodes_of
 from pargolf.audit.code.unpack import inner_script
 
-# What is read of one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree without
+# Limits for one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree without
 # operators, load and store marks.
 MOST_CODE = 4_000_000
 MOST_BARE = 500_000
 MOST_NODES = 120_000
-_SMALL = MOST_NODES // 2  # bytes that cannot hold so many nodes
+_SMALL = MOST_NODES // 2  # a file this small cannot have that many nodes
 MOST_DEPTH = 3
-# Strings, also ones that never close, so that a match never has to be tried again from its next quote.
+# Strings, also ones that never end, so that a match is never tried again from its next quote.
 _LONG = r"'{3}(?:[^\\]|\\.)*?(?:'{3}|\Z)|\"{3}(?:[^\\]|\\.)*?(?:\"{3}|\Z)"
 _SHORT = r"'(?:[^'\\\n]|\\.)*'?|\"(?:[^\"\\\n]|\\.)*\"?"
 _NO_CODE = re.compile(rf"{_LONG}|{_SHORT}|#[^\n]*|\s+", re.S)
@@ -35,9 +35,10 @@ _NO_CODE = re.compile(rf"{_LONG}|{_SHORT}|#[^\n]*|\s+", re.S)
 class Code:
     """One script as the rules see it.
 
-    `text` is what is inside, `tree` its syntax or None with `error` and `error_line`; `proven` says that the error
-    holds in every Python; `packed` how many times it was unpacked; `note` what could not be done. Where modules were
-    joined to it (`code/modules.py`), `parts` are their first lines and paths, and `unread` what could not be followed.
+    `text` is the unpacked text, `tree` its syntax, or None with `error` and `error_line`. `proven` says that the error
+    is one in every Python. `packed` is how many times it was unpacked; `note` says what could not be done. If modules
+    were joined to it (`code/modules.py`), `parts` are their first lines and paths, and `unread` what could not be
+    followed.
     """
 
     path: str
@@ -53,7 +54,7 @@ class Code:
     unread: tuple[str, ...] = ()
 
     def place(self, number: int) -> tuple[str, int, str]:
-        """The file, the line in it and that line's text of a line of the program."""
+        """The file, the line number in it and the text of a line of the program."""
         first, path = next((part for part in reversed(self.parts) if part[0] <= number), (1, self.path))
         return path, number - first + 1 if number else 0, self.line(number)
 
@@ -69,7 +70,7 @@ class Code:
 
     @property
     def index(self) -> Index:
-        """The syntax tree, indexed once for every reading. Raises `RecursionError` on what nests too deeply."""
+        """The syntax tree, indexed once for every reading. Raises `RecursionError` if it is nested too deeply."""
         assert self.tree is not None
         return index_of(self.tree)
 
@@ -87,14 +88,14 @@ class Code:
 
     @cached_property
     def strings(self) -> str:
-        """Every string of the script, a line each."""
+        """Every string of the script, one per line."""
         nodes = self.index.order if self.tree is not None else ()
         return "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 
-@lru_cache(maxsize=16)  # many heads commit one and the same script
+@lru_cache(maxsize=16)  # many heads commit the same script
 def read_code(path: str, data: bytes) -> Code:
-    """Parse a script's bytes, and unpack it as long as it is only a wrapper around another script."""
+    """Parse a script's bytes, and unpack it while it is only a wrapper around another script."""
     if len(data) > MOST_CODE:
         return Code(path, "", None, len(data), error=f"{len(data):,} bytes is more code than is read ({MOST_CODE:,})")
     code = _parse(path, data, len(data), 0)
@@ -109,7 +110,7 @@ def read_code(path: str, data: bytes) -> Code:
 
 
 def text_of(data: bytes) -> str:
-    """Text of bytes in whatever encoding: by a byte-order mark, as UTF-16 if every second is 0, else as UTF-8."""
+    """Text from bytes in any encoding: by a byte-order mark, as UTF-16 if every second byte is 0, or else as UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     if data.startswith(b"\xef\xbb\xbf"):
@@ -147,7 +148,7 @@ def _parse(path: str, data: bytes, size: int, packed: int) -> Code:
 
 
 def _bounded(code: Code) -> Code:
-    """The same code, without its tree where that is too large to be followed."""
+    """The code, without its tree if that is too large to be followed."""
     assert code.tree is not None
     if len(code.text) <= _SMALL:
         return code

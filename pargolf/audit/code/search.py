@@ -1,4 +1,4 @@
-"""How the rules on code look around in a program: updates, losses, what is reported, what was assigned last."""
+"""Searches that the rules on code share: updates, losses, what is reported, and what was assigned last."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ STORES = ("add_", "append", "extend", "copy_", "index_add_", "scatter_add_", "in
 
 
 def updates(program: Program) -> Iterator[tuple[ast.Call, ast.expr]]:
-    """Live calls that compute gradients, with the loss they differentiate."""
+    """Live calls that compute gradients, with the differentiated loss."""
     for node in program.live_of(ast.Call):
         if isinstance(node.func, ast.Attribute):
             if node.func.attr == "backward" and node.func.attr not in program.by_name:
@@ -26,13 +26,13 @@ def updates(program: Program) -> Iterator[tuple[ast.Call, ast.expr]]:
 
 
 def is_loss(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether an expression holds a loss of validation tokens."""
+    """Whether an expression is a loss of validation tokens."""
     labels = program.of(node, function)
     return "VAL" in labels and "LOSS" in labels
 
 
 def is_reported(program: Program, root: str, function: Function) -> bool:
-    """Whether what a name gathers leaves the function: returned, kept on an object, or gathered at the top."""
+    """Whether the sum in a name leaves the function: returned, stored on an object, or summed at the top level."""
     if root in function.params or root not in function.assigned or function.name in ("main", "<module>"):
         return True
     nodes = program.own_nodes(function)
@@ -54,7 +54,7 @@ def is_reported(program: Program, root: str, function: Function) -> bool:
 
 
 def _leaving(node: ast.AST) -> set[str]:
-    """Names whose values a node returns or keeps on an object."""
+    """Names whose values a node returns or stores on an object."""
     if isinstance(node, ast.Return) and node.value is not None:
         return names_in(node.value)
     if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
@@ -92,7 +92,7 @@ def names_in(node: ast.AST) -> set[str]:
 
 
 def root_of(node: ast.AST) -> str:
-    """The name that a target goes back to, `self.x` kept whole; empty when there is none."""
+    """The name at the root of a target, `self.x` kept whole; empty if there is none."""
     while isinstance(node, (ast.Subscript, ast.Attribute, ast.Starred)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
             return f"self.{node.attr}"
@@ -101,15 +101,15 @@ def root_of(node: ast.AST) -> str:
 
 
 def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> frozenset[str]:
-    """`VAL` and `TRAIN` labels of an expression by the assignments nearest before `at`, not by all of the function's.
+    """`VAL` and `TRAIN` labels of an expression, by the nearest assignments before `at` instead of all in the function.
 
-    Scripts reuse `x`, `y` and `loss` for both splits within one long function; here each use sees only what was
-    assigned last on the way to it.
+    Scripts reuse `x`, `y` and `loss` for both splits within one long function. Here each use sees only what was
+    assigned last before it.
     """
     key = (id(node), id(at))
     if key in program.near:
         return program.near[key]
-    program.near[key] = frozenset()  # what depends on itself adds nothing
+    program.near[key] = frozenset()  # a value that depends on itself adds nothing
     function = program.function_of(at)
     out: frozenset[str] = frozenset()
     stack = [node]
@@ -130,7 +130,7 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
 
 
 def last_binding(program: Program, name: str, at: ast.AST, function: Function) -> list[tuple[ast.expr, ast.AST]] | None:
-    """The values that the nearest statement before `at` gives a name, or None when the function's start is reached."""
+    """The values from the nearest statement before `at` that assigns a name; None at the function's start."""
     below = at
     for above in program.ancestors(at):
         for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
@@ -148,7 +148,7 @@ def last_binding(program: Program, name: str, at: ast.AST, function: Function) -
 
 
 def _bound(program: Program, statement: ast.stmt) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
-    """Names that a live statement gives a value, with the values; remembered, since every later use asks."""
+    """Names that a live statement assigns, with the values; cached, because every later use needs it."""
     bindings = program.binds.get(statement)
     if bindings is not None:
         return bindings
@@ -177,7 +177,7 @@ def _paired(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]
 
 
 def is_validation(program: Program, call: ast.Call, loss: ast.expr) -> bool:
-    """Whether an update learns from validation tokens and not, by what was assigned last, from training ones."""
+    """Whether an update learns from validation tokens and not from training tokens, by the last assignments."""
     labels = program.of(loss, program.function_of(call))
     if "VAL" in labels and "TRAIN" in labels:
         labels = nearby(program, loss, call)
@@ -185,7 +185,7 @@ def is_validation(program: Program, call: ast.Call, loss: ast.expr) -> bool:
 
 
 def library_module(value: ast.expr) -> bool:
-    """Whether a value is a fresh module of the library, such as `nn.Linear(8, 8).to(device)`."""
+    """Whether a value is a new module of the library, such as `nn.Linear(8, 8).to(device)`."""
     while (
         isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Call)
     ):
@@ -194,8 +194,8 @@ def library_module(value: ast.expr) -> bool:
 
 
 def calibrates(program: Program, call: ast.Call, split: str) -> bool:
-    """Whether a call hands data of one split, and not of the other, to a function that watches layers through hooks."""
-    # A scorer may watch layers too; what it returns is a loss, a calibrator's statistics are none.
+    """Whether a call gives data of only one split to a function that watches layers through hooks."""
+    # A scorer may watch layers, too. It returns a loss, and a calibrator does not.
     watches = any(
         callee in program.watchers and "LOSS" not in program.known(callee.returns, callee)
         for callee in program.callees(call)

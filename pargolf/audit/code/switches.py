@@ -1,4 +1,4 @@
-"""Which environment variables switch code on, and which a piece of code waits for."""
+"""Find the environment variables that switch code on, and those that a piece of code depends on."""
 
 import ast
 
@@ -22,15 +22,15 @@ def switches(tree: ast.Module) -> set[str]:
 def guards(program: Program, node: ast.AST) -> set[str]:
     """Environment variables that the tests around a node, or around the calls to it, depend on."""
     variables: set[str] = set()
-    seen: set[Function] = set()
+    visited: set[Function] = set()
 
     def climb(start: ast.AST, function: Function, depth: int) -> None:
         for above in program.ancestors(start):
             if isinstance(above, (ast.If, ast.IfExp)):
                 variables.update(_variables(program, above.test))
-        if function in seen or depth > 5:
+        if function in visited or depth > 5:
             return
-        seen.add(function)
+        visited.add(function)
         for site in function.calls:
             climb(site.call, site.caller, depth + 1)
 
@@ -53,10 +53,10 @@ def _variables(program: Program, test: ast.expr, depth: int = 0) -> set[str]:
     return variables
 
 
-def sleeping(here: Program) -> bool:
-    """Whether dead code holds anything that a rule could object to: an update, a count, a comparison of tokens."""
-    for node in here.index.order:
-        if node in here.live:
+def sleeping(program: Program) -> bool:
+    """Whether dead code contains anything that a rule could object to: an update, a count, a comparison of tokens."""
+    for node in program.index.order:
+        if node in program.live:
             continue
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr in ("backward", "scatter_add_", "at", "bincount") or dotted(node.func).endswith(

@@ -1,8 +1,8 @@
-"""A script's syntax tree, indexed once: who encloses whom, which functions there are, what is assigned where.
+"""Index a script's syntax tree once: which node encloses which, which functions there are, what is assigned where.
 
-Nothing here depends on settings, so one index serves every reading of the script: as it ran, on eight processes, with
-every switch open. Nodes stand in one list in the order of the text, and each node knows the stretch of it that lies
-below; a function's own nodes are its stretch without those of the functions inside it.
+Nothing here depends on settings, so one index serves every reading of the script: as it ran, on eight processes, and
+with every switch on. Nodes are in one list in the order of the text. Each node knows the range of that list below it; a
+function's own nodes are its range without those of the functions inside it.
 """
 
 import ast
@@ -21,13 +21,13 @@ _FUNCTIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda})
 _BINDERS = frozenset(
     {ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.AsyncFor, ast.NamedExpr, ast.Global, ast.Nonlocal}
 )
-# Fields that hold no node of their own: operators, load and store marks, plain strings.
+# Fields without nodes of their own: operators, load and store marks, plain strings.
 _PLAIN_FIELDS = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "kind", "type_comment", "level", "conversion"})
 _Node = TypeVar("_Node", bound=ast.AST)
 
 
 class _ChildFields(dict[type[ast.AST], tuple[str, ...]]):
-    """For each kind of node, its fields that hold nodes which mean something at run time."""
+    """For each kind of node, its fields with nodes that have a meaning at run time."""
 
     def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
         names = self[kind] = tuple(name for name in kind._fields if name not in _PLAIN_FIELDS)
@@ -41,7 +41,7 @@ _CHILD_FIELDS = _ChildFields()
 class Function:
     """A function, method, lambda, or the module's top level (`node` is the module, `parent` None).
 
-    The index fills the first seven fields; the rest is what one program knows of it under its settings.
+    The index fills the first seven fields. The others are what one program finds out about it under its settings.
     """
 
     node: Any
@@ -65,7 +65,7 @@ class Function:
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A live call: who calls, the call, and the function called."""
+    """A live call: the caller, the call, and the called function."""
 
     caller: Function
     call: ast.Call
@@ -73,7 +73,7 @@ class Site:
 
 
 class Index:
-    """What a syntax tree holds, whatever the settings."""
+    """The content of a syntax tree, independent of settings."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
@@ -146,7 +146,7 @@ class Index:
         return len(self.definitions) - 1
 
     def _sort(self, node: ast.AST) -> None:
-        """Put a node where the readings look for its kind, and note what it makes known of attributes."""
+        """Put a node into the list of its kind, and note what it shows about attributes."""
         kind = type(node)
         if kind in _BINDERS:
             self.binders.append(node)
@@ -185,7 +185,7 @@ class Index:
                 self._note_attribute(element, source, position)
 
     def _note_call(self, call: ast.Call) -> None:
-        """`setattr(x, "name", value)` and `parser.add_argument("--name", default=value)` set attributes too."""
+        """`setattr(x, "name", value)` and `parser.add_argument("--name", default=value)` set attributes, too."""
         if isinstance(call.func, ast.Name) and call.func.id == "setattr" and len(call.args) == 3:
             name = call.args[1]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
@@ -205,12 +205,12 @@ class Index:
             self._set_variable(self.settings, node.slice, value)
 
     def _set_variable(self, variables: dict[str, str], name: ast.expr, value: ast.expr) -> None:
-        """A variable of the environment that the script gives itself."""
+        """An environment variable that the script sets itself."""
         if isinstance(name, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
             variables.setdefault(str(name.value), value.value)
 
     def _note_option(self, call: ast.Call) -> None:
-        """`add_argument("--name", default=...)`: what the command line gives, like a variable, else the default."""
+        """`add_argument("--name", default=...)`: the value of the command line, like a variable, or the default."""
         names = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         words = {k.arg: k.value for k in call.keywords}
         default, action = words.get("default"), words.get("action")
@@ -218,16 +218,16 @@ class Index:
             default = ast.Constant(action.value == "store_false")
         if names and default is not None:
             name = max(names, key=len)
-            told: ast.expr = _reads("os.environ.get", ast.Constant(name.replace("_", "-")), default)
+            passed: ast.expr = _reads("os.environ.get", ast.Constant(name.replace("_", "-")), default)
             kind = words.get("type")
             if isinstance(kind, ast.Name) and kind.id in ("int", "float"):
-                told = _reads(kind.id, told)
-            self.attributes[name.lstrip("-").replace("-", "_")].append((0, told))
+                passed = _reads(kind.id, passed)
+            self.attributes[name.lstrip("-").replace("-", "_")].append((0, passed))
 
     # ---- questions
 
     def below(self, node: ast.AST) -> list[ast.AST]:
-        """A node and everything under it, in the order of the text."""
+        """A node and all nodes below it, in the order of the text."""
         span = self.span.get(node)
         return self.order[span[0] : span[1]] if span is not None else [*walk(node)]
 
@@ -243,7 +243,7 @@ class Index:
         return nodes
 
     def own_of(self, node: ast.AST, kind: type[_Node]) -> list[_Node]:
-        """The nodes of one kind among a function's own."""
+        """The nodes of one kind among a function's own nodes."""
         kinds = self._own_kinds.get(node)
         if kinds is None:
             kinds = self._own_kinds[node] = defaultdict(list)
@@ -252,7 +252,10 @@ class Index:
         return kinds.get(kind, [])
 
     def shallow(self, node: ast.AST) -> Iterator[ast.AST]:
-        """A node and what is under it in the order of the text; functions and classes inside are named, not entered."""
+        """A node and the nodes below it in the order of the text.
+
+        Functions and classes inside are named, not entered.
+        """
         position, end = self.span[node]
         order = self.order
         while position < end:
@@ -265,7 +268,7 @@ class Index:
         return node in self._branching
 
     def holds(self, node: ast.AST, fits: Callable[[ast.AST], bool]) -> bool:
-        """Whether a node, or one under it, fits. All of the tree is asked once for each function that is given."""
+        """Whether a node, or one below it, fits. The whole tree is checked once for each function `fits`."""
         positions = self._fitting.get(fits)
         if positions is None:
             positions = self._fitting[fits] = [i for i, part in enumerate(self.order) if fits(part)]
@@ -274,7 +277,7 @@ class Index:
         return first < len(positions) and positions[first] < end
 
     def mentioned(self, node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
-        """Names and attributes in a node, and those of them that are classes named as such."""
+        """Names and attributes in a node, and those of them that are classes."""
         mentions = self._mentioned.get(node)
         if mentions is None:
             start, end = self.span[node]
@@ -287,13 +290,13 @@ class Index:
 
 @lru_cache(maxsize=8)
 def nodes_of(tree: ast.Module) -> tuple[ast.AST, ...]:
-    """All nodes of a tree, as `walk` gives them."""
+    """All nodes of a tree, in the order of `walk`."""
     return tuple(walk(tree))
 
 
 @lru_cache(maxsize=8)
 def index_of(tree: ast.Module) -> Index:
-    """The index of a tree, made once for all that read it. Raises `RecursionError` on what nests too deeply."""
+    """The index of a tree, made once for all readers. Raises `RecursionError` if it is nested too deeply."""
     return Index(tree)
 
 
@@ -303,7 +306,7 @@ def _reads(name: str, *arguments: ast.expr) -> ast.Call:
 
 
 def note_assignment(node: ast.AST, assigned: dict[str, list[ast.expr | None]]) -> None:
-    """Add what a binding node gives to names: the value, or None where it cannot be told."""
+    """Add what a binding node assigns to names: the value, or None if it is unknown."""
     kind = type(node)
     if kind is ast.Assign:
         assert isinstance(node, ast.Assign)
@@ -333,16 +336,16 @@ def _note(target: ast.expr, value: ast.expr | None, assigned: dict[str, list[ast
 
 
 def _pairs_of(target: ast.Tuple | ast.List, value: ast.expr | None) -> Iterator[tuple[ast.expr, ast.expr | None]]:
-    """`a, b = x, y` by element; None where the right side is no tuple of the same length."""
+    """`a, b = x, y` by element; None if the right side is no tuple of the same length."""
     if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or) and getattr(value.values[0], "elts", None):
-        value = value.values[0]  # a tuple that holds something is true
+        value = value.values[0]  # a tuple that is not empty is true
     same = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
     for i, element in enumerate(target.elts):
         yield element, value.elts[i] if same and isinstance(value, (ast.Tuple, ast.List)) else None
 
 
 def children_of(node: ast.AST) -> list[ast.AST]:
-    """Child nodes that mean something at run time: no operators, no load and store marks."""
+    """Child nodes with a meaning at run time: no operators, no load and store marks."""
     children: list[ast.AST] = []
     for name in _CHILD_FIELDS[type(node)]:
         value = getattr(node, name, None)
@@ -354,15 +357,15 @@ def children_of(node: ast.AST) -> list[ast.AST]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and everything under it in the order of `ast.walk`, without operators, load and store marks."""
+    """A node and all nodes below it in the order of `ast.walk`, without operators, load and store marks."""
     nodes = [node]
-    for part in nodes:  # which grows
+    for part in nodes:  # the list grows
         yield part
         nodes += children_of(part)
 
 
 def copied(node: _Node) -> _Node:
-    """A tree whose nodes may be changed without changing the first; operators and marks are shared."""
+    """A copy of a tree whose nodes can be changed without changing the original; operators and marks are shared."""
     twin = type(node)()
     twin.__dict__.update(node.__dict__)
     for name in _CHILD_FIELDS[type(node)]:
@@ -375,7 +378,7 @@ def copied(node: _Node) -> _Node:
 
 
 def spelled(node: ast.AST) -> str:
-    """The name, attribute, keyword or text that a node is spelled with; empty for any other."""
+    """The name, attribute, keyword or text of a node; empty for any other node."""
     if isinstance(node, ast.Constant):
         return str(node.value) if isinstance(node.value, (str, bytes)) else ""
     name = "id" if isinstance(node, ast.Name) else "attr" if isinstance(node, ast.Attribute) else "arg"
@@ -383,7 +386,7 @@ def spelled(node: ast.AST) -> str:
 
 
 def dotted(node: ast.AST) -> str:
-    """A name with its attributes, `os.environ.get`; what is no name is left out."""
+    """A name with its attributes, `os.environ.get`; other parts are left out."""
     if type(node) is ast.Name:
         return node.id
     if type(node) is ast.Attribute:
@@ -393,7 +396,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def roots(node: ast.AST) -> set[str]:
-    """The name or attribute that a target or a table expression goes back to."""
+    """The names or attributes at the root of a target or a table expression."""
     while isinstance(node, (ast.Subscript, ast.Starred, ast.Call)):
         node = (
             node.func.value
@@ -406,7 +409,7 @@ def roots(node: ast.AST) -> set[str]:
 
 
 def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | None:
-    """The expression that a call passes for a parameter, if it does."""
+    """The expression that a call passes for a parameter, if any."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
@@ -418,7 +421,7 @@ def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | No
     if dotted(call.func).rsplit(".", 1)[-1] == "partial":
         index += 1
     if index >= 0 and call.args and isinstance(call.args[-1], ast.Starred) and index >= len(call.args) - 1:
-        return call.args[-1]  # what is spread last goes to all that follow
+        return call.args[-1]  # a last starred argument goes to all that follow
     if not 0 <= index < len(call.args):
         return None
     return call.args[index] if not any(isinstance(a, ast.Starred) for a in call.args[: index + 1]) else None

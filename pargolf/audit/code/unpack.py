@@ -1,7 +1,7 @@
 """Unpack a self-extracting script without running it.
 
-Such a script has a long literal that, decoded from base85, base64 or hex and decompressed from lzma, xz, raw LZMA2,
-zlib, bz2 or brotli, is again Python. Every stage is bounded, so a bomb ends as "too large".
+Such a script contains a long literal, encoded as base85, base64 or hex and compressed with lzma, xz, raw LZMA2, zlib,
+bz2 or brotli, whose content is Python again. Every step is bounded, so a bomb ends as "too large".
 """
 
 import ast
@@ -23,7 +23,7 @@ _LZMA2 = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
 
 
 def inner_script(text: str, tree: ast.Module) -> tuple[bytes | None, str]:
-    """The script that the longest literals of a script hold, and why not when they look packed but do not yield."""
+    """The script inside the longest literals of a script; if they look packed but give none, the reason."""
     lines = text.count("\n")
     if len(text) > 200_000 and lines > 2000:
         return None, ""
@@ -78,7 +78,7 @@ def _decoded(literal: bytes | str) -> Iterator[bytes]:
 
 
 def _opened(raw: bytes) -> Iterator[bytes | None]:
-    """Everything that `raw` decompresses to; None for what would be too large."""
+    """Everything that `raw` decompresses to; None for results that would be too large."""
     makers: tuple[Callable[[], Callable[[bytes, int], bytes]], ...] = (
         lambda: lzma.LZMADecompressor().decompress,
         lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA2).decompress,

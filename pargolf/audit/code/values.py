@@ -1,9 +1,9 @@
-"""Which value an expression has under given settings, without running a line.
+"""Compute the value of an expression under given settings, without running a line.
 
-`int(os.environ.get("TTT_ENABLED", "0"))` is 0, `args.ttt_enabled` then too. A name has a value when every assignment to
-it agrees on one, an attribute when every object that sets it does, a parameter when every live call passes the same. A
-small helper such as `env_bool("NAME", True)` is followed through its assignments, tests and returns. Whatever cannot be
-told is UNKNOWN, and nothing is decided by it.
+`int(os.environ.get("TTT_ENABLED", "0"))` is 0, and so is `args.ttt_enabled` then. A name has a value if all assignments
+to it agree on one; an attribute, if all objects that set it do; a parameter, if all live calls pass the same. A small
+helper such as `env_bool("NAME", True)` is followed through its assignments, tests and returns. Everything else is
+UNKNOWN, and an unknown value decides nothing.
 """
 
 import ast
@@ -59,7 +59,7 @@ _PURE: dict[str, Callable[..., Any]] = {
     "tuple": tuple,
     "sorted": lambda held: tuple(sorted(held)),
 }
-# What arrays and tensors have too: an object of the script that sets one says nothing about them.
+# Attributes that arrays and tensors have, too: an object of the script that sets one says nothing about them.
 _ARRAYS_OWN = frozenset(
     {"size", "shape", "ndim", "T", "data", "grad", "dtype", "device", "nbytes", "itemsize", "training"}
 )
@@ -77,7 +77,7 @@ _JOINS = (
     "os.path.expanduser",
     "os.path.abspath",
 )
-_WIDE = re.compile(r"\d{4,}")  # a width in a template, which makes a long text of a short one
+_WIDE = re.compile(r"\d{4,}")  # a width in a template, which makes a short text long
 _BYTES: dict[str, Callable[[Any], Any]] = {
     "bytes.fromhex": lambda text: bytes.fromhex(str(text)),
     "base64.b64decode": base64.b64decode,
@@ -144,11 +144,11 @@ class Constants:
         }
 
     def forget(self) -> None:
-        """Drop what was worked out, because assignments or parameters are known better now."""
+        """Drop computed values, because assignments or parameters are known better now."""
         self._values.clear()
 
     def value(self, node: ast.expr | None, scope: Function, depth: int = 0) -> Any:
-        """The constant that an expression has, or UNKNOWN."""
+        """The constant value of an expression, or UNKNOWN."""
         if node is None or depth > _MOST_DEPTH:
             return UNKNOWN
         if type(node) is ast.Constant:
@@ -167,31 +167,31 @@ class Constants:
         try:
             value = read(node, scope, depth + 1)
             value = UNKNOWN if _is_large(value) else value
-        except Exception:  # evaluating somebody's arithmetic may fail in any way; then it has no known value
+        except Exception:  # foreign arithmetic may fail in any way; then the value is unknown
             value = UNKNOWN
         finally:
             self._evaluating.discard(key)
-        # A helper's scope lives for one call: its identity may be another's by the next.
+        # A helper's scope exists for one call; the next call may reuse its identity.
         if not scope.passing and (self._cycles == cycles or not self._evaluating):
             self._values[key] = value
         return value
 
     def _sequence(self, node: ast.Tuple | ast.List | ast.Set, scope: Function, depth: int) -> Any:
         if isinstance(node, ast.List) and not node.elts:
-            return UNKNOWN  # an empty list is there to be filled
+            return UNKNOWN  # an empty list will be filled
         values = [self.value(e, scope, depth) for e in node.elts]
         return UNKNOWN if any(h is UNKNOWN for h in values) else tuple(values)
 
     def _table(self, node: ast.Dict, scope: Function, depth: int) -> Any:
         """A table of texts by plain keys."""
         if not node.keys or len(node.keys) > _MOST_ITEMS:
-            return UNKNOWN  # an empty one is there to be filled
+            return UNKNOWN  # an empty table will be filled
         pairs = [(self.value(k, scope, depth), self.value(v, scope, depth)) for k, v in zip(node.keys, node.values)]
         texts = all(isinstance(v, str) and isinstance(k, (str, int, bool)) for k, v in pairs)
         return dict(pairs) if texts else UNKNOWN
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp, scope: Function, depth: int) -> Any:
-        """`chr(n) for n in (118, 97, 108)`: one loop over what is known."""
+        """`chr(n) for n in (118, 97, 108)`: one loop over known values."""
         loop = node.generators[0]
         items = self.value(loop.iter, scope, depth)
         plain = len(node.generators) == 1 and not loop.ifs and isinstance(loop.target, ast.Name)
@@ -213,8 +213,8 @@ class Constants:
     def _choice(self, node: ast.IfExp, scope: Function, depth: int) -> Any:
         test = self.value(node.test, scope, depth)
         if test is UNKNOWN:
-            both = [self.value(e, scope, depth) for e in (node.body, node.orelse)]
-            return both[0] if both[0] is not UNKNOWN and both[0] == both[1] else UNKNOWN
+            values = [self.value(e, scope, depth) for e in (node.body, node.orelse)]
+            return values[0] if values[0] is not UNKNOWN and values[0] == values[1] else UNKNOWN
         return self.value(node.body if test else node.orelse, scope, depth)
 
     def _binary(self, node: ast.BinOp, scope: Function, depth: int) -> Any:
@@ -247,13 +247,13 @@ class Constants:
         return UNKNOWN if any(e is UNKNOWN for e in (*ends, step)) else container[ends[0] : ends[1] : step]
 
     def _template(self, node: ast.JoinedStr, scope: Function, depth: int) -> Any:
-        """An f-string of known parts, with no wide format."""
+        """An f-string with known parts, without a wide format."""
         parts = []
         for part in node.values:
             inner = part.value if isinstance(part, ast.FormattedValue) else part
             value = self.value(inner, scope, depth)
-            given = part.format_spec if isinstance(part, ast.FormattedValue) else None
-            specification = "" if given is None else self.value(given, scope, depth)
+            template = part.format_spec if isinstance(part, ast.FormattedValue) else None
+            specification = "" if template is None else self.value(template, scope, depth)
             known = isinstance(specification, str) and _SPECIFICATION.fullmatch(specification)
             if not known or not isinstance(value, (str, int)):
                 return UNKNOWN
@@ -299,7 +299,7 @@ class Constants:
         return UNKNOWN
 
     def _attribute(self, name: str, depth: int) -> Any:
-        """What every object that sets an attribute gives it; a switch that a log prints is as the log says."""
+        """The value that all objects give an attribute. A switch that a log prints has the value in the log."""
         if name in _ARRAYS_OWN:
             return UNKNOWN
         value = self._agree(self.attributes.get(name, ()), depth)
@@ -320,7 +320,7 @@ class Constants:
     def _call(self, node: ast.Call, scope: Function, depth: int) -> Any:
         name = dotted(node.func)
         if isinstance(node.func, ast.Attribute) and "." not in name:
-            name = f".{name}"  # a method of what a call or an index gives: f(x).float() is not float()
+            name = f".{name}"  # a method of a call's or an index's result: f(x).float() is not float()
         if name.endswith("cuda.is_available"):
             return True
         arguments = [self.value(a, scope, depth) for a in node.args]
@@ -360,7 +360,7 @@ class Constants:
         return timedelta(*plain, **words).total_seconds() if known else UNKNOWN
 
     def _variable(self, arguments: list[Any]) -> Any:
-        """An environment variable's value, from the name and the default that are passed."""
+        """An environment variable's value, from the passed name and default."""
         if not arguments or arguments[0] is UNKNOWN:
             return UNKNOWN
         default = arguments[1] if len(arguments) > 1 else None
@@ -379,7 +379,7 @@ class Constants:
         return UNKNOWN
 
     def _apply(self, function: Function, call: ast.Call, scope: Function, depth: int) -> Any:
-        """The result of a small helper: assignments, ifs and returns only."""
+        """The result of a small helper: only assignments, ifs and returns."""
         body = function.node.body if isinstance(function.node.body, list) else [ast.Return(function.node.body)]
         if len(body) > 8 or len(function.params) > 4:
             return UNKNOWN
@@ -412,7 +412,7 @@ class Constants:
 
 
 def _is_large(value: object) -> bool:
-    """Whether a value is too long to be carried on."""
+    """Whether a value is too long to keep."""
     if isinstance(value, (str, bytes, tuple)):
         return len(value) > 10_000
     return isinstance(value, int) and value.bit_length() > 256

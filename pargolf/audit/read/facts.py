@@ -14,7 +14,7 @@ from functools import cached_property
 from pargolf.audit.code.modules import joined
 from pargolf.audit.code.script import Code, read_code, text_of
 from pargolf.audit.read.fields import SEED_GROUP, Leaf, is_foreign_leaf, read_leaves, seed_of
-from pargolf.audit.read.logs import Line, Log, LoggedRow, LoggedScore, Seen, read_log
+from pargolf.audit.read.logs import Line, Log, LoggedNumber, LoggedRow, LoggedScore, read_log
 from pargolf.audit.read.submission import File, Folder, logs_among
 from pargolf.audit.read.tokenizer import Tokenizer, read_tokenizer
 
@@ -57,8 +57,8 @@ class Run:
     """One declared seed: bits per byte, loss, total size, seconds. Missing values are None."""
 
     seed: str
-    bpb: Leaf | Seen | None = None
-    total: Seen | None = None
+    bpb: Leaf | LoggedNumber | None = None
+    total: LoggedNumber | None = None
 
     @property
     def score(self) -> float | None:
@@ -171,7 +171,7 @@ class Facts:
             ):
                 runs[seed] = Run(seed, leaf, old.total)
             elif _is_size(leaf, _TOTAL):
-                runs[seed] = Run(seed, old.bpb, Seen(leaf.number, leaf.line))
+                runs[seed] = Run(seed, old.bpb, LoggedNumber(leaf.number, leaf.line))
         runs = {seed: run for seed, run in runs.items() if run.bpb is not None}
         return runs or self.table_runs
 
@@ -366,10 +366,10 @@ def _table_run(cells: list[str], columns: list[str], line: Line) -> Run:
             continue
         value = float(digits[0].replace(",", "") or 0)
         if "bpb" in column and 0.3 < value < 5 and "delta" not in column:
-            bpb = Seen(value, line)
+            bpb = LoggedNumber(value, line)
         whole = re.search(r"artifact|bytes|size|total", column) and "code" not in column and "model" not in column
         if whole and value > 1_000_000:
-            total = Seen(value, line)
+            total = LoggedNumber(value, line)
     return Run(cells[0], bpb, total)
 
 

@@ -99,7 +99,7 @@ class LoggedScore:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoggedNumber:
     """A number and its line."""
 
     value: float
@@ -118,21 +118,21 @@ class Log:
     rows: list[LoggedRow] = field(default_factory=list)
     scores: list[LoggedScore] = field(default_factory=list)
     mixes: list[LoggedScore] = field(default_factory=list)
-    train_seconds: Seen | None = None
-    stop: Seen | None = None
-    total: Seen | None = None
-    total_plain: Seen | None = None
-    model: Seen | None = None
-    raw_model: Seen | None = None
-    code: Seen | None = None
+    train_seconds: LoggedNumber | None = None
+    stop: LoggedNumber | None = None
+    total: LoggedNumber | None = None
+    total_plain: LoggedNumber | None = None
+    model: LoggedNumber | None = None
+    raw_model: LoggedNumber | None = None
+    code: LoggedNumber | None = None
     settings: dict[str, tuple[str, Line]] = field(default_factory=dict)
     seeds: list[str] = field(default_factory=list)
     chunks: list[tuple[int, int, float, float, Line]] = field(default_factory=list)
-    total_eval: Seen | None = None
+    total_eval: LoggedNumber | None = None
     late_calibration: Line | None = None
-    calibration_seconds: Seen | None = None
-    gates: list[Seen] = field(default_factory=list)
-    val_tokens: Seen | None = None
+    calibration_seconds: LoggedNumber | None = None
+    gates: list[LoggedNumber] = field(default_factory=list)
+    val_tokens: LoggedNumber | None = None
     prequant: Line | None = None
     lines: list[Line] = field(default_factory=list)
     skipped: int = 0
@@ -152,14 +152,14 @@ class Log:
         return int(value) if value.isdecimal() else None
 
     @property
-    def total_bytes(self) -> Seen | None:
+    def total_bytes(self) -> LoggedNumber | None:
         """Bytes of the whole artifact, as this log prints or sums them."""
         if self.total is not None:
             return self.total
         if self.total_plain is not None and not self._is_raw(self.total_plain.value):
             return self.total_plain
         if self.model is not None and self.code is not None:
-            return Seen(self.model.value + self.code.value, self.model.line)
+            return LoggedNumber(self.model.value + self.code.value, self.model.line)
         return None
 
     def _is_raw(self, total: float) -> bool:
@@ -217,15 +217,15 @@ def _take(log: Log, line: Line) -> None:
         _take_score(log, line)
     if body.startswith("stopping_early"):
         if stop := _STOP.match(body):
-            log.stop = log.train_seconds = Seen(_number(stop[1]) / 1000, line)
+            log.stop = log.train_seconds = LoggedNumber(_number(stop[1]) / 1000, line)
     elif " bytes" in body or "size" in body:
         _take_size(log, line)
     if "ttt_chunk" in body and (chunk := _CHUNK.match(body)):
         log.chunks.append((int(chunk[1]), int(chunk[2]), _number(chunk[3]), _number(chunk[4]), line))
     if total := _TOTAL_EVAL.match(body):
-        log.total_eval = Seen(_number(total[1]), line)
+        log.total_eval = LoggedNumber(_number(total[1]), line)
     if "_gate" in body:
-        log.gates += [Seen(_number(value), line) for name, value in _GATE.findall(body)]
+        log.gates += [LoggedNumber(_number(value), line) for name, value in _GATE.findall(body)]
     _take_calibration(log, line)
     if "quant" in lower and _PREQUANT.search(lower) and not _SETTING.fullmatch(body):
         log.prequant = line
@@ -239,7 +239,7 @@ def _take_score(log: Log, line: Line) -> None:
     if "val_bpb" not in body:
         if "loss" in body and (step := _STEP_TRAIN.match(body)):
             if step[4]:
-                log.train_seconds = Seen(_seconds(step[4], step[5]), line)
+                log.train_seconds = LoggedNumber(_seconds(step[4], step[5]), line)
         elif "_bpb" in body and (mix := _MIX.search(body)):
             log.mixes.append(LoggedScore(mix[1], 0.0, _number(mix[2]), _digits(mix[2]), None, line))
     elif row := _STEP_VAL.match(body):
@@ -247,7 +247,7 @@ def _take_score(log: Log, line: Line) -> None:
         digits = min(_digits(row[3]), _digits(row[4]))
         log.rows.append(LoggedRow(int(row[1]), _number(row[3]), _number(row[4]), digits, seconds, line))
         if seconds is not None:
-            log.train_seconds = Seen(seconds, line)
+            log.train_seconds = LoggedNumber(seconds, line)
     elif score := _SCORE.match(body):
         tag, loss, bpb, remainder = score.groups()
         duration = _SECONDS.search(remainder)
@@ -262,22 +262,22 @@ def _take_score(log: Log, line: Line) -> None:
 def _take_size(log: Log, line: Line) -> None:
     body = line.text
     if total := _TOTAL.match(body):
-        number = Seen(_number(total[2]), line)
+        number = LoggedNumber(_number(total[2]), line)
         if total[1].strip():
             log.total = number
         else:
             log.total_plain = number
     elif model := _MODEL.match(body):
-        number = Seen(_number(model[2]), line)
+        number = LoggedNumber(_number(model[2]), line)
         if model[1].strip():
             log.model = number
         else:
             log.raw_model = number
     elif code := _CODE.match(body):
         if log.code is None or "uncompressed" not in code[1].lower():
-            log.code = Seen(_number(code[2]), line)
+            log.code = LoggedNumber(_number(code[2]), line)
     elif packed := _PACKED.match(body):
-        log.model = Seen(_number(packed[1]), line)
+        log.model = LoggedNumber(_number(packed[1]), line)
 
 
 def _take_calibration(log: Log, line: Line) -> None:
@@ -292,12 +292,12 @@ def _take_calibration(log: Log, line: Line) -> None:
     if log.stop is not None and log.late_calibration is None:
         log.late_calibration = line
     if seconds := _CALIBRATED.search(line.text):
-        log.calibration_seconds = Seen(_number(seconds[1] or seconds[2]), line)
+        log.calibration_seconds = LoggedNumber(_number(seconds[1] or seconds[2]), line)
 
 
 def _take_setting(log: Log, line: Line) -> None:
     if "val_loader" in line.text and (tokens := _SAMPLES.search(line.text)):
-        log.val_tokens = Seen(_number(tokens[1]), line)
+        log.val_tokens = LoggedNumber(_number(tokens[1]), line)
     setting = _SETTING.match(line.text)
     if setting is None:
         return
@@ -305,7 +305,7 @@ def _take_setting(log: Log, line: Line) -> None:
     if name == "seed" and value.isdecimal() and value not in log.seeds:
         log.seeds.append(value)
     if name == "val_tokens" and value.replace(",", "").isdecimal():
-        log.val_tokens = Seen(_number(value), line)
+        log.val_tokens = LoggedNumber(_number(value), line)
     pairs = _PAIR.findall(line.text) if _PAIRS.fullmatch(line.text) and "loss:" not in line.text else []
     for pair, content in pairs or [(name, value)]:
         if len(log.settings) < 500:

@@ -1,8 +1,9 @@
-"""Which bytes a score divides by: loss over bits per byte is ln 2 times bytes per token, whatever the model.
+"""Which bytes a score divides by: loss over bits per byte is ln 2 times bytes per token, for every model.
 
-The quotient is a constant of tokenizer and validation set (`known`), so a wrong byte count shows without any GPU, and
-the right score follows from it. It is taken from the pair of loss and score that stands nearest to the declared one.
-Sources: #1545 #1687 (a leading space counted twice), #2071 #2138 (transformed bytes), #2076 (tokens called bytes).
+This quotient is a constant of tokenizer and validation set (`validation_sets`), so a wrong byte count shows without a
+GPU, and the right score follows from it. It is computed from the pair of loss and score that is nearest to the declared
+score. Sources: #1545 #1687 (a leading space counted twice), #2071 #2138 (transformed bytes), #2076 (tokens called
+bytes).
 """
 
 import ast
@@ -36,7 +37,7 @@ _SPACE_REPLACED = re.compile(r"replace\(\s*(?:[\"'](?:\u2581|\\u2581)[\"']|[\w.]
 
 
 def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Loss over bits per byte is ln 2 times bytes per token: a constant of tokenizer and validation set."""
+    """Whether loss over bits per byte is the constant of a known tokenizer and the standard validation set."""
     if facts.folder.script_only:
         missing.add("byte_denominator: a script alone has no logs or declared numbers")
     else:
@@ -49,42 +50,45 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
 
 
 def _quotient(facts: Facts) -> RuleFinding | None:
-    """What loss over bits per byte says, by the pair that stands nearest to the declared score; None without one."""
+    """The finding on loss over bits per byte, for the pair nearest to the declared score; None without a pair."""
     score = next(_pairs(facts), None)
     if score is None:
         return None
     ratio = score.loss / score.bpb
     slack = rounding(score.loss, score.digits) + rounding(score.bpb, score.digits)
-    known = match(ratio, slack)
+    denominator = match(ratio, slack)
     numbers: dict[str, object] = {"loss": score.loss, "bpb": score.bpb, "ratio": round(ratio, 5)}
     lines = quoted([score.line])
-    if known is None:
+    if denominator is None:
         return _unknown_quotient(facts, score, slack)
-    if known is NON_CANONICAL:
-        text = f"Loss / bpb is {ratio:.4f}, that of {known.name}: the score is not over the whole validation set."
+    if denominator is NON_CANONICAL:
+        text = f"Loss / bpb is {ratio:.4f}, that of {denominator.name}: the score is not over the whole validation set."
         return RuleFinding("byte_denominator", SUSPECT, text, lines, numbers)
-    if known.true is None:
-        return RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {known.name}.", lines, numbers)
-    fixed = score.loss / known.true
+    if denominator.true is None:
+        return RuleFinding("byte_denominator", PASS, f"Loss / bpb is {ratio:.4f}: {denominator.name}.", lines, numbers)
+    fixed = score.loss / denominator.true
     return RuleFinding(
         "byte_denominator",
         FAIL,
-        f"Loss / bpb is {ratio:.4f}, the quotient of {known.name}: {known.why}. True score: {fixed:.4f}, "
+        f"Loss / bpb is {ratio:.4f}, the quotient of {denominator.name}: {denominator.why}. True score: {fixed:.4f}, "
         f"not {score.bpb:.4f}.",
         lines,
-        {**numbers, "true_ratio": round(known.true, 5), "corrected_bpb": round(fixed, 6)},
+        {**numbers, "true_ratio": round(denominator.true, 5), "corrected_bpb": round(fixed, 6)},
     )
 
 
 def _unknown_quotient(facts: Facts, score: LoggedScore, slack: float) -> RuleFinding:
-    """A quotient of no known tokenizer: held against the declared bytes and tokens, and against the log's own rows."""
+    """The finding on a quotient of no known tokenizer.
+
+    It is compared with the declared bytes and tokens, and with the log's own rows.
+    """
     ratio = score.loss / score.bpb
     numbers: dict[str, object] = {"loss": score.loss, "bpb": score.bpb, "ratio": round(ratio, 5)}
     lines = quoted([score.line])
-    own = None if facts.record_track else _own_ratio(facts)
-    if own is not None and abs(own / ratio - 1) <= slack + 1e-5:
+    own_ratio = None if facts.record_track else _own_ratio(facts)
+    if own_ratio is not None and abs(own_ratio / ratio - 1) <= slack + 1e-5:
         text = f"Loss / bpb is {ratio:.4f}, as the declared tokens and bytes of another validation set give."
-        return RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own, 5)})
+        return RuleFinding("byte_denominator", PASS, text, lines, {**numbers, "own_ratio": round(own_ratio, 5)})
     rows = _ratio_of_rows(facts)
     if rows is not None and abs(rows / ratio - 1) > slack + 0.003:
         return RuleFinding(
@@ -112,7 +116,7 @@ def _pieces(facts: Facts) -> Iterator[RuleFinding]:
     status = SUSPECT if table else HOLD
     counts = "the script's byte table counts" if table else "the official byte table counts"
     for tokenizer in facts.tokenizers:
-        where = (Evidence(tokenizer.path, 0, ""), *([Evidence(code.path, table, code.line(table))] if table else []))
+        evidence = (Evidence(tokenizer.path, 0, ""), *([Evidence(code.path, table, code.line(table))] if table else []))
         inner = tokenizer.inner_spaces
         if inner:
             yield RuleFinding(
@@ -121,7 +125,7 @@ def _pieces(facts: Facts) -> Iterator[RuleFinding]:
                 f"{len(inner):,} pieces of {tokenizer.path} hold a space inside, such as `{inner[0][:40]}`: {counts} "
                 "3 bytes for it, those of U+2581, where the text has 1. The score comes out too low. "
                 "Probe: decode all validation tokens and count their bytes.",
-                where,
+                evidence,
                 {"pieces": len(inner)},
             )
         if not tokenizer.has_space:
@@ -130,19 +134,19 @@ def _pieces(facts: Facts) -> Iterator[RuleFinding]:
                 status,
                 f"{tokenizer.path} has no piece for a space alone: where the text needs one, {counts} the 3 bytes of "
                 "U+2581 for 1 (#897, #755). Probe: decode all validation tokens and count their bytes.",
-                where,
+                evidence,
             )
 
 
 def _own_ratio(facts: Facts) -> float | None:
-    """ln 2 times bytes per token, by what `submission.json` says of its own validation set."""
+    """ln 2 times bytes per token, from the numbers in `submission.json` about its own validation set."""
     tokens = next((x.number for x in facts.leaves if x.path == ("val_tokens",) and x.number), None)
     byte_count = next((x.number for x in facts.leaves if x.path == ("val_bytes",) and x.number), None)
     return math.log(2) * byte_count / tokens if tokens and byte_count else None
 
 
 def _told_bytes(facts: Facts) -> RuleFinding | None:
-    """A log line that gives the transformed text's bytes as the denominator of the declared score."""
+    """A log line with the transformed text's bytes as the denominator of the declared score."""
     claim = facts.bpb.number if facts.bpb is not None else None
     for log in facts.own_logs if claim else ():
         line = next((x for x in log.lines if _CASEOPS.search(x.text)), None)
@@ -160,7 +164,7 @@ def _told_bytes(facts: Facts) -> RuleFinding | None:
 
 
 def _other_bytes(facts: Facts) -> RuleFinding | None:
-    """The declared score's own log line names the bytes it divides by, and they are not the standard set's."""
+    """The declared score's own log line gives the bytes it divides by, and they are not those of the standard set."""
     claims = [c for c in (facts.bpb.number if facts.bpb else None, *(run.score for run in facts.runs.values())) if c]
     for log in facts.own_logs:
         tokens = int(log.val_tokens.value) if log.val_tokens else 0
@@ -185,9 +189,9 @@ def _other_bytes(facts: Facts) -> RuleFinding | None:
 
 
 def _ratio_of_rows(facts: Facts) -> float | None:
-    """The quotient of the validation rows while training, when they agree on one.
+    """The quotient of the validation rows during training, if they agree on one.
 
-    A row that says how many positions it looked at is over a sample, whose quotient is another.
+    A row that gives its number of positions is over a sample, which has another quotient.
     """
     for log in facts.own_logs:
         whole = [r for r in log.rows if "positions:" not in r.line.text]
@@ -198,7 +202,7 @@ def _ratio_of_rows(facts: Facts) -> float | None:
 
 
 def _pairs(facts: Facts) -> Iterator[LoggedScore]:
-    """Loss and score that belong together, best witness first: declared, then logged beside the declared score."""
+    """Pairs of loss and score, the best source first: declared, then logged beside the declared score."""
     claim = facts.bpb.number if facts.bpb is not None else None
     if not claim:
         finals = [log.final for log in facts.own_logs if log.final is not None]
@@ -218,7 +222,7 @@ def _is_pair(score: LoggedScore) -> bool:
 
 
 def _declared(facts: Facts, claim: float) -> Iterator[LoggedScore]:
-    """The declared loss with the declared score, where both have digits enough."""
+    """The declared loss with the declared score, if both have enough digits."""
     loss, bpb = facts.loss, facts.bpb
     if loss is not None and loss.number and bpb is not None:
         digits = min(_decimals(bpb), _decimals(loss))
@@ -235,21 +239,21 @@ def _decimals(leaf: Leaf) -> int:
 
 
 def ratio_of(facts: Facts) -> float:
-    """Nats per bit per byte of a submission: its own quotient, or sp1024's where it gives none."""
+    """Nats per bit per byte of a submission: its own quotient, or that of sp1024 if it gives none."""
     score = next(_pairs(facts), None)
     return score.loss / score.bpb if score is not None else GOOD[0].ratio
 
 
 def byte_table(program: Program) -> Iterator[Hit]:
-    """The tables of bytes that the script builds, and what scoring does with them."""
+    """Whether the byte tables that the script builds are right, and what scoring does with them."""
     counted_twice = [*_space_twice(program)]
     yield from counted_twice or byte_tables(program)
 
 
 def _space_twice(program: Program) -> Iterator[Hit]:
-    """The leading space's byte stands in the table of token bytes, and scoring adds it once more."""
-    again = [node for node in program.live_of(ast.AugAssign) if any(map(_and_not, program.below(node.value)))]
-    for node in program.live_of(ast.If) if again else ():
+    """The table of token bytes contains the leading space's byte, and scoring adds it once more."""
+    additions = [node for node in program.live_of(ast.AugAssign) if any(map(_and_not, program.below(node.value)))]
+    for node in program.live_of(ast.If) if additions else ():
         if "startswith" not in ast.unparse(node.test) or "\u2581" not in _strings(node.test):
             continue
         marks = any(_sets(n, lambda v: isinstance(v, ast.Constant) and v.value is True) for n in node.body)
@@ -259,7 +263,7 @@ def _space_twice(program: Program) -> Iterator[Hit]:
                 "byte_denominator",
                 SUSPECT,
                 counted,
-                f"The byte of a leading space is counted here and again on line {again[0].lineno}: the "
+                f"The byte of a leading space is counted here and again on line {additions[0].lineno}: the "
                 "score comes out some 15 % too low (#1545, #1687).",
                 f"Probe: decode all validation tokens; they must give {BYTES:,} bytes.",
             )

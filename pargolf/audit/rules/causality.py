@@ -1,9 +1,9 @@
 """Architectures that see what they must not: later tokens (C1), or the end of another document.
 
-Attention is causal by an argument that the syntax tree shows: `is_causal=True`, `causal=True`, or a mask. Where none of
-them stands, every position sees the whole window. A smear adds the token before to each token; where attention stops at
-documents, a smear that does not look at the tokens crosses their borders (#1797, mended in #1851). Whether it matters
-is for the probe to say: `audit --run`.
+Attention is causal by an argument in the syntax tree: `is_causal=True`, `causal=True`, or a mask. Without any of them,
+every position sees the whole window. A smear adds the token before to each token. If attention stops at documents, a
+smear that does not check for document starts crosses their borders (#1797, corrected in #1851). A probe shows whether
+it matters: `audit --run`.
 """
 
 import ast
@@ -21,7 +21,7 @@ _FLASH = ("flash_attn_func", "flash_attn_3_func", "flash_attn_qkvpacked_func", "
 
 
 def causality(program: Program) -> Iterator[Hit]:
-    """Attention is causal, and a smear stops at documents where attention does."""
+    """Whether attention is causal, and a smear stops at documents if attention does."""
     apart = False
     for node in program.live_of(ast.Call):
         name = dotted(node.func).rsplit(".", 1)[-1]
@@ -53,7 +53,7 @@ def causality(program: Program) -> Iterator[Hit]:
 
 
 def _crosses(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether keys come from an input of the function that queries do not: another stream, or a cache of the past."""
+    """Whether keys come from an input that queries do not come from: another stream, or a cache of the past."""
     if len(call.args) < 2:
         return False
     query, key = (
@@ -95,7 +95,7 @@ def _given(program: Program, argument: ast.expr | None, function: Function) -> b
 
 
 def _smears(program: Program) -> Iterator[Hit]:
-    """`cat(x[:, :1], x[:, 1:] + gate * x[:, :-1])` with no look at the tokens that begin documents."""
+    """`cat(x[:, :1], x[:, 1:] + gate * x[:, :-1])` without a check for tokens that begin documents."""
     for function in program.functions:
         if not function.live or not _in_module(program, function):
             continue
@@ -114,7 +114,7 @@ def _smears(program: Program) -> Iterator[Hit]:
 
 
 def _reads_tokens(node: ast.AST, function: Function) -> bool:
-    """A comparison for equality with what the function was given, such as `input_ids != BOS`."""
+    """A comparison for equality with the function's input, such as `input_ids != BOS`."""
     if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
         return False
     parameters = set(function.params) - {"self"}

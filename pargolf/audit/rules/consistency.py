@@ -1,9 +1,9 @@
-"""Every number that appears twice must agree: title, README, submission.json, log, and plain arithmetic.
+"""Whether every number that appears twice agrees: title, README, submission.json, log, and plain arithmetic.
 
-A contradiction does not say which side is wrong, so it is SUSPECT at most; small ones are HOLD. Checked are: the
-declared score against the logs, model plus code against the total, training times against each other, claims of
-compliance against the numbers, validation rows against the tokenizer's constant, timers that enclose one another, the
-vocabulary against the quotient of loss and bits per byte, and log lines that the committed script cannot print.
+A contradiction does not show which side is wrong, so it is SUSPECT at most; small ones are HOLD. Checked are: the
+declared score and the logs, model plus code and the total, training times with each other, claims of compliance and the
+numbers, validation rows and the tokenizer's constant, timers that enclose one another, the vocabulary and the quotient
+of loss and bits per byte, and log lines that the committed script cannot print.
 """
 
 import re
@@ -25,7 +25,7 @@ _OURS = re.compile(
 
 
 def consistency(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """All contradictions inside one folder; a PASS where something could contradict and nothing does."""
+    """All contradictions inside one folder; PASS if something could contradict and nothing does."""
     contradictions = list(_contradictions(facts))
     yield from contradictions
     if not contradictions and (facts.bpb is not None or facts.logs):
@@ -55,8 +55,8 @@ def _score(facts: Facts) -> Iterator[RuleFinding]:
     printed = [s.bpb for log in scored for s in (*log.scores, *log.mixes)] + [r.bpb for x in scored for r in x.rows]
     if any(abs(claim.number - value) < 6e-4 for value in (*printed, _mean(finals))):
         return
-    own = [log.final.bpb for log in facts.own_logs if log.final is not None]
-    if own and abs(_mean(own) - claim.number) < 1.2e-3:
+    own_scores = [log.final.bpb for log in facts.own_logs if log.final is not None]
+    if own_scores and abs(_mean(own_scores) - claim.number) < 1.2e-3:
         return
     nearest = sorted(printed, key=lambda value: abs(value - (claim.number or 0.0)))[0]
     yield _finding(
@@ -95,20 +95,20 @@ def _sum(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def _times(facts: Facts) -> Iterator[RuleFinding]:
-    """Training seconds as declared, logged and told: each source must agree with something in another.
+    """Training seconds as declared, logged and described: each source must agree with a value of another source.
 
-    Logs are not held against each other: a folder may keep runs of several lengths.
+    Logs are not compared with each other: a folder may keep runs of several lengths.
     """
     declared = [(x.seconds or 0.0, x.line) for x in facts.train_times]
     logged = [(log.train_seconds.value, log.train_seconds.line) for log in facts.own_logs if log.train_seconds]
     lines = [*facts.readme, *(x.line for x in facts.leaves if isinstance(x.value, str))]
     prose = [(seconds, line) for line in lines if (seconds := told_training_seconds(line.text)) is not None]
-    for mine, others in ((declared, logged), (prose, declared + logged), (declared, prose)):
-        mine, others = ([s for s in group if s[0] > 30] for group in (mine, others))
-        off = _off(mine, others)
-        if off and max(s[0] for s in off + others) > SECONDS:
-            values = sorted({round(s[0], 1) for s in (*declared, *logged, *off, *others)}, reverse=True)
-            nearest = min(others, key=lambda s: abs(s[0] - off[0][0]))
+    for mine, other_values in ((declared, logged), (prose, declared + logged), (declared, prose)):
+        mine, other_values = ([s for s in group if s[0] > 30] for group in (mine, other_values))
+        off = _off(mine, other_values)
+        if off and max(s[0] for s in off + other_values) > SECONDS:
+            values = sorted({round(s[0], 1) for s in (*declared, *logged, *off, *other_values)}, reverse=True)
+            nearest = min(other_values, key=lambda s: abs(s[0] - off[0][0]))
             yield _finding(
                 SUSPECT,
                 f"Training time is given as {' / '.join(f'{v:g}' for v in values[:5])} s.",
@@ -118,13 +118,13 @@ def _times(facts: Facts) -> Iterator[RuleFinding]:
             return
 
 
-def _off(mine: list[tuple[float, Line]], others: list[tuple[float, Line]]) -> list[tuple[float, Line]]:
-    """Times that agree with none of the others; none where there are no others."""
-    return [s for s in mine if others and all(_far(s[0], other[0]) for other in others)]
+def _off(mine: list[tuple[float, Line]], other_times: list[tuple[float, Line]]) -> list[tuple[float, Line]]:
+    """Times that agree with none of the others; none if there are no others."""
+    return [s for s in mine if other_times and all(_far(s[0], time[0]) for time in other_times)]
 
 
-def _far(one: float, other: float) -> bool:
-    low, high = sorted((one, other))
+def _far(first: float, second: float) -> bool:
+    low, high = sorted((first, second))
     return high > 1.15 * low + 5
 
 
@@ -137,9 +137,9 @@ def _claims(facts: Facts) -> Iterator[RuleFinding]:
         "three_seeds": 0 < len(facts.runs) < 3 and f"{len(facts.runs)} run(s) are given",
     }
     for leaf in facts.leaves:
-        why = false.get(leaf.key)
-        if why and leaf.value is True:
-            yield _finding(SUSPECT, f"{leaf.key} is said to be true, but {why}.", [leaf.line])
+        contradiction = false.get(leaf.key)
+        if contradiction and leaf.value is True:
+            yield _finding(SUSPECT, f"{leaf.key} is said to be true, but {contradiction}.", [leaf.line])
 
 
 def _loss_is_bpb(facts: Facts) -> Iterator[RuleFinding]:
@@ -155,12 +155,12 @@ def _vocabulary(facts: Facts) -> Iterator[RuleFinding]:
     vocab = int(leaf.number)
     expected = next((g for g in GOOD if g.vocab == vocab), None)
     loss, bpb, digits, line = pair
-    known = match(loss / bpb, rounding(loss, digits) + rounding(bpb, digits))
-    if expected is not None and known is not None and known.vocab != vocab:
+    denominator = match(loss / bpb, rounding(loss, digits) + rounding(bpb, digits))
+    if expected is not None and denominator is not None and denominator.vocab != vocab:
         yield _finding(
             SUSPECT,
             f"A vocabulary of {vocab} is declared, whose loss / bpb is {expected.ratio:.4f}, but the results give "
-            f"{loss / bpb:.4f}, that of {known.name}.",
+            f"{loss / bpb:.4f}, that of {denominator.name}.",
             [leaf.line, line],
             vocab_size=vocab,
             ratio=round(loss / bpb, 5),
@@ -168,14 +168,14 @@ def _vocabulary(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def _loss_and_bpb(facts: Facts) -> tuple[float, float, int, Line] | None:
-    """Loss and score with their decimals: of the first log that gives both, else as declared."""
+    """Loss and score with their decimals: from the first log with both, or as declared."""
     for log in facts.own_logs:
         score = log.final
         if score is not None and score.bpb and score.loss and score.digits > 2:
             return score.loss, score.bpb, score.digits, score.line
     bpb, loss = facts.bpb, facts.loss
-    both = bpb is not None and loss is not None and bpb.number and loss.number
-    return (loss.number, bpb.number, 4, bpb.line) if both and bpb and loss and bpb.number and loss.number else None
+    pair = bpb is not None and loss is not None and bpb.number and loss.number
+    return (loss.number, bpb.number, 4, bpb.line) if pair and bpb and loss and bpb.number and loss.number else None
 
 
 def _title(facts: Facts) -> Iterator[RuleFinding]:
@@ -193,7 +193,7 @@ def _title(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def _rows(log: Log) -> Iterator[RuleFinding]:
-    """All validation rows of a run share one quotient of loss and bits per byte, within what printing rounds away."""
+    """Whether all validation rows of a run share one quotient of loss and bits per byte, except for rounding."""
     rows = [r for r in log.rows if r.bpb > 0 and r.digits >= 4]
     if len(log.rows) < 4 or len(rows) < 2:
         return
@@ -214,7 +214,7 @@ def _rows(log: Log) -> Iterator[RuleFinding]:
 
 
 def _quotient_of(log: Log, rows: list[LoggedRow]) -> float:
-    """The quotient of a log's final score where a tokenizer is known for it, else that of its middle row."""
+    """The quotient of a log's final score if a tokenizer is known for it, otherwise that of its middle row."""
     final = log.final
     if final is not None and final.bpb > 0 and final.digits >= 3 and match(final.loss / final.bpb, 1e-4) is not None:
         return final.loss / final.bpb
@@ -222,7 +222,7 @@ def _quotient_of(log: Log, rows: list[LoggedRow]) -> float:
 
 
 def _quotients(row: LoggedRow) -> tuple[float, float]:
-    """The least and the greatest quotient that could have been printed so, with a little for single precision."""
+    """The smallest and the largest quotient that would be printed like this, with a margin for single precision."""
     half = 0.5 * 10.0**-row.digits
     low, high = (row.loss - half) / (row.bpb + half), (row.loss + half) / max(row.bpb - half, 1e-9)
     return low * (1 - 3e-5), high * (1 + 3e-5)
@@ -248,7 +248,7 @@ def _worse(log: Log) -> Iterator[RuleFinding]:
     if final is None or not log.rows or "ttt" not in final.tag:
         return
     before = log.rows[-1]
-    if "positions:" in before.line.text:  # a look at a sample, beside a score of the whole
+    if "positions:" in before.line.text:  # a score of a sample, beside a score of the whole
         return
     if final.bpb > before.bpb + 1e-3 and before.step > 0:
         yield _finding(
@@ -259,14 +259,14 @@ def _worse(log: Log) -> Iterator[RuleFinding]:
 
 
 def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
-    """Lines of the script's own families whose words stand in none of the script's strings."""
+    """Lines of the script's own families with words that are in none of the script's strings."""
     code = facts.main
     if code is None or code.tree is None or not log.rows or "val_bpb" not in code.strings:
         return
     source = code.strings + "\n".join(c.text for c in facts.codes if c is not code)
     strange: dict[str, Line] = {}
     for words, line in _first_words(log).items():
-        # The package logs scorings on the way to the last one, which is all that its script makes.
+        # This package logs several scores; its script prints only the last of them.
         if "final_pargolf_" in words and ".pargolf" in source:
             continue
         pieces = [p for p in re.split(r"[ :]", words) if p]
@@ -282,7 +282,7 @@ def _foreign_lines(facts: Facts, log: Log) -> Iterator[RuleFinding]:
 
 
 def _first_words(log: Log) -> dict[str, Line]:
-    """The words that lines of the script's own families begin with, each with the first such line."""
+    """The first words of lines of the script's own families, each with the first such line."""
     lines: dict[str, Line] = {}
     for line in log.lines:
         words = re.match(r"[A-Za-z_]+(?:[ :][A-Za-z_]{3,})?", line.text)
@@ -292,6 +292,6 @@ def _first_words(log: Log) -> dict[str, Line]:
 
 
 def _suffixed(piece: str, source: str) -> bool:
-    """Whether a tag is put together from parts, such as `final_` + codec + `_roundtrip_exact`."""
+    """Whether a tag is built from parts, such as `final_` + codec + `_roundtrip_exact`."""
     parts = [p for p in piece.split("_") if len(p) > 2]
     return len(parts) > 1 and all(p in source for p in parts)

@@ -1,7 +1,7 @@
-"""Rules of evidence: how many runs stand behind a number, whether they beat the record, what the folder must hold.
+"""Rules of evidence: how many runs support a number, whether they beat the record, and what the folder must contain.
 
-A number without runs is a claim: a record needs enough of them for p < 0.01, each with its log, and the folder a
-README, submission.json, log and script that parses. Source: README, submission process; #1031 #1120 #1143.
+A number without runs is only a claim. A record needs enough runs for p < 0.01, each with its log. The folder needs a
+README, submission.json, a log, and a script that parses. Source: README, submission process; #1031 #1120 #1143.
 """
 
 import re
@@ -20,7 +20,7 @@ _NUMBERS = (("val_bpb",), ("val_loss",), ("bytes_total",))
 
 
 def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """How many independent runs stand behind the number; a record needs enough for p < 0.01."""
+    """How many independent runs support the number; a record needs enough for p < 0.01."""
     copies = copied_logs(facts)
     if copies is not None:
         yield copies
@@ -44,7 +44,7 @@ def seeds(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[Rul
 
 
 def _runs_behind(declared: int, logged: int, scored: bool) -> tuple[str, str]:
-    """Status and words for so many declared and logged runs; `scored`: whether a number is declared at all."""
+    """Status and words for a number of declared and logged runs; `scored` is whether a score is declared."""
     count = max(declared, logged)
     if count == 0:
         text = "One number and no run behind it can be told apart." if scored else "No result of any run is given."
@@ -61,7 +61,7 @@ def _runs_behind(declared: int, logged: int, scored: bool) -> tuple[str, str]:
 
 
 def significance(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """One-sided test that the runs beat the given record by 0.005 nats; the bar in bits follows the tokenizer."""
+    """A one-sided test that the runs beat the record by 0.005 nats. The tokenizer converts this to bits."""
     if not facts.record_track:
         return
     if context.record is None:
@@ -95,13 +95,13 @@ def significance(facts: Facts, context: Surroundings, missing: Missing) -> Itera
 
 
 def scores_of(facts: Facts) -> list[float]:
-    """Bits per byte of each run: as declared, else as logged."""
+    """Bits per byte of each run: as declared, otherwise as logged."""
     declared = [run.score for run in facts.runs.values() if run.score]
     return declared or [log.final.bpb for log in facts.own_logs if log.final is not None]
 
 
 def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """README, submission.json, log and script, and a score that is a number."""
+    """README, submission.json, log and script are there, and the score is a number."""
     idle = _nothing_to_judge(facts)
     if idle:
         yield RuleFinding("package", UNVERIFIABLE, idle, tuple(Evidence(c.path, 0, "") for c in facts.codes[:6]))
@@ -110,14 +110,16 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
         return
     parts = {"submission.json": facts.json_file, "README.md": facts.readme_file, "a script": facts.codes}
     lacking = [name for name, part in parts.items() if not part]
-    where = Evidence(facts.folder.path, 0, ", ".join(f.path for f in facts.folder.files[:12]))
+    evidence = Evidence(facts.folder.path, 0, ", ".join(f.path for f in facts.folder.files[:12]))
     if lacking:
-        yield RuleFinding("package", FAIL, f"The folder lacks {' and '.join(lacking)}. Add what is missing.", (where,))
+        yield RuleFinding(
+            "package", FAIL, f"The folder lacks {' and '.join(lacking)}. Add what is missing.", (evidence,)
+        )
     yield from _declared_score(facts)
     if not any(log.final for log in facts.logs):
         reason = "No log in the folder prints a score" if facts.logs else "There is no training log"
         yield RuleFinding(
-            "package", UNVERIFIABLE, reason + ": nothing behind the number can be checked. Add the log.", (where,)
+            "package", UNVERIFIABLE, reason + ": nothing behind the number can be checked. Add the log.", (evidence,)
         )
     elif not lacking and not facts.json_error and not idle:
         text = "README, submission.json, log and script are there."
@@ -125,12 +127,12 @@ def package(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[R
 
 
 def _declared_score(facts: Facts) -> Iterator[RuleFinding]:
-    """A submission.json that cannot be read, or that gives no score."""
+    """A submission.json that cannot be read, or that has no score."""
     if facts.json_file is None:
         return
-    where = (Evidence(facts.json_file.path, 0, ""),)
+    evidence = (Evidence(facts.json_file.path, 0, ""),)
     if facts.json_error:
-        yield RuleFinding("package", FAIL, facts.json_error + ". Mend the file.", where)
+        yield RuleFinding("package", FAIL, facts.json_error + ". Mend the file.", evidence)
     odd = [leaf for leaf in facts.leaves if leaf.path in _NUMBERS and _is_odd(leaf)]
     for leaf in odd:
         shown = str(leaf.value) if isinstance(leaf.value, (str, bool, float)) else "a number"
@@ -138,18 +140,18 @@ def _declared_score(facts: Facts) -> Iterator[RuleFinding]:
         yield RuleFinding("package", UNVERIFIABLE, text, quoted([leaf.line]))
     if not facts.json_error and not odd and facts.bpb is None and not facts.runs:
         text = "submission.json gives no score: val_bpb is absent or not a number. Fill it in from the log."
-        yield RuleFinding("package", UNVERIFIABLE, text, null_fields(facts, "bpb") or where)
+        yield RuleFinding("package", UNVERIFIABLE, text, null_fields(facts, "bpb") or evidence)
 
 
 def _is_odd(leaf: Leaf) -> bool:
-    """Whether a field holds what can be no number; `15.9 MB` is one, of a unit that is not read."""
+    """Whether a field cannot be a number. `15.9 MB` can, but its unit is not read."""
     if leaf.value is None or leaf.number is not None:
         return False
     return not isinstance(leaf.value, str) or leaf.key == "val_bpb" or not re.search(r"\d", leaf.value)
 
 
 def _nothing_to_judge(facts: Facts) -> str:
-    """Why no script of a folder can be judged by what it does, or nothing; what cannot be read is `syntax`'s to say."""
+    """Why no script of a folder can be judged by what it does, or nothing. Syntax errors are left to `syntax`."""
     codes = facts.codes or facts.borrowed
     if not codes:
         names = ", ".join(f.path for f in facts.folder.files[:3])
@@ -165,30 +167,30 @@ def _nothing_to_judge(facts: Facts) -> str:
 
 
 def outside_folder(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """A pull request touches one new folder and nothing else."""
+    """Whether a pull request touches one new folder and nothing else."""
     if not context.from_git:
         return
-    others = [f for f in context.folders if f != facts.folder.path]
-    if not context.outside and not others:
+    other_folders = [f for f in context.folders if f != facts.folder.path]
+    if not context.outside and not other_folders:
         yield RuleFinding("outside_folder", PASS, "Only this folder is touched.")
         return
     extras = []
     if context.outside:
         extras.append(f"{len(context.outside)} file(s) outside a submission's folder")
-    if others:
-        extras.append(f"{len(others)} other folder(s)")
-    paths = [*context.outside[:6], *others[:3]]
+    if other_folders:
+        extras.append(f"{len(other_folders)} other folder(s)")
+    paths = [*context.outside[:6], *other_folders[:3]]
     yield RuleFinding(
         "outside_folder",
         HOLD,
         f"The pull request also touches {' and '.join(extras)}. Move what belongs to the submission into its folder.",
         tuple(Evidence(path, 0, "") for path in paths),
-        {"outside": len(context.outside), "folders": len(others) + 1},
+        {"outside": len(context.outside), "folders": len(other_folders) + 1},
     )
 
 
 def syntax(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Every script must be Python; a byte-order mark and the newest syntax are."""
+    """Whether every script is Python. A byte-order mark and the newest syntax are accepted."""
     bad = False
     for code in facts.codes:
         if code.tree is not None:
@@ -197,11 +199,11 @@ def syntax(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[Ru
                 yield RuleFinding("syntax", UNVERIFIABLE, f"{code.path}: {code.note}.", (Evidence(code.path, 0, ""),))
             continue
         bad = True
-        where = (Evidence(code.path, code.error_line, code.line(code.error_line)),)
+        evidence = (Evidence(code.path, code.error_line, code.line(code.error_line)),)
         if code.proven:
-            yield RuleFinding("syntax", FAIL, f"{code.path} is not valid Python: {code.error}.", where)
+            yield RuleFinding("syntax", FAIL, f"{code.path} is not valid Python: {code.error}.", evidence)
         else:
-            yield RuleFinding("syntax", UNVERIFIABLE, f"{code.path} could not be read as code: {code.error}.", where)
+            yield RuleFinding("syntax", UNVERIFIABLE, f"{code.path} could not be read as code: {code.error}.", evidence)
     if facts.codes and not bad:
         packed = facts.main is not None and facts.main.packed
         yield RuleFinding("syntax", PASS, "Every script parses" + ("; the packed one was unpacked." if packed else "."))

@@ -1,8 +1,8 @@
 """Caches of counts that give only the true token a probability (C1, C2).
 
-In code, a hashed cache shows as a quotient of two different counts, both read at keys made from validation tokens: the
-counts of one continuation over those of its context, which need not sum to one (#779, #677). In logs it shows by the
-tag of the reported score, by a gain that honest mixing cannot have (#886, #978), and by gates that opened (#2041).
+In code, a hashed cache is a quotient of two different counts, both read at keys made from validation tokens: the counts
+of one continuation over those of its context. These need not sum to one (#779, #677). In logs it shows by the tag of
+the reported score, by a gain that honest mixing cannot have (#886, #978), and by gates that opened (#2041).
 """
 
 import ast
@@ -23,7 +23,7 @@ _PICKERS = ("gather", "take_along_axis", "nll_loss", "cross_entropy", "index_sel
 
 
 def logged_caches(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """What the log says of counts behind the reported score, each kind once: a tag is evidence, not proof."""
+    """Log lines about counts behind the reported score, each kind once. A tag is evidence, not proof."""
     tags: set[str] = set()
     for log in until_told(facts):
         for tag, finding in _tagged(facts, log):
@@ -57,7 +57,7 @@ def _tagged(facts: Facts, log: Log) -> Iterator[tuple[str, RuleFinding]]:
 
 
 def _gates(facts: Facts) -> Iterator[RuleFinding]:
-    """Gates that open by the class of the token being scored: the log says how often they did."""
+    """Gates that open by the class of the token being scored; the log says how often they did."""
     gates = [g for log in facts.own_logs or facts.logs for g in log.gates if g.value > 0]
     if gates:
         yield RuleFinding(
@@ -71,14 +71,14 @@ def _gates(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def ngram_target_key(program: Program) -> Iterator[Hit]:
-    """Counts that give only the true token a probability: as a quotient, in a sum, or as the larger of two."""
+    """Counts that give only the true token a probability: in a quotient, in a sum, or as the larger of two."""
     first = next(itertools.chain(_quotients(program), _mixtures(program), _larger_of(program), _sure_of(program)), None)
     if first is not None:
         yield first
 
 
 def _quotients(program: Program) -> Iterator[Hit]:
-    """A count at a key that holds the scored token over a count at its context's key."""
+    """A count at a key that contains the scored token over a count at its context's key."""
     for node in program.live_of(ast.BinOp, ast.Call):
         pair = _quotient(node)
         if pair is not None:
@@ -102,7 +102,7 @@ def _quotients(program: Program) -> Iterator[Hit]:
 
 
 def _whole_row(program: Program, node: ast.AST, pair: tuple[ast.expr, ast.expr]) -> bool:
-    """Whether a quotient is of rows of the vocabulary over their totals, out of which the true token is picked."""
+    """Whether a quotient is of rows of the vocabulary over their totals, from which the true token is picked."""
     if _widened(pair[1]) and not _widened(pair[0]):
         return True
     function = program.function_of(node)
@@ -148,7 +148,7 @@ def _mixtures(program: Program) -> Iterator[Hit]:
 
 
 def _larger_of(program: Program) -> Iterator[Hit]:
-    """The larger of the true token's probability and one from counts, or one of both by a test."""
+    """The larger of the true token's probability and one from counts, or a choice between them by a test."""
     for call in program.live_of(ast.Call):
         last = dotted(call.func).rsplit(".", 1)[-1]
         sides = call.args[-2:] if last in ("maximum", "fmax", "max", "where") and len(call.args) >= 2 else []
@@ -173,7 +173,7 @@ def _larger_of(program: Program) -> Iterator[Hit]:
 
 
 def _sure_of(program: Program) -> Iterator[Hit]:
-    """`where(guess == target, .95, p)`: a probability that follows from the true token."""
+    """`where(guess == target, .95, p)`: a probability that depends on the true token."""
     for call in program.live_of(ast.Call):
         if dotted(call.func).rsplit(".", 1)[-1] != "where" or len(call.args) != 3:
             continue
@@ -198,7 +198,7 @@ def _sure_of(program: Program) -> Iterator[Hit]:
 
 
 def _looked_up_later(program: Program, node: ast.AST) -> bool:
-    """Whether the true token is picked out of what a node makes, so that it is a mixture of whole rows."""
+    """Whether the true token is picked from the result of a node, so that it is a mixture of whole rows."""
     function = program.function_of(node)
     names: set[str] = set()
     for above in (node, *program.ancestors(node)):
@@ -215,7 +215,7 @@ def _looked_up_later(program: Program, node: ast.AST) -> bool:
 
 
 def _picks(node: ast.AST, row: ast.AST) -> bool:
-    """Whether a node picks entries out of rows: `gather`, `row[range, targets]`, `nll_loss(row, y)`."""
+    """Whether a node picks entries from rows: `gather`, `row[range, targets]`, `nll_loss(row, y)`."""
 
     def is_row(part: ast.AST) -> bool:
         return part is row or (isinstance(row, ast.Name) and row.id in names_in(part))
@@ -236,7 +236,7 @@ def _has_slice(node: ast.Tuple) -> bool:
 
 
 def _is_sum(node: ast.expr) -> bool:
-    """Whether an expression adds up, or is a number: no row of the vocabulary any more."""
+    """Whether an expression is a sum or a number, and no longer a row of the vocabulary."""
     return any(isinstance(n, ast.Call) and getattr(n.func, "attr", "") in ("sum", "mean", "item") for n in walk(node))
 
 

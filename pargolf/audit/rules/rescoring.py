@@ -1,9 +1,9 @@
 """Tokens that are scored twice (C4).
 
-Two passes show as counts complete before the loop that reads them, as the least loss over several rounds (#846, #573),
-or as a later score by the very weights that a score-first pass has changed (#991): each update of that pass may be
-legal and the whole still is not. For the last, the names whose parameters an optimizer holds are followed up through
-the callers; weights that are put back in between end the trail.
+Two passes show in three ways: counts that are complete before the loop that reads them; the least loss over several
+rounds (#846, #573); or a later score with the weights that a score-first pass has changed (#991). In the last, each
+update of the first pass may be legal, and the whole is still not. To detect it, the names whose parameters an optimizer
+holds are followed through the callers. Weights that are restored in between end the search.
 """
 
 import ast
@@ -30,12 +30,12 @@ from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
 from pargolf.audit.rules.script.least_loss import least_loss
 from pargolf.audit.rules.validation_data import until_told
 
-# What can count into a table or read one.
+# Nodes that can count into a table or read one.
 _TOUCHING = (ast.AugAssign, ast.Call, ast.Subscript)
 
 
 def logged_passes(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """A reported score whose tag in the log tells of a second pass; each tag once."""
+    """Reported scores whose tag in the log names a second pass; each tag once."""
     tags: set[str] = set()
     for log in until_told(facts):
         final = log.final
@@ -51,7 +51,7 @@ def logged_passes(facts: Facts, context: Surroundings, missing: Missing) -> Iter
 
 
 def two_pass(program: Program) -> Iterator[Hit]:
-    """No token is scored twice: no minimum over rounds, no second reading of counts that are already complete."""
+    """Whether no token is scored twice: no minimum over rounds, no second reading of complete counts."""
     for node in program.live_of(ast.Call):
         if dotted(node.func).split(".")[-1] in ("minimum", "min", "fmin"):
             hit = _minimum(program, node)
@@ -63,7 +63,7 @@ def two_pass(program: Program) -> Iterator[Hit]:
 
 
 def _added_first(program: Program) -> Iterator[Hit]:
-    """Counts that a turn of a loop adds its tokens to before it reads them to score the same tokens."""
+    """Counts to which an iteration of a loop adds its tokens before it reads them to score the same tokens."""
     adds, reads = _closure(program, _adds_counts), _closure(program, _reads_counts)
     for loop in program.live_of(ast.For) if adds and reads else ():
         function, block = program.function_of(loop), loop.body
@@ -115,7 +115,7 @@ def _minimum(program: Program, call: ast.Call) -> Hit | None:
 
 
 def _counts(program: Program, name: str, function: Function) -> bool:
-    """Whether a name is added to a sum, stored, returned or printed as a score, and not only kept to be looked at."""
+    """Whether a name is added to a sum, stored, returned or printed as a score, not only kept for inspection."""
     if name in function.params or name not in function.assigned:
         return True
     for node in program.own_nodes(function):
@@ -133,7 +133,7 @@ def _counts(program: Program, name: str, function: Function) -> bool:
 
 
 def _trains(program: Program, loop: ast.AST) -> bool:
-    """Whether a loop holds an update."""
+    """Whether a loop contains an update."""
     nodes = set(live_below(program, loop))
     return any(update in nodes for update, _ in updates(program))
 
@@ -170,7 +170,7 @@ def _filled_first(program: Program) -> Iterator[Hit]:
 def _fill_and_use(
     program: Program, function: Function, block: list[ast.stmt], tables: set[str], reads: set[Function]
 ) -> Iterator[tuple[ast.stmt, ast.stmt, set[str]]]:
-    """Pairs of statements of a block: one that may fill tables, a later one that reads some, and those."""
+    """Pairs of statements of a block: one that may fill tables, a later one that reads some, and those tables."""
     for i, later in enumerate(block):
         read = _touched(program, later, function, reads, _reads_counts) & tables
         if read and later in program.live:
@@ -180,7 +180,10 @@ def _fill_and_use(
 
 
 def _is_prefix(function: Function, earlier: ast.stmt, later: ast.stmt) -> bool:
-    """Whether counts are filled up to where scoring begins (#796): `range(0, mine[0])`, then a loop over `mine`."""
+    """Whether counts are filled only up to where scoring begins (#796):
+
+    `range(0, mine[0])`, then a loop over `mine`.
+    """
     scored = names_in(later)
     for name in _ends(earlier):
         for source in function.assigned.get(name, ()):
@@ -194,7 +197,7 @@ def _is_prefix(function: Function, earlier: ast.stmt, later: ast.stmt) -> bool:
 
 
 def _ends(statement: ast.stmt) -> set[str]:
-    """Names that a statement's ranges and slices end at, and none of them begins at."""
+    """Names at which a statement's ranges and slices end, and none of them begins."""
     ends: set[str] = set()
     starts: set[str] = set()
     for node in walk(statement):
@@ -208,7 +211,7 @@ def _ends(statement: ast.stmt) -> set[str]:
 
 
 def _looped(program: Program, node: ast.AST, function: Function) -> bool:
-    """Whether a node stands in a loop of its own function."""
+    """Whether a node is in a loop of its own function."""
     for above in program.ancestors(node):
         if above is function.node:
             return False
@@ -218,7 +221,7 @@ def _looped(program: Program, node: ast.AST, function: Function) -> bool:
 
 
 def _adds_counts(program: Program, node: ast.AST) -> set[str]:
-    """Roots of tables that a node counts validation tokens into."""
+    """Roots of tables into which a node counts validation tokens."""
     if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
         return _last(node.target) & program.tables
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -239,7 +242,7 @@ def _reads_counts(program: Program, node: ast.AST) -> set[str]:
 
 
 def _closure(program: Program, direct: Callable[[Program, ast.AST], set[str]]) -> set[Function]:
-    """Functions that do something themselves or through the script's functions they call."""
+    """Functions that do something, themselves or through functions of the script that they call."""
     functions = {program.function_of(node) for node in program.live_of(*_TOUCHING) if direct(program, node)}
     waiting = list(functions)
     while waiting:
@@ -251,7 +254,7 @@ def _closure(program: Program, direct: Callable[[Program, ast.AST], set[str]]) -
 
 
 def _count_holders(program: Program, function: Function, adds: set[Function]) -> set[str]:
-    """Names of a function that hold tables: tables themselves, objects that count, and what a counting call returns."""
+    """Names of a function that hold tables: tables, objects that count, and the results of counting calls."""
     owners = {f.owner for f in adds if f.owner}
     holders = {name for name in (*function.assigned, *function.params) if name in program.tables}
     for name, sources in function.assigned.items():
@@ -264,7 +267,7 @@ def _count_holders(program: Program, function: Function, adds: set[Function]) ->
 
 
 def _open_blocks(program: Program, function: Function) -> Iterator[list[ast.stmt]]:
-    """Blocks of a function that stand in none of its loops."""
+    """Blocks of a function that are in none of its loops."""
     waiting = [function.node.body] if isinstance(function.node.body, list) else []
     while waiting:
         block = waiting.pop()
@@ -281,7 +284,7 @@ def _touched(
     through: set[Function],
     direct: Callable[[Program, ast.AST], set[str]],
 ) -> set[str]:
-    """Names whose tables a statement touches: itself, as a method's object, an argument or a closure's name."""
+    """Names whose tables a statement touches: directly, as a method's object, an argument or a closure's name."""
     names: set[str] = set()
     for node in live_below(program, statement):
         names |= direct(program, node)
@@ -295,13 +298,13 @@ def _touched(
 
 
 def _returns_tables(program: Program, value: ast.expr, through: set[Function]) -> bool:
-    """Whether a value is what one of the functions, no method, gives back."""
+    """Whether a value is the result of one of the functions, not of a method."""
     calls = program.callees(value) if isinstance(value, ast.Call) else []
     return any(c in through and c.owner is None for c in calls)
 
 
 def _handed(program: Program, call: ast.Call, callee: Function, function: Function) -> set[str]:
-    """Names that a call hands to a function: its object, its plain arguments, and what a closure sees."""
+    """Names that a call passes to a function: its object, its plain arguments, and the names that a closure sees."""
     names = {root_of(call.func.value)} if isinstance(call.func, ast.Attribute) else set()
     names |= {a.id for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Name)}
     if callee.parent is function and function is not program.module:
@@ -310,17 +313,17 @@ def _handed(program: Program, call: ast.Call, callee: Function, function: Functi
 
 
 def _last(node: ast.AST) -> set[str]:
-    """The name or attribute that a table expression goes back to."""
+    """The name or attribute at the root of a table expression."""
     while isinstance(node, (ast.Subscript, ast.Starred)):
         node = node.value
     return {node.id} if isinstance(node, ast.Name) else {node.attr} if isinstance(node, ast.Attribute) else set()
 
 
-# ---- an adapted model, scored again
+# ---- an adapted model that scores again
 
 
 def graded_again(program: Program, update: ast.Call, function: Function) -> Hit | None:
-    """A later score of validation tokens by the very model that a score-first pass over them has changed (C4, #991)."""
+    """A later score of validation tokens by the model that a score-first pass over them has changed (C4, #991)."""
     waiting = [(function, name) for name in _learned(program, function) & set(function.params)]
     seen = set(waiting)
     if _restored(program, function, update):
@@ -357,7 +360,7 @@ def _passed_name(call: ast.Call, callee: Function, name: str) -> str:
 
 
 def _learned(program: Program, function: Function) -> set[str]:
-    """Names of a function whose parameters its optimizers hold: followed through lists, never through a constructor."""
+    """Names of a function whose parameters its optimizers hold; followed through lists, never through a constructor."""
     feeds: dict[str, set[str]] = {}
     names: set[str] = set()
     for node in program.own_nodes(function):
@@ -374,7 +377,7 @@ def _learned(program: Program, function: Function) -> set[str]:
 
 
 def _fed(program: Program, node: ast.AST) -> Iterator[tuple[str, set[str]]]:
-    """Names that a node gives something, and the names that it comes from."""
+    """Names to which a node gives something, and the names where that comes from."""
     if isinstance(node, ast.Assign):
         built = isinstance(node.value, ast.Call) and dotted(node.value.func) in program.classes
         sources = set() if built or library_module(node.value) else _followed(program, node.value)
@@ -389,7 +392,7 @@ def _fed(program: Program, node: ast.AST) -> Iterator[tuple[str, set[str]]]:
 
 
 def _followed(program: Program, value: ast.expr) -> set[str]:
-    """Names in a value, without those of which only a setting is read, such as `args` of `args.lr`."""
+    """Names in a value, except those of which only a setting is read, such as `args` of `args.lr`."""
     names = set()
     for node in program.below(value):
         if isinstance(node, ast.Name):
@@ -403,7 +406,7 @@ def _followed(program: Program, value: ast.expr) -> set[str]:
 
 
 def _restored(program: Program, function: Function, after: ast.AST, name: str = "") -> bool:
-    """Whether weights are put back after a line of a function: `load_state_dict`, or `copy_` outside an optimizer."""
+    """Whether weights are restored after a line of a function: `load_state_dict`, or `copy_` outside an optimizer."""
     line = getattr(after, "lineno", 0)
     return any(
         isinstance(node, ast.Call)

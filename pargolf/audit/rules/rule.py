@@ -1,8 +1,8 @@
-"""A rule, and what its check works with: the folder's surroundings, what could not be checked, lines as evidence.
+"""A rule, and what its check works with: the folder's surroundings, what could not be checked, and lines as evidence.
 
-A rule has up to two checks. One reads what the folder says (`facts`) and yields findings; one looks at what the script
-does (`code`) and yields places in it. What a check could not look at it adds to `Missing`, which is listed in the
-report and never passes.
+A rule has up to two checks. One reads what the folder says (`facts`) and yields findings. The other reads what the
+script does (`code`) and yields places in it. What a check could not read goes to `Missing`, which the report lists and
+which never passes.
 """
 
 import ast
@@ -22,7 +22,7 @@ SUM = "Probe: sum p over the whole vocabulary at random positions; it must be 1.
 
 @dataclass(frozen=True)
 class Record:
-    """The result that a new record has to beat: its name, per-seed bits per byte, nats per bit per byte."""
+    """The result that a new record has to beat: its name, its bits per byte per seed, and its nats per bit per byte."""
 
     name: str
     bpb: tuple[float, ...]
@@ -31,7 +31,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a folder cannot know about itself: the record, files outside it, other folders of the head."""
+    """Facts from outside a folder: the record, files outside it, other folders of the head."""
 
     record: Record | None = None
     outside: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Missing:
 
 
 Runner = Callable[[Facts, Missing], list[RuleFinding]]
-"""Runs a folder's script in the sandbox; returns what that showed, and adds what it could not."""
+"""Runs a folder's script in the sandbox; returns findings, and adds what could not be checked."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Hit:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes two hits the same."""
+        """Hits with equal keys are the same."""
         return self.rule, getattr(self.node, "lineno", 0)
 
 
@@ -83,17 +83,17 @@ class Rule:
     Attributes:
         name: the rule's name in reports.
         asks: the question that it answers.
-        words: the rule in our own words, shown beside each finding.
-        source: where the rule is written, or the rulings that it stands on.
-        passes: what a PASS says where the check gives no numbers of its own.
-        facts: the check of what the folder says; None where there is none.
-        code: the check of what the script does; None where there is none.
-        script_alone: whether `facts` has something to say of a script without a folder.
+        words: the rule in our own words, shown with each finding.
+        source: where the rule is written, or the rulings behind it.
+        passes: the text of a PASS, if the check gives no numbers of its own.
+        facts: the check of what the folder says; None if there is none.
+        code: the check of what the script does; None if there is none.
+        script_alone: whether `facts` also applies to a script without a folder.
         reads_code: whether a script that cannot be read leaves the rule unchecked, and one without hits passes it.
         law: the law of `pargolf probe` that decides the rule when the script is run.
-        arithmetic: whether a PASS of `facts` is a sum over the submission's own files and logs, and so proved.
-        needs: what the caller must give for the rule to be checked at all; without it the headline does not wait.
-        mend: what the author should do where the rule is broken.
+        arithmetic: whether a PASS of `facts` is computed from the submission's own files and logs, and so proved.
+        needs: what the caller must give so that the rule can be checked; without it the headline ignores the rule.
+        mend: what the author should do if the rule is broken.
     """
 
     name: str
@@ -113,12 +113,12 @@ class Rule:
 
 def quoted(lines: Iterable[Line]) -> tuple[Evidence, ...]:
     """Lines as evidence, each once."""
-    seen: dict[tuple[str, int], Evidence] = {}
+    places: dict[tuple[str, int], Evidence] = {}
     for line in lines:
-        seen.setdefault((line.file, line.number), Evidence(line.file, line.number, line.text.strip()[:240]))
-    return tuple(seen.values())
+        places.setdefault((line.file, line.number), Evidence(line.file, line.number, line.text.strip()[:240]))
+    return tuple(places.values())
 
 
 def null_fields(facts: Facts, pattern: str) -> tuple[Evidence, ...]:
-    """Fields of submission.json that hold null where a name fits a pattern."""
+    """Fields of submission.json that are null and whose name matches a pattern."""
     return quoted(x.line for x in facts.leaves if x.value is None and re.search(pattern, x.key))

@@ -1,9 +1,9 @@
-"""Score before update (C3): validation tokens are graded before anything learns from them.
+"""Score before update (C3): validation tokens are scored before anything learns from them.
 
-Every `backward()` on a loss of validation tokens needs, earlier in the same iteration of a loop that holds both, a
-score of them that the function reports. One level up the callers are asked the same. A loop that scores and trains but
-whose counter does not choose the data repeats itself: from its second round on it scores tokens it has trained on. SLOT
-is the same shape on tensors of the function's own (#1336); nobody has ruled on it. Sources: README FAQ; #402, #1017.
+Every `backward()` on a loss of validation tokens needs a reported score of them, earlier in the same iteration of a
+loop that contains both. Callers are checked in the same way. A loop that scores and trains repeats itself if its
+counter does not choose the data: from its second round on, it scores tokens it has trained on. SLOT has the same form
+with tensors of the function's own (#1336); there is no ruling on it. Sources: README FAQ; #402, #1017.
 """
 
 import ast
@@ -36,7 +36,7 @@ _OPTIMIZERS = ("AdamW", "Adam", "SGD", "LBFGS", "RMSprop", "Muon", "NAdam", "Ada
 
 
 def logged_order(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """A log that tells of adaptation on validation data before the final score."""
+    """A log that mentions adaptation on validation data before the final score."""
     for log in until_told(facts):
         if log.prequant is not None:
             yield RuleFinding(
@@ -49,7 +49,10 @@ def logged_order(facts: Facts, context: Surroundings, missing: Missing) -> Itera
 
 
 def ttt_order(program: Program) -> Iterator[Hit]:
-    """Every update from validation tokens comes after those tokens were scored; SLOT's own tensors are told apart."""
+    """Whether every update from validation tokens comes after their score.
+
+    Updates of SLOT's own tensors are separate.
+    """
     for call, loss in updates(program):
         if not is_validation(program, call, loss):
             continue
@@ -91,7 +94,7 @@ def ttt_order(program: Program) -> Iterator[Hit]:
 
 
 def _unscored(program: Program, node: ast.AST, function: Function, seen: frozenset[Function]) -> str:
-    """Why an update at `node` is not preceded by a reported score, or nothing."""
+    """Why no reported score precedes an update at `node`, or nothing."""
     reason = _scored_in(program, node, function)
     if reason is not None:
         return reason
@@ -99,7 +102,7 @@ def _unscored(program: Program, node: ast.AST, function: Function, seen: frozens
         return "before any reported score of them"
     sites = [s for s in function.calls if s.call in program.live]
     if not sites:
-        # Passed as a value, or a method found by no call: the definition's own place stands for the call.
+        # Passed as a value, or a method without a known call: the definition is used in place of the call.
         if function.parent is not None and function.parent is not program.module:
             return _unscored(program, function.node, function.parent, seen | {function})
         return "before any reported score of them"
@@ -120,7 +123,7 @@ def _brings_validation(program: Program, call: ast.Call, function: Function) -> 
 
 
 def _scored_in(program: Program, node: ast.AST, function: Function) -> str | None:
-    """'' when scored before, a reason when scored wrongly, None when this function does not score it at all."""
+    """Empty if scored before, a reason if scored wrongly, None if this function does not score it at all."""
     chain = _chain(program, node, function)
     repeats = [x for x in chain[1:] if isinstance(x, LOOPS) and _repeats(program, x, function)]
     outermost = max((i for i, x in enumerate(chain) if isinstance(x, LOOPS)), default=0)
@@ -139,7 +142,7 @@ def _scored_in(program: Program, node: ast.AST, function: Function) -> str | Non
 
 
 def _carried(program: Program, node: ast.AST, loop: ast.AST, function: Function) -> bool:
-    """Whether an update learns from what an earlier turn of its loop has scored, and kept until now."""
+    """Whether an update learns from tokens that an earlier iteration of its loop has scored and stored."""
     line = getattr(node, "lineno", 0)
     parts = [node]
     for name in names_in(node):
@@ -159,7 +162,7 @@ def _carried(program: Program, node: ast.AST, loop: ast.AST, function: Function)
 
 
 def _binds(node: ast.Assign | ast.Call, name: str) -> bool:
-    """Whether a node gives a name a value, or adds one to what it holds."""
+    """Whether a node gives a name a value, or adds one to it."""
     if isinstance(node, ast.Assign):
         return any(name in names_in(target) for target in node.targets)
     adds = isinstance(node.func, ast.Attribute) and node.func.attr in ("append", "extend", "appendleft", "put")
@@ -167,13 +170,13 @@ def _binds(node: ast.Assign | ast.Call, name: str) -> bool:
 
 
 def _from_kept(nodes: Sequence[ast.AST], name: str, kept: Mapping[str, list[int]]) -> bool:
-    """Whether every value that a name is given in a loop is taken out of what earlier turns have kept."""
+    """Whether every value that a name gets in a loop is taken from what earlier iterations have stored."""
     values = [n.value for n in nodes if isinstance(n, ast.Assign) and _binds(n, name)]
     return bool(values) and all(names_in(value) & kept.keys() for value in values)
 
 
 def _chain(program: Program, node: ast.AST, function: Function) -> list[ast.AST]:
-    """A node and what encloses it, up to its function."""
+    """A node and the nodes that enclose it, up to its function."""
     chain = [node]
     for above in program.ancestors(node):
         chain.append(above)
@@ -183,7 +186,7 @@ def _chain(program: Program, node: ast.AST, function: Function) -> list[ast.AST]
 
 
 def _called_in_loop(program: Program, function: Function) -> bool:
-    """Whether a live loop holds a call of the function."""
+    """Whether a live loop contains a call of the function."""
     return any(isinstance(a, LOOPS) and a in program.live for s in function.calls for a in program.ancestors(s.call))
 
 
@@ -219,7 +222,7 @@ def _gives_back(program: Program, statement: ast.stmt, function: Function) -> bo
 
 
 def _is_gathered(program: Program, function: Function) -> bool:
-    """Whether each caller adds what the function gives back to what it reports."""
+    """Whether each caller adds the function's result to what it reports."""
     sites = [site for site in function.calls if site.call in program.live]
     statements = [next((a for a in program.ancestors(s.call) if isinstance(a, ast.stmt)), None) for s in sites]
     return bool(sites) and all(
@@ -230,7 +233,7 @@ def _is_gathered(program: Program, function: Function) -> bool:
 
 
 def _before(above: ast.AST, below: ast.AST) -> list[ast.stmt]:
-    """Statements of the block that holds `below` which come before it, last first."""
+    """Statements before `below` in the same block, the last first."""
     for name in ("body", "orelse", "finalbody"):
         block = getattr(above, name, None)
         if isinstance(block, list) and below in block:
@@ -239,7 +242,7 @@ def _before(above: ast.AST, below: ast.AST) -> list[ast.stmt]:
 
 
 def _gathered(program: Program, statement: ast.stmt, function: Function) -> Iterator[str]:
-    """Names that a statement adds losses of validation tokens to: the reported sum, and others beside it."""
+    """Names to which a statement adds losses of validation tokens: the reported sum, and others."""
     for node in live_below(program, statement):
         if isinstance(node, ast.AugAssign) and is_loss(program, node.value, function):
             yield root_of(node.target)
@@ -263,7 +266,7 @@ def _gathered(program: Program, statement: ast.stmt, function: Function) -> Iter
 
 
 def _kept_on_object(program: Program, call: ast.Call) -> Iterator[str]:
-    """Sums on its own object to which a method that is called adds losses of validation tokens."""
+    """Sums on its own object to which a called method adds losses of validation tokens."""
     for callee in program.callees(call):
         for node in program.own_nodes(callee) if callee.owner is not None else ():
             if isinstance(node, ast.AugAssign) and node in program.live and is_loss(program, node.value, callee):
@@ -273,7 +276,7 @@ def _kept_on_object(program: Program, call: ast.Call) -> Iterator[str]:
 
 
 def _held_loss(program: Program, call: ast.Call, function: Function) -> str | None:
-    """The name that a call of the script's own function adds a loss to, such as `accumulate(loss, ..., loss_sum)`."""
+    """The name to which a call of the script's own function adds a loss, such as `accumulate(loss, ..., loss_sum)`."""
     if not any(is_loss(program, a, function) for a in call.args):
         return None
     for callee in program.callees(call):
@@ -292,7 +295,7 @@ def _held_loss(program: Program, call: ast.Call, function: Function) -> str | No
 
 
 def _repeats(program: Program, loop: ast.AST, function: Function) -> bool:
-    """Whether a loop goes over the same data again: a count above one that chooses no data."""
+    """Whether a loop uses the same data again: a count above one that chooses no data."""
     if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Call) or dotted(loop.iter.func) != "range":
         return False
     if len(loop.iter.args) == 1:
@@ -307,7 +310,7 @@ def _repeats(program: Program, loop: ast.AST, function: Function) -> bool:
 
 
 def _follow(names: set[str], nodes: list[ast.AST]) -> set[str]:
-    """Names, and those that get their values from them, through four assignments at most."""
+    """Names, and those that get their values from them, through at most four assignments."""
     for _ in range(4):
         for node in nodes:
             if isinstance(node, (ast.Assign, ast.AugAssign)):
@@ -320,7 +323,7 @@ def _follow(names: set[str], nodes: list[ast.AST]) -> set[str]:
 
 
 def _chooses(program: Program, node: ast.AST, head: ast.Call, names: set[str], function: Function) -> bool:
-    """Whether a node picks validation tokens by one of the names: as an index, or as arguments of one call."""
+    """Whether a node picks validation tokens by one of the names: as an index, or as an argument of the same call."""
     if isinstance(node, ast.Subscript):
         return bool(names_in(node.slice) & names) and "VAL" in program.of(node.value, function)
     if isinstance(node, ast.Call) and node is not head and not isinstance(node.func, ast.Attribute):
@@ -330,7 +333,7 @@ def _chooses(program: Program, node: ast.AST, head: ast.Call, names: set[str], f
 
 
 def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
-    """Whether what is trained is made inside the loop around it, and neither scored with nor used after it."""
+    """Whether the trained model is made inside the loop around it, and neither scored with nor used after it."""
     outer = [a for a in program.ancestors(call) if isinstance(a, LOOPS) and program.function_of(a) is function]
     if not outer:
         return False
@@ -347,7 +350,7 @@ def _thrown_away(program: Program, call: ast.AST, function: Function) -> bool:
 
 
 def _made_and_stepped(program: Program, loop: ast.AST) -> tuple[dict[str, ast.Call], set[str]]:
-    """Names that a loop gives the result of a call, and names whose `step` it calls."""
+    """Names to which a loop gives the result of a call, and names whose `step` it calls."""
     constructions: dict[str, ast.Call] = {}
     stepped: set[str] = set()
     for node in live_below(program, loop):
@@ -386,7 +389,7 @@ def _cut(node: ast.AST) -> ast.Slice | None:
 
 
 def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
-    """Whether the optimizer beside an update holds fresh tensors of this function rather than the model's weights.
+    """Whether the optimizer of an update holds new tensors of this function, not the model's weights.
 
     A closure that an optimizer calls, as LBFGS does, is judged by the function around it.
     """
@@ -401,7 +404,7 @@ def _own_tensors(program: Program, call: ast.AST, function: Function) -> bool:
 
 
 def _optimized(program: Program, function: Function) -> set[str]:
-    """Names that a function's optimizers are made with, and those that these get their values from."""
+    """Names in the construction of a function's optimizers, and the names where their values come from."""
     parameters: set[str] = set()
     for node in program.own_nodes(function):
         if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in _OPTIMIZERS:
@@ -412,7 +415,7 @@ def _optimized(program: Program, function: Function) -> set[str]:
 
 
 def _fresh_tensors(program: Program, function: Function) -> set[str]:
-    """Names that a function gives new tensors, or modules of the library, that ask for gradients."""
+    """Names to which a function gives new tensors, or modules of the library, that need gradients."""
     fresh, trainable = set(), set()
     for node in program.own_nodes(function):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):

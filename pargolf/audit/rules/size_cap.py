@@ -1,7 +1,7 @@
 """The cap on bytes: code plus compressed model, declared, logged and recomputed.
 
-Each number is compared with the cap by itself, so each may FAIL: a number over the cap is over it, whoever merged it.
-Logs of other experiments in the folder, told by a final score that nobody declares, only raise a HOLD.
+Each number is compared with the cap by itself, so each may give FAIL. Logs of other experiments in the folder give only
+a HOLD; they are recognized by a final score that the submission does not declare.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pargolf.audit.read.facts import Facts
-from pargolf.audit.read.logs import Line, Log, Seen
+from pargolf.audit.read.logs import Line, Log, LoggedNumber
 from pargolf.audit.report import FAIL, HOLD, PASS, UNVERIFIABLE, RuleFinding
 from pargolf.audit.rules.rule import Missing, Surroundings, null_fields, quoted
 from pargolf.audit.rules.script.uncounted import uncounted_bytes
@@ -25,31 +25,31 @@ _ALONE = "declared for the model alone"
 
 
 def size_cap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Code bytes plus compressed model: declared, in the README's table, logged, recomputed with the code at hand."""
+    """Code plus compressed model: declared, in the README's table, logged, and recomputed with the committed code."""
     yield from uncounted_bytes(facts)
     sizes = _declared_sizes(facts)
     declared_over = [s for s in sizes if s[0] > CAP]
     logged = _logged(facts.own_logs)
-    over = [(log, seen) for log, seen in logged if seen.value > CAP]
+    logged_over = [(log, size) for log, size in logged if size.value > CAP]
     if declared_over:
         yield _over(facts, declared_over)
-    elif over:
-        yield _logged_over(facts, over, logged)
+    elif logged_over:
+        yield _logged_over(facts, logged_over, logged)
     else:
-        stray = [seen for log, seen in _logged(facts.logs) if log not in facts.own_logs and seen.value > CAP]
-        stray = [seen for seen in stray if not _disclosed(facts, seen)]
+        stray = [size for log, size in _logged(facts.logs) if log not in facts.own_logs and size.value > CAP]
+        stray = [size for size in stray if not _disclosed(facts, size)]
         if stray and (sizes or logged):
             yield _others_over(stray)
         yield _under(facts, sizes, logged)
 
 
-def _logged(logs: list[Log]) -> list[tuple[Log, Seen]]:
-    """Logs that give the bytes of the whole artifact, with them."""
-    return [(log, seen) for log in logs if (seen := log.total_bytes) is not None]
+def _logged(logs: list[Log]) -> list[tuple[Log, LoggedNumber]]:
+    """Logs that print the bytes of the whole artifact, with that number."""
+    return [(log, size) for log in logs if (size := log.total_bytes) is not None]
 
 
 def _declared_sizes(facts: Facts) -> list[tuple[float, Line, str]]:
-    """Bytes that the submission gives for the whole, for the model alone and for each seed."""
+    """Declared bytes of the whole, of the model alone and of each seed."""
     sizes: list[tuple[float, Line, str]] = [(x.number or 0.0, x.line, "declared") for x in facts.totals]
     sizes += [((leaf.number or 0.0), leaf.line, _ALONE) for leaf in facts.models]
     for run in facts.runs.values():
@@ -58,34 +58,36 @@ def _declared_sizes(facts: Facts) -> list[tuple[float, Line, str]]:
     return sizes
 
 
-def _logged_over(facts: Facts, over: list[tuple[Log, Seen]], logged: list[tuple[Log, Seen]]) -> RuleFinding:
-    """Logs over the cap: recomputed with the committed script, and told from logs of other runs."""
+def _logged_over(
+    facts: Facts, over: list[tuple[Log, LoggedNumber]], logged: list[tuple[Log, LoggedNumber]]
+) -> RuleFinding:
+    """The finding on logs over the cap, recomputed with the committed script, unless they are of other runs."""
     code = facts.main.size if facts.main is not None else 0
-    again = [log.model.value + code for log, _ in over if log.model is not None and code]
-    lines = quoted(seen.line for _, seen in over[:3])
-    if len(again) == len(over) and max(again) <= CAP:
+    recomputed = [log.model.value + code for log, _ in over if log.model is not None and code]
+    lines = quoted(size.line for _, size in over[:3])
+    if len(recomputed) == len(over) and max(recomputed) <= CAP:
         text = (
-            f"The log prints {max(seen.value for _, seen in over):,.0f} bytes with the script it ran; with the "
-            f"committed script the artifact is {max(again):,.0f} bytes, under the cap."
+            f"The log prints {max(size.value for _, size in over):,.0f} bytes with the script it ran; with the "
+            f"committed script the artifact is {max(recomputed):,.0f} bytes, under the cap."
         )
-        return RuleFinding("size_cap", PASS, text, lines, {"cap": CAP, "recomputed": max(again)})
-    under = [(log, seen) for log, seen in logged if seen.value <= CAP]
+        return RuleFinding("size_cap", PASS, text, lines, {"cap": CAP, "recomputed": max(recomputed)})
+    under = [(log, size) for log, size in logged if size.value <= CAP]
     if under and _are_others(facts, [log for log, _ in over], under):
-        return _others_over([seen for _, seen in over])
-    return _over(facts, [(seen.value, seen.line, "logged") for _, seen in over])
+        return _others_over([size for _, size in over])
+    return _over(facts, [(size.value, size.line, "logged") for _, size in over])
 
 
-def _are_others(facts: Facts, over: list[Log], under: list[tuple[Log, Seen]]) -> bool:
+def _are_others(facts: Facts, over: list[Log], under: list[tuple[Log, LoggedNumber]]) -> bool:
     """Whether logs over the cap are of other runs than the submission's.
 
-    They are when nothing says which run is submitted, or when, outside the record track, the declared score and size
-    are those of a log under the cap and no score over it is declared.
+    They are if nothing says which run is submitted. Outside the record track, they also are if the declared score and
+    size are those of a log under the cap, and no score over it is declared.
     """
     claims = [c for c in (facts.bpb.number if facts.bpb else None, *(r.score for r in facts.runs.values())) if c]
     if not claims:
         return True
     totals = {int(x.number or 0) for x in facts.totals}
-    submitted = any(int(seen.value) in totals and _scores(log, claims) for log, seen in under)
+    submitted = any(int(size.value) in totals and _scores(log, claims) for log, size in under)
     return not facts.record_track and submitted and not any(_scores(log, claims) for log in over)
 
 
@@ -93,30 +95,30 @@ def _scores(log: Log, claims: list[float]) -> bool:
     return log.final is not None and any(abs(log.final.bpb - c) < 6e-5 for c in claims)
 
 
-def _disclosed(facts: Facts, seen: Seen) -> bool:
-    """Whether the README, or the path of a log, says that this log's run is over the cap or not submitted."""
-    path = PurePosixPath(seen.line.file)
+def _disclosed(facts: Facts, size: LoggedNumber) -> bool:
+    """Whether the README, or a log's path, says that this log's run is over the cap or not submitted."""
+    path = PurePosixPath(size.line.file)
     if _NOT_SUBMITTED.search(str(path).replace("_", " ")):
         return True
-    names = [path.name, path.stem, *(f"{folder}/" for folder in path.parts[:-1]), f"{seen.value:,.0f}"]
+    names = [path.name, path.stem, *(f"{folder}/" for folder in path.parts[:-1]), f"{size.value:,.0f}"]
     return any(
         _NOT_SUBMITTED.search(line.text) and any(name in line.text for name in names if len(name) > 4)
         for line in facts.readme
     )
 
 
-def _others_over(seen: list[Seen]) -> RuleFinding:
+def _others_over(sizes: list[LoggedNumber]) -> RuleFinding:
     return RuleFinding(
         "size_cap",
         HOLD,
-        f"{len(seen)} log(s) of other runs in the folder are over the cap; nothing says that they are the submission.",
-        quoted(s.line for s in seen[:3]),
-        {"cap": CAP, "largest": max(s.value for s in seen)},
+        f"{len(sizes)} log(s) of other runs in the folder are over the cap; nothing says that they are the submission.",
+        quoted(s.line for s in sizes[:3]),
+        {"cap": CAP, "largest": max(s.value for s in sizes)},
     )
 
 
-def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tuple[Log, Seen]]) -> RuleFinding:
-    """No size is over the cap: whether there is one at all, and a log that bears it out."""
+def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tuple[Log, LoggedNumber]]) -> RuleFinding:
+    """The finding if no size is over the cap: whether there is a size at all, and a log that confirms it."""
     totals = [s for s in sizes if s[2] != _ALONE]
     if not totals and not logged:
         totals = _model_and_code(facts)
@@ -136,7 +138,7 @@ def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tupl
 
 
 def _model_and_code(facts: Facts) -> list[tuple[float, Line, str]]:
-    """Declared bytes of the model with those of the main script, where there is one."""
+    """Declared bytes of the model plus those of the main script, if there is one."""
     code = facts.main.size if facts.main is not None else 0
     return [((leaf.number or 0) + code, leaf.line, "model and code") for leaf in facts.models if code]
 

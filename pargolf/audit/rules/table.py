@@ -1,7 +1,7 @@
-"""The rules as one table: what each asks, its words, where they are written, and how it is checked.
+"""The table of rules: what each rule asks, its words, where it is written, and how it is checked.
 
-Arithmetic may say FAIL: a number over a cap is over it, whoever merged it. What logs and texts say of themselves and
-what code does is SUSPECT at most and names the probe that would prove it, since reading is no proof.
+Arithmetic may say FAIL, because a number over a cap is over it. Logs, texts and code give SUSPECT at most, with the
+probe that would prove it, because reading is no proof.
 """
 
 from pargolf.audit.rules.byte_denominator import byte_denominator, byte_table

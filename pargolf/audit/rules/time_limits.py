@@ -1,6 +1,6 @@
-"""The limits on seconds: training, scoring, and calibration, which counts as training.
+"""The time limits: training, scoring, and calibration, which counts as training.
 
-601 s allow for the granularity of the last step. Sources: README FAQ; #593 #606 #626 #706 #1028.
+The check uses 601 s, because training can only stop after a whole step. Sources: README FAQ; #593 #606 #626 #706 #1028.
 """
 
 import ast
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, calibrates, nearby, updates
 from pargolf.audit.read.facts import Facts
-from pargolf.audit.read.logs import Line, Log, Seen
+from pargolf.audit.read.logs import Line, Log, LoggedNumber
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE, RuleFinding
 from pargolf.audit.rules.rule import Hit, Missing, Surroundings, quoted
 
@@ -25,32 +25,32 @@ _PROSE = re.compile(
 
 
 def train_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Seconds of training, declared and logged; 601 s allows for the last step's granularity."""
+    """Seconds of training, declared and logged; 601 s allow for the last step."""
     if not facts.record_track:
         if facts.folder.track is None:
             missing.add("train_time: no track is known, so no limit applies; judge the folder at records/track_*/")
         return
-    seen = [(x.seconds or 0.0, x.line) for x in facts.train_times]
-    seen += [(s.value - _coarseness(s), s.line) for log in _on_the_tracks_machine(facts) if (s := log.train_seconds)]
-    seen.sort(key=lambda s: -s[0])
-    if not seen:
+    seconds = [(x.seconds or 0.0, x.line) for x in facts.train_times]
+    seconds += [(s.value - _coarseness(s), s.line) for log in _on_the_tracks_machine(facts) if (s := log.train_seconds)]
+    seconds.sort(key=lambda s: -s[0])
+    if not seconds:
         text = "No log and no field says how long training took. Add the log with its train_time lines."
         yield RuleFinding("train_time", UNVERIFIABLE, text)
-    elif seen[0][0] > SECONDS:
-        yield _too_long(facts, [s for s in seen if s[0] > SECONDS])
+    elif seconds[0][0] > SECONDS:
+        yield _too_long(facts, [s for s in seconds if s[0] > SECONDS])
     else:
-        yield _in_time(facts, seen)
+        yield _in_time(facts, seconds)
 
 
-def _in_time(facts: Facts, seen: list[tuple[float, Line]]) -> RuleFinding:
-    """Seconds within the limit: whether a log bears them out, and whether they are those of the track's machine."""
-    longest = seen[0][0]
+def _in_time(facts: Facts, seconds: list[tuple[float, Line]]) -> RuleFinding:
+    """The finding if the seconds are within the limit: whether a log confirms them, on the track's machine."""
+    longest = seconds[0][0]
     ranks = max((log.world_size for log in facts.own_logs if log.world_size), default=8)
     numbers: dict[str, float] = {"limit": 600, "seconds": longest}
     if not facts.logs:
         text = f"{longest:g} s are declared and no log bears them out. Add the log."
-        return RuleFinding("train_time", UNVERIFIABLE, text, quoted(line for _, line in seen[:2]), numbers)
-    lines = quoted(line for _, line in seen[:3])
+        return RuleFinding("train_time", UNVERIFIABLE, text, quoted(line for _, line in seconds[:2]), numbers)
+    lines = quoted(line for _, line in seconds[:3])
     if ranks != 8:
         text = f"{longest:g} s, but on {ranks} process(es): the track's 600 s are those of 8xH100."
         return RuleFinding("train_time", HOLD, text, lines, {**numbers, "world_size": ranks})
@@ -58,13 +58,13 @@ def _in_time(facts: Facts, seen: list[tuple[float, Line]]) -> RuleFinding:
 
 
 def _on_the_tracks_machine(facts: Facts) -> list[Log]:
-    """The submission's logs; where some ran on eight processes, not those of trials on fewer."""
+    """The submission's logs; if some ran on eight processes, only those."""
     eight = any(log.world_size == 8 for log in facts.own_logs)
     return [log for log in facts.own_logs if not eight or log.world_size in (8, None)]
 
 
-def _coarseness(seconds: Seen) -> float:
-    """What printing minutes with one decimal may have added."""
+def _coarseness(seconds: LoggedNumber) -> float:
+    """The rounding error of minutes printed with one decimal."""
     return 3.0 if re.search(r"train_time:\s*[\d.]+m\b", seconds.line.text) else 0.0
 
 
@@ -82,32 +82,32 @@ def _too_long(facts: Facts, over: list[tuple[float, Line]]) -> RuleFinding:
     )
 
 
-def _said_seconds(facts: Facts) -> Seen | None:
-    """What prose says about the training time, where it says that it was kept."""
+def _said_seconds(facts: Facts) -> LoggedNumber | None:
+    """Training seconds from prose that says the limit was kept."""
     for line in [*(x.line for x in facts.leaves if isinstance(x.value, str)), *facts.readme]:
         seconds = told_training_seconds(line.text)
         if seconds is not None and seconds <= SECONDS:
-            return Seen(seconds, line)
+            return LoggedNumber(seconds, line)
     return None
 
 
 def eval_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Seconds of scoring, apart from training: one pass, or what the log calls the total.
+    """Seconds of scoring, apart from training: one pass, or the total that the log prints.
 
-    A log that names no number of processes may be of any machine, so its seconds alone prove nothing.
+    A log without the number of processes may be from any machine, so its seconds alone prove nothing.
     """
     if not facts.record_track:
         return
-    seen = [(x.seconds or 0.0, x.line, True) for x in facts.eval_times]
+    seconds = [(x.seconds or 0.0, x.line, True) for x in facts.eval_times]
     for log in facts.own_logs:
         if log.world_size in (8, None):
-            seen += [(s.value, s.line, log.world_size == 8) for s in _scoring_times(log)]
-    if not seen:
+            seconds += [(s.value, s.line, log.world_size == 8) for s in _scoring_times(log)]
+    if not seconds:
         missing.add("eval_time: nothing says how long scoring took")
         return
-    proven = [s for s in seen if s[2] and s[0] > SECONDS]
-    worst = max(s[0] for s in proven or seen)
-    lines = quoted(line for _, line, _ in sorted(proven or seen, key=lambda s: -s[0])[:3])
+    proven = [s for s in seconds if s[2] and s[0] > SECONDS]
+    worst = max(s[0] for s in proven or seconds)
+    lines = quoted(line for _, line, _ in sorted(proven or seconds, key=lambda s: -s[0])[:3])
     numbers = {"limit": 600, "seconds": worst}
     if proven:
         yield RuleFinding("eval_time", FAIL, f"Scoring took {worst:g} s where 600 s are allowed.", lines, numbers)
@@ -118,17 +118,17 @@ def eval_time(facts: Facts, context: Surroundings, missing: Missing) -> Iterator
         yield RuleFinding("eval_time", PASS, f"{worst:g} s of 600.", lines, numbers)
 
 
-def _scoring_times(log: Log) -> Iterator[Seen]:
+def _scoring_times(log: Log) -> Iterator[LoggedNumber]:
     """Seconds of the scorings that give the final score, and of all scoring together."""
     for score in log.scores:
         if log.final and score.seconds and abs(score.bpb - log.final.bpb) < 1e-4:
-            yield Seen(score.seconds, score.line)
+            yield LoggedNumber(score.seconds, score.line)
     if log.total_eval is not None:
         yield log.total_eval
 
 
 def calibration_budget(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Calibration on training data that begins after the training clock stopped counts as training."""
+    """Whether calibration on training data begins after the training clock stopped; it counts as training."""
     if not facts.record_track:
         return
     stopped = [(log, log.stop, log.late_calibration) for log in facts.own_logs if log.stop is not None]
@@ -151,17 +151,17 @@ def _seconds_of(log: Log) -> float:
     return log.calibration_seconds.value if log.calibration_seconds else 0.0
 
 
-def _late(log: Log, stop: Seen, begins: Line) -> RuleFinding | None:
-    """What a calibration after the clock stopped adds to the training time; None where it is not said and may fit."""
+def _late(log: Log, stop: LoggedNumber, begins: Line) -> RuleFinding | None:
+    """The seconds that a calibration after the clock adds to training; None if they are not printed and may fit."""
     probe = "Probe: wrap the data loader and fail on any training shard opened after the clock stopped."
-    took = log.calibration_seconds
-    lines = quoted([stop.line, begins, *([took.line] if took else [])])
-    if took is None:
+    seconds = log.calibration_seconds
+    lines = quoted([stop.line, begins, *([seconds.line] if seconds else [])])
+    if seconds is None:
         text = f"Calibration begins after training stopped at {stop.value:g} s; how long it took is not logged. {probe}"
         silent = RuleFinding("calibration_budget", SUSPECT, text, lines, {"train_seconds": stop.value})
         return silent if stop.value >= 599.5 else None
-    total = stop.value + took.value
-    numbers = {"limit": 600, "train_seconds": stop.value, "calibration_seconds": took.value, "sum": round(total, 3)}
+    total = stop.value + seconds.value
+    numbers = {"limit": 600, "train_seconds": stop.value, "calibration_seconds": seconds.value, "sum": round(total, 3)}
     text = f"Training and calibration together took {total:.1f} s"
     if total <= SECONDS:
         return RuleFinding("calibration_budget", PASS, f"{text}.", lines, numbers)
@@ -173,13 +173,13 @@ def _late(log: Log, stop: Seen, begins: Line) -> RuleFinding | None:
 
 
 def told_training_seconds(text: str) -> float | None:
-    """What prose says about the training time, such as `Trained 600s on 8xH100`."""
+    """The training time in prose, such as `Trained 600s on 8xH100`."""
     match = _PROSE.search(text)
     return float(match[1]) if match else None
 
 
 def late_calibration(program: Program) -> Iterator[Hit]:
-    """Statistics for quantization from training data, gathered after the loop that trains: whose seconds are they?"""
+    """Statistics for quantization from training data, gathered after the training loop."""
     for call, loss in updates(program):
         function = program.function_of(call)
         labels = nearby(program, loss, call)

@@ -1,10 +1,9 @@
-"""What the trails of runs say: final scores where no trail ends, several logs that are one, scores of no model.
+"""Loss curves of runs: final scores that no curve ends at, several logs that are one, and scores that no model has.
 
-A run leaves losses and seconds at hundreds of steps. Packing costs a little, so without a method that lowers the score
-(a sliding window, averaged weights, adaptation) the final one stands just above the last row. Two runs never share
-their seconds, and their losses at the same step differ by chance: on published logs by .0013 nats and more, in
-standard deviation. A score under .95 bits per byte is out of reach of 16 MB by every honest measure so far (1.056,
-#2135).
+A run prints losses and seconds at hundreds of steps. Packing costs a little. So without a method that lowers the score
+(a sliding window, averaged weights, adaptation), the final score is just above that of the last row. Two runs never
+have the same seconds. Their losses at the same step differ by chance: on published logs by .0013 nats and more, in
+standard deviation. No honest system so far came near .95 bits per byte within 16 MB (the best: 1.056, #2135).
 """
 
 import re
@@ -21,7 +20,7 @@ from pargolf.audit.rules.rule import quoted
 LEAST_BPB = 0.95
 _GAIN = 0.004
 _MOST_GAIN = 0.2
-_BELOW_TRAINING = 0.25  # training losses may hold other terms beside
+_BELOW_TRAINING = 0.25  # training losses may contain other terms
 _DROP = 0.07
 _ALIKE_NATS = 0.0007
 _ALIKE_MS = 3.0
@@ -38,14 +37,14 @@ _ROW = re.compile(
 
 @dataclass(frozen=True)
 class _Trail:
-    """Training losses, and milliseconds where they are printed, by step."""
+    """Training losses, and milliseconds if they are printed, by step."""
 
     losses: dict[int, float]
     clock: dict[int, float]
 
 
 def unexplained_gains(facts: Facts, program: Program) -> Iterator[RuleFinding]:
-    """A final score below the last validation row, where no code that ran lowers it; one finding for all logs."""
+    """A final score below the last validation row, if no code that ran lowers it; one finding for all logs."""
     off: list[tuple[float, Line, Line]] = []
     for log in facts.own_logs:
         final, rows = log.final, [row for row in log.rows if row.bpb > 0 and row.step > 0]
@@ -56,25 +55,25 @@ def unexplained_gains(facts: Facts, program: Program) -> Iterator[RuleFinding]:
             off.append((gain, rows[-1].line, final.line))
     if not off:
         return
-    most, row, line = max(off, key=lambda gain: gain[0])
-    if most > _MOST_GAIN:
-        why = "more than any honest method after training has given"
+    largest, row, line = max(off, key=lambda gain: gain[0])
+    if largest > _MOST_GAIN:
+        reason = "more than any honest method after training has given"
     elif not _lowering(program):
-        why = "and no code that ran lowers it: no window, no averaged weights, no adaptation"
+        reason = "and no code that ran lowers it: no window, no averaged weights, no adaptation"
     else:
         return
     yield RuleFinding(
         "consistency",
         SUSPECT,
-        f"The final score is {most:.4f} bits per byte below the last validation row, {why}; packing alone makes it "
-        "worse. Probe: run the committed script from its checkpoint.",
+        f"The final score is {largest:.4f} bits per byte below the last validation row, {reason}; packing alone "
+        "makes it worse. Probe: run the committed script from its checkpoint.",
         quoted([row, line]),
-        {"gain": round(most, 5), "logs": len(off)},
+        {"gain": round(largest, 5), "logs": len(off)},
     )
 
 
 def _lowering(program: Program) -> bool:
-    """Whether code that can run names something that lowers a score: in a function's name, or a name it assigns."""
+    """Whether code that can run names something that lowers a score: a function's name, or a name that it assigns."""
     for function in program.functions:
         if function.live and (
             _LOWERS.search(function.name)
@@ -110,14 +109,14 @@ def odd_trails(log: Log) -> Iterator[RuleFinding]:
 
 
 def _other_terms(log: Log) -> float | None:
-    """What the training loss holds beside the loss of tokens: how far it begins above the first validation row."""
+    """Other terms in the training loss: how far above the first validation row it begins."""
     first = next((row for row in log.rows if row.step == 0 and row.loss > 0), None)
     begins = [loss for step, loss in _trail(log).losses.items() if step <= 2]
     return max(begins) - first.loss if first is not None and begins else None
 
 
 def _drop(rows: Sequence[LoggedRow], trail: _Trail) -> Iterator[RuleFinding]:
-    """A last validation row that falls by more than the training losses fall on the way to it."""
+    """A last validation row that falls by more than the training losses before it."""
     if len(rows) < 3:
         return
     before, last = rows[-2:]
@@ -138,7 +137,7 @@ def _drop(rows: Sequence[LoggedRow], trail: _Trail) -> Iterator[RuleFinding]:
 
 
 def impossible_scores(facts: Facts) -> Iterator[RuleFinding]:
-    """A declared or final score that no model of the size can have."""
+    """A declared or final score that no model of this size can have."""
     claims = [(x.number, x.line) for x in [facts.bpb] if x is not None and x.number]
     claims += [(log.final.bpb, log.final.line) for log in facts.own_logs if log.final is not None and log.final.bpb > 0]
     low = [(value, line) for value, line in claims if value < LEAST_BPB]
@@ -159,7 +158,7 @@ def impossible_scores(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def copied_logs(facts: Facts) -> RuleFinding | None:
-    """Logs that stand for several runs and are one: the same trail, or one that follows another too well."""
+    """Logs that stand for several runs but are one: the same curve, or one that follows another too closely."""
     logs = [log for log in facts.own_logs or facts.logs if log.final is not None]
     claimed = min(max(len(facts.runs), 2), 3)
     if len(logs) < 2:
@@ -181,15 +180,15 @@ def copied_logs(facts: Facts) -> RuleFinding | None:
         claimed = len(groups) + 1
     if len(groups) >= claimed or len(groups) == len(logs):
         return None
-    one = blend or max(groups, key=len)
-    names = ", ".join(log.path for log in one[:4])
+    first_log = blend or max(groups, key=len)
+    names = ", ".join(log.path for log in first_log[:4])
     text = (
         f"{names} are one run: their losses and seconds are the same at every step."
         if exact
         else f"{names} follow each other too well to be runs of their own: at the same rows their training losses "
         f"differ by less than {_ALIKE_NATS} nats from a line or a blend, or their seconds by a constant."
     )
-    lines = quoted(log.final.line for log in one[:4] if log.final is not None)
+    lines = quoted(log.final.line for log in first_log[:4] if log.final is not None)
     numbers = {"logs": len(logs), "runs": len(groups)}
     return RuleFinding("seeds", FAIL if exact else SUSPECT, f"{text} Add the logs of the other seeds.", lines, numbers)
 
@@ -205,33 +204,33 @@ def _trail(log: Log) -> _Trail:
     return _Trail(losses, clock)
 
 
-def _likeness(one: _Trail, other: _Trail) -> str:
-    """`equal` for one trail twice, `near` for one that was made from the other, empty for two runs."""
-    steps = [step for step in one.losses if step in other.losses and step > 10]
-    timed = [step for step in steps if step in one.clock and step in other.clock]
+def _likeness(first: _Trail, second: _Trail) -> str:
+    """`equal` for the same curve twice, `near` for one made from the other, empty for two runs."""
+    steps = [step for step in first.losses if step in second.losses and step > 10]
+    timed = [step for step in steps if step in first.clock and step in second.clock]
     if len(steps) < 5:
         return ""
-    equal = sum(one.losses[s] == other.losses[s] for s in steps) / len(steps)
-    same_clock = sum(one.clock[s] == other.clock[s] for s in timed) / len(timed) if len(timed) >= 5 else equal
+    equal = sum(first.losses[s] == second.losses[s] for s in steps) / len(steps)
+    same_clock = sum(first.clock[s] == second.clock[s] for s in timed) / len(timed) if len(timed) >= 5 else equal
     if equal > 0.95 and same_clock > 0.95:
         return "equal"
     if equal > 0.6 or (len(timed) >= 5 and same_clock > 0.6):
         return "near"
-    if len(timed) >= 8 and _residual([one.clock[s] for s in timed], [other.clock[s] for s in timed]) < _ALIKE_MS:
+    if len(timed) >= 8 and _residual([first.clock[s] for s in timed], [second.clock[s] for s in timed]) < _ALIKE_MS:
         return "near"
-    x, y = [one.losses[s] for s in steps], [other.losses[s] for s in steps]
+    x, y = [first.losses[s] for s in steps], [second.losses[s] for s in steps]
     lags = ((x, y), (x[1:], y[:-1]), (x[:-1], y[1:]), (x[2:], y[:-2]), (x[:-2], y[2:]))
     return "near" if len(steps) >= 12 and any(_residual(a, b) < _ALIKE_NATS for a, b in lags) else ""
 
 
 def _blend(logs: Sequence[Log]) -> list[Log]:
-    """A log whose losses are a sum of shares of two others', with these; empty where there is none."""
+    """A log whose losses are a weighted sum of two others, with these; empty if there is none."""
     trails = [_trail(log).losses for log in logs]
     for i, log in enumerate(logs):
         for j, k in combinations([n for n in range(len(logs)) if n != i], 2):
             steps = [s for s in trails[i] if s > 10 and s in trails[j] and s in trails[k]]
-            first, second, made = ([trails[n][s] for s in steps] for n in (j, k, i))
-            if len(steps) >= 12 and _deviation(_rest(_rest(first, second), _rest(first, made))) < _ALIKE_NATS:
+            first, second, mixture = ([trails[n][s] for s in steps] for n in (j, k, i))
+            if len(steps) >= 12 and _deviation(_rest(_rest(first, second), _rest(first, mixture))) < _ALIKE_NATS:
                 return [log, logs[j], logs[k]]
     return []
 
@@ -246,7 +245,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def _rest(x: Sequence[float], y: Sequence[float]) -> list[float]:
-    """What is left of `y` about its best line over `x`; nothing where `x` is the same throughout."""
+    """The residual of `y` about its best line over `x`; empty if `x` is constant."""
     count = len(x)
     mean_x, mean_y = sum(x) / count, sum(y) / count
     spread = sum((a - mean_x) ** 2 for a in x)

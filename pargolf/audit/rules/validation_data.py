@@ -1,7 +1,7 @@
-"""Validation data where it must not be: in training, in calibration, in the artifact; or another set than the standard.
+"""Validation data where it must not be (training, calibration, the artifact), or another set than the standard one.
 
-A fingerprint in a log and a submission's own words are evidence, no proof: SUSPECT at most, each with the probe that
-would prove it. Sources: README FAQ; #1854 #2109 #2130 (splits), #44 #262 (trained on), #168 (paid prefix), #728.
+Traces in a log and the submission's own words are evidence, not proof: SUSPECT at most, each with the probe that would
+prove it. Sources: README FAQ; #1854 #2109 #2130 (splits), #44 #262 (trained on), #168 (paid prefix), #728.
 """
 
 import ast
@@ -25,7 +25,7 @@ _TRAINS_ON_VALIDATION = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:no|not|never|without|(?:do|does|is|are|ca|must|wo)n['\u2019]t|illegal|violat|avoid|instead|cannot|ban)"
-    r"|score[- ]first|scored|test[- ]time|\bTTT\b",  # what adapts while scoring is `ttt_order`'s to judge
+    r"|score[- ]first|scored|test[- ]time|\bTTT\b",  # `ttt_order` judges adaptation while scoring
     re.I,
 )
 
@@ -35,7 +35,7 @@ _SHORT = re.compile(rf"val[_-]docs.*\b{_COUNT}\b|\b{_COUNT}\b.*val[_-]docs", re.
 
 
 def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """Fingerprints in logs of a validation set that is not the standard one, or that training has seen."""
+    """Traces in logs of a validation set that is not the standard one, or that training has seen."""
     for log in (*facts.own_logs, *facts.stray_logs):
         other = _other_split(log)
         if other is not None:
@@ -61,7 +61,7 @@ def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iter
 
 
 def _other_split(log: Log) -> RuleFinding | None:
-    """A log that shows the validation tokens, and where they matter the training shards, of another split."""
+    """A log with the validation tokens (and the training shards, if they matter) of another split."""
     if log.val_tokens is None:
         return None
     tokens = int(log.val_tokens.value)
@@ -95,7 +95,7 @@ def _validation_documents(facts: Facts) -> Line | None:
 
 
 def val_in_training(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
-    """A log that loads stored validation tokens, and own words that tell of training on them."""
+    """A log that loads stored validation tokens, and own words about training on them."""
     for log in until_told(facts):
         prefix = paid_prefix(log)
         if prefix is not None:
@@ -115,7 +115,7 @@ def paid_prefix(log: Log) -> Line | None:
 
 
 def until_told(facts: Facts) -> Iterator[Log]:
-    """Logs up to the first that tells of training on validation data: what the others repeat is said once."""
+    """Logs up to the first that mentions training on validation data; the others would only repeat it."""
     for log in facts.own_logs or facts.logs:
         yield log
         if log.prequant is not None or any(re.match(r"paid_prefix\w*[:=]", x.text) for x in log.lines):
@@ -123,7 +123,7 @@ def until_told(facts: Facts) -> Iterator[Log]:
 
 
 def _own_words(facts: Facts) -> Iterator[RuleFinding]:
-    """A submission that says itself that it trains on the validation set is believed."""
+    """A submission that says of itself that it trains on the validation set."""
     named = [Line(facts.folder.path, 0, facts.folder.path.replace("_", " ")), *facts.readme]
     named += [x.line for x in facts.leaves if isinstance(x.value, str)]
     for line in named:
@@ -140,7 +140,7 @@ def _own_words(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def validation_in_artifact(program: Program) -> Iterator[Hit]:
-    """Validation tokens reach neither the training loader, nor the artifact, nor a table of known answers."""
+    """Whether validation tokens reach the training loader, the artifact, or a table of known answers."""
     yield from training_files(program)
     yield from _statistics(program)
     for node in program.live_of(ast.Compare):
@@ -186,7 +186,7 @@ def _looped(program: Program, node: ast.AST) -> bool:
 
 
 def _answers(program: Program, node: ast.Compare) -> Iterator[Hit]:
-    """Targets compared with tokens that came in a file of the artifact: a paid prefix."""
+    """Targets compared with tokens from a file of the artifact: a paid prefix."""
     function = program.function_of(node)
     left, right = program.of(node.left, function), program.of(node.comparators[0], function)
     for tokens, other in ((left, right), (right, left)):

@@ -1,1 +1,1 @@
-"""What a script's text does not show: code made while it runs, functions replaced, objects and bytes from elsewhere."""
+"""Finds what a script's text does not show: code made at run time, replaced functions, objects from elsewhere."""

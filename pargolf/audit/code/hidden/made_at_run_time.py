@@ -1,8 +1,8 @@
-"""Places where a script runs code that its text does not show, or puts other code where its text shows some.
+"""Places where a script runs code that its text does not show, or replaces the code that its text shows.
 
-`exec` of anything, a module under a computed name or out of a file, code objects, another program started; a function
-of the library, of the script or of an object that gets another one's code while the script runs. Nothing that follows
-from reading holds where one of these stands, so each is named, and no rule on code passes.
+These are: `exec` of anything, a module under a computed name or from a file, code objects, another program; and a
+function of the library, of the script or of an object that gets the code of another one at run time. After such a place
+nothing that was read is certain. So each one is named, and no rule on code passes.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pargolf.audit.code.tree import dotted, nodes_of, walk
 
 _IMPORTERS = ("import_module", "__import__")
 _RUNNERS = ("run_path", "run_module", "execfile", "SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader")
-# What puts something in a function's place, or looks at every call, through the interpreter itself.
+# Functions that replace a function, or observe every call, through the interpreter itself.
 _WATCHERS = ("sys.settrace", "sys.setprofile", "threading.settrace", "threading.setprofile", "unittest.mock.")
 _MAKERS = frozenset(
     {
@@ -31,7 +31,7 @@ _SHELLS = frozenset(
         *("subprocess.check_output", "subprocess.getoutput", "subprocess.getstatusoutput"),
     }
 )
-# What tells of the machine or of the versions, or makes bytes smaller: no code comes of it.
+# Programs that describe the machine or versions, or compress bytes: they make no code.
 _TELLING = (
     *("nvidia-smi", "git", "uname", "lscpu", "nproc", "free", "df", "hostname", "nvcc --version", "which", "pip list"),
     *("lrzip", "pyminify", "zstd", "xz", "brotli", "gzip", "7z", "ldconfig", "ls", "du"),
@@ -42,11 +42,11 @@ _INSIDES = ("__code__", "__globals__", "__closure__", "__defaults__", "__kwdefau
 
 
 def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
-    """What a script runs, or puts in another's place, that its text does not show; each with its line.
+    """What a script runs or replaces without showing it in its text; each with its line.
 
     Args:
         tree: the script's syntax.
-        path: the name it is shown under.
+        path: the path shown in evidence.
     """
     every = [*scopes(tree)]
     yield from _defined_again(tree, path)
@@ -68,7 +68,7 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
-    """Functions of the top level that are defined anew with another body: which of them runs, only the order says."""
+    """Functions of the top level that are defined again with another body: only the order decides which one runs."""
     bodies: dict[str, str] = {}
     plain = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and not n.decorator_list]
     times = Counter(node.name for node in plain)
@@ -80,7 +80,7 @@ def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 def _forgotten(tree: ast.Module, path: str) -> Iterator[str]:
-    """Functions under a decorator that never uses them, and functions that take the names of Python's own."""
+    """Functions under a decorator that never uses them, and functions with names of Python's own functions."""
     functions = [n for n in nodes_of(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     forgets = {f.name for f in functions if len(f.args.args) == 1 and not _mentions(f.body, f.args.args[0].arg)}
     for function in functions:
@@ -96,10 +96,10 @@ def _mentions(body: list[ast.stmt], name: str) -> bool:
 
 
 def _runs(call: ast.Call, names: dict[str, str]) -> str:
-    """What a call makes or starts, in words; empty when it does neither."""
+    """What a call makes or starts, in words; empty if it does neither."""
     name = full_name(call.func, names)
     last = name.rsplit(".", 1)[-1]
-    # model.eval() is another thing, and a module that is named by a plain word was imported.
+    # model.eval() is different, and a module with a plain name was imported.
     if isinstance(call.func, ast.Name) and call.func.id in ("exec", "eval"):
         return f"{call.func.id}(...) of what is made while it runs"
     known = bool(call.args) and isinstance(call.args[0], ast.Constant)
@@ -107,9 +107,7 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
         return f"{last}(...) of what is made while it runs"
     if name.startswith(_WATCHERS):
         return f"{name}(...) puts other code in the place of what the text shows"
-    if (
-        name == "ctypes.CDLL" and known and getattr(call.args[0], "value", 0) is None
-    ):  # the C library that Python itself runs on
+    if name == "ctypes.CDLL" and known and getattr(call.args[0], "value", 0) is None:  # the C library of Python itself
         return ""
     if name in _MAKERS or (last == "exec_module" and isinstance(call.func, ast.Attribute)):
         return f"{name or last}(...) makes code while it runs"
@@ -129,7 +127,7 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
 
 
 def _is_telling(call: ast.Call) -> bool:
-    """Whether the command that a call starts is known, and only tells of the machine."""
+    """Whether the command that a call starts is known, and only describes the machine."""
     first = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "args"), None)
     if isinstance(first, (ast.List, ast.Tuple)) and first.elts:
         first = first.elts[0]
@@ -140,7 +138,7 @@ def _is_telling(call: ast.Call) -> bool:
 
 
 def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, defined: set[str]) -> str:
-    """What an assignment puts in another's place: a function of a module, of an object, or by a name in a table.
+    """What an assignment replaces: a function of a module, of an object, or a name in a table.
 
     `defined` are the names of all functions and methods.
     """
@@ -168,14 +166,14 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
 
 
 def _takes_place(value: ast.expr | None, name: str, names: dict[str, str], defined: frozenset[str]) -> bool:
-    """Whether a value is another function than the one of its name, or that one in a wrapper of the script's own."""
+    """Whether a value is another function than the one with its name, or that one in a wrapper of the script's own."""
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in defined:
         return any(isinstance(argument, ast.Name) and argument.id == name for argument in value.args)
     return not (isinstance(value, ast.Name) and value.id == name) and _is_code(value, names, defined - {name})
 
 
 def _is_code(value: ast.expr | None, names: dict[str, str], defined: frozenset[str]) -> bool:
-    """Whether a value is a function: a lambda, one of the script's, a part of one, a bound one."""
+    """Whether a value is a function: a lambda, one of the script's, a partial one, a bound one."""
     if isinstance(value, ast.Call):
         wrapper = full_name(value.func, names).rsplit(".", 1)[-1]
         return wrapper in ("partial", "MethodType", "wraps") and any(_is_code(a, names, defined) for a in value.args)
@@ -199,7 +197,7 @@ def _is_module(node: ast.AST, names: dict[str, str]) -> bool:
 
 
 def _is_table_of_functions(node: ast.AST, names: dict[str, str]) -> bool:
-    """`globals()`, `vars()`, `vars(module)` or `module.__dict__`; the settings of an object are none."""
+    """`globals()`, `vars()`, `vars(module)` or `module.__dict__`, but not the settings of an object."""
     if isinstance(node, ast.Call):
         alone = not node.args or _is_module(node.args[0], names)
         return dotted(node.func) in ("globals", "locals") or (dotted(node.func) == "vars" and alone)
@@ -207,7 +205,7 @@ def _is_table_of_functions(node: ast.AST, names: dict[str, str]) -> bool:
 
 
 def _names_all(node: ast.AST) -> bool:
-    """`globals()`, `sys.modules[__name__].__dict__`, `vars(module)`: a table of names by which functions are found."""
+    """`globals()`, `sys.modules[__name__].__dict__`, `vars(module)`: a table of names where functions are looked up."""
     if isinstance(node, ast.Call):
         return dotted(node.func) in ("globals", "locals", "vars")
     return isinstance(node, ast.Attribute) and (node.attr == "__dict__" or dotted(node) == "sys.modules")

@@ -1,4 +1,4 @@
-"""Full names of what a script calls: `F.cross_entropy` is `torch.nn.functional.cross_entropy`, under whatever alias."""
+"""Full names of what a script calls: `F.cross_entropy` is `torch.nn.functional.cross_entropy`, under any alias."""
 
 import ast
 from collections.abc import Iterable, Mapping
@@ -7,9 +7,9 @@ from pargolf.audit.code.tree import dotted
 
 
 def imported(nodes: Iterable[ast.AST], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Names that imports bind, with what they stand for; `x = __import__("y")` and `x = plain_name` bind too.
+    """Names that imports bind, with their full names; `x = __import__("y")` and `x = plain_name` bind, too.
 
-    `known` are those that enclosing code binds.
+    `known` are the names that enclosing code binds.
     """
     names: dict[str, str] = dict(known or {})
     aliases: list[tuple[str, str]] = []
@@ -35,14 +35,14 @@ def imported(nodes: Iterable[ast.AST], known: Mapping[str, str] | None = None) -
 
 
 def named_module(call: ast.Call) -> str:
-    """The module that `__import__("x")` or `import_module("x")` gives; empty for anything else."""
+    """The module that `__import__("x")` or `import_module("x")` returns; empty for anything else."""
     named = dotted(call.func).rsplit(".", 1)[-1] in ("__import__", "import_module")
     value = getattr(call.args[0], "value", None) if named and call.args else None
     return value if isinstance(value, str) else ""
 
 
 def full_name(node: ast.AST, names: dict[str, str]) -> str:
-    """The full name of an expression that names something; empty for what does not."""
+    """The full name of an expression; empty if it has none."""
     rest = ""
     while isinstance(node, ast.Attribute):
         rest = f".{node.attr}{rest}"

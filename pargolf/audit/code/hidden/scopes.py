@@ -1,6 +1,6 @@
-"""Scopes of a script: which names stand for what, and which for functions, where a piece of code stands.
+"""Scopes of a script: the meaning of each name at a place, and which names are functions there.
 
-A minified script uses its short names again in every function, so a name means something only where it is bound.
+A minified script uses its short names again in every function, so a name has a meaning only in its scope.
 """
 
 import ast
@@ -16,7 +16,7 @@ _Scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """The nodes of one scope without those of scopes inside; the names that imports give there, and functions seen.
+    """The nodes of one scope without those of inner scopes, the names that its imports bind, and the visible functions.
 
     `own` are the functions that an assignment in this scope would replace.
     """
@@ -28,7 +28,7 @@ class Scope:
 
 
 def scopes(tree: ast.Module) -> Iterator[Scope]:
-    """The scopes of a script, each after the one that holds it."""
+    """The scopes of a script, each after the one that contains it."""
     yield from _below(tree, {}, frozenset(), frozenset())
 
 
@@ -44,7 +44,7 @@ def _below(
     own = defined | (functions | outermost) & elsewhere
     yield Scope(nodes, here, seen, own)
     outermost = defined if isinstance(scope, ast.Module) else outermost
-    # What a class binds is not seen by the functions inside it.
+    # Functions inside a class do not see what the class binds.
     down = (names, functions) if isinstance(scope, ast.ClassDef) else (here, seen)
     for node in nodes:
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
@@ -52,7 +52,7 @@ def _below(
 
 
 def _own_nodes(scope: _Scope) -> Iterator[ast.AST]:
-    """Everything in a scope, functions and classes inside it as one node each with their decorators and defaults."""
+    """All nodes of a scope; functions and classes inside it are one node each, with their decorators and defaults."""
     stack: list[ast.AST] = [*scope.body]
     while stack:
         node = stack.pop()
@@ -66,7 +66,7 @@ def _own_nodes(scope: _Scope) -> Iterator[ast.AST]:
 
 
 def _bound(scope: _Scope, nodes: list[ast.AST]) -> set[str]:
-    """Names that a scope binds by other means than imports; those of comprehensions are their own."""
+    """Names that a scope binds without imports; names of comprehensions belong to these."""
     inside = {id(n) for c in nodes if isinstance(c, ast.comprehension) for n in walk(c.target)}
     bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and id(n) not in inside}
     bound |= {n.name for n in nodes if isinstance(n, (*_FUNCTIONS, ast.ClassDef))}
