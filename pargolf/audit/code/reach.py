@@ -42,9 +42,9 @@ class Reach:
         self._by_node = {function.node: function for function in scopes}
         # What a call passes decides tests inside the called function, which decide what is called.
         for _ in range(_ROUNDS - 1):
-            before = self.live
+            before = [function.assigned for function in scopes]
             self._reach()
-            if not self._bind_parameters() and before.keys() == self.live.keys():
+            if not self._bind_parameters() and before == [function.assigned for function in scopes]:
                 break
         else:
             self._reach()

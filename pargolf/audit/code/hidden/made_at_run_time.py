@@ -38,6 +38,7 @@ _TELLING = (
 )
 _OWN = frozenset({"print", "float", "round", "sum", "min", "max", "abs", "len", "pow", "format", "str", "int"})
 _BUILTINS = ("builtins", "__builtins__")
+_TELL = frozenset({ast.Call, ast.Name, ast.Assign, ast.AugAssign, ast.AnnAssign})
 _INSIDES = ("__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__class__")
 
 
@@ -56,6 +57,8 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
     called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
     for scope in every:
         for node in scope.nodes:
+            if type(node) not in _TELL:
+                continue
             what = ""
             if isinstance(node, ast.Call):
                 what = _runs(node, scope.names)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from pargolf.audit.code.tree import dotted
 
+_BINDERS = frozenset({ast.Import, ast.ImportFrom, ast.Assign})
+
 
 def imported(nodes: Iterable[ast.AST], known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Names that imports bind, with their full names; `x = __import__("y")` and `x = plain_name` bind, too.
@@ -14,6 +16,8 @@ def imported(nodes: Iterable[ast.AST], known: Mapping[str, str] | None = None) -
     names: dict[str, str] = dict(known or {})
     aliases: list[tuple[str, str]] = []
     for node in nodes:
+        if type(node) not in _BINDERS:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 names[alias.asname or alias.name.split(".")[0]] = (

@@ -201,7 +201,7 @@ def _of_scorers(program: Program) -> Iterator[Hit]:
     for node in program.live_of(ast.Assign, ast.AnnAssign, ast.Return, ast.AugAssign):
         function = program.function_of(node)
         value = _inlined(program, node.value, function) if node.value is not None else None
-        if value is None or not any(_looks_up_bytes(part) for part in walk(value)):
+        if value is None or not any(map(_looks_up_bytes, program.below(value))):
             continue
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         summed = isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name)
@@ -226,7 +226,7 @@ def _of_scorers(program: Program) -> Iterator[Hit]:
 def _inlined(program: Program, value: ast.expr, function: Function) -> ast.expr:
     """An expression in which a name that is given one lookup in the tables is that lookup."""
     lookups: dict[str, ast.expr] = {}
-    for name in {n.id for n in walk(value) if isinstance(n, ast.Name)}:
+    for name in {n.id for n in program.below(value) if isinstance(n, ast.Name)}:
         sources = function.assigned.get(name, ())
         only = sources[0] if len(sources) == 1 else None
         if only is not None and program.index.holds(only, _looks_up_spaces):
