@@ -129,10 +129,12 @@ def nearby(program: Program, node: ast.AST, at: ast.AST, depth: int = 0) -> froz
     return program.near[key]
 
 
-def last_binding(program: Program, name: str, at: ast.AST, function: Function) -> list[tuple[ast.expr, ast.AST]] | None:
+def last_binding(
+    program: Program, name: str, node: ast.AST, function: Function
+) -> list[tuple[ast.expr, ast.AST]] | None:
     """The values from the nearest statement before `at` that assigns a name; None at the function's start."""
-    below = at
-    for above in program.ancestors(at):
+    below = node
+    for above in program.ancestors(node):
         for block in (getattr(above, part, None) for part in ("body", "orelse", "finalbody")):
             if isinstance(block, list) and below in block:
                 for statement in reversed(block[: block.index(below)]):

@@ -153,8 +153,8 @@ class Constants:
             return UNKNOWN
         if type(node) is ast.Constant:
             return node.value
-        read = self._kinds.get(type(node))
-        if read is None:
+        compute = self._kinds.get(type(node))
+        if compute is None:
             return UNKNOWN
         key = (id(node), id(scope))
         if key in self._values and not scope.passing:
@@ -165,7 +165,7 @@ class Constants:
         self._evaluating.add(key)
         cycles = self._cycles
         try:
-            value = read(node, scope, depth + 1)
+            value = compute(node, scope, depth + 1)
             value = UNKNOWN if _is_large(value) else value
         except Exception:  # foreign arithmetic may fail in any way; then the value is unknown
             value = UNKNOWN
@@ -327,8 +327,8 @@ class Constants:
         if name in _READS:
             return self._variable(arguments)
         if name == "getattr" and len(arguments) >= 2 and isinstance(arguments[1], str):
-            known = arguments[1] in self.attributes
-            return self._attribute(arguments[1], depth) if known else [*arguments, UNKNOWN][2]
+            is_set = arguments[1] in self.attributes
+            return self._attribute(arguments[1], depth) if is_set else [*arguments, UNKNOWN][2]
         if name in _JOINS and arguments and not node.keywords and all(isinstance(a, str) for a in arguments):
             return "/".join(arguments)
         if name == "map" and len(node.args) == 2:
@@ -356,8 +356,8 @@ class Constants:
             return UNKNOWN
         plain = [self.value(a, scope, depth) for a in span.args]
         words = {k.arg: self.value(k.value, scope, depth) for k in span.keywords if k.arg}
-        known = not any(value is UNKNOWN for value in (*plain, *words.values()))
-        return timedelta(*plain, **words).total_seconds() if known else UNKNOWN
+        is_known = not any(value is UNKNOWN for value in (*plain, *words.values()))
+        return timedelta(*plain, **words).total_seconds() if is_known else UNKNOWN
 
     def _variable(self, arguments: list[Any]) -> Any:
         """An environment variable's value, from the passed name and default."""

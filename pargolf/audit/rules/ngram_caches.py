@@ -155,8 +155,8 @@ def _larger_of(program: Program) -> Iterator[Hit]:
         if not sides:
             continue
         function = program.function_of(call)
-        held = [program.of(side, function) for side in sides]
-        for model, counts in (held, reversed(held)):
+        labels = [program.of(side, function) for side in sides]
+        for model, counts in (labels, reversed(labels)):
             if (
                 "GOLD" in model
                 and not _counts(model)

@@ -72,12 +72,12 @@ def _added_first(program: Program) -> Iterator[Hit]:
             added = _touched(program, earlier, function, adds, _adds_counts) & tables
             if not added or any(_touched(program, s, function, reads, _reads_counts) & added for s in block[: i + 1]):
                 continue
-            given = {n for s in block[:i] if isinstance(s, ast.Assign) for t in s.targets for n in names_in(t)}
-            fresh = given & names_in(earlier)
+            assigned = {n for s in block[:i] if isinstance(s, ast.Assign) for t in s.targets for n in names_in(t)}
+            fresh = assigned & names_in(earlier)
             later = block[i + 1 :]
-            read = any(_touched(program, s, function, reads, _reads_counts) & added for s in later)
+            is_read = any(_touched(program, s, function, reads, _reads_counts) & added for s in later)
             scored = {n for s in later if _sums_loss(program, s, function) for n in names_in(s)}
-            if read and fresh & scored:
+            if is_read and fresh & scored:
                 text = f"`{function.name}` counts tokens here before it scores them with the same counts (#1017 C3)."
                 yield Hit("ttt_order", SUSPECT, earlier, text, "Probe: flip one target; its own score may not change.")
                 return
@@ -152,8 +152,8 @@ def _filled_first(program: Program) -> Iterator[Hit]:
             for block in _open_blocks(program, function)
             for p in _fill_and_use(program, function, block, tables, reads)
         )
-        for earlier, later, read in pairs if tables else ():
-            if _touched(program, earlier, function, adds, _adds_counts) & read and not _is_prefix(
+        for earlier, later, read_tables in pairs if tables else ():
+            if _touched(program, earlier, function, adds, _adds_counts) & read_tables and not _is_prefix(
                 function, earlier, later
             ):
                 yield Hit(
@@ -172,11 +172,11 @@ def _fill_and_use(
 ) -> Iterator[tuple[ast.stmt, ast.stmt, set[str]]]:
     """Pairs of statements of a block: one that may fill tables, a later one that reads some, and those tables."""
     for i, later in enumerate(block):
-        read = _touched(program, later, function, reads, _reads_counts) & tables
-        if read and later in program.live:
+        read_tables = _touched(program, later, function, reads, _reads_counts) & tables
+        if read_tables and later in program.live:
             for earlier in block[:i]:
                 if earlier in program.live and isinstance(earlier, (*LOOPS, ast.Expr, ast.Assign, ast.If, ast.With)):
-                    yield earlier, later, read
+                    yield earlier, later, read_tables
 
 
 def _is_prefix(function: Function, earlier: ast.stmt, later: ast.stmt) -> bool:
@@ -325,7 +325,7 @@ def _last(node: ast.AST) -> set[str]:
 def graded_again(program: Program, update: ast.Call, function: Function) -> Hit | None:
     """A later score of validation tokens by the model that a score-first pass over them has changed (C4, #991)."""
     waiting = [(function, name) for name in _learned(program, function) & set(function.params)]
-    seen = set(waiting)
+    visited = set(waiting)
     if _restored(program, function, update):
         return None
     while waiting:
@@ -335,8 +335,8 @@ def graded_again(program: Program, update: ast.Call, function: Function) -> Hit 
             if not argument or _restored(program, site.caller, site.call, argument):
                 continue
             if argument in site.caller.params:
-                if (site.caller, argument) not in seen:
-                    seen.add((site.caller, argument))
+                if (site.caller, argument) not in visited:
+                    visited.add((site.caller, argument))
                     waiting.append((site.caller, argument))
             elif (later := _later_score(program, site.call, site.caller, argument)) is not None:
                 return Hit(

@@ -61,9 +61,9 @@ def ttt_order(program: Program) -> Iterator[Hit]:
             continue
         reason = _unscored(program, call, function, frozenset())
         if not reason:
-            again = graded_again(program, call, function)
-            if again is not None:
-                yield again
+            hit = graded_again(program, call, function)
+            if hit is not None:
+                yield hit
             continue
         if _context_only(program, call, loss, function):
             yield Hit(
@@ -93,21 +93,21 @@ def ttt_order(program: Program) -> Iterator[Hit]:
             )
 
 
-def _unscored(program: Program, node: ast.AST, function: Function, seen: frozenset[Function]) -> str:
+def _unscored(program: Program, node: ast.AST, function: Function, visited: frozenset[Function]) -> str:
     """Why no reported score precedes an update at `node`, or nothing."""
     reason = _scored_in(program, node, function)
     if reason is not None:
         return reason
-    if function is program.module or function in seen or len(seen) > 6:
+    if function is program.module or function in visited or len(visited) > 6:
         return "before any reported score of them"
     sites = [s for s in function.calls if s.call in program.live]
     if not sites:
         # Passed as a value, or a method without a known call: the definition is used in place of the call.
         if function.parent is not None and function.parent is not program.module:
-            return _unscored(program, function.node, function.parent, seen | {function})
+            return _unscored(program, function.node, function.parent, visited | {function})
         return "before any reported score of them"
     reasons = [
-        _unscored(program, s.call, s.caller, seen | {function})
+        _unscored(program, s.call, s.caller, visited | {function})
         for s in sites
         if function.owner is not None or _brings_validation(program, s.call, function)
     ]
@@ -148,15 +148,15 @@ def _carried(program: Program, node: ast.AST, loop: ast.AST, function: Function)
     for name in names_in(node):
         parts += [value for value, _ in last_binding(program, name, node, function) or ()]
     inner = (n for part in parts for n in walk(part) if isinstance(n, ast.Name))
-    held = {n.id for n in inner if "VAL" in program.of(n, function)}
+    validation_names = {n.id for n in inner if "VAL" in program.of(n, function)}
     nodes = [n for n in live_below(program, loop) if isinstance(n, (ast.Assign, ast.Call))]
-    bound = {name: [n.lineno for n in nodes if _binds(n, name)] for name in held}
-    kept = {name: lines for name, lines in bound.items() if lines and min(lines) > line}
-    if not kept or any(
-        lines and name not in kept and not _from_kept(nodes, name, kept) for name, lines in bound.items()
+    bound = {name: [n.lineno for n in nodes if _binds(n, name)] for name in validation_names}
+    stored = {name: lines for name, lines in bound.items() if lines and min(lines) > line}
+    if not stored or any(
+        lines and name not in stored and not _from_kept(nodes, name, stored) for name, lines in bound.items()
     ):
         return False
-    first = min(min(lines) for lines in kept.values())
+    first = min(min(lines) for lines in stored.values())
     statements = (s for s in live_below(program, loop) if isinstance(s, ast.stmt) and s.lineno < first)
     return any(_reports_score(program, s, function) for s in statements if s not in program.ancestors(node))
 
@@ -169,10 +169,10 @@ def _binds(node: ast.Assign | ast.Call, name: str) -> bool:
     return adds and isinstance(node.func, ast.Attribute) and root_of(node.func.value) == name
 
 
-def _from_kept(nodes: Sequence[ast.AST], name: str, kept: Mapping[str, list[int]]) -> bool:
+def _from_kept(nodes: Sequence[ast.AST], name: str, stored: Mapping[str, list[int]]) -> bool:
     """Whether every value that a name gets in a loop is taken from what earlier iterations have stored."""
     values = [n.value for n in nodes if isinstance(n, ast.Assign) and _binds(n, name)]
-    return bool(values) and all(names_in(value) & kept.keys() for value in values)
+    return bool(values) and all(names_in(value) & stored.keys() for value in values)
 
 
 def _chain(program: Program, node: ast.AST, function: Function) -> list[ast.AST]:
@@ -288,9 +288,9 @@ def _held_loss(program: Program, call: ast.Call, function: Function) -> str | No
                 name = root_of(node.func.value)
             if name in callee.params:
                 index = callee.params.index(name)
-                passed = [k.value for k in call.keywords if k.arg == name] or call.args[index : index + 1]
-                if passed:
-                    return root_of(passed[0])
+                arguments = [k.value for k in call.keywords if k.arg == name] or call.args[index : index + 1]
+                if arguments:
+                    return root_of(arguments[0])
     return None
 
 

@@ -37,9 +37,9 @@ _SHORT = re.compile(rf"val[_-]docs.*\b{_COUNT}\b|\b{_COUNT}\b.*val[_-]docs", re.
 def split_overlap(facts: Facts, context: Surroundings, missing: Missing) -> Iterator[RuleFinding]:
     """Traces in logs of a validation set that is not the standard one, or that training has seen."""
     for log in (*facts.own_logs, *facts.stray_logs):
-        other = _other_split(log)
-        if other is not None:
-            yield other
+        finding = _other_split(log)
+        if finding is not None:
+            yield finding
             return
     prepared = _validation_documents(facts)
     if prepared is not None and any(log.val_tokens and log.val_tokens.value == WHOLE_TOKENS for log in facts.own_logs):
@@ -167,8 +167,8 @@ def _statistics(program: Program) -> Iterator[Hit]:
         labels = program.of(node.value, function)
         if "VAL" not in labels or "LOSS" in labels or any(_looped(program, site.call) for site in function.calls):
             continue
-        given = [s for n in names_in(node.value) for s in function.assigned.get(n, ()) if s is not None]
-        calls = [n for s in (node.value, *given) for n in walk(s) if isinstance(n, ast.Call)]
+        assigned_values = [s for n in names_in(node.value) for s in function.assigned.get(n, ()) if s is not None]
+        calls = [n for s in (node.value, *assigned_values) for n in walk(s) if isinstance(n, ast.Call)]
         grows = any(isinstance(n, ast.Attribute) and n.attr == target.attr for n in walk(node.value))
         if not grows and any(dotted(c.func).rsplit(".", 1)[-1] in _STATISTICS for c in calls):
             yield Hit(

@@ -59,15 +59,15 @@ def made_at_run_time(tree: ast.Module, path: str) -> Iterator[str]:
         for node in scope.nodes:
             if type(node) not in _TELL:
                 continue
-            what = ""
+            description = ""
             if isinstance(node, ast.Call):
-                what = _runs(node, scope.names)
+                description = _runs(node, scope.names)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called:
-                what = f"{node.id} under another name" if node.id in ("exec", "eval") else ""
+                description = f"{node.id} under another name" if node.id in ("exec", "eval") else ""
             elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
-                what = _replaces(node, scope, defined)
-            if what:
-                yield f"{path}, line {getattr(node, 'lineno', 0)}: {what}"
+                description = _replaces(node, scope, defined)
+            if description:
+                yield f"{path}, line {getattr(node, 'lineno', 0)}: {description}"
 
 
 def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:

@@ -47,12 +47,12 @@ def named_module(call: ast.Call) -> str:
 
 def full_name(node: ast.AST, names: dict[str, str]) -> str:
     """The full name of an expression; empty if it has none."""
-    rest = ""
+    attributes = ""
     while isinstance(node, ast.Attribute):
-        rest = f".{node.attr}{rest}"
+        attributes = f".{node.attr}{attributes}"
         node = node.value
     if isinstance(node, ast.Name):
-        return f"{names.get(node.id, node.id)}{rest}"
+        return f"{names.get(node.id, node.id)}{attributes}"
     if isinstance(node, ast.Call) and (module := named_module(node)):
-        return f"{module}{rest}"
+        return f"{module}{attributes}"
     return ""

@@ -39,13 +39,13 @@ def _below(
     defined = frozenset(n.name for n in nodes if isinstance(n, _FUNCTIONS))
     elsewhere = {name for n in nodes if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
     hidden = _bound(scope, nodes) - elsewhere if scope.__class__ is not ast.Module else set()
-    here = imported(nodes, {name: full for name, full in names.items() if name not in hidden})
-    seen = (functions - hidden) | defined
-    own = defined | (functions | outermost) & elsewhere
-    yield Scope(nodes, here, seen, own)
+    imports = imported(nodes, {name: full for name, full in names.items() if name not in hidden})
+    visible = (functions - hidden) | defined
+    own_functions = defined | (functions | outermost) & elsewhere
+    yield Scope(nodes, imports, visible, own_functions)
     outermost = defined if isinstance(scope, ast.Module) else outermost
     # Functions inside a class do not see what the class binds.
-    down = (names, functions) if isinstance(scope, ast.ClassDef) else (here, seen)
+    down = (names, functions) if isinstance(scope, ast.ClassDef) else (imports, visible)
     for node in nodes:
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
             yield from _below(node, *down, outermost)

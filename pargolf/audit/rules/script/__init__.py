@@ -1,1 +1,1 @@
-"""Rules on what the script does beside the order of scores: bytes, clocks, masks, files, the network."""
+"""Rules on what the script does besides the order of scores: bytes, clocks, masks, files, the network."""

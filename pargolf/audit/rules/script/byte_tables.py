@@ -1,8 +1,8 @@
-"""The table of bytes of each token, worked out on a vocabulary of a few pieces whose bytes are known.
+"""Compute the script's table of bytes per token for a small vocabulary whose bytes are known, and compare it.
 
-The function that builds the table is followed by hand (`little_python`) on pieces with and without the mark of a space,
-of one to three bytes, byte pieces and control tokens. What scoring does with the table is followed on every pair of
-them. Any other way to write the same table passes; a byte more or less shows with the piece that gets it.
+The function that builds the table is interpreted (`little_python`) on pieces with and without the mark of a space, of
+one to three bytes, byte pieces and control tokens. What scoring does with the table is computed for every pair of them.
+Any way to write the same table passes. If a piece gets a byte too many or too few, the finding names it.
 """
 
 import ast
@@ -45,7 +45,7 @@ _ROLES = (("boundary", r"bound"), ("space", r"space|lead"), ("base", r"byte|base
 
 
 def base_bytes() -> list[int]:
-    """Bytes of each piece without its space, as the official table has them."""
+    """Bytes of each piece without its space, as in the official table."""
     return [
         0 if i in _SPECIAL else 1 if i in _BYTES else len(piece.removeprefix("\u2581").encode())
         for i, piece in enumerate(_PIECES)
@@ -58,15 +58,15 @@ def leading_spaces() -> list[bool]:
 
 
 def boundaries() -> list[bool]:
-    """Whether a piece is no text, so that no space before the next one is written."""
+    """Whether a piece is no text, so that no space is written before the next one."""
     return [i in _SPECIAL for i in range(len(_PIECES))]
 
 
 class _Tokenizer:
-    """What a script may ask a SentencePiece model, for the pieces above."""
+    """The methods of a SentencePiece model that a script may call, for the pieces above."""
 
     def answer(self, name: str, arguments: list[Any]) -> Any:
-        """What a method gives back. Raises `Unclear`."""
+        """The result of a method. Raises `Unclear`."""
         plain = name.replace("_", "").lower()
         if plain in ("vocabsize", "getpiecesize", "piecesize", "getvocabsize"):
             return len(_PIECES)
@@ -88,7 +88,7 @@ class _Tokenizer:
 
 
 def byte_tables(program: Program) -> Iterator[Hit]:
-    """Each table gives every piece the bytes of its text, and scoring adds those of the leading space once."""
+    """Whether each table gives every piece the bytes of its text, and scoring adds those of the leading space once."""
     live = [f for f in program.functions if f.live and isinstance(f.node, ast.FunctionDef)]
     givers = {f.name for f in live if _builds(program, f, _ASKS) and _gives_pieces(program, f)}
     for function in live:
@@ -104,20 +104,20 @@ def byte_tables(program: Program) -> Iterator[Hit]:
     yield from wrong or _more_spaces(program)
 
 
-def _builds(program: Program, function: Function, asked: tuple[str, ...]) -> bool:
-    """Whether a function asks for pieces, by a call whose name ends in one of `asked`, and gives something back."""
-    asks = any(dotted(call.func).endswith(asked) for call in program.own_of(function, ast.Call))
+def _builds(program: Program, function: Function, endings: tuple[str, ...]) -> bool:
+    """Whether a function asks for pieces, by a call whose name ends in one of `asked`, and returns something."""
+    asks = any(dotted(call.func).endswith(endings) for call in program.own_of(function, ast.Call))
     gives = any(node.value is not None for node in program.own_of(function, ast.Return))
     return asks and gives and len(program.own_nodes(function)) < 600
 
 
 def _gives_pieces(program: Program, function: Function) -> bool:
-    """Whether what a function gives back are the pieces themselves; those that call it build the table."""
+    """Whether a function returns the pieces themselves; then its callers build the table."""
     try:
-        given = _little(program).call(function.node, _arguments(program, function))
+        result = _little(program).call(function.node, _arguments(program, function))
     except Unclear:
         return False
-    items = [*given] if isinstance(given, (list, tuple, Row)) else []
+    items = [*result] if isinstance(result, (list, tuple, Row)) else []
     return len(items) >= len(_PIECES) and all(x is None or isinstance(x, str) for x in items)
 
 
@@ -152,16 +152,16 @@ def _little(program: Program) -> LittlePython:
     functions = {
         f.name: f.node for f in program.functions if f.owner is None and isinstance(f.node, ast.FunctionDef) and f.live
     }
-    known = {}
+    names = {}
     for name in program.module.assigned:
         value = program.value(ast.Name(name, ast.Load()), program.module)
         if value is not UNKNOWN:
-            known[name] = value
-    return LittlePython(functions, known)
+            names[name] = value
+    return LittlePython(functions, names)
 
 
 def _arguments(program: Program, function: Function) -> dict[str, Any]:
-    """The tokenizer for the parameter that is asked for pieces, a size where a name says so, else nothing."""
+    """Arguments: the tokenizer for the parameter that is asked for pieces, a size if its name says so, or nothing."""
     tokenizers = {
         n.func.value.id
         for n in program.own_nodes(function)
@@ -182,7 +182,7 @@ def _arguments(program: Program, function: Function) -> dict[str, Any]:
 
 
 def _rows(tables: Any) -> list[Row]:
-    """Every row in what a function gives back."""
+    """Every row in a function's result."""
     if isinstance(tables, Row):
         return [tables]
     parts = tables.values() if isinstance(tables, dict) else tables if isinstance(tables, (list, tuple)) else ()
@@ -195,7 +195,7 @@ def _rows(tables: Any) -> list[Row]:
 
 
 def _of_scorers(program: Program) -> Iterator[Hit]:
-    """Statements that look bytes up by the token: what they give for every pair of pieces."""
+    """Statements that look bytes up by the token; their values for every pair of pieces."""
     if not program.index.holds(program.index.tree, _looks_up_bytes):
         return
     for node in program.live_of(ast.Assign, ast.AnnAssign, ast.Return, ast.AugAssign):
@@ -224,7 +224,7 @@ def _of_scorers(program: Program) -> Iterator[Hit]:
 
 
 def _inlined(program: Program, value: ast.expr, function: Function) -> ast.expr:
-    """An expression in which a name that is given one lookup in the tables is that lookup."""
+    """An expression in which a name with one lookup in the tables is replaced by that lookup."""
     lookups: dict[str, ast.expr] = {}
     for name in {n.id for n in program.below(value) if isinstance(n, ast.Name)}:
         sources = function.assigned.get(name, ())
@@ -241,7 +241,7 @@ def _inlined(program: Program, value: ast.expr, function: Function) -> ast.expr:
 
 
 def _unsummed(value: ast.expr) -> ast.expr:
-    """What is summed up at the end: `(a + b).double().sum()` without the methods."""
+    """The expression that is summed at the end: `(a + b).double().sum()` without the methods."""
     while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _SUMS:
         if isinstance(value.func.value, ast.Name):
             break
@@ -271,7 +271,7 @@ def _looks_up_spaces(node: ast.AST) -> bool:
 
 
 def _role(node: ast.AST) -> str:
-    """Which table a name stands for, by its words; empty for what is none."""
+    """The table that a name stands for, by its words; empty if it is none."""
     name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
     return _role_of(name) if name else ""
 
@@ -284,7 +284,7 @@ def _role_of(name: str) -> str:
 
 
 def _added_later(program: Program, node: ast.AST, name: str, function: Function) -> list[ast.expr]:
-    """What the statements after one add to its name, in the same block, until it is assigned anew."""
+    """What later statements of the same block add to the name of one, until it is assigned again."""
     block = next(
         (
             b
@@ -307,13 +307,13 @@ def _added_later(program: Program, node: ast.AST, name: str, function: Function)
             isinstance(t, ast.Name) and t.id == name for t in statement.targets
         ):
             if any(isinstance(n, ast.Name) and n.id == name for n in walk(statement.value)):
-                return [ast.Constant(None)]  # the sum goes on in another form
+                return [ast.Constant(None)]  # the sum continues in another form
             break
     return added
 
 
 def _wrong_pairs(program: Program, parts: list[ast.expr], function: Function) -> tuple[int, int, float, int] | None:
-    """The first pair of pieces whose bytes come out wrong: before, token, counted, true. Raises `Unclear`."""
+    """The first pair of pieces with wrong bytes: before, token, counted, true. Raises `Unclear`."""
     keys: dict[str, set[str]] = {"base": set(), "space": set(), "boundary": set()}
     for part in parts:
         for node in walk(part):
@@ -339,7 +339,7 @@ def _wrong_pairs(program: Program, parts: list[ast.expr], function: Function) ->
 
 
 class _Scorer:
-    """Expressions over the tables, each looked up for every pair of pieces."""
+    """Expressions over the tables, computed for every pair of pieces."""
 
     def __init__(
         self,
@@ -351,7 +351,7 @@ class _Scorer:
         self.little, self.tables, self.pairs, self.keys = little, tables, pairs, keys
 
     def value(self, node: ast.expr) -> Any:
-        """What an expression gives for all pairs. Raises `Unclear`."""
+        """The values of an expression for all pairs. Raises `Unclear`."""
         names: dict[str, Any] = {}
 
         class Lookups(ast.NodeTransformer):

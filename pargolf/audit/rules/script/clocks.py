@@ -1,9 +1,9 @@
 """The clock that ends training: how many seconds have really passed when it says that the time is up.
 
-The loop stops where an expression of clock differences reaches a limit. The expression is linear in the clock; its
-slope, 1000 for milliseconds, and the limit's value give the seconds of the wall clock at which it stops. So a scaled
-clock and a raised limit show in one number, however both are written. A constant taken off counts as well. A clock that
-is set back once, at a step of training, is told by the test around it.
+The loop stops when an expression of clock differences reaches a limit. The expression is linear in the clock. Its slope
+(1000 for milliseconds) and the limit's value give the wall seconds at which training stops. So a scaled clock and a
+raised limit show in one number, however they are written. A constant that is subtracted counts, too. A clock that is
+set back once, at a step of training, is found by the test around it.
 """
 
 import ast
@@ -33,14 +33,14 @@ _LIMIT = re.compile(r"wall_?clock|time_?limit|max_?(?:seconds|time)|time_?budget
 
 @dataclass(frozen=True)
 class _Line:
-    """`slope` times the seconds since a reading of the clock, plus `offset`; a plain number has no slope."""
+    """`slope` times the seconds since a reading of the clock, plus `offset`; a plain number has slope 0."""
 
     slope: float
     offset: float
 
 
 def training_clock(program: Program) -> Iterator[Hit]:
-    """Where a reading of the clock is held against a limit, the limit is at most 600 s of it."""
+    """Whether a limit that a reading of the clock is compared with is at most 600 s of wall time."""
     ends = False
     for node in program.live_of(ast.Compare):
         if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):
@@ -61,18 +61,18 @@ def training_clock(program: Program) -> Iterator[Hit]:
                 _PROBE,
             )
             return
-        if stops is not None and (often := _looks_seldom(program, node, function)):
-            what = f"`{function.name}` looks at its clock every {often:,} steps only."
-            yield Hit("train_time", SUSPECT, node, what, _PROBE)
+        if stops is not None and (interval := _looks_seldom(program, node, function)):
+            summary = f"`{function.name}` looks at its clock every {interval:,} steps only."
+            yield Hit("train_time", SUSPECT, node, summary, _PROBE)
             return
-    told = [*_set_back(program), *_moved(program), *_begun_again(program), *_bent(program)]
-    yield from told
-    if not ends and not told:
+    tampering = [*_set_back(program), *_moved(program), *_begun_again(program), *_bent(program)]
+    yield from tampering
+    if not ends and not tampering:
         yield from _switched_off(program)
 
 
 def _bent(program: Program) -> Iterator[Hit]:
-    """A power of what a clock gives, or only some steps of it: no line over the wall clock any more."""
+    """A power of a clock reading, or only some steps of it: no linear function of the wall clock any more."""
     for node in program.live_of(ast.BinOp):
         function = program.function_of(node)
         factors = (node.left, node.right) if isinstance(node.op, ast.Mult) else ()
@@ -80,13 +80,13 @@ def _bent(program: Program) -> Iterator[Hit]:
         power = isinstance(node.op, ast.Pow) and program.value(node.right, function) != 1
         sides = factors if some else (node.left,) if power else ()
         if any(line is not None and line.slope for line in (_line(program, side, function, 0) for side in sides)):
-            what = f"`{function.name}` counts time by `{ast.unparse(node)[:60]}`, which is not what has passed."
-            yield Hit("train_time", SUSPECT, node, what, _PROBE)
+            summary = f"`{function.name}` counts time by `{ast.unparse(node)[:60]}`, which is not what has passed."
+            yield Hit("train_time", SUSPECT, node, summary, _PROBE)
             return
 
 
 def _looks_seldom(program: Program, node: ast.Compare, function: Function) -> int:
-    """The number of steps between two looks at the clock, where it is a thousand or more."""
+    """The number of steps between two readings of the clock, if it is a thousand or more."""
     above = program.parents.get(node)
     beside = above.values if isinstance(above, ast.BoolOp) and isinstance(above.op, ast.And) else []
     for test in beside:
@@ -99,7 +99,7 @@ def _looks_seldom(program: Program, node: ast.Compare, function: Function) -> in
 
 
 def _switched_off(program: Program) -> Iterator[Hit]:
-    """A script with a limit of seconds, in whose training loop nothing that can run holds a clock against one."""
+    """A script with a limit of seconds, in whose training loop no live code compares a clock with a limit."""
     named = (n for n in program.index.order if isinstance(n, (ast.Name, ast.Attribute)))
     if not any(_LIMIT.search(n.id if isinstance(n, ast.Name) else n.attr) for n in named):
         return
@@ -118,14 +118,14 @@ def _switched_off(program: Program) -> Iterator[Hit]:
 
 
 class _Readers:
-    """What reads a clock, followed through names, attributes and functions; each is asked once."""
+    """Expressions that read a clock, followed through names, attributes and functions; each is checked once."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.known: dict[tuple[Function | None, str], bool] = {}
 
     def compares(self, node: ast.Compare) -> bool:
-        """Whether a comparison in a loop is of what a clock gives; of what cannot be followed it may be."""
+        """Whether a comparison in a loop is of a clock reading; true for what cannot be followed."""
         program, function = self.program, self.program.function_of(node)
         if not _ends_training(program, node, function):
             return False
@@ -136,7 +136,7 @@ class _Readers:
         return any(self.reads(side, function) for side in sides)
 
     def reads(self, node: ast.expr, function: Function) -> bool:
-        """Whether an expression, or what its names are given, reads a clock."""
+        """Whether an expression, or the values of its names, read a clock."""
         return any(self._part(part, function) for part in walk(node))
 
     def _part(self, part: ast.AST, function: Function) -> bool:
@@ -162,20 +162,20 @@ class _Readers:
                 unpacked = len(sources) < len(scope.assigned[name]) and _TIMES.search(name) is not None
                 return unpacked or self._once(scope, name, [(scope, s) for s in sources[:8]])
             if name in scope.params:
-                return _TIMES.search(name) is not None  # passed in: it may be
+                return _TIMES.search(name) is not None  # passed in, so it may be a clock
             scope = scope.parent
         return False
 
     def _once(self, scope: Function | None, name: str, sources: list[tuple[Function, ast.expr]]) -> bool:
         key = (scope, name)
         if key not in self.known:
-            self.known[key] = False  # what depends on itself adds nothing
+            self.known[key] = False  # a value that depends on itself adds nothing
             self.known[key] = any(self.reads(source, place) for place, source in sources)
         return self.known[key]
 
 
 def _of_property(program: Program, node: ast.Attribute) -> list[tuple[Function, ast.expr]]:
-    """What a property of that name gives back."""
+    """The result of a property with that name."""
     owned = [f for f in program.by_name.get(node.attr, ()) if f.owner is not None]
     marked = [f for f in owned if any(dotted(d).endswith("property") for d in getattr(f.node, "decorator_list", ()))]
     return [pair for function in marked for pair in _returned(program, function)]
@@ -191,7 +191,7 @@ def _is_name(node: ast.AugAssign, name: str) -> bool:
 
 
 def _begun_again(program: Program) -> Iterator[Hit]:
-    """The clock of the limit, read anew in the loop that trains with nothing added up beside it."""
+    """The clock of the limit, read again in the training loop without adding up what it showed."""
     for node in program.live_of(ast.Compare):
         function = program.function_of(node)
         sides = [_line(program, side, function, 0) for side in (node.left, *node.comparators)]
@@ -202,16 +202,16 @@ def _begun_again(program: Program) -> Iterator[Hit]:
             names |= {
                 n for name in names for s in function.assigned.get(name, ()) if s is not None for n in names_in(s)
             }
-        for again in program.own_of(function, ast.Assign):
-            above = program.parents.get(again)
-            if again not in program.live or not isinstance(above, ast.If):
+        for reading in program.own_of(function, ast.Assign):
+            above = program.parents.get(reading)
+            if reading not in program.live or not isinstance(above, ast.If):
                 continue
-            bare = isinstance(again.value, ast.Call) and full_name(again.value.func, program.imported) in _CLOCKS
-            looped = any(isinstance(a, LOOPS) for a in program.ancestors(again))
-            trains = any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in _loop_nodes(program, again))
-            if bare and looped and trains and names & names_in(again.targets[0]) and _alone(above):
-                what = f"`{function.name}` begins its clock anew in the loop, and adds up nothing before."
-                yield Hit("train_time", SUSPECT, again, what, _PROBE)
+            bare = isinstance(reading.value, ast.Call) and full_name(reading.value.func, program.imported) in _CLOCKS
+            looped = any(isinstance(a, LOOPS) for a in program.ancestors(reading))
+            trains = any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in _loop_nodes(program, reading))
+            if bare and looped and trains and names & names_in(reading.targets[0]) and _alone(above):
+                summary = f"`{function.name}` begins its clock anew in the loop, and adds up nothing before."
+                yield Hit("train_time", SUSPECT, reading, summary, _PROBE)
                 return
 
 
@@ -222,24 +222,24 @@ def _loop_nodes(program: Program, node: ast.AST) -> list[ast.AST]:
 
 
 def _moved(program: Program) -> Iterator[Hit]:
-    """A clock of the processor's time, and a beginning that is put forward by a number."""
+    """A clock of processor time, and a start that is moved forward by a number."""
     for call in program.live_of(ast.Call):
         if full_name(call.func, program.imported) in _OTHERS:
-            what = f"`{full_name(call.func, program.imported)}` counts the processor's time, not the wall clock's."
-            yield Hit("train_time", SUSPECT, call, what, _PROBE)
+            summary = f"`{full_name(call.func, program.imported)}` counts the processor's time, not the wall clock's."
+            yield Hit("train_time", SUSPECT, call, summary, _PROBE)
             return
     for node in program.live_of(ast.AugAssign):
         function = program.function_of(node)
         if isinstance(node.target, ast.Name) and isinstance(program.value(node.value, function), (int, float)):
             sources = [s for s in function.assigned.get(node.target.id, ()) if s is not None]
             if any(isinstance(s, ast.Call) and full_name(s.func, program.imported) in _CLOCKS for s in sources):
-                what = f"`{function.name}` puts the beginning of its clock forward by a number."
-                yield Hit("train_time", SUSPECT, node, what, _PROBE)
+                summary = f"`{function.name}` puts the beginning of its clock forward by a number."
+                yield Hit("train_time", SUSPECT, node, summary, _PROBE)
                 return
 
 
 def _stops_at(left: _Line, right: _Line) -> float | None:
-    """Seconds of the wall clock at which two sides meet; None unless exactly one of them reads it."""
+    """The wall seconds at which two sides are equal; None unless exactly one of them reads the clock."""
     if bool(left.slope) == bool(right.slope):
         return None
     clock, limit = (left, right) if left.slope else (right, left)
@@ -247,7 +247,7 @@ def _stops_at(left: _Line, right: _Line) -> float | None:
 
 
 def _ends_training(program: Program, node: ast.Compare, function: Function) -> bool:
-    """Whether a comparison stands in a loop, or in a function that one calls, as the end of training does."""
+    """Whether a comparison is in a loop, or in a function that a loop calls, as the end of training is."""
     if any(isinstance(above, LOOPS) for above in program.ancestors(node)):
         return True
     return any(isinstance(above, LOOPS) for site in function.calls for above in program.ancestors(site.call))
@@ -255,7 +255,7 @@ def _ends_training(program: Program, node: ast.Compare, function: Function) -> b
 
 @dataclass
 class _Memory:
-    """Lines of one program that were worked out, and those that are being so: what depends on itself has none."""
+    """Computed lines of one program, and those in progress: a value that depends on itself has no line."""
 
     known: dict[tuple[int, int], _Line | None] = field(default_factory=dict)
     active: set[tuple[int, int]] = field(default_factory=set)
@@ -266,7 +266,7 @@ _memories: WeakKeyDictionary[Program, _Memory] = WeakKeyDictionary()
 
 
 def _line(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
-    """An expression as a line over the wall clock; None where it is no such thing."""
+    """An expression as a linear function of the wall clock; None if it is not one."""
     memory = _memories.setdefault(program, _Memory())
     key = (id(node), id(function))
     if key in memory.known:
@@ -307,10 +307,10 @@ def _of_operation(program: Program, node: ast.BinOp, function: Function, depth: 
     if left is None or right is None:
         return None
     if isinstance(node.op, ast.Sub) and left.slope and right.slope:
-        return _Line(left.slope, 0.0) if left.slope == right.slope else None  # now less the beginning
+        return _Line(left.slope, 0.0) if left.slope == right.slope else None  # now minus the start
     if isinstance(node.op, (ast.Add, ast.Sub)):
         sign = 1.0 if isinstance(node.op, ast.Add) else -1.0
-        # What was added up before runs on the same clock: one slope stands for both.
+        # Earlier sums run on the same clock: one slope is enough for both.
         slope = min(left.slope, right.slope) if left.slope and right.slope else left.slope + sign * right.slope
         return _Line(slope, left.offset + sign * right.offset)
     if isinstance(node.op, ast.Mult) and not (left.slope and right.slope):
@@ -344,7 +344,7 @@ def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -
 
 
 def _of_name(program: Program, node: ast.Name, function: Function, depth: int) -> _Line | None:
-    """A name by what is assigned to it: a sum that begins at nothing and grows by readings is one."""
+    """A name, by its assignments: a sum that begins at zero and grows by readings is linear."""
     scope: Function | None = function
     while scope is not None:
         if node.id in scope.assigned:
@@ -360,8 +360,8 @@ def _assigned(program: Program, name: str, function: Function, depth: int) -> _L
     for node in program.own_of(function, ast.AugAssign):
         if isinstance(node.op, ast.Add) and node in program.live and _is_name(node, name):
             lines.append(_line(program, node.value, function, depth + 1))
-    read = [line for line in lines if line is not None and line.slope]
-    return _slowest(read) if read else _agreed(lines)
+    known_lines = [line for line in lines if line is not None and line.slope]
+    return _slowest(known_lines) if known_lines else _agreed(lines)
 
 
 def _passed(program: Program, name: str, function: Function, depth: int) -> _Line | None:
@@ -379,21 +379,21 @@ def _passed(program: Program, name: str, function: Function, depth: int) -> _Lin
 
 
 def _agreed(lines: list[_Line | None]) -> _Line | None:
-    """The one line that all are; where several read the clock, the slowest."""
-    read = [line for line in lines if line is not None]
-    if not read or (len(read) < len(lines) and not any(line.slope for line in read)):
+    """The line that all agree on; if several read the clock, the slowest."""
+    known_lines = [line for line in lines if line is not None]
+    if not known_lines or (len(known_lines) < len(lines) and not any(line.slope for line in known_lines)):
         return None
-    clocks = [line for line in read if line.slope]
-    return _slowest(clocks) if clocks else read[0] if len(set(read)) == 1 else None
+    clocks = [line for line in known_lines if line.slope]
+    return _slowest(clocks) if clocks else known_lines[0] if len(set(known_lines)) == 1 else None
 
 
 def _slowest(lines: list[_Line]) -> _Line:
-    """Of readings of one clock, the one that goes slowest; a bare reading has no unit yet and says nothing."""
+    """The slowest of some readings of one clock. A plain reading has no unit yet and does not count."""
     return min(lines, key=lambda line: (line.slope, line.offset))
 
 
 def _set_back(program: Program) -> Iterator[Hit]:
-    """A clock read anew at a step of training that a number in the test around it names, with no score beside it."""
+    """A clock read again at a step of training that a number in the test around it names, with no score beside it."""
     for node in program.live_of(ast.Assign):
         if not isinstance(node.value, ast.Call) or not isinstance(node.targets[0], ast.Name):
             continue
@@ -418,5 +418,5 @@ def _set_back(program: Program) -> Iterator[Hit]:
 
 
 def _alone(test: ast.If) -> bool:
-    """Whether a block adds what the clock has counted to nothing before it is read anew."""
+    """Whether a block reads the clock again without adding up what it showed before."""
     return not any(isinstance(node, ast.AugAssign) for statement in test.body for node in walk(statement))

@@ -1,8 +1,8 @@
-"""The least of several losses of the same token: each pass may be honest, choosing after the token is known is not.
+"""The least of several losses of the same token: each pass may be honest, but a choice after the token is known is not.
 
-However it is written (a minimum of two tensors, a comparison of two that becomes a weight, the least along a stack of
-rounds, the larger of two log probabilities, their plain sum), two losses of validation tokens go in and one comes out
-by their size. Sources: #573, #685, #846; #1017 (C4).
+It can be written as a minimum of two tensors, a comparison that becomes a weight, the least along a stack of rounds,
+the larger of two log-probabilities, or their plain sum. In each case two losses of validation tokens go in, and one
+comes out that depends on their size. Sources: #573, #685, #846; #1017 (C4).
 """
 
 import ast
@@ -29,20 +29,22 @@ def least_loss(program: Program) -> Iterator[Hit]:
     """A choice between losses of the same validation tokens by their size."""
     for call in program.live_of(ast.Call):
         function = program.function_of(call)
-        how = _of_pair(program, call, function) or _of_stack(program, call, function)
-        how = how or _of_function(program, call, function) or _of_difference(program, call, function)
-        if how:
-            yield _hit(program, call, how)
+        choice = _of_pair(program, call, function) or _of_stack(program, call, function)
+        choice = choice or _of_function(program, call, function) or _of_difference(program, call, function)
+        if choice:
+            yield _hit(program, call, choice)
     for node in program.live_of(ast.BinOp, ast.Compare, ast.If):
         function = program.function_of(node)
-        how = _of_sum(program, node, function) or _of_weight(program, node, function) or _kept(program, node, function)
-        if how:
-            yield _hit(program, node, how)
+        choice = (
+            _of_sum(program, node, function) or _of_weight(program, node, function) or _kept(program, node, function)
+        )
+        if choice:
+            yield _hit(program, node, choice)
 
 
-def _hit(program: Program, node: ast.AST, how: str) -> Hit:
+def _hit(program: Program, node: ast.AST, choice: str) -> Hit:
     text = (
-        f"`{program.function_of(node).name}` takes {how} of the same validation tokens, chosen when the tokens are "
+        f"`{program.function_of(node).name}` takes {choice} of the same validation tokens, chosen when the tokens are "
         "known (#573, #846, #1017 C4)."
     )
     return Hit("two_pass", SUSPECT, node, text, _PROBE)
@@ -76,7 +78,7 @@ def _stacks_several(call: ast.Call) -> bool:
 
 
 def _weighted(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether the statement around a call, or what its arguments are assigned, computes weights: it adds or divides."""
+    """Whether the statement around a call, or the assignment of its arguments, computes weights: it adds or divides."""
     statement = next((a for a in program.ancestors(call) if isinstance(a, ast.stmt)), call)
     names = {n for argument in call.args for n in names_in(argument)}
     sources = [s for name in names for s in function.assigned.get(name, ()) if s is not None]
@@ -100,7 +102,7 @@ def _of_difference(program: Program, call: ast.Call, function: Function) -> str:
 
 
 def _of_sum(program: Program, node: ast.AST, function: Function) -> str:
-    """`log(exp(-a) + exp(-b))`: probabilities of the same token added with no weights."""
+    """`log(exp(-a) + exp(-b))`: probabilities of the same token added without weights."""
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
         return ""
     above = program.parents.get(node)
@@ -125,7 +127,7 @@ def _of_weight(program: Program, node: ast.AST, function: Function) -> str:
 
 
 def _kept(program: Program, node: ast.AST, function: Function) -> str:
-    """`if now < best: best = now` in a loop of rounds, where `best` is what is counted."""
+    """`if now < best: best = now` in a loop of rounds, if `best` is counted."""
     if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare) or len(node.test.ops) != 1:
         return ""
     names = [side.id for side in (node.test.left, node.test.comparators[0]) if isinstance(side, ast.Name)]
@@ -141,10 +143,10 @@ def _kept(program: Program, node: ast.AST, function: Function) -> str:
     return ""
 
 
-def _is_counted(program: Program, name: str, function: Function, kept: ast.stmt) -> bool:
+def _is_counted(program: Program, name: str, function: Function, statement: ast.stmt) -> bool:
     """Whether a name is added to a sum, or makes another loss, elsewhere in its function."""
     for node in program.own_nodes(function):
-        if node is kept or node not in program.live:
+        if node is statement or node not in program.live:
             continue
         if isinstance(node, ast.AugAssign) and name in names_in(node.value):
             return True
@@ -168,8 +170,8 @@ def _of_pair(program: Program, call: ast.Call, function: Function) -> str:
     if isinstance(call.func, ast.Attribute) and len(arguments) == 1:
         arguments.insert(0, call.func.value)
     if last in _PAIRS or (last in ("min", "max") and "." in name and len(call.args) == 2):
-        both = len(arguments) == 2 and all(_is_token_loss(program, a, function) for a in arguments)
-        return f"the {'larger' if 'max' in last else 'smaller'} of two losses" if both else ""
+        are_losses = len(arguments) == 2 and all(_is_token_loss(program, a, function) for a in arguments)
+        return f"the {'larger' if 'max' in last else 'smaller'} of two losses" if are_losses else ""
     if name == "min" and len(call.args) == 2 and all(_is_token_loss(program, a, function) for a in call.args):
         above = program.parents.get(call)
         while isinstance(above, ast.Call):
@@ -187,7 +189,7 @@ def _of_pair(program: Program, call: ast.Call, function: Function) -> str:
 
 
 def _compared(test: ast.expr, function: Function) -> list[ast.expr]:
-    """The two sides of a comparison, also one under a name."""
+    """The two sides of a comparison, also of one behind a name."""
     if isinstance(test, ast.Name):
         sources = [s for s in function.assigned.get(test.id, ()) if isinstance(s, ast.Compare)]
         test = sources[0] if sources else test
@@ -207,7 +209,7 @@ def _of_stack(program: Program, call: ast.Call, function: Function) -> str:
 
 
 def _made(node: ast.expr, function: Function) -> ast.Call | None:
-    """The call that stacks several tensors, directly or under a name."""
+    """The call that stacks several tensors, directly or behind a name."""
     if isinstance(node, ast.Name):
         sources = [s for s in function.assigned.get(node.id, ()) if isinstance(s, ast.Call)]
         node = sources[0] if len(sources) == 1 else node
@@ -216,6 +218,6 @@ def _made(node: ast.expr, function: Function) -> ast.Call | None:
 
 
 def _is_token_loss(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether an expression holds losses of validation tokens, and is neither a plain number nor counts."""
+    """Whether an expression is a loss of validation tokens, and neither a plain number nor counts."""
     counts = any(label.startswith("COUNT") for label in program.of(node, function))
     return not isinstance(node, ast.Constant) and not counts and is_loss(program, node, function)

@@ -1,8 +1,8 @@
-"""Small pieces of a script, worked out by hand: loops, tests, texts, lists and rows of numbers, and nothing else.
+"""A small interpreter for pieces of a script: loops, tests, texts, lists and rows of numbers, and nothing else.
 
-No line of the script is run: each node of its syntax is given its meaning here, for the few kinds of values that a
-table of bytes is made of. Rows stand for arrays and tensors of one axis. Whatever has no meaning here ends the work
-with `Unclear`, and so does work that takes too long.
+No line of the script is run. Each syntax node is given its meaning here, for the few kinds of values that a byte table
+is made of. Rows stand for arrays and tensors with one axis. Anything else ends the work with `Unclear`, and so does
+work that takes too long.
 """
 
 import ast
@@ -50,7 +50,7 @@ class Unclear(Exception):
 
 
 class Opaque:
-    """A value that is carried along and never looked into, such as a device."""
+    """A value that is passed on and never inspected, such as a device."""
 
 
 class Row(list[Any]):
@@ -71,7 +71,7 @@ class _Continued(Exception):
 
 
 class LittlePython:
-    """Works out functions and expressions.
+    """Computes functions and expressions.
 
     Args:
         functions: functions of the script that may be called, by name.
@@ -83,7 +83,7 @@ class LittlePython:
         self.steps = 0
 
     def call(self, function: Any, arguments: dict[str, Any]) -> Any:
-        """What a function gives back. Raises `Unclear`."""
+        """The result of a function. Raises `Unclear`."""
         try:
             self._block(function.body, arguments)
         except _Returned as returned:
@@ -93,15 +93,15 @@ class LittlePython:
         return None
 
     def value(self, node: ast.AST, names: dict[str, Any]) -> Any:
-        """What an expression is. Raises `Unclear`."""
+        """The value of an expression. Raises `Unclear`."""
         self.steps += 1
         if self.steps > MOST_STEPS:
             raise Unclear("too many steps")
-        read = getattr(self, f"_of_{type(node).__name__.lower()}", None)
-        if read is None:
+        compute = getattr(self, f"_of_{type(node).__name__.lower()}", None)
+        if compute is None:
             raise Unclear(type(node).__name__)
         try:
-            value = read(node, names)
+            value = compute(node, names)
         except (
             TypeError,
             ValueError,
@@ -359,9 +359,9 @@ class LittlePython:
             return Row(chosen(a, b) for a, b in zip(*spread, strict=True))
         if name == "where" and len(arguments) == 3 and isinstance(arguments[0], Row):
             test, yes, no = (a if isinstance(a, Row) else [a] * len(arguments[0]) for a in arguments)
-            return Row(a if held else b for held, a, b in zip(test, yes, no, strict=True))
+            return Row(a if flag else b for flag, a, b in zip(test, yes, no, strict=True))
         if name == "logical_not" and arguments and isinstance(arguments[0], Row):
-            return Row(not held for held in arguments[0])
+            return Row(not flag for flag in arguments[0])
         if name in ("logical_and", "bitwise_and", "logical_or", "bitwise_or") and len(arguments) == 2:
             return self._binary(ast.BitAnd() if name.endswith("and") else ast.BitOr(), *arguments)
         if name in ("device", "log0", "log"):
@@ -373,7 +373,7 @@ class LittlePython:
 
 
 def _loaded(target: ast.expr) -> ast.expr:
-    """A target as what it holds."""
+    """An assignment target as an expression with its value."""
     if isinstance(target, ast.Name):
         return ast.Name(target.id, ast.Load())
     if isinstance(target, ast.Subscript):

@@ -1,8 +1,8 @@
-"""Nothing but the artifact, the tokenizer and the validation tokens: no network, no objects that bring code along.
+"""Whether scoring needs only the artifact, the tokenizer and the validation tokens: no network, no pickled code.
 
-A call of a network library in code that can run is SUSPECT, whatever it is for. So is calling an object that came out
-of a pickle: what it does stands in no text. Tensors and dictionaries out of an artifact are used, never called.
-Source: README FAQ, "fully self-contained".
+A call of a network library in code that can run is SUSPECT, for any purpose. So is a call of an object from a pickle,
+because its code is in no text. Tensors and dictionaries from an artifact are used, never called. Source: README FAQ,
+"fully self-contained".
 """
 
 import ast
@@ -28,7 +28,7 @@ _NETWORK = (
 )
 _INSIDE_NETWORK = tuple(f"{module}." for module in _NETWORK)
 _DOWNLOADS = ("from_pretrained", "hf_hub_download", "snapshot_download", "urlopen", "urlretrieve", "load_dataset")
-# What names the machine to itself, and what is done without a connection.
+# Functions that give the name of this machine, or work without a connection.
 _LOCAL = ("socket.gethostname", "socket.getfqdn", "huggingface_hub.constants", "urllib.parse")
 _COMMANDS = ("curl", "wget", "aria2c", "scp", "rsync", "ssh", "huggingface-cli", "hf download", "gsutil", "aws ")
 _ADDRESS = re.compile(r"(?:https?|ftp|s3|gs|hf|az|abfs|r2)://")
@@ -43,7 +43,7 @@ _PROBE = "Probe: score without a network and with nothing but the script, the ar
 
 
 def self_contained(program: Program) -> Iterator[Hit]:
-    """No call of a network library, and no call of what came out of a pickle."""
+    """Whether live code calls a network library, or an object from a pickle."""
     names = program.imported
     for call in program.live_of(ast.Call):
         name = full_name(call.func, names)
@@ -89,13 +89,13 @@ def _is_network(call: ast.Call, name: str) -> bool:
     if name.startswith(_SHELLS):
         texts = [n.value for n in walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         return any(text.startswith(_COMMANDS) or "http://" in text or "https://" in text for text in texts)
-    given = [a.value for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Constant)]
+    constants = [a.value for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Constant)]
     reads = last.startswith(("read_", "load", "open", "fetch", "get", "download", "urlopen", "from_"))
-    return reads and any(isinstance(text, str) and _ADDRESS.match(text) for text in given)
+    return reads and any(isinstance(text, str) and _ADDRESS.match(text) for text in constants)
 
 
 def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether what is called, or the object whose method is called, came out of a pickle; also by another's hand."""
+    """Whether the called object, or the one whose method is called, came from a pickle; also through functions."""
     target = call.func
     last = dotted(target).rsplit(".", 1)[-1] or getattr(target, "attr", "")
     if last in _CALLERS and any(_unpickled(program, a, function, 0) for a in call.args[:1]):
@@ -104,7 +104,7 @@ def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bo
         return any(_unpickled(program, a, function, 0) for a in call.args)
     if isinstance(target, ast.Call) and dotted(target.func) == "getattr" and target.args:
         return _unpickled(program, target.args[0], function, 0)
-    if isinstance(target, ast.Name) and None in function.assigned.get(target.id, ()):  # a loop may give it
+    if isinstance(target, ast.Name) and None in function.assigned.get(target.id, ()):  # a loop may assign it
         for node in program.own_nodes(function):
             loops = isinstance(node, (ast.For, ast.comprehension)) and target.id in names_in(node.target)
             if isinstance(node, (ast.For, ast.comprehension)) and loops and _unpickled(program, node.iter, function, 0):
@@ -124,8 +124,8 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
         return False
     if isinstance(node, ast.Call):
         name = full_name(node.func, program.imported)
-        own = program.classes.get(name)
-        if name in _LOADS or (own is not None and any(dotted(b).endswith("Unpickler") for b in own.bases)):
+        own_class = program.classes.get(name)
+        if name in _LOADS or (own_class is not None and any(dotted(b).endswith("Unpickler") for b in own_class.bases)):
             return True
         if isinstance(node.func, ast.Attribute) and node.func.attr in (
             "get",
@@ -160,7 +160,7 @@ def _returns_unpickled(program: Program, function: Function, depth: int) -> bool
     return any(isinstance(v, (ast.Name, ast.Call)) and _unpickled(program, v, function, depth) for v in returned)
 
 
-# What dictionaries, lists, texts, bytes, arrays and tensors do with themselves.
+# Methods of dictionaries, lists, texts, bytes, arrays and tensors.
 _DATA = frozenset(
     {
         *(

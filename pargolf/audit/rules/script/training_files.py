@@ -1,7 +1,7 @@
-"""Files that training reads: no validation shard under whatever name, by a pattern, a copy, a link or a joined list.
+"""Files that training reads: whether a validation shard is among them, by a pattern, a copy, a link or a joined list.
 
 Texts are put together first (`code/values`), so a path spelled by slices, formats or letters is the path that it makes.
-A pattern that fits the shards of both splits is told by trying it on their names. Sources: README FAQ; #44, #262.
+A pattern that fits the shards of both splits is found by trying it on their names. Sources: README FAQ; #44, #262.
 """
 
 import ast
@@ -32,13 +32,13 @@ _PROBE = "Probe: hash the training stream against the validation tokens."
 
 
 def training_files(program: Program) -> Iterator[Hit]:
-    """No validation shard reaches the files that training reads."""
-    seen: set[int] = set()
-    for node, what in _found(program):
-        if (line := getattr(node, "lineno", 0)) not in seen:
-            seen.add(line)
+    """Whether a validation shard reaches the files that training reads."""
+    lines: set[int] = set()
+    for node, action in _found(program):
+        if (line := getattr(node, "lineno", 0)) not in lines:
+            lines.add(line)
             name = program.function_of(node).name
-            yield Hit("val_in_training", SUSPECT, node, f"`{name}` {what} (README FAQ, #44).", _PROBE)
+            yield Hit("val_in_training", SUSPECT, node, f"`{name}` {action} (README FAQ, #44).", _PROBE)
 
 
 def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
@@ -71,9 +71,9 @@ def _copies(program: Program, call: ast.Call, function: Function) -> bool:
         and call.func.attr in ("write_bytes", "tofile")
         and not program.callees(call)
     ):
-        written = [*call.args] if call.func.attr == "write_bytes" else [call.func.value]
+        contents = [*call.args] if call.func.attr == "write_bytes" else [call.func.value]
         return any(
-            "VAL" in labels and "LOSS" not in labels for labels in (program.of(part, function) for part in written)
+            "VAL" in labels and "LOSS" not in labels for labels in (program.of(part, function) for part in contents)
         )
     elif name not in _COPIES:
         return False
@@ -99,14 +99,14 @@ def _joins(program: Program, call: ast.Call, function: Function) -> bool:
 
 
 def _mixes(program: Program, left: ast.expr, right: ast.expr, function: Function, *, gathers: bool = False) -> bool:
-    """Whether one side is of training and the other of validation alone; counts and losses may be added."""
+    """Whether one side is of training and the other of validation alone. Sums of counts and losses are allowed."""
     paths = [any(named_split(n.value) for n in walk(s) if isinstance(n, ast.Constant)) for s in (left, right)]
     if not any(paths) and any(_is_count(side) or _COUNTED.search(dotted(side)) for side in (left, right)):
         return False
-    one, other = program.of(left, function), program.of(right, function)
-    if "LOSS" in one | other or "COUNT" in "".join(one | other):
+    first, second = program.of(left, function), program.of(right, function)
+    if "LOSS" in first | second or "COUNT" in "".join(first | second):
         return False
-    sides = ((one, other),) if gathers else ((one, other), (other, one))
+    sides = ((first, second),) if gathers else ((first, second), (second, first))
     return any("TRAIN" in a and "VAL" in b and "TRAIN" not in b for a, b in sides)
 
 
@@ -123,7 +123,7 @@ def _is_count(node: ast.AST) -> bool:
 
 
 def _named_for_training(program: Program) -> Iterator[tuple[ast.AST, str]]:
-    """A name for training, or a loader under one, that is given the validation shards."""
+    """A name for training, or a loader with such a name, that gets the validation shards."""
     for node in program.live_of(ast.Assign, ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         names = {
@@ -138,7 +138,7 @@ def _named_for_training(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _both(program: Program) -> Iterator[tuple[ast.AST, str]]:
-    """An update on what a pattern found that fits the shards of both splits."""
+    """An update on files from a pattern that fits the shards of both splits."""
     for call, loss in updates(program):
         if "BOTH" in program.of(loss, program.function_of(call)):
             yield call, "trains on files of a pattern that fits the shards of both splits"
@@ -163,31 +163,31 @@ def _both_in_loop(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _beside(program: Program) -> Iterator[tuple[ast.AST, str]]:
-    """An update whose loss is of some validation tokens and some of training, by what was assigned last."""
+    """An update whose loss is of some validation tokens and some of training, by the last assignments."""
     for call, loss in updates(program):
         if {"VAL", "TRAIN"} <= program.of(loss, program.function_of(call)):
-            held = _sources(program, loss, call)
-            if any("TRAIN" not in labels for labels in held if "VAL" in labels) and any(
-                "VAL" not in labels for labels in held if "TRAIN" in labels
+            sources = _sources(program, loss, call)
+            if any("TRAIN" not in labels for labels in sources if "VAL" in labels) and any(
+                "VAL" not in labels for labels in sources if "TRAIN" in labels
             ):
                 yield call, "trains on validation tokens beside those of training"
                 return
 
 
-def _sources(program: Program, loss: ast.expr, at: ast.AST) -> list[frozenset[str]]:
-    """Labels of each name that a loss is made of, through what was assigned last; a parameter is of any call."""
-    function = program.function_of(at)
+def _sources(program: Program, loss: ast.expr, node: ast.AST) -> list[frozenset[str]]:
+    """Labels of each name that a loss is made of, by the last assignments; a parameter has those of all calls."""
+    function = program.function_of(node)
     labels: list[frozenset[str]] = []
-    seen: set[int] = set()
-    waiting: list[tuple[ast.expr, ast.AST]] = [(loss, at)]
+    visited: set[int] = set()
+    waiting: list[tuple[ast.expr, ast.AST]] = [(loss, node)]
     while waiting:
-        expression, place = waiting.pop()
+        expression, position = waiting.pop()
         for name in (n for n in walk(expression) if isinstance(n, ast.Name)):
-            bound = last_binding(program, name.id, place, function) if len(seen) < 40 else None
+            bound = last_binding(program, name.id, position, function) if len(visited) < 40 else None
             if name.id not in function.params:
                 labels.append(program.of(name, function))
             for value, binder in bound or ():
-                if id(value) not in seen:
-                    seen.add(id(value))
+                if id(value) not in visited:
+                    visited.add(id(value))
                     waiting.append((value, binder))
     return labels

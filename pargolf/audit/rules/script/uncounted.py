@@ -1,8 +1,8 @@
 """Bytes that scoring needs and that no size counts: further files, modules, a script that grew after it was logged.
 
-Whatever the program reads belongs to the artifact: code beside the script, weights and tables in any file, under any
-name. A tokenizer does not count, logs, texts and pictures do not when the script does not name them. What counts is
-added to the largest size that the submission gives; over the cap it fails, else a person is asked to count.
+Everything that the program reads belongs to the artifact: code beside the script, weights and tables in any file, under
+any name. A tokenizer does not count. Logs, texts and pictures do not count if the script does not name them. What
+counts is added to the largest size that the submission gives. Above the cap it is FAIL; below it a person has to count.
 """
 
 import ast
@@ -22,11 +22,11 @@ from pargolf.core.units import CAP
 
 _SLACK, _NOTABLE = 64, 4_096
 _LEAST = 2_000
-# What minifying takes off packed code, as a part of it; and what counting of code is quarrelled over, bytes.
+# The share that minifying saves of packed code; and the bytes by which people count code differently.
 _MINIFIED = 0.5
 _MARGIN = 25_000
 _WRITES = {"savefig", "imsave", "write", "write_text", "write_bytes", "save", "dump", "tofile", "print", "log0", "log"}
-# Code of plain size that fits under the cap is a matter of style; tables of numbers in it are weights.
+# Code of normal size that fits under the cap is a matter of style; tables of numbers in it are weights.
 _PLAIN_CODE, _TABLE = 16_384, 200
 _SOURCES = {".c", ".cpp", ".cc", ".cu", ".h", ".rs", ".pyx", ".cuh"}
 _BINARY = {
@@ -46,28 +46,28 @@ def uncounted_bytes(facts: Facts) -> Iterator[RuleFinding]:
 
 
 def _further_files(facts: Facts) -> Iterator[RuleFinding]:
-    """Data that the script reads, or that can be nothing but weights, beside the artifact itself."""
+    """Data besides the artifact that the script reads, or that can only be weights."""
     counted = [file for file in facts.folder.files if _is_data(facts, file)]
     total = sum(file.size for file in counted)
     if total < _LEAST:
         return
-    where = [Evidence(file.path, 0, f"{file.size:,} bytes") for file in counted[:6]]
-    what = f"{', '.join(file.path for file in counted[:3])}: {total:,} bytes that no size counts"
+    evidence = [Evidence(file.path, 0, f"{file.size:,} bytes") for file in counted[:6]]
+    contents = f"{', '.join(file.path for file in counted[:3])}: {total:,} bytes that no size counts"
     sources = all(file.suffix in _SOURCES for file in counted)
-    yield _added(_largest(facts), total, what, where, proven=not sources)
+    yield _added(_largest(facts), total, contents, evidence, proven=not sources)
 
 
-def _added(largest: float, more: float, what: str, where: list[Evidence], *, proven: bool) -> RuleFinding:
-    """The cap with some bytes added. Code is often counted packed, so of code alone a person has to judge."""
+def _added(largest: float, more: float, contents: str, evidence: list[Evidence], *, proven: bool) -> RuleFinding:
+    """The cap with some bytes added. Code is often counted packed, so for code alone a person has to judge."""
     numbers = {"cap": CAP, "uncounted": int(more), "with_them": int(largest + more)}
     if largest and largest + more > CAP:
-        text = f"{what}; with them the artifact has {largest + more:,.0f}, over the cap of {CAP:,}."
-        return RuleFinding("size_cap", FAIL if proven else HOLD, text, tuple(where), numbers)
-    return RuleFinding("size_cap", HOLD, f"{what}. Count them, or say what they are for.", tuple(where), numbers)
+        text = f"{contents}; with them the artifact has {largest + more:,.0f}, over the cap of {CAP:,}."
+        return RuleFinding("size_cap", FAIL if proven else HOLD, text, tuple(evidence), numbers)
+    return RuleFinding("size_cap", HOLD, f"{contents}. Count them, or say what they are for.", tuple(evidence), numbers)
 
 
 def _is_data(facts: Facts, file: File) -> bool:
-    """Whether a file holds what the script may score with: named by it, or of a kind that is nothing else."""
+    """Whether a file contains what the script may score with: the script names it, or its kind has no other use."""
     name, lower = file.name, file.name.lower()
     if file.suffix in (".py", ".sh", ".log", *_TOKENIZER) or lower.startswith(_PROJECT):
         return False
@@ -76,20 +76,20 @@ def _is_data(facts: Facts, file: File) -> bool:
     logs = {log.path for log in facts.logs if log.final is not None or log.rows}
     if file.path in logs or file.suffix in (".out", ".err"):
         return False
-    if file.suffix in (".md", *_PICTURES):  # shown to people, unless the script reads it
+    if file.suffix in (".md", *_PICTURES):  # for people, unless the script reads it
         return _is_read(facts, name)
     return _named(facts, name) or (file.suffix in _BINARY and file.size > _LEAST)
 
 
 def _is_artifact(facts: Facts, file: File) -> bool:
-    """Whether a file is the packed model itself, by its size or by the name that the scripts give it."""
+    """Whether a file is the packed model, by its size or by its name in the scripts."""
     sizes = [log.model.value for log in facts.logs if log.model is not None] + [x.number or 0.0 for x in facts.models]
     near = any(abs(file.size - size) < 0.02 * size for size in sizes if size)
     return near or (file.name.startswith(("final_model", "model.int", "final.")) and file.size > 1_000_000)
 
 
 def _named(facts: Facts, name: str) -> bool:
-    """Whether a string of the script is a file's name, or a pattern that it fits."""
+    """Whether a string of the script is a file's name, or a pattern that the name fits."""
     program = facts.program
     if program is None or program.tree is None:
         return False
@@ -119,9 +119,9 @@ def _is_read(facts: Facts, name: str) -> bool:
 
 
 def _largest(facts: Facts) -> float:
-    """The largest whole size that the submission declares or logs; 0 where it gives none."""
+    """The largest total size that the submission declares or logs; 0 if it gives none."""
     sizes = [x.number or 0.0 for x in facts.totals]
-    sizes += [seen.value for log in facts.own_logs if (seen := log.total_bytes) is not None]
+    sizes += [logged_size.value for log in facts.own_logs if (logged_size := log.total_bytes) is not None]
     return max((size for size in sizes if size <= CAP), default=0.0)
 
 
@@ -129,7 +129,7 @@ _CODE = re.compile(r"^(bytes_code|code_bytes)$")
 
 
 def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
-    """The committed script, and the modules it imports, against the bytes of code that the logs print."""
+    """The committed script, and the modules it imports, compared with the bytes of code in the logs."""
     main, program = facts.main, facts.program
     logged = max((log.code.value for log in facts.own_logs if log.code is not None), default=0.0)
     line = next((log.code.line for log in facts.own_logs if log.code is not None and log.code.value == logged), None)
@@ -143,10 +143,10 @@ def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
     totals = [log.total_bytes.value for log in facts.own_logs if log.total_bytes is not None]
     largest = max(models) + logged if models else max(totals, default=0.0)
     if any(_CODE.match(leaf.key) and leaf.number == main.size for leaf in facts.leaves):
-        return  # declared as it is: the sizes in submission.json are those that the rules on sizes go by
+        return  # declared as it is: the size rules use the sizes in submission.json
     if size > logged + (_NOTABLE if largest + size - logged <= CAP else _SLACK):
-        what = f"The committed {main.path} has {size:,} bytes of code and the logs count {logged:,.0f}"
-        yield _added(largest, size - logged, what, evidence, proven=True)
+        contents = f"The committed {main.path} has {size:,} bytes of code and the logs count {logged:,.0f}"
+        yield _added(largest, size - logged, contents, evidence, proven=True)
         return
     beside = {path for _, path in program.parts} - {main.path}
     modules = [code for code in facts.codes if code.path in beside]
@@ -155,13 +155,13 @@ def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
     slack = _NOTABLE if tables or largest + more > CAP else _PLAIN_CODE
     if more and main.size + more > logged + slack:
         evidence[1:1] = [Evidence(code.path, 0, f"{code.size:,} bytes, imported") for code in modules[:4]]
-        what = f"{main.path} imports {more:,} bytes of code and the logs count {logged:,.0f}, its own"
+        contents = f"{main.path} imports {more:,} bytes of code and the logs count {logged:,.0f}, its own"
         packed = sum(len(zlib.compress(code.text.encode("utf-8"), 9)) for code in modules)
-        yield _added(largest, more, what, evidence, proven=largest + packed > CAP + _MARGIN)
+        yield _added(largest, more, contents, evidence, proven=largest + packed > CAP + _MARGIN)
 
 
 def _holds_table(code: Code) -> bool:
-    """Whether code holds data: a long text, or a long row of constants."""
+    """Whether code contains data: a long text, or a long row of constants."""
     for node in walk(code.tree) if code.tree is not None else ():
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > _LEAST:
             return True
