@@ -46,10 +46,9 @@ from pargolf.model.transformer import Model, Transformer
 from pargolf.quant.calibrate import calibrate
 from pargolf.recipes.family import Shape, member
 from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.run.pack import fit, read_artifact, unpack
+from pargolf.run.pack import fit, on_cpu, read_artifact, unpack
 from pargolf.run.pipeline import score_unpacked
 from pargolf.run.score import open_text, score_sample
-from pargolf.run.training import on_cpu
 from pargolf.study.planning import law as laws
 from pargolf.study.planning.law import Constants, Curve, Law, Packing, Run, read_law
 from pargolf.study.planning.sample import TextFacts, read_text, xz_bits

@@ -347,7 +347,7 @@ def _known(pace: Throughput):
 
 @pytest.mark.usefixtures("quick_code", "quick_page")
 def test_golf_makes_a_model_of_a_text(words, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("pargolf.run.training._rehearse", lambda *_: (0.3, 0.0))
+    monkeypatch.setattr("pargolf.run.training.rehearse", lambda *_: (0.3, 0.0))
     monkeypatch.setattr(throughput, "measured", _known(Throughput(0.02, 0.0, 0.0, True, "a made-up machine")))
     # Seconds of the processor: those of the wall are few on a machine that others use.
     monkeypatch.setattr(Budget, "clock", lambda self, already=0.0: Clock(time.process_time, already=already))

@@ -47,11 +47,13 @@ from pargolf.evaluate.probes import stir
 from pargolf.evaluate.text import Text
 from pargolf.evaluate.windows import PerDocument, Sliding
 from pargolf.run import pipeline as run_pipeline
+from pargolf.run import reserve
 from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
+from pargolf.run.resume import Checkpointer
 from pargolf.run.score import open_text
-from pargolf.run.training import Checkpointer, train_weights
+from pargolf.run.training import train_weights
 from pargolf.training.checkpoint import Checkpoints
 from pargolf.training.optimizer import Optimizer
 from pargolf.watch.runlog import read_events
@@ -279,7 +281,7 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
 
     slow(Checkpoints, "write", 2.0)
     slow(RunFolder, "write_weights", 1.0)
-    slow(run_training, "fit", 1.5)
+    slow(reserve, "fit", 1.5)
     slow(run_training.Training, "_gradients", 1.0)
     slow(run_training, "score_sample", 4.0)
     changes = {"train.steps": None, "train.seconds": 200.0, "budget.counts": counts, "model.vocab": data.vocab}
@@ -314,7 +316,7 @@ def test_what_is_kept_for_packing_follows_the_load(late, data, tmp_path, monkeyp
 
         monkeypatch.setattr(owner, name, slowed)
 
-    slow(run_training, "fit", 4.0)
+    slow(reserve, "fit", 4.0)
     slow(run_training.Training, "_gradients", 0.5)
     monkeypatch.setattr(
         run_training, "score_sample", lambda *args, **options: SimpleNamespace(loss=1.0, bpb=1.0, tokens=1)
@@ -363,7 +365,7 @@ def test_signals_while_a_checkpoint_is_written_wait_for_it(data, whole, tmp_path
 @pytest.mark.parametrize(
     ("owner", "name", "number", "from_step"),
     [
-        (run_training, "fit", signal.SIGINT, 0),  # rehearsing
+        (reserve, "fit", signal.SIGINT, 0),  # rehearsing
         (run_pipeline, "fit", signal.SIGINT, 8),
         (run_pipeline, "packed_event", signal.SIGINT, 8),
         (run_pipeline, "score_together", signal.SIGINT, 8),

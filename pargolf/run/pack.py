@@ -253,3 +253,8 @@ def values_of(tensor: CodesTensor | RawTensor) -> Tensor:
         scales = scales.view(torch.bfloat16)
     order = None if tensor.order is None else torch.from_numpy(tensor.order.copy())
     return grid.decode(Codes(torch.from_numpy(tensor.codes.copy()), scales, order))
+
+
+def on_cpu(model: Transformer) -> dict[str, Tensor]:
+    """A model's weights by name, on the CPU, for the packer."""
+    return {name: p.detach().cpu() for name, p in model.named_parameters()}

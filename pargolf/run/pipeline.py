@@ -43,7 +43,7 @@ from pargolf.recipes.trial import limits
 from pargolf.run.folder import RunFolder
 from pargolf.run.loading import Start
 from pargolf.run.pack import UnpackedModel, fit, unpack
-from pargolf.run.resume import earlier_events, open_run
+from pargolf.run.resume import Checkpointer, earlier_events, open_run
 from pargolf.run.score import (
     document_rows,
     open_text,
@@ -56,7 +56,7 @@ from pargolf.run.score import (
 )
 from pargolf.run.signals import Interrupted, Signals, Stop
 from pargolf.run.stage import Packing, packed_bytes
-from pargolf.run.training import Checkpointer, TrainedModel, machine, train_weights
+from pargolf.run.training import TrainedModel, machine, train_weights
 from pargolf.ship.size import begin_count, count_code
 from pargolf.watch.runlog import EventFile, LogFile
 

@@ -1,11 +1,15 @@
-"""Continue a run: same recipe, seed and data, from the newest sound checkpoint, with its events cut to it.
+"""Store a run's state while it trains, and continue it: from the newest sound checkpoint, with its events cut to it.
 
-A run whose training has ended continues with packing or scoring. A run that was interrupted, packed and scored
-continues with training. If there is no checkpoint yet, the run starts again in its folder.
+A run is only continued with the same recipe, seed and data. If its training has ended, it continues with packing or
+scoring. If it was interrupted, packed and scored, it continues with training. If there is no checkpoint yet, it starts
+again in its folder. If a checkpoint cannot be written, training goes on, because it is worth more.
 """
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pargolf.core.devices import from_first
 from pargolf.core.errors import UserError
@@ -15,10 +19,76 @@ from pargolf.data.folder import DataFolder
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import tokenizer_digest, tokenizer_file
-from pargolf.run.stage import read_stage
-from pargolf.run.training import Checkpointer
-from pargolf.training.checkpoint import Checkpoints
+from pargolf.run.signals import Signals
+from pargolf.run.stage import Stage, read_stage
+from pargolf.training.checkpoint import Checkpoint, Checkpoints
+from pargolf.training.loop import Training
 from pargolf.watch.runlog import read_events
+
+
+@dataclass(frozen=True)
+class Checkpointer:
+    """Where a run stores its state, and what it continues from: a checkpoint, or a stage if training has ended.
+
+    `ready` flushes the logs before a later state is stored; it raises `OSError` if it cannot.
+    """
+
+    folder: RunFolder
+    checkpoints: Checkpoints
+    resumed: Checkpoint | None = None
+    stage: Stage | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    signals: Signals = field(default_factory=Signals)
+    ready: Callable[[], None] = lambda: None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of training that were used before."""
+        return self.stage.seconds if self.stage else float(self.resumed.facts["seconds"]) if self.resumed else 0.0
+
+
+class Saver:
+    """Writes a run's checkpoints on the first process, when one is due and the time allows it."""
+
+    def __init__(self, training: Training, keep: Checkpointer | None, *, cost: float) -> None:
+        self.training, self.keep = training, keep
+        self.signals = keep.signals if keep else Signals()
+        self.path = keep.resumed.path if keep and keep.resumed else None
+        self.failed = ""
+        if keep is not None:
+            keep.checkpoints.last, keep.checkpoints.cost = training.clock.seconds, cost
+
+    def maybe(self, now: float) -> Iterator[Unsaved]:
+        """Save when a checkpoint is due and fits the time; `now` is by the clock of all processes."""
+        checkpoints = self.keep.checkpoints if self.keep else None
+        if checkpoints is not None and checkpoints.due(now) and now + checkpoints.cost <= self.training.seconds:
+            yield from self.save()
+
+    def save(self) -> Iterator[Unsaved]:
+        """Write the state, or yield why it failed. All processes must call it; signals wait until it is done."""
+        if self.keep is None:
+            return
+        training, checkpoints = self.training, self.keep.checkpoints
+        with self.signals.shielded():
+            tensors, facts = training.state()
+            self.failed = ""
+            if training.world.main:
+                try:
+                    self.keep.ready()
+                    self.path = checkpoints.write(tensors, facts | self.keep.facts)
+                except OSError as error:
+                    self.failed = error.strerror or str(error)
+            cost, now = training.world.max(training.clock.seconds - facts["seconds"], training.clock.seconds)
+            checkpoints.cost, checkpoints.last = cost, now
+        if self.failed:
+            yield Unsaved(training.step, self.failed, now)
+
+    def left(self) -> str:
+        """One sentence about what the run can be resumed from."""
+        failed = f"Its state could not be written ({self.failed}). " if self.failed else ""
+        if self.path is None:
+            return f"{failed}Nothing is kept of it."
+        return f"{failed}{'What was kept before is in' if failed else 'Its state is kept in'} {self.path}."
 
 
 def open_run(

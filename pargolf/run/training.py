@@ -1,30 +1,30 @@
 """Train as a run does it: within the seconds, with looks at validation, and with every ending saved.
 
-Calibration, packing and writing are rehearsed on the initial weights. That measures the seconds to keep for the end,
-and shows before any training whether the model can meet the cap at all. Calibration uses training batches that come
-after the last step. Looks at validation and checkpoints that would not fit into the time are left out.
+The seconds for the end are kept (`reserve.py`), and the state is stored on the way (`resume.py`). Calibration uses
+training batches that come after the last step. Looks at validation and checkpoints that would not fit into the time are
+left out.
 
 Ctrl-C ends training after the current step, and the trained weights are packed and scored; SIGTERM (a scheduler that
 wants its machine back) ends the run, for `--resume`. Both leave a checkpoint, and so do a second signal, which ends the
-run at once (`run/signals.py`), and a loss that is not finite. If a checkpoint cannot be written, training continues.
+run at once (`run/signals.py`), and a loss that is not finite.
 """
 
 import json
 import math
 import os
 import platform
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pargolf.core.budget import Clock
-from pargolf.core.devices import from_first, halving, release_memory
+from pargolf.core.devices import from_first, release_memory
 from pargolf.core.errors import UserError, out_of_memory
-from pargolf.core.events import Event, Narrowed, Resumed, Started, Step, Stopped, Unsaved, Validated, Weighed
+from pargolf.core.events import Event, Narrowed, Resumed, Started, Step, Stopped, Validated, Weighed
 from pargolf.core.result import Machine
 from pargolf.core.world import World, settled_objects
 from pargolf.data.meta import file_sha256
@@ -33,27 +33,22 @@ from pargolf.evaluate.text import Text
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.model.transformer import Transformer
 from pargolf.quant.calibrate import calibrate, own_text
-from pargolf.quant.gptq import GPTQ, Hessians, OwnText
+from pargolf.quant.gptq import GPTQ, Hessians
 from pargolf.recipes.recipe import Recipe
-from pargolf.run.folder import RunFolder
 from pargolf.run.forecast import weigh
-from pargolf.run.pack import fit
-from pargolf.run.reserve import Reserve
+from pargolf.run.pack import on_cpu
+from pargolf.run.reserve import Reserve, rehearse
+from pargolf.run.resume import Checkpointer, Saver
 from pargolf.run.score import score_sample
-from pargolf.run.signals import Interrupted, Signals, Stop
+from pargolf.run.signals import Interrupted, Stop
 from pargolf.run.stage import Stage
 from pargolf.ship.size import count_code, is_counted
-from pargolf.training.checkpoint import Checkpoint, Checkpoints
 from pargolf.training.loop import NotFinite, Training
 
 SAMPLE_TOKENS = 8192
 """The number of tokens graded by each look at the validation split during training."""
 LOOKING = 0.02
 """The share of a run's seconds that looks may take; one in the middle is taken in any case."""
-_REHEARSED_CODE = 25_000
-"""The bytes of code that a rehearsal of packing assumes, because the script may not be written yet."""
-_FINER = 2.5
-"""How many times larger than the recipe's own artifact the one with the finest steps can be, with a margin."""
 
 
 @dataclass(frozen=True)
@@ -74,27 +69,6 @@ class TrainedModel:
     def weights(self) -> dict[str, Tensor]:
         """The weights by name, on the CPU."""
         return on_cpu(self.model)
-
-
-@dataclass(frozen=True)
-class Checkpointer:
-    """Where a run stores its state, and what it continues from: a checkpoint, or a stage if training has ended.
-
-    `ready` flushes the logs before a later state is stored; it raises `OSError` if it cannot.
-    """
-
-    folder: RunFolder
-    checkpoints: Checkpoints
-    resumed: Checkpoint | None = None
-    stage: Stage | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    signals: Signals = field(default_factory=Signals)
-    ready: Callable[[], None] = lambda: None
-
-    @property
-    def seconds(self) -> float:
-        """The seconds of training that were used before."""
-        return self.stage.seconds if self.stage else float(self.resumed.facts["seconds"]) if self.resumed else 0.0
 
 
 class RunTraining(Training):
@@ -180,7 +154,7 @@ def train_weights(
     if keep is not None and keep.stage is not None:
         return (yield from _ended(recipe, model, shards, keep.stage, keep, seed=seed, world=world, clock=clock))
     with uncounted(recipe, clock):
-        packing, writing = _rehearse(recipe, model, world, keep, Clock(clock.now))
+        packing, writing = rehearse(recipe, model, world, keep, Clock(clock.now))
     reserve = Reserve(_limit(recipe), packing + writing)
     limit = reserve.limit
     training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=limit)
@@ -285,7 +259,7 @@ def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
 
 
 def _watched(
-    recipe: Recipe, training: RunTraining, text: Text, saver: "Saver", reserve: Reserve
+    recipe: Recipe, training: RunTraining, text: Text, saver: Saver, reserve: Reserve
 ) -> Generator[Event, None, str]:
     """Train with looks and checkpoints, and reserve the time for the end; returns why training ended."""
     reason, every = "", recipe.train.validate_every
@@ -342,116 +316,11 @@ def _watched(
     return reason
 
 
-class Saver:
-    """Writes a run's checkpoints on the first process, when one is due and the time allows it."""
-
-    def __init__(self, training: Training, keep: Checkpointer | None, *, cost: float) -> None:
-        self.training, self.keep = training, keep
-        self.signals = keep.signals if keep else Signals()
-        self.path = keep.resumed.path if keep and keep.resumed else None
-        self.failed = ""
-        if keep is not None:
-            keep.checkpoints.last, keep.checkpoints.cost = training.clock.seconds, cost
-
-    def maybe(self, now: float) -> Iterator[Unsaved]:
-        """Save when a checkpoint is due and fits the time; `now` is by the clock of all processes."""
-        checkpoints = self.keep.checkpoints if self.keep else None
-        if checkpoints is not None and checkpoints.due(now) and now + checkpoints.cost <= self.training.seconds:
-            yield from self.save()
-
-    def save(self) -> Iterator[Unsaved]:
-        """Write the state, or yield why it failed. All processes must call it; signals wait until it is done."""
-        if self.keep is None:
-            return
-        training, checkpoints = self.training, self.keep.checkpoints
-        with self.signals.shielded():
-            tensors, facts = training.state()
-            self.failed = ""
-            if training.world.main:
-                try:
-                    self.keep.ready()
-                    self.path = checkpoints.write(tensors, facts | self.keep.facts)
-                except OSError as error:  # training is worth more than a checkpoint
-                    self.failed = error.strerror or str(error)
-            cost, now = training.world.max(training.clock.seconds - facts["seconds"], training.clock.seconds)
-            checkpoints.cost, checkpoints.last = cost, now
-        if self.failed:
-            yield Unsaved(training.step, self.failed, now)
-
-    def left(self) -> str:
-        """One sentence about what the run can be resumed from."""
-        failed = f"Its state could not be written ({self.failed}). " if self.failed else ""
-        if self.path is None:
-            return f"{failed}Nothing is kept of it."
-        return f"{failed}{'What was kept before is in' if failed else 'Its state is kept in'} {self.path}."
-
-
 def _limit(recipe: Recipe) -> float:
     """The seconds for training and packing together; infinite when only steps limit the run."""
     if recipe.train.seconds is not None:
         return recipe.train.seconds
     return recipe.budget.train_seconds if recipe.train.steps is None else math.inf
-
-
-def _rehearse(
-    recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
-) -> tuple[float, float]:
-    """Seconds of (calibration and packing, writing the weights), measured on the first process and sent to all."""
-    times = from_first(world, lambda: json.dumps(_times(recipe, model, world, keep, clock)).encode())
-    packing, writing = json.loads(times)
-    return packing, writing
-
-
-def _times(
-    recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
-) -> tuple[float, float]:
-    """Measure the times of `_rehearse` on this process."""
-    packing, start = 0.0, clock.seconds
-    weights, hessians, solver = on_cpu(model), None, recipe.quant.solver
-    if solver is not None:
-        share = (recipe.train.batch_tokens // world.size // recipe.train.seq_len, recipe.train.seq_len)
-        ids_BT = torch.randint(recipe.model.vocab, share).to(world.device)
-        rows = max(recipe.train.micro_tokens // recipe.train.seq_len, 1)
-        measured: list[Hessians] = []
-
-        def measure(rows: int) -> None:
-            with compiled_kernels(half=recipe.train.half is True):
-                measured.append(calibrate(model, ((x, x) for x in torch.split(ids_BT, rows))))
-
-        halving(rows, measure, world.device)
-        hessians = measured[-1]
-        packing = (solver.batches - 1) * (clock.seconds - start)
-        if solver.calibration is not None:
-            packing += solver.batches * _sampling(model, ids_BT, clock)
-    # Zeros pack faster than what they will have become.
-    busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
-    began = clock.seconds
-    with compiled_kernels():
-        fitted, artifact = fit(
-            recipe,
-            busy,
-            tokenizer="rehearsal",
-            cap=recipe.budget.bytes,
-            hessians=hessians,
-            fill=False,
-            code=None if is_counted(recipe) else _REHEARSED_CODE,
-        )
-    # Filling a cap takes two packings, sometimes three, but only one if the finest steps fit. If the recipe's own steps
-    # do not fit, the rehearsal has already solved for others, like the final packing.
-    fills = recipe.quant.fill and fitted.quant == recipe.quant and _FINER * len(artifact) > recipe.budget.bytes
-    packing += began - start + (clock.seconds - began) * (2.5 if fills else 1.0)
-    began = clock.seconds
-    if keep is not None:
-        keep.folder.write_weights(weights)
-        keep.folder["weights.safetensors"].unlink()
-    return packing, clock.seconds - began
-
-
-def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
-    """Estimate the seconds to sample a batch from the model, from its first tokens; later ones take longer."""
-    began, few = clock.seconds, min(8, ids_BT.shape[1])
-    own_text(model, (len(ids_BT), few), OwnText(), seed=0)
-    return 2 * (clock.seconds - began) * ids_BT.shape[1] / few
 
 
 def _started(recipe: Recipe, training: Training, text: Text) -> Started:
@@ -499,11 +368,6 @@ def uncounted(recipe: Recipe, clock: Clock) -> Iterator[None]:
         yield
     finally:
         clock.resume()
-
-
-def on_cpu(model: Transformer) -> dict[str, Tensor]:
-    """A model's weights by name, on the CPU, for the packer."""
-    return {name: p.detach().cpu() for name, p in model.named_parameters()}
 
 
 def machine(world: World) -> Machine:

@@ -31,6 +31,7 @@ from pargolf.quant.grid import Int, Keep
 from pargolf.quant.plan import QAT, Quantize
 from pargolf.recipes.recipe import Recipe
 from pargolf.run import pipeline as run_pipeline
+from pargolf.run import reserve
 from pargolf.run import training as run_training
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
@@ -189,7 +190,7 @@ AFTER_TRAINING: list[Place] = [
     (RunFolder, "write_result", 1),
     (RunFolder, "drop_checkpoints", 2),
 ]
-BEFORE_TRAINING: list[Place] = [(run_training, "fit", 1), (RunFolder, "write_weights", 1)]
+BEFORE_TRAINING: list[Place] = [(reserve, "fit", 1), (RunFolder, "write_weights", 1)]
 PLACES = [*BEFORE_TRAINING, *STEPS, *AFTER_TRAINING]
 
 
