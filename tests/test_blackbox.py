@@ -113,12 +113,19 @@ while True:
 """
 
 
-def trial(script: str, **fields) -> Trial:
-    return Trial(read_code("train_gpt.py", script.encode()), {}, {}, **fields)
+def trial(script: str, siblings: dict[str, str] | None = None, **fields) -> Trial:
+    return Trial(read_code("train_gpt.py", script.encode()), siblings or {}, {}, **fields)
 
 
-def with_switches(*, first: bool = False, factor: float = 1.0) -> Trial:
-    return trial(SCRIPT.replace("TRAIN_FIRST", str(first)).replace("FACTOR", str(factor)))
+def with_switches(*, first: bool = False, factor: float = 1.0, apart: bool = False) -> Trial:
+    """The script with its switches set; `apart` moves its settings to a module beside it."""
+    script = SCRIPT.replace("TRAIN_FIRST", str(first)).replace("FACTOR", str(factor))
+    before, rest = script.split("class Hyperparameters:", 1)
+    settings, after = rest.split("class Model", 1)
+    if not apart:
+        return trial(script)
+    module = f"import os\n\nclass Hyperparameters:{settings}"
+    return trial(f"{before}from settings import Hyperparameters\n\nclass Model{after}", {"settings.py": module})
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +135,7 @@ def runs():
     with ThreadPoolExecutor(2) as pool:
         waiting = {
             "honest": pool.submit(run_main, with_switches(), texts),
-            "first": pool.submit(run_main, with_switches(first=True, factor=1.1), texts),
+            "first": pool.submit(run_main, with_switches(first=True, factor=1.1, apart=True), texts),
             "hostile": pool.submit(run_main, trial(HOSTILE, seconds=8), texts),
         }
         return {name: one.result() for name, one in waiting.items()}

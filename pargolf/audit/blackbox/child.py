@@ -2,7 +2,7 @@
 
 `trial.Trial.run` starts this in a process of its own; nothing else imports it. Settings that the script does not read
 from its environment are made small in its syntax tree: plain numbers of its class of hyperparameters and of its top
-level, by the same names, and the folders of the published data.
+level, by the same names, and the folders of the published data. The modules beside it are treated alike.
 """
 
 import ast
@@ -13,6 +13,9 @@ import resource
 import sys
 import types
 import warnings
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from time import process_time as CLOCK
 from typing import IO, Any
@@ -75,17 +78,46 @@ def _line(problem: BaseException, scratch: str) -> int:
 
 
 def _run(text: str, path: Path, small: dict[str, Any], paths: dict[str, str]) -> None:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        tree = ast.parse(rewrite(text))
-    shrunk = ast.fix_missing_locations(_Shrink(small, paths).visit(tree))
+    def shrunk(text: str) -> ast.Module:
+        try:
+            tree = ast.parse(text)
+        except SyntaxError:
+            tree = ast.parse(rewrite(text))
+        _Shrink(small, paths).visit(tree)
+        return ast.fix_missing_locations(tree)
+
+    sys.meta_path.insert(0, _Beside(path.parent, shrunk))
     module = types.ModuleType("__main__")
     module.__file__ = str(path)
     sys.modules["__main__"] = module
     sys.path.insert(0, str(path.parent))
     sys.argv = [str(path)]
-    exec(compile(shrunk, str(path), "exec"), module.__dict__)
+    exec(compile(shrunk(text), str(path), "exec"), module.__dict__)
+
+
+class _Beside:
+    """Finds the modules beside the script, and makes their settings small like its own."""
+
+    def __init__(self, folder: Path, shrunk: Callable[[str], ast.Module]) -> None:
+        self.folder, self.shrunk = folder, shrunk
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        """The module of a file in the folder."""
+        file = self.folder / f"{name}.py"
+        loader = _Small(name, str(file), self.shrunk)
+        return spec_from_file_location(name, file, loader=loader) if file.is_file() else None
+
+
+class _Small(SourceFileLoader):
+    """Loads one module with small settings."""
+
+    def __init__(self, name: str, path: str, shrunk: Callable[[str], ast.Module]) -> None:
+        super().__init__(name, path)
+        self.shrunk = shrunk
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        """The code of the module's text after its settings were made small."""
+        return compile(self.shrunk(self.get_data(self.path).decode("utf-8-sig")), self.path, "exec")
 
 
 class _Shrink(ast.NodeTransformer):

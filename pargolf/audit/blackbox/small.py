@@ -4,13 +4,11 @@ The depth, every switch and every rate stay as the script has them. Width, windo
 calibration and adaptation are cut, so that a CPU reaches the score in seconds.
 """
 
-import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pargolf.audit.blackbox.texts import VOCAB
-from pargolf.audit.code.script import Code
 
 WINDOW, STRIDE, BATCH = 128, 64, 1024
 _GROUPS: tuple[tuple[Any, str], ...] = (
@@ -49,17 +47,16 @@ PATHS = {
     r"^[^\s'\"*]*tokenizers/+[\w.]+\.model": _TOKENIZER,
     r"^/(?:tmp|dev/shm)(?=/|$)": ".",
 }
-_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
+_NAME = re.compile(r"""["']([A-Z][A-Z0-9_]{2,60})["']""")
 
 
-def environment(code: Code, settings: Mapping[str, str]) -> dict[str, str]:
+def environment(texts: Iterable[str], settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of a small run.
 
-    It has the reported run's settings, the data folders, and small numbers for names that the script reads.
+    It has the reported run's settings, the data folders, and small numbers for names that the script or a module
+    beside it reads.
     """
-    assert code.tree is not None
-    names = {n.value for n in ast.walk(code.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    read = {name for name in names if _NAME.fullmatch(name)}
+    read = {name for text in texts for name in _NAME.findall(text)}
     variables = {k: v for k, v in settings.items() if k in read and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     small = {name: str(SMALL[name.lower()]) for name in read if name.lower() in SMALL}
     return {**variables, **small, **FOLDERS}

@@ -58,8 +58,9 @@ class Trial:
         files: dict[str, str | bytes] = {f"data/{path}": content for path, content in data.items()}
         files |= {Path(path).name: content for path, content in self.siblings.items()}
         files |= {name: self.code.text, "logs/.keep": ""}
+        texts = (self.code.text, *self.siblings.values())
         request = {
-            **{"text": self.code.text, "name": name, "env": environment(self.code, self.env), "small": SMALL},
+            **{"text": self.code.text, "name": name, "env": environment(texts, self.env), "small": SMALL},
             **{"paths": PATHS, "seconds": self.seconds},
         }
         with confined(_ENTRY, files=files, limits=Limits(seconds=self.wall), unsafe=self.unsafe) as child:
