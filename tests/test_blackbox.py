@@ -4,6 +4,7 @@ The scripts are a bigram model in the field's habit. What a law says of windows,
 process: a made-up run sends the losses that a scorer of that kind would send.
 """
 
+import ast
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,7 @@ from pargolf.audit.blackbox.contents import sketch, written
 from pargolf.audit.blackbox.findings import Runs, findings_of, run_main
 from pargolf.audit.blackbox.laws import Reported, artifact, held_out, laws, reported
 from pargolf.audit.blackbox.passes import Reading, locate
+from pargolf.audit.blackbox.shrink import Shrink
 from pargolf.audit.blackbox.texts import TARGETS, corpus
 from pargolf.audit.blackbox.trial import Trace, Trial
 from pargolf.audit.blackbox.wire import Ended, Frame, Garbled, Printed, Scored, Sender, Stepped, Touched, frames
@@ -144,6 +146,15 @@ def runs():
 def verdicts(runs: Runs | tuple[Reported, ...]) -> dict[str, bool | None]:
     reports = runs.reports if isinstance(runs, Runs) else runs
     return {law.law: law.holds for law in laws(reports)}
+
+
+def test_amounts_in_calls_and_signatures_are_made_small():
+    shrink = Shrink(settings={"stride": 64, "window": 128}, amounts={"num_seqs": 2}, paths={r"^/tmp(?=/|$)": "."})
+    text = (
+        "window = 2048\ndef f(num_seqs=64, *, stride=9):\n    pass\nf(g(num_seqs=1), num_seqs=64, stride=1)\n'/tmp/a'"
+    )
+    small = "window = 128\n\ndef f(num_seqs=2, *, stride=9):\n    pass\nf(g(num_seqs=1), num_seqs=2, stride=1)\n'./a'"
+    assert ast.unparse(shrink.tree(text)) == small
 
 
 def test_a_script_of_the_field_reaches_its_score_and_keeps_every_law(runs):

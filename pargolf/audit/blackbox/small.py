@@ -34,6 +34,8 @@ _GROUPS: tuple[tuple[Any, str], ...] = (
     (0, "fused_ce_enabled fused_ce fused_mlp_enabled banked_fused_mlp_enabled compile_enabled torch_compile"),
 )
 SMALL = {name: value for value, names in _GROUPS for name in names.split()}
+# What a call gives for an amount of calibration, where no setting does.
+AMOUNTS = dict.fromkeys(("num_seqs", "n_seqs", "num_sequences", "num_batches", "n_batches", "n_samples", "nsamples"), 2)
 _SHARDS, _TOKENIZER = f"./data/datasets/fineweb10B_sp{VOCAB}", f"./data/tokenizers/fineweb_{VOCAB}_bpe.model"
 FOLDERS = {
     "DATA_DIR": "./data/",

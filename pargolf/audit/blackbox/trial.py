@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pargolf.audit.blackbox.small import PATHS, SMALL, environment
+from pargolf.audit.blackbox.small import AMOUNTS, PATHS, SMALL, environment
 from pargolf.audit.blackbox.texts import ValidationText, corpus
 from pargolf.audit.blackbox.wire import MOST_BYTES, Ended, Frame, Garbled, frames
 from pargolf.audit.code.script import Code
@@ -60,8 +60,8 @@ class Trial:
         files |= {name: self.code.text, "logs/.keep": ""}
         texts = (self.code.text, *self.siblings.values())
         request = {
-            **{"text": self.code.text, "name": name, "env": environment(texts, self.env), "small": SMALL},
-            **{"paths": PATHS, "seconds": self.seconds},
+            **{"text": self.code.text, "name": name, "env": environment(texts, self.env), "seconds": self.seconds},
+            "shrink": {"settings": SMALL, "amounts": AMOUNTS, "paths": PATHS},
         }
         with confined(_ENTRY, files=files, limits=Limits(seconds=self.wall), unsafe=self.unsafe) as child:
             with contextlib.suppress(BrokenPipeError):
