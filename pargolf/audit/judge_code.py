@@ -34,16 +34,7 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
         return []
     program = Program(code.index, facts.settings)
     missing.coverage.append(_coverage(code, program))
-    hits = {hit.key: hit for hit in _hits(program)}
-    if facts.not_as_committed:  # the committed script is judged, too, if it does more than the logged one
-        committed = {
-            name: value for name, value in facts.settings.items() if name.upper() not in facts.not_as_committed
-        }
-        hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
-    if any(log.stop for log in facts.own_logs):  # the log's own seconds are better evidence
-        hits = {key: hit for key, hit in hits.items() if hit.rule != "calibration_budget"}
-    if not facts.record_track:  # the limit applies to the record track only
-        hits = {key: hit for key, hit in hits.items() if hit.rule != "train_time"}
+    hits = _hits_of_run(code, program, facts)
     findings = [_finding(code, hit, facts) for hit in sorted(hits.values(), key=lambda h: h.key)]
     findings += unexplained_gains(facts, program)
     findings += _latent(code, facts.settings, hits, program, facts)
@@ -54,6 +45,22 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
             missing.add(f"{rule.name}: not all of the code could be followed: {'; '.join(code.unread[:3])}")
         return findings
     return findings + [RuleFinding(rule.name, PASS, rule.passes) for rule in clean]
+
+
+def _hits_of_run(code: Code, program: Program, facts: Facts) -> dict[tuple[str, int], Hit]:
+    """The hits under the settings that ran and as committed, without rules that the folder makes pointless."""
+    hits = {hit.key: hit for hit in _hits(program)}
+    if facts.not_as_committed:  # the committed script is judged, too, if it does more than the logged one
+        committed = {
+            name: value for name, value in facts.settings.items() if name.upper() not in facts.not_as_committed
+        }
+        hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
+    excluded = set()
+    if any(log.stop for log in facts.own_logs):  # the log's own seconds are better evidence
+        excluded.add("calibration_budget")
+    if not facts.record_track:  # the limit applies to the record track only
+        excluded.add("train_time")
+    return {key: hit for key, hit in hits.items() if hit.rule not in excluded}
 
 
 def _coverage(code: Code, program: Program) -> Coverage:

@@ -11,7 +11,7 @@ next seed begins, so an ablation that is interrupted has complete rows with fewe
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -103,60 +103,34 @@ def run_ablations(
     check_device(device)
     check_engine(engine, device)
     check_seeds(seeds)
-    everything = {"": recipe, **variants}
-    folders = {label: Path(out) / (_slug(label) or WHOLE) for label in everything}
-    if len(set(folders.values())) < len(folders):
-        raise UserError("Two labels of the ablation differ only in punctuation, and would share a folder. Rename one.")
-    texts: dict[str, DataFolder] = {}
-    failed: dict[str, str] = {}
-    for label, variant in everything.items():
-        try:
-            texts[label] = _text_of(variant, recipe, data, others)
-        except UserError as error:
-            failed[label] = str(error)
-    Path(out).mkdir(parents=True, exist_ok=True)
+    out, everything = Path(out), {"": recipe, **variants}
+    folders = _folders(out, everything)
+    texts, failed = _texts(everything, data, others)
+    out.mkdir(parents=True, exist_ok=True)
     paces: dict[str, float] = {}
     if paced:
-        paces, slow = yield from _paces(everything, texts, Path(out) / "paces.json", device)
+        paces, slow = yield from _paces(everything, texts, out / "paces.json", device)
         failed |= slow
         texts = {label: text for label, text in texts.items() if label not in slow}
-        assert recipe.train.steps is not None
-        for label, relative in paces.items():
-            steps = max(round(recipe.train.steps / relative), 1)
-            everything[label] = edit(everything[label], {"train.steps": steps})
-    wanted = [
-        Job(
-            f"{label or WHOLE}, seed {seed}",
-            everything[label],
-            seed,
-            seed_folder(folders[label], seed),
-            command,
-            text,
-            checkpoint_every,
-        )
-        for seed in seeds
-        for label, text in texts.items()
-    ]
-    labels = {job.folder: label for job in wanted for label in everything if job.folder.parent == folders[label]}
-    runs: dict[str, dict[int, AblationRun]] = {label: {} for label in everything}
-    for event in run_jobs(wanted, data, engine=engine, device=device):
+        everything = _with_steps(everything, paces)
+    labels: dict[Path, str] = {}
+    jobs: list[Job] = []
+    for seed in seeds:
+        for label, text in texts.items():
+            folder, name = seed_folder(folders[label], seed), f"{label or WHOLE}, seed {seed}"
+            labels[folder] = label
+            jobs.append(Job(name, everything[label], seed, folder, command, text, checkpoint_every))
+    results = _Results({label: {} for label in everything}, failed, paces)
+    for event in run_jobs(jobs, data, engine=engine, device=device):
         yield event
-        if not isinstance(event, JobDone):
-            continue
-        label = labels[event.job.folder]
-        if event.run is not None:
-            runs[label][event.job.seed] = read_run(event.run)
-        elif label:
-            kind = "" if isinstance(event.error, UserError) else f"{type(event.error).__name__}: "
-            failed[label] = f"{kind}{event.error}"
-        elif event.error is not None:
-            raise event.error
-        if not event.resumed:
-            so_far = _worths(runs, failed, paces)
-            write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, so_far, paced=paced)))
-            yield WorthsSoFar(tuple(so_far))
-    worths = _worths(runs, failed, paces)
-    write_json(Path(out) / "ablation.json", asdict(ablation_of(recipe, worths, paced=paced)))
+        if isinstance(event, JobDone):
+            results.add(labels[event.job.folder], event)
+            if not event.resumed:
+                worths = results.worths()
+                write_json(out / "ablation.json", asdict(ablation_of(recipe, worths, paced=paced)))
+                yield WorthsSoFar(tuple(worths))
+    worths = results.worths()
+    write_json(out / "ablation.json", asdict(ablation_of(recipe, worths, paced=paced)))
     return worths
 
 
@@ -211,6 +185,28 @@ def read_run(run: Finished) -> AblationRun:
     return AblationRun(run.bpb, before, result.bytes.model, weighed[-1] if weighed else None, steps, pace)
 
 
+def _folders(out: Path, labels: Iterable[str]) -> dict[str, Path]:
+    """The folder of each label's runs. Raises `UserError` if two labels would share one."""
+    folders = {label: out / (_slug(label) or WHOLE) for label in labels}
+    if len(set(folders.values())) < len(folders):
+        raise UserError("Two labels of the ablation differ only in punctuation, and would share a folder. Rename one.")
+    return folders
+
+
+def _texts(
+    everything: Mapping[str, Recipe], data: DataFolder, others: Sequence[DataFolder]
+) -> tuple[dict[str, DataFolder], dict[str, str]]:
+    """The data folder of each variant, and for variants without one the reason."""
+    texts: dict[str, DataFolder] = {}
+    failed: dict[str, str] = {}
+    for label, variant in everything.items():
+        try:
+            texts[label] = _text_of(variant, everything[""], data, others)
+        except UserError as error:
+            failed[label] = str(error)
+    return texts, failed
+
+
 def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence[DataFolder]) -> DataFolder:
     """The data folder for a variant. Raises `UserError` if no folder has the variant's vocabulary."""
     pieces = variant.model.vocab
@@ -248,22 +244,47 @@ def _paces(
     return {label: paces[label] for label in texts if label in paces}, failed
 
 
-def _worths(
-    runs: Mapping[str, Mapping[int, AblationRun]], failed: Mapping[str, str], paces: Mapping[str, float]
-) -> list[Worth]:
-    """The whole recipe first, then every part that ran or failed, in order; compared on the seeds that both have."""
-    whole = {seed: run.bpb for seed, run in runs[""].items()}
-    out = [Worth("", runs[""], pace=paces.get(""))]
-    for label in runs:
-        both = {seed: run.bpb for seed, run in runs[label].items() if seed in whole}
-        if not label or not (both or label in failed):
-            continue
-        same = {seed: whole[seed] for seed in both}
-        sides = (both, same) if label.startswith(ADDED) else (same, both)
-        test = compare_scores(*sides, bar=0.0, nats=1.0) if both else None
-        own = {seed: runs[label][seed] for seed in both}
-        out.append(Worth(label, own, test, failed.get(label, ""), paces.get(label)))
-    return out
+def _with_steps(everything: Mapping[str, Recipe], paces: Mapping[str, float]) -> dict[str, Recipe]:
+    """The variants, each with as many steps as it makes in the time of the whole recipe's steps."""
+    steps = everything[""].train.steps
+    assert steps is not None
+    return {
+        label: edit(variant, {"train.steps": max(round(steps / paces[label]), 1)}) if label in paces else variant
+        for label, variant in everything.items()
+    }
+
+
+@dataclass
+class _Results:
+    """The runs so far by label and seed, the reasons of labels that cannot run, and the measured paces."""
+
+    runs: dict[str, dict[int, AblationRun]]
+    failed: dict[str, str]
+    paces: Mapping[str, float]
+
+    def add(self, label: str, done: JobDone) -> None:
+        """Add the outcome of a job. Raises the job's error if the whole recipe (an empty label) cannot run."""
+        if done.run is not None:
+            self.runs[label][done.job.seed] = read_run(done.run)
+        elif label:
+            kind = "" if isinstance(done.error, UserError) else f"{type(done.error).__name__}: "
+            self.failed[label] = f"{kind}{done.error}"
+        elif done.error is not None:
+            raise done.error
+
+    def worths(self) -> list[Worth]:
+        """The whole recipe first, then every part that ran or failed, in order; compared on the seeds of both."""
+        whole = {seed: run.bpb for seed, run in self.runs[""].items()}
+        rows = [Worth("", self.runs[""], pace=self.paces.get(""))]
+        for label, runs in self.runs.items():
+            scores = {seed: run.bpb for seed, run in runs.items() if seed in whole}
+            if label and (scores or label in self.failed):
+                same = {seed: whole[seed] for seed in scores}
+                sides = (scores, same) if label.startswith(ADDED) else (same, scores)
+                test = compare_scores(*sides, bar=0.0, nats=1.0) if scores else None
+                paired = {seed: runs[seed] for seed in scores}
+                rows.append(Worth(label, paired, test, self.failed.get(label, ""), self.paces.get(label)))
+        return rows
 
 
 def _slug(label: str) -> str:

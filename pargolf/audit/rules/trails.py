@@ -163,17 +163,7 @@ def copied_logs(facts: Facts) -> RuleFinding | None:
     claimed = min(max(len(facts.runs), 2), 3)
     if len(logs) < 2:
         return None
-    groups: list[list[Log]] = []
-    exact = False
-    for log in logs:
-        for group in groups:
-            likeness = _likeness(_trail(group[0]), _trail(log))
-            if likeness:
-                exact = exact or likeness == "equal"
-                group.append(log)
-                break
-        else:
-            groups.append([log])
+    groups, exact = _groups(logs)
     blend = _blend([group[0] for group in groups]) if len(groups) <= _MOST_BLENDED else []
     if blend:
         groups, exact = [group for group in groups if group[0] is not blend[0]], False
@@ -191,6 +181,22 @@ def copied_logs(facts: Facts) -> RuleFinding | None:
     lines = quoted(log.final.line for log in first_log[:4] if log.final is not None)
     numbers = {"logs": len(logs), "runs": len(groups)}
     return RuleFinding("seeds", FAIL if exact else SUSPECT, f"{text} Add the logs of the other seeds.", lines, numbers)
+
+
+def _groups(logs: Sequence[Log]) -> tuple[list[list[Log]], bool]:
+    """Logs in groups that follow one curve each, and whether some curve is there twice, exactly equal."""
+    groups: list[list[Log]] = []
+    exact = False
+    for log in logs:
+        for group in groups:
+            likeness = _likeness(_trail(group[0]), _trail(log))
+            if likeness:
+                exact = exact or likeness == "equal"
+                group.append(log)
+                break
+        else:
+            groups.append([log])
+    return groups, exact
 
 
 def _trail(log: Log) -> _Trail:

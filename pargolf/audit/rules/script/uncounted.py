@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from pargolf.audit.code.script import Code
 from pargolf.audit.code.tree import dotted, walk
 from pargolf.audit.read.facts import Facts
+from pargolf.audit.read.logs import LoggedNumber
 from pargolf.audit.read.submission import File
 from pargolf.audit.report import FAIL, HOLD, Evidence, RuleFinding
 from pargolf.core.units import CAP
@@ -130,34 +131,49 @@ _CODE = re.compile(r"^(bytes_code|code_bytes)$")
 
 def _larger_script(facts: Facts) -> Iterator[RuleFinding]:
     """The committed script, and the modules it imports, compared with the bytes of code in the logs."""
-    main, program = facts.main, facts.program
-    logged = max((log.code.value for log in facts.own_logs if log.code is not None), default=0.0)
-    line = next((log.code.line for log in facts.own_logs if log.code is not None and log.code.value == logged), None)
-    if main is None or program is None or line is None:
+    main = facts.main
+    counts = [log.code for log in facts.own_logs if log.code is not None]
+    if main is None or facts.program is None or not counts:
         return
-    size = main.size
-    if re.search(r"compress|packed|minif", line.text, re.I) and not main.packed:
-        size = min(size, len(lzma.compress(main.text.encode("utf-8"))) - int(_MINIFIED * logged))
-    evidence = [Evidence(main.path, 0, f"{main.size:,} bytes"), Evidence(line.file, line.number, line.text)]
+    if any(_CODE.match(leaf.key) and leaf.number == main.size for leaf in facts.leaves):
+        return  # declared as it is: the size rules use the sizes in submission.json
+    count = max(counts, key=lambda number: number.value)
+    logged, line = count.value, count.line
     models = [log.model.value for log in facts.own_logs if log.model is not None]
     totals = [log.total_bytes.value for log in facts.own_logs if log.total_bytes is not None]
     largest = max(models) + logged if models else max(totals, default=0.0)
-    if any(_CODE.match(leaf.key) and leaf.number == main.size for leaf in facts.leaves):
-        return  # declared as it is: the size rules use the sizes in submission.json
+    evidence = [Evidence(main.path, 0, f"{main.size:,} bytes"), Evidence(line.file, line.number, line.text)]
+    size = _counted_like(main, count)
     if size > logged + (_NOTABLE if largest + size - logged <= CAP else _SLACK):
         contents = f"The committed {main.path} has {size:,} bytes of code and the logs count {logged:,.0f}"
         yield _added(largest, size - logged, contents, evidence, proven=True)
-        return
-    beside = {path for _, path in program.parts} - {main.path}
+    else:
+        yield from _imported(facts, main, logged, largest, evidence)
+
+
+def _counted_like(main: Code, count: LoggedNumber) -> int:
+    """The script's bytes, packed if the log line says that it counted packed code."""
+    if not re.search(r"compress|packed|minif", count.line.text, re.I) or main.packed:
+        return main.size
+    return min(main.size, len(lzma.compress(main.text.encode("utf-8"))) - int(_MINIFIED * count.value))
+
+
+def _imported(
+    facts: Facts, main: Code, logged: float, largest: float, evidence: list[Evidence]
+) -> Iterator[RuleFinding]:
+    """Modules that the script imports and that the bytes of code in the logs do not include."""
+    assert facts.program is not None
+    beside = {path for _, path in facts.program.parts} - {main.path}
     modules = [code for code in facts.codes if code.path in beside]
     more = sum(code.size for code in modules)
     tables = any(_holds_table(code) for code in modules)
     slack = _NOTABLE if tables or largest + more > CAP else _PLAIN_CODE
     if more and main.size + more > logged + slack:
-        evidence[1:1] = [Evidence(code.path, 0, f"{code.size:,} bytes, imported") for code in modules[:4]]
+        shown = [Evidence(code.path, 0, f"{code.size:,} bytes, imported") for code in modules[:4]]
         contents = f"{main.path} imports {more:,} bytes of code and the logs count {logged:,.0f}, its own"
         packed = sum(len(zlib.compress(code.text.encode("utf-8"), 9)) for code in modules)
-        yield _added(largest, more, contents, evidence, proven=largest + packed > CAP + _MARGIN)
+        lines = [evidence[0], *shown, *evidence[1:]]
+        yield _added(largest, more, contents, lines, proven=largest + packed > CAP + _MARGIN)
 
 
 def _holds_table(code: Code) -> bool:
