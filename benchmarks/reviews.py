@@ -31,7 +31,7 @@ SAID = {
     ),
     295: (
         "looks clean, purely neural; merge pending the usual checks",
-        "One run of one seed stands behind a record. Its numbers are right.",
+        "The record has one run of one seed. Its numbers are right.",
     ),
     861: (
         "looks clean; merge pending the usual checks",
@@ -40,16 +40,16 @@ SAID = {
 }
 _INTRO = """# Five reviews
 
-What `pargolf audit` writes about the five pull requests that this project starts from, beside what a community review
-of that day said of them. That review asked to merge all five. It posted "looks clean" from patterns in the text, and
-left what would have told (sizes, seconds, seeds, logs) to "the usual checks".
+The reviews that `pargolf audit` writes of the five pull requests that this project starts from, beside a community
+review of that day. That review asked to merge all five. It posted "looks clean" from patterns in the text, and
+left what matters (sizes, seconds, seeds, logs) to "the usual checks".
 
-| pull request | community review | audit | what the one did not see |
+| pull request | community review | audit | what the community review missed |
 |---|---|---|---|
 {rows}
 
-`python benchmarks/reviews.py REPO --run` writes this page. The reviews below are what
-`--format markdown` gives, each to be pasted as it is.
+`python benchmarks/reviews.py REPO --run` writes this page. The reviews below are the output of
+`--format markdown`, ready to paste.
 
 """
 

@@ -15,7 +15,7 @@ MEANINGS = {
     HOLD: "no ruling exists, or a person has to decide",
     UNVERIFIABLE: "something is missing; the finding names it",
     SUSPECT: "code or log looks like a violation; the finding names the probe that would prove it",
-    FAIL: "proven, by arithmetic or by the submission's own words",
+    FAIL: "proven, by arithmetic, by the submission's own files or by a run of its script",
 }
 
 

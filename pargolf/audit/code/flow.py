@@ -1,13 +1,13 @@
-"""Where tokens flow: which expressions hold validation tokens, and by which road.
+"""Where tokens flow: which expressions contain validation tokens, and in which form.
 
-Labels pass through assignments, calls and returns. A function's result is described in terms of its parameters
-(`p:name`), so that one loader used for both splits does not mix them; afterwards each parameter gets what the live
-calls pass. `VAL` and `TRAIN` come from the files a script names, `LOSS` from a model's output, `GOLD` from its
+Labels pass through assignments, calls and returns. A function's result is described by its parameters (`p:name`), so
+that one loader used for both splits does not mix them. Afterwards each parameter gets the labels that the live calls
+pass. `VAL` and `TRAIN` come from the files that a script names, `LOSS` from a model's output, `GOLD` from its
 exponential, `HASH` from mixing arithmetic on tokens, `COUNT#n` from reading a table of counts at such a key, `BLOB`
 from raw bytes, `PIECE` from the pieces of a tokenizer.
 
-Both phases go round until nothing changes. A round skips every function of which nothing it reads has changed since its
-last turn, which gives what going over all of them would give.
+Both phases repeat until nothing changes. A round skips every function whose inputs have not changed since it was last
+visited. The result is the same as without skipping.
 """
 
 import ast
@@ -49,7 +49,7 @@ _FLOWING = frozenset(
         ast.Yield,
     }
 )
-_MOST_TEXT = 80  # nodes of an expression that may make a path
+_MOST_TEXT = 80  # an expression with more nodes makes no path
 _MAKE_TEXT = frozenset({ast.JoinedStr, ast.BinOp, ast.Subscript, ast.Call})
 _HOLDS = frozenset({ast.comprehension, ast.keyword})
 
@@ -61,7 +61,7 @@ class Flow:
         index: the script's tree.
         scopes: its functions, the module first.
         reach: what can run.
-        attributes: what every attribute name is set to, and where.
+        attributes: every attribute name with the values it is set to, and where.
         tables: names that are counted into.
     """
 
@@ -96,7 +96,7 @@ class Flow:
     # ---- answers
 
     def labels(self, node: ast.AST, function: Function) -> Labels:
-        """What an expression holds, in terms of the function's parameters (`p:name`)."""
+        """The labels of an expression, in terms of the function's parameters (`p:name`)."""
         if type(node) is ast.Constant:
             return named_split(node.value)
         labels = self._seen.get(id(node))
@@ -109,7 +109,7 @@ class Flow:
         return labels
 
     def _named(self, node: Any, function: Function) -> Labels:
-        """The split that a text names which is put together from parts, whatever the parts name."""
+        """The split named by a text that is put together from parts, whatever the parts name."""
         start, end = self.index.span.get(node, (0, _MOST_TEXT + 1))
         if end - start > _MOST_TEXT:
             return NONE
@@ -119,7 +119,7 @@ class Flow:
         return named_split(value) if value is not UNKNOWN else self._named_in_loop(node, function)
 
     def _named_in_loop(self, node: Any, function: Function) -> Labels:
-        """The splits that a text names for the values of a loop around it: `for split in ("train", "val")`."""
+        """The splits named by a text for the values of a loop around it: `for split in ("train", "val")`."""
         names = {part.id for part in self.index.below(node) if type(part) is ast.Name}
         out: Labels = NONE
         for above in self._loops(node):
@@ -140,7 +140,7 @@ class Flow:
         return loops
 
     def known(self, labels: Labels, function: Function) -> Labels:
-        """Labels with parameters replaced by what the live calls pass for them."""
+        """Labels in which parameters are replaced by what the live calls pass for them."""
         parameters = [x[2:] for x in labels if x.startswith("p:")]
         if not parameters:
             return labels
@@ -153,7 +153,7 @@ class Flow:
         return frozenset(out)
 
     def own(self, node: ast.AST) -> Labels:
-        """What an attribute or a constant holds of itself, whatever its object is."""
+        """The labels of an attribute or a constant itself, whatever its object is."""
         if isinstance(node, ast.Constant):
             return named_split(node.value)
         if isinstance(node, ast.Attribute):
@@ -188,14 +188,14 @@ class Flow:
         self._seen.clear()
 
     def _stale(self, function: Function, since: int) -> bool:
-        """Whether anything that a function reads has changed after a point in time."""
+        """Whether anything that a function reads has changed since a point in time."""
         changed = self._changed
         if any(changed[f] > since for f in self._reads[function]):
             return True
         return any(self._attribute_changed[name] > since for name in self._attribute_reads[function])
 
     def _flow_until_still(self, live: list[Function], statements: dict[Function, list[ast.AST]]) -> None:
-        """First phase: what functions hold and return in terms of their parameters."""
+        """First phase: the labels of functions and their results, in terms of their parameters."""
         ran: dict[Function, int] = {}
         for _ in range(_ROUNDS):
             waiting = [f for f in live if f not in ran or self._stale(f, ran[f])]
@@ -210,7 +210,7 @@ class Flow:
         self._ran = ran
 
     def _bind_until_still(self, live: list[Function], statements: dict[Function, list[ast.AST]]) -> None:
-        """Second phase: what the calls pass for parameters, and what attributes hold."""
+        """Second phase: the labels that calls pass for parameters, and those of attributes."""
         ran, bound = self._ran, -1
         for _ in range(_ROUNDS):
             self._seen.clear()
@@ -225,7 +225,7 @@ class Flow:
                 break
 
     def _bind(self, live: list[Function], fresh: set[Function]) -> None:
-        """Pass on what the fresh functions hold: to the functions they call, and to attributes."""
+        """Pass on the labels of the functions that changed: to functions they call, and to attributes."""
         for function in live:
             for site in function.calls:
                 if site.caller in fresh:
@@ -278,7 +278,7 @@ class Flow:
                 self._return_parts(function, [self.labels(e, function) for e in node.value.elts])
 
     def _gather(self, node: ast.Call, function: Function) -> None:
-        """`x.append(y)` and its like, where the script does not define the method."""
+        """`x.append(y)` and similar methods, if the script does not define the method."""
         method = node.func
         if not isinstance(method, ast.Attribute) or method.attr not in GATHERS or not node.args:
             return
@@ -293,7 +293,7 @@ class Flow:
             self._changed[function] = self._clock
 
     def _return_parts(self, function: Function, parts: list[Labels]) -> None:
-        """What each place of a returned tuple holds; given up when the lengths differ."""
+        """The labels of each element of a returned tuple; given up if the lengths differ."""
         if len(function.parts) not in (0, len(parts)):
             parts = []
         old = function.parts or [NONE] * len(parts)
@@ -387,7 +387,7 @@ class Flow:
         return out
 
     def _passed(self, call: ast.Call, callee: Function, labels: Labels, function: Function) -> Labels:
-        """What a function gives back, with its parameters replaced by the arguments of this call."""
+        """The labels of a function's result, with its parameters replaced by the arguments of this call."""
         out: Labels = NONE
         for label in labels:
             if not label.startswith("p:"):
@@ -428,7 +428,7 @@ class Flow:
         return labels | self._gained(node, name, labels, function)
 
     def _gained(self, node: ast.Call, name: str, labels: Labels, function: Function) -> Labels:
-        """What a library's call makes of what it gets: raw bytes, a probability, a loss, a hash."""
+        """Labels that a library call adds: raw bytes, a probability, a loss, a hash."""
         last = name.rsplit(".", 1)[-1]
         gained: Labels = NONE
         if last in BYTES and "VAL" not in labels:
@@ -446,7 +446,7 @@ class Flow:
         return gained
 
     def _tells_splits(self, function: Function) -> bool:
-        """Whether a function names a split, as one does that picks files out of a folder."""
+        """Whether a function names a split, as a function does that picks files from a folder."""
         texts = (n.value for n in self.index.own_of(function.node, ast.Constant))
         return any(isinstance(text, str) and ("train" in text or "val" in text) for text in texts)
 

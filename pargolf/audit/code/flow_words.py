@@ -1,7 +1,7 @@
-"""The words by which scripts give away what flows: file names of the splits, losses, lookups, ways to bytes and back.
+"""The words that show what flows in a script: file names of the splits, losses, lookups, and functions on bytes.
 
-Flow follows values and not names; where a value enters or changes its nature, a word of the library or of the published
-data says so, and these are the words.
+Flow follows values, not names. But where a value enters or changes its kind, a word of the library or of the published
+data shows it. These are the words.
 """
 
 import builtins
@@ -58,7 +58,7 @@ def _split_of(text: str) -> Labels:
 
 
 def fits_both(pattern: str) -> bool:
-    """Whether a pattern of file names fits the shards of both splits, in a folder that is no split's own."""
+    """Whether a pattern of file names fits the shards of both splits, in a folder that belongs to neither split."""
     folder, _, name = pattern.rpartition("/")
     if "*" not in name or re.search(r"train|val", folder.rpartition("/")[2]) or len(name) > 80:
         return False
@@ -66,5 +66,5 @@ def fits_both(pattern: str) -> bool:
 
 
 def split_by_name(name: str) -> Labels:
-    """The names that every lineage keeps for its tokens, for scripts whose loader cannot be followed."""
+    """The split by names that every lineage uses for its tokens, for scripts whose loader cannot be followed."""
     return _NAMED.get(name, NONE)

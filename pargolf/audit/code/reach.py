@@ -1,8 +1,8 @@
-"""Which statements can run: from the module's top level, along calls and references, past tests whose value is known.
+"""Find the statements that can run: from the module's top level, along calls, past tests with known values.
 
-What follows an unconditional `return` or `raise` is dead, and so is the arm of `if` or `x if t else y` that the
-settings rule out. A function wakes when live code mentions its name, in whatever way, since it may be passed on as a
-value; a class wakes its special methods. Calls are bound to the functions they may mean, and only live ones count.
+Code after an unconditional `return` or `raise` is dead, and so is a branch of `if` or `x if t else y` that the settings
+exclude. A function becomes live when live code mentions its name in any way, because it may be passed on as a value. A
+class makes its special methods live. Calls are bound to the functions they may mean, and only live calls count.
 """
 
 import ast
@@ -20,7 +20,7 @@ class Reach:
 
     Args:
         index: the script's tree.
-        scopes: its functions in the index's order, the module first.
+        scopes: its functions in the order of the index, the module first.
         by_name: those functions by name.
         constants: the values that decide tests.
         also: functions that are known to have run although nothing calls them.
@@ -40,7 +40,7 @@ class Reach:
         self._instances = _instances(index)
         self._aliases = _aliases(index)
         self._by_node = {function.node: function for function in scopes}
-        # What a call passes decides tests inside the called function, which decide what is called.
+        # The arguments of a call decide tests inside the function, and these decide further calls.
         for _ in range(_ROUNDS - 1):
             before = [function.assigned for function in scopes]
             self._reach()
@@ -50,14 +50,14 @@ class Reach:
             self._reach()
 
     def callees(self, call: ast.Call) -> list[Function]:
-        """User functions that a call may mean: by name, as a method, or through a wrapper such as torch.compile."""
+        """Functions of the script that a call may mean: by name, as a method, or through a wrapper (torch.compile)."""
         callees = self._called.get(call)
         if callees is None:
             callees = self._called[call] = self._find_callees(call.func) or self._meant(call.func, call)
         return callees
 
     def _meant(self, function: ast.expr, call: ast.Call) -> list[Function]:
-        """Functions that a called value may be: out of a table, one of two, in parts, a lambda under a name."""
+        """Functions that a called value may be: from a table, one of two, a partial function, a named lambda."""
         if dotted(call.func).rsplit(".", 1)[-1] == "partial" and call.args:
             return self._values_of(call.args[0], 0)
         if isinstance(function, ast.Name) and function.id not in self.index.classes:
@@ -65,7 +65,7 @@ class Reach:
         return self._values_of(function, 0) if isinstance(function, (ast.Subscript, ast.IfExp, ast.Call)) else []
 
     def _values_of(self, value: ast.AST, depth: int) -> list[Function]:
-        """The script's functions that an expression may give."""
+        """Functions of the script that an expression may give."""
         if depth > 4:
             return []
         if isinstance(value, ast.Lambda):
@@ -79,11 +79,11 @@ class Reach:
         elif isinstance(value, ast.Subscript):
             table = value.value
             tables = self._aliases.get(table.id, ()) if isinstance(table, ast.Name) else [table]
-            parts = [element for held in tables for element in _elements(held)]
+            parts = [element for values in tables for element in _elements(values)]
         elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "get":
             return self._values_of(ast.Subscript(value.func.value, ast.Constant(None)), depth)
         elif isinstance(value, ast.Call) and dotted(value.func).endswith("partial") and len(value.args) == 1:
-            parts = [value.args[0]]  # what fills places would move the others
+            parts = [value.args[0]]  # given positional arguments would move the others
         return [f for part in parts for f in self._values_of(part, depth + 1)]
 
     def _find_callees(self, function: ast.expr) -> list[Function]:
@@ -128,7 +128,7 @@ class Reach:
             self._mark(body, function)
 
     def _block(self, body: list[ast.stmt], function: Function) -> bool:
-        """Walk live statements; True when the block never falls through."""
+        """Walk live statements; True if the block never continues after its end."""
         return any(self._statement(statement, function) for statement in body)
 
     def _statement(self, statement: ast.stmt, function: Function) -> bool:
@@ -187,7 +187,7 @@ class Reach:
         return False
 
     def _mark(self, node: ast.AST, scope: Function) -> None:
-        """Everything in a live expression or simple statement is live, but the arms of a decided `x if t else y`."""
+        """Mark a live expression or simple statement as live, except excluded branches of `x if t else y`."""
         index = self.index
         if not index.branches(node):
             self.live.update(dict.fromkeys(index.below(node)))
@@ -226,7 +226,7 @@ class Reach:
                 self._names.add(statement.name)
 
     def _find_calls(self) -> None:
-        """Bind live calls, and keep of the assignments those that can run."""
+        """Bind live calls, and keep only the assignments that can run."""
         self.constants.forget()
         index, live = self.index, self.live
         self.live = live = {node: None for node in index.order if node in live}
@@ -246,7 +246,7 @@ class Reach:
                 note_assignment(node, scope.assigned)
 
     def _bind_parameters(self) -> bool:
-        """Give each parameter its value when every live call agrees on one; True when any of them is new."""
+        """Give each parameter its value if all live calls agree on one; True if any value is new."""
         bound: dict[Function, dict[str, object]] = {}
         for function in self.scopes[1:]:
             values: dict[str, object] = {}
@@ -256,8 +256,8 @@ class Reach:
                 first = self._passed(function.calls[0], name)
                 if first is UNKNOWN:
                     continue
-                others = (self._passed(site, name) for site in function.calls[1:])
-                if all(type(v) is type(first) and v == first for v in others):
+                other_values = (self._passed(site, name) for site in function.calls[1:])
+                if all(type(v) is type(first) and v == first for v in other_values):
                     values[name] = first
             bound[function] = values
         changed = False
@@ -277,7 +277,7 @@ class Reach:
 
 
 def _instances(index: Index) -> dict[str, str]:
-    """Names that are given a new object of one of the script's classes, with that class."""
+    """Names that are assigned a new object of one of the script's classes, with that class."""
     instances: dict[str, str] = {}
     for node in index.binders:
         built = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and dotted(node.value.func)
@@ -294,7 +294,7 @@ def _elements(table: ast.AST) -> list[ast.expr]:
 
 
 def _aliases(index: Index) -> dict[str, list[ast.expr]]:
-    """Names that are given what may be a function: another name, a lambda, a table, one of two, a part of one."""
+    """Names that are assigned a possible function: another name, a lambda, a table, one of two, a partial function."""
     aliases: dict[str, list[ast.expr]] = {}
     kinds = (ast.Name, ast.Lambda, ast.Dict, ast.List, ast.Tuple, ast.IfExp, ast.Subscript, ast.Call)
     for node in index.binders:

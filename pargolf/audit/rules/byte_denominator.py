@@ -45,7 +45,7 @@ def byte_denominator(facts: Facts, context: Surroundings, missing: Missing) -> I
         if finding is not None:
             yield finding
         else:
-            missing.add("byte_denominator: no loss stands beside the score, so the byte count cannot be recomputed")
+            missing.add("byte_denominator: no loss is given with the score, so the byte count cannot be recomputed")
     yield from _pieces(facts)
 
 

@@ -61,7 +61,7 @@ def _score(facts: Facts) -> Iterator[RuleFinding]:
     nearest = sorted(printed, key=lambda value: abs(value - (claim.number or 0.0)))[0]
     yield _finding(
         SUSPECT if abs(nearest - claim.number) > 0.02 else HOLD,
-        f"The declared score {claim.number:g} stands in no log; the nearest logged one is {nearest:g}.",
+        f"The declared score {claim.number:g} is in no log; the nearest logged one is {nearest:g}.",
         [claim.line],
         declared=claim.number,
         nearest=nearest,

@@ -47,7 +47,7 @@ def _runs_behind(declared: int, logged: int, scored: bool) -> tuple[str, str]:
     """Status and words for a number of declared and logged runs; `scored` is whether a score is declared."""
     count = max(declared, logged)
     if count == 0:
-        text = "One number and no run behind it can be told apart." if scored else "No result of any run is given."
+        text = "There is one number, and no separate runs behind it." if scored else "No result of any run is given."
         return UNVERIFIABLE, text + " Give three seeds with their logs."
     if count == 1:
         text = "One run only: no p-value can be computed. A record needs p < 0.01, usually three seeds with their logs."

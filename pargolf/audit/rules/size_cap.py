@@ -130,7 +130,7 @@ def _under(facts: Facts, sizes: list[tuple[float, Line, str]], logged: list[tupl
     if largest > CAP:
         return _over(facts, [s for s in totals if s[0] > CAP])
     if not facts.logs:
-        text = f"{largest:,.0f} bytes are declared and no log bears them out. Add the log."
+        text = f"{largest:,.0f} bytes are declared and no log confirms them. Add the log."
         return RuleFinding("size_cap", UNVERIFIABLE, text, quoted(line for _, line, _ in totals[:3]), numbers)
     shown = max(totals, key=lambda s: s[0])[1] if totals else logged[0][1].line
     lines = quoted([shown, *(s.line for _, s in logged[:3])])

@@ -66,7 +66,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="seeds",
-        asks="How many independent runs stand behind the number?",
+        asks="How many independent runs support the number?",
         words="A record shows enough runs, each with its log, to reach p < 0.01; three seeds are usual.",
         source=_PROCESS,
         passes="There are at least three runs with logs.",
@@ -120,7 +120,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="byte_denominator",
         asks="Which bytes does the score divide by?",
-        words="Bits per byte are bits per byte of the raw validation text, whatever the tokenizer makes of it.",
+        words="Bits per byte are bits per byte of the raw validation text, for every tokenizer.",
         source="maintainer on #2071 #2138; #1545 #1687",
         passes="Loss over bits per byte is that of a known tokenizer on the standard validation set.",
         facts=byte_denominator,
@@ -185,7 +185,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="consistency",
         asks="Does every number that appears twice agree?",
-        words="Title, README, submission.json, log, script and arithmetic speak of the same run.",
+        words="Title, README, submission.json, log, script and arithmetic describe the same run.",
         source="arithmetic; no ruling needed",
         passes="Every number that appears twice agrees.",
         facts=consistency,
@@ -217,7 +217,7 @@ RULES: tuple[Rule, ...] = (
         asks="Can a position see later tokens, or another document?",
         words="The distribution at a position depends on the tokens before it and on nothing after.",
         source="#1017 (C1); #1797 #1851",
-        passes="Reachable attention is told to be causal or has a mask.",
+        passes="Reachable attention has a causal argument or a mask.",
         code=causality,
         reads_code=True,
         law="causal",

@@ -48,7 +48,7 @@ def _in_time(facts: Facts, seconds: list[tuple[float, Line]]) -> RuleFinding:
     ranks = max((log.world_size for log in facts.own_logs if log.world_size), default=8)
     numbers: dict[str, float] = {"limit": 600, "seconds": longest}
     if not facts.logs:
-        text = f"{longest:g} s are declared and no log bears them out. Add the log."
+        text = f"{longest:g} s are declared and no log confirms them. Add the log."
         return RuleFinding("train_time", UNVERIFIABLE, text, quoted(line for _, line in seconds[:2]), numbers)
     lines = quoted(line for _, line in seconds[:3])
     if ranks != 8:

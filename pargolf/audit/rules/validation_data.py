@@ -76,7 +76,7 @@ def _other_split(log: Log) -> RuleFinding | None:
         return RuleFinding(
             "split_overlap",
             SUSPECT,
-            f"{count} training shards beside the full {tokens:,} validation tokens: {split.says}",
+            f"{count} training shards with the full {tokens:,} validation tokens: {split.says}",
             quoted([shards[1], log.val_tokens.line]),
             {"train_shards": count, "val_tokens": tokens},
         )

@@ -157,7 +157,7 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     dropout = f"{shape.dropout.rate:g} from pass {shape.dropout.after + 1:g}" if has_dropout else "none"
     condition = f"the run goes through the text {'' if has_dropout else 'less than '}{shape.dropout.passes:g} times"
     yield Reason("dropout", dropout, condition + (" or more" if has_dropout else ""))
-    yield Reason("weight decay", f"{shape.weight_decay:g}", "beside dropout it gained nothing (docs/LOG.md)")
+    yield Reason("weight decay", f"{shape.weight_decay:g}", "together with dropout it gained nothing (docs/LOG.md)")
     cost = search.text.hardness * search.law.cost(choice.bits)
     yield Reason(
         "bits per weight", f"{choice.bits:.2f}", f"what the cap leaves; packing costs {cost:.4f} bits per byte"

@@ -110,8 +110,8 @@ def _switched_off(program: Program) -> Iterator[Hit]:
         readers = _Readers(program)
         if not any(readers.compares(node) for node in program.live_of(ast.Compare)):
             text = (
-                f"The script has a limit of seconds, and nothing that can run in the loop of `{function.name}` holds a "
-                "clock against it: only the logs speak of its time."
+                f"The script has a limit of seconds, and nothing that can run in the loop of `{function.name}` "
+                "compares a clock with it: only the logs show its time."
             )
             yield Hit("train_time", UNVERIFIABLE, call, text, _PROBE)
         return
@@ -210,7 +210,7 @@ def _begun_again(program: Program) -> Iterator[Hit]:
             looped = any(isinstance(a, LOOPS) for a in program.ancestors(reading))
             trains = any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in _loop_nodes(program, reading))
             if bare and looped and trains and names & names_in(reading.targets[0]) and _alone(above):
-                summary = f"`{function.name}` begins its clock anew in the loop, and adds up nothing before."
+                summary = f"`{function.name}` starts its clock again in the loop, without adding up the time before."
                 yield Hit("train_time", SUSPECT, reading, summary, _PROBE)
                 return
 
@@ -411,7 +411,7 @@ def _set_back(program: Program) -> Iterator[Hit]:
                 "train_time",
                 SUSPECT,
                 node,
-                f"`{function.name}` begins its clock anew at step {number}: the seconds before it are not counted.",
+                f"`{function.name}` starts its clock again at step {number}: the seconds before it are not counted.",
                 _PROBE,
             )
             return

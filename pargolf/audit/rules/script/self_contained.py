@@ -60,7 +60,7 @@ def self_contained(program: Program) -> Iterator[Hit]:
                 "self_contained",
                 SUSPECT,
                 call,
-                f"`{name}` loads a program whose code stands in no text of the submission.",
+                f"`{name}` loads a program whose code is in no text of the submission.",
                 _PROBE,
             )
         elif _calls_unpickled(program, call, program.function_of(call)):
@@ -68,8 +68,8 @@ def self_contained(program: Program) -> Iterator[Hit]:
                 "self_contained",
                 SUSPECT,
                 call,
-                f"`{ast.unparse(call.func)[:60]}` is called, and came out of a pickle: what it does stands in no "
-                "text of the submission.",
+                f"`{ast.unparse(call.func)[:60]}` is called, and came from a pickle: its code is in no text of "
+                "the submission.",
                 _PROBE,
             )
 

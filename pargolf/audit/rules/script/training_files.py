@@ -47,7 +47,7 @@ def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
         if _copies(program, call, function):
             yield call, "copies, moves or links validation shards"
         elif _looks_beside(program, call, function):
-            yield call, "looks for validation shards beside the training ones"
+            yield call, "looks for validation shards next to the training shards"
         elif _joins(program, call, function):
             yield call, "joins validation tokens or shards to those of training"
     for node in program.live_of(ast.BinOp, ast.AugAssign):
@@ -170,7 +170,7 @@ def _beside(program: Program) -> Iterator[tuple[ast.AST, str]]:
             if any("TRAIN" not in labels for labels in sources if "VAL" in labels) and any(
                 "VAL" not in labels for labels in sources if "TRAIN" in labels
             ):
-                yield call, "trains on validation tokens beside those of training"
+                yield call, "trains on validation tokens together with training tokens"
                 return
 
 
