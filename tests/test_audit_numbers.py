@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from pargolf.audit.judge import audit, record_of
 from pargolf.audit.read import validation_sets as known
+from pargolf.audit.read.facts import read_facts
 from pargolf.audit.read.logs import read_log
+from pargolf.audit.read.target import open_target
 from pargolf.audit.read.tokenizer import read_tokenizer
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Record
+from pargolf.audit.rules.trails import copied_logs
 from pargolf.cli import app
 from pargolf.core.errors import UserError
 
@@ -425,3 +428,18 @@ def test_the_pieces_of_a_model_file_are_sentencepiece_s_own():
 def test_reading_a_damaged_model_never_raises(data):
     read_tokenizer("x.model", data)
     read_tokenizer("x.model", model_file("\u2581")[: len(data)] + data)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "copied"), [("train.log", 1, False), ("train_seed3.log", 3, True), ("train_seed3.log", 1, True)]
+)
+def test_a_log_given_twice_is_an_accusation_only_if_it_stands_for_another_seed(tmp_path, name, seed, copied):
+    def log(seed: int, curve: int) -> str:
+        rows = [
+            f"{s}/2000 train_loss:{3 + curve * math.sin(s * curve):.4f} train_time:{s * curve}ms" for s in range(20, 40)
+        ]
+        return log_text(bpb=1.2, seed=seed) + "\n".join(rows) + "\n"
+
+    logs = {"train_seed3.log": None, "train_seed1.log": log(1, 2), "train_seed2.log": log(2, 3), name: log(seed, 2)}
+    found = copied_logs(read_facts(open_target(record(tmp_path, **logs)).folders[0]))
+    assert (found is not None and found.status == FAIL) == copied

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import PurePosixPath
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.read.facts import Facts
@@ -159,7 +160,7 @@ def impossible_scores(facts: Facts) -> Iterator[RuleFinding]:
 
 def copied_logs(facts: Facts) -> RuleFinding | None:
     """Logs that stand for several runs but are one: the same curve, or one that follows another too closely."""
-    logs = [log for log in facts.own_logs or facts.logs if log.final is not None]
+    logs = _once_each([log for log in facts.own_logs or facts.logs if log.final is not None])
     claimed = min(max(len(facts.runs), 2), 3)
     if len(logs) < 2:
         return None
@@ -197,6 +198,16 @@ def _groups(logs: Sequence[Log]) -> tuple[list[list[Log]], bool]:
         else:
             groups.append([log])
     return groups, exact
+
+
+def _once_each(logs: list[Log]) -> list[Log]:
+    """The logs without one that repeats another under a plain name: `train.log` beside `train_seed1337.log` (#287)."""
+    named = [log for log in logs if any(seed in PurePosixPath(log.path).name for seed in log.seeds)]
+
+    def repeats(log: Log) -> bool:
+        return any(log.seeds == other.seeds and _likeness(_trail(log), _trail(other)) == "equal" for other in named)
+
+    return [log for log in logs if re.search(r"\d", PurePosixPath(log.path).name) or not repeats(log)]
 
 
 def _trail(log: Log) -> _Trail:
