@@ -97,7 +97,7 @@ def golf(
     device: str | None = None,
     throughput: "Throughput | None" = None,
 ) -> Events[GolfResult]:
-    """Make the best model of a text within a byte cap and a time limit: prepare, plan, train, pack, score, report.
+    """Make the best model of a text within a byte cap and a time limit: plan, prepare, train, pack, score, report.
 
     Args:
         texts: Text files, folders, `embedded`, or one prepared folder.
