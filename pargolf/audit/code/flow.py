@@ -19,7 +19,9 @@ from pargolf.audit.code.flow_words import (
     BUILTINS,
     BYTES,
     EXPONENTIALS,
+    FRESH,
     GATHERS,
+    LIKENESSES,
     LISTS,
     LOOKUPS,
     LOSSES,
@@ -413,7 +415,10 @@ class Flow:
         """A call of something that the script does not define: it holds what its arguments and its object hold."""
         arguments = [*node.args, *(k.value for k in node.keywords)]
         labels: Labels = NONE
-        for argument in arguments:
+        last = name.rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+        if last in FRESH:
+            return NONE
+        for argument in arguments if last not in LIKENESSES else ():
             labels |= self.labels(argument, function)
         if isinstance(node.func, ast.Attribute):
             receiver = self.labels(node.func.value, function)

@@ -26,21 +26,44 @@ _NAMED = {
 _SHARDS = ("fineweb_val_000000.bin", "fineweb_train_000000.bin", "fineweb_train_000001.bin")
 SILENT = frozenset({"len", "print", "log0", "log", "isinstance", "range"})
 BUILTINS = frozenset(dir(builtins)) | {"print", "log0", "log", "tqdm", "cdiv"}
-PLAIN_METHODS = GATHERS | {
-    *("to", "get", "pop", "index", "insert", "step", "zero_grad", "view", "reshape", "item", "write", "format", "join"),
-    *(
-        "fill_",
-        "load_state_dict",
-        "setdefault",
-        "remove",
-        "count",
-        "all_reduce",
-        "broadcast",
-        "add",
-        "discard",
-        "submit",
-    ),
-}
+# What takes no more of its arguments than their shape or type.
+LIKENESSES = frozenset({"to", "view_as", "type_as", "expand_as", "reshape_as"})
+FRESH = frozenset(
+    {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "new_zeros", "new_ones", "new_full"}
+)
+PLAIN_METHODS = (
+    GATHERS
+    | LIKENESSES
+    | {
+        *(
+            "to",
+            "get",
+            "pop",
+            "index",
+            "insert",
+            "step",
+            "zero_grad",
+            "view",
+            "reshape",
+            "item",
+            "write",
+            "format",
+            "join",
+        ),
+        *(
+            "fill_",
+            "load_state_dict",
+            "setdefault",
+            "remove",
+            "count",
+            "all_reduce",
+            "broadcast",
+            "add",
+            "discard",
+            "submit",
+        ),
+    }
+)
 
 
 def named_split(value: object) -> Labels:
@@ -54,7 +77,18 @@ def _split_of(text: str) -> Labels:
         return frozenset({"VAL"})
     if "fineweb_train" in text or "train_*" in text:
         return frozenset({"TRAIN"})
-    return frozenset({"BOTH"}) if fits_both(text) else NONE
+    return _of_pattern(text)
+
+
+def _of_pattern(pattern: str) -> Labels:
+    """The split whose shards a pattern of file names fits: `*val*.bin`, `fineweb_[!t]*`; both where it fits both."""
+    if fits_both(pattern):
+        return frozenset({"BOTH"})
+    name = pattern.rpartition("/")[2]
+    if not re.search(r"[*?\[]", name) or len(name) > 80 or not re.search(r"[a-z]", name.removesuffix(".bin")):
+        return NONE
+    fits = [fnmatch.fnmatch(shard, name) for shard in _SHARDS]
+    return frozenset({"VAL"} if fits[0] and not any(fits[1:]) else {"TRAIN"} if all(fits[1:]) and not fits[0] else ())
 
 
 def fits_both(pattern: str) -> bool:

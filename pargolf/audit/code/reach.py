@@ -155,7 +155,7 @@ class Reach:
                 self._block(statement.orelse, function)
         elif isinstance(statement, (ast.With, ast.AsyncWith)):
             for item in statement.items:
-                self._mark(item.context_expr, function)
+                self._mark(item, function)
             return self._block(statement.body, function)
         elif isinstance(statement, (ast.Try, ast.TryStar)):
             return self._try(statement, function)

@@ -18,6 +18,7 @@ from pargolf.audit.code.tree import Function, dotted, spelled, walk
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.masks import model_functions
+from pargolf.audit.rules.script.score_path import score_path
 
 _NEAR = 2e-4
 _FAR = 1.6
@@ -81,6 +82,7 @@ def final_score(program: Program) -> Iterator[Hit]:
     yield from _weighed_losses(program, inside)
     yield from _printed(program)
     yield from _training_loss(program)
+    yield from score_path(program)
 
 
 def _more_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:

@@ -1,0 +1,198 @@
+"""The way from the losses and bytes of tokens to the printed score: nothing is done on it but adding up and dividing.
+
+The printed score is followed backwards to the model's losses and to the table of bytes. On this way stand sums, means,
+units and changes of type; a loss that is compared, sorted, rounded, put under an unknown function, or has something of
+the tokens added to it that is no loss, is none of these. What is not known to be harmless is named and not passed: the
+list here is of what is allowed. Sources: README; #1017.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from pargolf.audit.code.flow_words import LOSSES
+from pargolf.audit.code.program import Program
+from pargolf.audit.code.sources import Slice, Sources
+from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.report import UNVERIFIABLE
+from pargolf.audit.rules.rule import Hit
+from pargolf.audit.rules.script.masks import model_functions
+
+_SCORE = re.compile(r"(?:bpb|bits_per_byte|val_loss|nll)\W*$", re.I)
+_PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
+_TYPES = frozenset(
+    {
+        *("float", "int", "item", "to", "double", "long", "detach", "cpu", "cuda", "numpy", "tolist", "type", "astype"),
+        *("clone", "tensor", "as_tensor", "asarray", "array", "Tensor", "float64", "float32", "from_numpy", "half"),
+        *("bfloat16", "contiguous", "pin_memory", "requires_grad_", "data", "copy", "list", "tuple", "dict"),
+    }
+)
+_SHAPES = frozenset(
+    {
+        *("view", "reshape", "flatten", "ravel", "squeeze", "unsqueeze", "expand", "expand_as", "view_as", "transpose"),
+        *("permute", "stack", "cat", "concatenate", "concat", "split", "chunk", "unbind", "narrow", "repeat", "t"),
+        *("zip", "enumerate", "range", "len", "reversed", "items", "values", "keys", "get", "pop", "popleft"),
+        *("numel", "size", "shape", "nelement", "dim"),
+        *("append", "extend", "full", "zeros", "empty", "zeros_like", "new_zeros", "ones_like", "full_like", "map"),
+    }
+)
+_SUMS = frozenset(
+    {
+        *("sum", "mean", "nansum", "fsum", "cumsum", "add", "add_", "sub", "mul", "mul_", "div", "div_", "average"),
+        *("all_reduce", "all_gather", "all_gather_object", "gather_object", "broadcast", "barrier", "reduce_"),
+        *("index_add_", "scatter_add_", "copy_", "fill_", "zero_", "bincount", "index_put_", "update", "dot", "neg"),
+    }
+)
+_LOGARITHMS = frozenset({"log", "log2", "log_", "log1p", "exp", "exp_", "softmax", "log_softmax", "logaddexp"})
+_CHOICES = frozenset({"gather", "take_along_axis", "index_select", "take", "where", "masked_fill", "logsumexp"})
+_BOUNDS = frozenset({"clamp", "clamp_min", "clamp_", "clamp_min_", "maximum", "max", "clip"})
+_CHECKS = frozenset({"isnan", "isfinite", "isinf", "isinstance", "hasattr", "getattr", "print", "log0", "all", "any"})
+_COUNTS = _TYPES | _SHAPES | _SUMS | _CHOICES | {"max", "clamp_min", "logical_and", "logical_not", "bitwise_and"}
+_ALLOWED = _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
+
+
+def score_path(program: Program) -> Iterator[Hit]:
+    """What is done to losses and bytes on their way to the printed score and is not known to leave it as it is."""
+    inside = model_functions(program)
+    printed = list(_printed(program))
+
+    def stops(node: ast.expr, function: Function) -> bool:
+        if isinstance(node, ast.Constant) or function in inside:
+            return True
+        if isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
+            return False  # a truth has no labels of its own
+        labels = program.of(node, function)
+        return "LOSS" not in labels or "VAL" not in labels or _is_model(program, node, inside)
+
+    def holds_no_bytes(node: ast.expr, function: Function) -> bool:
+        if isinstance(node, ast.Constant) or function in inside:
+            return True
+        labels = program.of(node, function)
+        return "PIECE" not in labels or "VAL" not in labels or _is_model(program, node, inside)
+
+    seen: set[str] = set()
+    losses, octets = Sources(program, stops).of(printed), Sources(program, holds_no_bytes).of(printed)
+    for node, what in (*_odd(program, losses), *_odd_bytes(program, octets)):
+        if what not in seen and len(seen) < 3:
+            seen.add(what)
+            text = f"Not followed: on the way to the score `{program.function_of(node).name}` {what}."
+            yield Hit("final_score", UNVERIFIABLE, node, text, _PROBE)
+
+
+def _printed(program: Program) -> Iterator[tuple[ast.expr, Function]]:
+    """Values that are printed after the word for a score or a validation loss."""
+    for text in program.live_of(ast.JoinedStr):
+        for before, part in zip(text.values, text.values[1:]):
+            named = isinstance(before, ast.Constant) and _SCORE.search(str(before.value))
+            if named and isinstance(part, ast.FormattedValue):
+                yield part.value, program.function_of(text)
+
+
+def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
+    """Whether an expression is a call that makes losses or logits: what happens in it is the model's affair."""
+    if not isinstance(node, ast.Call):
+        return False
+    last = dotted(node.func).rsplit(".", 1)[-1]
+    callees = program.callees(node)
+    if last in LOSSES or any(callee in inside for callee in callees):
+        return True
+    parts = [*node.args, *(k.value for k in node.keywords)]
+    parts += [node.func.value] if isinstance(node.func, ast.Attribute) else []
+    return not callees and last not in _ALLOWED and not any("LOSS" in program.of(part) for part in parts)
+
+
+def _odd(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
+    """What is done to losses, and what decides whether they count."""
+    for node, function in path.nodes.items():
+        what = _what(program, node, function)
+        if what:
+            yield node, what
+    for test, function in path.tests.items():
+        for part in ast.walk(test):
+            if isinstance(part, ast.Compare) and _by_size(program, part, function):
+                yield test, f"counts by the size of a loss, `{ast.unparse(part)[:60]}`"
+
+
+def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
+    """What is done to counts of bytes: anything but looking them up at one place, and adding them up."""
+    looked: dict[Function, dict[str, str]] = {}
+    for node, function in path.nodes.items():
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+            for side in (node.left, node.right):
+                if "PIECE" not in program.of(side, function) and not _is_number(program, side, function):
+                    yield node, f"adds to a count of bytes what is none, `{ast.unparse(node)[:60]}`"
+        elif isinstance(node, ast.Call) and not program.callees(node):
+            last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+            if last not in _COUNTS:
+                yield node, f"calls `{ast.unparse(node.func)[-60:]}` on bytes"
+        elif isinstance(node, ast.Subscript) and re.search("base|byte", ast.unparse(node.value)):
+            key, table = ast.unparse(node.slice), ast.unparse(node.value)
+            if looked.setdefault(function, {}).setdefault(table, key) != key:
+                yield node, f"looks bytes up at two places, `{key}` and `{looked[function][table]}`"
+
+
+def _what(program: Program, node: ast.expr, function: Function) -> str:
+    """What an expression on the way does that is not known to be harmless; empty for all that is."""
+    if isinstance(node, ast.Call):
+        return _of_call(program, node, function)
+    if isinstance(node, ast.Compare) and _by_size(program, node, function):
+        return f"chooses by the size of a loss, `{ast.unparse(node)[:60]}`"
+    if isinstance(node, ast.BinOp):
+        return _of_operation(program, node, function)
+    return ""
+
+
+def _of_call(program: Program, node: ast.Call, function: Function) -> str:
+    last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+    if program.callees(node) or last in program.classes:
+        return ""
+    shown = ast.unparse(node.func)[-60:]
+    if last == "reduce" and dotted(node.func) == "dist.reduce":
+        return ""
+    if last == "all_reduce" and re.search(r"\b(?:MIN|MAX|PRODUCT)\b", ast.unparse(node)):
+        return f"takes the least or most of the processes, `{ast.unparse(node)[:60]}`"
+    if last in _BOUNDS:
+        return "" if _only_bounds(program, node, function) else f"calls `{shown}` on losses"
+    if last in ("log", "log2", "log_", "log1p"):
+        subject = node.args[0] if node.args else getattr(node.func, "value", node)
+        probability = "GOLD" in program.of(subject, function) or _holds(subject, ("softmax", "exp"))
+        return "" if probability else f"takes the logarithm of a loss, `{ast.unparse(node)[:60]}`"
+    return "" if last in _ALLOWED else f"calls `{shown}`, which is not known to leave a loss as it is"
+
+
+def _only_bounds(program: Program, node: ast.Call, function: Function) -> bool:
+    """Whether a bound is one from below, by a small number: against a division by nothing, or a logarithm of it."""
+    numbers = [program.value(a, function) for a in (*node.args, *(k.value for k in node.keywords))]
+    small = [n for n in numbers if isinstance(n, (int, float)) and n <= 1]
+    return bool(small) and "max" not in {k.arg for k in node.keywords}
+
+
+def _of_operation(program: Program, node: ast.BinOp, function: Function) -> str:
+    """A sum of a loss and something else that is neither a loss nor a plain number; a power; a remainder."""
+    if isinstance(node.op, (ast.Mult, ast.Div, ast.MatMult, ast.BitAnd, ast.BitOr)):
+        return ""
+    if not isinstance(node.op, (ast.Add, ast.Sub)):
+        return f"computes `{ast.unparse(node)[:60]}`"
+    for side in (node.left, node.right):
+        if "LOSS" not in program.of(side, function) and not _is_number(program, side, function):
+            return f"adds to a loss what is none, `{ast.unparse(node)[:60]}`"
+    return ""
+
+
+def _is_number(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression has a known number, or is the logarithm of one; `final_score` judges those."""
+    value = program.value(node, function)
+    inner = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else None
+    return isinstance(value, (int, float)) or (inner is not None and _is_number(program, inner, function))
+
+
+def _by_size(program: Program, node: ast.Compare, function: Function) -> bool:
+    """Whether a comparison is of a loss with something: not with nothing, and not of its kind or shape."""
+    if any(isinstance(op, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) for op in node.ops):
+        return False
+    sides = (node.left, *node.comparators)
+    return any({"VAL", "LOSS"} <= program.of(side, function) for side in sides)
+
+
+def _holds(node: ast.AST, words: tuple[str, ...]) -> bool:
+    return any(isinstance(n, ast.Call) and dotted(n.func).rsplit(".", 1)[-1].startswith(words) for n in ast.walk(node))
