@@ -21,7 +21,20 @@ FOLDER = "records/track_10min_16mb/2026-04-01_PlainBaseline"
 NON_RECORD = "records/track_non_record_16mb/2026-04-01_PlainBaseline"
 BASE_SCRIPT = (Path(__file__).parent / "base_script.txt").read_text(encoding="utf-8")
 MODEL_BYTES = 15_820_000
-_EDITS = ("scoring", "data", "code_beside", "numbers", "model", "innocents", "variants", "idioms", "legal", "second")
+_EDITS = (
+    "scoring",
+    "data",
+    "code_beside",
+    "numbers",
+    "model",
+    "innocents",
+    "variants",
+    "idioms",
+    "legal",
+    "second",
+    "third",
+    "third_legal",
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from mutations.idioms import (
     _BEFORE_MAIN,
     _BLOCKS,
     _BUILT,
-    _CALL,
     _CAP,
     _ELAPSED,
     _EVAL,
@@ -22,7 +21,6 @@ from mutations.idioms import (
     _REACHED,
     _RETURN,
     _STATE,
-    _TRAIN,
     _TWO,
     _edit,
 )

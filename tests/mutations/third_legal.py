@@ -7,8 +7,6 @@ from mutations.legal import (
     _BUILT,
     _CALL,
     _CAP,
-    _ELAPSED,
-    _EVAL,
     _IMPORTS,
     _LOADER,
     _LOSS,

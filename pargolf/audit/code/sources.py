@@ -227,11 +227,11 @@ def _taken_apart(target: ast.expr, value: ast.expr, statement: ast.AST) -> Itera
 def _items(target: ast.expr, source: ast.expr, loop: ast.AST) -> Iterator[tuple[ast.expr, Given]]:
     """`for a, b in zip(x, y)` gives `a` items of `x`; any other loop gives all its targets items of its source."""
     zipped = isinstance(source, ast.Call) and dotted(source.func) == "zip"
-    if zipped and isinstance(source, ast.Call) and isinstance(target, ast.Tuple):
-        if len(source.args) == len(target.elts):
-            for element, one in zip(target.elts, source.args):
-                yield from _items(element, one, loop)
-            return
+    sides = source.args if zipped and isinstance(source, ast.Call) else []
+    if isinstance(target, ast.Tuple) and len(sides) == len(target.elts):
+        for element, one in zip(target.elts, sides):
+            yield from _items(element, one, loop)
+        return
     for element in ast.walk(target):
         if isinstance(element, ast.Name):
             yield element, Given(source, None, loop)

@@ -16,6 +16,8 @@ from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import HOLD, SUSPECT
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.masks import AHEAD, open_windows
+from pargolf.audit.rules.script.targets import targets_used
+from pargolf.audit.rules.script.time_axis import time_axis
 
 _FLASH = ("flash_attn_func", "flash_attn_3_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func")
 
@@ -50,6 +52,8 @@ def causality(program: Program) -> Iterator[Hit]:
     if apart:
         yield from _smears(program)
     yield from open_windows(program)
+    yield from time_axis(program)
+    yield from targets_used(program)
 
 
 def _crosses(program: Program, call: ast.Call, function: Function) -> bool:

@@ -108,7 +108,7 @@ def _whole_row(program: Program, node: ast.AST, pair: tuple[ast.expr, ast.expr])
     function = program.function_of(node)
     returned = any(isinstance(above, ast.Return) for above in program.ancestors(node))
     sites = [site.call for site in function.calls if site.call in program.live] if returned else []
-    return _looked_up_later(program, node) or (bool(sites) and all(_looked_up_later(program, call) for call in sites))
+    return picked_later(program, node) or (bool(sites) and all(picked_later(program, call) for call in sites))
 
 
 def _widened(node: ast.expr) -> bool:
@@ -134,7 +134,7 @@ def _mixtures(program: Program) -> Iterator[Hit]:
                     and _counts(counts)
                     and not _counts(model)
                     and "VAL" in counts
-                    and not _looked_up_later(program, node)
+                    and not picked_later(program, node)
                 ):
                     yield Hit(
                         "ngram_target_key",
@@ -162,7 +162,7 @@ def _larger_of(program: Program) -> Iterator[Hit]:
                 and not _counts(model)
                 and _counts(counts)
                 and "VAL" in counts
-                and not _looked_up_later(program, call)
+                and not picked_later(program, call)
             ):
                 text = (
                     f"`{function.name}` takes the true token's probability or one from counts: no distribution over "
@@ -197,7 +197,7 @@ def _sure_of(program: Program) -> Iterator[Hit]:
             return
 
 
-def _looked_up_later(program: Program, node: ast.AST) -> bool:
+def picked_later(program: Program, node: ast.AST) -> bool:
     """Whether the true token is picked from the result of a node, so that it is a mixture of whole rows."""
     function = program.function_of(node)
     names: set[str] = set()

@@ -241,13 +241,20 @@ def _weighed_losses(program: Program, inside: set[Function]) -> Iterator[Hit]:
         if _in_training_only(program, call):
             continue
         for word in call.keywords:
-            value = program.value(word.value, function)
+            value = program.value(_while_scoring(word.value), function)
             weighs = word.arg == "weight" and value is not None
             ignores = word.arg == "ignore_index" and isinstance(value, int) and value >= 0
-            smooths = word.arg == "label_smoothing" and isinstance(value, float) and value > 0
+            smooths = word.arg == "label_smoothing" and isinstance(value, float) and value != 0
             if weighs or ignores or smooths:
                 text = f"`{function.name}` gives the loss of validation tokens a `{word.arg}` of its own."
                 yield Hit("final_score", SUSPECT, call, text, _PROBE)
+
+
+def _while_scoring(value: ast.expr) -> ast.expr:
+    """The arm of `a if self.training else b` that scoring takes."""
+    if isinstance(value, ast.IfExp) and "training" in ast.unparse(value.test):
+        return value.body if isinstance(value.test, ast.UnaryOp) else value.orelse
+    return value
 
 
 def _in_training_only(program: Program, node: ast.AST) -> bool:

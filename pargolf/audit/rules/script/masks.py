@@ -29,7 +29,7 @@ _POOLS = ("AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "BatchNorm1d", "InstanceNorm
 def open_windows(program: Program) -> Iterator[Hit]:
     """Code of a model by which a position sees tokens after it."""
     modules = model_functions(program)
-    built = _built(program)
+    built = built_modules(program)
     for call in program.live_of(ast.Call):
         function = program.function_of(call)
         if function not in modules:
@@ -56,7 +56,6 @@ def open_windows(program: Program) -> Iterator[Hit]:
             yield Hit(
                 "causality", SUSPECT, node, f"`{function.name}` moves later tokens one place back (#1017 C1).", AHEAD
             )
-    yield from _targets_in(program, modules)
 
 
 def model_functions(program: Program) -> set[Function]:
@@ -76,7 +75,7 @@ def model_functions(program: Program) -> set[Function]:
     return functions
 
 
-def _built(program: Program) -> dict[str, ast.Call]:
+def built_modules(program: Program) -> dict[str, ast.Call]:
     """Attributes that hold a module of the library, with the call that builds it."""
     modules: dict[str, ast.Call] = {}
     for attribute, sources in program.attribute_sources.items():
@@ -103,7 +102,7 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
         return _of_module(program, call, built[call.func.attr], function)
     if name == "roll" and _rolls_ahead(program, call, function):
         return "rolls later tokens into earlier places"
-    if name in ("flip", "fliplr") and _axes(program, call, function) & {1, -2}:
+    if name in ("flip", "fliplr") and axes_of(program, call, function) & {1, -2}:
         return "turns the window round"
     if name in ("avg_pool1d", "max_pool1d", "fft", "rfft", "conv1d") and _spreads(program, call, function):
         return f"calls {name} over both sides of a position"
@@ -277,13 +276,13 @@ def _spreads(program: Program, call: ast.Call, function: Function) -> bool:
     """Whether a filter of the library is padded on both sides, or a transform is over time."""
     name = dotted(call.func).rsplit(".", 1)[-1]
     if name in ("fft", "rfft"):
-        return bool(_axes(program, call, function) & {1, -2})
+        return bool(axes_of(program, call, function) & {1, -2})
     padding = next((k.value for k in call.keywords if k.arg == "padding"), None)
     value = program.value(padding, function) if padding is not None else 0
     return value == "same" or (isinstance(value, int) and value > 0 and not _cut_later(program, call, function))
 
 
-def _axes(program: Program, call: ast.Call, function: Function) -> set[int]:
+def axes_of(program: Program, call: ast.Call, function: Function) -> set[int]:
     """Axes that a call names: its numbers, and those of `dim`, `dims` and `axis`."""
     arguments = [*call.args[0 if _is_method(call) else 1 :], *(k.value for k in call.keywords if k.arg in _AXES)]
     axes: set[int] = set()
@@ -301,7 +300,7 @@ def _over_time(program: Program, call: ast.Call, function: Function) -> bool:
     if not _is_method(call) and not dotted(call.func).startswith(("torch.", "F.")):
         return False
     keepdim = next((k.value for k in call.keywords if k.arg == "keepdim"), None)
-    axes = _axes(program, call, function)
+    axes = axes_of(program, call, function)
     if keepdim is None or program.value(keepdim, function) is not True or not axes or not axes <= {1, -2}:
         return False
     # Weights, gates and heads are reduced too; only what is added to the window itself counts.
@@ -375,25 +374,6 @@ def _is_reversed(node: ast.Subscript) -> bool:
     return len(parts) > 1 and any(
         isinstance(p, ast.Slice) and p.step is not None and ast.unparse(p.step) == "-1" for p in parts
     )
-
-
-def _targets_in(program: Program, modules: set[Function]) -> Iterator[Hit]:
-    """A model whose logits are made with the targets: an embedding of them, or a sum with them."""
-    for call in program.live_of(ast.Call):
-        function = program.function_of(call)
-        if function not in modules or function.name != "forward" or len(call.args) != 1:
-            continue
-        targets = [p for p in function.params if p.startswith(("target", "y_", "label", "tgt"))]
-        name = dotted(call.func)
-        if isinstance(call.args[0], ast.Name) and call.args[0].id in targets and name.startswith("self."):
-            yield Hit(
-                "causality",
-                SUSPECT,
-                call,
-                f"`{function.name}` hands the targets to `{name}`, a part of the model (#1017 C1).",
-                AHEAD,
-            )
-            return
 
 
 def _mentions(node: ast.AST, words: tuple[str, ...]) -> bool:

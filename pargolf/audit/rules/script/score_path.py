@@ -15,6 +15,7 @@ from pargolf.audit.code.program import Program
 from pargolf.audit.code.sources import Slice, Sources
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import UNVERIFIABLE
+from pargolf.audit.rules.ngram_caches import picked_later
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.masks import model_functions
 
@@ -43,6 +44,8 @@ _SUMS = frozenset(
         *("index_add_", "scatter_add_", "copy_", "fill_", "zero_", "bincount", "index_put_", "update", "dot", "neg"),
     }
 )
+_LOGS = frozenset({"log", "log2", "log_", "log1p"})
+_CHANCES = frozenset({"exp", "exp_", "exp2", "softmax", "sigmoid"})
 _LOGARITHMS = frozenset({"log", "log2", "log_", "log1p", "exp", "exp_", "softmax", "log_softmax", "logaddexp"})
 _CHOICES = frozenset({"gather", "take_along_axis", "index_select", "take", "where", "masked_fill", "logsumexp"})
 _BOUNDS = frozenset({"clamp", "clamp_min", "clamp_", "clamp_min_", "maximum", "max", "clip"})
@@ -72,7 +75,8 @@ def score_path(program: Program) -> Iterator[Hit]:
 
     seen: set[str] = set()
     losses, octets = Sources(program, stops).of(printed), Sources(program, holds_no_bytes).of(printed)
-    for node, what in (*_odd(program, losses), *_odd_bytes(program, octets)):
+    ways = Sources(program, stops)
+    for node, what in (*_odd(program, losses, ways), *_odd_bytes(program, octets)):
         if what not in seen and len(seen) < 3:
             seen.add(what)
             text = f"Not followed: on the way to the score `{program.function_of(node).name}` {what}."
@@ -101,10 +105,12 @@ def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
     return not callees and last not in _ALLOWED and not any("LOSS" in program.of(part) for part in parts)
 
 
-def _odd(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
+def _odd(program: Program, path: Slice, ways: Sources) -> Iterator[tuple[ast.AST, str]]:
     """What is done to losses, and what decides whether they count."""
     for node, function in path.nodes.items():
         what = _what(program, node, function)
+        if not what and isinstance(node, ast.Call) and _last(node) in _LOGS and not _of_chance(node, function, ways):
+            what = f"takes the logarithm of a loss, `{ast.unparse(node)[:60]}`"
         if what:
             yield node, what
     for test, function in path.tests.items():
@@ -122,7 +128,7 @@ def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
                 if "PIECE" not in program.of(side, function) and not _is_number(program, side, function):
                     yield node, f"adds to a count of bytes what is none, `{ast.unparse(node)[:60]}`"
         elif isinstance(node, ast.Call) and not program.callees(node):
-            last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+            last = _last(node)
             if last not in _COUNTS:
                 yield node, f"calls `{ast.unparse(node.func)[-60:]}` on bytes"
         elif isinstance(node, ast.Subscript) and re.search("base|byte", ast.unparse(node.value)):
@@ -143,7 +149,7 @@ def _what(program: Program, node: ast.expr, function: Function) -> str:
 
 
 def _of_call(program: Program, node: ast.Call, function: Function) -> str:
-    last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+    last = _last(node)
     if program.callees(node) or last in program.classes:
         return ""
     shown = ast.unparse(node.func)[-60:]
@@ -153,10 +159,6 @@ def _of_call(program: Program, node: ast.Call, function: Function) -> str:
         return f"takes the least or most of the processes, `{ast.unparse(node)[:60]}`"
     if last in _BOUNDS:
         return "" if _only_bounds(program, node, function) else f"calls `{shown}` on losses"
-    if last in ("log", "log2", "log_", "log1p"):
-        subject = node.args[0] if node.args else getattr(node.func, "value", node)
-        probability = "GOLD" in program.of(subject, function) or _holds(subject, ("softmax", "exp"))
-        return "" if probability else f"takes the logarithm of a loss, `{ast.unparse(node)[:60]}`"
     return "" if last in _ALLOWED else f"calls `{shown}`, which is not known to leave a loss as it is"
 
 
@@ -169,14 +171,29 @@ def _only_bounds(program: Program, node: ast.Call, function: Function) -> bool:
 
 def _of_operation(program: Program, node: ast.BinOp, function: Function) -> str:
     """A sum of a loss and something else that is neither a loss nor a plain number; a power; a remainder."""
+    if isinstance(node.op, (ast.Mult, ast.Div)) and _scales_chance(program, node, function):
+        return f"scales a probability, `{ast.unparse(node)[:60]}`"
     if isinstance(node.op, (ast.Mult, ast.Div, ast.MatMult, ast.BitAnd, ast.BitOr)):
         return ""
     if not isinstance(node.op, (ast.Add, ast.Sub)):
         return f"computes `{ast.unparse(node)[:60]}`"
     for side in (node.left, node.right):
-        if "LOSS" not in program.of(side, function) and not _is_number(program, side, function):
+        if "LOSS" in program.of(side, function) or _is_number(program, side, function):
+            continue
+        if not picked_later(program, node):  # as a mixture of whole rows is
             return f"adds to a loss what is none, `{ast.unparse(node)[:60]}`"
     return ""
+
+
+def _scales_chance(program: Program, node: ast.BinOp, function: Function) -> bool:
+    """Whether a probability is multiplied by a number and not, as in a mixture, added to another."""
+    above = program.parents.get(node)
+    if isinstance(above, ast.BinOp):
+        return False
+    for side, other in ((node.left, node.right), (node.right, node.left)):
+        if "GOLD" in program.of(side, function) and _is_number(program, other, function):
+            return True
+    return False
 
 
 def _is_number(program: Program, node: ast.expr, function: Function) -> bool:
@@ -194,5 +211,12 @@ def _by_size(program: Program, node: ast.Compare, function: Function) -> bool:
     return any({"VAL", "LOSS"} <= program.of(side, function) for side in sides)
 
 
-def _holds(node: ast.AST, words: tuple[str, ...]) -> bool:
-    return any(isinstance(n, ast.Call) and dotted(n.func).rsplit(".", 1)[-1].startswith(words) for n in ast.walk(node))
+def _of_chance(node: ast.Call, function: Function, ways: Sources) -> bool:
+    """Whether a logarithm is of probabilities: of what an exponential or a softmax gave."""
+    subject = node.args[0] if node.args else getattr(node.func, "value", node)
+    parts = ways.of([(subject, function)])
+    return any(isinstance(n, ast.Call) and _last(n) in _CHANCES for n in (*parts.nodes, *parts.ends))
+
+
+def _last(call: ast.Call) -> str:
+    return dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
