@@ -12,7 +12,7 @@ from pargolf.audit.judge import audit
 from pargolf.audit.report import FAIL, HOLD, PASS, SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.script.byte_tables import base_bytes, boundaries, leading_spaces
 from pargolf.audit.rules.script.little_python import LittlePython, Unclear
-from pargolf.audit.rules.script.small_windows import lets_later_in
+from pargolf.audit.rules.window.small_windows import lets_later_in
 
 # Of each kind the edit that is written least like the others of its kind.
 CHOSEN = (
@@ -36,6 +36,10 @@ CHOSEN = (
         "limit: a flag that is off",
         "mask: the order turned round",
     ),
+    *("third cache: the longest match, paid only where right", "third least: a comprehension with an if"),
+    *("third bytes: a bonus for one token", "third factor: sharper towards the truth", "third mask: padded behind"),
+    *("third limit: only after fourteen thousand steps", "third clock: loading does not count"),
+    *("third val: the text in the artifact", "third pickle: dill", "the_readme_turns_the_switch_on"),
     *("files: a picture of weights", "a_switch_of_argparse_that_the_readme_sets", "network: a service"),
 )
 SPARED = (
@@ -50,6 +54,9 @@ SPARED = (
     "words: a sliding window",
     "words: flex attention with a mask",
     "the_script_in_five_modules",
+    "third words: sums by functions",
+    "third words: experts chosen by each token",
+    "third: a class that grades and then learns",
     "a_list_of_trials_in_the_json",
 )
 BY_NAME = {mutation.name: mutation for mutation in load()}

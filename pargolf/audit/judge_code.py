@@ -50,10 +50,8 @@ def judge_code(facts: Facts, missing: Missing) -> list[RuleFinding]:
 def _hits_of_run(code: Code, program: Program, facts: Facts) -> dict[tuple[str, int], Hit]:
     """The hits under the settings that ran and as committed, without rules that the folder makes pointless."""
     hits = {hit.key: hit for hit in _hits(program)}
-    if facts.not_as_committed:  # the committed script is judged, too, if it does more than the logged one
-        committed = {
-            name: value for name, value in facts.settings.items() if name.upper() not in facts.not_as_committed
-        }
+    committed = _as_committed(facts, code)
+    if committed != facts.settings:  # the committed script is judged, too, if it does more than the logged one
         hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
     excluded = set()
     if any(log.stop for log in facts.own_logs):  # the log's own seconds are better evidence
@@ -61,6 +59,16 @@ def _hits_of_run(code: Code, program: Program, facts: Facts) -> dict[tuple[str, 
     if not facts.record_track:  # the limit applies to the record track only
         excluded.add("train_time")
     return {key: hit for key, hit in hits.items() if hit.rule not in excluded}
+
+
+def _as_committed(facts: Facts, code: Code) -> dict[str, str]:
+    """The settings without what the logs print and the script, or its run command, contradicts."""
+    contradicted = set(facts.not_as_committed)
+    for name, value in facts.settings.items():
+        sources = [s for _, s in code.index.attributes.get(name, ()) if s is not None] if name.islower() else []
+        if value == "0" and any(isinstance(part, (ast.Compare, ast.Not)) for s in sources for part in ast.walk(s)):
+            contradicted.add(name.upper())  # off in the logs; on or off by a test in the script
+    return {n: v for n, v in facts.settings.items() if n.upper() not in contradicted or n in facts.env}
 
 
 def _coverage(code: Code, program: Program) -> Coverage:

@@ -232,7 +232,7 @@ class Facts:
 
     @cached_property
     def not_as_committed(self) -> frozenset[str]:
-        """Switches and limits of seconds that are lower in the logs than in the committed script."""
+        """Switches and limits of seconds that are lower in the logs than in the script or the README's run command."""
         text = self.main.text if self.main is not None else ""
         names = set()
         for name, value in self.logged_settings.items():
@@ -240,6 +240,8 @@ class Facts:
             limit = re.search(r"WALL|SECONDS|BUDGET|LIMIT", name) is not None
             if name not in self.env and default is None and limit:
                 names.add(name)  # a computed default
+            if name in self.env and value == "0" and self.env[name][0].lower() not in ("", "0", "false", "none"):
+                names.add(name)
             if default is None or name in self.env:
                 continue
             number = 1.0 if default[1] == "True" else float(default[1].rstrip(".") or 0)

@@ -15,9 +15,9 @@ from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import HOLD, SUSPECT
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.masks import AHEAD, open_windows
-from pargolf.audit.rules.script.targets import targets_used
-from pargolf.audit.rules.script.time_axis import time_axis
+from pargolf.audit.rules.window.masks import AHEAD, open_windows
+from pargolf.audit.rules.window.targets import targets_used
+from pargolf.audit.rules.window.time_axis import time_axis
 
 _FLASH = ("flash_attn_func", "flash_attn_3_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func")
 

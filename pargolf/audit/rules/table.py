@@ -12,8 +12,8 @@ from pargolf.audit.rules.ngram_caches import logged_caches, ngram_target_key
 from pargolf.audit.rules.rescoring import logged_passes, two_pass
 from pargolf.audit.rules.rule import Rule
 from pargolf.audit.rules.score_order import logged_order, ttt_order
-from pargolf.audit.rules.script.clocks import training_clock
 from pargolf.audit.rules.script.final_score import final_score
+from pargolf.audit.rules.script.late_stops import training_end
 from pargolf.audit.rules.script.self_contained import self_contained
 from pargolf.audit.rules.size_cap import size_cap
 from pargolf.audit.rules.time_limits import calibration_budget, eval_time, late_calibration, train_time
@@ -40,7 +40,7 @@ RULES: tuple[Rule, ...] = (
         source=_FAQ,
         passes="Training took no longer than 600 s.",
         facts=train_time,
-        code=training_clock,
+        code=training_end,
         mend="Train again within 600 s on eight H100, everything counted, and commit that log.",
         arithmetic=True,
     ),

@@ -139,10 +139,14 @@ def _own_words(facts: Facts) -> Iterator[RuleFinding]:
             return
 
 
+_STORES = frozenset({"torch.save", "pickle.dump", "pickle.dumps", "np.save", "numpy.save", "np.savez", "zlib.compress"})
+
+
 def validation_in_artifact(program: Program) -> Iterator[Hit]:
     """Whether validation tokens reach the training loader, the artifact, or a table of known answers."""
     yield from training_files(program)
     yield from _statistics(program)
+    yield from _stored(program)
     for node in program.live_of(ast.Compare):
         if len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
             yield from _answers(program, node)
@@ -156,6 +160,20 @@ def validation_in_artifact(program: Program) -> Iterator[Hit]:
                 "before they are scored (#728).",
                 "Probe: quantize with other tokens there; the artifact must not change.",
             )
+
+
+def _stored(program: Program) -> Iterator[Hit]:
+    """Validation tokens that are put into a file: `torch.save(bundle)` where the bundle holds some of them."""
+    for call in program.live_of(ast.Call):
+        if dotted(call.func) not in _STORES or not call.args:
+            continue
+        function = program.function_of(call)
+        labels = program.of(call.args[1 if dotted(call.func) in ("np.save", "numpy.save") else 0], function)
+        if "VAL" in labels and not labels & {"LOSS", "PIECE"}:
+            text = f"`{function.name}` stores what is made of validation tokens by `{dotted(call.func)}` (#168, #262)."
+            probe = "Probe: score with the stored tokens removed; the score must not change."
+            yield Hit("val_in_training", SUSPECT, call, text, probe)
+            return
 
 
 def _statistics(program: Program) -> Iterator[Hit]:

@@ -108,6 +108,8 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
     known = bool(call.args) and isinstance(call.args[0], ast.Constant)
     if last in _RUNNERS or (last in _IMPORTERS and not known):
         return f"{last}(...) of what is made while it runs"
+    if name.startswith(("sys.meta_path.", "sys.path_hooks.")):
+        return f"{name}(...) decides where modules come from"
     if name.startswith(_WATCHERS):
         return f"{name}(...) puts other code in the place of what the text shows"
     if name == "ctypes.CDLL" and known and getattr(call.args[0], "value", 0) is None:  # the C library of Python itself
@@ -163,6 +165,7 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
         if code and _is_module(target.value, names) and not _wraps(node.value, target):
             return f"{full_name(target, names)} is replaced by another function"
         method = target.attr in (*defined, "forward", "__call__") and dotted(target.value) != "self"
+        code = code or (isinstance(node.value, ast.Attribute) and node.value.attr in defined)
         if code and method and not _wraps(node.value, target):
             return f"{ast.unparse(target)[:60]} is replaced by another function"
     return ""

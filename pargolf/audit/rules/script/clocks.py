@@ -24,7 +24,7 @@ from pargolf.audit.rules.time_limits import SECONDS
 _READINGS = ("time.perf_counter", "time.time", "time.monotonic")
 _OTHERS = ("time.process_time", "time.thread_time", "time.process_time_ns", "time.thread_time_ns", "time.clock")
 _CLOCKS = {**dict.fromkeys(_READINGS, 1.0), **{f"{name}_ns": 1e9 for name in _READINGS}}
-_PROBE = "Probe: time the run from outside."
+PROBE = "Probe: time the run from outside."
 _MOST_DEPTH = 12
 _READERS = ("elapsed_time", "timestamp", "total_seconds", "elapsed", "time", "perf_counter")
 _TIMES = re.compile(r"time|clock|elapsed|second|_ms$|_s$|start|begin|deadline|limit", re.I)
@@ -46,7 +46,7 @@ def training_clock(program: Program) -> Iterator[Hit]:
         if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):
             continue
         function = program.function_of(node)
-        sides = [_line(program, side, function, 0) for side in (node.left, node.comparators[0])]
+        sides = [clock_line(program, side, function, 0) for side in (node.left, node.comparators[0])]
         if any(side is None for side in sides):
             continue
         stops = _stops_at(*(side for side in sides if side is not None))
@@ -58,12 +58,12 @@ def training_clock(program: Program) -> Iterator[Hit]:
                 node,
                 f"`{function.name}` goes on until its clock says so, which is after {stops:,.0f} s of the wall clock; "
                 "600 s are allowed in this track.",
-                _PROBE,
+                PROBE,
             )
             return
         if stops is not None and (interval := _looks_seldom(program, node, function)):
             summary = f"`{function.name}` looks at its clock every {interval:,} steps only."
-            yield Hit("train_time", SUSPECT, node, summary, _PROBE)
+            yield Hit("train_time", SUSPECT, node, summary, PROBE)
             return
     tampering = [*_set_back(program), *_moved(program), *_begun_again(program), *_bent(program)]
     yield from tampering
@@ -79,9 +79,9 @@ def _bent(program: Program) -> Iterator[Hit]:
         some = any(isinstance(f, ast.BinOp) and isinstance(f.op, ast.Mod) for f in factors)
         power = isinstance(node.op, ast.Pow) and program.value(node.right, function) != 1
         sides = factors if some else (node.left,) if power else ()
-        if any(line is not None and line.slope for line in (_line(program, side, function, 0) for side in sides)):
+        if any(line is not None and line.slope for line in (clock_line(program, side, function, 0) for side in sides)):
             summary = f"`{function.name}` counts time by `{ast.unparse(node)[:60]}`, which is not what has passed."
-            yield Hit("train_time", SUSPECT, node, summary, _PROBE)
+            yield Hit("train_time", SUSPECT, node, summary, PROBE)
             return
 
 
@@ -107,17 +107,17 @@ def _switched_off(program: Program) -> Iterator[Hit]:
         function = program.function_of(call)
         if "TRAIN" not in program.of(loss, function):
             continue
-        readers = _Readers(program)
+        readers = ClockReaders(program)
         if not any(readers.compares(node) for node in program.live_of(ast.Compare)):
             text = (
                 f"The script has a limit of seconds, and nothing that can run in the loop of `{function.name}` "
                 "compares a clock with it: only the logs show its time."
             )
-            yield Hit("train_time", UNVERIFIABLE, call, text, _PROBE)
+            yield Hit("train_time", UNVERIFIABLE, call, text, PROBE)
         return
 
 
-class _Readers:
+class ClockReaders:
     """Expressions that read a clock, followed through names, attributes and functions; each is checked once."""
 
     def __init__(self, program: Program) -> None:
@@ -130,7 +130,7 @@ class _Readers:
         if not _ends_training(program, node, function):
             return False
         sides = [node.left, *node.comparators]
-        lines = [_line(program, side, function, 0) for side in sides]
+        lines = [clock_line(program, side, function, 0) for side in sides]
         if all(line is not None for line in lines):
             return any(line is not None and line.slope for line in lines)
         return any(self.reads(side, function) for side in sides)
@@ -194,7 +194,7 @@ def _begun_again(program: Program) -> Iterator[Hit]:
     """The clock of the limit, read again in the training loop without adding up what it showed."""
     for node in program.live_of(ast.Compare):
         function = program.function_of(node)
-        sides = [_line(program, side, function, 0) for side in (node.left, *node.comparators)]
+        sides = [clock_line(program, side, function, 0) for side in (node.left, *node.comparators)]
         if len(sides) != 2 or not any(side is not None and side.slope for side in sides):
             continue
         names = names_in(node)
@@ -211,7 +211,7 @@ def _begun_again(program: Program) -> Iterator[Hit]:
             trains = any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in _loop_nodes(program, reading))
             if bare and looped and trains and names & names_in(reading.targets[0]) and _alone(above):
                 summary = f"`{function.name}` starts its clock again in the loop, without adding up the time before."
-                yield Hit("train_time", SUSPECT, reading, summary, _PROBE)
+                yield Hit("train_time", SUSPECT, reading, summary, PROBE)
                 return
 
 
@@ -226,7 +226,7 @@ def _moved(program: Program) -> Iterator[Hit]:
     for call in program.live_of(ast.Call):
         if full_name(call.func, program.imported) in _OTHERS:
             summary = f"`{full_name(call.func, program.imported)}` counts the processor's time, not the wall clock's."
-            yield Hit("train_time", SUSPECT, call, summary, _PROBE)
+            yield Hit("train_time", SUSPECT, call, summary, PROBE)
             return
     for node in program.live_of(ast.AugAssign):
         function = program.function_of(node)
@@ -234,7 +234,7 @@ def _moved(program: Program) -> Iterator[Hit]:
             sources = [s for s in function.assigned.get(node.target.id, ()) if s is not None]
             if any(isinstance(s, ast.Call) and full_name(s.func, program.imported) in _CLOCKS for s in sources):
                 summary = f"`{function.name}` puts the beginning of its clock forward by a number."
-                yield Hit("train_time", SUSPECT, node, summary, _PROBE)
+                yield Hit("train_time", SUSPECT, node, summary, PROBE)
                 return
 
 
@@ -265,7 +265,7 @@ class _Memory:
 _memories: WeakKeyDictionary[Program, _Memory] = WeakKeyDictionary()
 
 
-def _line(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
+def clock_line(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
     """An expression as a linear function of the wall clock; None if it is not one."""
     memory = _memories.setdefault(program, _Memory())
     key = (id(node), id(function))
@@ -295,15 +295,31 @@ def _worked_out(program: Program, node: ast.expr, function: Function, depth: int
         return _of_name(program, node, function, depth)
     if isinstance(node, ast.Attribute):
         sources = [(f, e) for f, e in program.attribute_sources.get(node.attr, ()) if e] + _of_property(program, node)
-        return _agreed([_line(program, e, f, depth + 1) for f, e in sources])
+        return _raised(program, node, _agreed([clock_line(program, e, f, depth + 1) for f, e in sources]))
     if isinstance(node, ast.IfExp):
-        return _agreed([_line(program, e, function, depth + 1) for e in (node.body, node.orelse) if e in program.live])
+        return _agreed(
+            [clock_line(program, e, function, depth + 1) for e in (node.body, node.orelse) if e in program.live]
+        )
     return None
 
 
+def _raised(program: Program, node: ast.Attribute, line: _Line | None) -> _Line | None:
+    """A number that a statement adds to an attribute later, such as `args.max_seconds += 240`."""
+    for added in program.live_of(ast.AugAssign):
+        if isinstance(added.target, ast.Attribute) and added.target.attr == node.attr and line is not None:
+            number = program.value(added.value, program.function_of(added))
+            known = isinstance(number, (int, float)) and isinstance(added.op, (ast.Add, ast.Mult))
+            if known and not line.slope:
+                offset = line.offset + number if isinstance(added.op, ast.Add) else line.offset * number
+                line = _Line(0.0, offset)
+            elif not line.slope and not isinstance(number, (int, float)):
+                return clock_line(program, added.value, program.function_of(added), 1)
+    return line
+
+
 def _of_operation(program: Program, node: ast.BinOp, function: Function, depth: int) -> _Line | None:
-    left = _line(program, node.left, function, depth + 1)
-    right = _line(program, node.right, function, depth + 1)
+    left = clock_line(program, node.left, function, depth + 1)
+    right = clock_line(program, node.right, function, depth + 1)
     if left is None or right is None:
         return None
     if isinstance(node.op, ast.Sub) and left.slope and right.slope:
@@ -329,17 +345,17 @@ def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -
     if name.endswith(("datetime.now", "datetime.utcnow", "datetime.today")):
         return _Line(1.0, 0.0)
     if method in ("timestamp", "total_seconds") and isinstance(node.func, ast.Attribute):
-        return _line(program, node.func.value, function, depth + 1)
+        return clock_line(program, node.func.value, function, depth + 1)
     if method == "elapsed_time" and len(node.args) == 1:  # of two events of the GPU
         return _Line(1000.0, 0.0)
     if name in ("float", "int", "round", "max", "min") and node.args:
-        lines = [line for a in node.args if (line := _line(program, a, function, depth + 1)) is not None]
+        lines = [line for a in node.args if (line := clock_line(program, a, function, depth + 1)) is not None]
         return next((line for line in lines if line.slope), None)
     returns = []
     for callee in program.callees(node):
         returned = [n.value for n in program.own_of(callee, ast.Return) if n.value is not None]
         returned += [callee.node.body] if isinstance(callee.node, ast.Lambda) else []
-        returns += [_line(program, value, callee, depth + 1) for value in returned]
+        returns += [clock_line(program, value, callee, depth + 1) for value in returned]
     return _agreed(returns)
 
 
@@ -356,10 +372,10 @@ def _of_name(program: Program, node: ast.Name, function: Function, depth: int) -
 
 
 def _assigned(program: Program, name: str, function: Function, depth: int) -> _Line | None:
-    lines = [_line(program, e, function, depth + 1) for e in function.assigned[name] if e is not None]
+    lines = [clock_line(program, e, function, depth + 1) for e in function.assigned[name] if e is not None]
     for node in program.own_of(function, ast.AugAssign):
         if isinstance(node.op, ast.Add) and node in program.live and _is_name(node, name):
-            lines.append(_line(program, node.value, function, depth + 1))
+            lines.append(clock_line(program, node.value, function, depth + 1))
     known_lines = [line for line in lines if line is not None and line.slope]
     return _slowest(known_lines) if known_lines else _agreed(lines)
 
@@ -372,9 +388,9 @@ def _passed(program: Program, name: str, function: Function, depth: int) -> _Lin
         if argument is None and 0 <= index < len(site.call.args):
             argument = site.call.args[index]
         if argument is not None:
-            lines.append(_line(program, argument, site.caller, depth + 1))
+            lines.append(clock_line(program, argument, site.caller, depth + 1))
         elif (default := function.defaults.get(name)) is not None:
-            lines.append(_line(program, default, program.module, depth + 1))
+            lines.append(clock_line(program, default, program.module, depth + 1))
     return _agreed(lines)
 
 
@@ -398,7 +414,7 @@ def _set_back(program: Program) -> Iterator[Hit]:
         if not isinstance(node.value, ast.Call) or not isinstance(node.targets[0], ast.Name):
             continue
         function = program.function_of(node)
-        line = _line(program, node.value, function, 0)
+        line = clock_line(program, node.value, function, 0)
         if line is None or not line.slope:
             continue
         above = program.parents.get(node)
@@ -412,7 +428,7 @@ def _set_back(program: Program) -> Iterator[Hit]:
                 SUSPECT,
                 node,
                 f"`{function.name}` starts its clock again at step {number}: the seconds before it are not counted.",
-                _PROBE,
+                PROBE,
             )
             return
 

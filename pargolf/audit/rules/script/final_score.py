@@ -17,8 +17,8 @@ from pargolf.audit.code.search import names_in, nearby, updates
 from pargolf.audit.code.tree import Function, dotted, spelled, walk
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.masks import model_functions
 from pargolf.audit.rules.script.score_path import score_path
+from pargolf.audit.rules.window.masks import model_functions
 
 _NEAR = 2e-4
 _FAR = 1.6

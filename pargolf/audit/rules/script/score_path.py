@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.flow_words import LOSSES
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.sources import Slice, Sources
+from pargolf.audit.code.search import LOOPS, updates
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import UNVERIFIABLE
 from pargolf.audit.rules.ngram_caches import picked_later
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.masks import model_functions
+from pargolf.audit.rules.script.sources import Slice, Sources
+from pargolf.audit.rules.window.masks import model_functions
 
 _SCORE = re.compile(r"(?:bpb|bits_per_byte|val_loss|nll)\W*$", re.I)
 _PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
@@ -41,7 +42,19 @@ _SUMS = frozenset(
     {
         *("sum", "mean", "nansum", "fsum", "cumsum", "add", "add_", "sub", "mul", "mul_", "div", "div_", "average"),
         *("all_reduce", "all_gather", "all_gather_object", "gather_object", "broadcast", "barrier", "reduce_"),
-        *("index_add_", "scatter_add_", "copy_", "fill_", "zero_", "bincount", "index_put_", "update", "dot", "neg"),
+        *(
+            "index_add_",
+            "scatter_add_",
+            "copy_",
+            "fill_",
+            "zero_",
+            "bincount",
+            "index_put_",
+            "update",
+            "dot",
+            "neg",
+            "lerp",
+        ),
     }
 )
 _LOGS = frozenset({"log", "log2", "log_", "log1p"})
@@ -81,6 +94,26 @@ def score_path(program: Program) -> Iterator[Hit]:
             seen.add(what)
             text = f"Not followed: on the way to the score `{program.function_of(node).name}` {what}."
             yield Hit("final_score", UNVERIFIABLE, node, text, _PROBE)
+    yield from _unscored(program, losses, inside)
+
+
+def _unscored(program: Program, losses: Slice, inside: set[Function]) -> Iterator[Hit]:
+    """A pass of the model over validation tokens of which no loss is printed: it may gather what scoring then uses."""
+    learning = {program.function_of(call) for call, _ in updates(program)}
+    for call in program.live_of(ast.Call) if losses.ends else ():
+        function = program.function_of(call)
+        if call in losses.ends or call in losses.nodes or function in inside or function in learning:
+            continue
+        if _last(call) in LOSSES or not _is_model(program, call, inside) or "LOSS" not in program.of(call, function):
+            continue
+        looped = any(isinstance(above, LOOPS) for above in program.ancestors(call))
+        if looped and any("VAL" in program.of(argument, function) for argument in call.args):
+            text = (
+                f"Not followed: `{function.name}` runs the model over validation tokens, `{ast.unparse(call)[:40]}`, "
+                "and prints no loss of it."
+            )
+            yield Hit("val_in_training", UNVERIFIABLE, call, text, _PROBE)
+            return
 
 
 def _printed(program: Program) -> Iterator[tuple[ast.expr, Function]]:

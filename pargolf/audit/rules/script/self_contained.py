@@ -45,6 +45,7 @@ _PROBE = "Probe: score without a network and with nothing but the script, the ar
 def self_contained(program: Program) -> Iterator[Hit]:
     """Whether live code calls a network library, or an object from a pickle."""
     names = program.imported
+    yield from _handed_on(program)
     for call in program.live_of(ast.Call):
         name = full_name(call.func, names)
         if _is_network(call, name):
@@ -72,6 +73,22 @@ def self_contained(program: Program) -> Iterator[Hit]:
                 "the submission.",
                 _PROBE,
             )
+
+
+def _handed_on(program: Program) -> Iterator[Hit]:
+    """A function of a network library that is passed on or given another name: `partial(snapshot_download, ...)`."""
+    for node in program.live_of(ast.Name):
+        name, above = program.imported.get(node.id, ""), program.parents.get(node)
+        called = isinstance(above, ast.Attribute) or (isinstance(above, ast.Call) and above.func is node)
+        if name.startswith(_INSIDE_NETWORK) and not called and not name.startswith(_LOCAL) and _is_plain(node, above):
+            text = f"`{name}` reaches for the network; what is scored has to be self-contained (README FAQ)."
+            yield Hit("self_contained", SUSPECT, node, text, _PROBE)
+            return
+
+
+def _is_plain(node: ast.Name, above: ast.AST | None) -> bool:
+    """Whether a name is used as a value, and not tested, as in `if snapshot_download is None`."""
+    return isinstance(node.ctx, ast.Load) and not isinstance(above, (ast.Compare, ast.If, ast.UnaryOp, ast.BoolOp))
 
 
 def _is_network(call: ast.Call, name: str) -> bool:
@@ -109,8 +126,10 @@ def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bo
             loops = isinstance(node, (ast.For, ast.comprehension)) and target.id in names_in(node.target)
             if isinstance(node, (ast.For, ast.comprehension)) and loops and _unpickled(program, node.iter, function, 0):
                 return True
-    if isinstance(target, (ast.Name, ast.Subscript, ast.Call)):
-        return not isinstance(target, ast.Call) and _unpickled(program, target, function, 0)
+    if isinstance(target, ast.Call):
+        return full_name(target.func, program.imported) in _LOADS
+    if isinstance(target, (ast.Name, ast.Subscript)):
+        return _unpickled(program, target, function, 0)
     if isinstance(target, ast.Attribute) and target.attr not in _DATA:
         return _unpickled(program, target.value, function, 0)
     return False

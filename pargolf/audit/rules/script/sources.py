@@ -232,9 +232,9 @@ def _items(target: ast.expr, source: ast.expr, loop: ast.AST) -> Iterator[tuple[
         for element, one in zip(target.elts, sides):
             yield from _items(element, one, loop)
         return
-    for element in ast.walk(target):
-        if isinstance(element, ast.Name):
-            yield element, Given(source, None, loop)
+    for part in ast.walk(target):
+        if isinstance(part, ast.Name):
+            yield part, Given(source, None, loop)
 
 
 def _root(node: ast.AST) -> str:

@@ -14,8 +14,8 @@ from pargolf.audit.code.program import Program
 from pargolf.audit.code.tree import Function, dotted
 from pargolf.audit.report import UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.masks import AHEAD, axes_of, built_modules, model_functions
-from pargolf.audit.rules.script.small_windows import lets_later_in
+from pargolf.audit.rules.window.masks import AHEAD, axes_of, built_modules, model_functions
+from pargolf.audit.rules.window.small_windows import lets_later_in
 
 _REDUCES = frozenset(
     {

@@ -17,7 +17,7 @@ from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.small_windows import lets_later_in, shuts_too_little
+from pargolf.audit.rules.window.small_windows import lets_later_in, shuts_too_little
 
 AHEAD = "Probe: change the last tokens of a window; no earlier logit may move (`pargolf audit --run`)."
 _TRIANGLES = ("tril", "triu", "masked_fill", "masked_fill_", "where", "causal", "is_causal", "create_block_mask")

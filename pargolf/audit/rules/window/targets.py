@@ -14,7 +14,7 @@ from pargolf.audit.code.program import Program
 from pargolf.audit.code.tree import Function, argument_for, dotted
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.masks import AHEAD, model_functions
+from pargolf.audit.rules.window.masks import AHEAD, model_functions
 
 _TARGETS = re.compile(r"^(?:targets?|labels?|tgt|y)(?:_|$)")
 _SHAPES = frozenset(
