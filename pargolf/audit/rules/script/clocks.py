@@ -28,7 +28,7 @@ PROBE = "Probe: time the run from outside."
 _MOST_DEPTH = 12
 _READERS = ("elapsed_time", "timestamp", "total_seconds", "elapsed", "time", "perf_counter")
 _TIMES = re.compile(r"time|clock|elapsed|second|_ms$|_s$|start|begin|deadline|limit", re.I)
-_LIMIT = re.compile(r"wall_?clock|time_?limit|max_?(?:seconds|time)|time_?budget|deadline|time_?cap", re.I)
+LIMIT = re.compile(r"wall_?clock|time_?limit|max_?(?:seconds|time)|time_?budget|deadline|time_?cap", re.I)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _looks_seldom(program: Program, node: ast.Compare, function: Function) -> in
 def _switched_off(program: Program) -> Iterator[Hit]:
     """A script with a limit of seconds, in whose training loop no live code compares a clock with a limit."""
     named = (n for n in program.index.order if isinstance(n, (ast.Name, ast.Attribute)))
-    if not any(_LIMIT.search(n.id if isinstance(n, ast.Name) else n.attr) for n in named):
+    if not any(LIMIT.search(n.id if isinstance(n, ast.Name) else n.attr) for n in named):
         return
     for call, loss in updates(program):
         function = program.function_of(call)

@@ -13,7 +13,7 @@ from pargolf.audit.code.search import names_in
 from pargolf.audit.code.tree import Function, walk
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.clocks import PROBE, ClockReaders, clock_line, training_clock
+from pargolf.audit.rules.script.clocks import LIMIT, PROBE, ClockReaders, clock_line, training_clock
 
 _ORDERS = (ast.Gt, ast.GtE, ast.Lt, ast.LtE)
 _MOST_STEPS = 20  # that a stop may come after the clock says so, or training may begin with unmeasured
@@ -120,7 +120,8 @@ def _unknown_limit(program: Program) -> Iterator[Hit]:
         if len(node.ops) == 1 and isinstance(node.ops[0], _ORDERS) and readers.compares(node):
             if _holds_clock(program, node):
                 return
-            unclear.append(node)
+            if LIMIT.search(ast.unparse(node)):
+                unclear.append(node)
     if unclear:
         shown = ast.unparse(unclear[0])[:60]
         text = f"The seconds after which `{shown}` ends training could not be worked out: only the logs tell its time."

@@ -107,13 +107,25 @@ def _unscored(program: Program, losses: Slice, inside: set[Function]) -> Iterato
         if _last(call) in LOSSES or not _is_model(program, call, inside) or "LOSS" not in program.of(call, function):
             continue
         looped = any(isinstance(above, LOOPS) for above in program.ancestors(call))
-        if looped and any("VAL" in program.of(argument, function) for argument in call.args):
+        if (
+            looped
+            and _thrown_away(program, call)
+            and any("VAL" in program.of(argument, function) for argument in call.args)
+        ):
             text = (
                 f"Not followed: `{function.name}` runs the model over validation tokens, `{ast.unparse(call)[:40]}`, "
                 "and prints no loss of it."
             )
             yield Hit("val_in_training", UNVERIFIABLE, call, text, _PROBE)
             return
+
+
+def _thrown_away(program: Program, call: ast.Call) -> bool:
+    """Whether nothing is made of what a call gives, but that it is put somewhere: `store.add(model(x))`."""
+    above = program.parents.get(call)
+    while isinstance(above, (ast.Call, ast.Attribute, ast.Subscript)):
+        above = program.parents.get(above)
+    return isinstance(above, ast.Expr)
 
 
 def _printed(program: Program) -> Iterator[tuple[ast.expr, Function]]:
