@@ -124,21 +124,23 @@ class Flow:
         """The splits named by a text for the values of a loop around it: `for split in ("train", "val")`."""
         names = {part.id for part in self.index.below(node) if type(part) is ast.Name}
         out: Labels = NONE
-        for above in self._loops(node):
+        loops = self._loops(node)
+        counters = {name.id: 0 for above in loops if isinstance(name := above.target, ast.Name)}
+        for above in loops:
             target, items = getattr(above.target, "id", ""), self.reach.constants.value(above.iter, function)
             if target in names and isinstance(items, tuple) and len(items) < 9:
                 for item in items:
                     inside = Function(function.node, function.name, None, function, passing=True)
-                    inside.values[target] = item
+                    inside.values.update(counters | {target: item})
                     out |= named_split(self.reach.constants.value(node, inside))
         return out
 
-    def _loops(self, node: ast.AST) -> list[ast.For]:
-        """Loops around a node."""
-        loops: list[ast.For] = []
+    def _loops(self, node: ast.AST) -> list[ast.For | ast.comprehension]:
+        """Loops around a node, those of comprehensions among them."""
+        loops: list[ast.For | ast.comprehension] = []
         while node in self.index.parents:
             node = self.index.parents[node]
-            loops += [node] if isinstance(node, ast.For) else []
+            loops += [node] if isinstance(node, ast.For) else getattr(node, "generators", [])
         return loops
 
     def known(self, labels: Labels, function: Function) -> Labels:

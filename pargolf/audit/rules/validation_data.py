@@ -178,11 +178,16 @@ def _stored(program: Program) -> Iterator[Hit]:
 
 def _statistics(program: Program) -> Iterator[Hit]:
     """Statistics of the whole validation text that are put on an object at once, as a prior is."""
-    for node in program.live_of(ast.Assign):
-        target, function = node.targets[0], program.function_of(node)
+    for node in program.live_of(ast.Assign, ast.AugAssign):
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        function = program.function_of(node)
         if not isinstance(target, ast.Attribute) or _looped(program, node):
             continue
         labels = program.of(node.value, function)
+        if target.attr in ("data", "weight") and "VAL" in labels and "TRAIN" not in labels:
+            text = f"`{function.name}` computes `{ast.unparse(target)}` from validation tokens (#728)."
+            yield Hit("val_in_training", SUSPECT, node, text, "Probe: flip the last tokens; no loss before may change.")
+            continue
         if "VAL" not in labels or "LOSS" in labels or any(_looped(program, site.call) for site in function.calls):
             continue
         assigned_values = [s for n in names_in(node.value) for s in function.assigned.get(n, ()) if s is not None]

@@ -89,7 +89,8 @@ def score_path(program: Program) -> Iterator[Hit]:
     seen: set[str] = set()
     losses, octets = Sources(program, stops).of(printed), Sources(program, holds_no_bytes).of(printed)
     ways = Sources(program, stops)
-    for node, what in (*_odd(program, losses, ways), *_odd_bytes(program, octets)):
+    odd = [*_odd(program, losses, ways), *_odd_bytes(program, octets), *_odd_sums(program, losses, octets)]
+    for node, what in odd:
         if what not in seen and len(seen) < 3:
             seen.add(what)
             text = f"Not followed: on the way to the score `{program.function_of(node).name}` {what}."
@@ -147,7 +148,7 @@ def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
         return True
     parts = [*node.args, *(k.value for k in node.keywords)]
     parts += [node.func.value] if isinstance(node.func, ast.Attribute) else []
-    return not callees and last not in _ALLOWED and not any("LOSS" in program.of(part) for part in parts)
+    return not callees and last not in _ALLOWED and not any({"LOSS", "PIECE"} & program.of(part) for part in parts)
 
 
 def _odd(program: Program, path: Slice, ways: Sources) -> Iterator[tuple[ast.AST, str]]:
@@ -180,6 +181,19 @@ def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
             key, table = ast.unparse(node.slice), ast.unparse(node.value)
             if looked.setdefault(function, {}).setdefault(table, key) != key:
                 yield node, f"looks bytes up at two places, `{key}` and `{looked[function][table]}`"
+
+
+def _odd_sums(program: Program, losses: Slice, octets: Slice) -> Iterator[tuple[ast.AST, str]]:
+    """What is added to a sum of losses or of bytes by a statement of its own, and is neither."""
+    names = {(f, n.id): n for path in (losses, octets) for n, f in path.nodes.items() if isinstance(n, ast.Name)}
+    for node in program.live_of(ast.AugAssign):
+        function = program.function_of(node)
+        target = node.target
+        if not isinstance(target, ast.Name) or (function, target.id) not in names:
+            continue
+        kinds = {"LOSS", "PIECE"} & program.of(names[function, target.id], function)
+        if isinstance(node.op, (ast.Add, ast.Sub)) and kinds and not kinds & program.of(node.value, function):
+            yield node, f"changes a sum by what is none of it, `{ast.unparse(node)[:60]}`"
 
 
 def _what(program: Program, node: ast.expr, function: Function) -> str:

@@ -68,12 +68,13 @@ def _copies(program: Program, call: ast.Call, function: Function) -> bool:
         parts.append(call.func.value)
     elif (
         isinstance(call.func, ast.Attribute)
-        and call.func.attr in ("write_bytes", "tofile")
+        and call.func.attr in ("write_bytes", "write", "tofile")
         and not program.callees(call)
     ):
-        contents = [*call.args] if call.func.attr == "write_bytes" else [call.func.value]
+        contents = [*call.args] if call.func.attr != "tofile" else [call.func.value]
         return any(
-            "VAL" in labels and "LOSS" not in labels for labels in (program.of(part, function) for part in contents)
+            "VAL" in labels and not labels & {"LOSS", "PIECE"}
+            for labels in (program.of(part, function) for part in contents)
         )
     elif name not in _COPIES:
         return False
@@ -149,6 +150,11 @@ def _both_in_loop(program: Program) -> Iterator[tuple[ast.AST, str]]:
     """`for split in ("train", "val"): files += glob(f"fineweb_{split}_*.bin")`, in a script that learns from both."""
     if not any({"VAL", "TRAIN"} <= program.of(loss, program.function_of(call)) for call, loss in updates(program)):
         return
+    for made in program.live_of(ast.ListComp, ast.GeneratorExp):
+        texts = (part for part in walk(made.elt) if isinstance(part, ast.JoinedStr))
+        if any({"VAL", "TRAIN"} <= program.of(text, program.function_of(made)) for text in texts):
+            yield made, "lists the shards of both splits"
+            return
     for node in program.live_of(ast.AugAssign, ast.Call):
         gathers = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("extend", "append")
         value = node.value if isinstance(node, ast.AugAssign) else node.args[0] if gathers and node.args else None
