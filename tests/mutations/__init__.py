@@ -34,6 +34,7 @@ _EDITS = (
     "second",
     "third",
     "third_legal",
+    "fourth",
 )
 
 

@@ -162,6 +162,7 @@ _PRODUCTS = frozenset(
         *("associative_scan", "mse_loss", "bernoulli", "randint", "kl_div", "bincount", "cosine_similarity", "isin"),
     }
 )
+_ATTENDS = ("scaled_dot_product_attention", "flex_attention")
 _KNOWN = _REDUCES | _POINTWISE | _SHAPES | _PRODUCTS
 _LAYERS = frozenset(
     {
@@ -240,7 +241,7 @@ def _is_activation(program: Program, node: ast.AST, function: Function) -> bool:
 
 
 def _of_call(program: Program, call: ast.Call, function: Function, built: dict[str, ast.Call]) -> str:
-    last = dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
+    last = _last(call)
     method = isinstance(call.func, ast.Attribute) and _is_activation(program, call.func.value, function)
     handed = method or any(_is_activation(program, a, function) for a in call.args)
     if not handed or program.callees(call):
@@ -281,7 +282,8 @@ def _along_time(program: Program, call: ast.Call, last: str, function: Function)
         words = [k.value for k in call.keywords if k.arg in ("dim", "axis")]
         return any(program.value(word, function) in (1, -2) for word in words)
     axes = axes_of(program, call, function)
-    return bool(axes) and axes <= {1, -2}
+    attends = any(_last(node).endswith(_ATTENDS) for node in program.own_of(function, ast.Call))
+    return bool(axes) and axes <= ({1, 2, -2} if attends else {1, -2})  # heads stand before time, or after it
 
 
 def _padded_behind(program: Program, call: ast.Call, function: Function) -> bool:
@@ -299,6 +301,8 @@ def _of_index(program: Program, node: ast.Subscript, function: Function) -> str:
         return ""
     if not isinstance(parts[0], ast.Slice):
         return ""
+    if _is_end(parts[1]):
+        return f"reads the end of the window, `{ast.unparse(node)[:40]}`"
     for part in parts[1:]:
         plain = isinstance(part, (ast.Slice, ast.Constant, ast.UnaryOp)) or isinstance(
             program.value(part, function), int
@@ -306,6 +310,16 @@ def _of_index(program: Program, node: ast.Subscript, function: Function) -> str:
         if not plain and not _counts(part):
             return f"looks positions up by `{ast.unparse(part)[:40]}`"
     return ""
+
+
+def _is_end(part: ast.expr) -> bool:
+    """`-1` or `-1:`: the last positions of a window."""
+    first = part.lower if isinstance(part, ast.Slice) and part.upper is None else part
+    return isinstance(first, ast.UnaryOp) and isinstance(first.op, ast.USub)
+
+
+def _last(call: ast.Call) -> str:
+    return dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
 
 
 def _counts(node: ast.expr) -> bool:
