@@ -56,7 +56,7 @@ SPARED = (
     "the_script_in_five_modules",
     "third words: sums by functions",
     "third words: experts chosen by each token",
-    "third: a class that grades and then learns",
+    "score first: third: a class that grades and then learns",
     "a_list_of_trials_in_the_json",
 )
 BY_NAME = {mutation.name: mutation for mutation in load()}
