@@ -49,7 +49,7 @@ HEADS = ["recipe", "seed", "tokens/s", "steps", "pre", "packed", "final", "bytes
 
 WIDTHS = {64_000: (16, 24, 32), 250_000: (32, 48, 64), 1_000_000: (96, 128, 192), 4_000_000: (128, 192, 256)}
 """Three widths of the baseline for each cap; heads have 32 channels, or half the width of a narrow model."""
-SHORT, SHORT_WIDTHS = 60.0, (64, 96, 128)
+SHORT, SHORT_WIDTHS = 300.0, (64, 96, 128)
 """In runs this short, wider baselines see too little text; these widths are used instead."""
 CELL_HEADS = ["cap", "seconds", "text", "seed", "planned", "forecast", "packed", "end", "bytes", "baseline", "end/base"]
 SWEEP_HEADS = ["cap", "seconds", "text", "seed", "shape", "steps", "forecast", "end", "/ best"]

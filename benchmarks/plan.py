@@ -2,6 +2,7 @@
 
     python benchmarks/plan.py --run [--minutes 3]    trains what is missing of the grid, on one thread, until time is up
     python benchmarks/plan.py --run --on ray         the same on a cluster, a core for each point
+    python benchmarks/plan.py --add RUN...           adds finished runs of the family on the embedded text to the law's
     python benchmarks/plan.py --fit                  fits the constants on the runs, and writes both to law.json
     python benchmarks/plan.py --cells                plans and forecasts for some caps and clocks, on this machine
     python benchmarks/plan.py --scoring RUN --data DATA [--positions 16000]    forecast and seconds of a run's scoring
@@ -34,6 +35,7 @@ from pargolf.core.budget import Budget, Clock
 from pargolf.core.errors import UserError
 from pargolf.core.events import Step
 from pargolf.core.files import claimed, write_json
+from pargolf.core.result import read_result
 from pargolf.core.spec import build, edit
 from pargolf.core.units import size_text
 from pargolf.core.work import Work
@@ -135,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="store_true", help="train what is missing of the grid")
     parser.add_argument("--minutes", type=float, default=1e9, help="of training, at most")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="folders of finished runs of the family")
     parser.add_argument("--fit", action="store_true", help="fit the law to the runs")
     parser.add_argument("--cells", action="store_true", help="plan caps and clocks on this machine")
     parser.add_argument("--full", action="store_true", help="plan for eight H100s, which nobody has run")
@@ -155,6 +158,9 @@ def main() -> None:
         return
     if options.run:
         _run_missing(options)
+    if options.add:
+        law = read_law(LAW)
+        _write(replace(law, runs=(*law.runs, *map(run_of, options.add))))
     if options.fit:
         _write(fit_law(read_law(LAW), pieces_of(options.out)))
     _print(read_law(LAW))
@@ -203,6 +209,19 @@ def run_point(point: Point, data: DataFolder) -> Run:
     batch, count = shape.batch_tokens, len(data.train)
     sizes = shape.vocab, shape.dim, shape.blocks, shape.hidden, batch, point.steps
     return Run(*sizes, point.text, count, size, round(seconds, 2), round(before, 5), packed)
+
+
+def run_of(folder: Path) -> Run:
+    """A finished run of the family, as the law knows it: with its packed and its final score."""
+    result, model = read_result(folder / "result.json"), read_artifact(folder / "model.pargolf").model.spec
+    data, shape = open_data(Path(result.data)), shape_of_model(model)
+    before, after = (result.scores[name].bpb for name in ("pre_quant", "post_quant"))
+    sizes = shape.vocab, shape.dim, shape.blocks, shape.hidden, result.train_tokens // result.steps, result.steps
+    text = len(data.train), data.meta["splits"]["train"]["bytes"]
+    packed = (packing(shape, result.bytes.model, after, 0.0),)
+    source = f"a whole run, seed {result.seed}, {result.train_seconds:.0f} s, {result.val_tokens:,} tokens scored"
+    final = None if result.val_bpb == after else round(result.val_bpb, 5)
+    return Run(*sizes, "embedded", *text, 0.0, round(before, 5), packed, final, source)
 
 
 def _packings(recipe: Recipe, training: Training, data: DataFolder, caps: tuple[int, ...]) -> tuple[Packing, ...]:
@@ -323,7 +342,7 @@ def fit_law(law: Law, pieces: Curve) -> Law:
         law,
         constants=Constants(tuple(values), tuple(map(tuple, covariance)), round(spread, 5), CRITICAL_BATCH),
         bits=Curve((2.0, 6.0), tuple(round(float(start + slope * x), 4) for x in (2.0, 6.0))),
-        gain=_line(ends) if len(ends) > 1 else law.gain,
+        gain=_exponential(ends) if len(ends) > 1 else law.gain,
         pieces=pieces,
         hardness=_hardness(),
         fitted=len(law.runs),
@@ -359,11 +378,13 @@ def _left_out(runs: tuple[Run, ...], i: int) -> float:
     return math.log(_value(values, runs[i])) - math.log(runs[i].bpb)
 
 
-def _line(points: list[tuple[float, float]]) -> Curve:
-    """The least-squares line through some points, given by its values at the ends."""
-    slope, start = np.polyfit(*zip(*points), 1) if len(points) > 2 else (0.0, float(np.mean([y for _, y in points])))
-    ends = min(x for x, _ in points), max(x for x, _ in points)
-    return Curve(ends, tuple(round(float(start + slope * x), 5) for x in ends))
+def _exponential(points: list[tuple[float, float]]) -> Curve:
+    """The exponential of least squares of log y through points, by its values at four places."""
+    xs, logs = [x for x, _ in points], [math.log(y) for _, y in points]
+    slope, start = np.polyfit(xs, logs, 1) if len(points) > 2 else (0.0, float(np.mean(logs)))
+    places = [float(x) for x in np.linspace(min(xs), max(xs) + 1e-3, 4)]
+    values = [math.exp(start + slope * x) for x in places]
+    return Curve(tuple(round(x, 4) for x in places), tuple(round(y, 5) for y in values))
 
 
 def pieces_of(out: Path) -> Curve:

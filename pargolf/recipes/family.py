@@ -41,7 +41,7 @@ class Shape:
     hidden: Size = 384
     batch_tokens: Count = 2048
     seq_len: Length = 256
-    dropout: Dropout = Dropout(0.2, after=1.0, passes=5.0)
+    dropout: Dropout = Dropout(0.2, after=1.0, passes=4.0)
     weight_decay: Rate = 0.0
     half: bool | None = True
     adapt: Adapter | None = HOUSE.adapt

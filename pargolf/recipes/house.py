@@ -9,7 +9,7 @@ Where seconds and text are few, what counts is text seen, in mixed order, and th
   corpus from the start, where the published order shows the oldest texts alone.
 - The bytes go to width and not to tables: a narrower model with hashed bigrams and value embeddings is ahead in the
   first minutes, and behind after half an hour, six times through the text. Dropout begins the second time through,
-  in runs that go through it five times or more.
+  in runs that go through it four times or more.
 - Nothing joins blocks but the stream: with U-Net skips and x0 mixing it was behind, and their code takes bytes.
 - The embedding's Adam has a low rate and remembers squared gradients for 100 steps, as a batch of 2,048 tokens holds
   few of the pieces.
@@ -62,7 +62,7 @@ from pargolf.training.schedule import Warmdown
 
 _MUON = Muon(lr=0.025, momentum=0.95, momentum_start=0.85, momentum_warmup=0.3)
 _SIX_BITS = Trellis(Int(6, clip=StdDev(12.85)))
-_BLOCK = Block(Attention(heads=6, kv_heads=3), MLP(384, leaky_relu2), residual=Dropout(0.2, after=1.0, passes=5.0))
+_BLOCK = Block(Attention(heads=6, kv_heads=3), MLP(384, leaky_relu2), residual=Dropout(0.2, after=1.0, passes=4.0))
 
 RECIPE = Recipe(
     name="house",

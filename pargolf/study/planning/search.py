@@ -40,6 +40,7 @@ _LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: the law has no runs with fewer; the p
 _COST_SPREAD = 0.5  # relative deviation of the cost of packing, which grows with training
 _EACH_SEEN = 20  # how often a piece must occur on average, so that a vocabulary can be learned
 _BY_HEART = 10  # weights per token of text, above which a model memorizes it; the runs had up to 3
+_MEMORIZES = 12  # passes times weights per token of text, from which on dropout gains more than it costs (docs/LOG.md)
 _START = 1.5  # seconds before the first step
 _OWN_BITS, _FINEST = 3.7, 2.5  # net bits with the recipe's own step sizes; the finest step sizes take this factor more
 _SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run makes or reserves time for (`_packings`)
@@ -97,6 +98,7 @@ class Search:
         for vocab, dim, blocks, ratio, batch in product(self.pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
             tokens = self.text.train_bytes / self.text.spelled(vocab, self.law)
             shape = replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
+            shape = replace(shape, dropout=replace(shape.dropout, passes=round(_MEMORIZES * tokens / shape.weights, 1)))
             learnable = tokens >= _EACH_SEEN * vocab or self.text.vocab or vocab == self.pieces[0]
             small = shape.weights <= _BY_HEART * tokens or (dim, blocks, ratio) == (WIDTHS[0], BLOCKS[0], RATIOS[0])
             if learnable and small and blocks >= least_blocks(dim):
