@@ -334,14 +334,19 @@ def fit_law(law: Law, pieces: Curve) -> Law:
     errors = [_left_out(law.runs, i) for i in range(len(law.runs))]
     spread = math.sqrt(float(np.mean(np.square(errors))))
     packed = [
-        (p.bits, p.bpb - run.bpb) for run in law.runs for p in run.packed if p.bpb - run.bpb > 5e-4 and p.bits > 2
+        (p.bits, math.log2(run.tokens / run.shape.weights), math.log2(p.bpb - run.bpb))
+        for run in law.runs
+        for p in run.packed
+        if p.bpb - run.bpb > 5e-4 and p.bits > 2
     ]
-    slope, start = np.polyfit([bits for bits, _ in packed], np.log2([cost for _, cost in packed]), 1)
+    bits, trained, costs = np.array(packed).T
+    (slope, power, start), *_ = np.linalg.lstsq(np.stack([bits, trained, np.ones(len(bits))], 1), costs, rcond=None)
     ends = [(run.packed[0].bpb, run.packed[0].bpb - run.final) for run in law.runs if run.final and run.packed]
     return replace(
         law,
         constants=Constants(tuple(values), tuple(map(tuple, covariance)), round(spread, 5), CRITICAL_BATCH),
         bits=Curve((2.0, 6.0), tuple(round(float(start + slope * x), 4) for x in (2.0, 6.0))),
+        trained=round(float(power), 4),
         gain=_exponential(ends) if len(ends) > 1 else law.gain,
         pieces=pieces,
         hardness=_hardness(),
@@ -438,7 +443,7 @@ def _print_packings(law: Law, out: Console) -> None:
         table.add_column(head, justify="right")
     for run in law.runs:
         for p in run.packed:
-            cost = f"{p.bpb - run.bpb:.4f}", f"{law.cost(p.bits):.4f}"
+            cost = f"{p.bpb - run.bpb:.4f}", f"{law.cost(p.bits, run.tokens, run.shape):.4f}"
             table.add_row(f"{run.shape.weights:,}", f"{p.bytes:,}", f"{p.bits:.2f}", *cost)
     out.print(table)
 

@@ -73,7 +73,9 @@ def test_more_of_anything_is_forecast_to_help() -> None:
     assert law.constants.loss(shape, **how | {"tokens": 1.5e6}) > plain
     assert law.constants.loss(replace(shape, dim=128, hidden=256), **how) > plain
     assert law.constants.loss(shape, tokens=2e6, unique=2e5, bytes_per_token=4.3) > plain
-    assert law.cost(2.5) > law.cost(3.5) > law.cost(4.5) > 0
+    costs = [law.cost(bits, 2e6, Shape()) for bits in (2.5, 3.5, 4.5)]
+    assert costs[0] > costs[1] > costs[2] > 0
+    assert law.cost(2.5, 4e6, Shape()) > costs[0]  # what trained for longer loses more
 
 
 def test_the_interval_widens_away_from_the_runs() -> None:
@@ -96,7 +98,8 @@ def test_the_law_is_as_near_to_its_runs_as_it_says() -> None:
         for run in law.runs
     ]
     assert math.sqrt(sum(e * e for e in errors) / len(errors)) <= law.constants.spread
-    costs = [(p.bpb - run.bpb, law.cost(p.bits)) for run in law.runs for p in run.packed if p.bits > 2.4]
+    packed = [(run, p) for run in law.runs for p in run.packed if p.bits > 2.4]
+    costs = [(p.bpb - run.bpb, law.cost(p.bits, run.tokens, run.shape)) for run, p in packed]
     assert all(abs(cost - said) < max(0.6 * cost, 0.003) for cost, said in costs)
 
 
@@ -131,7 +134,8 @@ def test_a_small_text_is_gone_through_often_and_more_of_it_would_help() -> None:
     plan = make_plan(search(text=text))
     assert plan.choice.passes >= 5
     assert "dropout: 0.2 from pass 2" in [f"{reason.row}: {reason.choice}" for reason in plan.reasons]
-    assert plan.more_text > make_plan(search()).more_text > 0
+    assert plan.more_text > make_plan(search(seconds=1800.0)).more_text > 0
+    assert make_plan(search(seconds=40.0)).more_text == 0.0  # a run that sees part of its text gains nothing by more
     assert "dropout: none" in [f"{reason.row}: {reason.choice}" for reason in make_plan(search(seconds=40.0)).reasons]
 
 

@@ -8,7 +8,7 @@ memorizing (dropout, weight decay), and adaptation while scoring. Everything els
 chooses the shape for a cap, a time and a text.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pargolf.core.budget import Budget
 from pargolf.core.ranges import Count, Length, Positive, Rate, Size
@@ -41,7 +41,7 @@ class Shape:
     hidden: Size = 384
     batch_tokens: Count = 2048
     seq_len: Length = 256
-    dropout: Dropout = Dropout(0.2, after=1.0, passes=4.0)
+    dropout: Rate = 0.0
     weight_decay: Rate = 0.0
     half: bool | None = True
     adapt: Adapter | None = HOUSE.adapt
@@ -71,7 +71,9 @@ class Shape:
 def member(shape: Shape) -> Recipe:
     """The recipe of a shape."""
     attention = Attention(heads=shape.dim // 32, kv_heads=HEADS[shape.dim])
-    block = Block(attention, MLP(shape.hidden, leaky_relu2), residual=shape.dropout)
+    block = Block(attention, MLP(shape.hidden, leaky_relu2))
+    if shape.dropout:
+        block = replace(block, residual=Dropout(shape.dropout, after=1.0))
     decays = {f"train.optimizer[{glob}].weight_decay": shape.weight_decay for glob in _MATRICES}
     return edit(
         HOUSE,

@@ -14,7 +14,7 @@ residuals), so they widen away from the runs. docs/plan.md has the runs and the 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,8 @@ class Curve:
 class Law:
     """All that a plan forecasts with, and the runs that it was fitted on.
 
-    `bits` is log2 of the cost of packing in bits per byte, by net bits per weight. `gain` is what adaptation gains, by
+    `bits` is log2 of the cost of packing in bits per byte, by net bits per weight, after one token per weight; longer
+    training makes it (tokens per weight)^`trained` as large. `gain` is what adaptation gains, by
     packed bits per byte. `pieces` is bytes per token by log2 of the vocabulary, `hardness` bits per byte under xz by
     log2 of a sample's bytes, both for the text of the runs. `elsewhere` is the relative deviation on another text.
     `packing` is seconds of one packing by millions of weights, on a machine where a step of `house` takes
@@ -141,10 +142,19 @@ class Law:
     runs: tuple[Run, ...]
     step_seconds: Positive = 0.25
     fitted: Index = 0
+    trained: Rate = 0.0
 
-    def cost(self, bits: float) -> float:
-        """Bits per byte that packing adds at this many net bits per weight."""
-        return float(2.0 ** self.bits(bits))
+    def cost(self, bits: float, tokens: float, shape: Shape) -> float:
+        """Bits per byte that packing adds at this many net bits per weight, after training on so many tokens.
+
+        Longer training than in any packed run counts as theirs.
+        """
+        return float(2.0 ** self.bits(bits) * min(tokens / shape.weights, self._longest) ** self.trained)
+
+    @cached_property
+    def _longest(self) -> float:
+        """The most tokens per weight of the packed runs."""
+        return max((run.tokens / run.shape.weights for run in self.runs if run.packed), default=1.0)
 
     def adapted(self, packed: float) -> float:
         """Bits per byte after legal adaptation. Outside the measured scores the gain is that of the nearest end."""

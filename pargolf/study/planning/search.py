@@ -40,7 +40,8 @@ _LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: the law has no runs with fewer; the p
 _COST_SPREAD = 0.5  # relative deviation of the cost of packing, which grows with training
 _EACH_SEEN = 20  # how often a piece must occur on average, so that a vocabulary can be learned
 _BY_HEART = 10  # weights per token of text, above which a model memorizes it; the runs had up to 3
-_MEMORIZES = 12  # passes times weights per token of text, from which on dropout gains more than it costs (docs/LOG.md)
+DROPOUT, MEMORIZES = 0.2, 12
+"""Dropout, and the passes times weights per token of text from which on it gains more than it costs (docs/LOG.md)."""
 _START = 1.5  # seconds before the first step
 _OWN_BITS, _FINEST = 3.7, 2.5  # net bits with the recipe's own step sizes; the finest step sizes take this factor more
 _SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run makes or reserves time for (`_packings`)
@@ -98,7 +99,6 @@ class Search:
         for vocab, dim, blocks, ratio, batch in product(self.pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
             tokens = self.text.train_bytes / self.text.spelled(vocab, self.law)
             shape = replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
-            shape = replace(shape, dropout=replace(shape.dropout, passes=round(_MEMORIZES * tokens / shape.weights, 1)))
             learnable = tokens >= _EACH_SEEN * vocab or self.text.vocab or vocab == self.pieces[0]
             small = shape.weights <= _BY_HEART * tokens or (dim, blocks, ratio) == (WIDTHS[0], BLOCKS[0], RATIOS[0])
             if learnable and small and blocks >= least_blocks(dim):
@@ -130,12 +130,14 @@ class Search:
         arguments = {"tokens": float(steps * shape.batch_tokens), "unique": unique, "bytes_per_token": per_token}
         scale = self.text.hardness
         before = scale * self.law.constants.loss(shape, **arguments)
-        packed = before + scale * self.law.cost(bits)
+        packed = before + scale * self.law.cost(bits, steps * shape.batch_tokens, shape)
         bpb = packed if shape.adapt is None else scale * self.law.adapted(packed / scale)
         fit_deviation = self.law.constants.deviation(shape, **arguments)
         text_deviation = 0.0 if self.text.known else self.law.elsewhere
         low, high = interval(bpb, math.hypot(fit_deviation, text_deviation, _COST_SPREAD * (packed - before) / bpb))
         passes = steps * shape.batch_tokens / unique
+        if passes * shape.weights / unique >= MEMORIZES:
+            shape = replace(shape, dropout=DROPOUT)
         size = min(self.budget.bytes, self._whole(shape) + round(_MOST_BITS * shape.weights / 8))
         return Prospect(shape, steps, passes, min(bits, _MOST_BITS), size, before, packed, bpb, low, high)
 

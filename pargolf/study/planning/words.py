@@ -14,7 +14,16 @@ from pargolf.core.units import size_text, time_text
 from pargolf.recipes.family import HEADS, Shape, member
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
-from pargolf.study.planning.search import BLOCKS, RATIOS, WIDTHS, Prospect, Search, alternatives, least_blocks
+from pargolf.study.planning.search import (
+    BLOCKS,
+    MEMORIZES,
+    RATIOS,
+    WIDTHS,
+    Prospect,
+    Search,
+    alternatives,
+    least_blocks,
+)
 from pargolf.study.planning.throughput import Throughput
 
 _MORE = 2  # the plan says what this many times the text would gain
@@ -153,16 +162,17 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
         else ""
     )
     yield Reason("epochs", f"{choice.passes:.2f}", training + extrapolation)
-    has_dropout = choice.passes >= shape.dropout.passes
-    dropout = f"{shape.dropout.rate:g} from pass {shape.dropout.after + 1:g}" if has_dropout else "none"
-    condition = f"the run goes through the text {'' if has_dropout else 'less than '}{shape.dropout.passes:g} times"
-    yield Reason("dropout", dropout, condition + (" or more" if has_dropout else ""))
+    share = choice.passes * shape.weights * search.text.spelled(shape.vocab, search.law) / search.text.train_bytes
+    memorizes = f"passes times weights per token of text are {share:.1f}, and dropout gains from {MEMORIZES} on"
+    yield Reason("dropout", f"{shape.dropout:g} from pass 2" if shape.dropout else "none", memorizes)
     yield Reason("weight decay", f"{shape.weight_decay:g}", "together with dropout it gained nothing (docs/LOG.md)")
-    cost = search.text.hardness * search.law.cost(choice.bits)
+    cost = choice.packed - choice.before
     yield Reason(
         "bits per weight", f"{choice.bits:.2f}", f"what the cap leaves; packing costs {cost:.4f} bits per byte"
     )
-    yield Reason("QAT", "no", "not measured at these sizes; the trellis is solved for the cap after training")
+    yield Reason(
+        "QAT", "no", "it lost .08 at 2.8 bits a weight (docs/LOG.md); grids are solved for the cap after training"
+    )
     faster = "bfloat16" if shape.half else "float32"
     cached = "" if search.pace.fresh else " before, and it is as fast now"
     yield Reason("products", faster, f"measured faster on {search.pace.machine}{cached}")
