@@ -7,6 +7,7 @@ list here is of what is allowed. Sources: README; #1017.
 """
 
 import ast
+import math
 import re
 from collections.abc import Iterator
 
@@ -171,7 +172,8 @@ def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
     for node, function in path.nodes.items():
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
             for side in (node.left, node.right):
-                if "PIECE" not in program.of(side, function) and not _is_number(program, side, function):
+                piece = "PIECE" in program.of(side, function) or _is_truth(side)
+                if not piece and not _is_number(program, side, function):
                     yield node, f"adds to a count of bytes what is none, `{ast.unparse(node)[:60]}`"
         elif isinstance(node, ast.Call) and not program.callees(node):
             last = _last(node)
@@ -192,8 +194,21 @@ def _odd_sums(program: Program, losses: Slice, octets: Slice) -> Iterator[tuple[
         if not isinstance(target, ast.Name) or (function, target.id) not in names:
             continue
         kinds = {"LOSS", "PIECE"} & program.of(names[function, target.id], function)
+        if kinds == {"PIECE"} and _is_truth(node.value):
+            continue
         if isinstance(node.op, (ast.Add, ast.Sub)) and kinds and not kinds & program.of(node.value, function):
             yield node, f"changes a sum by what is none of it, `{ast.unparse(node)[:60]}`"
+
+
+def _is_truth(node: ast.expr) -> bool:
+    """Whether an expression is 0 or 1 for each token, of any type: `(space[ids] & ~first[before]).float()`.
+
+    What such bits add to the bytes of a token is worked out on pieces of known bytes (`byte_tables.py`).
+    """
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _last(node) in _TYPES:
+        node = node.func.value
+    bits = isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr))
+    return bits or isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp))
 
 
 def _what(program: Program, node: ast.expr, function: Function) -> str:
@@ -245,12 +260,14 @@ def _of_operation(program: Program, node: ast.BinOp, function: Function) -> str:
 
 
 def _scales_chance(program: Program, node: ast.BinOp, function: Function) -> bool:
-    """Whether a probability is multiplied by a number and not, as in a mixture, added to another."""
+    """Whether a probability is multiplied by a number, not of bits, and not, as in a mixture, added to another."""
     above = program.parents.get(node)
     if isinstance(above, ast.BinOp):
         return False
     for side, other in ((node.left, node.right), (node.right, node.left)):
-        if "GOLD" in program.of(side, function) and _is_number(program, other, function):
+        number = program.value(other, function)
+        bits = isinstance(number, (int, float)) and number in (math.log(2), 1 / math.log(2))
+        if "GOLD" in program.of(side, function) and _is_number(program, other, function) and not bits:
             return True
     return False
 

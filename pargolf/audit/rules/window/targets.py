@@ -80,7 +80,8 @@ def _uses(
             elif isinstance(above, ast.Call):
                 yield from _of_call(program, above, top, function, modules, depth)
             elif isinstance(above, ast.BinOp):
-                yield above, function, f"computes with the targets, `{ast.unparse(above)[:50]}`"
+                # In a function that is handed the targets it may be an index, or a weight of the loss.
+                yield above, function, "" if depth else f"computes with the targets, `{ast.unparse(above)[:50]}`"
 
 
 def _top(program: Program, node: ast.AST) -> tuple[ast.AST, ast.AST | None]:
