@@ -1,9 +1,9 @@
-"""The printed score is the loss over the bytes, and no number of the script's own enters on the way.
+"""Whether the printed score is the loss over the bytes, without any number of the script's own on the way.
 
-Loss, tokens and bytes of validation text are multiplied and divided on their way to the printed line. The numbers among
-the factors must come to 1 or to the logarithm of two; whole numbers are counts, powers of ten are units. A number added
-to a loss or a score, and a power of one, are none of these. What is done inside the model, or to a loss that is only
-trained on, is no part of it. Weights of a mixture, which come to one, are.
+Loss, tokens and bytes of validation text are multiplied and divided on their way to the printed line. The product of
+the numbers among the factors must be 1 or the logarithm of two. Whole numbers are counts, powers of ten are units. A
+number added to a loss or a score, or a power of one, is neither. Operations inside the model, or on a loss that is only
+trained on, do not matter. Weights of a mixture that sum to one are allowed.
 """
 
 import ast
@@ -56,28 +56,28 @@ _PROBE = "Probe: run the committed script on a text of known bytes, and divide b
 
 
 def final_score(program: Program) -> Iterator[Hit]:
-    """No number of the script's own enters the reported loss or score."""
+    """Whether a number of the script's own enters the reported loss or score."""
     inside = model_functions(program)
     learned = {name for _, loss in updates(program) for name in names_in(loss)}
-    seen: set[int] = set()
+    lines: set[int] = set()
     for node in program.live_of(ast.BinOp, ast.AugAssign, ast.Call):
         function = program.function_of(node)
         line = getattr(node, "lineno", 0)
-        if function in inside or _RATES.search(function.name) or line in seen:
+        if function in inside or _RATES.search(function.name) or line in lines:
             continue
         number = _foreign_number(program, node, function)
         if number is None or _of_logits(program, node) or _only_learned(program, node, learned, function):
             continue
-        seen.add(line)
-        what = f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of."
-        yield Hit("final_score", SUSPECT, node, what, _PROBE)
+        lines.add(line)
+        action = f"`{function.name}` lets {number:g} enter a loss or a count that the score is made of."
+        yield Hit("final_score", SUSPECT, node, action, _PROBE)
     yield from _without_bytes(program, inside)
     yield from _more_bytes(program, inside)
     yield from _rewritten(program)
-    for node, what in _chosen(program):
+    for node, action in _chosen(program):
         function = program.function_of(node)
         if function not in inside and not _of_logits(program, node):
-            yield Hit("final_score", SUSPECT, node, f"`{function.name}` {what}.", _PROBE)
+            yield Hit("final_score", SUSPECT, node, f"`{function.name}` {action}.", _PROBE)
             break
     yield from _weighed_losses(program, inside)
     yield from _printed(program)
@@ -103,7 +103,7 @@ def _more_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
 
 
 def _rewritten(program: Program) -> Iterator[Hit]:
-    """A function that prints, and puts other digits into what it prints."""
+    """A function that prints, and puts other digits into its output."""
     for call in program.live_of(ast.Call):
         if getattr(call.func, "attr", dotted(call.func)) not in ("replace", "sub", "translate"):
             continue
@@ -118,7 +118,7 @@ def _rewritten(program: Program) -> Iterator[Hit]:
 
 
 def _without_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
-    """Bits per byte that are made of a loss by a number of the script's own, with no count of bytes beside it."""
+    """Bits per byte that are made from a loss with a number of the script's own, without a count of bytes."""
     for node in program.live_of(ast.BinOp):
         above = program.parents.get(node)
         inner = isinstance(above, ast.BinOp) and isinstance(above.op, (ast.Mult, ast.Div))
@@ -131,10 +131,12 @@ def _without_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:
         if not re.search(r"bpb|bits|per_byte", ast.unparse(statement)):
             continue
         factors = [(f, _number(program, f, function)) for f, _ in _factors(node, 1)]
-        own = [n for _, n in factors if n is not None and (0.2 < abs(n) < 0.68 or (1.5 < abs(n) < 6 and n % 1))]
+        own_number = [n for _, n in factors if n is not None and (0.2 < abs(n) < 0.68 or (1.5 < abs(n) < 6 and n % 1))]
         scored = all(n is not None or _is_score(program, f, function) for f, n in factors)
-        if len(own) == 1 and scored and "PIECE" not in program.of(node, function):
-            text = f"Not checked: `{function.name}` makes bits per byte of a loss by {own[0]:g}, and counts no bytes."
+        if len(own_number) == 1 and scored and "PIECE" not in program.of(node, function):
+            text = (
+                f"Not checked: `{function.name}` makes bits per byte of a loss by {own_number[0]:g}, without any bytes."
+            )
             yield Hit("final_score", UNVERIFIABLE, node, text, _PROBE)
             return
 
@@ -157,7 +159,7 @@ def _training_loss(program: Program) -> Iterator[Hit]:
 
 
 def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
-    """Losses that are capped, left out by their size, or counted by a middle one; bytes that are given a least."""
+    """Losses that are capped, left out by their size, or replaced by a median; bytes that get a minimum."""
     for call in program.live_of(ast.Call):
         function = program.function_of(call)
         name = call.func.attr if isinstance(call.func, ast.Attribute) else dotted(call.func)
@@ -169,7 +171,7 @@ def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
             top = next((k.value for k in call.keywords if k.arg == "max"), call.args[-1] if call.args else None)
             value = program.value(top, function) if top is not None else None
             tops = name in ("clamp_max", "clamp_max_") or "max" in words or len(call.args) > 1
-            tops = tops and not (isinstance(value, (int, float)) and value <= 0)  # log probabilities end at 0
+            tops = tops and not (isinstance(value, (int, float)) and value <= 0)  # log-probabilities are at most 0
             pieces = "PIECE" in program.of(subject, function)
             if name in _MIDDLES or tops or pieces:
                 yield call, f"calls `{name}` on losses or bytes that the score is made of"
@@ -196,7 +198,7 @@ def _chosen(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _is_sorted(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether an expression, or what its one name is given, is of losses in the order of their size."""
+    """Whether an expression, or the value of its one name, is of losses sorted by their size."""
     if isinstance(node, ast.Name):
         sources = [s for s in function.assigned.get(node.id, ()) if s is not None]
         node = sources[0] if len(sources) == 1 else node
@@ -206,7 +208,7 @@ def _is_sorted(program: Program, node: ast.expr, function: Function) -> bool:
 
 
 def _capped(program: Program, node: ast.AST, sides: list[ast.expr], function: Function) -> bool:
-    """Whether one side is a score or loss and the other a number of its size; what is exponentiated may be bounded."""
+    """Whether one side is a score or loss and the other a number of similar size. Exponents may be bounded."""
     exponent = any(isinstance(a, ast.Call) and dotted(a.func).endswith("exp") for a in program.ancestors(node))
     numbers = [_number(program, side, function) for side in sides]
     known = [n for n in numbers if n is not None]
@@ -230,13 +232,13 @@ def _capped_by_test(program: Program, test: ast.If) -> Iterator[tuple[ast.AST, s
 
 
 def _weighed_losses(program: Program, inside: set[Function]) -> Iterator[Hit]:
-    """Losses of validation tokens that weigh them, or leave some out, by what they are.
+    """Losses of validation tokens that weigh them, or leave some out, by their content.
 
-    The loss of a model's own `forward` is one where no scorer computes its own.
+    The loss of a model's own `forward` counts if no scorer computes its own.
     """
     calls = [c for c in program.live_of(ast.Call) if getattr(c.func, "attr", dotted(c.func)) in _LOSSES]
-    own = [c for c in calls if program.function_of(c) not in inside and "VAL" in program.of(c)]
-    for call in own or [c for c in calls if program.function_of(c) in inside]:
+    own_losses = [c for c in calls if program.function_of(c) not in inside and "VAL" in program.of(c)]
+    for call in own_losses or [c for c in calls if program.function_of(c) in inside]:
         function = program.function_of(call)
         if _in_training_only(program, call):
             continue
@@ -251,20 +253,20 @@ def _weighed_losses(program: Program, inside: set[Function]) -> Iterator[Hit]:
 
 
 def _while_scoring(value: ast.expr) -> ast.expr:
-    """The arm of `a if self.training else b` that scoring takes."""
+    """The branch of `a if self.training else b` that scoring takes."""
     if isinstance(value, ast.IfExp) and "training" in ast.unparse(value.test):
         return value.body if isinstance(value.test, ast.UnaryOp) else value.orelse
     return value
 
 
 def _in_training_only(program: Program, node: ast.AST) -> bool:
-    """Whether a node stands under a test for training, or for a setting of it."""
+    """Whether a node is below a test for training, or for a setting of training."""
     tests = (a.test for a in program.ancestors(node) if isinstance(a, (ast.If, ast.IfExp)))
     return any("training" in ast.unparse(test) for test in tests)
 
 
 def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
-    """Validation tokens of which a fixed part is given back, and loops that leave batches out."""
+    """Validation tokens of which only a fixed part is returned, and loops that leave batches out."""
     for node in program.live_of(ast.Return):
         cut = node.value.slice if isinstance(node.value, ast.Subscript) else None
         end = ast.unparse(cut.upper) if isinstance(cut, ast.Slice) and cut.upper is not None else ""
@@ -289,7 +291,7 @@ def _parts(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _of_logits(program: Program, node: ast.AST) -> bool:
-    """Whether a node makes a rate, or changes logits, which are normalized after it: that is the model's own affair."""
+    """Whether a node makes a rate, or changes logits that are normalized later; the model may do that."""
     if program.index.holds(node, _says_logit):
         return True
     for above in program.ancestors(node):
@@ -307,7 +309,7 @@ def _says_logit(node: ast.AST) -> bool:
 
 
 def _only_learned(program: Program, node: ast.AST, learned: set[str], function: Function) -> bool:
-    """Whether what a node makes goes to `backward` and nowhere else: by its call, or by the name it is given."""
+    """Whether a node's result goes only to `backward`: by its call, or by its name."""
     for above in program.ancestors(node):
         if isinstance(above, ast.Attribute) and above.attr == "backward":
             return True
@@ -319,7 +321,7 @@ def _only_learned(program: Program, node: ast.AST, learned: set[str], function: 
 
 
 def _foreign_number(program: Program, node: ast.AST, function: Function) -> float | None:
-    """The number that a node brings into a loss, a count or a score; None where it brings none."""
+    """The number that a node brings into a loss, a count or a score; None if it brings none."""
     if isinstance(node, ast.BinOp):
         above = program.parents.get(node)
         if isinstance(node.op, (ast.Mult, ast.Div)):
@@ -334,7 +336,7 @@ def _foreign_number(program: Program, node: ast.AST, function: Function) -> floa
 
 
 def _of_call(program: Program, node: ast.Call, function: Function) -> float | None:
-    """What `x.mul(.98)`, `torch.mul(x, .98)`, `operator.mul(x, .98)` and `math.prod((x, .98))` bring in."""
+    """The number that `x.mul(.98)`, `torch.mul(x, .98)`, `operator.mul(x, .98)` or `math.prod((x, .98))` brings in."""
     last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
     if last == "prod" and len(node.args) == 1 and isinstance(node.args[0], (ast.Tuple, ast.List)):
         numbers = [(e, _number(program, e, function)) for e in node.args[0].elts]
@@ -351,7 +353,7 @@ def _of_call(program: Program, node: ast.Call, function: Function) -> float | No
 
 
 def _of_pair(program: Program, op: ast.operator, left: ast.expr, right: ast.expr, function: Function) -> float | None:
-    """What one operation brings in: a number added, a factor, a power."""
+    """The number that one operation brings in: an addend, a factor, a power."""
     for side, other in ((left, right), (right, left)):
         number = _number(program, other, function)
         if number is None or not _is_score(program, side, function):
@@ -367,13 +369,13 @@ def _of_pair(program: Program, op: ast.operator, left: ast.expr, right: ast.expr
 
 
 def _weighs(program: Program, number: ast.expr) -> bool:
-    """Whether a number is the logarithm of a weight: added to one of the arguments of `logaddexp`."""
+    """Whether a number is the logarithm of a weight, added to an argument of `logaddexp`."""
     above = program.parents.get(program.parents.get(number, number))
     return isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in ("logaddexp", "logsumexp", "stack")
 
 
 def _of_product(program: Program, node: ast.BinOp, function: Function) -> float | None:
-    """The number that the factors of a product come to, where one of them is a loss or a count of bytes."""
+    """The product of the numbers among the factors, if one factor is a loss or a count of bytes."""
     product, scored = 1.0, False
     for factor, power in _factors(node, 1):
         number = _number(program, factor, function)
@@ -389,7 +391,7 @@ def _of_product(program: Program, node: ast.BinOp, function: Function) -> float 
 
 
 def _factors(node: ast.expr, power: int) -> Iterator[tuple[ast.expr, int]]:
-    """The factors of a product with their powers, 1 or -1; what only changes a number's type is looked through."""
+    """The factors of a product with their powers, 1 or -1. Changes of a number's type are skipped."""
     while isinstance(node, ast.Call) and not _reads_setting(node):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         inner = node.func.value if isinstance(node.func, ast.Attribute) and not node.args else None
@@ -410,7 +412,7 @@ def _reads_setting(node: ast.AST) -> bool:
 
 
 def _number(program: Program, node: ast.expr, function: Function) -> float | None:
-    """The number that an expression is: a constant, or the logarithm of one."""
+    """The number of an expression: a constant, or the logarithm of one."""
     value = program.value(node, function)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
@@ -427,25 +429,25 @@ def _number(program: Program, node: ast.expr, function: Function) -> float | Non
 
 
 def _odd(number: float) -> float | None:
-    """A number that is no unit: neither 1 nor the logarithm of two, nor a count, nor a power of ten."""
+    """A number that is no unit: not 1, the logarithm of two, a count, or a power of ten."""
     size = abs(number)
     if not size or (size == int(size) and size >= 2):
         return None
     units = (1.0, math.log(2), 1 / math.log(2), 10.0 ** round(math.log10(size)))
     if any(abs(size / unit - 1) <= _NEAR for unit in units):
         return None
-    # Far from all of them it is a weight or a rate, whose score would be seen to be wrong at once.
+    # A number far from all of them is a weight or a rate: a score with it would be obviously wrong.
     return number if any(1 / _FAR < size / unit < _FAR for unit in units[:3]) else None
 
 
 def _is_score(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether an expression holds losses of validation tokens, or bytes of them."""
+    """Whether an expression contains losses of validation tokens, or their bytes."""
     labels = program.of(node, function)
     return "VAL" in labels and ("LOSS" in labels or "PIECE" in labels)
 
 
 def _is_bytes(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether an expression holds bytes of validation tokens, and no loss: nothing but a unit may stand beside them."""
+    """Whether an expression contains bytes of validation tokens and no loss; only a unit may multiply them."""
     labels = program.of(node, function)
     units = (1.0, 0.1, 0.01, 0.001)
     number = next((n for f, _ in _factors(node, 1) if (n := _number(program, f, function)) is not None), 1.0)
@@ -453,12 +455,12 @@ def _is_bytes(program: Program, node: ast.expr, function: Function) -> bool:
 
 
 def _is_weight(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether a sum is of probabilities, to which a little is added against zeros."""
+    """Whether a sum is of probabilities with a small number added against zeros."""
     return "GOLD" in program.of(node, function)
 
 
 def _in_mixture(program: Program, node: ast.BinOp, product: float, function: Function) -> bool:
-    """Whether a term stands in a sum with another whose number makes both come to one, or is a probability."""
+    """Whether a term is in a sum with another one whose number completes it to one, or is a probability."""
     if "GOLD" in program.of(node, function):
         return True
     above = program.parents.get(node)
@@ -473,7 +475,7 @@ def _in_mixture(program: Program, node: ast.BinOp, product: float, function: Fun
 
 
 def _printed(program: Program) -> Iterator[Hit]:
-    """Lines that print a final score: what they print comes from a loss of validation tokens."""
+    """Lines that print a final score: the printed value comes from a loss of validation tokens."""
     for text in program.live_of(ast.JoinedStr):
         for before, part in zip(text.values, text.values[1:]):
             named = isinstance(before, ast.Constant) and str(before.value).rstrip().endswith(("val_bpb:", "val_bpb="))
@@ -497,7 +499,7 @@ def _printed(program: Program) -> Iterator[Hit]:
 
 
 def _is_computed(program: Program, node: ast.expr, function: Function) -> bool:
-    """Whether a value, or the one that its name is given, comes out of a function of the script."""
+    """Whether a value, or the value of its name, comes from a function of the script."""
     sources: list[ast.expr] = [node]
     for name in names_in(node):
         scope: Function | None = function

@@ -1,8 +1,8 @@
-"""A clock that is right and a stop that comes late: held back by another test, put off by steps, blind to some work.
+"""A clock that is right and a stop that comes late: delayed by another test or by steps, or blind to some work.
 
-`clocks` works out after how many seconds the limit is reached. Training may still go on: the comparison counts only
-after so many steps, the stop is set some thousand steps ahead, or the clock is read anew after work that it should have
-counted. A limit whose value cannot be worked out is named and not passed. Source: README FAQ.
+`clocks` computes after how many seconds the limit is reached. Training may still go on: the comparison counts only
+after so many steps, the stop is set some thousand steps ahead, or the clock is read again after work that it should
+have counted. A limit with an unknown value is named and does not pass. Source: README FAQ.
 """
 
 import ast
@@ -16,11 +16,11 @@ from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.clocks import LIMIT, PROBE, ClockReaders, clock_line, training_clock
 
 _ORDERS = (ast.Gt, ast.GtE, ast.Lt, ast.LtE)
-_MOST_STEPS = 20  # that a stop may come after the clock says so, or training may begin with unmeasured
+_MOST_STEPS = 20  # steps between the clock's limit and the stop, or steps before the clock starts
 
 
 def training_end(program: Program) -> Iterator[Hit]:
-    """Whether training ends within 600 s of wall time, by its clock and by what follows from it."""
+    """Whether training ends within 600 s of wall time, by its clock and by the stop that follows."""
     hits = [*training_clock(program)]
     yield from hits
     if hits:
@@ -79,7 +79,7 @@ def _put_off(program: Program, limits: list[ast.Compare]) -> Iterator[Hit]:
 
 
 def _uncounted_work(program: Program) -> Iterator[Hit]:
-    """Training between the reading that is added up and the one that the clock begins anew with."""
+    """Training between the reading that is added up and the reading with which the clock starts again."""
     for added in program.live_of(ast.AugAssign):
         function = program.function_of(added)
         line = clock_line(program, added.value, function, 0)
@@ -113,7 +113,7 @@ def _trains(program: Program, statement: ast.stmt, function: Function) -> bool:
 
 
 def _unknown_limit(program: Program) -> Iterator[Hit]:
-    """A training loop whose clock is read, but is compared with nothing that is known."""
+    """A training loop whose clock is read, but not compared with a known limit."""
     readers = ClockReaders(program)
     unclear: list[ast.Compare] = []
     for node in program.live_of(ast.Compare):

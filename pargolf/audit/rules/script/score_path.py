@@ -1,9 +1,9 @@
-"""The way from the losses and bytes of tokens to the printed score: nothing is done on it but adding up and dividing.
+"""The way from the losses and bytes of tokens to the printed score, where only sums and quotients are allowed.
 
-The printed score is followed backwards to the model's losses and to the table of bytes. On this way stand sums, means,
-units and changes of type; a loss that is compared, sorted, rounded, put under an unknown function, or has something of
-the tokens added to it that is no loss, is none of these. What is not known to be harmless is named and not passed: the
-list here is of what is allowed. Sources: README; #1017.
+The printed score is followed backwards to the model's losses and to the byte table. Sums, means, units and changes of
+type are allowed on this way. Not allowed are: a loss that is compared, sorted, rounded, given to an unknown function,
+or summed with something of the tokens that is no loss. Anything not known to be harmless is named and does not pass,
+because the list here is one of allowed operations. Sources: README; #1017.
 """
 
 import ast
@@ -69,7 +69,7 @@ _ALLOWED = _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
 
 
 def score_path(program: Program) -> Iterator[Hit]:
-    """What is done to losses and bytes on their way to the printed score and is not known to leave it as it is."""
+    """Operations on losses and bytes, on their way to the printed score, that are not known to be harmless."""
     inside = model_functions(program)
     printed = list(_printed(program))
 
@@ -77,7 +77,7 @@ def score_path(program: Program) -> Iterator[Hit]:
         if isinstance(node, ast.Constant) or function in inside:
             return True
         if isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
-            return False  # a truth has no labels of its own
+            return False  # a boolean has no labels of its own
         labels = program.of(node, function)
         return "LOSS" not in labels or "VAL" not in labels or _is_model(program, node, inside)
 
@@ -100,7 +100,7 @@ def score_path(program: Program) -> Iterator[Hit]:
 
 
 def _unscored(program: Program, losses: Slice, inside: set[Function]) -> Iterator[Hit]:
-    """A pass of the model over validation tokens of which no loss is printed: it may gather what scoring then uses."""
+    """A pass of the model over validation tokens whose loss is not printed: it may gather what scoring then uses."""
     learning = {program.function_of(call) for call, _ in updates(program)}
     for call in program.live_of(ast.Call) if losses.ends else ():
         function = program.function_of(call)
@@ -123,7 +123,7 @@ def _unscored(program: Program, losses: Slice, inside: set[Function]) -> Iterato
 
 
 def _thrown_away(program: Program, call: ast.Call) -> bool:
-    """Whether nothing is made of what a call gives, but that it is put somewhere: `store.add(model(x))`."""
+    """Whether the result of a call is only stored: `store.add(model(x))`."""
     above = program.parents.get(call)
     while isinstance(above, (ast.Call, ast.Attribute, ast.Subscript)):
         above = program.parents.get(above)
@@ -140,7 +140,7 @@ def _printed(program: Program) -> Iterator[tuple[ast.expr, Function]]:
 
 
 def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
-    """Whether an expression is a call that makes losses or logits: what happens in it is the model's affair."""
+    """Whether an expression is a call that makes losses or logits; what happens inside is part of the model."""
     if not isinstance(node, ast.Call):
         return False
     last = dotted(node.func).rsplit(".", 1)[-1]
@@ -153,7 +153,7 @@ def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
 
 
 def _odd(program: Program, path: Slice, ways: Sources) -> Iterator[tuple[ast.AST, str]]:
-    """What is done to losses, and what decides whether they count."""
+    """Operations on losses, and tests that decide whether they count."""
     for node, function in path.nodes.items():
         what = _what(program, node, function)
         if not what and isinstance(node, ast.Call) and _last(node) in _LOGS and not _of_chance(node, function, ways):
@@ -167,7 +167,7 @@ def _odd(program: Program, path: Slice, ways: Sources) -> Iterator[tuple[ast.AST
 
 
 def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
-    """What is done to counts of bytes: anything but looking them up at one place, and adding them up."""
+    """Operations on byte counts, except looking them up at one place and adding them up."""
     looked: dict[Function, dict[str, str]] = {}
     for node, function in path.nodes.items():
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
@@ -186,7 +186,7 @@ def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _odd_sums(program: Program, losses: Slice, octets: Slice) -> Iterator[tuple[ast.AST, str]]:
-    """What is added to a sum of losses or of bytes by a statement of its own, and is neither."""
+    """Addends in a sum of losses or of bytes, by a statement of their own, that are neither."""
     names = {(f, n.id): n for path in (losses, octets) for n, f in path.nodes.items() if isinstance(n, ast.Name)}
     for node in program.live_of(ast.AugAssign):
         function = program.function_of(node)
@@ -212,7 +212,7 @@ def _is_truth(node: ast.expr) -> bool:
 
 
 def _what(program: Program, node: ast.expr, function: Function) -> str:
-    """What an expression on the way does that is not known to be harmless; empty for all that is."""
+    """The operation of an expression on the way that is not known to be harmless; empty if it is harmless."""
     if isinstance(node, ast.Call):
         return _of_call(program, node, function)
     if isinstance(node, ast.Compare) and _by_size(program, node, function):
@@ -237,14 +237,14 @@ def _of_call(program: Program, node: ast.Call, function: Function) -> str:
 
 
 def _only_bounds(program: Program, node: ast.Call, function: Function) -> bool:
-    """Whether a bound is one from below, by a small number: against a division by nothing, or a logarithm of it."""
+    """Whether a bound is a small lower bound: against a division by zero, or its logarithm."""
     numbers = [program.value(a, function) for a in (*node.args, *(k.value for k in node.keywords))]
     small = [n for n in numbers if isinstance(n, (int, float)) and n <= 1]
     return bool(small) and "max" not in {k.arg for k in node.keywords}
 
 
 def _of_operation(program: Program, node: ast.BinOp, function: Function) -> str:
-    """A sum of a loss and something else that is neither a loss nor a plain number; a power; a remainder."""
+    """A sum of a loss and something that is neither a loss nor a plain number; a power; a remainder."""
     if isinstance(node.op, (ast.Mult, ast.Div)) and _scales_chance(program, node, function):
         return f"scales a probability, `{ast.unparse(node)[:60]}`"
     if isinstance(node.op, (ast.Mult, ast.Div, ast.MatMult, ast.BitAnd, ast.BitOr)):
@@ -260,7 +260,7 @@ def _of_operation(program: Program, node: ast.BinOp, function: Function) -> str:
 
 
 def _scales_chance(program: Program, node: ast.BinOp, function: Function) -> bool:
-    """Whether a probability is multiplied by a number, not of bits, and not, as in a mixture, added to another."""
+    """Whether a probability is multiplied by a number without being added to another, as in a mixture."""
     above = program.parents.get(node)
     if isinstance(above, ast.BinOp):
         return False
@@ -280,7 +280,7 @@ def _is_number(program: Program, node: ast.expr, function: Function) -> bool:
 
 
 def _by_size(program: Program, node: ast.Compare, function: Function) -> bool:
-    """Whether a comparison is of a loss with something: not with nothing, and not of its kind or shape."""
+    """Whether a comparison is of a loss with something other than zero, its type or its shape."""
     if any(isinstance(op, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) for op in node.ops):
         return False
     sides = (node.left, *node.comparators)
@@ -288,7 +288,7 @@ def _by_size(program: Program, node: ast.Compare, function: Function) -> bool:
 
 
 def _of_chance(node: ast.Call, function: Function, ways: Sources) -> bool:
-    """Whether a logarithm is of probabilities: of what an exponential or a softmax gave."""
+    """Whether a logarithm is of probabilities: of the result of an exponential or a softmax."""
     subject = node.args[0] if node.args else getattr(node.func, "value", node)
     parts = ways.of([(subject, function)])
     return any(isinstance(n, ast.Call) and _last(n) in _CHANCES for n in (*parts.nodes, *parts.ends))

@@ -1,9 +1,9 @@
-"""What a value is made of: the expressions behind it, followed backwards through names, stores, calls and returns.
+"""Find what a value is made of: the expressions behind it, followed backwards through names, stores, calls and returns.
 
-`float(bits * per_byte)` leads to both factors, `bits` to what is assigned to it, `total` to all that is added to it, a
-call of the script's own function to what it returns, and a parameter to what the live calls pass. Of a call whose
-result is taken apart, only the part that is asked for is followed. The tests that decide whether a value is added or
-assigned are given beside it. Nothing is run.
+`float(bits * per_byte)` leads to both factors, `bits` to its assigned value, `total` to everything added to it, a call
+of the script's own function to its results, and a parameter to what the live calls pass. If a result is taken apart,
+only the requested part is followed. The tests that decide whether a value is added or assigned are listed with it.
+Nothing is run.
 """
 
 import ast
@@ -22,7 +22,7 @@ _ENDS = (ast.Continue, ast.Break, ast.Return)
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What one statement gives a name: a value, the part of it that is taken, and the statement."""
+    """One assignment of a name: the value, the part of it that is taken, and the statement."""
 
     value: ast.expr
     part: int | None
@@ -34,9 +34,9 @@ class Slice:
     """Everything that a value is made of.
 
     Attributes:
-        nodes: expressions, each with its function, in the order of their finding.
+        nodes: expressions, each with its function, in the order in which they were found.
         tests: tests that decide whether one of them counts, each with its function.
-        ends: expressions that were followed no further.
+        ends: expressions that were not followed further.
     """
 
     nodes: dict[ast.expr, Function] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Sources:
 
     Args:
         program: the program under its settings.
-        stops: whether an expression is followed no further, and no part of a slice.
+        stops: whether an expression is not followed further, and is no part of a slice.
     """
 
     def __init__(self, program: Program, stops: Callable[[ast.expr, Function], bool]) -> None:
@@ -58,7 +58,7 @@ class Sources:
         self._attributes = self._of_attributes()
 
     def of(self, seeds: Iterable[tuple[ast.expr, Function]]) -> Slice:
-        """All that some expressions are made of."""
+        """Everything that some expressions are made of."""
         out = Slice()
         seen: set[tuple[int, int | None]] = set()
         waiting: list[tuple[ast.expr, Function, int | None]] = [(node, function, None) for node, function in seeds]
@@ -192,7 +192,7 @@ class Sources:
 
 
 def gives(node: ast.AST) -> Iterator[tuple[ast.expr, Given]]:
-    """The targets of a statement or a loop, each with what it is given. A call alone may change what it is handed."""
+    """The targets of a statement or a loop, each with its value. A plain call may change its arguments."""
     if isinstance(node, ast.Assign):
         for target in node.targets:
             yield from _taken_apart(target, node.value, node)
@@ -238,7 +238,7 @@ def _items(target: ast.expr, source: ast.expr, loop: ast.AST) -> Iterator[tuple[
 
 
 def _root(node: ast.AST) -> str:
-    """The plain name that a target goes back to; empty for an attribute."""
+    """The plain name at the root of a target; empty for an attribute."""
     while isinstance(node, (ast.Subscript, ast.Starred)):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""

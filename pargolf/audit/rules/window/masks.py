@@ -1,9 +1,9 @@
-"""What sees the whole window besides an attention call without a mask: attention by hand, library encoders, filters.
+"""Code that sees the whole window besides attention calls without a mask: attention by hand, library encoders, filters.
 
-Inside a model, time is the axis before the last. Attention by hand is a softmax over a product of two projections; it
-needs a triangle somewhere in its function or in what builds its mask. Encoders and recurrences of the library look both
-ways unless they are told. Rolling by a negative step, flipping, averaging over time and symmetric convolutions bring
-later tokens in. Source: #1017 (C1).
+Inside a model, time is the axis before the last. Attention by hand is a softmax over a product of two projections. It
+needs a triangle in its function or in the code that builds its mask. Encoders and recurrences of the library look both
+ways by default. Rolling by a negative step, flipping, averaging over time and symmetric convolutions bring in later
+tokens. Source: #1017 (C1).
 """
 
 import ast
@@ -27,16 +27,16 @@ _POOLS = ("AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "BatchNorm1d", "InstanceNorm
 
 
 def open_windows(program: Program) -> Iterator[Hit]:
-    """Code of a model by which a position sees tokens after it."""
+    """Code of a model through which a position sees later tokens."""
     modules = model_functions(program)
     built = built_modules(program)
     for call in program.live_of(ast.Call):
         function = program.function_of(call)
         if function not in modules:
             continue
-        why = _of_call(program, call, function, built)
-        if why:
-            yield Hit("causality", SUSPECT, call, f"`{function.name}` {why} (#1017 C1).", AHEAD)
+        reason = _of_call(program, call, function, built)
+        if reason:
+            yield Hit("causality", SUSPECT, call, f"`{function.name}` {reason} (#1017 C1).", AHEAD)
     for node in program.live_of(ast.Assign):
         function = program.function_of(node)
         if function in modules and _moves_back(node):
@@ -86,7 +86,7 @@ def built_modules(program: Program) -> dict[str, ast.Call]:
 
 
 def _of_call(program: Program, call: ast.Call, function: Function, built: dict[str, ast.Call]) -> str:
-    """What a call in a model brings in from later tokens, in words; empty where it brings none."""
+    """How a call in a model brings in later tokens, in words; empty if it does not."""
     name = dotted(call.func).rsplit(".", 1)[-1]
     if name == "scaled_dot_product_attention":
         return _open_mask(program, call, function)
@@ -112,7 +112,7 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
 
 
 def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
-    """Why a mask that is given, or what is said in its place, lets later tokens in."""
+    """Why a given mask, or the argument in its place, lets later tokens in."""
     words = {k.arg: k.value for k in call.keywords}
     causal = words.get("is_causal", call.args[5] if len(call.args) > 5 else None)
     if causal is not None and re.search(r"self\.training|grad_enabled", ast.unparse(causal)):
@@ -127,7 +127,7 @@ def _open_mask(program: Program, call: ast.Call, function: Function) -> str:
 
 
 def _of_flex(program: Program, call: ast.Call, function: Function) -> str:
-    """Why `flex_attention` lets later tokens in: it is given nothing that keeps them out, or what lets them in."""
+    """Why `flex_attention` lets later tokens in: it gets no mask, or one that lets them in."""
     words = {k.arg: k.value for k in call.keywords}
     if None in words or any(isinstance(a, ast.Starred) for a in call.args):
         return ""
@@ -140,13 +140,13 @@ def _of_flex(program: Program, call: ast.Call, function: Function) -> str:
 
 
 def _fills_scores(call: ast.Call) -> bool:
-    """Whether what is filled in is the least number: scores before a softmax."""
+    """Whether the filled-in value is the lowest number, as in scores before a softmax."""
     text = ast.unparse(call.args[-1]) if call.args else ""
     return "-inf" in text or ".min" in text or "-1e" in text or "-torch.inf" in text or "-math.inf" in text
 
 
 def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether a softmax is of a product of two projections, with no triangle in its function or in its scores."""
+    """Whether a softmax is of a product of two projections, without a triangle in its function or its scores."""
     scores = call.args[0] if call.args and not _is_method(call) else getattr(call.func, "value", None)
     if scores is None:
         return False
@@ -167,7 +167,7 @@ def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool
 
 
 def _mixes_time(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether the weights are used in a product again: `softmax(...) @ v`, at once or under a name."""
+    """Whether the weights are used in another product: `softmax(...) @ v`, directly or through a name."""
     above = program.parents.get(call)
     for _ in range(4):
         if above is None or isinstance(above, ast.stmt):
@@ -188,7 +188,7 @@ def _is_product(node: ast.AST) -> bool:
 
 
 def _is_method(call: ast.Call) -> bool:
-    """Whether `x.softmax(...)` is a method of a tensor rather than a function of the library."""
+    """Whether `x.softmax(...)` is a method of a tensor, not a function of the library."""
     return isinstance(call.func, ast.Attribute) and dotted(call.func).split(".")[0] not in (
         "F",
         "torch",
@@ -199,7 +199,7 @@ def _is_method(call: ast.Call) -> bool:
 
 
 def _sources(function: Function, node: ast.AST) -> list[ast.expr]:
-    """What the names in an expression are assigned, two steps back."""
+    """The values of the names in an expression, two steps back."""
     sources: list[ast.expr] = []
     names = names_in(node)
     for _ in range(2):
@@ -210,7 +210,7 @@ def _sources(function: Function, node: ast.AST) -> list[ast.expr]:
 
 
 def _of_module(program: Program, call: ast.Call, construction: ast.Call, function: Function) -> str:
-    """What a module of the library looks at, by the words it was built and is called with."""
+    """What a module of the library sees, by the arguments of its construction and its call."""
     kind = full_name(construction.func, program.imported).rsplit(".", 1)[-1]
     words = {k.arg: k.value for k in (*construction.keywords, *call.keywords)}
     if kind in _BOTH_WAYS:
@@ -218,9 +218,11 @@ def _of_module(program: Program, call: ast.Call, construction: ast.Call, functio
         plain = 3 if kind == "MultiheadAttention" else 1
         return "" if masked or len(call.args) > plain else f"calls nn.{kind} without a mask: it sees the whole window"
     if kind in ("LSTM", "GRU", "RNN"):
-        both = words.get("bidirectional")
+        arguments = words.get("bidirectional")
         return (
-            f"calls an nn.{kind} that runs both ways" if both is not None and _is_given(program, both, function) else ""
+            f"calls an nn.{kind} that runs both ways"
+            if arguments is not None and _is_given(program, arguments, function)
+            else ""
         )
     if kind == "Conv1d":
         padding = program.value(words["padding"], function) if "padding" in words else 0
@@ -248,7 +250,7 @@ def _turns(node: ast.AST | None) -> bool:
 
 
 def _cut_later(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether what a call gives is cut at its end under its name: `y = conv(x)`, `y[..., :length]`."""
+    """Whether a call's result is cut at its end under its name: `y = conv(x)`, `y[..., :length]`."""
     above = next((a for a in program.ancestors(call) if isinstance(a, ast.stmt)), None)
     names = {t.id for t in getattr(above, "targets", []) if isinstance(t, ast.Name)}
     return any(
@@ -263,7 +265,7 @@ def _is_given(program: Program, node: ast.expr, function: Function) -> bool:
 
 
 def _rolls_ahead(program: Program, call: ast.Call, function: Function) -> bool:
-    """`torch.roll(x, -1, dims=1)`: a negative step along time, by a model's own tensor of three axes."""
+    """`torch.roll(x, -1, dims=1)`: a negative step along time, of the model's own tensor with three axes."""
     method = _is_method(call)
     steps = next((k.value for k in call.keywords if k.arg == "shifts"), None)
     steps = steps or (call.args[0 if method else 1] if len(call.args) > (0 if method else 1) else None)
@@ -296,14 +298,14 @@ _AXES = ("dim", "dims", "axis")
 
 
 def _over_time(program: Program, call: ast.Call, function: Function) -> bool:
-    """Whether a reduction is over the axis of time and its result is given back to every position."""
+    """Whether a reduction is over the axis of time, and its result goes back to every position."""
     if not _is_method(call) and not dotted(call.func).startswith(("torch.", "F.")):
         return False
     keepdim = next((k.value for k in call.keywords if k.arg == "keepdim"), None)
     axes = axes_of(program, call, function)
     if keepdim is None or program.value(keepdim, function) is not True or not axes or not axes <= {1, -2}:
         return False
-    # Weights, gates and heads are reduced too; only what is added to the window itself counts.
+    # Weights, gates and heads are reduced, too. Only a result that is added to the window itself counts.
     source = call.func.value if _is_method(call) and isinstance(call.func, ast.Attribute) else call.args[0]
     above = program.parents.get(call)
     if not isinstance(source, ast.Name):
@@ -320,7 +322,7 @@ def _other(node: ast.BinOp, side: ast.AST) -> ast.expr:
 
 
 def _shifts_ahead(program: Program, node: ast.Subscript) -> bool:
-    """`cat([x[:, 1:], ...])` or `pad(x[:, 1:], (0, 0, 0, 1))`: what follows a position put in its place."""
+    """`cat([x[:, 1:], ...])` or `pad(x[:, 1:], (0, 0, 0, 1))`: a position gets the value of the next one."""
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
     cuts = [p for p in parts[1:3] if isinstance(p, ast.Slice) and p.upper is None and p.lower is not None]
     if not any(cut.lower is not None and ast.unparse(cut.lower) == "1" for cut in cuts):
@@ -336,7 +338,7 @@ def _shifts_ahead(program: Program, node: ast.Subscript) -> bool:
 
 
 def _moves_back(node: ast.Assign) -> bool:
-    """`ahead[:, :-1] = x[:, 1:]`: what follows a position put in its place. Targets may be shifted so."""
+    """`ahead[:, :-1] = x[:, 1:]`: a position gets the value of the next one. Targets may be shifted like this."""
     target, value = node.targets[0], node.value
     if not isinstance(target, ast.Subscript) or not isinstance(value, ast.Subscript):
         return False
@@ -349,7 +351,7 @@ def _moves_back(node: ast.Assign) -> bool:
 
 
 def _sums_up_keys(program: Program, node: ast.BinOp, function: Function) -> bool:
-    """`k.mT @ v`, which queries are multiplied with: a sum over all positions, where no loop or triangle orders it."""
+    """`k.mT @ v`, multiplied with queries: a sum over all positions, if no loop or triangle orders it."""
     if not isinstance(node.op, ast.MatMult) or not _turns(_bare(node.left)) or _turns(_bare(node.right)):
         return False
     if any(isinstance(n, ast.Attribute) and n.attr == "weight" for n in walk(node)) or "self." in ast.unparse(node):
@@ -369,7 +371,7 @@ def _bare(node: ast.expr) -> ast.expr:
 
 
 def _is_reversed(node: ast.Subscript) -> bool:
-    """`x[:, ::-1]` or `x[:, 1:]` added to what stands before it is left to the probe; a step back is not."""
+    """Whether `x[:, ::-1]` reads the window backwards. `x[:, 1:]` is left to the probe; a step back is fine."""
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     return len(parts) > 1 and any(
         isinstance(p, ast.Slice) and p.step is not None and ast.unparse(p.step) == "-1" for p in parts

@@ -1,8 +1,8 @@
-"""The targets that a model is handed go to its loss and nowhere else: no logit may be made with the token it predicts.
+"""The targets that a model gets must go only to its loss: no logit may be made with the token it predicts.
 
-From the parameter that a loss is taken of, every use is followed through names, changes of shape and the script's own
-functions. It may be compared with padding, counted, used as an index into finished rows, and given to a loss. Anything
-else is a part of the model that sees the answer. Source: #1017 (C1, C2).
+From the parameter of the loss, every use is followed through names, changes of shape and the script's own functions. It
+may be compared with padding, counted, used as an index into finished rows, and given to a loss. In any other use the
+model sees the answer. Source: #1017 (C1, C2).
 """
 
 import ast
@@ -44,7 +44,7 @@ _MOST_DEPTH = 5
 
 
 def targets_used(program: Program) -> Iterator[Hit]:
-    """The first use of the targets, in a model, that is none of a loss."""
+    """The first use of the targets in a model that is not for a loss."""
     modules = model_functions(program)
     for function in program.by_name.get("forward", ()):
         names = [p for p in function.params if _TARGETS.match(p)]
@@ -62,7 +62,7 @@ def targets_used(program: Program) -> Iterator[Hit]:
 def _uses(
     program: Program, function: Function, name: str, modules: set[Function], depth: int
 ) -> Iterator[tuple[ast.AST, Function, str]]:
-    """Uses of a name of targets that are none of a loss: the node, its function, and what is wrong if it is known."""
+    """Uses of a name of targets that are not for a loss: the node, its function, and the fault if it is known."""
     if depth > _MOST_DEPTH:
         return
     names, waiting = {name}, [name]
@@ -85,7 +85,7 @@ def _uses(
 
 
 def _top(program: Program, node: ast.AST) -> tuple[ast.AST, ast.AST | None]:
-    """The largest expression that is still the targets in another shape, and what stands around it."""
+    """The largest expression that is still the targets in another shape, and the node around it."""
     top, above = node, program.parents.get(node)
     while above is not None:
         shaped = isinstance(above, (ast.Attribute, ast.Subscript, ast.Starred, ast.Tuple, ast.List))

@@ -1,9 +1,9 @@
-"""What a model does along time that is not known to keep later tokens out: named and not passed.
+"""Operations of a model along time that are not known to keep later tokens out; they are named and do not pass.
 
-`masks` accuses what it knows to look ahead. The lists here are of what is known to be harmless: work on each position
-by itself, changes of shape and type, attention, sums from the start. A reduction or a sort along time, a position
-looked up by a computed index, padding at the end, a layer or a function that is not on the lists: each may bring later
-tokens in, and reading does not show that it does not. Source: #1017 (C1).
+`masks` reports code that is known to look ahead. The lists here are of operations known to be harmless: work on each
+position by itself, changes of shape and type, attention, sums from the start. Anything else may bring in later tokens:
+a reduction or a sort along time, a position looked up by a computed index, padding at the end, a layer or a function
+that is not on the lists. Reading does not show that it does not. Source: #1017 (C1).
 """
 
 import ast
@@ -49,7 +49,7 @@ _REDUCES = frozenset(
         *("argsort", "topk", "kthvalue", "quantile", "std_mean", "var_mean", "all", "any", "unique"),
     }
 )
-_BY_WORD = frozenset({"topk", "kthvalue", "quantile"})  # whose plain number is a count, not an axis
+_BY_WORD = frozenset({"topk", "kthvalue", "quantile"})  # their plain number is a count, not an axis
 _POINTWISE = frozenset(
     {
         *(
@@ -208,7 +208,7 @@ _LAYERS = frozenset(
 
 
 def time_axis(program: Program) -> Iterator[Hit]:
-    """What a model does along time that reading does not show to be causal; the first three places."""
+    """Operations of a model along time that reading does not show to be causal; the first three places."""
     modules = model_functions(program)
     built = built_modules(program)
     seen: set[str] = set()
@@ -228,7 +228,7 @@ def time_axis(program: Program) -> Iterator[Hit]:
 
 
 def _of_model(program: Program, function: Function, modules: set[Function]) -> bool:
-    """Whether a function is a method, or a plain one that is handed what a method was handed."""
+    """Whether a function is a method, or a plain one that gets a method's arguments."""
     if function.owner is not None:
         return True
     sites = [site for site in function.calls if site.caller in modules]
@@ -236,7 +236,7 @@ def _of_model(program: Program, function: Function, modules: set[Function]) -> b
 
 
 def _is_activation(program: Program, node: ast.AST, function: Function) -> bool:
-    """Whether an expression is made of what its function was handed, weights of the object aside."""
+    """Whether an expression is made from the function's arguments, besides weights of the object."""
     return any(label.startswith("p:") and label != "p:self" for label in program.labels(node, function))
 
 
@@ -268,7 +268,7 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
 
 
 def _of_mask(program: Program, call: ast.Call, function: Function) -> str:
-    """A mask that is given and cannot be worked out."""
+    """A given mask that cannot be computed."""
     words = {k.arg: k.value for k in call.keywords}
     mask = words.get("attn_mask", call.args[3] if len(call.args) > 3 else None)
     if mask is None or program.value(mask, function) is None or "is_causal" in words or None in words:
@@ -287,7 +287,7 @@ def _along_time(program: Program, call: ast.Call, last: str, function: Function)
 
 
 def _padded_behind(program: Program, call: ast.Call, function: Function) -> bool:
-    """`pad(x, (0, 0, 0, 1))`: something put behind the last position, so that all others move up."""
+    """`pad(x, (0, 0, 0, 1))`: something is put after the last position, so that all others move."""
     sides = call.args[1] if len(call.args) > 1 else None
     elements = sides.elts if isinstance(sides, (ast.Tuple, ast.List)) else []
     value = program.value(elements[3], function) if len(elements) > 3 else 0
@@ -323,5 +323,5 @@ def _last(call: ast.Call) -> str:
 
 
 def _counts(node: ast.expr) -> bool:
-    """Whether an index is the turn of a loop: a plain short name."""
+    """Whether an index is the counter of a loop: a plain short name."""
     return (isinstance(node, ast.Name) and len(node.id) <= 2) or isinstance(node, ast.BinOp)
