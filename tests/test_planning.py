@@ -158,7 +158,7 @@ def test_a_text_that_a_model_would_learn_by_heart_gets_a_small_one() -> None:
     plan = make_plan(search(text=TextFacts("a page", 19_000, 2_000, 1.0, False)))
     assert plan.choice.shape.weights < 150_000
     (epochs,) = (reason.why for reason in plan.reasons if reason.row == "epochs")
-    assert "no run of the law went through a text more than 6 times" in epochs
+    assert "no run of the law went through a text more than 7 times" in epochs
     (epochs,) = (reason.why for reason in make_plan(search()).reasons if reason.row == "epochs")
     assert "no run" not in epochs
 

@@ -201,14 +201,21 @@ def _odd_sums(program: Program, losses: Slice, octets: Slice) -> Iterator[tuple[
 
 
 def _is_truth(node: ast.expr) -> bool:
-    """Whether an expression is 0 or 1 for each token, of any type: `(space[ids] & ~first[before]).float()`.
+    """Whether an expression combines looked-up bits of tokens: `(space[ids] & ~first[before]).float()`.
 
-    What such bits add to the bytes of a token is worked out on pieces of known bytes (`byte_tables.py`).
+    What they add to the bytes of a token is worked out on pieces of known bytes (`byte_tables.py`).
     """
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _last(node) in _TYPES:
         node = node.func.value
-    bits = isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr))
-    return bits or isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
+        return all(_is_bit(side) for side in (node.left, node.right))
+    return False
+
+
+def _is_bit(node: ast.expr) -> bool:
+    """Whether an expression is a looked-up bit, its opposite, or a combination of such."""
+    node = node.operand if isinstance(node, ast.UnaryOp) else node
+    return isinstance(node, ast.Subscript) or _is_truth(node)
 
 
 def _what(program: Program, node: ast.expr, function: Function) -> str:
