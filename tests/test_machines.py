@@ -33,7 +33,10 @@ from pargolf.run.training import RunTraining
 from pargolf.training.loop import Training
 
 ROOT = Path(pargolf.__file__).parent
-SCRIPTS = tuple(f"audit/rules/script/{name}.py" for name in ("little_python", "self_contained", "small_windows"))
+SCRIPTS = (
+    *(f"audit/rules/script/{name}.py" for name in ("little_python", "self_contained", "score_path")),
+    *(f"audit/rules/window/{name}.py" for name in ("small_windows", "time_axis", "targets")),
+)
 KNOW = ("core/world.py", "core/devices.py", "ship/shrink/reserved.py", *SCRIPTS)  # the last list names of torch
 FULL = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
 

@@ -7,6 +7,7 @@ because the list here is one of allowed operations. Sources: README; #1017.
 """
 
 import ast
+import builtins
 import math
 import re
 from collections.abc import Iterator
@@ -63,9 +64,13 @@ _CHANCES = frozenset({"exp", "exp_", "exp2", "softmax", "sigmoid"})
 _LOGARITHMS = frozenset({"log", "log2", "log_", "log1p", "exp", "exp_", "softmax", "log_softmax", "logaddexp"})
 _CHOICES = frozenset({"gather", "take_along_axis", "index_select", "take", "where", "masked_fill", "logsumexp"})
 _BOUNDS = frozenset({"clamp", "clamp_min", "clamp_", "clamp_min_", "maximum", "max", "clip"})
-_CHECKS = frozenset({"isnan", "isfinite", "isinf", "isinstance", "hasattr", "getattr", "print", "log0", "all", "any"})
+_READS = frozenset({"fromfile", "memmap", "frombuffer"})
+_FILES = frozenset({"sorted", "glob", "open", "Path", "str"})
+_CHECKS = frozenset(
+    {"isnan", "isfinite", "isinf", "isinstance", "hasattr", "getattr", "print", "log0", "all", "any", "backward"}
+)
 _COUNTS = _TYPES | _SHAPES | _SUMS | _CHOICES | {"max", "clamp_min", "logical_and", "logical_not", "bitwise_and"}
-_ALLOWED = _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
+_ALLOWED = _READS | _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
 
 
 def score_path(program: Program) -> Iterator[Hit]:
@@ -74,7 +79,7 @@ def score_path(program: Program) -> Iterator[Hit]:
     printed = list(_printed(program))
 
     def stops(node: ast.expr, function: Function) -> bool:
-        if isinstance(node, ast.Constant) or function in inside:
+        if isinstance(node, ast.Constant) or function in inside or _reads(node):
             return True
         if isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
             return False  # a boolean has no labels of its own
@@ -82,7 +87,7 @@ def score_path(program: Program) -> Iterator[Hit]:
         return "LOSS" not in labels or "VAL" not in labels or _is_model(program, node, inside)
 
     def holds_no_bytes(node: ast.expr, function: Function) -> bool:
-        if isinstance(node, ast.Constant) or function in inside:
+        if isinstance(node, ast.Constant) or function in inside or _reads(node):
             return True
         labels = program.of(node, function)
         return "PIECE" not in labels or "VAL" not in labels or _is_model(program, node, inside)
@@ -238,6 +243,8 @@ def _of_call(program: Program, node: ast.Call, function: Function) -> str:
         return ""
     if last == "all_reduce" and re.search(r"\b(?:MIN|MAX|PRODUCT)\b", ast.unparse(node)):
         return f"takes the least or most of the processes, `{ast.unparse(node)[:60]}`"
+    if isinstance(node.func, ast.Name) and (last in _FILES or last not in program.imported | vars(builtins)):
+        return ""  # what reads files; a name from nowhere, with which no script runs
     if last in _BOUNDS:
         return "" if _only_bounds(program, node, function) else f"calls `{shown}` on losses"
     return "" if last in _ALLOWED else f"calls `{shown}`, which is not known to leave a loss as it is"
@@ -299,6 +306,11 @@ def _of_chance(node: ast.Call, function: Function, ways: Sources) -> bool:
     subject = node.args[0] if node.args else getattr(node.func, "value", node)
     parts = ways.of([(subject, function)])
     return any(isinstance(n, ast.Call) and _last(n) in _CHANCES for n in (*parts.nodes, *parts.ends))
+
+
+def _reads(node: ast.expr) -> bool:
+    """Whether an expression reads tokens from a file; its arguments are names, and no part of a loss."""
+    return isinstance(node, ast.Call) and _last(node) in _READS
 
 
 def _last(call: ast.Call) -> str:

@@ -38,7 +38,9 @@ _SHAPES = frozenset(
         *("masked_fill", "zeros_like", "full_like", "ones_like", "empty_like", "chunk", "split", "narrow", "expand"),
     }
 )
-_PICKS = frozenset({"gather", "take_along_dim", "index_select", "eq", "ne", "isinstance", "len", "print"})
+_PICKS = frozenset(
+    {"gather", "take_along_dim", "index_select", "eq", "ne", "isinstance", "len", "print", "save_for_backward"}
+)
 _ENTROPY = re.compile(r"loss|entropy|nll|_ce\b|^ce_|\bce\b|crit", re.I)
 _MOST_DEPTH = 5
 

@@ -99,6 +99,8 @@ _POINTWISE = frozenset(
 )
 _SHAPES = frozenset(
     {
+        *("items", "values", "keys", "get", "pop", "append", "extend", "addcmul", "index_add", "new_ones", "new_zeros"),
+        *("zeros", "ones", "full", "empty", "tensor", "as_tensor", "from_numpy", "leaky_relu_backward", "bincount"),
         *("view", "reshape", "transpose", "permute", "contiguous", "flatten", "unflatten", "squeeze", "unsqueeze"),
         *("expand", "expand_as", "split", "chunk", "unbind", "cat", "stack", "concat", "to", "type", "float", "half"),
         *(
@@ -264,7 +266,8 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
     library = (method and not part) or full_name(call.func, program.imported).startswith(
         ("torch.", "numpy.", "einops.", "scipy.")
     )
-    return f"calls `{last}`, which is not known to keep positions apart" if library and last not in _KNOWN else ""
+    known = last in _KNOWN or last.rstrip("_") in _KNOWN  # `tanh_` is `tanh` in place
+    return f"calls `{last}`, which is not known to keep positions apart" if library and not known else ""
 
 
 def _of_mask(program: Program, call: ast.Call, function: Function) -> str:
@@ -301,7 +304,7 @@ def _of_index(program: Program, node: ast.Subscript, function: Function) -> str:
         return ""
     if not isinstance(parts[0], ast.Slice):
         return ""
-    if _is_end(parts[1]):
+    if _is_end(parts[1]) and "shape" not in ast.unparse(parts[1]):  # the last `x.shape[1]` are one for each position
         return f"reads the end of the window, `{ast.unparse(node)[:40]}`"
     for part in parts[1:]:
         plain = isinstance(part, (ast.Slice, ast.Constant, ast.UnaryOp)) or isinstance(
