@@ -165,7 +165,8 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
         if code and _is_module(target.value, names) and not _wraps(node.value, target):
             return f"{full_name(target, names)} is replaced by another function"
         method = target.attr in (*defined, "forward", "__call__") and dotted(target.value) != "self"
-        code = code or (isinstance(node.value, ast.Attribute) and node.value.attr in defined)
+        taken = node.value.attr if isinstance(node.value, ast.Attribute) else ""
+        code = code or (taken in defined and taken != target.attr)  # `a.x = b.x` is a field that is copied
         if code and method and not _wraps(node.value, target):
             return f"{ast.unparse(target)[:60]} is replaced by another function"
     return ""

@@ -16,7 +16,7 @@ from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.window.masks import AHEAD, model_functions
 
-_TARGETS = re.compile(r"^(?:targets?|labels?|tgt|y)(?:_|$)")
+_TARGETS = re.compile(r"^(?:(?:targets?|labels?|tgt)(?:_|$)|y$)")
 _SHAPES = frozenset(
     {
         *("view", "reshape", "flatten", "contiguous", "to", "long", "unsqueeze", "squeeze", "clone", "detach", "numel"),

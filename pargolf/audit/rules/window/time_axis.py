@@ -99,6 +99,7 @@ _POINTWISE = frozenset(
 )
 _SHAPES = frozenset(
     {
+        *("get_submodule", "functional_call"),
         *("items", "values", "keys", "get", "pop", "append", "extend", "addcmul", "index_add", "new_ones", "new_zeros"),
         *("zeros", "ones", "full", "empty", "tensor", "as_tensor", "from_numpy", "leaky_relu_backward", "bincount"),
         *("view", "reshape", "transpose", "permute", "contiguous", "flatten", "unflatten", "squeeze", "unsqueeze"),
@@ -262,11 +263,14 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
         return "turns an axis round"
     if last == "scaled_dot_product_attention":
         return _of_mask(program, call, function)
+    if last in program.by_name or (method and last != last.lower()):
+        return ""  # a function of the script's own, which is read itself; torch writes all methods in small letters
     part = last in program.attribute_sources and not isinstance(call.func, ast.Name)  # a layer of another object
     library = (method and not part) or full_name(call.func, program.imported).startswith(
         ("torch.", "numpy.", "einops.", "scipy.")
     )
-    known = last in _KNOWN or last.rstrip("_") in _KNOWN  # `tanh_` is `tanh` in place
+    meant = full_name(call.func, program.imported).rsplit(".", 1)[-1]  # under another name, as `import x as y` gives
+    known = meant in _KNOWN or last in _KNOWN or last.rstrip("_") in _KNOWN  # `tanh_` is `tanh` in place
     return f"calls `{last}`, which is not known to keep positions apart" if library and not known else ""
 
 
