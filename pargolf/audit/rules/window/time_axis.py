@@ -263,8 +263,8 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
         return "turns an axis round"
     if last == "scaled_dot_product_attention":
         return _of_mask(program, call, function)
-    if last in program.by_name or (method and last != last.lower()):
-        return ""  # a function of the script's own, which is read itself; torch writes all methods in small letters
+    if last in program.by_name or last != last.lower():
+        return ""  # a function of the script's own, which is read itself; torch writes its own in small letters
     part = last in program.attribute_sources and not isinstance(call.func, ast.Name)  # a layer of another object
     library = (method and not part) or full_name(call.func, program.imported).startswith(
         ("torch.", "numpy.", "einops.", "scipy.")
