@@ -218,7 +218,7 @@ class _Tables:
     """Adaptive frequencies, `counts[side, context, symbol]`, on top of a fixed shape."""
 
     def __init__(self, style: _Style) -> None:
-        self._style, self._index = style, _STYLES.index(style)
+        self._style = style
         self._counts: dict[tuple[int, int], Sums] = {}
 
     def counts(self, top: int, *, sides: int) -> Sums:
@@ -230,7 +230,7 @@ class _Tables:
     def model(self, counts: Sums, context: int, side: int) -> Any:
         """The coder's model for one context and side; its frequencies are exact integers below 2^53."""
         frequencies = _counted(counts, context, side, symmetric=self._style.symmetric)
-        frequencies += _shapes(context, counts.shape[2] // 2, side if len(counts) > 1 else None)[self._index]
+        frequencies += _start(self._style, context, counts.shape[2] // 2, side if len(counts) > 1 else None)
         return constriction.stream.model.Categorical(frequencies.astype(np.float64), perfect=False)
 
 
@@ -241,7 +241,7 @@ class _AllTables(_Tables):
         """Log2 of the probabilities of one context and side."""
         counted = [_counted(counts, context, side, symmetric=symmetric) for symmetric in (False, True)]
         frequencies = np.stack([counted[style.symmetric] for style in _STYLES])
-        frequencies += _shapes(context, counts.shape[2] // 2, side if len(counts) > 1 else None)
+        frequencies += _starts(context, counts.shape[2] // 2, side if len(counts) > 1 else None)
         return np.log2(frequencies) - np.log2(frequencies.sum(1, keepdims=True))
 
 
@@ -259,11 +259,17 @@ def _counted(counts: Sums, context: int, side: int, *, symmetric: bool) -> Sums:
     return twice
 
 
+def _start(style: _Style, context: int, top: int, side: int | None) -> Sums:
+    """The table that a style starts with."""
+    table: Sums = 2 * style.weight * _prior(context, style.power, top, side)
+    return table
+
+
 @functools.lru_cache(maxsize=4096)
-def _shapes(context: int, top: int, side: int | None) -> Sums:
-    """The tables that the styles start with, (styles, symbols)."""
-    shapes: Sums = np.stack([2 * style.weight * _prior(context, style.power, top, side) for style in _STYLES])
-    return shapes
+def _starts(context: int, top: int, side: int | None) -> Sums:
+    """Those of all styles, (styles, symbols)."""
+    tables: Sums = np.stack([_start(style, context, top, side) for style in _STYLES])
+    return tables
 
 
 def _walk(x: Codes, low: Codes | None, *, side: Sides, plan: _Plan, tables: _Tables, port: Port) -> None:
