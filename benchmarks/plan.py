@@ -54,7 +54,7 @@ from pargolf.run.score import open_text, score_sample
 from pargolf.study.planning import law as laws
 from pargolf.study.planning.law import Constants, Curve, Law, Packing, Run, read_law
 from pargolf.study.planning.sample import TextFacts, read_text, xz_bits
-from pargolf.study.planning.search import CODE, Search, stored_whole
+from pargolf.study.planning.search import CODE, Search, regularized, stored_whole
 from pargolf.study.planning.throughput import Throughput, measured
 from pargolf.study.planning.words import Plan, make_plan, recipe_file
 from pargolf.training.loop import Training
@@ -193,7 +193,8 @@ def _kept_point(point: Point, out: Path, until: float) -> dict[str, Any] | None:
 
 def run_point(point: Point, data: DataFolder) -> Run:
     """Train one point, score it on a sample, and pack it under its caps."""
-    recipe = fit_to_data(edit(member(point.shape), {"train.steps": point.steps, "train.seconds": None}), data)
+    shape = regularized(point.shape, steps=point.steps, unique=len(data.train))
+    recipe = fit_to_data(edit(member(shape), {"train.steps": point.steps, "train.seconds": None}), data)
     clock, model = Clock(time.process_time), recipe.model.build(1337)
     training = Training(
         recipe.train, model, data.train, seed=1337, clock=clock, seconds=math.inf, kernels=compiled_kernels
@@ -202,7 +203,7 @@ def run_point(point: Point, data: DataFolder) -> Run:
     began = clock.seconds
     for event in training.run():
         assert not isinstance(event, Step) or math.isfinite(event.loss)
-    seconds, shape = clock.seconds - began, point.shape
+    seconds = clock.seconds - began
     before = _bpb(model, data, recipe)
     packed = _packings(recipe, training, data, point.caps) if point.caps else ()
     size = data.meta["splits"]["train"]["bytes"]

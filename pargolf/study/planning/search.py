@@ -97,7 +97,7 @@ class Search:
         """The shapes of the family that this text and cap allow."""
         base = Shape(half=self.pace.half, cap=self.budget.bytes, seconds=self.budget.train_seconds)
         for vocab, dim, blocks, ratio, batch in product(self.pieces, WIDTHS, BLOCKS, RATIOS, self.batches):
-            tokens = self.text.train_bytes / self.text.spelled(vocab, self.law)
+            tokens = self.tokens(vocab)
             shape = replace(base, vocab=vocab, dim=dim, blocks=blocks, hidden=ratio * dim, batch_tokens=batch)
             learnable = tokens >= _EACH_SEEN * vocab or self.text.vocab or vocab == self.pieces[0]
             small = shape.weights <= _BY_HEART * tokens or (dim, blocks, ratio) == (WIDTHS[0], BLOCKS[0], RATIOS[0])
@@ -119,12 +119,15 @@ class Search:
         """The tokens per step to try on this machine."""
         return BATCHES[:1] if self.pace.machine.startswith("cpu") else BATCHES
 
+    def tokens(self, vocab: int) -> float:
+        """Tokens of the text in so many pieces."""
+        return self.text.train_bytes / self.text.spelled(vocab, self.law)
+
     def weigh(self, shape: Shape) -> Prospect | None:
         """The forecast for a shape; None if it does not fit the bytes or the seconds."""
         bits = self.bits(shape)
         steps = self.steps(shape)
-        per_token = self.text.spelled(shape.vocab, self.law)
-        unique = self.text.train_bytes / per_token
+        per_token, unique = self.text.spelled(shape.vocab, self.law), self.tokens(shape.vocab)
         if bits < _LEAST_BITS or steps < _LEAST_STEPS or unique <= shape.batch_tokens:
             return None
         arguments = {"tokens": float(steps * shape.batch_tokens), "unique": unique, "bytes_per_token": per_token}
@@ -136,8 +139,7 @@ class Search:
         text_deviation = 0.0 if self.text.known else self.law.elsewhere
         low, high = interval(bpb, math.hypot(fit_deviation, text_deviation, _COST_SPREAD * (packed - before) / bpb))
         passes = steps * shape.batch_tokens / unique
-        if passes * shape.weights / unique >= MEMORIZES:
-            shape = replace(shape, dropout=DROPOUT)
+        shape = regularized(shape, steps=steps, unique=unique)
         size = min(self.budget.bytes, self._whole(shape) + round(_MOST_BITS * shape.weights / 8))
         return Prospect(shape, steps, passes, min(bits, _MOST_BITS), size, before, packed, bpb, low, high)
 
@@ -194,6 +196,16 @@ class Search:
             f"{time_text(self.budget.train_seconds)} are too few to train anything under {size_text(self.budget.bytes)}"
             f" here. The smallest member takes --seconds {seconds}."
         )
+
+
+def memorizing(shape: Shape, *, steps: int, unique: float) -> float:
+    """Passes through a text of `unique` tokens, times weights per token of it."""
+    return steps * shape.batch_tokens * shape.weights / unique**2
+
+
+def regularized(shape: Shape, *, steps: int, unique: float) -> Shape:
+    """The shape with dropout where it would memorize the text, and without elsewhere."""
+    return replace(shape, dropout=DROPOUT if memorizing(shape, steps=steps, unique=unique) >= MEMORIZES else 0.0)
 
 
 def least_blocks(dim: int) -> int:

@@ -23,6 +23,7 @@ from pargolf.study.planning.search import (
     Search,
     alternatives,
     least_blocks,
+    memorizing,
 )
 from pargolf.study.planning.throughput import Throughput
 
@@ -162,7 +163,7 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
         else ""
     )
     yield Reason("epochs", f"{choice.passes:.2f}", training + extrapolation)
-    share = choice.passes * shape.weights * search.text.spelled(shape.vocab, search.law) / search.text.train_bytes
+    share = memorizing(shape, steps=choice.steps, unique=search.tokens(shape.vocab))
     memorizes = f"passes times weights per token of text are {share:.1f}, and dropout gains from {MEMORIZES} on"
     yield Reason("dropout", f"{shape.dropout:g} from pass 2" if shape.dropout else "none", memorizes)
     yield Reason("weight decay", f"{shape.weight_decay:g}", "together with dropout it gained nothing (docs/LOG.md)")
