@@ -11,7 +11,7 @@ RATIO = known.GOOD[0].ratio
 TRACK = "records/track_10min_16mb"
 
 LEGAL = """
-import math, os, torch
+import math, os, torch, numpy as np; from glob import glob
 import torch.nn.functional as F
 class Args:
     val_files = os.path.join("data", "fineweb_val_*.bin")
@@ -20,7 +20,7 @@ class Args:
     prequant = bool(int(os.environ.get("PREQUANT", "0")))
     epochs = int(os.environ.get("TTT_EPOCHS", 3))
 def load(pattern):
-    return torch.cat([read_shard(p) for p in sorted(glob(pattern))])
+    return torch.cat([torch.from_numpy(np.fromfile(p, "<u2").astype(int)) for p in sorted(glob(pattern))])
 def score_first(args, model, tokens):
     total = torch.zeros(())
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -57,7 +57,7 @@ def main():
         adapt(args, model, held_out)
     if args.ttt_enabled:
         loss = score_first(args, model, held_out)
-        print(f"legal_ttt_exact val_loss:{loss} val_bpb:{loss / math.log(2) * per_byte(held_out)}")
+        print(f"legal_ttt_exact val_loss:{loss} val_bpb:{loss / math.log(2) / bytes_lut[held_out].float().mean()}")
     print("step: val_loss: val_bpb: train_time: stopping_early: wallclock_cap")
     print("Total submission size int8+zlib: Serialized model Code size")
     print("final_int8_zlib_roundtrip_exact val_loss: val_bpb:")

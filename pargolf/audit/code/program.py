@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from pargolf.audit.code.count_tables import find_tables
 from pargolf.audit.code.flow import Flow
-from pargolf.audit.code.hidden.names import imported
+from pargolf.audit.code.hidden.names import full_name, imported
 from pargolf.audit.code.reach import Reach
-from pargolf.audit.code.tree import Function, Index, Labels
+from pargolf.audit.code.tree import Function, Index, Labels, dotted
 from pargolf.audit.code.values import Constants
 
 _Node = TypeVar("_Node", bound=ast.AST)
@@ -109,6 +109,16 @@ class Program:
     def imported(self) -> dict[str, str]:
         """Full names that imports bind, in live or dead code."""
         return imported(self.index.order)
+
+    def full_name(self, node: ast.AST, function: Function) -> str:
+        """The full name of an expression in a function; a parameter or local of the same name hides an import."""
+        name = dotted(node)
+        root, scope = name.split(".", 1)[0], function
+        while scope.parent is not None:
+            if root in scope.params or root in scope.assigned:
+                return name
+            scope = scope.parent
+        return full_name(node, self.imported)
 
     @cached_property
     def live_text(self) -> str:

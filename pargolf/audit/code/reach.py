@@ -7,7 +7,7 @@ class makes its special methods live. Calls are bound to the functions they may 
 
 import ast
 
-from pargolf.audit.code.tree import Function, Index, Site, argument_for, dotted, note_assignment
+from pargolf.audit.code.tree import Function, Index, Site, argument_for, dotted, last_name, note_assignment
 from pargolf.audit.code.values import UNKNOWN, Constants
 
 _ROUNDS = 3
@@ -58,7 +58,7 @@ class Reach:
 
     def _meant(self, function: ast.expr, call: ast.Call) -> list[Function]:
         """Functions that a called value may be: from a table, one of two, a partial function, a named lambda."""
-        if dotted(call.func).rsplit(".", 1)[-1] == "partial" and call.args:
+        if last_name(call) == "partial" and call.args:
             return self._values_of(call.args[0], 0)
         if isinstance(function, ast.Name) and function.id not in self.index.classes:
             return [f for value in self._aliases.get(function.id, ()) for f in self._values_of(value, 0)]

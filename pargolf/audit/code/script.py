@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 
 from pargolf.audit.code.flow_words import LOSSES, named_split
 from pargolf.audit.code.newer_syntax import Unreadable, rewrite
-from pargolf.audit.code.tree import Index, dotted, index_of, nodes_of
+from pargolf.audit.code.tree import Index, index_of, last_name, nodes_of
 from pargolf.audit.code.unpack import inner_script
 
 # Limits for one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree without
@@ -79,7 +79,7 @@ class Code:
         """Whether the script trains or scores: it computes a loss or gradients, or names one of the splits."""
         for node in self.index.order if self.tree is not None else ():
             if isinstance(node, ast.Call):
-                name = dotted(node.func).rsplit(".", 1)[-1].lower()
+                name = last_name(node).lower()
                 if name in LOSSES or name in ("backward", "grad", "value_and_grad") or "entropy" in name:
                     return True
             elif isinstance(node, ast.Constant) and named_split(node.value):

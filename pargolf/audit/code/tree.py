@@ -395,6 +395,11 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
+def last_name(call: ast.Call) -> str:
+    """The last part of what a call calls: `get` of `os.environ.get(...)`."""
+    return dotted(call.func).rsplit(".", 1)[-1]
+
+
 def roots(node: ast.AST) -> set[str]:
     """The names or attributes at the root of a target or a table expression."""
     while isinstance(node, (ast.Subscript, ast.Starred, ast.Call)):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import root_of
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, last_name
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import HOLD, SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -26,7 +26,7 @@ def causality(program: Program) -> Iterator[Hit]:
     """Whether attention is causal, and a smear stops at documents if attention does."""
     apart = False
     for node in program.live_of(ast.Call):
-        name = dotted(node.func).rsplit(".", 1)[-1]
+        name = last_name(node)
         function = program.function_of(node)
         apart = apart or name == "flash_attn_varlen_func" or (name in _FLASH and bool(_word(node, "cu_seqlens")))
         if not _in_module(program, function) or not _sees_all(program, node, name, function):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in
-from pargolf.audit.code.tree import dotted, walk
+from pargolf.audit.code.tree import dotted, last_name, walk
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Log
 from pargolf.audit.report import SUSPECT, RuleFinding
@@ -150,7 +150,7 @@ def _mixtures(program: Program) -> Iterator[Hit]:
 def _larger_of(program: Program) -> Iterator[Hit]:
     """The larger of the true token's probability and one from counts, or a choice between them by a test."""
     for call in program.live_of(ast.Call):
-        last = dotted(call.func).rsplit(".", 1)[-1]
+        last = last_name(call)
         sides = call.args[-2:] if last in ("maximum", "fmax", "max", "where") and len(call.args) >= 2 else []
         if not sides:
             continue
@@ -175,7 +175,7 @@ def _larger_of(program: Program) -> Iterator[Hit]:
 def _sure_of(program: Program) -> Iterator[Hit]:
     """`where(guess == target, .95, p)`: a probability that depends on the true token."""
     for call in program.live_of(ast.Call):
-        if dotted(call.func).rsplit(".", 1)[-1] != "where" or len(call.args) != 3:
+        if last_name(call) != "where" or len(call.args) != 3:
             continue
         function = program.function_of(call)
         test = call.args[0]
@@ -224,7 +224,7 @@ def _picks(node: ast.AST, row: ast.AST) -> bool:
         return isinstance(node.slice, ast.Tuple) and not _has_slice(node.slice) and is_row(node.value)
     if not isinstance(node, ast.Call):
         return False
-    last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+    last = last_name(node)
     subject = node.args[0] if last in _PICKERS and node.args else None
     if last == "gather" and isinstance(node.func, ast.Attribute):
         return is_row(node.func.value) or (subject is not None and is_row(subject))

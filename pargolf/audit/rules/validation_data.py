@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, calibrates, names_in
-from pargolf.audit.code.tree import dotted, walk
+from pargolf.audit.code.tree import dotted, last_name, walk
 from pargolf.audit.read.facts import Facts
 from pargolf.audit.read.logs import Line, Log
 from pargolf.audit.read.validation_sets import CANONICAL_TOKENS, SHORT_DOCUMENTS, SPLITS, WHOLE_TOKENS
@@ -193,7 +193,7 @@ def _statistics(program: Program) -> Iterator[Hit]:
         assigned_values = [s for n in names_in(node.value) for s in function.assigned.get(n, ()) if s is not None]
         calls = [n for s in (node.value, *assigned_values) for n in walk(s) if isinstance(n, ast.Call)]
         grows = any(isinstance(n, ast.Attribute) and n.attr == target.attr for n in walk(node.value))
-        if not grows and any(dotted(c.func).rsplit(".", 1)[-1] in _STATISTICS for c in calls):
+        if not grows and any(last_name(c) in _STATISTICS for c in calls):
             yield Hit(
                 "val_in_training",
                 SUSPECT,

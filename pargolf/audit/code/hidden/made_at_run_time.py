@@ -159,14 +159,14 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
             return f"{target.id} is replaced by another function"
         if not isinstance(target, ast.Attribute):
             continue
-        if target.attr in _INSIDES and dotted(target.value) != "self":
+        of_itself = dotted(target.value) in ("self", scope.receiver)
+        if target.attr in _INSIDES and not of_itself:
             return f"{ast.unparse(target)[:60]} gives a function the code of another"
         code = _is_code(node.value, names, functions)
         if code and _is_module(target.value, names) and not _wraps(node.value, target):
             return f"{full_name(target, names)} is replaced by another function"
-        method = target.attr in (*defined, "forward", "__call__") and dotted(target.value) != "self"
-        taken = node.value.attr if isinstance(node.value, ast.Attribute) else ""
-        code = code or (taken in defined and taken != target.attr)  # `a.x = b.x` is a field that is copied
+        method = target.attr in (*defined, "forward", "__call__") and not of_itself
+        code = code or (isinstance(node.value, ast.Attribute) and node.value.attr in defined)
         if code and method and not _wraps(node.value, target):
             return f"{ast.unparse(target)[:60]} is replaced by another function"
     return ""

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterable, Mapping
 
-from pargolf.audit.code.tree import dotted
+from pargolf.audit.code.tree import dotted, last_name
 
 _BINDERS = frozenset({ast.Import, ast.ImportFrom, ast.Assign})
 
@@ -40,7 +40,7 @@ def imported(nodes: Iterable[ast.AST], known: Mapping[str, str] | None = None) -
 
 def named_module(call: ast.Call) -> str:
     """The module that `__import__("x")` or `import_module("x")` returns; empty for anything else."""
-    named = dotted(call.func).rsplit(".", 1)[-1] in ("__import__", "import_module")
+    named = last_name(call) in ("__import__", "import_module")
     value = getattr(call.args[0], "value", None) if named and call.args else None
     return value if isinstance(value, str) else ""
 

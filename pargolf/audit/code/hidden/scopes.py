@@ -18,22 +18,24 @@ _Scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 class Scope:
     """The nodes of one scope without those of inner scopes, the names that its imports bind, and the visible functions.
 
-    `own` are the functions that an assignment in this scope would replace.
+    `own` are the functions that an assignment in this scope would replace. `receiver` is a method's name for its
+    object, which a minifier does not call "self"; empty elsewhere.
     """
 
     nodes: list[ast.AST]
     names: dict[str, str]
     functions: frozenset[str]
     own: frozenset[str]
+    receiver: str = ""
 
 
 def scopes(tree: ast.Module) -> Iterator[Scope]:
     """The scopes of a script, each after the one that contains it."""
-    yield from _below(tree, {}, frozenset(), frozenset())
+    yield from _below(tree, {}, frozenset(), frozenset(), "")
 
 
 def _below(
-    scope: _Scope, names: Mapping[str, str], functions: frozenset[str], outermost: frozenset[str]
+    scope: _Scope, names: Mapping[str, str], functions: frozenset[str], outermost: frozenset[str], receiver: str
 ) -> Iterator[Scope]:
     nodes = [*_own_nodes(scope)]
     defined = frozenset(n.name for n in nodes if isinstance(n, _FUNCTIONS))
@@ -42,13 +44,20 @@ def _below(
     imports = imported(nodes, {name: full for name, full in names.items() if name not in hidden})
     visible = (functions - hidden) | defined
     own_functions = defined | (functions | outermost) & elsewhere
-    yield Scope(nodes, imports, visible, own_functions)
+    yield Scope(nodes, imports, visible, own_functions, receiver)
     outermost = defined if isinstance(scope, ast.Module) else outermost
     # Functions inside a class do not see what the class binds.
     down = (names, functions) if isinstance(scope, ast.ClassDef) else (imports, visible)
     for node in nodes:
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-            yield from _below(node, *down, outermost)
+            yield from _below(node, *down, outermost, _receiver(scope, node))
+
+
+def _receiver(scope: _Scope, node: ast.stmt) -> str:
+    """The name of the object in a plain method of a class; empty in any other function."""
+    plain = isinstance(scope, ast.ClassDef) and isinstance(node, _FUNCTIONS) and not node.decorator_list
+    first = [*node.args.posonlyargs, *node.args.args][:1] if plain and isinstance(node, _FUNCTIONS) else []
+    return "".join(a.arg for a in first)
 
 
 def _own_nodes(scope: _Scope) -> Iterator[ast.AST]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in, nearby, updates
-from pargolf.audit.code.tree import Function, dotted, spelled, walk
+from pargolf.audit.code.tree import Function, dotted, last_name, spelled, walk
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.score_path import score_path
@@ -295,7 +295,7 @@ def _of_logits(program: Program, node: ast.AST) -> bool:
     if program.index.holds(node, _says_logit):
         return True
     for above in program.ancestors(node):
-        if isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in _NORMALIZES:
+        if isinstance(above, ast.Call) and last_name(above) in _NORMALIZES:
             return True
         if isinstance(above, ast.stmt):
             targets = above.targets if isinstance(above, ast.Assign) else []
@@ -337,7 +337,7 @@ def _foreign_number(program: Program, node: ast.AST, function: Function) -> floa
 
 def _of_call(program: Program, node: ast.Call, function: Function) -> float | None:
     """The number that `x.mul(.98)`, `torch.mul(x, .98)`, `operator.mul(x, .98)` or `math.prod((x, .98))` brings in."""
-    last = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+    last = last_name(node)
     if last == "prod" and len(node.args) == 1 and isinstance(node.args[0], (ast.Tuple, ast.List)):
         numbers = [(e, _number(program, e, function)) for e in node.args[0].elts]
         scored = any(n is None and _is_score(program, e, function) for e, n in numbers)
@@ -371,7 +371,7 @@ def _of_pair(program: Program, op: ast.operator, left: ast.expr, right: ast.expr
 def _weighs(program: Program, number: ast.expr) -> bool:
     """Whether a number is the logarithm of a weight, added to an argument of `logaddexp`."""
     above = program.parents.get(program.parents.get(number, number))
-    return isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in ("logaddexp", "logsumexp", "stack")
+    return isinstance(above, ast.Call) and last_name(above) in ("logaddexp", "logsumexp", "stack")
 
 
 def _of_product(program: Program, node: ast.BinOp, function: Function) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, is_loss, names_in
-from pargolf.audit.code.tree import Function, dotted, walk
+from pargolf.audit.code.tree import Function, dotted, last_name, walk
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
@@ -52,7 +52,7 @@ def _hit(program: Program, node: ast.AST, choice: str) -> Hit:
 
 def _of_function(program: Program, call: ast.Call, function: Function) -> str:
     """`map(min, a, b)`, `reduce(torch.minimum, [a, b])`, and `min(p, q)` for each pair of two lists."""
-    last = dotted(call.func).rsplit(".", 1)[-1]
+    last = last_name(call)
     if last in ("map", "reduce") and len(call.args) > 1:
         chooser = dotted(call.args[0]).rsplit(".", 1)[-1]
         if chooser in (*_PAIRS, "min", "max") and any(_is_token_loss(program, a, function) for a in call.args[1:]):
@@ -87,7 +87,7 @@ def _weighted(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _of_difference(program: Program, call: ast.Call, function: Function) -> str:
     """`relu(a - b)`, `(a - b).clamp(min=0)`: a choice by the sign of a difference."""
-    last = dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
+    last = last_name(call)
     if last not in _BY_SIGN:
         return ""
     sources = [*call.args[:2], *([call.func.value] if isinstance(call.func, ast.Attribute) else [])]
@@ -106,7 +106,7 @@ def _of_sum(program: Program, node: ast.AST, function: Function) -> str:
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
         return ""
     above = program.parents.get(node)
-    logged = isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] in ("log", "log2", "log1p")
+    logged = isinstance(above, ast.Call) and last_name(above) in ("log", "log2", "log1p")
     logged = logged or (isinstance(above, ast.Attribute) and above.attr in ("log", "log_"))
     sides = [node.left, node.right]
     bare = all(isinstance(s, (ast.Call, ast.Name)) and "GOLD" in program.of(s, function) for s in sides)
@@ -198,7 +198,7 @@ def _compared(test: ast.expr, function: Function) -> list[ast.expr]:
 
 def _of_stack(program: Program, call: ast.Call, function: Function) -> str:
     """`stack(rounds).amin(0)`, `np.min(np.stack(rounds), axis=0)`: the least along several rounds."""
-    last = dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
+    last = last_name(call)
     if last not in _REDUCES or not isinstance(call.func, ast.Attribute):
         return ""
     for source in (call.func.value, *call.args[:1]):
@@ -213,7 +213,7 @@ def _made(node: ast.expr, function: Function) -> ast.Call | None:
     if isinstance(node, ast.Name):
         sources = [s for s in function.assigned.get(node.id, ()) if isinstance(s, ast.Call)]
         node = sources[0] if len(sources) == 1 else node
-    stacks = isinstance(node, ast.Call) and dotted(node.func).rsplit(".", 1)[-1] in _STACKS[:3]
+    stacks = isinstance(node, ast.Call) and last_name(node) in _STACKS[:3]
     return node if stacks and isinstance(node, ast.Call) else None
 
 

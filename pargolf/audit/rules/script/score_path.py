@@ -7,7 +7,6 @@ because the list here is one of allowed operations. Sources: README; #1017.
 """
 
 import ast
-import builtins
 import math
 import re
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pargolf.audit.code.flow_words import LOSSES
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, updates
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, last_name
 from pargolf.audit.report import UNVERIFIABLE
 from pargolf.audit.rules.ngram_caches import picked_later
 from pargolf.audit.rules.rule import Hit
@@ -65,12 +64,11 @@ _LOGARITHMS = frozenset({"log", "log2", "log_", "log1p", "exp", "exp_", "softmax
 _CHOICES = frozenset({"gather", "take_along_axis", "index_select", "take", "where", "masked_fill", "logsumexp"})
 _BOUNDS = frozenset({"clamp", "clamp_min", "clamp_", "clamp_min_", "maximum", "max", "clip"})
 _READS = frozenset({"fromfile", "memmap", "frombuffer"})
-_FILES = frozenset({"sorted", "glob", "open", "Path", "str"})
 _CHECKS = frozenset(
     {"isnan", "isfinite", "isinf", "isinstance", "hasattr", "getattr", "print", "log0", "all", "any", "backward"}
 )
 _COUNTS = _TYPES | _SHAPES | _SUMS | _CHOICES | {"max", "clamp_min", "logical_and", "logical_not", "bitwise_and"}
-_ALLOWED = _READS | _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
+_ALLOWED = _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
 
 
 def score_path(program: Program) -> Iterator[Hit]:
@@ -111,7 +109,11 @@ def _unscored(program: Program, losses: Slice, inside: set[Function]) -> Iterato
         function = program.function_of(call)
         if call in losses.ends or call in losses.nodes or function in inside or function in learning:
             continue
-        if _last(call) in LOSSES or not _is_model(program, call, inside) or "LOSS" not in program.of(call, function):
+        if (
+            last_name(call) in LOSSES
+            or not _is_model(program, call, inside)
+            or "LOSS" not in program.of(call, function)
+        ):
             continue
         looped = any(isinstance(above, LOOPS) for above in program.ancestors(call))
         if (
@@ -148,7 +150,7 @@ def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
     """Whether an expression is a call that makes losses or logits; what happens inside is part of the model."""
     if not isinstance(node, ast.Call):
         return False
-    last = dotted(node.func).rsplit(".", 1)[-1]
+    last = last_name(node)
     callees = program.callees(node)
     if last in LOSSES or any(callee in inside for callee in callees):
         return True
@@ -161,7 +163,12 @@ def _odd(program: Program, path: Slice, ways: Sources) -> Iterator[tuple[ast.AST
     """Operations on losses, and tests that decide whether they count."""
     for node, function in path.nodes.items():
         what = _what(program, node, function)
-        if not what and isinstance(node, ast.Call) and _last(node) in _LOGS and not _of_chance(node, function, ways):
+        if (
+            not what
+            and isinstance(node, ast.Call)
+            and last_name(node) in _LOGS
+            and not _of_chance(node, function, ways)
+        ):
             what = f"takes the logarithm of a loss, `{ast.unparse(node)[:60]}`"
         if what:
             yield node, what
@@ -181,7 +188,7 @@ def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
                 if not piece and not _is_number(program, side, function):
                     yield node, f"adds to a count of bytes what is none, `{ast.unparse(node)[:60]}`"
         elif isinstance(node, ast.Call) and not program.callees(node):
-            last = _last(node)
+            last = last_name(node)
             if last not in _COUNTS:
                 yield node, f"calls `{ast.unparse(node.func)[-60:]}` on bytes"
         elif isinstance(node, ast.Subscript) and re.search("base|byte", ast.unparse(node.value)):
@@ -210,7 +217,7 @@ def _is_truth(node: ast.expr) -> bool:
 
     What they add to the bytes of a token is worked out on pieces of known bytes (`byte_tables.py`).
     """
-    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _last(node) in _TYPES:
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and last_name(node) in _TYPES:
         node = node.func.value
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
         return all(_is_bit(side) for side in (node.left, node.right))
@@ -235,7 +242,7 @@ def _what(program: Program, node: ast.expr, function: Function) -> str:
 
 
 def _of_call(program: Program, node: ast.Call, function: Function) -> str:
-    last = _last(node)
+    last = last_name(node)
     if program.callees(node) or last in program.classes:
         return ""
     shown = ast.unparse(node.func)[-60:]
@@ -243,8 +250,6 @@ def _of_call(program: Program, node: ast.Call, function: Function) -> str:
         return ""
     if last == "all_reduce" and re.search(r"\b(?:MIN|MAX|PRODUCT)\b", ast.unparse(node)):
         return f"takes the least or most of the processes, `{ast.unparse(node)[:60]}`"
-    if isinstance(node.func, ast.Name) and (last in _FILES or last not in program.imported | vars(builtins)):
-        return ""  # what reads files; a name from nowhere, with which no script runs
     if last in _BOUNDS:
         return "" if _only_bounds(program, node, function) else f"calls `{shown}` on losses"
     return "" if last in _ALLOWED else f"calls `{shown}`, which is not known to leave a loss as it is"
@@ -305,13 +310,9 @@ def _of_chance(node: ast.Call, function: Function, ways: Sources) -> bool:
     """Whether a logarithm is of probabilities: of the result of an exponential or a softmax."""
     subject = node.args[0] if node.args else getattr(node.func, "value", node)
     parts = ways.of([(subject, function)])
-    return any(isinstance(n, ast.Call) and _last(n) in _CHANCES for n in (*parts.nodes, *parts.ends))
+    return any(isinstance(n, ast.Call) and last_name(n) in _CHANCES for n in (*parts.nodes, *parts.ends))
 
 
 def _reads(node: ast.expr) -> bool:
     """Whether an expression reads tokens from a file; its arguments are names, and no part of a loss."""
-    return isinstance(node, ast.Call) and _last(node) in _READS
-
-
-def _last(call: ast.Call) -> str:
-    return dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
+    return isinstance(node, ast.Call) and last_name(node) in _READS

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import LOOPS
 from pargolf.audit.code.tree import Function, argument_for, dotted
 
 _MOST_NODES = 6_000
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _ENDS = (ast.Continue, ast.Break, ast.Return)
 
 
@@ -184,7 +184,7 @@ class Sources:
             if isinstance(above, (ast.If, ast.While)):
                 out.tests[above.test] = function
             block = getattr(above, "body", None)
-            if isinstance(above, _LOOPS) and isinstance(block, list) and below in block:
+            if isinstance(above, LOOPS) and isinstance(block, list) and below in block:
                 for before in block[: block.index(below)]:
                     if isinstance(before, ast.If) and any(isinstance(s, _ENDS) for s in before.body):
                         out.tests[before.test] = function

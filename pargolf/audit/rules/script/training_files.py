@@ -13,7 +13,7 @@ from pargolf.audit.code.flow_words import named_split, split_by_name
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import last_binding, updates
-from pargolf.audit.code.tree import Function, dotted, walk
+from pargolf.audit.code.tree import Function, dotted, last_name, walk
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
 
@@ -90,7 +90,7 @@ def _looks_beside(program: Program, call: ast.Call, function: Function) -> bool:
 
 
 def _joins(program: Program, call: ast.Call, function: Function) -> bool:
-    name = dotted(call.func).rsplit(".", 1)[-1]
+    name = last_name(call)
     if name in _JOINED and call.args:
         parts = call.args[0].elts if isinstance(call.args[0], (ast.List, ast.Tuple)) else call.args
         return any(_mixes(program, a, b, function) for a, b in pairwise(parts))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, names_in
-from pargolf.audit.code.tree import Function, dotted, walk
+from pargolf.audit.code.tree import Function, dotted, last_name, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -87,7 +87,7 @@ def built_modules(program: Program) -> dict[str, ast.Call]:
 
 def _of_call(program: Program, call: ast.Call, function: Function, built: dict[str, ast.Call]) -> str:
     """How a call in a model brings in later tokens, in words; empty if it does not."""
-    name = dotted(call.func).rsplit(".", 1)[-1]
+    name = last_name(call)
     if name == "scaled_dot_product_attention":
         return _open_mask(program, call, function)
     if name == "flex_attention":
@@ -184,7 +184,7 @@ def _mixes_time(program: Program, call: ast.Call, function: Function) -> bool:
 def _is_product(node: ast.AST) -> bool:
     if isinstance(node, ast.BinOp):
         return isinstance(node.op, ast.MatMult)
-    return isinstance(node, ast.Call) and dotted(node.func).rsplit(".", 1)[-1] in ("matmul", "bmm", "einsum", "baddbmm")
+    return isinstance(node, ast.Call) and last_name(node) in ("matmul", "bmm", "einsum", "baddbmm")
 
 
 def _is_method(call: ast.Call) -> bool:
@@ -276,7 +276,7 @@ def _rolls_ahead(program: Program, call: ast.Call, function: Function) -> bool:
 
 def _spreads(program: Program, call: ast.Call, function: Function) -> bool:
     """Whether a filter of the library is padded on both sides, or a transform is over time."""
-    name = dotted(call.func).rsplit(".", 1)[-1]
+    name = last_name(call)
     if name in ("fft", "rfft"):
         return bool(axes_of(program, call, function) & {1, -2})
     padding = next((k.value for k in call.keywords if k.arg == "padding"), None)
@@ -330,8 +330,8 @@ def _shifts_ahead(program: Program, node: ast.Subscript) -> bool:
     above = program.parents.get(node)
     if isinstance(above, (ast.List, ast.Tuple)) and above.elts and above.elts[0] is node:
         call = program.parents.get(above)
-        return isinstance(call, ast.Call) and dotted(call.func).rsplit(".", 1)[-1] in ("cat", "concat")
-    if isinstance(above, ast.Call) and dotted(above.func).rsplit(".", 1)[-1] == "pad" and len(above.args) > 1:
+        return isinstance(call, ast.Call) and last_name(call) in ("cat", "concat")
+    if isinstance(above, ast.Call) and last_name(above) == "pad" and len(above.args) > 1:
         sides = [ast.unparse(e) for e in getattr(above.args[1], "elts", [])]
         return len(sides) == 4 and sides[2] == "0" and sides[3] != "0"
     return False

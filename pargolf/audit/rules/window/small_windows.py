@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, dotted, last_name
 from pargolf.audit.code.values import BINARY, COMPARE, UNKNOWN
 from pargolf.audit.rules.script.little_python import Unclear
 
@@ -159,7 +159,7 @@ class _Window:
         return value
 
     def _call(self, node: ast.Call, function: Function, evaluate: Callable[[ast.expr], Any], depth: int) -> Any:
-        name = dotted(node.func).rsplit(".", 1)[-1] or getattr(node.func, "attr", "")
+        name = last_name(node)
         functions = [f for f in self.program.callees(node) if f.owner is None or f.owner == function.owner]
         if len(functions) == 1:
             return self._own(functions[0], depth)

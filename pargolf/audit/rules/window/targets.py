@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.flow_words import LOSSES
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, argument_for, dotted
+from pargolf.audit.code.tree import Function, argument_for, dotted, last_name
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.window.masks import AHEAD, model_functions
 
-_TARGETS = re.compile(r"^(?:(?:targets?|labels?|tgt)(?:_|$)|y$)")
+_TARGETS = re.compile(r"^(?:(?:targets?|labels?|tgt)(?:_|$)|y(?:_[a-z]|$))")
 _SHAPES = frozenset(
     {
         *("view", "reshape", "flatten", "contiguous", "to", "long", "unsqueeze", "squeeze", "clone", "detach", "numel"),
@@ -93,7 +93,7 @@ def _top(program: Program, node: ast.AST) -> tuple[ast.AST, ast.AST | None]:
         shaped = isinstance(above, (ast.Attribute, ast.Subscript, ast.Starred, ast.Tuple, ast.List))
         if isinstance(above, ast.Subscript) and above.slice is top:
             return top, None  # an index into finished rows
-        if isinstance(above, ast.Call) and _last(above) in _SHAPES:
+        if isinstance(above, ast.Call) and last_name(above) in _SHAPES:
             shaped = True
         if isinstance(above, ast.IfExp) and above.test is not top:
             shaped = True
@@ -110,7 +110,7 @@ def _top(program: Program, node: ast.AST) -> tuple[ast.AST, ast.AST | None]:
 def _of_call(
     program: Program, call: ast.Call, top: ast.AST, function: Function, modules: set[Function], depth: int
 ) -> Iterator[tuple[ast.AST, Function, str]]:
-    last = _last(call)
+    last = last_name(call)
     if call.func is top or last in LOSSES or last in _PICKS or _ENTROPY.search(dotted(call.func)):
         return
     callees = program.callees(call)
@@ -126,7 +126,3 @@ def _of_call(
         yield call, function, f"hands the targets to `{dotted(call.func)}`, a part of the model"
     else:
         yield call, function, ""
-
-
-def _last(call: ast.Call) -> str:
-    return dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")

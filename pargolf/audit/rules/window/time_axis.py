@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, dotted
+from pargolf.audit.code.tree import Function, last_name
 from pargolf.audit.report import UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.window.masks import AHEAD, axes_of, built_modules, model_functions
@@ -244,7 +244,7 @@ def _is_activation(program: Program, node: ast.AST, function: Function) -> bool:
 
 
 def _of_call(program: Program, call: ast.Call, function: Function, built: dict[str, ast.Call]) -> str:
-    last = _last(call)
+    last = last_name(call)
     method = isinstance(call.func, ast.Attribute) and _is_activation(program, call.func.value, function)
     handed = method or any(_is_activation(program, a, function) for a in call.args)
     if not handed or program.callees(call):
@@ -263,14 +263,10 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
         return "turns an axis round"
     if last == "scaled_dot_product_attention":
         return _of_mask(program, call, function)
-    if last in program.by_name or last != last.lower():
-        return ""  # a function of the script's own, which is read itself; torch writes its own in small letters
     part = last in program.attribute_sources and not isinstance(call.func, ast.Name)  # a layer of another object
-    library = (method and not part) or full_name(call.func, program.imported).startswith(
-        ("torch.", "numpy.", "einops.", "scipy.")
-    )
-    meant = full_name(call.func, program.imported).rsplit(".", 1)[-1]  # under another name, as `import x as y` gives
-    known = meant in _KNOWN or last in _KNOWN or last.rstrip("_") in _KNOWN  # `tanh_` is `tanh` in place
+    meant = program.full_name(call.func, function)
+    library = (method and not part) or meant.startswith(("torch.", "numpy.", "einops.", "scipy."))
+    known = meant.rsplit(".", 1)[-1] in _KNOWN or last in _KNOWN or last.rstrip("_") in _KNOWN
     return f"calls `{last}`, which is not known to keep positions apart" if library and not known else ""
 
 
@@ -289,7 +285,7 @@ def _along_time(program: Program, call: ast.Call, last: str, function: Function)
         words = [k.value for k in call.keywords if k.arg in ("dim", "axis")]
         return any(program.value(word, function) in (1, -2) for word in words)
     axes = axes_of(program, call, function)
-    attends = any(_last(node).endswith(_ATTENDS) for node in program.own_of(function, ast.Call))
+    attends = any(last_name(node).endswith(_ATTENDS) for node in program.own_of(function, ast.Call))
     return bool(axes) and axes <= ({1, 2, -2} if attends else {1, -2})  # heads stand before time, or after it
 
 
@@ -308,7 +304,7 @@ def _of_index(program: Program, node: ast.Subscript, function: Function) -> str:
         return ""
     if not isinstance(parts[0], ast.Slice):
         return ""
-    if _is_end(parts[1]) and "shape" not in ast.unparse(parts[1]):  # the last `x.shape[1]` are one for each position
+    if _is_end(parts[1]):
         return f"reads the end of the window, `{ast.unparse(node)[:40]}`"
     for part in parts[1:]:
         plain = isinstance(part, (ast.Slice, ast.Constant, ast.UnaryOp)) or isinstance(
@@ -320,13 +316,12 @@ def _of_index(program: Program, node: ast.Subscript, function: Function) -> str:
 
 
 def _is_end(part: ast.expr) -> bool:
-    """`-1` or `-1:`: the last positions of a window."""
+    """`-1` or `-1:`: the last positions of a window; `-x.shape[1]:` is one for each position of `x`."""
     first = part.lower if isinstance(part, ast.Slice) and part.upper is None else part
-    return isinstance(first, ast.UnaryOp) and isinstance(first.op, ast.USub)
-
-
-def _last(call: ast.Call) -> str:
-    return dotted(call.func).rsplit(".", 1)[-1] or getattr(call.func, "attr", "")
+    if not isinstance(first, ast.UnaryOp) or not isinstance(first.op, ast.USub):
+        return False
+    length = first.operand.value if isinstance(first.operand, ast.Subscript) else None
+    return not (isinstance(length, ast.Attribute) and length.attr == "shape")
 
 
 def _counts(node: ast.expr) -> bool:
