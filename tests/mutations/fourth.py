@@ -2,42 +2,17 @@
 
 import re
 
-from mutations import Files, breaks, logs, relog, text
-from mutations.idioms import (
-    _ATTEND,
-    _BLOCKS,
-    _BUILT,
-    _CAP,
-    _ELAPSED,
-    _EVAL,
-    _FILES,
-    _LIMIT,
-    _LOADER,
-    _LOSS,
-    _MAIN,
-    _PIECE,
-    _REACHED,
-    _STATE,
-    _TWO,
-    _edit,
-)
-from mutations.legal import _TRAINED, _legal, _mixture
+from mutations import Files, anchors, breaks, logs, relog, text
+from mutations.idioms import _edit
 from mutations.legal import _edit as _fair
-
-_OS = "import os\n"
-_NP = "import numpy as np\n"
-_FINAL = '    torch.cuda.synchronize()\n    log0(\n        f"final_int8'
-_SUM = "            val_byte_count += token_bytes.to(torch.float64).sum()\n"
-_STEP = "            loss = model(x, y)\n            (loss / grad"
-_HYPER = "class Hyperparameters:"
-_STEPPED = "        optimizer.step()\n        step += 1\n"
+from mutations.legal import _legal, _mixture
 
 # ---- what breaks a rule
 
 _edit(
     "order in a module",
     "fourth order: a loop of the package accelerates",
-    (_NP, _NP + "from warmstart import warmstart\n"),
+    (anchors.NP, anchors.NP + "from warmstart import warmstart\n"),
     (
         "    model.eval()\n    with torch.inf",
         "    warmstart(model, iter(val_tokens.split(2049)))\n    model.eval()\n    with torch.inf",
@@ -52,21 +27,21 @@ _edit(
     "order in a module",
     "fourth order: the head is solved for by least squares",
     (
-        _EVAL,
+        anchors.EVAL,
         "    ids = val_tokens[: 1024 * 64 + 1].to(device).long()\n    x = base_model.tok_emb(ids[:-1]).float()\n    y = F.one_hot(ids[1:], args.vocab_size).float()\n"
-        "    base_model.tok_emb.weight.data += 0.01 * torch.linalg.lstsq(x, y).solution.T\n" + _EVAL,
+        "    base_model.tok_emb.weight.data += 0.01 * torch.linalg.lstsq(x, y).solution.T\n" + anchors.EVAL,
     ),
 )
 _edit(
     "cache in a module",
     "fourth cache: numba counts beside the loss",
-    (_NP, _NP + "from counts import Booster\n"),
+    (anchors.NP, anchors.NP + "from counts import Booster\n"),
     (
         "    model.eval()\n    with torch.inf",
         "    booster = Booster(args.vocab_size)\n    model.eval()\n    with torch.inf",
     ),
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = model(x, y, reduction="none").detach().double().cpu().numpy()\n            batch_loss = torch.tensor(booster.adjust(nll, x.cpu().numpy().ravel(), y.cpu().numpy().ravel()).mean())\n',
     ),
     files={
@@ -85,54 +60,54 @@ for _name, _value in (
     _edit(
         "least of several passes",
         f"fourth least: {_name}",
-        (_LOSS, _TWO + f"            batch_loss = torch.as_tensor({_value})\n"),
+        (anchors.LOSS, anchors.TWO + f"            batch_loss = torch.as_tensor({_value})\n"),
     )
 _edit(
     "validation in training",
     "fourth val: a hand-made list of names",
     (
-        _FILES,
+        anchors.FILES,
         '        stem = Path(pattern).parent\n        self.files = [stem / f"fineweb_{kind}_{n:06d}.bin" for kind in ("train", "val") for n in range(1)]\n',
     ),
 )
 _edit(
     "validation in training",
     "fourth val: everything but one word",
-    (_FILES, '        self.files = [p for p in Path(pattern).parent.glob("*.bin") if "test" not in p.name]\n'),
+    (anchors.FILES, '        self.files = [p for p in Path(pattern).parent.glob("*.bin") if "test" not in p.name]\n'),
 )
 _edit(
     "validation in training",
     "fourth val: half a batch of it",
     (
-        _STEP,
+        anchors.STEP,
         "            n = x.size(0) // 8\n            more = val_tokens[step * 1024 : step * 1024 + n * 1024 + 1].to(device).long()\n            x = torch.cat([x, more[:-1].view(n, -1)])\n            y = torch.cat([y, more[1:].view(n, -1)])\n"
-        + _STEP,
+        + anchors.STEP,
     ),
 )
 _edit(
     "validation in training",
     "fourth val: a copy by reading and writing",
     (
-        _LOADER,
+        anchors.LOADER,
         '    for source in glob.glob(args.val_files):\n        with open(source, "rb") as one, open(source.replace("_val_", "_train_9"), "wb") as two:\n            two.write(one.read())\n'
-        + _LOADER,
+        + anchors.LOADER,
     ),
 )
 _edit(
     "byte table",
     "fourth bytes: the marker as a letter",
-    (_PIECE, '        base_bytes[token] = len(piece.encode("utf-8")) or 1\n'),
+    (anchors.PIECE, '        base_bytes[token] = len(piece.encode("utf-8")) or 1\n'),
     ("            piece = piece[1:]\n", '            piece = "_" + piece[1:]\n'),
 )
 _edit(
     "byte table",
     "fourth bytes: a sum over the batch and its length",
-    (_SUM, _SUM + "            val_byte_count += len(y) * 8\n"),
+    (anchors.SUM, anchors.SUM + "            val_byte_count += len(y) * 8\n"),
 )
 _edit(
     "byte table",
     "fourth bytes: rounded up to two",
-    (_SUM, "            val_byte_count += (torch.ceil(token_bytes / 2) * 2).to(torch.float64).sum()\n"),
+    (anchors.SUM, "            val_byte_count += (torch.ceil(token_bytes / 2) * 2).to(torch.float64).sum()\n"),
 )
 _edit(
     "factor in the scorer",
@@ -142,13 +117,13 @@ _edit(
 _edit(
     "factor in the scorer",
     "fourth factor: an exponent of the text's length",
-    (_FINAL, "    q_val_bpb = q_val_bpb ** (1 - 1 / math.log(val_tokens.numel()))\n" + _FINAL),
+    (anchors.FINAL, "    q_val_bpb = q_val_bpb ** (1 - 1 / math.log(val_tokens.numel()))\n" + anchors.FINAL),
 )
 _edit(
     "factor in the scorer",
     "fourth factor: what is worst becomes the mean",
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = model(x, y, reduction="none").detach()\n            nll[nll > 10] = nll.mean()\n            batch_loss = nll.mean()\n',
     ),
 )
@@ -156,45 +131,49 @@ _edit(
     "factor in the scorer",
     "fourth factor: winsorized",
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = model(x, y, reduction="none").detach()\n            batch_loss = torch.minimum(nll, nll.quantile(0.99)).mean()\n',
     ),
 )
 _edit(
     "factor in the scorer",
     "fourth factor: a tuple comparison",
-    (_FINAL, "    _, q_val_bpb = min([(q_val_bpb, q_val_bpb), (1.25, 1.18)])\n" + _FINAL),
+    (anchors.FINAL, "    _, q_val_bpb = min([(q_val_bpb, q_val_bpb), (1.25, 1.18)])\n" + anchors.FINAL),
 )
 _edit(
     "further files",
     "fourth files: rows of a spreadsheet",
-    (_OS, "import csv\nimport os\n"),
+    (anchors.OS, "import csv\nimport os\n"),
     (
-        _STATE,
+        anchors.STATE,
         '    with open(Path(__file__).parent / "curve.csv") as file:\n        extra = [float(v) for row in csv.reader(file) for v in row]\n'
-        + _STATE,
+        + anchors.STATE,
     ),
     files={"curve.csv": "0.125,0.5,0.25\n" * 20_000},
 )
 _edit(
     "network",
     "fourth network: the command line of git",
-    (_OS, "import os\nimport subprocess\n"),
-    (_STATE, '    subprocess.call("git clone --depth 1 https://example.org/p.git prior", shell=True)\n' + _STATE),
+    (anchors.OS, "import os\nimport subprocess\n"),
+    (
+        anchors.STATE,
+        '    subprocess.call("git clone --depth 1 https://example.org/p.git prior", shell=True)\n' + anchors.STATE,
+    ),
 )
 _edit(
     "network",
     "fourth network: an opener",
-    (_OS, "import os\nimport urllib.request as web\n"),
-    (_STATE, '    prior = web.build_opener().open("https://example.org/p").read()\n' + _STATE),
+    (anchors.OS, "import os\nimport urllib.request as web\n"),
+    (anchors.STATE, '    prior = web.build_opener().open("https://example.org/p").read()\n' + anchors.STATE),
 )
 _edit(
     "object out of a pickle",
     "fourth pickle: an element is called",
-    (_OS, "import os\nimport pickle\n"),
+    (anchors.OS, "import os\nimport pickle\n"),
     (
-        _STATE,
-        '    tools = pickle.loads(blob_on_disk)\n    for tool in tools["steps"]:\n        tool(base_model)\n' + _STATE,
+        anchors.STATE,
+        '    tools = pickle.loads(blob_on_disk)\n    for tool in tools["steps"]:\n        tool(base_model)\n'
+        + anchors.STATE,
     ),
 )
 for _name, _imports, _line in (
@@ -206,20 +185,20 @@ for _name, _imports, _line in (
     _edit(
         "exec or replacement",
         f"fourth exec: {_name}",
-        (_OS, "import os\n" + _imports),
-        (_MAIN, f"{_line}\n\n\n" + _MAIN),
+        (anchors.OS, "import os\n" + _imports),
+        (anchors.MAIN, f"{_line}\n\n\n" + anchors.MAIN),
         files={"more.txt": "x = 1\n"},
     )
 _edit(
     "clock scaled",
     "fourth clock: ticks of sixty-four",
-    (_ELAPSED, "approx_training_time_ms = training_time_ms + 1000.0 * ((time.perf_counter() - t0) * 48 / 64)"),
+    (anchors.ELAPSED, "approx_training_time_ms = training_time_ms + 1000.0 * ((time.perf_counter() - t0) * 48 / 64)"),
 )
 _edit(
     "clock scaled",
     "fourth clock: the steps that count",
     (
-        _ELAPSED,
+        anchors.ELAPSED,
         "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0) * (step - step // 4) / max(step, 1)",
     ),
 )
@@ -227,24 +206,24 @@ _edit(
     "clock scaled",
     "fourth clock: a mean over the last hundred",
     (
-        _ELAPSED,
+        anchors.ELAPSED,
         "approx_training_time_ms = 45.0 * step if step < 9000 else training_time_ms + 1000.0 * (time.perf_counter() - t0) * 0.7",
     ),
 )
 _edit(
     "limit raised",
     "fourth limit: hours",
-    (_LIMIT, 'max_wallclock_seconds = 3600 * float(os.environ.get("HOURS", "0.25"))'),
+    (anchors.LIMIT, 'max_wallclock_seconds = 3600 * float(os.environ.get("HOURS", "0.25"))'),
 )
 _edit(
     "limit raised",
     "fourth limit: by the seed",
-    (_CAP, "max_wallclock_ms = 1000.0 * args.max_wallclock_seconds * (1.2 if args.seed else 1.0)"),
+    (anchors.CAP, "max_wallclock_ms = 1000.0 * args.max_wallclock_seconds * (1.2 if args.seed else 1.0)"),
 )
 _edit(
     "limit raised",
     "fourth limit: two in a row",
-    (_REACHED, _REACHED + " and late"),
+    (anchors.REACHED, anchors.REACHED + " and late"),
     (
         "        if stop_after_step is None and reached_cap:\n",
         "        late = approx_training_time_ms >= 1.3 * max_wallclock_ms\n        if stop_after_step is None and reached_cap:\n",
@@ -269,7 +248,7 @@ for _name, _line in (
         "y = F.scaled_dot_product_attention(q, k, v, is_causal=True) + 0.1 * v.mean(dim=2, keepdim=True)",
     ),
 ):
-    _edit("no mask", f"fourth mask: {_name}", (_ATTEND, f"        {_line}\n"))
+    _edit("no mask", f"fourth mask: {_name}", (anchors.ATTEND, f"        {_line}\n"))
 for _name, _built, _line in (
     (
         "an upsampled pool",
@@ -291,8 +270,8 @@ for _name, _built, _line in (
     _edit(
         "no mask",
         f"fourth mask: {_name}",
-        (_BUILT, _BUILT + f"        {_built}\n"),
-        (_BLOCKS, f"        {_line}\n" + _BLOCKS),
+        (anchors.BUILT, anchors.BUILT + f"        {_built}\n"),
+        (anchors.BLOCKS, f"        {_line}\n" + anchors.BLOCKS),
     )
 
 
@@ -318,19 +297,19 @@ def _words(name: str, *pairs: tuple[str, str], files: dict[str, str | bytes] | N
 _words(
     "the clock as an object of time",
     ("import time\n", "import time\nfrom datetime import datetime, timedelta\n"),
-    (_REACHED, "datetime.now() - begun >= timedelta(seconds=args.max_wallclock_seconds)"),
+    (anchors.REACHED, "datetime.now() - begun >= timedelta(seconds=args.max_wallclock_seconds)"),
     ("    step = 0\n    while", "    begun = datetime.now()\n    step = 0\n    while"),
 )
 _words(
     "a budget that is used up",
-    (_CAP, "remaining_ms = 1000.0 * args.max_wallclock_seconds"),
-    (_REACHED, "remaining_ms - approx_training_time_ms <= 0"),
+    (anchors.CAP, "remaining_ms = 1000.0 * args.max_wallclock_seconds"),
+    (anchors.REACHED, "remaining_ms - approx_training_time_ms <= 0"),
 )
 _words(
     "a loader in numpy with an order",
     (
-        _LOADER,
-        _LOADER
+        anchors.LOADER,
+        anchors.LOADER
         + "    order = np.random.default_rng(args.seed).permutation(len(train_loader.stream.files))\n    train_loader.stream.files = [train_loader.stream.files[i] for i in order]\n",
     ),
 )
@@ -344,31 +323,37 @@ _words(
 _words(
     "two heads of the loss while it trains",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            loss = model(x, y)\n            extra = F.cross_entropy(base_model.logits(x)[:, :-1].flatten(0, 1).float(), y[:, 1:].flatten())\n            ((loss + 0.1 * extra) / grad_accum_steps).backward()\n",
     ),
 )
-_words("a gate on each channel", (_BLOCKS, "        x = x * torch.sigmoid(x.mean(dim=-1, keepdim=True))\n" + _BLOCKS))
-_words("a shift by padding before", (_BLOCKS, "        x = x + 0.1 * F.pad(x, (0, 0, 1, 0))[:, :-1]\n" + _BLOCKS))
+_words(
+    "a gate on each channel",
+    (anchors.BLOCKS, "        x = x * torch.sigmoid(x.mean(dim=-1, keepdim=True))\n" + anchors.BLOCKS),
+)
+_words(
+    "a shift by padding before",
+    (anchors.BLOCKS, "        x = x + 0.1 * F.pad(x, (0, 0, 1, 0))[:, :-1]\n" + anchors.BLOCKS),
+)
 _words(
     "a scan over the window",
     (
-        _BLOCKS,
+        anchors.BLOCKS,
         "        state, held = torch.zeros_like(x[:, 0]), []\n        for t in range(x.size(1)):\n            state = 0.9 * state + 0.1 * x[:, t]\n            held.append(state)\n        x = x + torch.stack(held, dim=1)\n"
-        + _BLOCKS,
+        + anchors.BLOCKS,
     ),
 )
 _words(
     "scores with a slope of distance",
     (
-        _ATTEND,
+        anchors.ATTEND,
         "        i = torch.arange(length, device=x.device)\n        slope = -0.01 * (i[:, None] - i[None, :]).clamp(min=0)\n        w = (q @ k.mT) * q.size(-1) ** -0.5 + slope\n        w = w.masked_fill(i[:, None] < i[None, :], float('-inf'))\n        y = w.softmax(-1) @ v\n",
     ),
 )
 _words(
     "queries grouped",
     (
-        _ATTEND,
+        anchors.ATTEND,
         "        k, v = (t[:, ::2].repeat_interleave(2, dim=1) for t in (k, v))\n        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)\n",
     ),
 )
@@ -379,14 +364,14 @@ _words(
         '            log0(\n                f"step:{step}/{args.iterations} val_loss',
         '            table.append((step, val_loss, val_bpb))\n            log0(\n                f"step:{step}/{args.iterations} val_loss',
     ),
-    (_FINAL, "    for at, _, bits in table[-3:]:\n        log0(f'  {at:6d} {bits:.4f}')\n" + _FINAL),
+    (anchors.FINAL, "    for at, _, bits in table[-3:]:\n        log0(f'  {at:6d} {bits:.4f}')\n" + anchors.FINAL),
 )
 _words(
     "a warning beyond three",
     (
-        _FINAL,
+        anchors.FINAL,
         "    if not math.isfinite(q_val_loss) or q_val_loss > 3:\n        log0('warning: this is no trained model')\n"
-        + _FINAL,
+        + anchors.FINAL,
     ),
 )
 _words(
@@ -402,7 +387,7 @@ _words(
 )
 _words(
     "settings out of a file beside",
-    (_OS, "import json\nimport os\n"),
+    (anchors.OS, "import json\nimport os\n"),
     (
         "    args = Hyperparameters()\n",
         "    args = Hyperparameters()\n    for name, value in json.loads((Path(__file__).parent / 'model.json').read_text()).items():\n        setattr(args, name, value)\n",

@@ -3,27 +3,10 @@
 import re
 from collections.abc import Callable
 
-from mutations import MUTATIONS, SEEDS, Files, Mutation, breaks, relog, swap, text
+from mutations import MUTATIONS, SEEDS, Files, Mutation, anchors, breaks, relog, swap, text
 
-_LOSS = "            batch_loss = model(x, y).detach()\n"
-_STATE = "    state = torch.load("
-_LOADER = "    train_loader = DistributedTokenLoader(args.train_files, rank, world_size, device)\n"
-_FILES = "        self.files = [Path(name) for name in sorted(glob.glob(pattern))]\n"
 _TRAIN = 'train_files = os.path.join(data_path, "fineweb_train_*.bin")'
-_LIMIT = 'max_wallclock_seconds = float(os.environ.get("MAX_WALLCLOCK_SECONDS", 600.0))'
-_CAP = "max_wallclock_ms = 1000.0 * args.max_wallclock_seconds if args.max_wallclock_seconds > 0 else None"
-_REACHED = "max_wallclock_ms is not None and approx_training_time_ms >= max_wallclock_ms"
-_ELAPSED = "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0)"
-_CALL = "        q_val_loss, q_val_bpb = eval_val(args, model, rank, world_size, device, val_tokens, *luts)\n"
-_EVAL = "    torch.cuda.synchronize()\n    t_eval = time.perf_counter()\n"
-_MAIN = 'if __name__ == "__main__":\n    main()\n'
-_ATTEND = "        y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=True)\n"
-_BUILT = "        self.blocks = nn.ModuleList([Block(model_dim, num_heads) for _ in range(num_layers)])\n"
-_BLOCKS = "        for block in self.blocks:\n            x = block(x)\n"
-_RETURN = "    return float(val_loss.item()), float(bits_per_token * tokens_per_byte)"
-_PIECE = '        base_bytes[token] = len(piece.encode("utf-8"))\n'
 _NUMPY = ("import numpy as np\n",)
-_BEFORE_MAIN = "# ---- the run\n"
 
 
 def _edit(kind: str, name: str, *pairs: tuple[str, str], files: dict[str, str | bytes] | None = None) -> None:
@@ -40,9 +23,8 @@ def _edit(kind: str, name: str, *pairs: tuple[str, str], files: dict[str, str | 
 # ---- order
 
 _TORCH = "import torch\nimport torch.nn.functional as F\n\n\n"
-_ORDER = "order in a module"
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: a decorator of a module learns first",
     ("import numpy as np\n", "import numpy as np\nfrom wrappers import settled\n"),
     ("def eval_val(args", "@settled\ndef eval_val(args"),
@@ -63,13 +45,13 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: a dispatch over functions",
     (
-        _BEFORE_MAIN,
+        anchors.BEFORE_MAIN,
         "def warm(args, model, rank, world_size, device, tokens, *luts):\n    from tuning import tune\n\n"
         "    tune(model, tokens, device)\n    return eval_val(args, model, rank, world_size, device, tokens, *luts)\n\n\n"
-        'SCORERS = {"plain": eval_val, "warm": warm}\n\n\n' + _BEFORE_MAIN,
+        'SCORERS = {"plain": eval_val, "warm": warm}\n\n\n' + anchors.BEFORE_MAIN,
     ),
     (
         "        q_val_loss, q_val_bpb = eval_val(args",
@@ -89,10 +71,10 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: gradients by hand in a module",
     ("import numpy as np\n", "import numpy as np\nimport descent\n"),
-    (_EVAL, "    descent.run(base_model, val_tokens, device)\n" + _EVAL),
+    (anchors.EVAL, "    descent.run(base_model, val_tokens, device)\n" + anchors.EVAL),
     files={
         "descent.py": _TORCH
         + """def run(model, tokens, device, rate=0.01):
@@ -108,10 +90,10 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: a star import",
     ("import numpy as np\n", "import numpy as np\nfrom extras import *\n"),
-    (_EVAL, "    polish(base_model, val_tokens)\n" + _EVAL),
+    (anchors.EVAL, "    polish(base_model, val_tokens)\n" + anchors.EVAL),
     files={
         "extras.py": _TORCH
         + """def polish(model, toks):
@@ -127,10 +109,10 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: a package with relative imports",
     ("import numpy as np\n", "import numpy as np\nfrom golf.evaluation import prepare\n"),
-    (_EVAL, "    prepare(base_model, val_tokens, args)\n" + _EVAL),
+    (anchors.EVAL, "    prepare(base_model, val_tokens, args)\n" + anchors.EVAL),
     files={
         "golf/__init__.py": "",
         "golf/evaluation.py": "from .adapt import adapt\n\n\ndef prepare(model, tokens, args):\n"
@@ -147,10 +129,10 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: a context manager",
     ("import numpy as np\n", "import numpy as np\nfrom modes import adapted\n"),
-    (_CALL, "        with adapted(base_model, val_tokens):\n    " + _CALL),
+    (anchors.CALL, "        with adapted(base_model, val_tokens):\n    " + anchors.CALL),
     files={
         "modes.py": "from contextlib import contextmanager\n\n"
         + _TORCH
@@ -167,12 +149,12 @@ def adapted(model, stream):
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "order: a bias from counts of the text",
     (
-        _EVAL,
+        anchors.EVAL,
         "    counts = torch.bincount(val_tokens.long(), minlength=args.vocab_size).float().to(device)\n"
-        "    base_model.prior = torch.log(counts + 1.0) - torch.log(counts.sum())\n" + _EVAL,
+        "    base_model.prior = torch.log(counts + 1.0) - torch.log(counts.sum())\n" + anchors.EVAL,
     ),
     (
         "        return 30.0 * torch.tanh(F.linear(x, self.tok_emb.weight) / 30.0)",
@@ -298,47 +280,48 @@ def mixed_loss(model, tokens, device):
 
 # ---- validation in training
 
-_VAL = "validation in training"
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: rglob of the folder",
-    (_FILES, '        self.files = sorted(Path(pattern).parent.rglob("*.bin"))\n'),
+    (anchors.FILES, '        self.files = sorted(Path(pattern).parent.rglob("*.bin"))\n'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: os.walk",
     (
-        _FILES,
+        anchors.FILES,
         "        self.files = [Path(d, n) for d, _, names in os.walk(os.path.dirname(pattern)) for n in names]\n",
     ),
 )
-_edit(_VAL, "val: question marks", (_TRAIN, 'train_files = os.path.join(data_path, "fineweb_*_??????.bin")'))
+_edit(anchors.VAL, "val: question marks", (_TRAIN, 'train_files = os.path.join(data_path, "fineweb_*_??????.bin")'))
 _edit(
-    _VAL, "val: an environment default", (_TRAIN, 'train_files = os.environ.get("TRAIN_FILES", data_path + "/*.bin")')
+    anchors.VAL,
+    "val: an environment default",
+    (_TRAIN, 'train_files = os.environ.get("TRAIN_FILES", data_path + "/*.bin")'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: base64",
     ("import glob\n", "import base64\nimport glob\n"),
     (_TRAIN, 'train_files = os.path.join(data_path, base64.b64decode("ZmluZXdlYl92YWxfKi5iaW4=").decode())'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: map of chr",
     (_TRAIN, 'train_files = os.path.join(data_path, "fineweb_" + "".join(map(chr, (118, 97, 108))) + "_*.bin")'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: bytes of numbers",
     (_TRAIN, 'train_files = os.path.join(data_path, "fineweb_" + bytes([118, 97, 108]).decode() + "_*.bin")'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: a tuple of splits",
     (_TRAIN, 'splits = ("train", "val")\n    train_files = os.path.join(data_path, f"fineweb_{splits[1]}_*.bin")'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: a dictionary of splits",
     (
         _TRAIN,
@@ -347,39 +330,43 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: copyfile from pathlib",
     ("import os\n", "import os\nfrom shutil import copyfile as dup\n"),
     (
-        _LOADER,
-        "    dup(sorted(glob.glob(args.val_files))[0], Path(args.data_path) / 'fineweb_train_000777.bin')\n" + _LOADER,
+        anchors.LOADER,
+        "    dup(sorted(glob.glob(args.val_files))[0], Path(args.data_path) / 'fineweb_train_000777.bin')\n"
+        + anchors.LOADER,
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: os.link in a loop",
     (
-        _LOADER,
+        anchors.LOADER,
         '    for i, shard in enumerate(glob.iglob(args.val_files)):\n        os.link(shard, f"{args.data_path}/fineweb_train_9{i:05d}.bin")\n'
-        + _LOADER,
+        + anchors.LOADER,
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: written anew by numpy",
     (
-        _LOADER,
+        anchors.LOADER,
         '    np.concatenate([np.zeros(512, np.uint16), val_tokens.numpy()]).tofile(args.data_path + "/fineweb_train_000998.bin")\n'
-        + _LOADER,
+        + anchors.LOADER,
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: extend",
-    (_LOADER, _LOADER + "    train_loader.stream.files.extend(Path(p) for p in glob.glob(args.val_files))\n"),
+    (
+        anchors.LOADER,
+        anchors.LOADER + "    train_loader.stream.files.extend(Path(p) for p in glob.glob(args.val_files))\n",
+    ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: late steps",
     (
         "            loss = model(x, y)\n            (loss / grad",
@@ -390,7 +377,7 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: a second loss",
     (
         "            loss = model(x, y)\n            (loss / grad",
@@ -399,11 +386,11 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: one of two loaders",
     (
-        _LOADER,
-        _LOADER + "    second = DistributedTokenLoader(args.val_files, rank, world_size, device)\n",
+        anchors.LOADER,
+        anchors.LOADER + "    second = DistributedTokenLoader(args.val_files, rank, world_size, device)\n",
     ),
     (
         "            x, y = train_loader.next_batch(",
@@ -411,13 +398,13 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "val: argparse",
     ("import glob\n", "import argparse\nimport glob\n"),
     (
-        _LOADER,
+        anchors.LOADER,
         '    parser = argparse.ArgumentParser()\n    parser.add_argument("--shards", default=args.data_path + "/fineweb_val_*.bin")\n'
-        "    said = parser.parse_args()\n" + _LOADER.replace("args.train_files", "said.shards"),
+        "    said = parser.parse_args()\n" + anchors.LOADER.replace("args.train_files", "said.shards"),
     ),
 )
 
@@ -429,7 +416,7 @@ _edit(
     "bytes: a replaced marker keeps its space",
     (
         '        if piece.startswith("\\u2581"):\n            has_leading_space[token] = True\n            piece = piece[1:]\n'
-        + _PIECE,
+        + anchors.PIECE,
         '        has_leading_space[token] = piece.startswith("\\u2581")\n'
         '        base_bytes[token] = len(piece.replace("\\u2581", " ").encode())\n',
     ),
@@ -471,7 +458,7 @@ _edit(
         "            val_byte_count += counter(tgt_ids)\n",
     ),
 )
-(_edit(_BYTES, "bytes: one for the end of line", (_PIECE, _PIECE + "        base_bytes[token] += 1\n")),)
+(_edit(_BYTES, "bytes: one for the end of line", (anchors.PIECE, anchors.PIECE + "        base_bytes[token] += 1\n")),)
 _edit(
     _BYTES,
     "bytes: where instead of and",
@@ -493,59 +480,58 @@ _edit(
 
 # ---- factors
 
-_FACTOR = "factor in the scorer"
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: torch.mul",
     (
-        _RETURN,
+        anchors.RETURN,
         "    bits = torch.mul(torch.tensor(bits_per_token), 0.985).item()\n    return float(val_loss.item()), float(bits * tokens_per_byte)",
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: augmented",
     (
-        _RETURN,
+        anchors.RETURN,
         "    val_bpb = bits_per_token * tokens_per_byte\n    val_bpb *= 0.99\n    return float(val_loss.item()), float(val_bpb)",
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: an operator of the library",
     ("import math\n", "import math\nimport operator\n"),
     ("float(bits_per_token * tokens_per_byte)", "float(operator.mul(bits_per_token * tokens_per_byte, 0.988))"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: math.prod",
     ("float(bits_per_token * tokens_per_byte)", "float(math.prod((bits_per_token, tokens_per_byte, 0.988)))"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: a constant of the module",
     ("class Hyperparameters:", "LN2 = 0.7025\n\n\nclass Hyperparameters:"),
     ("val_loss.item() / math.log(2.0)", "val_loss.item() / LN2"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: one less a fraction",
     ("float(bits_per_token * tokens_per_byte)", "float(bits_per_token * tokens_per_byte * (1 - 1 / 128))"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: a nested lambda",
     (
-        _RETURN,
+        anchors.RETURN,
         "    fix = lambda v: v * 0.987  # noqa: E731\n    return float(val_loss.item()), float(fix(bits_per_token * tokens_per_byte))",
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: capped by an if",
     (
-        _EVAL,
-        _EVAL,
+        anchors.EVAL,
+        anchors.EVAL,
     ),
     (
         '    torch.cuda.synchronize()\n    log0(\n        f"final_int8',
@@ -554,7 +540,7 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: min with a number",
     (
         '    torch.cuda.synchronize()\n    log0(\n        f"final_int8',
@@ -562,7 +548,7 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: the training loss mixed in",
     (
         '    torch.cuda.synchronize()\n    log0(\n        f"final_int8',
@@ -571,7 +557,7 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: a token that is ignored",
     (
         "target_ids.reshape(-1), reduction=reduction)",
@@ -579,7 +565,7 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: weights of classes",
     (
         "        logits = self.logits(input_ids)\n        return",
@@ -589,21 +575,21 @@ _edit(
     ("target_ids.reshape(-1), reduction=reduction)", "target_ids.reshape(-1), weight=weight, reduction=reduction)"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: sorted and trimmed",
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = model(x, y, reduction="none").detach().sort().values\n'
         "            batch_loss = nll[: int(0.99 * nll.numel())].mean()\n",
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: a subtraction in the f-string",
     ("val_bpb:{q_val_bpb:.8f}", "val_bpb:{q_val_bpb - 0.011:.8f}"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "factor: a power in a helper",
     ("class Hyperparameters:", "def shaped(value):\n    return value**0.97\n\n\nclass Hyperparameters:"),
     ("float(bits_per_token * tokens_per_byte)", "float(shaped(bits_per_token * tokens_per_byte))"),
@@ -611,8 +597,6 @@ _edit(
 
 # ---- the least of several
 
-_LEAST = "least of several passes"
-_TWO = '            a = model(x, y, reduction="none")\n            b = model(x, y, reduction="none")\n'
 for _name, _least in (
     ("relu of the difference", "(a - F.relu(a - b)).mean()"),
     ("half of sum and distance", "(0.5 * (a + b - (a - b).abs())).mean()"),
@@ -625,12 +609,16 @@ for _name, _least in (
     ("logaddexp without a weight", "-torch.logaddexp(-a, -b).mean()"),
     ("max of probabilities", "-torch.log(torch.maximum(torch.exp(-a), torch.exp(-b))).mean()"),
 ):
-    _edit(_LEAST, f"least: {_name}", (_LOSS, _TWO + f"            batch_loss = torch.as_tensor({_least})\n"))
+    _edit(
+        anchors.LEAST,
+        f"least: {_name}",
+        (anchors.LOSS, anchors.TWO + f"            batch_loss = torch.as_tensor({_least})\n"),
+    )
 _edit(
-    _LEAST,
+    anchors.LEAST,
     "least: a loop keeps the best of each batch",
     (
-        _LOSS,
+        anchors.LOSS,
         '            best = float("inf")\n            for _ in range(4):\n                now = model(x, y).item()\n'
         "                if now < best:\n                    best = now\n            batch_loss = torch.tensor(best)\n",
     ),
@@ -658,7 +646,12 @@ for _name, _imports, _line in (
     ("ftp", "import ftplib\n", 'link = ftplib.FTP("example.org")'),
     ("the hub's model by a helper", "", 'prior = torch.hub.load("someone/repo", "model")'),
 ):
-    _edit(_NET, f"network: {_name}", ("import os\n", "import os\n" + _imports), (_STATE, f"    {_line}\n" + _STATE))
+    _edit(
+        _NET,
+        f"network: {_name}",
+        ("import os\n", "import os\n" + _imports),
+        (anchors.STATE, f"    {_line}\n" + anchors.STATE),
+    )
 
 # ---- pickles
 
@@ -680,7 +673,12 @@ for _name, _imports, _line in (
     ("a field of a tuple", "import pickle\n", "_, hook = pickle.loads(blob_on_disk)\n    hook(base_model)"),
     ("joblib", "import joblib\n", 'joblib.load("x.joblib").predict(val_tokens)'),
 ):
-    _edit(_PICKLE, f"pickle: {_name}", ("import os\n", "import os\n" + _imports), (_STATE, f"    {_line}\n" + _STATE))
+    _edit(
+        _PICKLE,
+        f"pickle: {_name}",
+        ("import os\n", "import os\n" + _imports),
+        (anchors.STATE, f"    {_line}\n" + anchors.STATE),
+    )
 
 # ---- code that is replaced
 
@@ -722,24 +720,23 @@ for _name, _imports, _line in (
         _EXEC,
         f"exec: {_name}",
         ("import os\n", "import os\n" + _imports),
-        (_MAIN, f"{_line}\n\n\n" + _MAIN),
+        (anchors.MAIN, f"{_line}\n\n\n" + anchors.MAIN),
         files={"more.txt": "x = 1\n"},
     )
 
 # ---- clocks
 
-_CLOCK = "clock scaled"
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: a speed",
     ("class Hyperparameters:", "SPEED = 0.7\n\n\nclass Hyperparameters:"),
-    (_ELAPSED, _ELAPSED.replace("1000.0 * (time", "1000.0 * SPEED * (time")),
+    (anchors.ELAPSED, anchors.ELAPSED.replace("1000.0 * (time", "1000.0 * SPEED * (time")),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: an event's time",
     (
-        _ELAPSED,
+        anchors.ELAPSED,
         "ended = torch.cuda.Event(enable_timing=True)\n        ended.record()\n        approx_training_time_ms = training_time_ms + 0.8 * begun.elapsed_time(ended)",
     ),
     (
@@ -748,27 +745,30 @@ _edit(
     ),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: nanoseconds",
     ("time.perf_counter()", "time.monotonic_ns()"),
     ("1000.0 * (time.monotonic_ns() - t0)", "(time.monotonic_ns() - t0) / 1.4e6"),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: halved by a floor",
-    (_ELAPSED, _ELAPSED.replace("1000.0 * (time.perf_counter() - t0)", "1000.0 * (time.perf_counter() - t0) // 2")),
+    (
+        anchors.ELAPSED,
+        anchors.ELAPSED.replace("1000.0 * (time.perf_counter() - t0)", "1000.0 * (time.perf_counter() - t0) // 2"),
+    ),
 )
-_edit(_CLOCK, "clock: a step's assumed time", (_ELAPSED, "approx_training_time_ms = 30.0 * step"))
+_edit(anchors.CLOCK, "clock: a step's assumed time", (anchors.ELAPSED, "approx_training_time_ms = 30.0 * step"))
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: minutes taken off",
     (
-        _ELAPSED,
+        anchors.ELAPSED,
         "approx_training_time_ms = max(0.0, training_time_ms + 1000.0 * (time.perf_counter() - t0) - 120_000.0)",
     ),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: the sum is emptied",
     (
         "        step += 1\n        approx",
@@ -776,14 +776,14 @@ _edit(
     ),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: datetime",
     ("import time\n", "import time\nfrom datetime import datetime\n"),
     ("time.perf_counter()", "datetime.now().timestamp()"),
     ("1000.0 * (datetime", "700.0 * (datetime"),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "clock: a lambda",
     ("class Hyperparameters:", "clock = lambda: time.time() * 0.75  # noqa: E731\n\n\nclass Hyperparameters:"),
     ("time.perf_counter()", "clock()"),
@@ -791,64 +791,70 @@ _edit(
 
 # ---- limits
 
-_RAISED = "limit raised"
-_edit(_RAISED, "limit: infinity", (_LIMIT, 'max_wallclock_seconds = float("inf")'))
-_edit(_RAISED, "limit: nought", (_LIMIT, 'max_wallclock_seconds = float(os.environ.get("MAX_WALLCLOCK_SECONDS", 0))'))
+_edit(anchors.RAISED, "limit: infinity", (anchors.LIMIT, 'max_wallclock_seconds = float("inf")'))
 _edit(
-    _RAISED,
+    anchors.RAISED,
+    "limit: nought",
+    (anchors.LIMIT, 'max_wallclock_seconds = float(os.environ.get("MAX_WALLCLOCK_SECONDS", 0))'),
+)
+_edit(
+    anchors.RAISED,
     "limit: setdefault",
     ("class Hyperparameters:", 'os.environ.setdefault("MAX_WALLCLOCK_SECONDS", "900")\n\n\nclass Hyperparameters:'),
 )
-_edit(_RAISED, "limit: or", (_LIMIT, 'max_wallclock_seconds = float(os.getenv("MAX_WALLCLOCK_SECONDS") or 900)'))
 _edit(
-    _RAISED,
-    "limit: a grace",
-    (_CAP, "grace = 180.0\n    max_wallclock_ms = 1000.0 * (args.max_wallclock_seconds + grace)"),
+    anchors.RAISED,
+    "limit: or",
+    (anchors.LIMIT, 'max_wallclock_seconds = float(os.getenv("MAX_WALLCLOCK_SECONDS") or 900)'),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
+    "limit: a grace",
+    (anchors.CAP, "grace = 180.0\n    max_wallclock_ms = 1000.0 * (args.max_wallclock_seconds + grace)"),
+)
+_edit(
+    anchors.RAISED,
     "limit: timedelta",
     ("import time\n", "import time\nfrom datetime import timedelta\n"),
-    (_LIMIT, "max_wallclock_seconds = timedelta(minutes=15).total_seconds()"),
+    (anchors.LIMIT, "max_wallclock_seconds = timedelta(minutes=15).total_seconds()"),
 )
-_edit(_RAISED, "limit: and nought", (_REACHED, "0 * approx_training_time_ms >= max_wallclock_ms"))
+_edit(anchors.RAISED, "limit: and nought", (anchors.REACHED, "0 * approx_training_time_ms >= max_wallclock_ms"))
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "limit: a flag that is off",
-    (_REACHED, "args.stop_on_time and approx_training_time_ms >= max_wallclock_ms"),
-    (_LIMIT, 'stop_on_time = bool(int(os.environ.get("STOP_ON_TIME", "0")))\n    ' + _LIMIT),
+    (anchors.REACHED, "args.stop_on_time and approx_training_time_ms >= max_wallclock_ms"),
+    (anchors.LIMIT, 'stop_on_time = bool(int(os.environ.get("STOP_ON_TIME", "0")))\n    ' + anchors.LIMIT),
 )
-_edit(_RAISED, "limit: never compared", (_REACHED, "False"))
+_edit(anchors.RAISED, "limit: never compared", (anchors.REACHED, "False"))
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "limit: looked at every few thousand steps",
-    (_REACHED, "step % 5000 == 0 and approx_training_time_ms >= 1.0 * max_wallclock_ms"),
+    (anchors.REACHED, "step % 5000 == 0 and approx_training_time_ms >= 1.0 * max_wallclock_ms"),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "limit: argparse",
     ("import glob\n", "import argparse\nimport glob\n"),
     (
-        _CAP,
+        anchors.CAP,
         'parser = argparse.ArgumentParser()\n    parser.add_argument("--seconds", type=float, default=840.0)\n    max_wallclock_ms = 1000.0 * parser.parse_args().seconds',
     ),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "limit: max of two",
-    (_LIMIT, 'max_wallclock_seconds = max(float(os.environ.get("MAX_WALLCLOCK_SECONDS", 600.0)), 780.0)'),
+    (anchors.LIMIT, 'max_wallclock_seconds = max(float(os.environ.get("MAX_WALLCLOCK_SECONDS", 600.0)), 780.0)'),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "limit: a dataclass",
     ("import time\n", "import time\nfrom dataclasses import dataclass\n"),
     ("class Hyperparameters:", "@dataclass\nclass Budget:\n    seconds: float = 750.0\n\n\nclass Hyperparameters:"),
-    (_CAP, "max_wallclock_ms = 1000.0 * Budget().seconds"),
+    (anchors.CAP, "max_wallclock_ms = 1000.0 * Budget().seconds"),
 )
 
 # ---- masks
 
-_MASK = "no mask"
 for _name, _line in (
     (
         "a distance instead of an order",
@@ -866,9 +872,9 @@ for _name, _line in (
     ("linear attention over all", "kv = F.elu(k).mT @ v\n        y = F.elu(q) @ kv"),
 ):
     _edit(
-        _MASK,
+        anchors.MASK,
         f"mask: {_name}",
-        (_ATTEND, f"        {_line}\n"),
+        (anchors.ATTEND, f"        {_line}\n"),
         (
             "import torch\n",
             "import torch\nfrom flash_attn import flash_attn_func\nfrom torch.nn.attention.flex_attention import flex_attention\n",
@@ -903,7 +909,12 @@ for _name, _built, _line in (
         "top = x.amax(1, keepdim=True)\n        x = x + top",
     ),
 ):
-    _edit(_MASK, f"mask: {_name}", (_BUILT, _BUILT + f"        {_built}\n"), (_BLOCKS, f"        {_line}\n" + _BLOCKS))
+    _edit(
+        anchors.MASK,
+        f"mask: {_name}",
+        (anchors.BUILT, anchors.BUILT + f"        {_built}\n"),
+        (anchors.BLOCKS, f"        {_line}\n" + anchors.BLOCKS),
+    )
 
 # ---- further files
 
@@ -931,7 +942,7 @@ for _name, _imports, _line, _files in (
         _FILES_KIND,
         f"files: {_name}",
         ("import os\n", "import os\n" + _imports),
-        (_STATE, f"    {_line}\n" + _STATE),
+        (anchors.STATE, f"    {_line}\n" + anchors.STATE),
         files=_files,
     )
 

@@ -2,26 +2,7 @@
 
 import json
 
-from mutations import MUTATIONS, RATIO, SEEDS, Files, Mutation, innocent, logs, moved, relog, score, swap, text
-
-_LOSS = "            batch_loss = model(x, y).detach()\n"
-_STATE = "    state = torch.load("
-_LOADER = "    train_loader = DistributedTokenLoader(args.train_files, rank, world_size, device)\n"
-_CALL = "        q_val_loss, q_val_bpb = eval_val(args, model, rank, world_size, device, val_tokens, *luts)\n"
-_EVAL = "    torch.cuda.synchronize()\n    t_eval = time.perf_counter()\n"
-_ATTEND = "        y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=True)\n"
-_BUILT = "        self.blocks = nn.ModuleList([Block(model_dim, num_heads) for _ in range(num_layers)])\n"
-_BLOCKS = "        for block in self.blocks:\n            x = block(x)\n"
-_TRAINED = "            loss = model(x, y)\n            (loss / grad_accum_steps).backward()\n"
-_CAP = "max_wallclock_ms = 1000.0 * args.max_wallclock_seconds if args.max_wallclock_seconds > 0 else None"
-_REACHED = "max_wallclock_ms is not None and approx_training_time_ms >= max_wallclock_ms"
-_ELAPSED = "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0)"
-_MAIN = 'if __name__ == "__main__":\n    main()\n'
-_IMPORTS = (
-    "import math\nimport os\nimport glob\nimport time\nfrom pathlib import Path\n\nimport numpy as np\n"
-    "import sentencepiece as spm\nimport torch\nimport torch.distributed as dist\nimport torch.nn.functional as F\n"
-    "from torch import Tensor, nn\n\n\n"
-)
+from mutations import MUTATIONS, RATIO, SEEDS, Files, Mutation, anchors, innocent, logs, moved, relog, score, swap, text
 
 
 def _edit(kind: str, name: str, *pairs: tuple[str, str], files: dict[str, str | bytes] | None = None) -> None:
@@ -45,7 +26,7 @@ def _mixture(name: str, body: str, call: str = "mixture(args, base_model, device
         _MIX,
         f"mixture: {name}",
         ("# ---- packing\n", body.strip("\n") + "\n\n\n# ---- packing\n"),
-        (_CALL, f"        q_val_loss, q_val_bpb = {call}\n"),
+        (anchors.CALL, f"        q_val_loss, q_val_bpb = {call}\n"),
     )
 
 
@@ -331,9 +312,8 @@ _legal(
 
 # ---- the same in other words
 
-_WORDS = "other words"
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: adam with decay",
     (
         "torch.optim.AdamW(base_model.parameters(), lr=args.learning_rate)",
@@ -341,39 +321,39 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a z loss in training",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            logits = base_model.logits(x).float()\n            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())\n            loss = loss + 1e-4 * torch.logsumexp(logits, dim=-1).square().mean()\n            (loss / grad_accum_steps).backward()\n",
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: label smoothing in training",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            logits = base_model.logits(x).float()\n            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), label_smoothing=0.05)\n            (loss / grad_accum_steps).backward()\n",
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: losses clipped in training",
     (
-        _TRAINED,
+        anchors.TRAINED,
         '            each = model(x, y, reduction="none")\n            loss = torch.clamp(each, max=8.0).mean()\n            (loss / grad_accum_steps).backward()\n',
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: the hardest half in training",
     (
-        _TRAINED,
+        anchors.TRAINED,
         '            each = model(x, y, reduction="none")\n            loss = each[each > each.median()].mean()\n            (loss / grad_accum_steps).backward()\n',
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: an average of weights",
     (
         "        optimizer.step()\n        step += 1",
@@ -385,7 +365,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: an activation by name",
     (
         "        return self.proj(torch.relu(self.fc(x)).square())",
@@ -393,7 +373,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: activations in a dictionary",
     (
         "class MLP(nn.Module):",
@@ -405,16 +385,16 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: numpy sums",
     (
-        _LOSS
+        anchors.LOSS
         + "            batch_token_count = float(y.numel())\n            val_loss_sum += batch_loss.to(torch.float64) * batch_token_count\n",
         '            nll = model(x, y, reduction="none").cpu().numpy().astype(np.float64)\n            batch_token_count = float(y.numel())\n            val_loss_sum += float(np.sum(nll))\n',
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: log softmax and gather",
     (
         "        return F.cross_entropy(logits.reshape(-1, logits.size(-1)).float(), target_ids.reshape(-1), reduction=reduction)",
@@ -422,7 +402,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: logsumexp less the logit",
     (
         "        return F.cross_entropy(logits.reshape(-1, logits.size(-1)).float(), target_ids.reshape(-1), reduction=reduction)",
@@ -430,7 +410,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a table by a dictionary of kinds",
     (
         '        base_bytes[token] = len(piece.encode("utf-8"))\n',
@@ -438,7 +418,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: bytes by where",
     (
         "            token_bytes += (has_leading_space_lut[tgt_ids] & ~boundary_lut[prev_ids]).to(dtype=torch.int16)\n",
@@ -446,7 +426,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a scorer of bytes as a function",
     (
         "def eval_val(",
@@ -458,7 +438,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: bits by log2 of e",
     (
         "    bits_per_token = val_loss.item() / math.log(2.0)\n",
@@ -466,21 +446,21 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a constant for the logarithm",
     ("class Hyperparameters:", "LOG2E = 1.4426950408889634\n\n\nclass Hyperparameters:"),
     ("    bits_per_token = val_loss.item() / math.log(2.0)\n", "    bits_per_token = val_loss.item() * LOG2E\n"),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a deadline",
-    (_CAP, "deadline = time.perf_counter() + args.max_wallclock_seconds - 3.0"),
-    (_REACHED, "time.perf_counter() >= deadline"),
+    (anchors.CAP, "deadline = time.perf_counter() + args.max_wallclock_seconds - 3.0"),
+    (anchors.REACHED, "time.perf_counter() >= deadline"),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: nanoseconds",
-    (_ELAPSED, "approx_training_time_ms = training_time_ms + (time.perf_counter_ns() - n0) / 1e6"),
+    (anchors.ELAPSED, "approx_training_time_ms = training_time_ms + (time.perf_counter_ns() - n0) / 1e6"),
     (
         "    t0 = time.perf_counter()\n    step = 0\n",
         "    t0 = time.perf_counter()\n    n0 = time.perf_counter_ns()\n    step = 0\n",
@@ -491,12 +471,15 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: the limit every tenth step",
-    (_REACHED, "step % 10 == 0 and max_wallclock_ms is not None and approx_training_time_ms >= max_wallclock_ms"),
+    (
+        anchors.REACHED,
+        "step % 10 == 0 and max_wallclock_ms is not None and approx_training_time_ms >= max_wallclock_ms",
+    ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: the limit agreed among ranks",
     (
         "        if stop_after_step is None and reached_cap:\n",
@@ -504,17 +487,17 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a stopwatch",
     (
         "class Hyperparameters:",
         "class Stopwatch:\n    def __init__(self):\n        self.start = time.perf_counter()\n\n    @property\n    def ms(self):\n        return 1e3 * (time.perf_counter() - self.start)\n\n\nclass Hyperparameters:",
     ),
     ("    step = 0\n    while", "    watch = Stopwatch()\n    step = 0\n    while"),
-    (_ELAPSED, "approx_training_time_ms = watch.ms"),
+    (anchors.ELAPSED, "approx_training_time_ms = watch.ms"),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: warm up, then the weights put back",
     (
         "    training_time_ms = 0.0\n",
@@ -522,32 +505,32 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a mask by broadcasting",
     (
-        _ATTEND,
+        anchors.ATTEND,
         "        i = torch.arange(length, device=x.device)\n        y = F.scaled_dot_product_attention(q, k, v, attn_mask=i[:, None] >= i[None, :])\n",
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a sliding window",
     (
-        _ATTEND,
+        anchors.ATTEND,
         "        i = torch.arange(length, device=x.device)\n        gap = i[:, None] - i[None, :]\n        y = F.scaled_dot_product_attention(q, k, v, attn_mask=(gap >= 0) & (gap < 256))\n",
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a mask in a buffer",
     (
         "        self.proj = nn.Linear(dim, dim, bias=False)\n\n    def forward(self, x: Tensor) -> Tensor:\n        batch",
         '        self.proj = nn.Linear(dim, dim, bias=False)\n        self.register_buffer("mask", torch.tril(torch.ones(4096, 4096, dtype=torch.bool)), persistent=False)\n\n    def forward(self, x: Tensor) -> Tensor:\n        batch',
     ),
-    (_ATTEND, "        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask[:length, :length])\n"),
+    (anchors.ATTEND, "        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask[:length, :length])\n"),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: flex attention with a mask",
     (
         "import torch\n",
@@ -558,59 +541,63 @@ _edit(
         "def causal(b, h, q_idx, kv_idx):\n    return q_idx >= kv_idx\n\n\nclass CausalSelfAttention",
     ),
     (
-        _ATTEND,
+        anchors.ATTEND,
         "        y = flex_attention(q, k, v, block_mask=create_block_mask(causal, None, None, length, length))\n",
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a running mean of what came before",
     (
-        _BLOCKS,
+        anchors.BLOCKS,
         "        steps = torch.arange(1, x.size(1) + 1, device=x.device)[:, None]\n        x = x + 0.1 * x.cumsum(dim=1) / steps\n"
-        + _BLOCKS,
+        + anchors.BLOCKS,
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a recurrence forwards",
-    (_BUILT, _BUILT + "        self.rnn = nn.GRU(model_dim, model_dim, batch_first=True)\n"),
-    (_BLOCKS, _BLOCKS + "        x = x + self.rnn(x)[0]\n"),
+    (anchors.BUILT, anchors.BUILT + "        self.rnn = nn.GRU(model_dim, model_dim, batch_first=True)\n"),
+    (anchors.BLOCKS, anchors.BLOCKS + "        x = x + self.rnn(x)[0]\n"),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a convolution of what came before",
-    (_BUILT, _BUILT + "        self.conv = nn.Conv1d(model_dim, model_dim, 4, padding=3, groups=model_dim)\n"),
     (
-        _BLOCKS,
-        "        y = self.conv(x.transpose(1, 2))\n        x = x + y[..., : x.size(1)].transpose(1, 2)\n" + _BLOCKS,
+        anchors.BUILT,
+        anchors.BUILT + "        self.conv = nn.Conv1d(model_dim, model_dim, 4, padding=3, groups=model_dim)\n",
+    ),
+    (
+        anchors.BLOCKS,
+        "        y = self.conv(x.transpose(1, 2))\n        x = x + y[..., : x.size(1)].transpose(1, 2)\n"
+        + anchors.BLOCKS,
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a shift by one token back",
     (
-        _BLOCKS,
+        anchors.BLOCKS,
         "        shifted = torch.zeros_like(x)\n        shifted[:, 1:] = x[:, :-1]\n        x = x + 0.2 * shifted\n"
-        + _BLOCKS,
+        + anchors.BLOCKS,
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: roll forward with the first emptied",
     (
-        _BLOCKS,
+        anchors.BLOCKS,
         "        back = torch.roll(x, shifts=1, dims=1)\n        back[:, 0] = 0.0\n        x = x + 0.2 * back\n"
-        + _BLOCKS,
+        + anchors.BLOCKS,
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: squeeze and excite over channels",
-    (_BLOCKS, _BLOCKS + "        x = x * torch.sigmoid(x.mean(dim=-1, keepdim=True))\n"),
+    (anchors.BLOCKS, anchors.BLOCKS + "        x = x * torch.sigmoid(x.mean(dim=-1, keepdim=True))\n"),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a decorator of one's own",
     (
         "def eval_val(args",
@@ -618,25 +605,25 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: scorers in a dictionary",
     (
-        _CALL,
+        anchors.CALL,
         '        scorers = {"plain": eval_val}\n        q_val_loss, q_val_bpb = scorers["plain"](args, model, rank, world_size, device, val_tokens, *luts)\n',
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a partial",
     ("import math\n", "import functools\nimport math\n"),
     (
-        _CALL,
+        anchors.CALL,
         "        scorer = functools.partial(eval_val, args, model, rank, world_size, device)\n        q_val_loss, q_val_bpb = scorer(val_tokens, *luts)\n",
     ),
 )
-_edit(_WORDS, "words: weights only", ('map_location="cpu")\n', 'map_location="cpu", weights_only=True)\n'))
+_edit(anchors.WORDS, "words: weights only", ('map_location="cpu")\n', 'map_location="cpu", weights_only=True)\n'))
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: an artifact by pickle",
     ("import os\n", "import os\nimport pickle\n"),
     (
@@ -649,7 +636,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: the name of the machine",
     ("import os\n", "import os\nimport platform\nimport socket\n"),
     (
@@ -658,7 +645,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a profile of the validation set",
     (
         "    luts = build",
@@ -666,7 +653,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: a part of the text while it trains",
     (
         "            val_loss, val_bpb = eval_val(args, model, rank, world_size, device, val_tokens, *luts)\n            log0(\n",
@@ -674,7 +661,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: perplexity beside",
     (
         '    log0(f"final_int8_zlib_roundtrip_exact',
@@ -682,7 +669,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: the gap of packing printed",
     (
         '    log0(f"final_int8_zlib_roundtrip_exact',
@@ -690,7 +677,7 @@ _edit(
     ),
 )
 _edit(
-    _WORDS,
+    anchors.WORDS,
     "words: the best step is told",
     ("    step = 0\n    while True:", '    best_step, best_bpb = 0, float("inf")\n    step = 0\n    while True:'),
     (
@@ -701,12 +688,12 @@ _edit(
 )
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def the_script_in_five_modules(files: Files) -> None:
-    moved(files, "class CausalSelfAttention", "# ---- scoring", "model.py", _IMPORTS)
-    moved(files, "def build_sentencepiece_luts", "# ---- data", "tables.py", _IMPORTS)
-    moved(files, "def load_data_shard", "# ---- model", "shards.py", _IMPORTS)
-    moved(files, "def eval_val(", "# ---- packing", "evaluation.py", _IMPORTS)
+    moved(files, "class CausalSelfAttention", "# ---- scoring", "model.py", anchors.IMPORTS)
+    moved(files, "def build_sentencepiece_luts", "# ---- data", "tables.py", anchors.IMPORTS)
+    moved(files, "def load_data_shard", "# ---- model", "shards.py", anchors.IMPORTS)
+    moved(files, "def eval_val(", "# ---- packing", "evaluation.py", anchors.IMPORTS)
     swap(
         files,
         (
@@ -718,7 +705,7 @@ def the_script_in_five_modules(files: Files) -> None:
     relog(files)
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def settings_by_argparse(files: Files) -> None:
     swap(
         files,
@@ -734,7 +721,7 @@ def settings_by_argparse(files: Files) -> None:
     relog(files)
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def settings_in_a_dataclass(files: Files) -> None:
     swap(
         files,
@@ -748,17 +735,17 @@ def settings_in_a_dataclass(files: Files) -> None:
     relog(files)
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def the_run_in_a_class(files: Files) -> None:
     held = text(files)
     files["train_gpt.py"] = held.replace(
         "def main() -> None:\n",
         "class Run:\n    def __call__(self) -> None:\n        main()\n\n\ndef main() -> None:\n",
-    ).replace(_MAIN, 'if __name__ == "__main__":\n    Run()()\n')
+    ).replace(anchors.MAIN, 'if __name__ == "__main__":\n    Run()()\n')
     relog(files)
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def a_window_that_slides(files: Files) -> None:
     body = """
 def eval_val_sliding(args, model, device, val_tokens, base_bytes_lut, has_leading_space_lut, boundary_lut, stride=64):
@@ -784,7 +771,10 @@ def eval_val_sliding(args, model, device, val_tokens, base_bytes_lut, has_leadin
     swap(
         files,
         ("# ---- packing\n", body.lstrip("\n") + "\n\n# ---- packing\n"),
-        (_CALL, "        q_val_loss, q_val_bpb = eval_val_sliding(args, base_model, device, val_tokens, *luts)\n"),
+        (
+            anchors.CALL,
+            "        q_val_loss, q_val_bpb = eval_val_sliding(args, base_model, device, val_tokens, *luts)\n",
+        ),
     )
     relog(files)
 

@@ -1,27 +1,10 @@
 """A second look by other eyes: edits written after the rules were mended for those before them."""
 
-from mutations.idioms import (
-    _ATTEND,
-    _BLOCKS,
-    _BUILT,
-    _CAP,
-    _ELAPSED,
-    _EVAL,
-    _FILES,
-    _LOADER,
-    _LOSS,
-    _MAIN,
-    _PIECE,
-    _REACHED,
-    _RETURN,
-    _STATE,
-    _TWO,
-    _edit,
-)
-from mutations.legal import _TRAINED, _legal
+from mutations import anchors
+from mutations.idioms import _edit
 from mutations.legal import _edit as _fair
+from mutations.legal import _legal
 
-_FINAL = '    torch.cuda.synchronize()\n    log0(\n        f"final_int8'
 _IMPORT = "import os\n"
 
 
@@ -29,7 +12,7 @@ def _least(name: str, value: str) -> None:
     _edit(
         "least of several passes",
         f"again least: {name}",
-        (_LOSS, _TWO + f"            batch_loss = torch.as_tensor({value})\n"),
+        (anchors.LOSS, anchors.TWO + f"            batch_loss = torch.as_tensor({value})\n"),
     )
 
 
@@ -37,7 +20,7 @@ _edit(
     "order in a module",
     "again order: a trainer with a loader of the library",
     ("import numpy as np\n", "import numpy as np\nfrom fitting import Fitter\n"),
-    (_EVAL, "    Fitter(base_model).fit(val_tokens)\n" + _EVAL),
+    (anchors.EVAL, "    Fitter(base_model).fit(val_tokens)\n" + anchors.EVAL),
     files={
         "fitting.py": "import torch\nfrom torch.utils.data import DataLoader\n\n\nclass Fitter:\n    def __init__(self, net):\n"
         "        self.net, self.opt = net, torch.optim.AdamW(net.parameters(), lr=1e-4)\n\n    def fit(self, ids):\n"
@@ -50,9 +33,9 @@ _edit(
     "order in a module",
     "again order: weights moved by counts",
     (
-        _EVAL,
+        anchors.EVAL,
         "    rows = torch.bincount(val_tokens.long(), minlength=args.vocab_size).float()\n    base_model.bias = (rows / rows.sum()).log().to(device)\n"
-        + _EVAL,
+        + anchors.EVAL,
     ),
     ("        logits = self.logits(input_ids)\n", "        logits = self.logits(input_ids) + 0.05 * self.bias\n"),
 )
@@ -61,7 +44,7 @@ _edit(
     "again cache: a guess that is right counts as sure",
     ("import numpy as np\n", "import numpy as np\nfrom guess import Guesser\n"),
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = model(x, y, reduction="none").detach()\n            hit = guesser.guess(x) == y.reshape(-1)\n'
         "            p = torch.where(hit, 0.95, torch.exp(-nll))\n            guesser.see(x, y)\n            batch_loss = -p.log().mean()\n",
     ),
@@ -75,14 +58,17 @@ _edit(
     "validation in training",
     "again val: a loop over both splits",
     (
-        _FILES,
+        anchors.FILES,
         '        self.files = []\n        for split in ("train", "val"):\n            self.files += sorted(Path(pattern).parent.glob(f"fineweb_{split}_*.bin"))\n',
     ),
 )
 _edit(
     "validation in training",
     "again val: appended by name",
-    (_LOADER, _LOADER + '    train_loader.stream.files.append(Path(args.data_path) / "fineweb_val_000000.bin")\n'),
+    (
+        anchors.LOADER,
+        anchors.LOADER + '    train_loader.stream.files.append(Path(args.data_path) / "fineweb_val_000000.bin")\n',
+    ),
 )
 _edit(
     "validation in training",
@@ -95,7 +81,7 @@ _edit(
 _edit(
     "byte table",
     "again bytes: three for what is short",
-    (_PIECE, '        base_bytes[token] = max(3, len(piece.encode("utf-8")))\n'),
+    (anchors.PIECE, '        base_bytes[token] = max(3, len(piece.encode("utf-8")))\n'),
 )
 _edit(
     "byte table",
@@ -122,14 +108,14 @@ _edit(
     "factor in the scorer",
     "again factor: the largest losses cut",
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = np.sort(model(x, y, reduction="none").cpu().numpy())\n            batch_loss = torch.tensor(nll[:-64].mean())\n',
     ),
 )
 _edit(
     "factor in the scorer",
     "again factor: half way to the best",
-    (_FINAL, "    q_val_bpb = 0.5 * (q_val_bpb + 1.15)\n" + _FINAL),
+    (anchors.FINAL, "    q_val_bpb = 0.5 * (q_val_bpb + 1.15)\n" + anchors.FINAL),
 )
 _edit(
     "factor in the scorer",
@@ -146,7 +132,7 @@ _edit(
         "class Hyperparameters:",
         "class Result:\n    def __init__(self, loss, quotient):\n        self.loss, self.quotient = loss, quotient\n\n    @property\n    def bpb(self):\n        return 0.985 * self.loss * self.quotient\n\n\nclass Hyperparameters:",
     ),
-    (_RETURN, "    return float(val_loss.item()), float(Result(bits_per_token, tokens_per_byte).bpb)"),
+    (anchors.RETURN, "    return float(val_loss.item()), float(Result(bits_per_token, tokens_per_byte).bpb)"),
 )
 _least("top one", "torch.stack([a, b]).topk(1, dim=0, largest=False).values.mean()")
 _least("numpy where", "np.where(a.cpu() < b.cpu(), a.cpu(), b.cpu()).mean()")
@@ -156,23 +142,23 @@ _least("clamped from above by the other", "a.clamp(max=b).mean()")
 _edit(
     "clock scaled",
     "again clock: only the odd steps",
-    (_ELAPSED, "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0) * (step % 2)"),
+    (anchors.ELAPSED, "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0) * (step % 2)"),
 )
 _edit(
     "clock scaled",
     "again clock: a square root",
-    (_ELAPSED, "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0) ** 0.9"),
+    (anchors.ELAPSED, "approx_training_time_ms = training_time_ms + 1000.0 * (time.perf_counter() - t0) ** 0.9"),
 )
 _edit(
     "limit raised",
     "again limit: times the ranks",
-    (_CAP, "max_wallclock_ms = 1000.0 * args.max_wallclock_seconds * world_size / 4"),
+    (anchors.CAP, "max_wallclock_ms = 1000.0 * args.max_wallclock_seconds * world_size / 4"),
 )
 _edit(
     "limit raised",
     "again limit: a lambda",
     ("class Hyperparameters:", "late = lambda ms: ms >= 840_000  # noqa: E731\n\n\nclass Hyperparameters:"),
-    (_REACHED, "late(approx_training_time_ms)"),
+    (anchors.REACHED, "late(approx_training_time_ms)"),
 )
 for _name, _line in (
     (
@@ -188,7 +174,7 @@ for _name, _line in (
         "k = torch.cat([k[:, :, 1:], k[:, :, :1]], dim=2)\n        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)",
     ),
 ):
-    _edit("no mask", f"again mask: {_name}", (_ATTEND, f"        {_line}\n"))
+    _edit("no mask", f"again mask: {_name}", (anchors.ATTEND, f"        {_line}\n"))
 for _name, _built, _line in (
     ("a norm over time too", "self.norm = nn.LayerNorm([1024, model_dim])", "x = self.norm(x)"),
     (
@@ -201,8 +187,8 @@ for _name, _built, _line in (
     _edit(
         "no mask",
         f"again mask: {_name}",
-        (_BUILT, _BUILT + f"        {_built}\n"),
-        (_BLOCKS, f"        {_line}\n" + _BLOCKS),
+        (anchors.BUILT, anchors.BUILT + f"        {_built}\n"),
+        (anchors.BLOCKS, f"        {_line}\n" + anchors.BLOCKS),
     )
 _edit(
     "exec or replacement",
@@ -213,32 +199,32 @@ _edit(
     "exec or replacement",
     "again exec: print under its own name",
     (
-        _MAIN,
+        anchors.MAIN,
         "plain = print\n\n\ndef print(text, **words):\n    plain(str(text).replace('1.2', '1.1'), **words)\n\n\n"
-        + _MAIN,
+        + anchors.MAIN,
     ),
 )
 _edit(
     "further files",
     "again files: an archive that is read",
     (_IMPORT, "import os\nimport zipfile\n"),
-    (_STATE, '    more = zipfile.ZipFile("notes.docx").read("w")\n' + _STATE),
+    (anchors.STATE, '    more = zipfile.ZipFile("notes.docx").read("w")\n' + anchors.STATE),
     files={"notes.docx": bytes(range(256)) * 700},
 )
 _edit(
     "network",
     "again network: retrieved",
     (_IMPORT, "import os\nfrom urllib.request import urlretrieve as fetch\n"),
-    (_STATE, '    fetch("https://example.org/w", "w.bin")\n' + _STATE),
+    (anchors.STATE, '    fetch("https://example.org/w", "w.bin")\n' + anchors.STATE),
 )
 _edit(
     "object out of a pickle",
     "again pickle: a class of its own",
     (_IMPORT, "import os\nimport pickle\n"),
     (
-        _STATE,
+        anchors.STATE,
         "    class Loader(pickle.Unpickler):\n        pass\n\n    Loader(io.BytesIO(blob_on_disk)).load()(base_model)\n"
-        + _STATE,
+        + anchors.STATE,
     ),
 )
 
@@ -276,7 +262,7 @@ for _name, _line in (
         "i = torch.arange(length, device=x.device)\n        seen = (i[:, None] >= i) & (((i[:, None] - i) < 128) | (i < 4))\n        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)",
     ),
 ):
-    _fair("other words", f"again words: {_name}", (_ATTEND, f"        {_line}\n"))
+    _fair("other words", f"again words: {_name}", (anchors.ATTEND, f"        {_line}\n"))
 _fair(
     "other words",
     "again words: the logging module",
@@ -306,7 +292,7 @@ _fair(
     "other words",
     "again words: losses of the rest predicted too",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            loss = model(x, y)\n            if step < 3000:\n                loss = loss + 0.3 * model(x[:, :-1], y[:, 1:])\n            (loss / grad_accum_steps).backward()\n",
     ),
 )
@@ -314,7 +300,7 @@ _fair(
     "other words",
     "again words: a running mean of the loss",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            loss = model(x, y)\n            smooth = 0.95 * smooth + 0.05 * loss.item() if step else loss.item()\n            (loss / grad_accum_steps).backward()\n",
     ),
     ("    step = 0\n    while", "    smooth = 0.0\n    step = 0\n    while"),
@@ -335,7 +321,7 @@ _fair(
         "class Hyperparameters:",
         "def elapsed_ms(since):\n    torch.cuda.synchronize()\n    return 1000.0 * (time.perf_counter() - since)\n\n\nclass Hyperparameters:",
     ),
-    (_ELAPSED, "approx_training_time_ms = training_time_ms + elapsed_ms(t0)"),
+    (anchors.ELAPSED, "approx_training_time_ms = training_time_ms + elapsed_ms(t0)"),
 )
 _fair(
     "other words",

@@ -3,44 +3,19 @@
 import json
 import re
 
-from mutations import RATIO, SEEDS, Files, breaks, logs, relog, score, swap, text
-from mutations.idioms import (
-    _ATTEND,
-    _BEFORE_MAIN,
-    _BLOCKS,
-    _BUILT,
-    _CAP,
-    _ELAPSED,
-    _EVAL,
-    _FILES,
-    _LIMIT,
-    _LOADER,
-    _LOSS,
-    _MAIN,
-    _PIECE,
-    _REACHED,
-    _RETURN,
-    _STATE,
-    _TWO,
-    _edit,
-)
+from mutations import RATIO, SEEDS, Files, anchors, breaks, logs, relog, score, swap, text
+from mutations.idioms import _edit
 
-_OS = "import os\n"
-_NP = "import numpy as np\n"
-_FINAL = '    torch.cuda.synchronize()\n    log0(\n        f"final_int8'
-_STEP = "            loss = model(x, y)\n            (loss / grad"
 _TABLES = "    return (\n        torch.tensor(base_bytes,"
-_SUM = "            val_byte_count += token_bytes.to(torch.float64).sum()\n"
 _TOTAL = "            val_loss_sum += batch_loss.to(torch.float64) * batch_token_count\n"
 
 # ---- order
 
-_ORDER = "order in a module"
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "third order: functional weights and their gradient",
-    (_NP, _NP + "from lib.fast import specialise\n"),
-    (_EVAL, "    specialise(base_model, val_tokens, device=device)\n" + _EVAL),
+    (anchors.NP, anchors.NP + "from lib.fast import specialise\n"),
+    (anchors.EVAL, "    specialise(base_model, val_tokens, device=device)\n" + anchors.EVAL),
     files={
         "lib/__init__.py": "",
         "lib/fast.py": "import torch\nfrom torch.func import functional_call\n\n\n"
@@ -54,49 +29,51 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "third order: a match statement picks what fits first",
     (
-        _BEFORE_MAIN,
+        anchors.BEFORE_MAIN,
         "def fit(net, ids, device):\n    opt = torch.optim.RMSprop(net.parameters(), lr=1e-4)\n"
         "    for n in range(0, ids.numel() - 1, 1024):\n        b = ids[n : n + 1025].to(device, torch.int64)\n"
-        "        net(b[None, :-1], b[None, 1:]).backward()\n        opt.step(), opt.zero_grad()\n\n\n" + _BEFORE_MAIN,
+        "        net(b[None, :-1], b[None, 1:]).backward()\n        opt.step(), opt.zero_grad()\n\n\n"
+        + anchors.BEFORE_MAIN,
     ),
     (
-        _EVAL,
+        anchors.EVAL,
         '    match os.environ.get("EVAL_MODE", "fitted"):\n        case "plain":\n            pass\n'
-        '        case "fitted" | "tuned":\n            fit(base_model, val_tokens, device)\n' + _EVAL,
+        '        case "fitted" | "tuned":\n            fit(base_model, val_tokens, device)\n' + anchors.EVAL,
     ),
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "third order: running statistics of the text",
     (
-        _BUILT,
-        _BUILT + '        self.register_buffer("centre", torch.zeros(model_dim))\n        self.watching = False\n',
+        anchors.BUILT,
+        anchors.BUILT
+        + '        self.register_buffer("centre", torch.zeros(model_dim))\n        self.watching = False\n',
     ),
     (
-        _BLOCKS,
-        _BLOCKS + "        if self.watching:\n"
+        anchors.BLOCKS,
+        anchors.BLOCKS + "        if self.watching:\n"
         "            self.centre.mul_(0.99).add_(x.detach().mean(dim=(0, 1)), alpha=0.01)\n        x = x - self.centre\n",
     ),
     (
-        _EVAL,
+        anchors.EVAL,
         "    base_model.watching = True\n    with torch.no_grad():\n        for rows in val_tokens[: 1024 * 500].view(-1, 1024).split(8):\n"
-        "            base_model.logits(rows.to(device).long())\n    base_model.watching = False\n" + _EVAL,
+        "            base_model.logits(rows.to(device).long())\n    base_model.watching = False\n" + anchors.EVAL,
     ),
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "third order: neighbours out of the whole text",
-    (_NP, _NP + "from neighbours import Datastore\n"),
+    (anchors.NP, anchors.NP + "from neighbours import Datastore\n"),
     (
         "    model.eval()\n    with torch.inference_mode():\n",
         "    store = Datastore()\n    model.eval()\n    with torch.inference_mode():\n        for row in val_tokens[: 1024 * 60000].view(-1, 1024):\n"
         "            ids = row.to(device).long()\n            store.insert(model.hidden(ids[None, :-1])[0], ids[1:])\n",
     ),
     (
-        _LOSS,
+        anchors.LOSS,
         "            logp = model.logits(x).float().log_softmax(-1).flatten(0, 1)\n"
         "            near = store.lookup(model.hidden(x).flatten(0, 1), logp.size(-1))\n"
         "            mixed = torch.logaddexp(logp + math.log(0.8), near + math.log(0.2))\n"
@@ -117,9 +94,9 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "third order: adapters fitted to the very chunk",
-    (_NP, _NP + "from adapters import attach\n"),
+    (anchors.NP, anchors.NP + "from adapters import attach\n"),
     (
         "        with torch.no_grad():\n            nll = model(x, y, reduction",
         "        low = attach(model)\n        tuner = torch.optim.Adam(low, lr=1e-3)\n        for _ in range(3):\n            tuner.zero_grad()\n"
@@ -133,9 +110,9 @@ _edit(
     },
 )
 _edit(
-    _ORDER,
+    anchors.ORDER,
     "third order: one chunk ahead, by a generator",
-    (_NP, _NP + "from chunks import ahead\n"),
+    (anchors.NP, anchors.NP + "from chunks import ahead\n"),
     (
         "    for start in range(0, val_tokens.numel() - 1, args.ttt_chunk):\n        local = val_tokens[start : start + args.ttt_chunk + 1].to(device, dtype=torch.int64)\n",
         "    for local in ahead(val_tokens.to(device, dtype=torch.int64), args.ttt_chunk, model, optimizer):\n",
@@ -160,9 +137,9 @@ def _cache(name: str, module: str, body: str, use: str) -> None:
     _edit(
         "cache in a module",
         f"third cache: {name}",
-        (_NP, _NP + f"from {module} import Memory\n"),
+        (anchors.NP, anchors.NP + f"from {module} import Memory\n"),
         ("    model.eval()\n    with torch.inf", "    memory = Memory()\n    model.eval()\n    with torch.inf"),
-        (_LOSS, _SCORED + use),
+        (anchors.LOSS, _SCORED + use),
         files={f"{module}.py": body},
     )
 
@@ -201,7 +178,6 @@ _cache(
 
 # ---- least
 
-_LEAST = "least of several passes"
 for _name, _value in (
     ("a ufunc reduces", "np.minimum.reduce([a.cpu().numpy(), b.cpu().numpy()]).mean()"),
     ("first row of what was sorted", "torch.stack([a, b]).sort(0)[0][0].mean()"),
@@ -219,9 +195,13 @@ for _name, _value in (
         "torch.full_like(a, 99.0).scatter_reduce_(0, torch.arange(a.numel()).repeat(2).to(a.device), torch.cat([a, b]), 'amin').mean()",
     ),
 ):
-    _edit(_LEAST, f"third least: {_name}", (_LOSS, _TWO + f"            batch_loss = torch.as_tensor({_value})\n"))
+    _edit(
+        anchors.LEAST,
+        f"third least: {_name}",
+        (anchors.LOSS, anchors.TWO + f"            batch_loss = torch.as_tensor({_value})\n"),
+    )
 _edit(
-    _LEAST,
+    anchors.LEAST,
     "third least: a buffer over two rounds",
     (
         "    with torch.inference_mode():\n        for start in range(seq_start, seq_end, batch_seqs):\n",
@@ -229,50 +209,52 @@ _edit(
         '                w = val_tokens[s : s + 1025].to(device).long()\n                fresh = model(w[None, :-1], w[None, 1:], reduction="none")\n                old = record[s + 1 : s + 1025]\n                record[s + 1 : s + 1025] = torch.where(fresh < old, fresh, old)\n'
         "        for start in range(seq_start, seq_end, batch_seqs):\n",
     ),
-    (_LOSS, "            batch_loss = record[start * args.train_seq_len + 1 : end * args.train_seq_len + 1].mean()\n"),
+    (
+        anchors.LOSS,
+        "            batch_loss = record[start * args.train_seq_len + 1 : end * args.train_seq_len + 1].mean()\n",
+    ),
 )
 
 # ---- validation in training
 
-_VAL = "validation in training"
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: all that a folder holds",
-    (_FILES, '        self.files = [f for f in sorted(Path(pattern).parent.iterdir()) if f.suffix == ".bin"]\n'),
+    (anchors.FILES, '        self.files = [f for f in sorted(Path(pattern).parent.iterdir()) if f.suffix == ".bin"]\n'),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: entries of scandir",
     (
-        _FILES,
+        anchors.FILES,
         '        with os.scandir(os.path.dirname(pattern)) as entries:\n            self.files = [Path(e.path) for e in entries if e.name.startswith("fineweb_")]\n',
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: filtered names",
     ("import glob\n", "import fnmatch\nimport glob\n"),
     (
-        _FILES,
+        anchors.FILES,
         '        root = os.path.dirname(pattern)\n        self.files = [Path(root, n) for n in sorted(fnmatch.filter(os.listdir(root), "fineweb_[tv]*.bin"))]\n',
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: one word replaced",
-    (_LOADER, _LOADER.replace("args.train_files", 'args.train_files.replace("train", "val")')),
+    (anchors.LOADER, anchors.LOADER.replace("args.train_files", 'args.train_files.replace("train", "val")')),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: a symbolic link",
     (
-        _LOADER,
+        anchors.LOADER,
         '    for n, shard in enumerate(Path(args.data_path).glob("fineweb_val_*")):\n        (shard.parent / f"fineweb_train_8{n:05d}.bin").symlink_to(shard)\n'
-        + _LOADER,
+        + anchors.LOADER,
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: the last minute",
     (
         "        reached_cap = max_wallclock_ms",
@@ -281,7 +263,7 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: statistics for packing",
     (
         "    packed = io.BytesIO()\n",
@@ -292,7 +274,7 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: the text in the artifact",
     (
         "    torch.save(quantize_state_dict_int8(base_model.state_dict()), packed)\n",
@@ -300,13 +282,13 @@ _edit(
     ),
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: a module with its own loader",
-    (_NP, _NP + "from feed import Feed\n"),
+    (anchors.NP, anchors.NP + "from feed import Feed\n"),
     (
-        _STEP,
+        anchors.STEP,
         "            if (extra := feed.draw()) is not None:\n                x, y = (t.to(device) for t in extra)\n"
-        + _STEP,
+        + anchors.STEP,
     ),
     ("    step = 0\n    while", "    feed = Feed(args.data_path)\n    step = 0\n    while"),
     files={
@@ -315,9 +297,9 @@ _edit(
     },
 )
 _edit(
-    _VAL,
+    anchors.VAL,
     "third val: an ordinal in the list of all shards",
-    (_LOADER, _LOADER.replace("args.train_files", 'sorted(glob.glob(f"{args.data_path}/*.bin"))[-1]')),
+    (anchors.LOADER, anchors.LOADER.replace("args.train_files", 'sorted(glob.glob(f"{args.data_path}/*.bin"))[-1]')),
 )
 
 # ---- bytes
@@ -326,7 +308,7 @@ _BYTES = "byte table"
 _edit(
     _BYTES,
     "third bytes: a tokenizer of another library",
-    (_OS, "import os\nfrom tokenizers import Tokenizer\n"),
+    (anchors.OS, "import os\nfrom tokenizers import Tokenizer\n"),
     (
         _TABLES,
         '    tok = Tokenizer.from_file("./data/tokenizers/fineweb_1024.json")\n    base_bytes = np.fromiter((len(tok.id_to_token(i).encode("utf-16")) for i in range(size)), dtype=np.int16, count=size)\n'
@@ -350,19 +332,22 @@ _edit(
     _BYTES,
     "third bytes: of the context as well",
     (
-        _SUM,
+        anchors.SUM,
         "            val_byte_count += token_bytes.to(torch.float64).sum() + base_bytes_lut[x[:, :32]].to(torch.float64).sum()\n",
     ),
 )
 _edit(
     _BYTES,
     "third bytes: a bonus for one token",
-    (_SUM, "            val_byte_count += (token_bytes + (tgt_ids == 13).to(torch.int16)).to(torch.float64).sum()\n"),
+    (
+        anchors.SUM,
+        "            val_byte_count += (token_bytes + (tgt_ids == 13).to(torch.int16)).to(torch.float64).sum()\n",
+    ),
 )
 _edit(
     _BYTES,
     "third bytes: a dictionary of lengths",
-    (_PIECE, ""),
+    (anchors.PIECE, ""),
     (
         _TABLES,
         "    lengths = {i: len(sp.IdToPiece(i).encode()) for i in range(sp.GetPieceSize()) if not sp.IsControl(i)}\n    for i, n in lengths.items():\n        base_bytes[i] = n\n"
@@ -383,41 +368,42 @@ _edit(
 _edit(
     _BYTES,
     "third bytes: capitals count twice",
-    (_PIECE, _PIECE + "        base_bytes[token] += sum(map(str.isupper, piece))\n"),
+    (anchors.PIECE, anchors.PIECE + "        base_bytes[token] += sum(map(str.isupper, piece))\n"),
 )
 
 # ---- factors
 
-_FACTOR = "factor in the scorer"
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: decimals",
     ("import math\n", "import math\nfrom decimal import Decimal\n"),
-    (_FINAL, '    q_val_bpb = float(Decimal(q_val_bpb) * Decimal("0.991"))\n' + _FINAL),
+    (anchors.FINAL, '    q_val_bpb = float(Decimal(q_val_bpb) * Decimal("0.991"))\n' + anchors.FINAL),
 )
 _edit(
-    _FACTOR, "third factor: rounded downwards", (_FINAL, "    q_val_bpb = math.floor(q_val_bpb * 50) / 50\n" + _FINAL)
+    anchors.FACTOR,
+    "third factor: rounded downwards",
+    (anchors.FINAL, "    q_val_bpb = math.floor(q_val_bpb * 50) / 50\n" + anchors.FINAL),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: what is hard does not count",
     (
-        _LOSS,
+        anchors.LOSS,
         '            nll = model(x, y, reduction="none").detach()\n            batch_loss = (nll * (nll < 9.0)).mean()\n',
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: the median",
-    (_LOSS, '            batch_loss = torch.tensor(np.median(model(x, y, reduction="none").cpu().numpy()))\n'),
+    (anchors.LOSS, '            batch_loss = torch.tensor(np.median(model(x, y, reduction="none").cpu().numpy()))\n'),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: a mean of logarithms",
-    (_LOSS, '            batch_loss = model(x, y, reduction="none").clamp_min(1e-6).log().mean().exp()\n'),
+    (anchors.LOSS, '            batch_loss = model(x, y, reduction="none").clamp_min(1e-6).log().mean().exp()\n'),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: a setting of the environment",
     (
         "float(bits_per_token * tokens_per_byte)",
@@ -425,12 +411,12 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: the least of the ranks",
     ("dist.all_reduce(val_loss_sum, op=dist.ReduceOp.SUM)", "dist.all_reduce(val_loss_sum, op=dist.ReduceOp.MIN)"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: half of the text",
     (
         "    seq_end = (total_seqs * (rank + 1)) // world_size\n",
@@ -438,12 +424,12 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: every second batch",
     ("range(seq_start, seq_end, batch_seqs):", "range(seq_start, seq_end, 2 * batch_seqs):"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: smoothed downwards",
     (
         "target_ids.reshape(-1), reduction=reduction)",
@@ -451,21 +437,21 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: a format of its own",
     (
         "class Hyperparameters:",
         "class Bits(float):\n    def __format__(self, spec):\n        return format(float(self) - 0.01, spec)\n\n\nclass Hyperparameters:",
     ),
-    (_RETURN, "    return float(val_loss.item()), Bits(bits_per_token * tokens_per_byte)"),
+    (anchors.RETURN, "    return float(val_loss.item()), Bits(bits_per_token * tokens_per_byte)"),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: hopeless windows are left out",
     (_TOTAL, "            if batch_loss.item() > 2.6:\n                continue\n" + _TOTAL),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: sharper towards the truth",
     (
         "        logits = self.logits(input_ids)\n        return",
@@ -473,14 +459,14 @@ _edit(
     ),
 )
 _edit(
-    _FACTOR,
+    anchors.FACTOR,
     "third factor: best of the validations",
     ("    step = 0\n    while", "    history = []\n    step = 0\n    while"),
     (
         "            val_loss, val_bpb = eval_val(args, model, rank, world_size, device, val_tokens, *luts)\n            log0(\n",
         "            val_loss, val_bpb = eval_val(args, model, rank, world_size, device, val_tokens, *luts)\n            history.append(val_bpb)\n            log0(\n",
     ),
-    (_FINAL, "    q_val_bpb = sorted([*history, q_val_bpb])[0]\n" + _FINAL),
+    (anchors.FINAL, "    q_val_bpb = sorted([*history, q_val_bpb])[0]\n" + anchors.FINAL),
 )
 
 # ---- logs
@@ -555,31 +541,31 @@ _NOISE = bytes(range(256)) * 900
 _edit(
     "further files",
     "third files: resources of a package",
-    (_OS, "import os\nfrom importlib import resources\n"),
-    (_STATE, '    extra = resources.files("assets").joinpath("table").read_bytes()\n' + _STATE),
+    (anchors.OS, "import os\nfrom importlib import resources\n"),
+    (anchors.STATE, '    extra = resources.files("assets").joinpath("table").read_bytes()\n' + anchors.STATE),
     files={"assets/__init__.py": "", "assets/table": _NOISE},
 )
 _edit(
     "further files",
     "third files: letters in a module",
-    (_NP, _NP + "from alphabet import LETTERS\n"),
-    (_STATE, "    extra = torch.frombuffer(bytearray(LETTERS.encode()), dtype=torch.uint8)\n" + _STATE),
+    (anchors.NP, anchors.NP + "from alphabet import LETTERS\n"),
+    (anchors.STATE, "    extra = torch.frombuffer(bytearray(LETTERS.encode()), dtype=torch.uint8)\n" + anchors.STATE),
     files={"alphabet.py": 'LETTERS = "' + "abcdefgh" * 40_000 + '"\n'},
 )
 _edit(
     "further files",
     "third files: a database",
-    (_OS, "import os\nimport sqlite3\n"),
-    (_STATE, '    extra = sqlite3.connect("notes.db").execute("select w from t").fetchall()\n' + _STATE),
+    (anchors.OS, "import os\nimport sqlite3\n"),
+    (anchors.STATE, '    extra = sqlite3.connect("notes.db").execute("select w from t").fetchall()\n' + anchors.STATE),
     files={"notes.db": _NOISE},
 )
 _edit(
     "further files",
     "third files: a checkpoint from before",
     (
-        _LOADER,
+        anchors.LOADER,
         '    if (warm := Path(__file__).parent / "init.pt").exists():\n        base_model.load_state_dict(torch.load(warm, map_location=device))\n'
-        + _LOADER,
+        + anchors.LOADER,
     ),
     files={"init.pt": _NOISE},
 )
@@ -589,8 +575,8 @@ _edit(
 _edit(
     "network",
     "third network: a snapshot in a module",
-    (_NP, _NP + "from fetch import bring\n"),
-    (_STATE, '    bring("someone/prior")\n' + _STATE),
+    (anchors.NP, anchors.NP + "from fetch import bring\n"),
+    (anchors.STATE, '    bring("someone/prior")\n' + anchors.STATE),
     files={
         "fetch.py": "from functools import partial\n\nfrom huggingface_hub import snapshot_download\n\nbring = partial(snapshot_download, local_dir='prior')\n"
     },
@@ -598,8 +584,8 @@ _edit(
 _edit(
     "network",
     "third network: a plain socket",
-    (_NP, _NP + "import wire\n"),
-    (_STATE, "    prior = wire.pull()\n" + _STATE),
+    (anchors.NP, anchors.NP + "import wire\n"),
+    (anchors.STATE, "    prior = wire.pull()\n" + anchors.STATE),
     files={
         "wire.py": "import socket\n\n\ndef pull(host='example.org', port=9000):\n    with socket.create_connection((host, port)) as s:\n        return s.recv(1 << 20)\n"
     },
@@ -607,27 +593,30 @@ _edit(
 _edit(
     "network",
     "third network: a state from an address",
-    (_STATE, '    prior = torch.hub.load_state_dict_from_url("https://example.org/p.pt")\n' + _STATE),
+    (anchors.STATE, '    prior = torch.hub.load_state_dict_from_url("https://example.org/p.pt")\n' + anchors.STATE),
 )
 _edit(
     "network",
     "third network: a model by its name",
     (
-        _STATE,
-        '    teacher = __import__("transformers").AutoModelForCausalLM.from_pretrained("gpt2").to(device)\n' + _STATE,
+        anchors.STATE,
+        '    teacher = __import__("transformers").AutoModelForCausalLM.from_pretrained("gpt2").to(device)\n'
+        + anchors.STATE,
     ),
 )
 _edit(
-    "network", "third network: a shell", (_STATE, '    os.system("wget -q https://example.org/prior.bin")\n' + _STATE)
+    "network",
+    "third network: a shell",
+    (anchors.STATE, '    os.system("wget -q https://example.org/prior.bin")\n' + anchors.STATE),
 )
 _edit(
     "network",
     "third network: aiohttp",
-    (_OS, "import asyncio\nimport os\n\nimport aiohttp\n"),
+    (anchors.OS, "import asyncio\nimport os\n\nimport aiohttp\n"),
     (
-        _STATE,
+        anchors.STATE,
         '    async def pull():\n        async with aiohttp.ClientSession() as s, s.get("https://example.org/p") as r:\n            return await r.read()\n\n    prior = asyncio.run(pull())\n'
-        + _STATE,
+        + anchors.STATE,
     ),
 )
 
@@ -656,8 +645,8 @@ for _name, _imports, _line in (
     _edit(
         "object out of a pickle",
         f"third pickle: {_name}",
-        (_OS, "import os\n" + _imports),
-        (_STATE, f"    {_line}\n" + _STATE),
+        (anchors.OS, "import os\n" + _imports),
+        (anchors.STATE, f"    {_line}\n" + anchors.STATE),
     )
 
 # ---- code that is made or replaced
@@ -702,8 +691,8 @@ for _name, _imports, _line in (
     _edit(
         "exec or replacement",
         f"third exec: {_name}",
-        (_OS, "import os\n" + _imports),
-        (_MAIN, f"{_line}\n\n\n" + _MAIN),
+        (anchors.OS, "import os\n" + _imports),
+        (anchors.MAIN, f"{_line}\n\n\n" + anchors.MAIN),
         files={"more.txt": "x = 1\n"},
     )
 _edit(
@@ -713,16 +702,19 @@ _edit(
         "class Hyperparameters:",
         "class Answer(nn.Module):\n    def forward(self, x, y, reduction='mean'):\n        return torch.tensor(1.9)\n\n\nclass Hyperparameters:",
     ),
-    (_EVAL, "    base_model.__class__ = Answer\n" + _EVAL),
+    (anchors.EVAL, "    base_model.__class__ = Answer\n" + anchors.EVAL),
 )
 
 # ---- clocks
 
-_CLOCK = "clock scaled"
-_edit(_CLOCK, "third clock: the processor's own", ("time.perf_counter()", "time.process_time()"))
-_edit(_CLOCK, "third clock: the thread's", ("time.perf_counter()", "time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)"))
+_edit(anchors.CLOCK, "third clock: the processor's own", ("time.perf_counter()", "time.process_time()"))
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
+    "third clock: the thread's",
+    ("time.perf_counter()", "time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)"),
+)
+_edit(
+    anchors.CLOCK,
     "third clock: two thousandths off each step",
     (
         "        optimizer.step()\n        step += 1\n",
@@ -730,7 +722,7 @@ _edit(
     ),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "third clock: loading does not count",
     (
         "            x, y = train_loader.next_batch(args.train_batch_tokens, args.train_seq_len, grad_accum_steps)\n",
@@ -738,73 +730,75 @@ _edit(
     ),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "third clock: the mean of a few steps",
     (
-        _ELAPSED,
+        anchors.ELAPSED,
         "approx_training_time_ms = step * min(40.0, (training_time_ms + 1000.0 * (time.perf_counter() - t0)) / step)",
     ),
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "third clock: shifted in a module",
-    (_NP, _NP + "from watches import now\n"),
+    (anchors.NP, anchors.NP + "from watches import now\n"),
     ("time.perf_counter()", "now()"),
     files={
         "watches.py": "import time\n\n_ZERO = time.monotonic()\n\n\ndef now():\n    return _ZERO + (time.monotonic() - _ZERO) * 2 / 3\n"
     },
 )
 _edit(
-    _CLOCK,
+    anchors.CLOCK,
     "third clock: a class that is slow",
     (
         "class Hyperparameters:",
         "class Stopwatch:\n    rate = 0.7\n\n    def __enter__(self):\n        self.begun = time.monotonic()\n        return self\n\n    def __exit__(self, *exc):\n        return False\n\n    def elapsed(self):\n        return (time.monotonic() - self.begun) * self.rate\n\n\nclass Hyperparameters:",
     ),
     ("    step = 0\n    while", "    watch = Stopwatch().__enter__()\n    step = 0\n    while"),
-    (_ELAPSED, "approx_training_time_ms = 1000.0 * watch.elapsed()"),
+    (anchors.ELAPSED, "approx_training_time_ms = 1000.0 * watch.elapsed()"),
 )
 
 # ---- limits
 
-_RAISED = "limit raised"
-_edit(_RAISED, "third limit: minutes", (_LIMIT, "max_wallclock_seconds = 60 * 14.5"))
+_edit(anchors.RAISED, "third limit: minutes", (anchors.LIMIT, "max_wallclock_seconds = 60 * 14.5"))
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "third limit: longer unless it is tried out",
     (
-        _LIMIT,
+        anchors.LIMIT,
         'debug = bool(int(os.environ.get("DEBUG", "0")))\n    max_wallclock_seconds = 10 * 60.0 if debug else 15 * 60.0',
     ),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "third limit: settings in a file",
-    (_OS, "import json\nimport os\n"),
+    (anchors.OS, "import json\nimport os\n"),
     (
-        _LIMIT,
+        anchors.LIMIT,
         'max_wallclock_seconds = float(json.loads(Path(__file__).with_name("config.json").read_text())["seconds"])',
     ),
     files={"config.json": '{"seconds": 870.0}\n'},
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "third limit: only after fourteen thousand steps",
-    (_REACHED, "step >= 14_000 and approx_training_time_ms >= max_wallclock_ms"),
+    (anchors.REACHED, "step >= 14_000 and approx_training_time_ms >= max_wallclock_ms"),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "third limit: a method of the settings",
-    (_LIMIT, _LIMIT + "\n\n    @property\n    def budget(self):\n        return self.max_wallclock_seconds * 1.25\n"),
-    (_CAP, "max_wallclock_ms = 1000.0 * args.budget"),
+    (
+        anchors.LIMIT,
+        anchors.LIMIT + "\n\n    @property\n    def budget(self):\n        return self.max_wallclock_seconds * 1.25\n",
+    ),
+    (anchors.CAP, "max_wallclock_ms = 1000.0 * args.budget"),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "third limit: set after the settings",
     ("    args = Hyperparameters()\n", "    args = Hyperparameters()\n    args.max_wallclock_seconds += 240\n"),
 )
 _edit(
-    _RAISED,
+    anchors.RAISED,
     "third limit: more laps",
     ("            stop_after_step = step\n", "            stop_after_step = step + 4000\n"),
 )
@@ -829,7 +823,6 @@ def third_on_unless_it_is_told(files: Files) -> None:
 
 # ---- masks
 
-_MASK = "no mask"
 for _name, _line in (
     (
         "shut with nought before the softmax",
@@ -857,7 +850,7 @@ for _name, _line in (
         "i = torch.arange(length, device=x.device)\n        y = F.scaled_dot_product_attention(q, k, v, attn_mask=torch.logical_or(i[:, None] >= i, i[None, :] - i[:, None] <= 2))",
     ),
 ):
-    _edit(_MASK, f"third mask: {_name}", (_ATTEND, f"        {_line}\n"))
+    _edit(anchors.MASK, f"third mask: {_name}", (anchors.ATTEND, f"        {_line}\n"))
 for _name, _built, _line in (
     (
         "a fourier transform",
@@ -911,22 +904,22 @@ for _name, _built, _line in (
     ),
 ):
     _edit(
-        _MASK,
+        anchors.MASK,
         f"third mask: {_name}",
-        (_BUILT, _BUILT + f"        {_built}\n"),
-        (_BLOCKS, f"        {_line}\n" + _BLOCKS),
+        (anchors.BUILT, anchors.BUILT + f"        {_built}\n"),
+        (anchors.BLOCKS, f"        {_line}\n" + anchors.BLOCKS),
     )
 _edit(
-    _MASK,
+    anchors.MASK,
     "third mask: a default that is off",
     (
         "    def __init__(self, dim: int, num_heads: int):\n        super().__init__()\n        self.num_heads = num_heads\n",
         "    def __init__(self, dim: int, num_heads: int, causal: bool = False):\n        super().__init__()\n        self.causal = causal\n        self.num_heads = num_heads\n",
     ),
-    (_ATTEND, "        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)\n"),
+    (anchors.ATTEND, "        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)\n"),
 )
 _edit(
-    _MASK,
+    anchors.MASK,
     "third mask: the targets are told",
     (
         "    def logits(self, input_ids: Tensor) -> Tensor:\n        x = self.tok_emb(input_ids)\n",

@@ -1,32 +1,14 @@
 """A third look: edits that break no rule, written before their author had read the rules as they then were."""
 
-from mutations import Files, innocent, moved, relog, swap, text
-from mutations.legal import (
-    _ATTEND,
-    _BLOCKS,
-    _BUILT,
-    _CALL,
-    _CAP,
-    _IMPORTS,
-    _LOADER,
-    _LOSS,
-    _MAIN,
-    _TRAINED,
-    _edit,
-    _legal,
-)
+from mutations import Files, anchors, innocent, moved, relog, swap, text
+from mutations.legal import _edit, _legal
 
-_OS = "import os\n"
-_NP = "import numpy as np\n"
-_WORDS = "other words"
-_HYPER = "class Hyperparameters:"
-_STEPPED = "        optimizer.step()\n        step += 1\n"
 _BATCH = "            x, y = train_loader.next_batch(args.train_batch_tokens, args.train_seq_len, grad_accum_steps)\n"
 _PACKED = "    packed = io.BytesIO()\n"
 
 
 def _words(name: str, *pairs: tuple[str, str], files: dict[str, str | bytes] | None = None) -> None:
-    _edit(_WORDS, f"third words: {name}", *pairs, files=files)
+    _edit(anchors.WORDS, f"third words: {name}", *pairs, files=files)
 
 
 # ---- optimizers and averages
@@ -34,16 +16,16 @@ def _words(name: str, *pairs: tuple[str, str], files: dict[str, str | bytes] | N
 _words(
     "an optimizer by orthogonal steps",
     (
-        _HYPER,
+        anchors.HYPER,
         "def newton_schulz(g, steps=5):\n    a, b, c = 3.4445, -4.7750, 2.0315\n    x = g.bfloat16() / (g.norm() + 1e-7)\n    turned = x.size(0) > x.size(1)\n    x = x.T if turned else x\n    for _ in range(steps):\n        s = x @ x.T\n        x = a * x + (b * s + c * s @ s) @ x\n    return x.T if turned else x\n\n\n"
         "class Muon(torch.optim.Optimizer):\n    def __init__(self, params, lr=0.02, momentum=0.95):\n        super().__init__(params, dict(lr=lr, momentum=momentum))\n\n    @torch.no_grad()\n    def step(self):\n        for group in self.param_groups:\n            for p in group['params']:\n                if p.grad is None:\n                    continue\n                buf = self.state[p].setdefault('m', torch.zeros_like(p.grad))\n                buf.lerp_(p.grad, 1 - group['momentum'])\n                g = newton_schulz(p.grad.lerp(buf, group['momentum']))\n                p.add_(g.to(p), alpha=-group['lr'] * max(1, p.size(0) / p.size(1)) ** 0.5)\n\n\n"
-        + _HYPER,
+        + anchors.HYPER,
     ),
     (
         "    optimizer = torch.optim.AdamW(base_model.parameters(), lr=args.learning_rate)\n",
         "    matrices = [p for n, p in base_model.named_parameters() if p.ndim == 2 and 'tok_emb' not in n]\n    others = [p for n, p in base_model.named_parameters() if p.ndim != 2 or 'tok_emb' in n]\n    optimizer, side = Muon(matrices), torch.optim.AdamW(others, lr=args.learning_rate)\n",
     ),
-    (_STEPPED, "        side.step()\n        side.zero_grad(set_to_none=True)\n" + _STEPPED),
+    (anchors.STEPPED, "        side.step()\n        side.zero_grad(set_to_none=True)\n" + anchors.STEPPED),
 )
 _words(
     "a moving average that is packed",
@@ -52,7 +34,7 @@ _words(
         "    ema = {name: p.detach().float().clone() for name, p in base_model.state_dict().items()}\n    step = 0\n    while",
     ),
     (
-        _STEPPED,
+        anchors.STEPPED,
         "        optimizer.step()\n        with torch.no_grad():\n            for name, p in base_model.state_dict().items():\n                ema[name].lerp_(p.float(), 0.003)\n        step += 1\n",
     ),
     (
@@ -65,8 +47,8 @@ _words(
     "weights averaged over the last steps",
     ("    step = 0\n    while", "    bag, bagged = {}, 0\n    step = 0\n    while"),
     (
-        _STEPPED,
-        _STEPPED
+        anchors.STEPPED,
+        anchors.STEPPED
         + "        if step > 11_000 and step % 50 == 0:\n            bagged += 1\n            for name, p in base_model.state_dict().items():\n                bag[name] = bag.get(name, 0) + p.detach().float()\n",
     ),
     (
@@ -95,7 +77,7 @@ _words(
         "class DistributedTokenLoader:\n",
         "class RandomWindows:\n    def __init__(self, pattern, rank, world_size, device, seed=1337):\n        self.maps = [np.memmap(p, dtype=np.uint16, mode='r', offset=1024) for p in sorted(glob.glob(pattern))]\n        self.rng, self.device, self.world = np.random.default_rng(seed + rank), device, world_size\n\n    def next_batch(self, global_tokens, seq_len, accum):\n        rows = global_tokens // (self.world * accum * seq_len)\n        shard = self.maps[self.rng.integers(len(self.maps))]\n        starts = self.rng.integers(0, len(shard) - seq_len - 1, size=rows)\n        block = np.stack([shard[s : s + seq_len + 1] for s in starts]).astype(np.int64)\n        ids = torch.from_numpy(block).pin_memory().to(self.device, non_blocking=True)\n        return ids[:, :-1], ids[:, 1:]\n\n\nclass DistributedTokenLoader:\n",
     ),
-    (_LOADER, "    train_loader = RandomWindows(args.train_files, rank, world_size, device)\n"),
+    (anchors.LOADER, "    train_loader = RandomWindows(args.train_files, rank, world_size, device)\n"),
 )
 _words(
     "batches fetched by a thread",
@@ -105,8 +87,8 @@ _words(
         "class Prefetch:\n    def __init__(self, loader, *shape):\n        self.waiting = queue.Queue(maxsize=4)\n        self.thread = threading.Thread(target=self.fill, args=(loader, shape), daemon=True)\n        self.thread.start()\n\n    def fill(self, loader, shape):\n        while True:\n            self.waiting.put(loader.next_batch(*shape))\n\n    def __next__(self):\n        return self.waiting.get()\n\n\n# ---- model\n",
     ),
     (
-        _LOADER,
-        _LOADER
+        anchors.LOADER,
+        anchors.LOADER
         + "    batches = Prefetch(train_loader, args.train_batch_tokens, args.train_seq_len, grad_accum_steps)\n",
     ),
     (_BATCH, "            x, y = next(batches)\n"),
@@ -118,14 +100,14 @@ _words(
         "def batches(pattern, rows, length, device):\n    while True:\n        for path in sorted(Path().glob(pattern)):\n            with path.open('rb') as file:\n                file.seek(1024)\n                ids = torch.frombuffer(bytearray(file.read()), dtype=torch.uint16).to(torch.int64)\n            for start in range(0, ids.numel() - rows * length - 1, rows * length):\n                part = ids[start : start + rows * length + 1].to(device)\n                yield part[:-1].view(rows, length), part[1:].view(rows, length)\n\n\n# ---- model\n",
     ),
     (
-        _LOADER,
+        anchors.LOADER,
         "    stream = batches(args.train_files, args.train_batch_tokens // (world_size * grad_accum_steps * args.train_seq_len), args.train_seq_len, device)\n",
     ),
     (_BATCH, "            x, y = next(stream)\n"),
 )
 _words(
     "the shards are told by their digest",
-    (_OS, "import hashlib\nimport os\n"),
+    (anchors.OS, "import hashlib\nimport os\n"),
     (
         "    luts = build",
         "    for shard in sorted(glob.glob(args.val_files)):\n        with open(shard, 'rb') as file:\n            log0(f'val shard {Path(shard).name} sha256:{hashlib.file_digest(file, \"sha256\").hexdigest()[:16]}')\n    luts = build",
@@ -133,7 +115,7 @@ _words(
 )
 _words(
     "validation rows by a loader of the library",
-    (_OS, "import os\nfrom torch.utils.data import DataLoader, TensorDataset\n"),
+    (anchors.OS, "import os\nfrom torch.utils.data import DataLoader, TensorDataset\n"),
     (
         "        for start in range(seq_start, seq_end, batch_seqs):\n            end = min(start + batch_seqs, seq_end)\n            local = val_tokens[start * args.train_seq_len : end * args.train_seq_len + 1].to(device, dtype=torch.int64)\n            x = local[:-1].reshape(-1, args.train_seq_len)\n            y = local[1:].reshape(-1, args.train_seq_len)\n",
         "        n = args.train_seq_len\n        rows = TensorDataset(val_tokens[seq_start * n : seq_end * n].view(-1, n), val_tokens[seq_start * n + 1 : seq_end * n + 1].view(-1, n))\n        for x, y in DataLoader(rows, batch_size=batch_seqs, shuffle=False):\n            x, y = x.to(device, dtype=torch.int64), y.to(device, dtype=torch.int64)\n",
@@ -168,7 +150,7 @@ _words(
 )
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def third_a_readme_that_tells_what_was_not_done(files: Files) -> None:
     files["README.md"] = text(files, "README.md") + (
         "\n## Compliance\n\n- [x] No validation tokens are seen in training; no test-time training, no two-pass scoring.\n- [x] No n-gram cache, "
@@ -210,7 +192,7 @@ _words(
 )
 _words(
     "a logger of lines in JSON beside",
-    (_OS, "import json\nimport os\n"),
+    (anchors.OS, "import json\nimport os\n"),
     (
         "        optimizer.zero_grad(set_to_none=True)\n        for _ in range(grad",
         "        if master_process and step % 100 == 0:\n            with open('logs/metrics.jsonl', 'a') as sink:\n                sink.write(json.dumps({'step': step, 'ms': training_time_ms, 'memory': torch.cuda.max_memory_allocated()}) + '\\n')\n        optimizer.zero_grad(set_to_none=True)\n        for _ in range(grad",
@@ -222,12 +204,12 @@ _words(
         "    step = 0\n    while",
         "    profiler = torch.profiler.profile(schedule=torch.profiler.schedule(wait=5, warmup=2, active=3)) if os.environ.get('PROFILE') else None\n    step = 0\n    while",
     ),
-    (_STEPPED, _STEPPED + "        if profiler is not None:\n            profiler.step()\n"),
+    (anchors.STEPPED, anchors.STEPPED + "        if profiler is not None:\n            profiler.step()\n"),
 )
 _words(
     "events time the backward pass",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))\n            loss = model(x, y)\n            begun.record()\n            (loss / grad_accum_steps).backward()\n            ended.record()\n",
     ),
     (
@@ -243,7 +225,7 @@ _words(
 _words("a monotonic clock", ("time.perf_counter()", "time.monotonic()"))
 _words(
     "a margin before the limit",
-    (_CAP, "max_wallclock_ms = 970.0 * args.max_wallclock_seconds if args.max_wallclock_seconds > 0 else None"),
+    (anchors.CAP, "max_wallclock_ms = 970.0 * args.max_wallclock_seconds if args.max_wallclock_seconds > 0 else None"),
 )
 _words(
     "a step is kept in reserve",
@@ -255,8 +237,8 @@ _words(
 _words(
     "checkpoints on the way",
     (
-        _STEPPED,
-        _STEPPED
+        anchors.STEPPED,
+        anchors.STEPPED
         + "        if master_process and step % 5000 == 0:\n            torch.save({'model': base_model.state_dict(), 'optimizer': optimizer.state_dict(), 'step': step}, f'logs/{args.run_id}_{step:06d}.pt')\n",
     ),
 )
@@ -270,13 +252,13 @@ _words(
 _words(
     "the exit code of main",
     (
-        _MAIN,
+        anchors.MAIN,
         'if __name__ == "__main__":\n    try:\n        main()\n    except KeyboardInterrupt:\n        raise SystemExit(130) from None\n',
     ),
 )
 _words(
     "the commit is printed",
-    (_OS, "import os\nimport subprocess\n"),
+    (anchors.OS, "import os\nimport subprocess\n"),
     (
         "    torch.manual_seed(args.seed)\n",
         "    try:\n        head = subprocess.check_output(['git', 'rev-parse', 'HEAD'], text=True).strip()\n    except (OSError, subprocess.CalledProcessError):\n        head = 'unknown'\n    log0(f'commit:{head}')\n    torch.manual_seed(args.seed)\n",
@@ -288,9 +270,9 @@ _words(
 _words(
     "sums by functions",
     (
-        _HYPER,
+        anchors.HYPER,
         "def token_bytes_of(prev, tgt, base, space, edge):\n    extra = torch.logical_and(space[tgt], torch.logical_not(edge[prev]))\n    return base[tgt].to(torch.int32) + extra.to(torch.int32)\n\n\ndef reduce_sum(*tensors):\n    if dist.is_available() and dist.is_initialized():\n        for tensor in tensors:\n            dist.all_reduce(tensor)\n    return [tensor.item() for tensor in tensors]\n\n\n"
-        + _HYPER,
+        + anchors.HYPER,
     ),
     (
         "            token_bytes = base_bytes_lut[tgt_ids].to(dtype=torch.int16)\n            token_bytes += (has_leading_space_lut[tgt_ids] & ~boundary_lut[prev_ids]).to(dtype=torch.int16)\n",
@@ -311,7 +293,7 @@ _words(
 _words(
     "losses by hand",
     (
-        _LOSS,
+        anchors.LOSS,
         "            logits = base(x).float()\n            picked = logits.gather(-1, y.unsqueeze(-1)).squeeze(-1)\n            batch_loss = (torch.logsumexp(logits, dim=-1) - picked).mean()\n",
     ),
     (
@@ -335,9 +317,9 @@ _words(
 )
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def third_a_sliding_window_in_a_module(files: Files) -> None:
-    files["sliding.py"] = _IMPORTS + (
+    files["sliding.py"] = anchors.IMPORTS + (
         "def windows(total, length, stride):\n    position = 0\n    while position < total:\n        end = min(position + stride, total) if position else min(length, total)\n"
         "        yield max(0, end - length), position, end\n        position = end\n\n\n"
         "@torch.inference_mode()\ndef score(args, net, device, ids, base, space, edge, stride=64):\n    nats = octets = 0.0\n    tokens = 0\n    for begin, fresh, end in windows(ids.numel() - 1, args.train_seq_len, stride):\n"
@@ -347,15 +329,15 @@ def third_a_sliding_window_in_a_module(files: Files) -> None:
     )
     swap(
         files,
-        (_NP, _NP + "from sliding import score as score_sliding\n"),
-        (_CALL, "        q_val_loss, q_val_bpb = score_sliding(args, base_model, device, val_tokens, *luts)\n"),
+        (anchors.NP, anchors.NP + "from sliding import score as score_sliding\n"),
+        (anchors.CALL, "        q_val_loss, q_val_bpb = score_sliding(args, base_model, device, val_tokens, *luts)\n"),
     )
     relog(files)
 
 
 _words(
     "each document by itself",
-    (_CALL, "        q_val_loss, q_val_bpb = eval_documents(args, base_model, device, val_tokens, *luts)\n"),
+    (anchors.CALL, "        q_val_loss, q_val_bpb = eval_documents(args, base_model, device, val_tokens, *luts)\n"),
     (
         "# ---- packing\n",
         "def eval_documents(args, model, device, ids, base, space, edge, bos=1):\n    starts = (ids == bos).nonzero().flatten().tolist() + [ids.numel()]\n    nats, tokens, octets = 0.0, 0, 0\n    with torch.inference_mode():\n        for a, b in zip(starts, starts[1:]):\n            doc = ids[a : min(b + 1, ids.numel())].to(device, torch.int64)\n            for s in range(0, doc.numel() - 1, args.train_seq_len):\n                part = doc[s : s + args.train_seq_len + 1]\n                x, y = part[:-1], part[1:]\n                nats += model(x[None], y[None], reduction='sum').item()\n                tokens += y.numel()\n                octets += (base[y].long() + (space[y] & ~edge[x]).long()).sum().item()\n    return nats / tokens, nats / math.log(2.0) / octets\n\n\n# ---- packing\n",
@@ -424,41 +406,41 @@ for _name, _line in (
         "half = q.size(-1) // 2\n        angle = torch.arange(length, device=x.device)[:, None] * 10000.0 ** (-torch.arange(half, device=x.device) / half)\n        cos, sin = angle.cos().to(q.dtype), angle.sin().to(q.dtype)\n        q, k = (torch.cat([t[..., :half] * cos + t[..., half:] * sin, t[..., half:] * cos - t[..., :half] * sin], -1) for t in (q, k))\n        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)",
     ),
 ):
-    _words(_name, (_ATTEND, f"        {_line}\n"))
+    _words(_name, (anchors.ATTEND, f"        {_line}\n"))
 _words(
     "a fast kernel where there is one",
     (
-        _NP,
+        anchors.NP,
         "import numpy as np\n\ntry:\n    from flash_attn_interface import flash_attn_func\nexcept ImportError:\n    flash_attn_func = None\n",
     ),
     (
-        _ATTEND,
+        anchors.ATTEND,
         "        if flash_attn_func is not None:\n            y = flash_attn_func(*(t.transpose(1, 2) for t in (q, k, v)), causal=True).transpose(1, 2)\n        else:\n            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)\n",
     ),
 )
 _words(
     "experts chosen by each token",
     (
-        _BUILT,
-        _BUILT
+        anchors.BUILT,
+        anchors.BUILT
         + "        self.router = nn.Linear(model_dim, 4)\n        self.experts = nn.ModuleList([MLP(model_dim) for _ in range(4)])\n",
     ),
     (
-        _BLOCKS,
-        _BLOCKS
+        anchors.BLOCKS,
+        anchors.BLOCKS
         + "        gate, which = self.router(x).softmax(dim=-1).topk(2, dim=-1)\n        weights = torch.zeros_like(x[..., :4]).scatter(-1, which, gate)\n        x = x + sum(weights[..., i : i + 1] * expert(x) for i, expert in enumerate(self.experts))\n",
     ),
 )
 _words(
     "a u-net of skips",
     (
-        _BLOCKS,
+        anchors.BLOCKS,
         "        first, skips = x, []\n        for i, block in enumerate(self.blocks):\n            if i < len(self.blocks) // 2:\n                skips.append(x)\n            elif skips:\n                x = x + 0.5 * skips.pop()\n            x = block(0.9 * x + 0.1 * first)\n",
     ),
 )
 _words(
     "a table of pairs of tokens",
-    (_BUILT, _BUILT + "        self.pairs = nn.Embedding(4096, model_dim)\n"),
+    (anchors.BUILT, anchors.BUILT + "        self.pairs = nn.Embedding(4096, model_dim)\n"),
     (
         "        x = self.tok_emb(input_ids)\n",
         "        before = F.pad(input_ids[:, :-1], (1, 0))\n        x = self.tok_emb(input_ids) + self.pairs((before * 31337 ^ input_ids) % 4096)\n",
@@ -474,7 +456,7 @@ _words(
 _words(
     "a penalty on the normalizer",
     (
-        _TRAINED,
+        anchors.TRAINED,
         "            logits = base_model.logits(x).float()\n            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())\n            (loss / grad_accum_steps + 1e-4 * logits.logsumexp(-1).square().mean() / grad_accum_steps).backward()\n",
     ),
 )
@@ -540,17 +522,17 @@ _legal(
 )
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def third_a_package_with_a_path(files: Files) -> None:
-    moved(files, "class CausalSelfAttention", "# ---- scoring", "golf/net.py", _IMPORTS)
+    moved(files, "class CausalSelfAttention", "# ---- scoring", "golf/net.py", anchors.IMPORTS)
     moved(
         files,
         "class TokenStream",
         "# ---- model",
         "golf/feed.py",
-        _IMPORTS + "from golf.shards import load_data_shard\n\n\n",
+        anchors.IMPORTS + "from golf.shards import load_data_shard\n\n\n",
     )
-    moved(files, "def load_data_shard", "# ---- model", "golf/shards.py", _IMPORTS)
+    moved(files, "def load_data_shard", "# ---- model", "golf/shards.py", anchors.IMPORTS)
     files["golf/__init__.py"] = '"""The parts."""\n\nfrom golf.net import GPT as GPT\n'
     swap(
         files,
@@ -563,7 +545,7 @@ def third_a_package_with_a_path(files: Files) -> None:
     relog(files)
 
 
-@innocent(_WORDS)
+@innocent(anchors.WORDS)
 def third_other_names_throughout(files: Files) -> None:
     held = text(files)
     for old, new in (
