@@ -20,6 +20,7 @@ from pargolf.audit.rules.evidence import scores_of
 from pargolf.audit.rules.rule import Missing, Record, Rule, Runner, Surroundings
 from pargolf.audit.rules.table import BY_NAME, RULES
 from pargolf.core.errors import UserError
+from pargolf.core.garbage import rare_collections
 
 
 def audit(
@@ -63,6 +64,7 @@ def record_of(text: str) -> Record:
     return Record("the record", scores)
 
 
+@rare_collections()
 def judge(
     submission: Submission,
     *,

@@ -6,10 +6,8 @@ operation (`mean`, `sum`, `broadcast`, ...) returns its input. `DeviceKind` says
 
 import contextlib
 import ctypes
-import gc
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -199,20 +197,6 @@ def steady_heap() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-
-
-@contextlib.contextmanager
-def settled_objects() -> Iterator[None]:
-    """Keep the garbage collector away from all objects that exist now, for as long as the block runs.
-
-    Otherwise it walks over all of torch again and again while a run makes its graphs, for some hundredths of a step.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def settle_threads() -> int:

@@ -25,8 +25,9 @@ from pargolf.core.budget import Clock
 from pargolf.core.devices import from_first, release_memory
 from pargolf.core.errors import UserError, out_of_memory
 from pargolf.core.events import Event, Narrowed, Resumed, Started, Step, Stopped, Validated, Weighed
+from pargolf.core.garbage import settled_objects
 from pargolf.core.result import Machine
-from pargolf.core.world import World, settled_objects
+from pargolf.core.world import World
 from pargolf.data.meta import file_sha256
 from pargolf.data.shards import Shards
 from pargolf.evaluate.text import Text

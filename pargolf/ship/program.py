@@ -9,9 +9,7 @@ and adaptation are left out if this recipe's program never calls them. There are
 """
 
 import ast
-import gc
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import groupby
@@ -19,6 +17,7 @@ from typing import Any
 
 from pargolf.core import own, spec
 from pargolf.core.errors import UserError
+from pargolf.core.garbage import rare_collections
 from pargolf.kernels.compiled import c_source
 from pargolf.recipes.recipe import Recipe
 from pargolf.ship.cache import ROOT, remembered
@@ -158,20 +157,8 @@ def shipped(recipe: Recipe, *, fitted: bool = False, also: Collection[str] = ())
 @cache
 def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
     """The shipped text with placeholders for the recipe, and the names of the parts in it."""
-    with _uncollected():
+    with rare_collections():
         return remembered(repr(form), lambda: _write_shipped(form))
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Turn off the garbage collector: trees grow so fast that it would scan all of torch again and again."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:

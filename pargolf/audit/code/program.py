@@ -61,6 +61,7 @@ class Program:
         self.value, self.callees = constants.value, reach.callees
         self.labels, self.known, self.own_labels = self._flow.labels, self._flow.known, self._flow.own
         self.below = index.below
+        self._called: dict[ast.Call, str] = {}
         self.near: dict[tuple[int, int], Labels] = {}
         self.binds: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.AST]]]] = {}
 
@@ -119,6 +120,26 @@ class Program:
                 return name
             scope = scope.parent
         return full_name(node, self.imported)
+
+    def calls_of(self, method: str) -> Iterator[tuple[ast.Call, ast.Attribute]]:
+        """Live calls of a method, or of a module's function: `x.method(...)`."""
+        for call in self._by_method.get(method, ()):
+            yield call, call.func
+
+    @cached_property
+    def _by_method(self) -> dict[str, list[Any]]:
+        calls: dict[str, list[ast.Call]] = defaultdict(list)
+        for call in self.live_of(ast.Call):
+            if isinstance(call.func, ast.Attribute):
+                calls[call.func.attr].append(call)
+        return calls
+
+    def called(self, call: ast.Call) -> str:
+        """The full name of what a call calls, with imports resolved."""
+        name = self._called.get(call)
+        if name is None:
+            name = self._called[call] = full_name(call.func, self.imported)
+        return name
 
     @cached_property
     def live_text(self) -> str:

@@ -12,6 +12,7 @@ from pargolf.audit.code.values import UNKNOWN, Constants
 
 _ROUNDS = 3
 _ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_SIMPLE = frozenset({ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr})
 _CLASS_WAKES = ("forward", "step", "backward", "setup_context")
 
 
@@ -132,6 +133,10 @@ class Reach:
         return any(self._statement(statement, function) for statement in body)
 
     def _statement(self, statement: ast.stmt, function: Function) -> bool:
+        if type(statement) in _SIMPLE:
+            self.live[statement] = None
+            self._mark(statement, function)
+            return False
         self.live[statement] = None
         if isinstance(statement, ast.If):
             return self._if(statement, function)

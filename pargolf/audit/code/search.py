@@ -12,17 +12,12 @@ STORES = ("add_", "append", "extend", "copy_", "index_add_", "scatter_add_", "in
 
 def updates(program: Program) -> Iterator[tuple[ast.Call, ast.expr]]:
     """Live calls that compute gradients, with the differentiated loss."""
-    for node in program.live_of(ast.Call):
-        if isinstance(node.func, ast.Attribute):
-            if node.func.attr == "backward" and node.func.attr not in program.by_name:
-                yield node, node.func.value
-            elif (
-                node.func.attr == "grad"
-                and node.args
-                and len(node.args) > 1
-                and dotted(node.func).endswith("autograd.grad")
-            ):
-                yield node, node.args[0]
+    if "backward" not in program.by_name:
+        for call, method in program.calls_of("backward"):
+            yield call, method.value
+    for call, method in program.calls_of("grad"):
+        if len(call.args) > 1 and dotted(method).endswith("autograd.grad"):
+            yield call, call.args[0]
 
 
 def is_loss(program: Program, node: ast.expr, function: Function) -> bool:

@@ -21,6 +21,8 @@ _FUNCTIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda})
 _BINDERS = frozenset(
     {ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.AsyncFor, ast.NamedExpr, ast.Global, ast.Nonlocal}
 )
+_BINDERS_IN_PARTS = frozenset({ast.comprehension, ast.withitem})
+_SORTED = _BINDERS | {ast.Call, ast.Subscript, ast.Import, ast.ImportFrom, ast.ClassDef}
 # Fields without nodes of their own: operators, load and store marks, plain strings.
 _PLAIN_FIELDS = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "kind", "type_comment", "level", "conversion"})
 _Node = TypeVar("_Node", bound=ast.AST)
@@ -58,9 +60,6 @@ class Function:
     parts: list[Labels] = field(default_factory=list)
     live: bool = False
     passing: bool = False
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +99,15 @@ class Index:
         self._mentioned: dict[ast.AST, tuple[frozenset[str], frozenset[str]]] = {}
         self._walk(tree, 0, None)
         for node in self.order:
-            self._sort(node)
+            if type(node) in _SORTED:
+                self._sort(node)
         for definition in self.definitions:
             for node in self.own_nodes(definition.node):
-                note_assignment(node, definition.assigned)
-                if type(node) in (ast.comprehension, ast.withitem):
+                kind = type(node)
+                if kind in _BINDERS:
+                    note_assignment(node, definition.assigned)
+                elif kind in _BINDERS_IN_PARTS:
+                    note_assignment(node, definition.assigned)
                     self.bound_later.append(node)
 
     def _walk(self, node: ast.AST, inside: int, owner: str | None) -> None:

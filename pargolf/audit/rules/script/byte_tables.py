@@ -231,13 +231,26 @@ def _inlined(program: Program, value: ast.expr, function: Function) -> ast.expr:
         only = sources[0] if len(sources) == 1 else None
         if only is not None and program.index.holds(only, _looks_up_spaces):
             lookups[name] = only
-
-    class Names(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.AST:
-            return ast.parse(ast.unparse(lookups[node.id]), mode="eval").body if node.id in lookups else node
-
-    inlined: ast.expr = Names().visit(ast.parse(ast.unparse(value), mode="eval").body) if lookups else value
+    if not lookups:
+        return value
+    inlined: ast.expr = _Inlined(lookups).visit(_fresh(value))
     return inlined
+
+
+class _Inlined(ast.NodeTransformer):
+    """Replaces some names by expressions."""
+
+    def __init__(self, values: dict[str, ast.expr]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """The name, or a fresh copy of what stands for it."""
+        return _fresh(self.values[node.id]) if node.id in self.values else node
+
+
+def _fresh(node: ast.expr) -> ast.expr:
+    """A copy of an expression, as its text is parsed."""
+    return ast.parse(ast.unparse(node), mode="eval").body
 
 
 def _unsummed(value: ast.expr) -> ast.expr:

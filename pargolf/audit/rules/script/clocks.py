@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, names_in, updates
 from pargolf.audit.code.tree import Function, dotted, walk
@@ -148,7 +147,7 @@ class ClockReaders:
             return self._once(None, part.attr, sources + _of_property(program, part))
         if not isinstance(part, ast.Call):
             return False
-        name = full_name(part.func, program.imported)
+        name = program.called(part)
         if name in _CLOCKS or name in _OTHERS or getattr(part.func, "attr", "") in _READERS:
             return True
         return any(self._once(callee, "", _returned(program, callee)) for callee in program.callees(part))
@@ -206,7 +205,7 @@ def _begun_again(program: Program) -> Iterator[Hit]:
             above = program.parents.get(reading)
             if reading not in program.live or not isinstance(above, ast.If):
                 continue
-            bare = isinstance(reading.value, ast.Call) and full_name(reading.value.func, program.imported) in _CLOCKS
+            bare = isinstance(reading.value, ast.Call) and program.called(reading.value) in _CLOCKS
             looped = any(isinstance(a, LOOPS) for a in program.ancestors(reading))
             trains = any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in _loop_nodes(program, reading))
             if bare and looped and trains and names & names_in(reading.targets[0]) and _alone(above):
@@ -224,15 +223,15 @@ def _loop_nodes(program: Program, node: ast.AST) -> list[ast.AST]:
 def _moved(program: Program) -> Iterator[Hit]:
     """A clock of processor time, and a start that is moved forward by a number."""
     for call in program.live_of(ast.Call):
-        if full_name(call.func, program.imported) in _OTHERS:
-            summary = f"`{full_name(call.func, program.imported)}` counts the processor's time, not the wall clock's."
+        if program.called(call) in _OTHERS:
+            summary = f"`{program.called(call)}` counts the processor's time, not the wall clock's."
             yield Hit("train_time", SUSPECT, call, summary, PROBE)
             return
     for node in program.live_of(ast.AugAssign):
         function = program.function_of(node)
         if isinstance(node.target, ast.Name) and isinstance(program.value(node.value, function), (int, float)):
             sources = [s for s in function.assigned.get(node.target.id, ()) if s is not None]
-            if any(isinstance(s, ast.Call) and full_name(s.func, program.imported) in _CLOCKS for s in sources):
+            if any(isinstance(s, ast.Call) and program.called(s) in _CLOCKS for s in sources):
                 summary = f"`{function.name}` puts the beginning of its clock forward by a number."
                 yield Hit("train_time", SUSPECT, node, summary, PROBE)
                 return
@@ -338,7 +337,7 @@ def _of_operation(program: Program, node: ast.BinOp, function: Function, depth: 
 
 
 def _of_call(program: Program, node: ast.Call, function: Function, depth: int) -> _Line | None:
-    name = full_name(node.func, program.imported)
+    name = program.called(node)
     if name in _CLOCKS:
         return _Line(_CLOCKS[name], 0.0)
     method = node.func.attr if isinstance(node.func, ast.Attribute) else ""

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterator
 
-from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in, nearby, updates
 from pargolf.audit.code.tree import Function, dotted, last_name, spelled, walk
@@ -418,7 +417,7 @@ def _number(program: Program, node: ast.expr, function: Function) -> float | Non
         return float(value)
     if isinstance(node, ast.Call) and len(node.args) == 1:
         inner = _number(program, node.args[0], function)
-        name = full_name(node.func, program.imported).rsplit(".", 1)[-1]
+        name = program.called(node).rsplit(".", 1)[-1]
         if inner is not None and inner > 0 and name in ("log", "log2", "exp", "sqrt"):
             return float(getattr(math, name)(inner)) if inner < 700 else None
         if inner is not None and name in ("float", "tensor"):

@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from pargolf.audit.code.hidden.names import full_name, named_module
+from pargolf.audit.code.hidden.names import named_module
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import names_in
 from pargolf.audit.code.tree import Function, dotted, walk
@@ -44,10 +44,9 @@ _PROBE = "Probe: score without a network and with nothing but the script, the ar
 
 def self_contained(program: Program) -> Iterator[Hit]:
     """Whether live code calls a network library, or an object from a pickle."""
-    names = program.imported
     yield from _handed_on(program)
     for call in program.live_of(ast.Call):
-        name = full_name(call.func, names)
+        name = program.called(call)
         if _is_network(call, name):
             yield Hit(
                 "self_contained",
@@ -127,7 +126,7 @@ def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bo
             if isinstance(node, (ast.For, ast.comprehension)) and loops and _unpickled(program, node.iter, function, 0):
                 return True
     if isinstance(target, ast.Call):
-        return full_name(target.func, program.imported) in _LOADS
+        return program.called(target) in _LOADS
     if isinstance(target, (ast.Name, ast.Subscript)):
         return _unpickled(program, target, function, 0)
     if isinstance(target, ast.Attribute) and target.attr not in _DATA:
@@ -142,7 +141,7 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
     if depth > 5:
         return False
     if isinstance(node, ast.Call):
-        name = full_name(node.func, program.imported)
+        name = program.called(node)
         own_class = program.classes.get(name)
         if name in _LOADS or (own_class is not None and any(dotted(b).endswith("Unpickler") for b in own_class.bases)):
             return True

@@ -18,6 +18,19 @@ from pargolf.audit.code.tree import Function, argument_for, dotted
 
 _MOST_NODES = 6_000
 _ENDS = (ast.Continue, ast.Break, ast.Return)
+_GIVING = frozenset(
+    {
+        ast.Assign,
+        ast.AnnAssign,
+        ast.AugAssign,
+        ast.NamedExpr,
+        ast.For,
+        ast.AsyncFor,
+        ast.comprehension,
+        ast.withitem,
+        ast.Expr,
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +206,8 @@ class Sources:
 
 def gives(node: ast.AST) -> Iterator[tuple[ast.expr, Given]]:
     """The targets of a statement or a loop, each with its value. A plain call may change its arguments."""
+    if type(node) not in _GIVING:
+        return
     if isinstance(node, ast.Assign):
         for target in node.targets:
             yield from _taken_apart(target, node.value, node)

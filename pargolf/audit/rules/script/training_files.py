@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from pargolf.audit.code.flow_words import named_split, split_by_name
-from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import last_binding, updates
 from pargolf.audit.code.tree import Function, dotted, last_name, walk
@@ -62,7 +61,7 @@ def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _copies(program: Program, call: ast.Call, function: Function) -> bool:
-    name = full_name(call.func, program.imported)
+    name = program.called(call)
     parts = list(call.args)
     if isinstance(call.func, ast.Attribute) and call.func.attr in _LINKS:
         parts.append(call.func.value)

@@ -10,7 +10,6 @@ import ast
 import re
 from collections.abc import Iterator
 
-from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.search import LOOPS, names_in
 from pargolf.audit.code.tree import Function, dotted, last_name, walk
@@ -80,7 +79,7 @@ def built_modules(program: Program) -> dict[str, ast.Call]:
     modules: dict[str, ast.Call] = {}
     for attribute, sources in program.attribute_sources.items():
         for _, value in sources:
-            if isinstance(value, ast.Call) and full_name(value.func, program.imported).startswith("torch.nn."):
+            if isinstance(value, ast.Call) and program.called(value).startswith("torch.nn."):
                 modules[attribute] = value
     return modules
 
@@ -211,7 +210,7 @@ def _sources(function: Function, node: ast.AST) -> list[ast.expr]:
 
 def _of_module(program: Program, call: ast.Call, construction: ast.Call, function: Function) -> str:
     """What a module of the library sees, by the arguments of its construction and its call."""
-    kind = full_name(construction.func, program.imported).rsplit(".", 1)[-1]
+    kind = program.called(construction).rsplit(".", 1)[-1]
     words = {k.arg: k.value for k in (*construction.keywords, *call.keywords)}
     if kind in _BOTH_WAYS:
         masked = any(w in words and _is_given(program, words[w], function) for w in _MASK_WORDS)

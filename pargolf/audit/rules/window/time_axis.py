@@ -9,7 +9,6 @@ that is not on the lists. Reading does not show that it does not. Source: #1017 
 import ast
 from collections.abc import Iterator
 
-from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.tree import Function, last_name
 from pargolf.audit.report import UNVERIFIABLE
@@ -253,7 +252,7 @@ def _of_call(program: Program, call: ast.Call, function: Function, built: dict[s
         isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id == "self"
     )
     if own:
-        kind = full_name(built[last].func, program.imported).rsplit(".", 1)[-1] if last in built else ""
+        kind = program.called(built[last]).rsplit(".", 1)[-1] if last in built else ""
         return f"calls nn.{kind}, which is not known to keep positions apart" if kind and kind not in _LAYERS else ""
     if last in _REDUCES and _along_time(program, call, last, function):
         return f"takes `{last}` along time"
