@@ -27,7 +27,7 @@ from pargolf.run.pipeline import score_unpacked
 from pargolf.study.planning import throughput
 from pargolf.study.planning.law import effective, read_law
 from pargolf.study.planning.sample import LEAST, TextFacts, read_text
-from pargolf.study.planning.search import Search, stored_whole
+from pargolf.study.planning.search import DROPOUT, Search, memorizing, regularized, stored_whole
 from pargolf.study.planning.throughput import Throughput, features, fitted, measured
 from pargolf.study.planning.words import make_plan, recipe_file
 
@@ -127,6 +127,14 @@ def test_more_bytes_and_more_seconds_never_make_it_worse() -> None:
     found = {cell: make_plan(search(*cell)).choice.bpb for cell in CELLS}
     for cap, seconds in CELLS:
         assert all(found[cap, seconds] >= bpb - 1e-3 for (c, s), bpb in found.items() if c >= cap and s >= seconds)
+
+
+@pytest.mark.parametrize(("steps", "share", "dropout"), [(900, 10.3, 0), (1400, 37, DROPOUT), (8650, 8.7, DROPOUT)])
+def test_dropout_follows_the_measured_pairs(steps: int, share: float, dropout: float) -> None:
+    shape = Shape(4096, 192, 4, 576)
+    unique = (steps * shape.batch_tokens * shape.weights / share) ** 0.5
+    assert memorizing(shape, steps=steps, unique=unique) == pytest.approx(share)
+    assert regularized(shape, steps=steps, unique=unique).dropout == dropout
 
 
 def test_a_small_text_is_gone_through_often_and_more_of_it_would_help() -> None:

@@ -40,8 +40,8 @@ _LEAST_BITS, _MOST_BITS = 2.4, 7.5  # net: the law has no runs with fewer; the p
 _COST_SPREAD = 0.5  # relative deviation of the cost of packing, which grows with training
 _EACH_SEEN = 20  # how often a piece must occur on average, so that a vocabulary can be learned
 _BY_HEART = 10  # weights per token of text, above which a model memorizes it; the runs had up to 3
-DROPOUT, MEMORIZES = 0.2, 12
-"""Dropout, and the passes times weights per token of text from which on it gains more than it costs (docs/LOG.md)."""
+DROPOUT, MEMORIZES = 0.2, {0: 12.0, 4000: 8.0}
+"""Dropout, and by training steps the passes times weights per token of text from which on it gains (docs/LOG.md)."""
 _START = 1.5  # seconds before the first step
 _OWN_BITS, _FINEST = 3.7, 2.5  # net bits with the recipe's own step sizes; the finest step sizes take this factor more
 _SOLVED, _FILLED, _PACKED = 10.5, 6.0, 3.0  # packings that a run makes or reserves time for (`_packings`)
@@ -203,9 +203,15 @@ def memorizing(shape: Shape, *, steps: int, unique: float) -> float:
     return steps * shape.batch_tokens * shape.weights / unique**2
 
 
+def dropout_from(steps: int) -> float:
+    """The passes times weights per token from which on dropout gains; a long run has time to make up for its cost."""
+    return MEMORIZES[max(least for least in MEMORIZES if steps >= least)]
+
+
 def regularized(shape: Shape, *, steps: int, unique: float) -> Shape:
     """The shape with dropout where it would memorize the text, and without elsewhere."""
-    return replace(shape, dropout=DROPOUT if memorizing(shape, steps=steps, unique=unique) >= MEMORIZES else 0.0)
+    memorizes = memorizing(shape, steps=steps, unique=unique) >= dropout_from(steps)
+    return replace(shape, dropout=DROPOUT if memorizes else 0.0)
 
 
 def least_blocks(dim: int) -> int:

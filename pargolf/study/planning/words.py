@@ -16,12 +16,12 @@ from pargolf.recipes.recipe import Recipe
 from pargolf.study.planning.sample import TextFacts
 from pargolf.study.planning.search import (
     BLOCKS,
-    MEMORIZES,
     RATIOS,
     WIDTHS,
     Prospect,
     Search,
     alternatives,
+    dropout_from,
     least_blocks,
     memorizing,
 )
@@ -164,7 +164,8 @@ def _reasons(search: Search, choice: Prospect) -> Iterator[Reason]:
     )
     yield Reason("epochs", f"{choice.passes:.2f}", training + extrapolation)
     share = memorizing(shape, steps=choice.steps, unique=search.tokens(shape.vocab))
-    memorizes = f"passes times weights per token of text are {share:.1f}, and dropout gains from {MEMORIZES} on"
+    gains = f"in {choice.steps:,} steps dropout gains from {dropout_from(choice.steps):g} on"
+    memorizes = f"passes times weights per token of text are {share:.1f}; {gains}"
     yield Reason("dropout", f"{shape.dropout:g} from pass 2" if shape.dropout else "none", memorizes)
     yield Reason("weight decay", f"{shape.weight_decay:g}", "together with dropout it gained nothing (docs/LOG.md)")
     cost = choice.packed - choice.before
