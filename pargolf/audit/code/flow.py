@@ -261,11 +261,11 @@ class Flow:
     # ---- one statement
 
     def _flow(self, node: ast.AST, function: Function) -> None:
-        if isinstance(node, ast.Assign):
+        if isinstance(node, ast.Call):
+            self._gather(node, function)
+        elif isinstance(node, ast.Assign):
             for target in node.targets:
                 self._give(target, node.value, function)
-        elif isinstance(node, ast.Call):
-            self._gather(node, function)
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
             if node.value is not None:
                 self._give(node.target, node.value, function)

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from pargolf.audit.code.hidden.made_at_run_time import made_at_run_time
 from pargolf.audit.code.script import MOST_NODES, Code
-from pargolf.audit.code.tree import copied, dotted, nodes_of, walk
+from pargolf.audit.code.tree import copied, dotted, index_of, walk
 
 _MOST_MODULES = 24
 
@@ -128,8 +128,10 @@ class _Rename(ast.NodeTransformer):
 
 def _imports(tree: ast.Module, modules: dict[str, Code]) -> list[tuple[str, str, str | None]]:
     """Imports of local modules: the module, the name that is bound, and which of its names (None: the module)."""
-    binders = [node for node in nodes_of(tree) if type(node) in (ast.Import, ast.ImportFrom, ast.Assign)]
-    return [wanted for node in binders for wanted in _wanted(node, modules)] if modules else []
+    if not modules:
+        return []
+    binders = [node for node in index_of(tree).order if type(node) in (ast.Import, ast.ImportFrom, ast.Assign)]
+    return [wanted for node in binders for wanted in _wanted(node, modules)]
 
 
 def _wanted(node: ast.AST, modules: dict[str, Code]) -> Iterator[tuple[str, str, str | None]]:

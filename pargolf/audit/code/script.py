@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 
 from pargolf.audit.code.flow_words import LOSSES, named_split
 from pargolf.audit.code.newer_syntax import Unreadable, rewrite
-from pargolf.audit.code.tree import Index, index_of, last_name, nodes_of
+from pargolf.audit.code.tree import Index, index_of, last_name, walk
 from pargolf.audit.code.unpack import inner_script
 
 # Limits for one script: bytes of its file, bytes outside strings and comments, nodes of its syntax tree without
@@ -152,7 +152,7 @@ def _bounded(code: Code) -> Code:
     assert code.tree is not None
     if len(code.text) <= _SMALL:
         return code
-    nodes = len(nodes_of(code.tree))
+    nodes = sum(1 for _ in walk(code.tree))
     if nodes <= MOST_NODES:
         return code
     return replace(code, tree=None, error=f"{nodes:,} nodes of syntax are more than is read ({MOST_NODES:,})")

@@ -3,13 +3,13 @@
 import ast
 
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.tree import Function, dotted, nodes_of, walk
+from pargolf.audit.code.tree import Function, dotted, index_of, walk
 
 
 def switches(tree: ast.Module) -> set[str]:
     """Environment variables whose default is off: `0`, empty or false."""
     names = set()
-    for node in nodes_of(tree):
+    for node in index_of(tree).order:
         if isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[0], ast.Constant):
             default = node.args[1]
             off = isinstance(default, ast.Constant) and str(default.value).lower() in ("0", "", "false", "none", "0.0")

@@ -292,12 +292,6 @@ class Index:
 
 
 @lru_cache(maxsize=8)
-def nodes_of(tree: ast.Module) -> tuple[ast.AST, ...]:
-    """All nodes of a tree, in the order of `walk`."""
-    return tuple(walk(tree))
-
-
-@lru_cache(maxsize=8)
 def index_of(tree: ast.Module) -> Index:
     """The index of a tree, made once for all readers. Raises `RecursionError` if it is nested too deeply."""
     return Index(tree)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.hidden.names import full_name
 from pargolf.audit.code.hidden.scopes import Scope, scopes
-from pargolf.audit.code.tree import dotted, nodes_of, walk
+from pargolf.audit.code.tree import dotted, index_of, walk
 
 _IMPORTERS = ("import_module", "__import__")
 _RUNNERS = ("run_path", "run_module", "execfile", "SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader")
@@ -84,7 +84,7 @@ def _defined_again(tree: ast.Module, path: str) -> Iterator[str]:
 
 def _forgotten(tree: ast.Module, path: str) -> Iterator[str]:
     """Functions under a decorator that never uses them, and functions with names of Python's own functions."""
-    functions = [n for n in nodes_of(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [n for n in index_of(tree).order if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     forgets = {f.name for f in functions if len(f.args.args) == 1 and not _mentions(f.body, f.args.args[0].arg)}
     for function in functions:
         if any(isinstance(d, ast.Name) and d.id in forgets for d in function.decorator_list):
