@@ -7,9 +7,11 @@ import pytest
 
 from pargolf.audit.code.program import Program
 from pargolf.audit.code.tree import Index, copied, walk
+from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.judge import audit
 from pargolf.audit.report import HOLD, SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.causality import causality
+from pargolf.audit.rules.script.clocks import MOST_VISITS, clock_line, memory_of
 from pargolf.audit.rules.table import RULES
 
 HEAD = """
@@ -297,3 +299,15 @@ def test_settings_do_not_carry_a_model_on():
     assert ("two_pass", SUSPECT) not in said(program(body))
     learns = body.replace("[torch.nn.Linear(2, 2).weight]", "model.parameters()")
     assert ("two_pass", SUSPECT) in said(program(learns))
+
+
+def test_names_that_all_depend_on_each_other_are_followed_only_so_far():
+    names = [f"t{i}" for i in range(14)]
+    sums = "\n".join(f"        {a} = {b} + {c}" for a in names for b, c in zip(names, names[1:]) if a not in (b, c))
+    loop = f"    {' = '.join(names)} = time.time()\n    while True:\n{sums}\n        if t0 - t1 > 900: break"
+    tangled = Program(ast.parse(f"import time\ndef main():\n{loop}\nmain()"), {})
+    function = tangled.by_name["main"][0]
+    test = next(node for node in tangled.index.order if isinstance(node, ast.Compare))
+    assert clock_line(tangled, test.left, function, 0) is None
+    assert memory_of(tangled).visits > MOST_VISITS
+    assert tangled.value(test.left, function) is UNKNOWN

@@ -5,6 +5,7 @@ import base64
 import bz2
 import json
 import lzma
+import random
 import time
 import zlib
 from pathlib import Path
@@ -434,6 +435,21 @@ def test_a_submission_whose_log_is_json_has_a_log(tmp_path, name):
 def test_a_score_is_read_however_it_is_set(line):
     log = read_log("x.log", f"results\n{line}\n")
     assert log.final is not None and log.final.bpb == 1.2345
+
+
+def any_json(rng: random.Random, depth: int = 0):
+    """Any value of JSON; names and texts are of the kinds that logs have."""
+    if depth < 4 and rng.random() < 0.6:
+        parts = [any_json(rng, depth + 1) for _ in range(rng.randrange(4))]
+        return parts if rng.random() < 0.5 else dict(zip(("step", "val_bpb", "log", "rows", "val_loss"), parts))
+    return rng.choice([None, True, 3, -1.5, 1e400, "", "step:5/9 val_loss:2.0 val_bpb:1.1", "x: 3\ny", [], {}])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_json_is_read_as_a_log(seed):
+    value = any_json(random.Random(seed))
+    read_log("x.log", json.dumps(value))
+    read_log("x.jsonl", f"{json.dumps(value)}\n{json.dumps([value, 7])}\n")
 
 
 def test_another_s_score_in_a_record_is_no_score():

@@ -19,7 +19,7 @@ from typing import Any
 from pargolf.audit.code.tree import Function, argument_for, dotted
 
 UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown"})()
-_MOST_DEPTH = 24
+_MOST_DEPTH, MOST_VISITS = 24, 1_000_000  # of expressions, in one program: cycles can be walked in too many ways
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -122,7 +122,7 @@ class Constants:
         self.filled, self.env, self.any_word = filled, env, any_word
         self._evaluating: set[tuple[int, int]] = set()
         self._values: dict[tuple[int, int], Any] = {}
-        self._cycles = 0
+        self._cycles, self.visits = 0, 0
         self._kinds: dict[type, Callable[[Any, Function, int], Any]] = {
             ast.Name: lambda node, scope, depth: self._name(node.id, scope, depth),
             ast.Attribute: lambda node, scope, depth: _STRINGS.get(dotted(node)) or self._attribute(node.attr, depth),
@@ -161,6 +161,9 @@ class Constants:
             return self._values[key]
         if key in self._evaluating:
             self._cycles += 1
+            return UNKNOWN
+        self.visits += 1
+        if self.visits > MOST_VISITS:
             return UNKNOWN
         self._evaluating.add(key)
         cycles = self._cycles

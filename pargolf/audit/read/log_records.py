@@ -69,7 +69,7 @@ def _unfolded(value: Any) -> Iterator[str]:
             yield from content.splitlines()
         elif isinstance(content, list) and content and all(isinstance(part, str) for part in content):
             yield from "".join(part if part.endswith("\n") else f"{part}\n" for part in content).splitlines()
-        elif depth < MOST_DEPTH:
+        elif isinstance(content, (list, dict)) and depth < MOST_DEPTH:
             if isinstance(content, dict) and not OTHERS.search(name.lower()):
                 yield from _record(content, name)
             waiting += [(part, depth + 1, key) for key, part in reversed(list(_parts(content, name)))]

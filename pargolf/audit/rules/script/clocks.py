@@ -24,7 +24,7 @@ _READINGS = ("time.perf_counter", "time.time", "time.monotonic")
 _OTHERS = ("time.process_time", "time.thread_time", "time.process_time_ns", "time.thread_time_ns", "time.clock")
 _CLOCKS = {**dict.fromkeys(_READINGS, 1.0), **{f"{name}_ns": 1e9 for name in _READINGS}}
 PROBE = "Probe: time the run from outside."
-_MOST_DEPTH = 12
+_MOST_DEPTH, MOST_VISITS = 12, 200_000  # of expressions, in one program: cycles can be walked in too many ways
 _READERS = ("elapsed_time", "timestamp", "total_seconds", "elapsed", "time", "perf_counter")
 _TIMES = re.compile(r"time|clock|elapsed|second|_ms$|_s$|start|begin|deadline|limit", re.I)
 LIMIT = re.compile(r"wall_?clock|time_?limit|max_?(?:seconds|time)|time_?budget|deadline|time_?cap", re.I)
@@ -254,23 +254,33 @@ def _ends_training(program: Program, node: ast.Compare, function: Function) -> b
 
 @dataclass
 class _Memory:
-    """Computed lines of one program, and those in progress: a value that depends on itself has no line."""
+    """Computed lines of one program, and those in progress: a value that depends on itself has no line.
+
+    `visits` counts the questions that were not in `known`.
+    """
 
     known: dict[tuple[int, int], _Line | None] = field(default_factory=dict)
     active: set[tuple[int, int]] = field(default_factory=set)
     cut: int = 0
+    visits: int = 0
 
 
 _memories: WeakKeyDictionary[Program, _Memory] = WeakKeyDictionary()
 
 
+def memory_of(program: Program) -> _Memory:
+    """The lines that were computed for a program."""
+    return _memories.setdefault(program, _Memory())
+
+
 def clock_line(program: Program, node: ast.expr, function: Function, depth: int) -> _Line | None:
     """An expression as a linear function of the wall clock; None if it is not one."""
-    memory = _memories.setdefault(program, _Memory())
+    memory = memory_of(program)
     key = (id(node), id(function))
     if key in memory.known:
         return memory.known[key]
-    if key in memory.active or depth > _MOST_DEPTH:
+    memory.visits += 1
+    if key in memory.active or depth > _MOST_DEPTH or memory.visits > MOST_VISITS:
         memory.cut += 1
         return None
     memory.active.add(key)
