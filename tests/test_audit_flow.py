@@ -1,6 +1,7 @@
 """The code rules on shapes that hide: names used for both splits, models scored again, functions nothing calls."""
 
 import ast
+import itertools
 import subprocess
 
 import pytest
@@ -303,7 +304,7 @@ def test_settings_do_not_carry_a_model_on():
 
 def test_names_that_all_depend_on_each_other_are_followed_only_so_far():
     names = [f"t{i}" for i in range(14)]
-    sums = "\n".join(f"        {a} = {b} + {c}" for a in names for b, c in zip(names, names[1:]) if a not in (b, c))
+    sums = "\n".join(f"        {a} = {b} + {c}" for a in names for b, c in itertools.pairwise(names) if a not in (b, c))
     loop = f"    {' = '.join(names)} = time.time()\n    while True:\n{sums}\n        if t0 - t1 > 900: break"
     tangled = Program(ast.parse(f"import time\ndef main():\n{loop}\nmain()"), {})
     function = tangled.by_name["main"][0]
