@@ -16,7 +16,7 @@ from pargolf.audit.code.search import names_in, nearby, updates
 from pargolf.audit.code.tree import Function, dotted, last_name, spelled, walk
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
-from pargolf.audit.rules.script.score_path import score_path
+from pargolf.audit.rules.script.score_path import ScorePath, score_path
 from pargolf.audit.rules.window.masks import model_functions
 
 _NEAR = 2e-4
@@ -57,12 +57,13 @@ _PROBE = "Probe: run the committed script on a text of known bytes, and divide b
 def final_score(program: Program) -> Iterator[Hit]:
     """Whether a number of the script's own enters the reported loss or score."""
     inside = model_functions(program)
+    path = ScorePath(program, inside)
     learned = {name for _, loss in updates(program) for name in names_in(loss)}
     lines: set[int] = set()
     for node in program.live_of(ast.BinOp, ast.AugAssign, ast.Call):
         function = program.function_of(node)
         line = getattr(node, "lineno", 0)
-        if function in inside or _RATES.search(function.name) or line in lines:
+        if function in inside or _RATES.search(function.name) or line in lines or node not in path:
             continue
         number = _foreign_number(program, node, function)
         if number is None or _of_logits(program, node) or _only_learned(program, node, learned, function):
@@ -75,13 +76,14 @@ def final_score(program: Program) -> Iterator[Hit]:
     yield from _rewritten(program)
     for node, action in _chosen(program):
         function = program.function_of(node)
-        if function not in inside and not _of_logits(program, node):
+        on_path = node in path or not isinstance(node, ast.Call)
+        if function not in inside and on_path and not _of_logits(program, node):
             yield Hit("final_score", SUSPECT, node, f"`{function.name}` {action}.", _PROBE)
             break
     yield from _weighed_losses(program, inside)
     yield from _printed(program)
     yield from _training_loss(program)
-    yield from score_path(program)
+    yield from score_path(program, path)
 
 
 def _more_bytes(program: Program, inside: set[Function]) -> Iterator[Hit]:

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 
 from pargolf.audit.code.flow_words import LOSSES
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import LOOPS, updates
+from pargolf.audit.code.search import LOOPS, root_of, updates
 from pargolf.audit.code.tree import Function, dotted, last_name
 from pargolf.audit.report import UNVERIFIABLE
 from pargolf.audit.rules.ngram_caches import picked_later
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.sources import Slice, Sources
-from pargolf.audit.rules.window.masks import model_functions
 
 _SCORE = re.compile(r"(?:bpb|bits_per_byte|val_loss|nll)\W*$", re.I)
 _PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
@@ -71,39 +70,62 @@ _COUNTS = _TYPES | _SHAPES | _SUMS | _CHOICES | {"max", "clamp_min", "logical_an
 _ALLOWED = _TYPES | _SHAPES | _SUMS | _LOGARITHMS | _CHOICES | _CHECKS
 
 
-def score_path(program: Program) -> Iterator[Hit]:
-    """Operations on losses and bytes, on their way to the printed score, that are not known to be harmless."""
-    inside = model_functions(program)
-    printed = list(_printed(program))
+class ScorePath:
+    """The expressions of losses and of bytes between the model and the printed score.
 
-    def stops(node: ast.expr, function: Function) -> bool:
-        if isinstance(node, ast.Constant) or function in inside or _reads(node):
+    Args:
+        program: the script.
+        inside: functions of the model, which are not entered.
+    """
+
+    def __init__(self, program: Program, inside: set[Function]) -> None:
+        self.program, self.inside = program, inside
+        printed = list(_printed(program))
+        self.ways = Sources(program, self._holds_no_loss)
+        self.losses = self.ways.of(printed)
+        self.octets = Sources(program, self._holds_no_bytes).of(printed)
+        slices = (self.losses, self.octets)
+        self.names = {(f, n.id): n for path in slices for n, f in path.nodes.items() if isinstance(n, ast.Name)}
+
+    def __contains__(self, node: ast.AST) -> bool:
+        """Whether the score is made of what a node computes. True if the score could not be followed."""
+        if not self.losses.nodes or not (self.losses.whole and self.octets.whole):
+            return True
+        if isinstance(node, ast.AugAssign):
+            target = root_of(node.target)
+            return any(name == target for function, name in self.names if function is self.program.function_of(node))
+        return node in self.losses.nodes or node in self.octets.nodes
+
+    def _holds_no_loss(self, node: ast.expr, function: Function) -> bool:
+        if isinstance(node, ast.Constant) or function in self.inside or _reads(node):
             return True
         if isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
             return False  # a boolean has no labels of its own
-        labels = program.of(node, function)
-        return "LOSS" not in labels or "VAL" not in labels or _is_model(program, node, inside)
+        labels = self.program.of(node, function)
+        return "LOSS" not in labels or "VAL" not in labels or _is_model(self.program, node, self.inside)
 
-    def holds_no_bytes(node: ast.expr, function: Function) -> bool:
-        if isinstance(node, ast.Constant) or function in inside or _reads(node):
+    def _holds_no_bytes(self, node: ast.expr, function: Function) -> bool:
+        if isinstance(node, ast.Constant) or function in self.inside or _reads(node):
             return True
-        labels = program.of(node, function)
-        return "PIECE" not in labels or "VAL" not in labels or _is_model(program, node, inside)
+        labels = self.program.of(node, function)
+        return "PIECE" not in labels or "VAL" not in labels or _is_model(self.program, node, self.inside)
 
+
+def score_path(program: Program, path: ScorePath) -> Iterator[Hit]:
+    """Operations on losses and bytes, on their way to the printed score, that are not known to be harmless."""
     seen: set[str] = set()
-    losses, octets = Sources(program, stops).of(printed), Sources(program, holds_no_bytes).of(printed)
-    ways = Sources(program, stops)
-    odd = [*_odd(program, losses, ways), *_odd_bytes(program, octets), *_odd_sums(program, losses, octets)]
+    odd = [*_odd(program, path), *_odd_bytes(program, path.octets), *_odd_sums(program, path)]
     for node, what in odd:
         if what not in seen and len(seen) < 3:
             seen.add(what)
             text = f"Not followed: on the way to the score `{program.function_of(node).name}` {what}."
             yield Hit("final_score", UNVERIFIABLE, node, text, _PROBE)
-    yield from _unscored(program, losses, inside)
+    yield from _unscored(program, path)
 
 
-def _unscored(program: Program, losses: Slice, inside: set[Function]) -> Iterator[Hit]:
+def _unscored(program: Program, path: ScorePath) -> Iterator[Hit]:
     """A pass of the model over validation tokens whose loss is not printed: it may gather what scoring then uses."""
+    losses, inside = path.losses, path.inside
     learning = {program.function_of(call) for call, _ in updates(program)}
     for call in program.live_of(ast.Call) if losses.ends else ():
         function = program.function_of(call)
@@ -159,20 +181,20 @@ def _is_model(program: Program, node: ast.expr, inside: set[Function]) -> bool:
     return not callees and last not in _ALLOWED and not any({"LOSS", "PIECE"} & program.of(part) for part in parts)
 
 
-def _odd(program: Program, path: Slice, ways: Sources) -> Iterator[tuple[ast.AST, str]]:
+def _odd(program: Program, path: ScorePath) -> Iterator[tuple[ast.AST, str]]:
     """Operations on losses, and tests that decide whether they count."""
-    for node, function in path.nodes.items():
+    for node, function in path.losses.nodes.items():
         what = _what(program, node, function)
         if (
             not what
             and isinstance(node, ast.Call)
             and last_name(node) in _LOGS
-            and not _of_chance(node, function, ways)
+            and not _of_chance(node, function, path.ways)
         ):
             what = f"takes the logarithm of a loss, `{ast.unparse(node)[:60]}`"
         if what:
             yield node, what
-    for test, function in path.tests.items():
+    for test, function in path.losses.tests.items():
         for part in ast.walk(test):
             if isinstance(part, ast.Compare) and _by_size(program, part, function):
                 yield test, f"counts by the size of a loss, `{ast.unparse(part)[:60]}`"
@@ -197,9 +219,9 @@ def _odd_bytes(program: Program, path: Slice) -> Iterator[tuple[ast.AST, str]]:
                 yield node, f"looks bytes up at two places, `{key}` and `{looked[function][table]}`"
 
 
-def _odd_sums(program: Program, losses: Slice, octets: Slice) -> Iterator[tuple[ast.AST, str]]:
+def _odd_sums(program: Program, path: ScorePath) -> Iterator[tuple[ast.AST, str]]:
     """Addends in a sum of losses or of bytes, by a statement of their own, that are neither."""
-    names = {(f, n.id): n for path in (losses, octets) for n, f in path.nodes.items() if isinstance(n, ast.Name)}
+    names = path.names
     for node in program.live_of(ast.AugAssign):
         function = program.function_of(node)
         target = node.target

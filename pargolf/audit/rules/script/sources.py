@@ -50,11 +50,13 @@ class Slice:
         nodes: expressions, each with its function, in the order in which they were found.
         tests: tests that decide whether one of them counts, each with its function.
         ends: expressions that were not followed further.
+        whole: whether everything was followed; otherwise there was too much.
     """
 
     nodes: dict[ast.expr, Function] = field(default_factory=dict)
     tests: dict[ast.expr, Function] = field(default_factory=dict)
     ends: set[ast.expr] = field(default_factory=set)
+    whole: bool = True
 
 
 class Sources:
@@ -85,6 +87,7 @@ class Sources:
             seen.add((id(node), part))
             out.nodes.setdefault(node, function)
             waiting += self._behind(node, function, part, out)
+        out.whole = not waiting
         return out
 
     # ---- one step back
