@@ -13,6 +13,7 @@ from pargolf.audit.judge import audit
 from pargolf.audit.report import HOLD, SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.causality import causality
 from pargolf.audit.rules.script.clocks import MOST_VISITS, clock_line, memory_of
+from pargolf.audit.rules.script.late_stops import training_end
 from pargolf.audit.rules.table import RULES
 
 HEAD = """
@@ -312,3 +313,89 @@ def test_names_that_all_depend_on_each_other_are_followed_only_so_far():
     assert clock_line(tangled, test.left, function, 0) is None
     assert memory_of(tangled).visits > MOST_VISITS
     assert tangled.value(test.left, function) is UNKNOWN
+
+
+WEIGHTED = """for start in range(0, val.numel(), 64):
+        x, y = val[start:start + 64], val[start + 1:start + 65]
+        nll = F.cross_entropy(model(x), y, reduction="none")
+        total = total + nll{cap}.sum()
+        weight = nll{clamp} * 0.9
+        (weight * F.cross_entropy(model(x), y)).backward()
+    print(f"val_bpb:{{total / val.numel() / 2.4:.4f}}")"""
+
+
+def test_only_what_the_score_is_made_of_is_accused():
+    start = "total = torch.zeros(())\n    "
+    learned = program(start + WEIGHTED.format(cap="", clamp=".clamp(max=2.0)"))
+    scored = program(start + WEIGHTED.format(cap=".clamp(max=2.0)", clamp=""))
+    assert ("final_score", SUSPECT) not in said(learned)
+    assert ("final_score", SUSPECT) in said(scored)
+
+
+WRAPPED = """
+import torch, torch.nn as nn, torch.nn.functional as F
+class GPT(nn.Module):
+    def forward(self, x, targets):
+        h = self.embed(x) USED
+        return F.cross_entropy(self.head(h), targets)
+class Wrapped(nn.Module):
+    def __init__(self, gpt):
+        self.gpt = gpt
+    def forward(self, x, targets):
+        return self.gpt(x, targets)
+print(Wrapped(GPT())(x, y))
+"""
+
+
+def test_a_model_may_hand_targets_on_to_the_model_inside():
+    plain = Program(ast.parse(WRAPPED.replace("USED", "")), {})
+    cheat = Program(ast.parse(WRAPPED.replace("USED", "+ self.embed(targets)")), {})
+    assert [hit.status for hit in causality(plain)] == []
+    assert SUSPECT in {hit.status for hit in causality(cheat)}
+
+
+MIXED = """
+import torch, torch.nn as nn
+class Mix(nn.Module):
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        return CODE
+    def backward(self, dy):
+        return dy.flip(dims=[1])
+    def reordered(self, x):
+        return x.flip(dims=[1])
+print(Mix()(x)ALSO)
+"""
+
+
+def test_weights_over_layers_are_no_attention_and_gradients_see_the_whole_window():
+    def statuses(code: str, also: str = "") -> set[str]:
+        mixed = Program(ast.parse(MIXED.replace("CODE", code).replace("ALSO", also)), {})
+        return {hit.status for hit in causality(mixed)}
+
+    assert SUSPECT in statuses("torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v")
+    assert SUSPECT not in statuses("torch.softmax((q * k).sum(-1) @ v, dim=0) @ v", ".backward(x)")
+    assert SUSPECT in statuses("v", ".reordered(x)")
+
+
+LATE = """
+import time, torch
+def main():
+    start, step, stop_after = time.perf_counter(), 0, None
+    while True:
+        loss.backward()
+        step += 1
+        reached = time.perf_counter() - start > 600
+        if reached:
+            RESULT
+        if stop_after is not None and step >= stop_after:
+            break
+main()
+"""
+
+
+def test_a_stop_is_late_only_if_something_waits_for_it():
+    late = Program(ast.parse(LATE.replace("RESULT", "stop_after = step + 4000")), {})
+    told = Program(ast.parse(LATE.replace("RESULT", "milliseconds = 1000 * step; stop_after = step")), {})
+    assert [hit.rule for hit in training_end(late)] == ["train_time"]
+    assert [hit.status for hit in training_end(told)] == []

@@ -73,9 +73,22 @@ def _put_off(program: Program, limits: list[ast.Compare]) -> Iterator[Hit]:
             value = statement.value if isinstance(statement, ast.Assign) else None
             if isinstance(value, ast.BinOp) and isinstance(value.op, (ast.Add, ast.Mult)):
                 numbers = [program.value(side, function) for side in (value.left, value.right)]
-                if any(isinstance(n, (int, float)) and n > _MOST_STEPS for n in numbers):
+                late = any(isinstance(n, (int, float)) and n > _MOST_STEPS for n in numbers)
+                if late and _is_awaited(program, statement, function):
                     what = f"`{function.name}` trains on when its clock has run out: `{ast.unparse(value)[:50]}`."
                     yield Hit("train_time", SUSPECT, statement, what, PROBE)
+
+
+def _is_awaited(program: Program, statement: ast.Assign, function: Function) -> bool:
+    """Whether something that is counted, or a name of the value, is compared with what a statement assigns."""
+    targets = {name for target in statement.targets for name in names_in(target)}
+    counted = {name for n in program.own_of(function, ast.AugAssign) for name in names_in(n.target)}
+    counted |= {name for loop in program.own_of(function, ast.For) for name in names_in(loop.target)}
+    tests = [n for n in program.own_of(function, ast.Compare) if n in program.live and isinstance(n.ops[0], _ORDERS)]
+    return any(
+        targets & names_in(test) and (counted | names_in(statement.value)) & (names_in(test) - targets)
+        for test in tests
+    )
 
 
 def _uncounted_work(program: Program) -> Iterator[Hit]:

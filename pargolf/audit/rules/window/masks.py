@@ -22,6 +22,7 @@ AHEAD = "Probe: change the last tokens of a window; no earlier logit may move (`
 _TRIANGLES = ("tril", "triu", "masked_fill", "masked_fill_", "where", "causal", "is_causal", "create_block_mask")
 _BOTH_WAYS = ("TransformerEncoder", "TransformerEncoderLayer", "MultiheadAttention", "Transformer")
 _MASK_WORDS = ("mask", "src_mask", "attn_mask", "is_causal", "tgt_mask")
+_NO_WINDOW = ("__init__", "reset", "backward")
 _POOLS = ("AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "BatchNorm1d", "InstanceNorm1d")
 
 
@@ -58,9 +59,12 @@ def open_windows(program: Program) -> Iterator[Hit]:
 
 
 def model_functions(program: Program) -> set[Function]:
-    """Methods of classes that have `forward`, and the plain functions that these call."""
+    """Methods of classes that have `forward`, and the plain functions that these call.
+
+    A `backward` computes gradients, which see all of the window.
+    """
     owners = {f.owner for f in program.by_name.get("forward", ()) if f.owner}
-    functions = {f for f in program.functions if f.live and f.owner in owners and f.name not in ("__init__", "reset")}
+    functions = {f for f in program.functions if f.live and f.owner in owners and f.name not in _NO_WINDOW}
     waiting = list(functions)
     callers: dict[Function, list[Function]] = {}
     for function in program.functions:
@@ -147,7 +151,7 @@ def _fills_scores(call: ast.Call) -> bool:
 def _weighs_values(program: Program, call: ast.Call, function: Function) -> bool:
     """Whether a softmax is of a product of two projections, without a triangle in its function or its scores."""
     scores = call.args[0] if call.args and not _is_method(call) else getattr(call.func, "value", None)
-    if scores is None:
+    if scores is None or axes_of(program, call, function) == {0}:  # over layers or lanes, not over positions
         return False
     sources = [scores, *_sources(function, scores)]
     product = any(_is_product(node) for source in sources for node in walk(source))

@@ -122,7 +122,29 @@ def _of_call(
                 yield from _uses(program, callee, name, modules, depth + 1)
     if callees:
         return
+    forwards = _forwards(program, call, top)
+    for forward, name in forwards:
+        yield from _uses(program, forward, name, modules, depth + 1)
+    if forwards:
+        return
     if last == "one_hot" or dotted(call.func).startswith("self."):
         yield call, function, f"hands the targets to `{dotted(call.func)}`, a part of the model"
     else:
         yield call, function, ""
+
+
+def _forwards(program: Program, call: ast.Call, top: ast.AST) -> list[tuple[Function, str]]:
+    """The `forward` of each class of the script that `self.model(x, y)` may mean, with the name of `top` in it.
+
+    A model that was handed to the constructor may be of any class whose `forward` takes targets.
+    """
+    attribute = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    sources = [value for _, value in program.attribute_sources.get(attribute, ())]
+    built = {dotted(value.func) for value in sources if isinstance(value, ast.Call)}
+    handed = bool(sources) and all(isinstance(value, ast.Name) for value in sources)
+    forwards = [
+        f
+        for f in program.by_name.get("forward", ())
+        if f.owner in built or (handed and f.live and any(map(_TARGETS.match, f.params)))
+    ]
+    return [(f, name) for f in forwards for name in f.params if argument_for(call, f, name) is top]
