@@ -35,6 +35,7 @@ _EDITS = (
     "third",
     "third_legal",
     "fourth",
+    "fifth",
 )
 
 
