@@ -6,6 +6,7 @@ reach it, unless the log shows a line that only this code prints.
 """
 
 import ast
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -68,7 +69,17 @@ def _as_committed(facts: Facts, code: Code) -> dict[str, str]:
         sources = [s for _, s in code.index.attributes.get(name, ()) if s is not None] if name.islower() else []
         if value == "0" and any(isinstance(part, (ast.Compare, ast.Not)) for s in sources for part in ast.walk(s)):
             contradicted.add(name.upper())  # off in the logs; on or off by a test in the script
+        if name not in facts.env and _number_in(code.index.defaults.get(name)) > _number_in(value):
+            contradicted.add(name.upper())  # the script sets a higher one before it reads its settings
     return {n: v for n, v in facts.settings.items() if n.upper() not in contradicted or n in facts.env}
+
+
+def _number_in(text: str | None) -> float:
+    """The number that a setting holds; less than any if it holds none."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return -math.inf
 
 
 def _coverage(code: Code, program: Program) -> Coverage:

@@ -398,8 +398,11 @@ class Flow:
                 out |= {label}
                 continue
             expression = argument_for(call, callee, label[2:])
+            default = callee.defaults.get(label[2:])
             if expression is not None:
                 out |= self.labels(expression, function)
+            elif default is not None and callee.parent is not None:
+                out |= self.known(self.labels(default, callee.parent), callee.parent)
         return out
 
     def _of_call(self, node: ast.Call, function: Function) -> Labels:
@@ -427,7 +430,8 @@ class Flow:
             row = node.func.attr == "get" and _counted(receiver)
             if node.func.attr in LOOKUPS and arguments and (row or roots(node.func.value) & self.tables):
                 return labels | receiver | _count(node, labels | {"HASH"})
-            labels |= receiver
+            named_anew = node.func.attr in ("with_name", "with_stem") and labels & {"VAL", "TRAIN"}
+            labels |= NONE if named_anew else receiver
         elif name in SILENT:
             return labels & {"VAL"} if name == "range" else labels & {"PIECE"} if name == "len" else NONE
         elif not name:

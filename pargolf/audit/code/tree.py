@@ -6,6 +6,7 @@ function's own nodes are its range without those of the functions inside it.
 """
 
 import ast
+import operator
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ _BINDERS_IN_PARTS = frozenset({ast.comprehension, ast.withitem})
 _SORTED = _BINDERS | {ast.Call, ast.Subscript, ast.Import, ast.ImportFrom, ast.ClassDef}
 # Fields without nodes of their own: operators, load and store marks, plain strings.
 _PLAIN_FIELDS = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "kind", "type_comment", "level", "conversion"})
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
+}
 _Node = TypeVar("_Node", bound=ast.AST)
 
 
@@ -197,6 +201,11 @@ class Index:
             self._note_option(call)
         elif dotted(call.func) == "os.environ.setdefault" and len(call.args) == 2 and not self.place[call]:
             self._set_variable(self.defaults, *call.args)
+        elif dotted(call.func) == "os.environ.update" and not self.place[call]:
+            tables = [a for a in call.args if isinstance(a, ast.Dict)]
+            pairs = [(k, v) for table in tables for k, v in zip(table.keys, table.values) if k is not None]
+            for key, value in [*pairs, *((ast.Constant(k.arg), k.value) for k in call.keywords if k.arg)]:
+                self._set_variable(self.settings, key, value)
 
     def _note_element(self, node: ast.Subscript) -> None:
         """`table[key] = value`, and `os.environ["NAME"] = "value"` at the top level."""
@@ -209,8 +218,9 @@ class Index:
 
     def _set_variable(self, variables: dict[str, str], name: ast.expr, value: ast.expr) -> None:
         """An environment variable that the script sets itself."""
-        if isinstance(name, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-            variables.setdefault(str(name.value), value.value)
+        text = _written(value)
+        if isinstance(name, ast.Constant) and text is not None:
+            variables.setdefault(str(name.value), text)
 
     def _note_option(self, call: ast.Call) -> None:
         """`add_argument("--name", default=...)`: the value of the command line, like a variable, or the default."""
@@ -427,3 +437,28 @@ def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | No
     if not 0 <= index < len(call.args):
         return None
     return call.args[index] if not any(isinstance(a, ast.Starred) for a in call.args[: index + 1]) else None
+
+
+def _written(node: ast.expr) -> str | None:
+    """The text of a constant, of `str(60 * 13)` or of an f-string of such numbers; None for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.Call) and dotted(node.func) in ("str", "repr") and len(node.args) == 1:
+        number = _sum_of(node.args[0])
+        return None if number is None else str(number)
+    if isinstance(node, ast.JoinedStr):
+        parts = [_sum_of(p.value) if isinstance(p, ast.FormattedValue) else _written(p) for p in node.values]
+        return None if None in parts else "".join(map(str, parts))
+    return None
+
+
+def _sum_of(node: ast.expr) -> float | None:
+    """The number of an expression of small numbers alone; None for any other."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, (int, float)) and abs(node.value) < 1e9 else None
+    if not isinstance(node, ast.BinOp) or type(node.op) not in _ARITHMETIC:
+        return None
+    left, right = _sum_of(node.left), _sum_of(node.right)
+    if left is None or right is None or (isinstance(node.op, ast.Div) and not right):
+        return None
+    return _ARITHMETIC[type(node.op)](left, right)

@@ -231,7 +231,8 @@ def _likeness(first: _Trail, second: _Trail) -> str:
     same_clock = sum(first.clock[s] == second.clock[s] for s in timed) / len(timed) if len(timed) >= 5 else equal
     if equal > 0.95 and same_clock > 0.95:
         return "equal"
-    if equal > 0.6 or (len(timed) >= 5 and same_clock > 0.6):
+    copied = [s for s in timed if first.losses[s] == second.losses[s] and first.clock[s] == second.clock[s]]
+    if equal > 0.6 or len(copied) > max(4, 0.2 * len(steps)) or (len(timed) >= 5 and same_clock > 0.6):
         return "near"
     if len(timed) >= 8 and _residual([first.clock[s] for s in timed], [second.clock[s] for s in timed]) < _ALIKE_MS:
         return "near"

@@ -37,6 +37,7 @@ _TELLING = (
     *("lrzip", "pyminify", "zstd", "xz", "brotli", "gzip", "7z", "ldconfig", "ls", "du"),
 )
 _OWN = frozenset({"print", "float", "round", "sum", "min", "max", "abs", "len", "pow", "format", "str", "int"})
+_ON_TABLES = ("operator.setitem", "operator.ior", "operator.__setitem__", "operator.__ior__", "dict.")
 _BUILTINS = ("builtins", "__builtins__")
 _TELL = frozenset({ast.Call, ast.Name, ast.Assign, ast.AugAssign, ast.AnnAssign})
 _INSIDES = ("__code__", "__globals__", "__closure__", "__defaults__", "__kwdefaults__", "__class__")
@@ -122,6 +123,10 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
         return "getattr(...) of the built-in functions"
     if last == "setattr" and len(call.args) == 3 and _is_module(call.args[0], names):
         return f"setattr(...) puts something else into {full_name(call.args[0], names)}"
+    if last == "__setattr__" and len(call.args) == 3 and _is_module(call.args[0], names):
+        return f"{name}(...) puts something else into {full_name(call.args[0], names)}"
+    if name.startswith(_ON_TABLES) and call.args and _is_table_of_functions(call.args[0], names):
+        return f"{name}(...) puts functions in others' places"
     inner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
     method = getattr(call.func, "attr", "")
     if method in ("update", "setdefault", "__setitem__") and _is_table_of_functions(inner, names):
@@ -167,6 +172,8 @@ def _replaces(node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, de
             return f"{full_name(target, names)} is replaced by another function"
         method = target.attr in (*defined, "forward", "__call__") and not of_itself
         code = code or (isinstance(node.value, ast.Attribute) and node.value.attr in defined)
+        of_class = isinstance(target.value, ast.Name) and target.value.id in scope.classes
+        code = code or (of_class and not isinstance(node.value, ast.Constant))  # a descriptor is called as well
         if code and method and not _wraps(node.value, target):
             return f"{ast.unparse(target)[:60]} is replaced by another function"
     return ""

@@ -5,10 +5,10 @@ A minified script uses its short names again in every function, so a name has a 
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pargolf.audit.code.hidden.names import imported
-from pargolf.audit.code.tree import children_of, walk
+from pargolf.audit.code.tree import children_of, nodes_of, walk
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -19,7 +19,8 @@ class Scope:
     """The nodes of one scope without those of inner scopes, the names that its imports bind, and the visible functions.
 
     `own` are the functions that an assignment in this scope would replace. `receiver` is a method's name for its
-    object, which a minifier does not call "self"; empty elsewhere.
+    object, which a minifier does not call "self"; empty elsewhere. `classes` are those of the script's top level whose
+    names mean nothing else anywhere.
     """
 
     nodes: list[ast.AST]
@@ -27,11 +28,17 @@ class Scope:
     functions: frozenset[str]
     own: frozenset[str]
     receiver: str = ""
+    classes: frozenset[str] = frozenset()
 
 
 def scopes(tree: ast.Module) -> Iterator[Scope]:
     """The scopes of a script, each after the one that contains it."""
-    yield from _below(tree, {}, frozenset(), frozenset(), "")
+    defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef)}
+    others = (
+        {n.id for n in nodes_of(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} if defined else set()
+    )
+    classes = frozenset(defined - others - {n.arg for n in nodes_of(tree) if isinstance(n, ast.arg)})
+    yield from (replace(scope, classes=classes) for scope in _below(tree, {}, frozenset(), frozenset(), ""))
 
 
 def _below(

@@ -12,12 +12,14 @@ from functools import lru_cache
 from typing import Any
 
 from pargolf.audit.code.program import Program
+from pargolf.audit.code.search import names_in
 from pargolf.audit.code.tree import Function, dotted, walk
 from pargolf.audit.code.values import UNKNOWN
 from pargolf.audit.read.validation_sets import BYTES
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.little_python import LittlePython, Opaque, Row, Unclear
+from pargolf.audit.rules.window.masks import model_functions
 
 _PIECES = (
     *(
@@ -38,6 +40,7 @@ _PIECES = (
 )
 _SPECIAL = {0: "unknown", 1: "control", 2: "control", 12: "unused"}
 _BYTES = (3, 4)
+_BEYOND_BYTES = 300  # smaller numbers may tell control tokens and single bytes from pieces
 _ASKS = ("id_to_piece", "IdToPiece", "id_to_token")
 _PROBE = f"Probe: decode all validation tokens; they must give {BYTES:,} bytes."
 _SUMS = ("sum", "item", "double", "float", "to", "long", "cpu", "type", "int")
@@ -100,6 +103,7 @@ def byte_tables(program: Program) -> Iterator[Hit]:
             hit = _of_builder(program, function)
             if hit is not None and hit.status == SUSPECT:
                 yield hit
+    yield from _changed_later(program)
     wrong = [*_of_scorers(program)]
     yield from wrong or _more_spaces(program)
 
@@ -145,7 +149,41 @@ def _of_builder(program: Program, function: Function) -> Hit | None:
                 f"its space has {base[i]}: the score comes out too low.",
                 _PROBE,
             )
+    return _by_number(program, function)
+
+
+def _by_number(program: Program, function: Function) -> Hit | None:
+    """A table that treats some tokens by their number: pieces are known by their text."""
+    for test in program.own_of(function, ast.Compare):
+        sides = (test.left, *test.comparators)
+        counts = {n for side in sides for n in names_in(side)} & _counters(program, function)
+        numbers = [side.value for side in sides if isinstance(side, ast.Constant)]
+        if counts and any(type(n) is int and n >= _BEYOND_BYTES for n in numbers):
+            text = f"`{function.name}` counts the bytes of tokens by their number, `{ast.unparse(test)[:50]}`."
+            return Hit("byte_denominator", SUSPECT, test, text, _PROBE)
     return None
+
+
+def _counters(program: Program, function: Function) -> set[str]:
+    """Names of the tokens' numbers in a loop."""
+    return {n for loop in program.own_of(function, ast.For) for n in names_in(loop.target)}
+
+
+def _changed_later(program: Program) -> Iterator[Hit]:
+    """Arithmetic on the whole table of bytes, outside the function that builds it and outside the model."""
+    inside = model_functions(program)
+    for node in program.live_of(ast.BinOp):
+        function = program.function_of(node)
+        if function in inside or not isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
+            continue
+        for side, other in ((node.left, node.right), (node.right, node.left)):
+            number = program.value(other, function)
+            labels = program.of(side, function) if type(number) in (int, float) and number else ()
+            table = isinstance(side, (ast.Name, ast.Subscript, ast.Attribute)) and "PIECE" in labels
+            if table and "VAL" not in labels and not _builds(program, function, _ASKS):
+                text = f"`{function.name}` changes the table of bytes after it was built, `{ast.unparse(node)[:50]}`."
+                yield Hit("byte_denominator", SUSPECT, node, text, _PROBE)
+                return
 
 
 def _little(program: Program) -> LittlePython:

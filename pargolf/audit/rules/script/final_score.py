@@ -49,6 +49,7 @@ _SIZES = ("size", "numel", "len", "shape", "nelement")
 _LOSSES = ("cross_entropy", "nll_loss")
 _ROUNDS = ("math.floor", "math.trunc", "floor", "trunc")
 _MIDDLES = ("median", "nanmedian", "quantile", "kthvalue", "mode")
+_WHOLE = ("factorial", "comb", "perm", "gcd", "lcm")  # results of any size
 _NORMALIZES = ("softmax", "log_softmax", "cross_entropy")
 _RATES = re.compile(r"(^|_)lr(_|$)|sched|warm|decay|momentum|anneal")
 _PROBE = "Probe: run the committed script on a text of known bytes, and divide by hand."
@@ -417,16 +418,25 @@ def _number(program: Program, node: ast.expr, function: Function) -> float | Non
     value = program.value(node, function)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if isinstance(node, ast.Call) and len(node.args) == 1:
-        inner = _number(program, node.args[0], function)
+    if isinstance(node, ast.Call) and 1 <= len(node.args) <= 2 and not node.keywords:
+        numbers = [_number(program, a, function) for a in node.args]
         name = program.called(node).rsplit(".", 1)[-1]
-        if inner is not None and inner > 0 and name in ("log", "log2", "exp", "sqrt"):
-            return float(getattr(math, name)(inner)) if inner < 700 else None
-        if inner is not None and name in ("float", "tensor"):
-            return inner
+        if numbers[0] is not None and name in ("float", "tensor"):
+            return numbers[0]
+        return _of_function(name, [n for n in numbers if n is not None]) if None not in numbers else None
     if isinstance(node, ast.Attribute) and node.attr == "e":
         return math.e
     return None
+
+
+def _of_function(name: str, numbers: list[float]) -> float | None:
+    """The result of a function of Python's `math` on known numbers, by whichever library it is called."""
+    compute = getattr(math, name, None)
+    try:
+        value = compute(*numbers) if callable(compute) and name not in _WHOLE else None
+    except (ValueError, OverflowError, TypeError, ZeroDivisionError):
+        return None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _odd(number: float) -> float | None:

@@ -260,7 +260,16 @@ def _what(program: Program, node: ast.expr, function: Function) -> str:
         return f"chooses by the size of a loss, `{ast.unparse(node)[:60]}`"
     if isinstance(node, ast.BinOp):
         return _of_operation(program, node, function)
+    if isinstance(node, ast.Subscript) and _leaves_out(node):
+        return f"leaves positions out, `{ast.unparse(node)[:60]}`"
     return ""
+
+
+def _leaves_out(node: ast.Subscript) -> bool:
+    """Whether a fixed number of positions at the beginning of each window is cut off: `nll[:, 64:]`."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
+    firsts = [part.lower for part in parts if isinstance(part, ast.Slice) and part.upper is None]
+    return any(isinstance(first, ast.Constant) and first.value for first in firsts)
 
 
 def _of_call(program: Program, node: ast.Call, function: Function) -> str:

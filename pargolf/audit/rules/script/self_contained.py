@@ -39,6 +39,7 @@ _LOADS = (
 )
 _CALLERS = ("map", "filter", "starmap", "reduce", "partial", "apply", "Thread", "submit", "apply_", "checkpoint")
 _PROGRAMS = ("torch.jit.load", "torch.package.PackageImporter", "torch.export.load", "onnxruntime.InferenceSession")
+_MOVES = ("to", "cuda", "cpu", "eval", "train")  # a module gives itself back
 _PROBE = "Probe: score without a network and with nothing but the script, the artifact, the tokenizer and the tokens."
 
 
@@ -136,7 +137,7 @@ def _calls_unpickled(program: Program, call: ast.Call, function: Function) -> bo
 
 def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) -> bool:
     """Whether an expression is a loaded object, or an element of one."""
-    while isinstance(node, (ast.Subscript, ast.Await)):
+    while isinstance(node, (ast.Subscript, ast.Await)) or (isinstance(node, ast.Attribute) and _is_part(node)):
         node = node.value
     if depth > 5:
         return False
@@ -154,6 +155,10 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
             "load",
         ):
             return _unpickled(program, node.func.value, function, depth + 1)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _MOVES:
+            whole = node.func.value
+            parted = isinstance(whole, ast.Attribute) and _is_part(whole)
+            return (parted or isinstance(whole, ast.Call)) and _unpickled(program, whole, function, depth + 1)
         return any(_returns_unpickled(program, callee, depth + 1) for callee in program.callees(node))
     if isinstance(node, ast.Name):
         scope: Function | None = function
@@ -164,6 +169,11 @@ def _unpickled(program: Program, node: ast.AST, function: Function, depth: int) 
                 return any(_unpickled(program, s, scope, depth + 1) for s in (*sources, *unpacked))
             scope = None if node.id in scope.params else scope.parent
     return False
+
+
+def _is_part(node: ast.Attribute) -> bool:
+    """Whether an attribute may be an object of its own: a loaded `checkpoint.model`, but not a tensor's `data`."""
+    return node.attr not in ("data", "T", "mT", "H", "grad", "real", "imag", "shape", "dtype", "device")
 
 
 def _unpacks(node: ast.Assign, name: str) -> bool:

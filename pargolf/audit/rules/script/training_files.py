@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from pargolf.audit.code.flow_words import named_split, split_by_name
 from pargolf.audit.code.program import Program
-from pargolf.audit.code.search import last_binding, updates
+from pargolf.audit.code.search import LOOPS, last_binding, updates
 from pargolf.audit.code.tree import Function, dotted, last_name, walk
 from pargolf.audit.report import SUSPECT
 from pargolf.audit.rules.rule import Hit
@@ -27,6 +27,8 @@ _JOINED = ("cat", "concat", "concatenate", "hstack", "chain")
 _GATHERS = ("extend", "append", "insert", "update")
 _COUNTS = ("numel", "len", "size", "shape", "item", "sum", "nbytes")
 _COUNTED = re.compile(r"total|count|num|pos|seen|step|size|len|\bn$")
+_WEIGHT = re.compile(r"\.(?:weight|bias)\b")
+_TRAIN = re.compile(r"fineweb_train_")
 _PROBE = "Probe: hash the training stream against the validation tokens."
 
 
@@ -58,6 +60,7 @@ def _found(program: Program) -> Iterator[tuple[ast.AST, str]]:
     yield from _named_for_training(program)
     yield from _both(program)
     yield from _beside(program)
+    yield from _into_weights(program)
 
 
 def _copies(program: Program, call: ast.Call, function: Function) -> bool:
@@ -77,7 +80,13 @@ def _copies(program: Program, call: ast.Call, function: Function) -> bool:
         )
     elif name not in _COPIES:
         return False
-    return any("VAL" in program.of(part, function) for part in parts)
+    if any("VAL" in program.of(part, function) for part in parts):
+        return True
+    linked = isinstance(call.func, ast.Attribute) and call.func.attr in _LINKS
+    source, copy = (parts[0], parts[-1]) if len(parts) == 2 and (linked or name in _COPIES) else (None, None)
+    if source is None or copy is None or "TRAIN" in program.of(source, function):
+        return False
+    return any(_TRAIN.search(str(n.value)) for n in walk(copy) if isinstance(n, ast.Constant))
 
 
 def _looks_beside(program: Program, call: ast.Call, function: Function) -> bool:
@@ -179,14 +188,36 @@ def _beside(program: Program) -> Iterator[tuple[ast.AST, str]]:
                 return
 
 
+def _into_weights(program: Program) -> Iterator[tuple[ast.AST, str]]:
+    """Numbers made from validation tokens, outside any loop that scores, that a weight of the model is set to."""
+    for node in program.live_of(ast.Assign, ast.AugAssign, ast.Call):
+        if isinstance(node, ast.Call):
+            sets = isinstance(node.func, ast.Attribute) and node.func.attr in ("copy_", "add_", "set_") and node.args
+            target, value = (node.func, node.args[0]) if sets else (None, None)
+        else:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            value = node.value
+        if target is None or value is None or not _WEIGHT.search(ast.unparse(target)):
+            continue
+        labels = program.of(value, program.function_of(node))
+        looped = any(isinstance(above, LOOPS) for above in program.ancestors(node))
+        if "VAL" in labels and not labels & {"LOSS", "TRAIN", "PIECE"} and not looped:
+            yield node, "sets a weight of the model to numbers that are made from validation tokens"
+            return
+
+
 def _sources(program: Program, loss: ast.expr, node: ast.AST) -> list[frozenset[str]]:
     """Labels of each name that a loss is made of, by the last assignments; a parameter has those of all calls."""
-    function = program.function_of(node)
     labels: list[frozenset[str]] = []
     visited: set[int] = set()
     waiting: list[tuple[ast.expr, ast.AST]] = [(loss, node)]
     while waiting:
         expression, position = waiting.pop()
+        function = program.function_of(position)
+        for returned in _results(program, expression):
+            if returned.value is not None and id(returned) not in visited and len(visited) < 40:
+                visited.add(id(returned))
+                waiting.append((returned.value, returned))
         for name in (n for n in walk(expression) if isinstance(n, ast.Name)):
             bound = last_binding(program, name.id, position, function) if len(visited) < 40 else None
             if name.id not in function.params:
@@ -196,3 +227,11 @@ def _sources(program: Program, loss: ast.expr, node: ast.AST) -> list[frozenset[
                     visited.add(id(value))
                     waiting.append((value, binder))
     return labels
+
+
+def _results(program: Program, expression: ast.expr) -> Iterator[ast.Return]:
+    """What the script's plain functions return that an expression calls."""
+    for call in (n for n in walk(expression) if isinstance(n, ast.Call)):
+        for callee in program.callees(call):
+            if callee.owner is None:
+                yield from program.own_of(callee, ast.Return)

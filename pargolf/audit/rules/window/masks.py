@@ -43,6 +43,11 @@ def open_windows(program: Program) -> Iterator[Hit]:
             yield Hit(
                 "causality", SUSPECT, node, f"`{function.name}` moves later tokens one place back (#1017 C1).", AHEAD
             )
+    for loop in program.live_of(ast.For):
+        function = program.function_of(loop)
+        if function in modules and _scans_ahead(program, loop):
+            text = f"`{function.name}` goes through the window so that later tokens enter earlier places (#1017 C1)."
+            yield Hit("causality", SUSPECT, loop, text, AHEAD)
     for node in program.live_of(ast.BinOp):
         function = program.function_of(node)
         if function in modules and _sums_up_keys(program, node, function):
@@ -351,6 +356,32 @@ def _moves_back(node: ast.Assign) -> bool:
     if len(ends) != 2 or not all(isinstance(end, ast.Slice) for end in ends):
         return False
     return [ast.unparse(end) for end in ends] in ([":-1", "1:"], ["0:-1", "1:"])
+
+
+def _scans_ahead(program: Program, loop: ast.For) -> bool:
+    """Whether a loop over positions reads `x[:, t + 1]` for position `t`, or runs from the last to the first."""
+    if not isinstance(loop.target, ast.Name):
+        return False
+    counter, ahead, placed = loop.target.id, False, False
+    for statement in loop.body:
+        for node in program.below(statement):
+            if not isinstance(node, ast.Subscript) or not isinstance(node.slice, ast.Tuple):
+                continue
+            parts = node.slice.elts
+            place = parts[1] if len(parts) > 1 and isinstance(parts[0], ast.Slice) else None
+            placed = placed or (isinstance(place, ast.Name) and place.id == counter)
+            if isinstance(place, ast.BinOp) and isinstance(place.op, ast.Add) and isinstance(node.ctx, ast.Load):
+                ahead = ahead or (counter in names_in(place.left) and isinstance(place.right, ast.Constant))
+    return placed and (ahead or _runs_down(loop.iter))
+
+
+def _runs_down(items: ast.expr) -> bool:
+    """`reversed(range(n))` and `range(n - 1, -1, -1)`."""
+    if not isinstance(items, ast.Call):
+        return False
+    if dotted(items.func) == "reversed":
+        return bool(items.args) and isinstance(items.args[0], ast.Call) and dotted(items.args[0].func) == "range"
+    return dotted(items.func) == "range" and len(items.args) == 3 and isinstance(items.args[2], ast.UnaryOp)
 
 
 def _sums_up_keys(program: Program, node: ast.BinOp, function: Function) -> bool:
