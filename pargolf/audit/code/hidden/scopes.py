@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pargolf.audit.code.hidden.names import imported
-from pargolf.audit.code.tree import children_of, nodes_of, walk
+from pargolf.audit.code.tree import children_of, walk
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -35,9 +35,9 @@ def scopes(tree: ast.Module) -> Iterator[Scope]:
     """The scopes of a script, each after the one that contains it."""
     defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef)}
     others = (
-        {n.id for n in nodes_of(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} if defined else set()
+        {n.id for n in walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} if defined else set()
     )
-    classes = frozenset(defined - others - {n.arg for n in nodes_of(tree) if isinstance(n, ast.arg)})
+    classes = frozenset(defined - others - {n.arg for n in walk(tree) if isinstance(n, ast.arg)})
     yield from (replace(scope, classes=classes) for scope in _below(tree, {}, frozenset(), frozenset(), ""))
 
 
