@@ -19,7 +19,6 @@ from pargolf.audit.read.validation_sets import BYTES
 from pargolf.audit.report import SUSPECT, UNVERIFIABLE
 from pargolf.audit.rules.rule import Hit
 from pargolf.audit.rules.script.little_python import LittlePython, Opaque, Row, Unclear
-from pargolf.audit.rules.window.masks import model_functions
 
 _PIECES = (
     *(
@@ -103,7 +102,6 @@ def byte_tables(program: Program) -> Iterator[Hit]:
             hit = _of_builder(program, function)
             if hit is not None and hit.status == SUSPECT:
                 yield hit
-    yield from _changed_later(program)
     wrong = [*_of_scorers(program)]
     yield from wrong or _more_spaces(program)
 
@@ -167,23 +165,6 @@ def _by_number(program: Program, function: Function) -> Hit | None:
 def _counters(program: Program, function: Function) -> set[str]:
     """Names of the tokens' numbers in a loop."""
     return {n for loop in program.own_of(function, ast.For) for n in names_in(loop.target)}
-
-
-def _changed_later(program: Program) -> Iterator[Hit]:
-    """Arithmetic on the whole table of bytes, outside the function that builds it and outside the model."""
-    inside = model_functions(program)
-    for node in program.live_of(ast.BinOp):
-        function = program.function_of(node)
-        if function in inside or not isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
-            continue
-        for side, other in ((node.left, node.right), (node.right, node.left)):
-            number = program.value(other, function)
-            labels = program.of(side, function) if type(number) in (int, float) and number else ()
-            table = isinstance(side, (ast.Name, ast.Subscript, ast.Attribute)) and "PIECE" in labels
-            if table and "VAL" not in labels and not _builds(program, function, _ASKS):
-                text = f"`{function.name}` changes the table of bytes after it was built, `{ast.unparse(node)[:50]}`."
-                yield Hit("byte_denominator", SUSPECT, node, text, _PROBE)
-                return
 
 
 def _little(program: Program) -> LittlePython:
