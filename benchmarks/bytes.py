@@ -20,11 +20,11 @@ from pargolf.data.folder import open_data
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import open_text, score_sample
 from pargolf.study.bench import (
-    at_equal,
     codec_rows,
     hessians_of,
     int6_codes,
-    ours,
+    interpolate,
+    own_codec,
     published,
     quantizer_rows,
     sum_row,
@@ -73,7 +73,7 @@ def main() -> None:
     for row in quantizer_rows(recipe, weights, hessians, published(), grade=bpb_of):
         show(row)
     frontier = rows[-1]["bytes"]
-    for pair, sizes in ((ours(states=None), SIZES[1:5]), (ours(), SIZES)):
+    for pair, sizes in ((own_codec(states=None), SIZES[1:5]), (own_codec(), SIZES)):
         rooms = [round(size * frontier) for size in sizes]
         for row in quantizer_rows(recipe, weights, hessians, [pair], rooms=rooms, grade=bpb_of):
             show(row)
@@ -84,14 +84,14 @@ def main() -> None:
             {
                 "name": row["name"],
                 "tax": row["tax"],
-                "tax_at_equal_bytes": at_equal(curves["ours"], given="bytes", value=row["bytes"], wanted="tax"),
+                "tax_at_equal_bytes": interpolate(curves["ours"], known="bytes", value=row["bytes"], target="tax"),
                 "bytes": row["bytes"],
-                "bytes_at_equal_tax": at_equal(curves["ours"], given="tax", value=row["tax"], wanted="bytes"),
+                "bytes_at_equal_tax": interpolate(curves["ours"], known="tax", value=row["tax"], target="bytes"),
             }
         )
     trellis = []
     for row in curves["ours, scalar"]:
-        needed = at_equal(curves["ours"], given="weighted_error", value=row["weighted_error"], wanted="bytes")
+        needed = interpolate(curves["ours"], known="weighted_error", value=row["weighted_error"], target="bytes")
         if needed:
             trellis.append(1 - needed / row["bytes"])
     if args.json:
@@ -124,13 +124,13 @@ def sentence(path: Path, layers: int) -> None:
     for pair in published():
         for row in encoder_rows(pair, weights, hessians):
             show(row)
-    for pair in (ours(states=None), ours()):
+    for pair in (own_codec(states=None), own_codec()):
         for row in encoder_rows(pair, weights, hessians, rooms=tuple(round(bits * count / 8) for bits in BITS)):
             show(row)
     curve = [row for row in rows if row["name"] == "ours"]
     print(f"\n{'pair':14} {'bytes':>10} {'ours at its error':>18} {'saved':>7}")
     for row in [row for row in rows if row["name"] != "ours"]:
-        needed = at_equal(curve, given="weighted_error", value=row["weighted_error"], wanted="bytes")
+        needed = interpolate(curve, known="weighted_error", value=row["weighted_error"], target="bytes")
         shown = f"{'-':>18} {'-':>7}" if needed is None else f"{needed:18,.0f} {1 - needed / row['bytes']:7.1%}"
         print(f"{row['name']:14} {row['bytes']:10,} {shown}")
     codecs = list(codec_rows(int6_codes(weights)))

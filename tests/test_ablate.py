@@ -95,7 +95,7 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
         for n, label in enumerate(edits)
     ]
     whole = made_up.ablation_row(scores={"1": 2.0, "2": 2.0})
-    text = describe(house, edits=edits, found=made_up.ablation(whole, *rows, steps=7))
+    text = describe(house, edits=edits, ablation=made_up.ablation(whole, *rows, steps=7))
     system, measured = text.replace("\N{NO-BREAK SPACE}", " ").split("\nmeasured\n")
     beside = {line.split("| ")[1]: line for line in system.splitlines() if "| " in line}
     for n, label in enumerate(edits):
@@ -106,10 +106,10 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
             assert not said.startswith(label) or part in row
     assert "runs of 7 steps, seeds 1, 2" in measured and "  of  " not in measured
     older = made_up.ablation(whole, steps=7, of="an old form")
-    assert re.search(r"\n  of +an old form\n", describe(house, edits=edits, found=older))
+    assert re.search(r"\n  of +an old form\n", describe(house, edits=edits, ablation=older))
     clipped = {"clip": {"train.grad_clip": 1.0}}  # a default is no row
     clip = made_up.ablation(whole, replace(rows[0], part="clip"))
-    first, *_ = describe(house, edits=clipped, found=clip).splitlines()
+    first, *_ = describe(house, edits=clipped, ablation=clip).splitlines()
     assert "house" in first and "clip" in first
     assert describe(house) == describe(house, edits=edits, found=None)
 

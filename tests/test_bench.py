@@ -26,10 +26,10 @@ from pargolf.run.folder import RunFolder, load_tensors
 from pargolf.run.forecast import forecast, unused_pieces, weigh
 from pargolf.run.pack import pack, read_artifact, unpack
 from pargolf.study.bench import (
-    at_equal,
     codec_rows,
     int6_codes,
-    ours,
+    interpolate,
+    own_codec,
     published,
     quantizer_rows,
     stored_codes,
@@ -63,7 +63,7 @@ def test_every_published_pair_packs_as_the_artifact_would(weights):
 
 
 def test_ours_is_smaller_at_less_error_than_the_same_steps_without_a_trellis(weights):
-    scalar, trellis = quantizer_rows(RECIPE, weights, None, [ours(states=None), ours()])
+    scalar, trellis = quantizer_rows(RECIPE, weights, None, [own_codec(states=None), own_codec()])
     assert trellis["squared_error"] < 0.85 * scalar["squared_error"]
     assert trellis["bytes"] < 1.01 * scalar["bytes"]
 
@@ -123,10 +123,10 @@ def test_a_run_is_benched_whole(run, data):
 
 def test_comparisons_are_read_between_points_and_not_beyond_them():
     curve = [{"bytes": 100, "tax": 8.0}, {"bytes": 400, "tax": 2.0}]
-    assert at_equal(curve, known="bytes", value=200, wanted="tax") == pytest.approx(4.0)
-    assert at_equal(curve, known="tax", value=8.0, wanted="bytes") == pytest.approx(100)
-    assert at_equal(curve, known="tax", value=1.0, wanted="bytes") is None
-    assert at_equal(curve, known="tax", value=-1.0, wanted="bytes") is None
+    assert interpolate(curve, known="bytes", value=200, target="tax") == pytest.approx(4.0)
+    assert interpolate(curve, known="tax", value=8.0, target="bytes") == pytest.approx(100)
+    assert interpolate(curve, known="tax", value=1.0, target="bytes") is None
+    assert interpolate(curve, known="tax", value=-1.0, target="bytes") is None
 
 
 def test_a_forecast_weighs_a_trellis_like_its_base(weights):

@@ -69,7 +69,7 @@ def test_every_option_of_every_command_has_its_help():
 def test_a_command_takes_what_its_function_takes():
     """Names, defaults and limits come from the signature; the rest is refused in one line."""
 
-    def made(recipe, *, changes=None, own=(), tokens: api.parameters.Place = "x", force: bool = True):
+    def made(recipe, *, changes=None, own=(), tokens: api.parameters.PathLike = "x", force: bool = True):
         """Do it.
 
         Args:

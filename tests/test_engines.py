@@ -16,7 +16,7 @@ from pargolf.data.folder import open_data
 from pargolf.engines import parcels
 from pargolf.engines.choose import choose
 from pargolf.engines.processes import Processes
-from pargolf.engines.task import Happened, Needs, Task, TaskEnded, Tries
+from pargolf.engines.task import Attempts, Happened, Needs, Task, TaskEnded
 from pargolf.watch.live import Status, milestone
 
 
@@ -35,7 +35,7 @@ def test_needs_are_read(text, needs):
 
 @pytest.mark.parametrize("text", ["cores", "cores=0", "cores=-1", "gpus=1.5", "gpus=-1", "disk=3GB", "memory=8G"])
 def test_other_needs_are_one_line(text):
-    with pytest.raises(UserError, match=r"--needs|cannot be had"):
+    with pytest.raises(UserError, match=r"--needs|is not possible"):
         Needs.parse(text)
 
 
@@ -54,12 +54,12 @@ def test_more_than_the_machine_has_is_refused():
 
 
 def test_a_task_is_lost_a_few_times_in_a_row_and_begins_to_count_anew_when_it_has_come_further():
-    tries = Tries()
-    assert [tries.lost(0), tries.lost(0), tries.lost(1)] == [1, 2, 1]
-    tries.saw(0, Resumed(5, "step-5", [], 1.0))
-    assert tries.lost(0) == 1
-    tries.saw(0, Resumed(5, "step-5", [], 1.0))  # no further than before
-    assert tries.lost(0) == 2
+    attempts = Attempts()
+    assert [attempts.count_loss(0), attempts.count_loss(0), attempts.count_loss(1)] == [1, 2, 1]
+    attempts.note(0, Resumed(5, "step-5", [], 1.0))
+    assert attempts.count_loss(0) == 1
+    attempts.note(0, Resumed(5, "step-5", [], 1.0))  # no further than before
+    assert attempts.count_loss(0) == 2
 
 
 def test_processes_are_replaced_a_few_times_and_a_fault_is_told(tmp_path):
@@ -67,10 +67,10 @@ def test_processes_are_replaced_a_few_times_and_a_fault_is_told(tmp_path):
     tasks = [Task("a", falls, (marks,)), Task("b", fails), Task("c", always_falls)]
     events = list(Processes(2).run(tasks))
     ends = {event.number: event for event in events if isinstance(event, TaskEnded)}
-    lost = [event for event in events if isinstance(event, JobLost)]
+    count_loss = [event for event in events if isinstance(event, JobLost)]
     assert ends[0].error is None and str(ends[1].error) == "It diverged." and "lost 3 times" in str(ends[2].error)
-    assert [(e.losses, e.again) for e in lost if e.job == "a"] == [(1, True), (2, True)]
-    assert [(e.losses, e.again) for e in lost if e.job == "c"] == [(1, True), (2, True), (3, False)]
+    assert [(e.losses, e.again) for e in count_loss if e.job == "a"] == [(1, True), (2, True)]
+    assert [(e.losses, e.again) for e in count_loss if e.job == "c"] == [(1, True), (2, True), (3, False)]
     assert [e.attempt for e in events if isinstance(e, JobBegan) and e.job == "a"] == [1, 2, 3]
     assert [e.event.step for e in events if isinstance(e, Happened) and isinstance(e.event, Step)].count(4) == 1
 

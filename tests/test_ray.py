@@ -79,18 +79,18 @@ def test_an_ablation_over_two_nodes_with_a_worker_killed_equals_the_local_one(no
 
     here = table("here").result()
     work = table("there", on="ray", needs="cores=1", checkpoint_every=0)
-    began, lost, resumed = [], [], []
+    began, count_loss, resumed = [], [], []
     for event in work:
         if isinstance(event, JobBegan):
             began.append(event)
             if event.job == "4 bits, seed 1" and event.attempt == 1:
                 kill_in_training(tmp_path / "there" / "4-bits" / "seed-1", event.process)
-        lost += [event] if isinstance(event, JobLost) else []
+        count_loss += [event] if isinstance(event, JobLost) else []
         resumed += [event] if isinstance(event, JobEvent) and isinstance(event.event, Resumed) else []
     there = work.result()
     assert {row.part: row.scores for row in there} == {row.part: row.scores for row in here}
     assert artifacts(tmp_path / "there") == artifacts(tmp_path / "here") and len(there) == 9
-    assert [(event.job, event.losses, event.again) for event in lost] == [("4 bits, seed 1", 1, True)]
+    assert [(event.job, event.losses, event.again) for event in count_loss] == [("4 bits, seed 1", 1, True)]
     assert [event.job for event in resumed] == ["4 bits, seed 1"] and 0 < resumed[0].event.step < STEPS
     assert len(began) == 10 and len({event.process for event in began}) >= 2
     killed, again = [event.process for event in began if event.job == "4 bits, seed 1"]
@@ -125,13 +125,13 @@ def test_a_command_and_then_a_node_that_are_killed_cost_nothing(nodes, data, tmp
 
 def test_a_node_that_cannot_do_it_says_why(tmp_path, data):
     task = Task("a", run_alone, (), tmp_path / "runs" / "a")
-    given = cluster.Given("0.0.0", None)
-    assert "Install the same" in cluster.do_task(0, task, Place(), given, None).why
-    given = cluster.Given(VERSION, (tmp_path / "runs", "word"))
-    assert f"does not see {tmp_path / 'runs'}" in cluster.do_task(0, task, Place(), given, None).why
+    handshake = cluster.Handshake("0.0.0", None)
+    assert "Install the same" in cluster.do_task(0, task, Place(), handshake, None).reason
+    handshake = cluster.Handshake(VERSION, (tmp_path / "runs", "word"))
+    assert f"does not see {tmp_path / 'runs'}" in cluster.do_task(0, task, Place(), handshake, None).reason
     gone = replace(parcel_of(open_data(data)), path=tmp_path / "gone", sha256=(("val_sha256", "0"),))
     task = replace(task, arguments=(gone,), folder=None)
-    assert cluster.do_task(0, task, Place(), cluster.Given(VERSION, None), None) == cluster.Refused(parcel=gone)
+    assert cluster.do_task(0, task, Place(), cluster.Handshake(VERSION, None), None) == cluster.Refusal(parcel=gone)
 
 
 def test_what_no_node_has_is_refused(nodes, data, tmp_path):

@@ -289,7 +289,9 @@ def test_a_slow_disk_slow_looks_and_slow_steps_fit_into_the_seconds(counts, data
     folder = RunFolder.create(tmp_path / "run")
     checkpointer = Checkpointer(folder, checkpoints)
     events = list(
-        train_weights(recipe, data.train, open_text(data), seed=1, world=World(), clock=clock, keep=checkpointer)
+        train_weights(
+            recipe, data.train, open_text(data), seed=1, world=World(), clock=clock, checkpointer=checkpointer
+        )
     )
     needed = 1.0 + 1.5
     assert 200.0 - 2 * needed - 5.0 <= clock.seconds <= 200.0 - needed

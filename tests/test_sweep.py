@@ -21,6 +21,7 @@ from pargolf.data.folder import open_data
 from pargolf.engines.task import Happened, Place, TaskEnded
 from pargolf.run.folder import RunFolder
 from pargolf.study.sweep import Span, SweepResult, TrialDone, read_span, run_sweep
+from pargolf.study.together import StudyOptions
 
 optuna = pytest.importorskip("optuna")
 TINY = edit(small.RECIPE, {"train.steps": 2, "train.validate_every": 0.5, "budget.bytes": 400_000})
@@ -102,7 +103,7 @@ def test_trials_side_by_side_are_those_of_rounds_and_do_not_depend_on_which_ends
     swept = []
     for engine in (Backwards(), Forwards()):
         out = tmp_path / type(engine).__name__
-        work = Work(run_sweep(tiny, [read_span(RATE)], open_data(data), out, trials=3, engine=engine))
+        work = Work(run_sweep(tiny, [read_span(RATE)], open_data(data), out, trials=3, options=StudyOptions(engine)))
         swept.append([(trial.number, trial.values, trial.bpb) for trial in work.result().trials])
     assert swept[0] == swept[1] and [number for number, _, _ in swept[0]] == [0, 1, 2]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import Duration, Own, Place, RecipeLike
+from pargolf.api.parameters import Duration, Own, PathLike, RecipeLike
 from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.own import use
 from pargolf.core.ranges import Rate, Seed, Share, Some, check_seed
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @working
 def score(
-    artifact: Place,
+    artifact: PathLike,
     *,
-    data: Place = "data",
+    data: PathLike = "data",
     windows: str | None = None,
     adapt: bool = False,
     seconds: Duration | None = None,
@@ -59,7 +59,7 @@ def probe(target: RecipeLike, *, scale: str | None = None, own: Own = (), unsafe
     A script without a RECIPE is imported in a sandbox, and its own model is probed there.
 
     Args:
-        target: A recipe, a model.pargolf file, or anybody's train_gpt.py.
+        target: A recipe, a model.pargolf file, or a train_gpt.py script.
         scale: mini: the same system at a size a CPU trains in minutes.
         own: A .py file or a folder of them, with the techniques that this uses. Its code is run.
         unsafe: Run a script even if this system has no sandbox. Only for a script that you trust.
@@ -107,7 +107,7 @@ def _grader(target: RecipeLike, scale: str | None) -> "tuple[Grader, int, int, b
     return grader, spec.vocab, bos, spec.bos is not None and adapter is None
 
 
-def inspect(artifact: Place, *, own: Own = ()) -> dict[str, Any]:
+def inspect(artifact: PathLike, *, own: Own = ()) -> dict[str, Any]:
     """Show where every byte of an artifact goes.
 
     Args:
@@ -132,7 +132,7 @@ def inspect(artifact: Place, *, own: Own = ()) -> dict[str, Any]:
 
 
 def generate(
-    artifact: Place,
+    artifact: PathLike,
     *,
     prompt: str = "",
     tokens: Some = 200,
@@ -140,7 +140,7 @@ def generate(
     top_p: Share = 0.95,
     documents: Some = 1,
     seed: Seed = 1337,
-    tokenizer: Place | None = None,
+    tokenizer: PathLike | None = None,
     own: Own = (),
 ) -> Iterator[str]:
     """Continue a prompt, or show what each token of a text costs.
@@ -182,7 +182,9 @@ def generate(
 
 
 @working
-def bench_codec(target: Place, *, data: Place | None = None, own: Own = ()) -> Events[dict[str, list[dict[str, Any]]]]:
+def bench_codec(
+    target: PathLike, *, data: PathLike | None = None, own: Own = ()
+) -> Events[dict[str, list[dict[str, Any]]]]:
     """Compare codecs on a run's codes, and every published quantizer with ours on its weights.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pargolf.api.parameters import Place, Target
+from pargolf.api.parameters import PathLike, Target
 from pargolf.core.ranges import Within
 from pargolf.core.work import Events, working
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def prepare_data(
     sources: Sequence[Target],
     *,
-    out: Place,
+    out: PathLike,
     vocab: int = 1024,
     val_fraction: float = 0.1,
     train_fraction: float = 1.0,
@@ -26,7 +26,7 @@ def prepare_data(
     dedupe: bool = False,
     normalize: bool = False,
     caseops: bool = False,
-    tokenizer: Place | None = None,
+    tokenizer: PathLike | None = None,
     force: bool = False,
 ) -> "Events[DataFolder]":
     """Turn text into a tokenizer and shards, split by document.
@@ -72,7 +72,7 @@ def prepare_data(
 def fetch_data(
     name: str = "sp1024",
     *,
-    out: Place = "data",
+    out: PathLike = "data",
     shards: Annotated[int, Within(0)] = 80,
     repo: str | None = None,
     root: str | None = None,
@@ -96,7 +96,7 @@ def fetch_data(
     return (yield from fetch(name, out, shards=shards, repo=repo or REPO, root=root or ROOT, force=force))
 
 
-def check_data(folder: Place) -> "Iterator[Finding]":
+def check_data(folder: PathLike) -> "Iterator[Finding]":
     """Check shards, byte tables, the exact round trip, and the overlap of training and validation.
 
     Args:

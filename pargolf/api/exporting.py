@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pargolf.api.parameters import Own, Place
+from pargolf.api.parameters import Own, PathLike
 from pargolf.core.errors import UserError, near
 from pargolf.core.extras import extra
 from pargolf.core.own import use
@@ -20,7 +20,7 @@ TARGETS = ("hf", "onnx", "safetensors")
 """The export formats."""
 
 
-def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "LoadedModel":
+def load(artifact: PathLike, *, tokenizer: PathLike | None = None, own: Own = ()) -> "LoadedModel":
     """Read an artifact: `model, tokenizer = pargolf.load("model.pargolf")`.
 
     Args:
@@ -38,7 +38,7 @@ def load(artifact: Place, *, tokenizer: Place | None = None, own: Own = ()) -> "
     return LoadedModel(source.model, source.tokenizer)
 
 
-def token_losses(artifact: Place, text: str, *, tokenizer: Place | None = None, own: Own = ()) -> "TokenLosses":
+def token_losses(artifact: PathLike, text: str, *, tokenizer: PathLike | None = None, own: Own = ()) -> "TokenLosses":
     """Say what each token of a text costs the model, read as one document.
 
     Each token sees at least three quarters of a window of the artifact's length, or all of the text before it.
@@ -59,12 +59,12 @@ def token_losses(artifact: Place, text: str, *, tokenizer: Place | None = None, 
 
 
 def export(
-    artifact: Place,
+    artifact: PathLike,
     *,
-    out: Place,
+    out: PathLike,
     to: str = "hf",
     licence: str = "unknown",
-    tokenizer: Place | None = None,
+    tokenizer: PathLike | None = None,
     force: bool = False,
     own: Own = (),
 ) -> Path:
@@ -108,12 +108,12 @@ def export(
 
 
 def evaluate_tasks(
-    artifact: Place,
+    artifact: PathLike,
     tasks: Sequence[str],
     *,
-    include: Place | None = None,
+    include: PathLike | None = None,
     limit: Count | None = None,
-    tokenizer: Place | None = None,
+    tokenizer: PathLike | None = None,
     own: Own = (),
 ) -> "list[TaskScore]":
     """Run tasks of lm-evaluation-harness on an artifact.
@@ -145,11 +145,11 @@ def evaluate_tasks(
 
 @working
 def bench_device(
-    artifact: Place,
+    artifact: PathLike,
     *,
     tokens: Count = 256,
     onnx: bool = True,
-    tokenizer: Place | None = None,
+    tokenizer: PathLike | None = None,
     own: Own = (),
 ) -> "Events[list[DeviceRow]]":
     """Measure what an artifact costs in use: cold start, tokens per second on one thread, memory.
@@ -181,11 +181,11 @@ def bench_device(
 
 
 def serve(
-    artifact: Place,
+    artifact: PathLike,
     *,
     port: Annotated[int, Within(0, 65535)] = 8000,
     host: str = "127.0.0.1",
-    tokenizer: Place | None = None,
+    tokenizer: PathLike | None = None,
     own: Own = (),
     ready: Callable[[str], None] = print,
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import Own, Place, command_line
+from pargolf.api.parameters import Own, PathLike, command_line
 from pargolf.core.own import use
 from pargolf.core.work import Events, working
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @working
 def list_runs(
-    folders: Place | Sequence[Place] = "runs", *, where: str = "", sort: str = "", columns: Sequence[str] = ()
+    folders: PathLike | Sequence[PathLike] = "runs", *, where: str = "", sort: str = "", columns: Sequence[str] = ()
 ) -> "Events[Ledger]":
     """List every run under some folders, one row each, with filters, sorting and SQL.
 
@@ -40,7 +40,9 @@ def list_runs(
 
 
 @working
-def query_runs(sql: str, folders: Place | Sequence[Place] = "runs", *, where: str = "") -> Events[list[dict[str, Any]]]:
+def query_runs(
+    sql: str, folders: PathLike | Sequence[PathLike] = "runs", *, where: str = ""
+) -> Events[list[dict[str, Any]]]:
     """Ask the table `runs` of all runs in SQL, by DuckDB (an extra).
 
     Args:
@@ -58,10 +60,10 @@ def query_runs(sql: str, folders: Place | Sequence[Place] = "runs", *, where: st
 
 @working
 def rerun(
-    run: Place,
+    run: PathLike,
     *,
-    out: Place,
-    data: Place | None = None,
+    out: PathLike,
+    data: PathLike | None = None,
     device: str | None = None,
     force: bool = False,
     own: Own = (),

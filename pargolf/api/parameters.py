@@ -18,7 +18,7 @@ from pargolf.core.spec import override
 if TYPE_CHECKING:
     from pargolf.recipes.recipe import Recipe
 
-Place = str | Path
+PathLike = str | Path
 """A file or a folder."""
 Target = Annotated[str | Path, "as it is written"]
 """A file, a folder, or another name such as `git:REPO@REF`."""
@@ -32,7 +32,7 @@ Changes = Mapping[str, Any]
 """Values by the path of their row: `{"train.steps": 4}`."""
 Edits = Mapping[str, Mapping[str, Any]] | Sequence[str]
 """Changes by label; or each as a string, `LABEL: PATH=VALUE`."""
-Own = Place | Sequence[Place]
+Own = PathLike | Sequence[PathLike]
 """The user's own files with techniques, or folders of such files; their code may be run."""
 
 OPTIONS = {"own": "--with", "trackers": "--track", "edits": "--without", "start": "--from"}

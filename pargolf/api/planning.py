@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import ByteSize, Duration, Place, Target, command_line
+from pargolf.api.parameters import ByteSize, Duration, PathLike, Target, command_line
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import Seed
 from pargolf.core.result import Result
@@ -41,7 +41,7 @@ def plan(
     minutes: float | None = None,
     device: str | None = None,
     again: bool = False,
-    write: Place | None = None,
+    write: PathLike | None = None,
     throughput: "Throughput | None" = None,
 ) -> "Events[Plan]":
     """Choose a model for a byte cap, a time limit and a text; forecast its score, and give the reasons.
@@ -91,7 +91,7 @@ def golf(
     cap: ByteSize = "1MB",
     seconds: Duration | None = None,
     minutes: float | None = None,
-    out: Place = "runs/golf",
+    out: PathLike = "runs/golf",
     seed: Seed = 1337,
     force: bool = False,
     device: str | None = None,

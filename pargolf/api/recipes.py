@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import Changes, Place, RecipeLike
+from pargolf.api.parameters import Changes, PathLike, RecipeLike
 from pargolf.core.ranges import Some
 from pargolf.recipes import catalog
 
@@ -54,7 +54,7 @@ def describe(recipe: RecipeLike, *, scale: str | None = None) -> str:
     if scale or isinstance(recipe, Recipe):
         return describe_recipe(_recipe(recipe, scale=scale))
     edits, worths = catalog.ablations(str(recipe)), catalog.measured(str(recipe))
-    return describe_recipe(_recipe(recipe), edits=edits, found=worths)
+    return describe_recipe(_recipe(recipe), edits=edits, ablation=worths)
 
 
 def diff(a: RecipeLike, b: RecipeLike) -> dict[str, tuple[str | None, str | None]]:
@@ -77,7 +77,7 @@ def forecast(
     *,
     changes: Changes | None = None,
     scale: str | None = None,
-    data: Place | None = None,
+    data: PathLike | None = None,
     steps: Some | None = None,
 ) -> dict[str, Any]:
     """Forecast the bytes of a recipe's artifact before training.

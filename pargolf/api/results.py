@@ -1,11 +1,11 @@
-"""Calls on finished runs: compare, report, submit; and judge anybody's submission."""
+"""Calls on finished runs: compare, report, submit; and judge any submission."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pargolf.api.parameters import Own, Place, Target
+from pargolf.api.parameters import Own, PathLike, Target
 from pargolf.core.errors import UserError
 from pargolf.core.own import use
 from pargolf.core.ranges import Count
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pargolf.submit.bundle import Bundle
 
 
-def compare(new: Sequence[Place], *, against: Sequence[Place]) -> "tuple[Comparison, dict[str, Any]]":
+def compare(new: Sequence[PathLike], *, against: Sequence[PathLike]) -> "tuple[Comparison, dict[str, Any]]":
     """Test whether runs A beat runs B (or one published number) by the record rule: better by .005 nats at p < .01.
 
     Args:
@@ -34,7 +34,7 @@ def compare(new: Sequence[Place], *, against: Sequence[Place]) -> "tuple[Compari
 
 @working
 def write_report(
-    paths: Sequence[Place], *, out: Place | None = None, force: bool = False, own: Own = ()
+    paths: Sequence[PathLike], *, out: PathLike | None = None, force: bool = False, own: Own = ()
 ) -> Events[Path]:
     """Write the page of one run, or a board over many with their ablations and submissions.
 
@@ -57,15 +57,15 @@ def write_report(
 
 @working
 def write_submission(
-    runs: Sequence[Place],
+    runs: Sequence[PathLike],
     *,
-    out: Place,
+    out: PathLike,
     squeeze: bool = False,
     artifacts: bool = False,
     author: str = "",
     github_id: str = "",
     blurb: str = "",
-    data: Place | None = None,
+    data: PathLike | None = None,
     device: str | None = None,
     own: Own = (),
 ) -> "Events[Bundle]":
@@ -91,8 +91,9 @@ def write_submission(
     from pargolf.submit.bundle import Author, bundle
 
     use(own)
-    who = Author(author, github_id, blurb)
-    return (yield from bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=who, data=data, device=device))
+    submitter = Author(author, github_id, blurb)
+    events = bundle(runs, out, squeeze=squeeze, artifacts=artifacts, author=submitter, data=data, device=device)
+    return (yield from events)
 
 
 @working
@@ -102,7 +103,7 @@ def judge(
     run: bool = False,
     unsafe: bool = False,
     record: str | None = None,
-    data: Place | None = None,
+    data: PathLike | None = None,
 ) -> "Events[Report]":
     """Judge a submission by the rules, with evidence; runs its code only with --run, in a sandbox.
 
@@ -140,15 +141,15 @@ def judge(
 def judge_all(
     target: Target,
     *,
-    out: Place = "audit.jsonl",
+    out: PathLike = "audit.jsonl",
     prs: str | None = None,
     jobs: Count | None = None,
     on: str = "local",
     record: str | None = None,
-    html: Place | None = None,
+    html: PathLike | None = None,
     derived: bool = False,
 ) -> Events[list[dict[str, Any]]]:
-    """Judge every pull request head of a repository; what `out` holds already is not judged again.
+    """Judge every pull request head of a repository, except those that have a report in `out`.
 
     Args:
         target: git:REPO.
@@ -168,17 +169,17 @@ def judge_all(
     from pargolf.engines.choose import LOCAL, choose
     from pargolf.report.pages.audits import write_site
 
-    wanted = None if prs is None else Range.parse(prs)
+    numbers = None if prs is None else Range.parse(prs)
     beaten = None if record is None else record_of(record)
     jobs = jobs or os.cpu_count() if on == LOCAL else jobs
-    yield from audit_all(target, out=out, prs=wanted, engine=choose(on, jobs=jobs), record=beaten)
+    yield from audit_all(target, out=out, prs=numbers, engine=choose(on, jobs=jobs), record=beaten)
     reports = read_reports(out)
     sources = {}
     if derived:
         from pargolf.audit.derived import derive_all
 
-        found = yield from derive_all(target, out=Path(out).with_suffix(".derived.json"))
-        sources = {f"#{number}": one.words for number, one in found.items()}
+        derivations = yield from derive_all(target, out=Path(out).with_suffix(".derived.json"))
+        sources = {f"#{number}": one.words for number, one in derivations.items()}
     if html is not None:
         write_site(reports, html, sources=sources)
     return reports

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pargolf.api.parameters import ByteSize, Changes, Edits, Own, Place, RecipeLike, command_line
+from pargolf.api.parameters import ByteSize, Changes, Edits, Own, PathLike, RecipeLike, command_line
 from pargolf.api.recipes import recipe as find_recipe
 from pargolf.core.ablation import AblationRow
 from pargolf.core.errors import UserError
@@ -33,8 +33,8 @@ def train(
     recipe: RecipeLike,
     *,
     changes: Changes | None = None,
-    data: Place = "data",
-    out: Place = "runs/run",
+    data: PathLike = "data",
+    out: PathLike = "runs/run",
     scale: str | None = None,
     seed: Seed = 1337,
     force: bool = False,
@@ -43,7 +43,7 @@ def train(
     device: str | None = None,
     allow_overlap: bool = False,
     trackers: Sequence[str] = (),
-    start: Place | None = None,
+    start: PathLike | None = None,
     more_seconds: Seconds | None = None,
 ) -> Events[Result]:
     """Train a recipe, pack it under its cap, and score what was unpacked.
@@ -76,7 +76,7 @@ def train(
     command = command_line(train, locals())
     check_trackers(trackers)
     resume = resume or (begun_again() and (Path(out) / "recipe.json").is_file())
-    system, origin = _begun_from(recipe, start, more_seconds, scale=scale, changes=changes)
+    system, origin = _recipe_and_start(recipe, start, more_seconds, scale=scale, changes=changes)
     events = run_recipe(
         system,
         open_data(data),
@@ -93,8 +93,8 @@ def train(
     return (yield from with_page(track(events, trackers, folder=out), out, device=device))
 
 
-def _begun_from(
-    recipe: RecipeLike, start: Place | None, more: float | None, *, scale: str | None, changes: Changes | None
+def _recipe_and_start(
+    recipe: RecipeLike, start: PathLike | None, more: float | None, *, scale: str | None, changes: Changes | None
 ) -> "tuple[Recipe, Start | None]":
     """The recipe of a run, and the weights to start from. A run's folder means its recipe and its weights."""
     from pargolf.core.spec import checked, edit
@@ -117,7 +117,7 @@ def _begun_from(
     return checked(edit(system, rows)), origin
 
 
-def pack(run: Place, *, cap: ByteSize | None = None, own: Own = ()) -> dict[str, int]:
+def pack(run: PathLike, *, cap: ByteSize | None = None, own: Own = ()) -> dict[str, int]:
     """Pack a run's weights again under another cap.
 
     Args:
@@ -143,8 +143,8 @@ def seeds(
     *,
     changes: Changes | None = None,
     seeds: Sequence[int] = (42, 314, 999),
-    data: Place = "data",
-    out: Place = "runs/seeds",
+    data: PathLike = "data",
+    out: PathLike = "runs/seeds",
     scale: str | None = None,
     jobs: Count | None = None,
     on: str = "local",
@@ -172,6 +172,7 @@ def seeds(
     from pargolf.engines.choose import choose
     from pargolf.report.pages.write import with_pages
     from pargolf.study.seeds import run_seeds, seed_rows
+    from pargolf.study.together import StudyOptions
 
     command = command_line(_seeds, locals())
     system = find_recipe(recipe, scale=scale, changes=changes)
@@ -180,14 +181,11 @@ def seeds(
         open_data(data),
         out,
         seeds=seeds,
-        engine=choose(on, jobs=jobs, needs=needs, device=device),
-        checkpoint_every=checkpoint_every,
-        device=device,
-        command=command,
+        options=StudyOptions(choose(on, jobs=jobs, needs=needs, device=device), device, checkpoint_every, command),
     )
-    ended = yield from with_pages(events)
+    runs = yield from with_pages(events)
     # Other processes of torchrun have no runs; the first one reports.
-    return SeedRuns(seed_rows(ended or []), spread([run.bpb for run in ended or []] or [float("nan")]))
+    return SeedRuns(seed_rows(runs or []), spread([run.bpb for run in runs or []] or [float("nan")]))
 
 
 _seeds = seeds
@@ -200,8 +198,8 @@ def sweep(
     spans: Sequence["str | Span"],
     *,
     changes: Changes | None = None,
-    data: Place = "data",
-    out: Place = "runs/sweep",
+    data: PathLike = "data",
+    out: PathLike = "runs/sweep",
     trials: Count = 20,
     storage: str | None = None,
     scale: str | None = None,
@@ -240,13 +238,14 @@ def sweep(
     from pargolf.engines.choose import choose
     from pargolf.report.pages.write import with_pages
     from pargolf.study.sweep import Span, read_span, run_sweep
+    from pargolf.study.together import StudyOptions
 
     command = command_line(sweep, locals())
     words = [(span, read_span(span) if isinstance(span, str) else span) for span in spans]
     rows = overrides(str(word) for word, span in words if span is None)
     system = find_recipe(recipe, scale=scale, changes={**(changes or {}), **rows})
     ranges = [span for _, span in words if isinstance(span, Span)]
-    trying = run_sweep(
+    events = run_sweep(
         system,
         ranges,
         open_data(data),
@@ -255,12 +254,9 @@ def sweep(
         storage=storage,
         seed=seed,
         prune=prune,
-        engine=choose(on, jobs=jobs, needs=needs, device=device),
-        checkpoint_every=checkpoint_every,
-        device=device,
-        command=command,
+        options=StudyOptions(choose(on, jobs=jobs, needs=needs, device=device), device, checkpoint_every, command),
     )
-    return (yield from with_pages(trying))
+    return (yield from with_pages(events))
 
 
 @working
@@ -274,8 +270,8 @@ def ablate(
     plain: bool = False,
     paced: bool = False,
     seeds: Sequence[int] = (42, 314, 999),
-    data: Place | Sequence[Place] = "data",
-    out: Place = "runs/ablation",
+    data: PathLike | Sequence[PathLike] = "data",
+    out: PathLike = "runs/ablation",
     scale: str | None = None,
     jobs: Count | None = None,
     on: str = "local",
@@ -315,6 +311,7 @@ def ablate(
     from pargolf.report.pages.write import with_pages
     from pargolf.report.plots.worth import write_plots
     from pargolf.study.ablate import run_ablations, worth_row
+    from pargolf.study.together import StudyOptions
 
     command = command_line(ablate, locals())
     whole = find_recipe(recipe, scale=scale, changes=changes)
@@ -323,7 +320,7 @@ def ablate(
         whole = in_plain_windows(whole)
         variants = {label: in_plain_windows(variant) for label, variant in variants.items()}
     first, *others = map(open_data, [data] if isinstance(data, str | Path) else data)
-    running = run_ablations(
+    events = run_ablations(
         whole,
         variants,
         first,
@@ -331,12 +328,9 @@ def ablate(
         seeds=seeds,
         others=others,
         paced=paced,
-        engine=choose(on, jobs=jobs, needs=needs, device=device),
-        checkpoint_every=checkpoint_every,
-        device=device,
-        command=command,
+        options=StudyOptions(choose(on, jobs=jobs, needs=needs, device=device), device, checkpoint_every, command),
     )
-    worths = yield from with_pages(running)
+    worths = yield from with_pages(events)
     rows = [worth_row(worth) for worth in worths or []]
     if rows:  # other processes of torchrun have none
         write_plots(rows, Path(out))
@@ -345,7 +339,7 @@ def ablate(
 
 def _parts(
     whole: "Recipe",
-    named: RecipeLike,
+    name: RecipeLike,
     base: RecipeLike | None,
     edits: Edits | None,
     *,
@@ -356,23 +350,23 @@ def _parts(
     from pargolf.recipes import catalog
     from pargolf.recipes.variants import base_parts, edited_parts, parse_edits
 
-    shipped = isinstance(named, str | Path)
+    shipped = isinstance(name, str | Path)
     if edits is None and base is None and shipped:
-        edits = catalog.ablations(str(named))
+        edits = catalog.ablations(str(name))
     if edits:
         return edited_parts(whole, edits if isinstance(edits, Mapping) else parse_edits(edits))
     if base is None:
-        repairs = shipped and str(named).endswith("_repaired")
-        base = str(named).removesuffix("_repaired") if repairs else "baseline"
+        repairs = shipped and str(name).endswith("_repaired")
+        base = str(name).removesuffix("_repaired") if repairs else "baseline"
     return base_parts(whole, find_recipe(base, scale=scale, changes=changes))
 
 
 def import_checkpoint(
-    path: Place,
+    path: PathLike,
     *,
     system: str,
-    out: Place,
-    data: Place | None = None,
+    out: PathLike,
+    data: PathLike | None = None,
     heads: Count | None = None,
     kv_heads: Count | None = None,
     rope_dims: Index | None = None,

@@ -12,13 +12,13 @@ import typer
 
 from pargolf.cli import artifacts, data, exporting, ledger, planning, recipes, results, runs
 from pargolf.cli.group import FullNames, listed
-from pargolf.cli.streams import lost_output, settle_streams
+from pargolf.cli.streams import output_error, settle_streams
 from pargolf.cli.terminal import fail, one_line, waits_for_first
 from pargolf.core.version import VERSION
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"pargolf {VERSION}")
         raise typer.Exit
 
@@ -95,18 +95,18 @@ def main() -> None:
     settle_streams()
     if waits_for_first(sys.argv[1:]):
         return
-    ended: SystemExit | None = None
+    exit_: SystemExit | None = None
     try:
         app(prog_name="pargolf")
     except SystemExit as error:
-        ended = error
+        exit_ = error
     except (Exception, KeyboardInterrupt) as error:
         line = one_line(error)
         if line is None:
             raise
         fail(line)
-    reason = lost_output()
+    reason = output_error()
     if reason:
         fail(f"Standard output could not be written: {reason}.")
-    if ended is not None:
-        raise ended
+    if exit_ is not None:
+        raise exit_

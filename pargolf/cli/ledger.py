@@ -41,12 +41,12 @@ def runs(
 @command(api.rerun, threads=ASKED)
 def rerun(arguments: Arguments) -> None:
     """Print both scores, and the differences."""
-    again = arguments.result(api.rerun)
-    numbers = {"first": again.first.val_bpb, "second": again.second.val_bpb, "same_bytes": again.same_bytes}
-    if arguments.prints_json(numbers | {"apart": again.apart}):
+    repeated = arguments.result(api.rerun)
+    numbers = {"first": repeated.first.val_bpb, "second": repeated.second.val_bpb, "same_bytes": repeated.same_bytes}
+    if arguments.prints_json(numbers | {"apart": repeated.apart}):
         return
-    words = "the same bytes" if again.same_bytes else "other bytes"
-    console.print(f"{again.first.val_bpb:.6f} then, {again.second.val_bpb:.6f} now: {words}")
-    for line in again.apart:
+    words = "the same bytes" if repeated.same_bytes else "other bytes"
+    console.print(f"{repeated.first.val_bpb:.6f} then, {repeated.second.val_bpb:.6f} now: {words}")
+    for line in repeated.apart:
         console.print(f"  {line}")
     console.print(f"-> {arguments['out']}", soft_wrap=True)

@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 
 from pargolf import api
-from pargolf.api.parameters import ByteSize, Changes, Duration, Edits, Own, Place, RecipeLike, Target, option_of
+from pargolf.api.parameters import ByteSize, Changes, Duration, Edits, Own, PathLike, RecipeLike, Target, option_of
 from pargolf.cli.terminal import ThreadsOpt, console, is_first, set_threads, whole_numbers
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
@@ -120,7 +120,7 @@ def command(
         if name not in hidden
     }
 
-    def made(body: Callable[..., None]) -> Callable[..., None]:
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
         _, *extras = inspect.signature(body).parameters.values()
         shown = [_shown(parameter, words) for parameter, words in parameters.values()]
         shown += [extra.replace(kind=Parameter.KEYWORD_ONLY) for extra in extras]
@@ -146,7 +146,7 @@ def command(
         run.__doc__ = text or _SECTIONS.split(inspect.getdoc(functions[0]) or "")[0]
         return run
 
-    return made
+    return decorate
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str]:
@@ -194,13 +194,13 @@ def _typed(kind: Any, default: Any) -> tuple[Any, Any]:
         return str, default
     if kind in (ByteSize, Duration):
         return str, str(default) if has_default else default
-    if kind == Place:
+    if kind == PathLike:
         return Path, Path(default) if has_default else default
     if not _is_list(kind):
         return kind, default
     if get_args(kind)[0] is int:
         return str, ",".join(map(str, default)) if has_default else default
-    item = Path if kind == Own or get_args(kind)[0] == Place else str
+    item = Path if kind == Own or get_args(kind)[0] == PathLike else str
     values = [default] if isinstance(default, str | Path) else list(default) if has_default else []
     return list[item], default if default is Parameter.empty else [*map(item, values)] or None  # type: ignore[valid-type]
 
@@ -219,9 +219,9 @@ def _read(parameter: Parameter, value: Any) -> Any:
     return value
 
 
-def _recipe_names(begun: str) -> list[str]:
-    """Names of included recipes that begin with `begun`, for shell completion."""
-    return [row["name"] for row in api.list_recipes() if row["name"].startswith(begun)]
+def _recipe_names(prefix: str) -> list[str]:
+    """Names of included recipes that begin with `prefix`, for shell completion."""
+    return [row["name"] for row in api.list_recipes() if row["name"].startswith(prefix)]
 
 
 def event_line(event: Event) -> str:

@@ -1,4 +1,4 @@
-"""Commands that choose a model: `golf` makes the best one for a text under a cap, `plan` says what it would train."""
+"""Commands that choose a model: `golf` makes the best one for a text under a cap, `plan` prints what it would train."""
 
 import shlex
 

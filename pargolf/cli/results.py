@@ -1,4 +1,4 @@
-"""Commands on finished runs: compare, report, submit; and audit, for anybody's submission."""
+"""Commands on finished runs: compare, report, submit; and audit, for any submission."""
 
 from typing import Annotated
 
@@ -48,10 +48,10 @@ def submit(arguments: Arguments) -> None:
     submission = arguments.result(api.write_submission)
     if arguments.prints_json(submission):
         return
-    why = " because the readable one does not fit" if submission.squeezed_to_fit and not arguments["squeeze"] else ""
+    note = " because the readable one does not fit" if submission.squeezed_to_fit and not arguments["squeeze"] else ""
     form = "squeezed" if submission.code == submission.squeezed else "readable"
     console.print(
-        f"script  {submission.readable:,} bytes to read, {submission.squeezed:,} squeezed; the {form} one ships{why}"
+        f"script  {submission.readable:,} bytes to read, {submission.squeezed:,} squeezed; the {form} one ships{note}"
     )
     console.print(f"total   {submission.total:,} bytes with the largest artifact, of {submission.cap:,}")
     console.print(f"score   {spread_line(submission.bpb)}")

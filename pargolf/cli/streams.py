@@ -2,7 +2,7 @@
 
 A failure to print must not lose work. Characters that an encoding lacks become ASCII (`·` becomes `-`), or `?`. If the
 reader has ended (`pargolf recipes | head -1`), the rest is dropped; if output is lost because the disk is full,
-`lost_output` says so at the end.
+`output_error` says so at the end.
 """
 
 import codecs
@@ -50,7 +50,7 @@ def settle_streams() -> None:
     sys.stderr = _settled(sys.stderr, sys.__stderr__, 2)
 
 
-def lost_output() -> str | None:
+def output_error() -> str | None:
     """Why some of standard output could not be written; None if all was, or if its reader has ended."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)

@@ -46,12 +46,12 @@ def one_line(error: BaseException) -> str | None:
             "Memory ran out. Existing files are unchanged. Free some memory, or use less: a smaller "
             "train.micro_tokens, a smaller model, fewer --jobs."
         )
-    theirs = own.fault(error)
-    if theirs is not None:
-        return theirs
+    own_fault = own.fault(error)
+    if own_fault is not None:
+        return own_fault
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}. Existing files are unchanged. Free disk space or correct the path."
+        prefix = f"{error.filename}: " if error.filename else ""
+        return f"{prefix}{error.strerror or error}. Existing files are unchanged. Free disk space or correct the path."
     if isinstance(error, UnicodeEncodeError):
         return f"The system's encoding ({error.encoding}) cannot write {error.object[error.start]!a}. Set PYTHONUTF8=1."
     if isinstance(error, ImportError) and not (error.name or "pargolf").startswith("pargolf"):

@@ -35,23 +35,23 @@ from pargolf.data.folder import DataFolder
 from pargolf.engines.mailbox import Mailbox
 from pargolf.engines.parcels import Parcel, cut, find_parcel, unpack
 from pargolf.engines.task import (
-    GO_ON,
-    MOST_LOSSES,
+    MAX_LOSSES,
+    RESUME_HINT,
+    Attempts,
     GivenUp,
     Happened,
+    Heartbeat,
     Needs,
     Outcome,
     Place,
     Task,
     TaskEnded,
-    Tries,
-    Waiting,
     perform,
 )
 from pargolf.run.signals import Interrupted, noted
 
 _PUSH_SECONDS = 0.5
-_SAID_EVERY = 2.0
+_REPORT_SECONDS = 2.0
 _END_SECONDS = 60.0  # how long tasks may take to store their state when this process is told to end
 _LOST = (
     exceptions.WorkerCrashedError,
@@ -77,8 +77,8 @@ class Cluster:
     def room(self) -> int:
         """How many tasks run at a time, by the current resources of the nodes."""
         self.connect()
-        wanted = self.resources()
-        fits = [min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items()) for node in _nodes()]
+        resources = self.resources()
+        fits = [min(int(node.get(name, 0.0) / amount) for name, amount in resources.items()) for node in _nodes()]
         return max(1, min(sum(fits), self.jobs or sum(fits)))
 
     def run(self, tasks: Sequence[Task]) -> "RunningCluster":
@@ -94,28 +94,29 @@ class Cluster:
         if ray.is_initialized():
             return
         address = None if self.on == "ray" else self.on
-        how = {} if address else {"include_dashboard": False}
+        options = {} if address else {"include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error", **how)
+            ray.init(address=address, log_to_driver=False, logging_level="error", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            named = address or os.environ.get("RAY_ADDRESS") or "this machine"
-            why = str(error).strip().split("\n")[0][:160]
-            raise UserError(f"There is no Ray cluster to join at {named}: {why}") from error
+            cluster_name = address or os.environ.get("RAY_ADDRESS") or "this machine"
+            reason = str(error).strip().split("\n")[0][:160]
+            raise UserError(f"There is no Ray cluster to join at {cluster_name}: {reason}") from error
 
     def resources(self) -> dict[str, float]:
         """The resources of a task, in Ray's names. By default one GPU each, if the cluster has GPUs."""
         gpus = self.needs.gpus
         if gpus is None:
             gpus = float(self.device != "cpu" and ray.cluster_resources().get("GPU", 0.0) >= 1.0)
-        wanted = {"CPU": float(self.needs.cores or 1), "GPU": gpus, "memory": float(self.needs.memory)}
-        return {name: amount for name, amount in wanted.items() if amount}
+        amounts = {"CPU": float(self.needs.cores or 1), "GPU": gpus, "memory": float(self.needs.memory)}
+        return {name: amount for name, amount in amounts.items() if amount}
 
     def _check(self) -> None:
-        wanted, nodes = self.resources(), _nodes()
-        if not any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
-            largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
+        resources, nodes = self.resources(), _nodes()
+        if not any(all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes):
+            largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in resources}
             raise UserError(
-                f"No node of the cluster has {_words(wanted)} at once; there is up to {_words(largest)}. Lower --needs."
+                f"No node of the cluster has {_words(resources)} at once; there is up to {_words(largest)}. "
+                "Lower --needs."
             )
 
 
@@ -133,16 +134,16 @@ def _words(resources: Mapping[str, float]) -> str:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Why a node did not start a task: it lacks this data (`parcel`), or cannot run the task at all (`why`)."""
+class Refusal:
+    """Why a node did not start a task: it lacks this data (`parcel`), or cannot run the task at all (`reason`)."""
 
-    why: str = ""
+    reason: str = ""
     parcel: Parcel | None = None
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a worker gets besides its task: the package's version, a file it must see, the data sent so far."""
+class Handshake:
+    """What a node checks before it runs a task: the package's version, a file it must see, the data sent so far."""
 
     version: str
     seal: tuple[Path, str] | None
@@ -156,99 +157,99 @@ class RunningCluster:
         self._cluster = cluster
         self._tasks = tasks
         self._waiting = deque(range(len(tasks)))
-        self._going: dict[Any, int] = {}
-        self._tries = Tries()
+        self._running: dict[Any, int] = {}
+        self._attempts = Attempts()
         self._sent: dict[Parcel, Pieces] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         mailbox = ray.remote(Mailbox).options(
             num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
         )
         self._mailbox: Any = mailbox.remote()
-        self._begun: set[int] = set()
+        self._started: set[int] = set()
 
     def __iter__(self) -> Iterator[Event]:
         """Yield events until all tasks are done. Raises `Interrupted` on a signal to this process."""
         last_report = time.monotonic()
         with _sealed(self._tasks) as seals, noted() as signals:
             try:
-                while self._waiting or self._going:
-                    self._give_out(seals)
-                    done, _ = ray.wait(list(self._going), num_returns=1, timeout=_PUSH_SECONDS)
+                while self._waiting or self._running:
+                    self._submit(seals)
+                    done, _ = ray.wait(list(self._running), num_returns=1, timeout=_PUSH_SECONDS)
                     if signals:
-                        raise Interrupted(GO_ON)
-                    yield from self._news()
+                        raise Interrupted(RESUME_HINT)
+                    yield from self._worker_events()
                     for reference in done:
-                        yield from self._end(reference, self._going.pop(reference))
-                    if time.monotonic() - last_report > _SAID_EVERY:
+                        yield from self._finish(reference, self._running.pop(reference))
+                    if time.monotonic() - last_report > _REPORT_SECONDS:
                         last_report = time.monotonic()
-                        yield Waiting(tuple(n for n in self._going.values() if n in self._begun))
+                        yield Heartbeat(tuple(n for n in self._running.values() if n in self._started))
             finally:
-                self._leave()
+                self._shut_down()
 
     def stop(self, number: int) -> None:
         """End a task between two of its events."""
         self._mailbox.stop.remote(number)
 
-    def _give_out(self, seals: Mapping[Path, str]) -> None:
+    def _submit(self, seals: Mapping[Path, str]) -> None:
         """Submit tasks to Ray, a few more than there is room for, so that no node waits."""
         most = self._cluster.jobs or 2 * self._cluster.room()
         resources = self._cluster.resources()
-        how = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "max_retries": 0}
-        body = ray.remote(do_task).options(**how, memory=resources.get("memory"))
-        while self._waiting and len(self._going) < most:
+        options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "max_retries": 0}
+        body = ray.remote(do_task).options(**options, memory=resources.get("memory"))
+        while self._waiting and len(self._running) < most:
             number = self._waiting.popleft()
             task = self._tasks[number]
-            self._tries.attempts[number] += 1
-            place = Place(self._cluster.device, self._cluster.needs.cores or 1, self._tries.attempts[number])
+            self._attempts.counts[number] += 1
+            place = Place(self._cluster.device, self._cluster.needs.cores or 1, self._attempts.counts[number])
             seal = None if task.folder is None else (task.folder.parent, seals[task.folder.parent])
-            given = Given(VERSION, seal, self._sent)
-            self._going[body.remote(number, task, place, given, self._mailbox)] = number
+            handshake = Handshake(VERSION, seal, self._sent)
+            self._running[body.remote(number, task, place, handshake, self._mailbox)] = number
 
-    def _news(self) -> Iterator[Event]:
+    def _worker_events(self) -> Iterator[Event]:
         """The events of the workers since the last call."""
         with contextlib.suppress(exceptions.RayActorError, exceptions.GetTimeoutError):
             for number, attempt, event in ray.get(self._mailbox.take.remote(), timeout=10):
-                if attempt != self._tries.attempts[number]:
+                if attempt != self._attempts.counts[number]:
                     continue  # late events of a lost worker
                 if isinstance(event, JobBegan):
-                    self._begun.add(number)
+                    self._started.add(number)
                     yield event
                 else:
-                    self._tries.saw(number, event)
+                    self._attempts.note(number, event)
                     yield Happened(number, event)
 
-    def _end(self, reference: Any, number: int) -> Iterator[Event]:
+    def _finish(self, reference: Any, number: int) -> Iterator[Event]:
         """Handle a task that Ray reports as finished."""
-        self._begun.discard(number)
+        self._started.discard(number)
         try:
             outcome = ray.get(reference)
         except _LOST as error:
-            yield from self._lose(number, _reason(error))
+            yield from self._handle_loss(number, _reason(error))
             return
         except exceptions.RayError as error:
             label = self._tasks[number].label
             raise UserError(
                 f"The cluster cannot run {label}: {_reason(error)}. Its nodes need pargolf {VERSION}."
             ) from error
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Refusal):
             if outcome.parcel is None:
-                raise UserError(outcome.why)
+                raise UserError(outcome.reason)
             self._send(outcome.parcel)
-            self._tries.attempts[number] -= 1
+            self._attempts.counts[number] -= 1
             self._waiting.appendleft(number)
         elif isinstance(outcome.error, Interrupted):  # its machine is being taken away
-            yield from self._lose(number, "its machine ended it")
+            yield from self._handle_loss(number, "its machine ended it")
         else:
             yield TaskEnded(number, outcome.error, outcome.stopped)
 
-    def _lose(self, number: int, why: str) -> Iterator[Event]:
+    def _handle_loss(self, number: int, reason: str) -> Iterator[Event]:
         """Start a lost task again, unless it was lost too often."""
-        losses, label = self._tries.lost(number), self._tasks[number].label
-        yield JobLost(label, why, losses, again=losses < MOST_LOSSES)
-        if losses < MOST_LOSSES:
+        losses, label = self._attempts.count_loss(number), self._tasks[number].label
+        yield JobLost(label, reason, losses, again=losses < MAX_LOSSES)
+        if losses < MAX_LOSSES:
             self._waiting.appendleft(number)
         else:
-            yield TaskEnded(number, GivenUp(label, why))
+            yield TaskEnded(number, GivenUp(label, reason))
 
     def _send(self, parcel: Parcel) -> None:
         """Put a data folder into Ray's object store, once, so that every node can fetch it."""
@@ -258,15 +259,15 @@ class RunningCluster:
                 pieces.setdefault(name, []).append(ray.put(piece))
             self._sent = {**self._sent, parcel: pieces}
 
-    def _leave(self) -> None:
+    def _shut_down(self) -> None:
         """Let running tasks store their state, cancel waiting ones, and wait until all have ended."""
         with contextlib.suppress(exceptions.RayError):
-            if self._going:
+            if self._running:
                 ray.get(self._mailbox.end.remote(), timeout=10)
-                for reference, number in self._going.items():
-                    if number not in self._begun:
+                for reference, number in self._running.items():
+                    if number not in self._started:
                         ray.cancel(reference)
-                ray.wait(list(self._going), num_returns=len(self._going), timeout=_END_SECONDS)
+                ray.wait(list(self._running), num_returns=len(self._running), timeout=_END_SECONDS)
             ray.kill(self._mailbox)
 
 
@@ -296,27 +297,27 @@ def _sealed(tasks: Sequence[Task]) -> Iterator[dict[Path, str]]:
             (folder / f".seen-{word}").unlink(missing_ok=True)
 
 
-def do_task(number: int, task: Task, place: Place, given: Given, mailbox: Any) -> Outcome | Refused:
+def do_task(number: int, task: Task, place: Place, handshake: Handshake, mailbox: Any) -> Outcome | Refusal:
     """The body of a worker: check that the node can run the task, then run it, sending its events to the mailbox."""
-    if given.version != VERSION:
-        return Refused(
-            f"{_here()} has pargolf {VERSION}, and {given.version} was started. Install the same everywhere."
+    if handshake.version != VERSION:
+        return Refusal(
+            f"{_here()} has pargolf {VERSION}, and {handshake.version} was started. Install the same everywhere."
         )
-    if given.seal is not None and not (given.seal[0] / f".seen-{given.seal[1]}").is_file():
-        return Refused(
-            f"{_here()} does not see {given.seal[0]}. Let --out be on storage that all nodes have at the same path, as "
-            "NFS, Lustre or a mounted bucket."
+    if handshake.seal is not None and not (handshake.seal[0] / f".seen-{handshake.seal[1]}").is_file():
+        return Refusal(
+            f"{_here()} does not see {handshake.seal[0]}. Put --out on storage that all nodes have at the same path, "
+            "such as NFS, Lustre or a mounted bucket."
         )
     data: dict[Parcel, DataFolder] = {}
     for parcel in (argument for argument in task.arguments if isinstance(argument, Parcel)):
         folder = find_parcel(parcel)
-        if folder is None and parcel not in given.sent:
-            return Refused(parcel=parcel)
-        pieces = given.sent.get(parcel, {})
+        if folder is None and parcel not in handshake.sent:
+            return Refusal(parcel=parcel)
+        pieces = handshake.sent.get(parcel, {})
         data[parcel] = folder or unpack(parcel, {name: map(ray.get, every) for name, every in pieces.items()})
     with _Post(mailbox, number, place.attempt) as post:
-        post.tell(JobBegan(task.label, _here(), os.getpid(), place.attempt))
-        return perform(task, replace(place, find=data.__getitem__), post.tell)
+        post.report(JobBegan(task.label, _here(), os.getpid(), place.attempt))
+        return perform(task, replace(place, find=data.__getitem__), post.report)
 
 
 def _here() -> str:
@@ -332,7 +333,7 @@ class _Post:
         self._events: list[Event] = []
         self._word, self._lock = "", threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._bring_all, daemon=True)
+        self._thread = threading.Thread(target=self._push_all, daemon=True)
 
     def __enter__(self) -> "_Post":
         self._thread.start()
@@ -342,13 +343,13 @@ class _Post:
         self._over.set()
         self._thread.join()
 
-    def tell(self, event: Event) -> bool:
+    def report(self, event: Event) -> bool:
         """Add an event; returns whether the task must stop."""
         with self._lock:
             self._events.append(event)
         return self._word == "stop"
 
-    def _bring_all(self) -> None:
+    def _push_all(self) -> None:
         over = False
         while not over:
             over = self._over.wait(_PUSH_SECONDS)

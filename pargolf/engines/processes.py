@@ -24,23 +24,23 @@ from pargolf.core.errors import UserError
 from pargolf.core.events import Event, JobBegan, JobLost
 from pargolf.core.units import size_text
 from pargolf.engines.task import (
-    GO_ON,
-    MOST_LOSSES,
+    MAX_LOSSES,
+    RESUME_HINT,
+    Attempts,
     GivenUp,
     Happened,
+    Heartbeat,
     Needs,
     Outcome,
     Place,
     Task,
     TaskEnded,
-    Tries,
-    Waiting,
 )
 from pargolf.engines.worker import serve
 from pargolf.run.signals import Interrupted, noted
 
 _LOOK_SECONDS = 0.5
-_SAID_EVERY = 2.0  # seconds between reports of the running tasks
+_REPORT_SECONDS = 2.0  # seconds between reports of the running tasks
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def _check(needs: Needs, jobs: int) -> None:
     """Raise `UserError` when `jobs` tasks together need more than this machine has."""
     cores, gpus = os.cpu_count() or 1, count_devices()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    wanted = {
+    demands = {
         "cores": (needs.cores * jobs, cores, f"{cores}"),
         "GPUs": ((needs.gpus or 0.0) * jobs, gpus, f"{gpus}"),
         "bytes of memory": (needs.memory * jobs, memory or needs.memory * jobs, size_text(max(memory, 1))),
     }
-    for name, (needed, available, shown) in wanted.items():
+    for name, (needed, available, shown) in demands.items():
         if needed > available:
             raise UserError(f"{jobs} jobs need more {name} than the {shown} of this machine. Lower --jobs or --needs.")
 
@@ -86,11 +86,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # forked torch threads hang
         self.place = place
         self.number: int | None = None
-        self.pipe, theirs = context.Pipe()
+        self.pipe, worker_pipe = context.Pipe()
         # A daemon ends with this process even if the iteration was not closed.
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process = context.Process(target=serve, args=(worker_pipe,), daemon=True)
         self.process.start()
-        theirs.close()
+        worker_pipe.close()
 
     def give(self, number: int, task: Task, attempt: int) -> bool:
         """Send a task; returns False if the process is gone."""
@@ -101,21 +101,21 @@ class _Worker:
             return False
         return True
 
-    def heard(self) -> Iterator[Any]:
-        """The messages it has sent. Raises `EOFError` when it is gone."""
+    def messages(self) -> Iterator[Any]:
+        """The messages it has sent. Raises `EOFError` when the process has ended."""
         try:
             while self.pipe.poll():
                 yield self.pipe.recv()
         except OSError as error:
             raise EOFError from error
 
-    def gone(self) -> str:
+    def exit_reason(self) -> str:
         """Clean up after the process has ended; returns why it ended."""
         self.pipe.close()
         self.process.join()
         code = self.process.exitcode or 0
         return (
-            f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process left with {code}"
+            f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process exited with {code}"
         )
 
 
@@ -127,7 +127,7 @@ class RunningProcesses:
         self._free = list(reversed(places))
         self._waiting = deque(range(len(tasks)))
         self._workers: list[_Worker] = []
-        self._tries = Tries()
+        self._attempts = Attempts()
 
     def __iter__(self) -> Iterator[Event]:
         """Yield events until all tasks are done. Raises `Interrupted` on a signal to this process or a worker."""
@@ -135,15 +135,15 @@ class RunningProcesses:
         with noted() as signals:
             try:
                 while self._waiting or self._busy():
-                    yield from self._give_out()
+                    yield from self._submit()
                     ready = multiprocessing.connection.wait([w.pipe for w in self._busy()], _LOOK_SECONDS)
                     if signals:
-                        raise Interrupted(GO_ON)
+                        raise Interrupted(RESUME_HINT)
                     for worker in [worker for worker in self._busy() if worker.pipe in ready]:
-                        yield from self._hear(worker)
-                    if time.monotonic() - last_report > _SAID_EVERY:
+                        yield from self._receive(worker)
+                    if time.monotonic() - last_report > _REPORT_SECONDS:
                         last_report = time.monotonic()
-                        yield Waiting(tuple(worker.number for worker in self._busy() if worker.number is not None))
+                        yield Heartbeat(tuple(worker.number for worker in self._busy() if worker.number is not None))
             finally:
                 for worker in self._workers:
                     worker.pipe.close()
@@ -160,7 +160,7 @@ class RunningProcesses:
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.number is not None]
 
-    def _give_out(self) -> Iterator[Event]:
+    def _submit(self) -> Iterator[Event]:
         """Give waiting tasks to idle processes."""
         while self._waiting:
             idle = next((worker for worker in self._workers if worker.number is None), None)
@@ -170,37 +170,37 @@ class RunningProcesses:
                 idle = _Worker(self._free.pop())
                 self._workers.append(idle)
             number = self._waiting.popleft()
-            self._tries.attempts[number] += 1
-            attempt = self._tries.attempts[number]
+            self._attempts.counts[number] += 1
+            attempt = self._attempts.counts[number]
             if not idle.give(number, self._tasks[number], attempt):
-                yield from self._lose(idle)
+                yield from self._handle_loss(idle)
                 continue
             yield JobBegan(self._tasks[number].label, socket.gethostname(), idle.process.pid or 0, attempt)
 
-    def _hear(self, worker: _Worker) -> Iterator[Event]:
+    def _receive(self, worker: _Worker) -> Iterator[Event]:
         try:
-            for number, message in worker.heard():
+            for number, message in worker.messages():
                 if isinstance(message, Outcome):
                     worker.number = None
                     if isinstance(message.error, Interrupted):
-                        raise Interrupted(GO_ON)
+                        raise Interrupted(RESUME_HINT)
                     yield TaskEnded(number, message.error, message.stopped)
                 else:
-                    self._tries.saw(number, message)
+                    self._attempts.note(number, message)
                     yield Happened(number, message)
         except EOFError:
-            yield from self._lose(worker)
+            yield from self._handle_loss(worker)
 
-    def _lose(self, worker: _Worker) -> Iterator[Event]:
+    def _handle_loss(self, worker: _Worker) -> Iterator[Event]:
         """Handle a lost process: start its task again, unless it was lost too often."""
-        why, number = worker.gone(), worker.number
+        reason, number = worker.exit_reason(), worker.number
         self._workers.remove(worker)
         self._free.append(worker.place)
         if number is None:
             return
-        losses, label = self._tries.lost(number), self._tasks[number].label
-        yield JobLost(label, why, losses, again=losses < MOST_LOSSES)
-        if losses < MOST_LOSSES:
+        losses, label = self._attempts.count_loss(number), self._tasks[number].label
+        yield JobLost(label, reason, losses, again=losses < MAX_LOSSES)
+        if losses < MAX_LOSSES:
             self._waiting.appendleft(number)
         else:
-            yield TaskEnded(number, GivenUp(label, why))
+            yield TaskEnded(number, GivenUp(label, reason))

@@ -5,8 +5,8 @@
 
 An engine is `Processes` (this machine) or `Cluster` (Ray); `choose` returns the one that `--on` names. A task is a
 function that yields events. Every engine calls it with the same arguments, so it writes the same files; only `Place`
-(its device and threads) differs. A task that is lost with its process or machine is started again, a few times: `Tries`
-counts.
+(its device and threads) differs. A task that is lost with its process or machine is started again, a few times:
+`Attempts` counts.
 """
 
 import pickle
@@ -24,8 +24,8 @@ from pargolf.core.units import parse_bytes
 from pargolf.core.work import Events
 from pargolf.run.signals import Interrupted
 
-GO_ON = "Interrupted. What has ended is kept: run the same command again to go on."
-MOST_LOSSES = 3
+RESUME_HINT = "Interrupted. What has ended is kept: run the same command again to go on."
+MAX_LOSSES = 3
 """How many times in a row a task may be lost without progress."""
 
 
@@ -55,7 +55,7 @@ class Needs:
         needs = cls(**values)
         gpus = needs.gpus or 0.0
         if needs.cores < 0 or gpus < 0 or (gpus > 1 and gpus != int(gpus)) or ("cores" in values and not needs.cores):
-            raise UserError(f"'{text}' cannot be had. A job needs whole cores, and a share of one GPU or whole GPUs.")
+            raise UserError(f"'{text}' is not possible. A job needs whole cores, and a share of one GPU or whole GPUs.")
         return needs
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class TaskEnded(Event):
 
 
 @dataclass(frozen=True)
-class Waiting(Event):
+class Heartbeat(Event):
     """A report, every two seconds, of the running tasks."""
 
     running: tuple[int, ...]
@@ -134,21 +134,21 @@ class Engine(Protocol):
         """How many tasks run at a time."""
 
 
-class Tries:
+class Attempts:
     """Counts how often each task was lost in a row; progress (resuming from a later state) resets the count."""
 
     def __init__(self) -> None:
-        self.attempts: Counter[int] = Counter()
+        self.counts: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
-        self._kept: dict[int, int] = {}
+        self._resumed_steps: dict[int, int] = {}
 
-    def saw(self, number: int, event: Event) -> None:
+    def note(self, number: int, event: Event) -> None:
         """Note the step that a task resumed from."""
-        if isinstance(event, Resumed) and event.step > self._kept.get(number, 0):
-            self._kept[number] = event.step
+        if isinstance(event, Resumed) and event.step > self._resumed_steps.get(number, 0):
+            self._resumed_steps[number] = event.step
             self._losses[number] = 0
 
-    def lost(self, number: int) -> int:
+    def count_loss(self, number: int) -> int:
         """Count a loss; returns the number of losses in a row."""
         self._losses[number] += 1
         return self._losses[number]
@@ -162,12 +162,12 @@ class Outcome:
     stopped: bool = False
 
 
-def perform(task: Task, place: Place, tell: Callable[[Event], bool]) -> Outcome:
-    """Run a task in this process; `tell` gets each event and returns whether to stop."""
+def perform(task: Task, place: Place, report: Callable[[Event], bool]) -> Outcome:
+    """Run a task in this process; `report` gets each event and returns whether to stop."""
     try:
         with closing(cast(Events[None], task.work(place, *task.arguments))) as events:
             for event in events:
-                if tell(event):
+                if report(event):
                     return Outcome(stopped=True)
     except BaseException as error:
         return Outcome(error=portable(error))
@@ -177,7 +177,7 @@ def perform(task: Task, place: Place, tell: Callable[[Event], bool]) -> Outcome:
 def portable(error: BaseException) -> Exception:
     """An error in a form that another process can read, with its traceback as a note."""
     if not isinstance(error, Exception):
-        return Interrupted(GO_ON)
+        return Interrupted(RESUME_HINT)
     if isinstance(error, UserError):
         return error
     error.add_note("".join(traceback.format_exception(error)))
@@ -191,7 +191,7 @@ def portable(error: BaseException) -> Exception:
 class GivenUp(UserError):
     """A task was lost with its process or machine too many times in a row."""
 
-    def __init__(self, label: str, why: str) -> None:
+    def __init__(self, label: str, reason: str) -> None:
         super().__init__(
-            f"{label} was lost {MOST_LOSSES} times without progress, since {why}. Too little memory? See --needs."
+            f"{label} was lost {MAX_LOSSES} times without progress, since {reason}. Too little memory? See --needs."
         )

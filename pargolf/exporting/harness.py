@@ -147,8 +147,8 @@ def run_tasks(
             model=model, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=0
         )
     except (OSError, ValueError, LookupError) as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"The tasks {', '.join(tasks)} cannot be run: {why}. Are their data here?") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"The tasks {', '.join(tasks)} cannot be run: {reason}. Are their data here?") from error
     assert results is not None
     return [row for task, values in results["results"].items() for row in _rows(task, values, results["n-samples"])]
 

@@ -50,8 +50,8 @@ class Traceable(nn.Module):
         place_T = torch.arange(input_ids.shape[1])
         before_BTT = begins_BT[:, None] & (place_T <= place_T[:, None])
         since_BT = torch.where(before_BTT, place_T, 0).amax(-1)
-        apart: Tensor = self.model(input_ids, 0, Context(input_ids, begins_BT.cumsum(-1), since_BT))
-        return apart
+        packed: Tensor = self.model(input_ids, 0, Context(input_ids, begins_BT.cumsum(-1), since_BT))
+        return packed
 
 
 def write_onnx(source: Source, out: Path) -> float:
@@ -89,8 +89,8 @@ def traced(model: Transformer, facts: Mapping[str, str]) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # torch has a different error class for each of its stages
-        why = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UserError(f"torch cannot write this model as ONNX: {why}. Export to hf instead.") from error
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(f"torch cannot write this model as ONNX: {reason}. Export to hf instead.") from error
     assert program is not None
     graph = program.model_proto
     onnx.helper.set_model_props(graph, {**facts, "vocab": str(model.spec.vocab)})

@@ -34,14 +34,14 @@ class Source:
     adapt: Adapter | None = None
 
 
-def tokenizer_of(artifact: str | Path, sha256: str, named: str | Path | None = None) -> Tokenizer:
-    """The tokenizer of an artifact with `sha256` in its header: the file `named`, or the one beside the artifact.
+def tokenizer_of(artifact: str | Path, sha256: str, path: str | Path | None = None) -> Tokenizer:
+    """The tokenizer of an artifact with `sha256` in its header: the file at `path`, or the one beside the artifact.
 
     Raises `UserError` if there is none, or if the model was trained with another one.
     """
     if sha256 in ("bytes", ByteTokenizer.digest):
         return ByteTokenizer()
-    path = Path(named) if named else Path(artifact).with_name("tokenizer.model")
+    path = Path(path) if path else Path(artifact).with_name("tokenizer.model")
     if not path.is_file():
         raise UserError(
             f"There is no tokenizer {path}. It is the tokenizer.model in the folder of the run that made {artifact}, "

@@ -22,24 +22,24 @@ _FOLLOWS = "  parameters "
 """The beginning of a row that is computed, not set."""
 
 
-def describe(recipe: Recipe, *, edits: Edits | None = None, found: Ablation | None = None) -> str:
+def describe(recipe: Recipe, *, edits: Edits | None = None, ablation: Ablation | None = None) -> str:
     """The whole system as text: a heading per part, a row per setting; equal blocks are shown once, defaults left out.
 
-    With `edits` and the ablation `found` of them, each row that an edit removes is followed by its measured worth.
+    With `edits` and their `ablation`, each row that an edit removes is followed by its measured worth.
     """
     lines = _system(recipe)
-    worths = {row.part: row for row in (found.rows if found else ()) if row.part and row.worth is not None}
+    worths = {row.part: row for row in (ablation.rows if ablation else ()) if row.part and row.worth is not None}
     notes: dict[str, list[str]] = {}
     for label, changes in (edits or {}).items():
         if label in worths and not label.startswith(ADDED):
             without = {*_system(edited_parts(recipe, {label: changes})[label]), recipe.name}
-            gone = (line for line in lines if line not in without and not line.startswith(_FOLLOWS))
-            row = next(gone, lines[0])  # an edit of a setting at its default removes no row
+            removed = (line for line in lines if line not in without and not line.startswith(_FOLLOWS))
+            row = next(removed, lines[0])  # an edit of a setting at its default removes no row
             notes.setdefault(row, []).append(f"{label} {_worth(worths[label])}")
     out = [line for row in lines for line in _noted(row, notes.get(row, []))]
     own = limits(recipe)
     out += ["", "techniques of your own", *(f"  {line}" for line in own)] if own else []
-    return "\n".join(out + (_left_out(found, worths) if found else []) + ["", f"digest {recipe.digest}"])
+    return "\n".join(out + (_left_out(ablation, worths) if ablation else []) + ["", f"digest {recipe.digest}"])
 
 
 def _system(recipe: Recipe) -> list[str]:
@@ -79,24 +79,24 @@ def _worth(row: AblationRow) -> str:
 def _noted(row: str, notes: list[str]) -> list[str]:
     """A row with its notes: the first beside its last line if there is room, the others below."""
     *above, last = row.split("\n")
-    beside = notes and len(last) < _NOTES
-    first = f"{last:<{_NOTES}}| {notes[0]}" if beside else last
-    return [*above, first, *(f"{'':<{_NOTES}}| {note}" for note in notes[bool(beside) :])]
+    fits = notes and len(last) < _NOTES
+    first = f"{last:<{_NOTES}}| {notes[0]}" if fits else last
+    return [*above, first, *(f"{'':<{_NOTES}}| {note}" for note in notes[bool(fits) :])]
 
 
-def _left_out(found: Ablation, worths: Mapping[str, AblationRow]) -> list[str]:
+def _left_out(ablation: Ablation, worths: Mapping[str, AblationRow]) -> list[str]:
     """How the notes were measured, and which additions were tried and left out, best first."""
-    seeds = ", ".join(found.rows[0].scores)
-    bound = f"{found.steps:,} steps" if found.steps else f"{found.seconds:g} s"
-    bound += ", or those that equal seconds buy" if found.paced else ""
-    counted = " of a processor" if found.counts == "cpu" and not found.steps else ""
+    seeds = ", ".join(ablation.rows[0].scores)
+    bound = f"{ablation.steps:,} steps" if ablation.steps else f"{ablation.seconds:g} s"
+    bound += ", or those that equal seconds buy" if ablation.paced else ""
+    counted = " of a processor" if ablation.counts == "cpu" and not ablation.steps else ""
     how = f"bits per byte gained, ± half of the 95 % interval: runs of {bound}{counted}, seeds {seeds}"
     tried = [row for row in worths.values() if row.is_addition]
     tried.sort(key=lambda row: -row.gain)
     words = [f"{row.part.removeprefix(ADDED)} {_worth(row)}".replace(" ", "\N{NO-BREAK SPACE}") for row in tried]
     shown = textwrap.wrap("; ".join(words), 90, break_on_hyphens=False)
     rows = [_row("" if number else "tried and left out", line) for number, line in enumerate(shown)]
-    of = [_row("of", found.of)] if found.of else []
+    of = [_row("of", ablation.of)] if ablation.of else []
     return ["", "measured", _row("beside a row", how), *of, *rows]
 
 

@@ -15,9 +15,9 @@ Where seconds and text are few, what counts is text seen, in mixed order, and th
 - The head starts at the tokens' log frequencies, so no step is spent on learning those.
 - Packing fills the cap, so the grids below are only where it begins.
 
-What each row is worth was measured at this scale and at no other: `pargolf describe house` says it beside the rows, and
-docs/recipes.md reads it, losers and all. `pargolf ablate house` takes each away in turn, and tries what stands behind a
-plus. Documents are kept apart.
+The worth of each row was measured at this scale only: `pargolf describe house` prints it next to the rows, and
+docs/recipes.md discusses it, including what lost. `pargolf ablate house` removes each part in turn, and tries each
+addition (`+`). Attention does not cross documents.
 """
 
 from typing import Any

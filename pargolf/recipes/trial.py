@@ -92,7 +92,7 @@ def _try_model(recipe: Recipe) -> None:
 
 
 def _try_constants(model: Model) -> None:
-    """Build the model twice: what is no parameter must be the same, since an artifact does not hold it."""
+    """Build the model twice: tensors that are not parameters must be equal, because an artifact does not store them."""
     with torch.random.fork_rng(devices=[]):
         first, second = (list(_constants(Transformer(model))) for _ in range(2))
     for (module, name, a), (_, _, b) in zip(first, second):
@@ -104,11 +104,11 @@ def _try_constants(model: Model) -> None:
 
 
 def _constants(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Tensors that somebody's own modules hold beside their parameters."""
+    """The tensors of user-defined modules that are not parameters."""
     for module in model.modules():
         if not type(module).__module__.startswith(("pargolf.", "torch.")):
-            held = dict(module.named_buffers(recurse=False)) | vars(module)
-            yield from ((module, name, x) for name, x in held.items() if isinstance(x, Tensor))
+            attributes = dict(module.named_buffers(recurse=False)) | vars(module)
+            yield from ((module, name, x) for name, x in attributes.items() if isinstance(x, Tensor))
 
 
 def _like(p: nn.Parameter) -> nn.Parameter:
@@ -191,5 +191,5 @@ def _at(path: str, part: Any) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{path} ({_name(part)}): {error}") from error
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
-        raise UserError(f"{path}: {_name(part)} fails on a small input ({why}).") from error
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
+        raise UserError(f"{path}: {_name(part)} fails on a small input ({cause}).") from error

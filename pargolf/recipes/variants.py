@@ -29,8 +29,8 @@ def base_parts(recipe: Recipe, base: Recipe) -> dict[str, Recipe]:
     out = {}
     for path in _parts(recipe, base):
         outer, _, inner = path.partition(".")
-        theirs = getattr(base, outer)
-        value = replace(getattr(recipe, outer), **{inner: getattr(theirs, inner)}) if inner else theirs
+        old = getattr(base, outer)
+        value = replace(getattr(recipe, outer), **{inner: getattr(old, inner)}) if inner else old
         changed: dict[str, Any] = {outer: value}
         out[path] = _fitting(replace(recipe, name=f"{recipe.name} without {path}", **changed))
     if not out:
@@ -80,11 +80,11 @@ def _parts(recipe: Recipe, base: Recipe) -> list[str]:
     """The paths in which the recipes differ: `model.embed`, `train.average`, `quant`."""
     paths = []
     for outer in (f.name for f in fields(recipe) if f.name not in _NO_PARTS):
-        ours, theirs = getattr(recipe, outer), getattr(base, outer)
+        new, old = getattr(recipe, outer), getattr(base, outer)
         if outer in ("model", "train"):
-            differ = [f.name for f in fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)]
+            differ = [f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name)]
             paths += [f"{outer}.{inner}" for inner in differ if f"{outer}.{inner}" not in _EQUAL]
-        elif ours != theirs:
+        elif new != old:
             paths.append(outer)
     return paths
 

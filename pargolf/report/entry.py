@@ -107,9 +107,9 @@ def front(entries: Sequence[Entry]) -> set[int]:
     best: dict[tuple[float, ...], list[int]] = {}
     # A run can only be beaten by an earlier one in this order, so comparing with the front so far is enough.
     for index in sorted(range(len(goals)), key=goals.__getitem__):
-        ours = goals[index]
-        if ours in best:
-            best[ours].append(index)
-        elif not any(all(a <= b for a, b in zip(theirs, ours, strict=True)) for theirs in best):
-            best[ours] = [index]
+        goal = goals[index]
+        if goal in best:
+            best[goal].append(index)
+        elif not any(all(a <= b for a, b in zip(other, goal, strict=True)) for other in best):
+            best[goal] = [index]
     return {index for indices in best.values() for index in indices}

@@ -1,4 +1,4 @@
-"""A run's folder: its files, and a guard that nobody's files are overwritten without `--force`.
+"""A run's folder: its files, and a guard against overwriting files without `--force`.
 
 recipe.json  events.jsonl  train.log  weights.safetensors  model.pargolf  tokenizer.model  documents.json
 result.json  report.html  checkpoints/ (during the run)  own/ (copies of the user's files with techniques)
@@ -71,7 +71,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path, recipe: Recipe) -> "RunFolder":
-        """Open a run that has not ended. Raises `UserError` when it has ended, or was begun with another recipe.
+        """Open a run that has not ended. Raises `UserError` when it has ended, or was started with another recipe.
 
         An interrupted run that was packed and scored has not ended as long as it has a checkpoint.
         """
@@ -79,9 +79,9 @@ class RunFolder:
         has_checkpoint = any(folder.checkpoints.glob("step-*"))
         if folder.has_ended and not (has_checkpoint and folder.read_result().interrupted):
             raise UserError(f"{path} holds a finished run: there is nothing to resume. Choose another --out.")
-        begun = folder.read_recipe()
-        if begun.digest != recipe.digest:
-            rows = spec.diff(begun, recipe)
+        stored = folder.read_recipe()
+        if stored.digest != recipe.digest:
+            rows = spec.diff(stored, recipe)
             shown = "; ".join(f"{row}: {old or 'absent'} -> {new or 'absent'}" for row, (old, new) in rows.items())
             raise UserError(
                 f"{path} was begun under another recipe ({shown}). Resume it under its own, or choose another --out."
@@ -176,9 +176,9 @@ class RunFolder:
     def read_packable(self) -> tuple[Recipe, dict[str, Tensor], dict[str, Tensor] | None]:
         """Recipe, weights and Hessians of a run. Raises `UserError` that names the first tensor with a wrong shape."""
         recipe, weights, hessians = self.read_recipe(), self.read_weights(), self.read_hessians()
-        wanted = {name: tuple(shape) for name, shape in shapes(recipe.model).items()}
-        given = {name: tuple(w.shape) for name, w in weights.items()}
-        _check_shapes(self["weights.safetensors"], given, wanted)
+        expected = {name: tuple(shape) for name, shape in shapes(recipe.model).items()}
+        actual = {name: tuple(w.shape) for name, w in weights.items()}
+        _check_shapes(self["weights.safetensors"], actual, expected)
         squares = {name: (rows_of(w).shape[1],) * 2 for name, w in weights.items() if name in (hessians or {})}
         _check_shapes(self["hessians.safetensors"], {n: tuple(h.shape) for n, h in (hessians or {}).items()}, squares)
         return recipe, weights, hessians
@@ -208,13 +208,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise `UserError` on the first name that is missing on one side, or has another shape."""
-    for name in [*shapes, *wanted]:
-        if shapes.get(name) != wanted.get(name):
+    for name in [*shapes, *expected]:
+        if shapes.get(name) != expected.get(name):
             shape = shapes.get(name, "nothing")
             raise UserError(
-                f"'{name}' in {path} is {shape}, where the run has {wanted.get(name, 'nothing')}. Train again."
+                f"'{name}' in {path} is {shape}, where the run has {expected.get(name, 'nothing')}. Train again."
             )
 
 

@@ -101,9 +101,9 @@ class Start:
                 f"{data.path} has another tokenizer than {self.origin.path} was trained with. Prepare the data with "
                 "that one: data prepare --tokenizer."
             )
-        wanted = {name: tuple(shape) for name, shape in shapes(recipe.model).items() if not _ahead(name)}
+        expected = {name: tuple(shape) for name, shape in shapes(recipe.model).items() if not _ahead(name)}
         shapes_here = {name: tuple(w.shape) for name, w in self.weights.items() if not _ahead(name)}
-        if wanted == shapes_here:
+        if expected == shapes_here:
             return
         rows = diff(self.model, recipe.model)
         named = "; ".join(f"model.{row}: {old or 'absent'} -> {new or 'absent'}" for row, (old, new) in rows.items())

@@ -148,8 +148,8 @@ def _of_a_file(what: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, UserError) or out_of_memory(error):
             raise
-        why = f"{type(error).__name__}: {error}".partition("\n")[0][:120]
-        raise UserError(f"The artifact's {what} ({why}). Was it made by another version?") from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:120]
+        raise UserError(f"The artifact's {what} ({reason}). Was it made by another version?") from error
 
 
 def read_container(path: str | Path) -> Artifact:

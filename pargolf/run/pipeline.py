@@ -80,15 +80,15 @@ class TrainingFacts:
     grids: Grids
 
 
-def _alone_in(out: str | Path, *, resume: bool) -> AbstractContextManager[None]:
-    """Keep other runs out of a folder, which they would go on in or replace; what is none is told by who opens it."""
+def _claim_folder(out: str | Path, *, resume: bool) -> AbstractContextManager[None]:
+    """Lock an existing output folder against other runs. A path that is no run folder is refused when it is opened."""
     path = Path(out)
-    there = path.is_dir() if resume or path.exists() else True
-    return claimed(path, patience=0, name=".running") if there else nullcontext()
+    exists = path.is_dir() if resume or path.exists() else True
+    return claimed(path, patience=0, name=".running") if exists else nullcontext()
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class RunContext:
     """How the run was started, for the result."""
 
     overlap: TextOverlap
@@ -125,11 +125,11 @@ def run_recipe(
     limits(recipe)
     if start is not None:
         start.fits(recipe, data)
-    text = yield from _proved(data, world, recipe.plain, recipe.windows)
+    text = yield from _proved_text(data, world, recipe.plain, recipe.windows)
     overlap = check_leak(data, allowed=allow_overlap)
     with Signals() as signals, ExitStack() as claims:
-        from_first(world, lambda: claims.enter_context(_alone_in(out, resume=resume)))
-        begun = open_run(
+        from_first(world, lambda: claims.enter_context(_claim_folder(out, resume=resume)))
+        opened = open_run(
             recipe,
             data,
             out,
@@ -140,40 +140,40 @@ def run_recipe(
             every=checkpoint_every,
             start=start.origin.sha256 if start else "",
         )
-        checkpointer = replace(begun, signals=signals)
-        about = Circumstances(overlap, command, start)
+        checkpointer = replace(opened, signals=signals)
+        context = RunContext(overlap, command, start)
         try:
-            yield from _logged(recipe, data, text, checkpointer, about, seed=seed, world=world)
+            yield from _run_and_log(recipe, data, text, checkpointer, context, seed=seed, world=world)
             world.broadcast(b"ended")  # wait until the first process has written the result
         except Stop:
             raise Interrupted(f"Ended before the run was over. Its state is kept in {out}: add --resume.") from None
         except (MemoryError, RuntimeError) as error:
-            line = _of_machine(error, recipe, out, world)
+            line = _machine_error(error, recipe, out, world)
             if line is None:
                 raise
             raise (Interrupted if world.size > 1 else UserError)(line) from error
 
 
-def _of_machine(error: Exception, recipe: Recipe, out: str | Path, world: World) -> str | None:
+def _machine_error(error: Exception, recipe: Recipe, out: str | Path, world: World) -> str | None:
     """The message for an error of the machine (no memory, or another process is gone); None for other errors."""
-    why = " ".join(str(error).split())[:200] or type(error).__name__
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
     if out_of_memory(error):
         return (
-            f"Memory ran out ({why}), and passes go down to one sequence: a model {recipe.model.dim} wide on "
+            f"Memory ran out ({cause}), and passes go down to one sequence: a model {recipe.model.dim} wide on "
             f"{recipe.train.seq_len} tokens with a vocabulary of {recipe.model.vocab}. Lower model.dim, train.seq_len "
             f"or the vocabulary, or free some; what was kept in {out} goes on with --resume."
         )
     if world.size > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
-        return f"Another process of this job is gone ({why}). Go on with --resume."
+        return f"Another process of this job is gone ({cause}). Go on with --resume."
     return None
 
 
-def _logged(
+def _run_and_log(
     recipe: Recipe,
     data: DataFolder,
     text: Text,
     checkpointer: Checkpointer,
-    about: Circumstances,
+    context: RunContext,
     *,
     seed: int,
     world: World,
@@ -183,7 +183,7 @@ def _logged(
     earlier: list[Event] = []
     from_first(world, lambda: earlier.extend(earlier_events(checkpointer)))
     if not world.main:
-        stages = _stages(recipe, data, text, checkpointer, about.start, seed=seed, world=world)
+        stages = _stages(recipe, data, text, checkpointer, context.start, seed=seed, world=world)
         with suppress(StopIteration):
             while True:
                 signals.advance(stages)
@@ -197,7 +197,7 @@ def _logged(
             events.drain()
             log.drain()
 
-        stages = _stages(recipe, data, text, replace(checkpointer, ready=ready), about.start, seed=seed, world=world)
+        stages = _stages(recipe, data, text, replace(checkpointer, ready=ready), context.start, seed=seed, world=world)
         while True:
             try:
                 event = signals.advance(stages)
@@ -208,8 +208,8 @@ def _logged(
                 events.write(event)
                 log.write(event)
             yield event
-        origin = about.start.origin if about.start else None
-        result = replace(result, overlap=about.overlap, command=about.command, origin=origin)
+        origin = context.start.origin if context.start else None
+        result = replace(result, overlap=context.overlap, command=context.command, origin=origin)
         log.line(result.sentence, sync=True)
     with signals.shielded():
         folder.write_documents(documents)
@@ -218,7 +218,7 @@ def _logged(
             folder.drop_checkpoints()
 
 
-def _proved(data: DataFolder, world: World, *all_windows: Windows) -> Generator[Event, None, Text]:
+def _proved_text(data: DataFolder, world: World, *all_windows: Windows) -> Generator[Event, None, Text]:
     """The validation text with its bytes proved, on every process; the first process yields the progress."""
     open_text(data).holds(*all_windows)
     proving = proving_text(data)
@@ -264,7 +264,7 @@ def _stages(
     clock = recipe.budget.clock(already=checkpointer.seconds)
     weights = start.weights if start else None
     trained = yield from train_weights(
-        recipe, data.train, text, seed=seed, world=world, clock=clock, keep=checkpointer, start=weights
+        recipe, data.train, text, seed=seed, world=world, clock=clock, checkpointer=checkpointer, start=weights
     )
     weights = trained.weights
     packings: list[Packing] = []
@@ -444,7 +444,7 @@ def score_artifact(
     if adapt and unpacked.adapt is None:
         raise UserError("This artifact's recipe names no adapter. Score it without --adapt.")
     windows = windows or unpacked.windows
-    text = replace((yield from _proved(data, world, windows)), vocab=unpacked.model.spec.vocab)
+    text = replace((yield from _proved_text(data, world, windows)), vocab=unpacked.model.spec.vocab)
     if world.main:
         yield proved(text)
     unpacked.model.to(world.device)

@@ -1,6 +1,6 @@
-"""The seconds kept for the end of a run: measured by a rehearsal before training; they follow the load on the machine.
+"""The seconds reserved for the end of a run, measured by a rehearsal and adjusted to the load on the machine.
 
-    kept = 2 needed load + .5,   load = recent / usual, between 1 and 4
+    seconds = 2 needed load + .5,   load = recent / usual, between 1 and 4
 
 `needed` is the time of a rehearsal on the initial weights: calibrate, pack, write. It shows before any training whether
 the model can meet the cap at all. On a shared machine other jobs may start later and slow
@@ -45,16 +45,16 @@ class Reserve:
         self._latest: deque[float] = deque(maxlen=_STEPS)
 
     @property
-    def kept(self) -> float:
-        """Seconds to keep."""
+    def seconds(self) -> float:
+        """The seconds that are reserved."""
         return 2.0 * self.needed * self.load + 0.5
 
     @property
     def limit(self) -> float:
         """Seconds after which nothing else may begin."""
-        return self.total - self.kept
+        return self.total - self.seconds
 
-    def saw(self, seconds: float, *, slower: float = 0.0) -> float:
+    def note_step(self, seconds: float, *, slower: float = 0.0) -> float:
         """Note the seconds of a step, of which `slower` are due to later phases; returns the new limit."""
         if len(self._first) < _STEPS:
             self._first.append(seconds)
@@ -66,16 +66,16 @@ class Reserve:
 
 
 def rehearse(
-    recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
+    recipe: Recipe, model: Transformer, world: World, checkpointer: Checkpointer | None, clock: Clock
 ) -> tuple[float, float]:
     """Seconds of (calibration and packing, writing the weights), measured on the first process and sent to all."""
-    times = from_first(world, lambda: json.dumps(_times(recipe, model, world, keep, clock)).encode())
+    times = from_first(world, lambda: json.dumps(_times(recipe, model, world, checkpointer, clock)).encode())
     packing, writing = json.loads(times)
     return packing, writing
 
 
 def _times(
-    recipe: Recipe, model: Transformer, world: World, keep: Checkpointer | None, clock: Clock
+    recipe: Recipe, model: Transformer, world: World, checkpointer: Checkpointer | None, clock: Clock
 ) -> tuple[float, float]:
     """Measure the times of `rehearse` on this process."""
     packing, start = 0.0, clock.seconds
@@ -94,7 +94,7 @@ def _times(
         hessians = measured[-1]
         packing = (solver.batches - 1) * (clock.seconds - start)
         if solver.calibration is not None:
-            packing += solver.batches * _sampling(model, ids_BT, clock)
+            packing += solver.batches * _sampling_seconds(model, ids_BT, clock)
     # Zeros pack faster than what they will have become.
     busy = {name: w if bool(w.any()) else torch.randn_like(w) * 0.02 for name, w in weights.items()}
     began = clock.seconds
@@ -113,13 +113,13 @@ def _times(
     fills = recipe.quant.fill and fitted.quant == recipe.quant and _FINER * len(artifact) > recipe.budget.bytes
     packing += began - start + (clock.seconds - began) * (2.5 if fills else 1.0)
     began = clock.seconds
-    if keep is not None:
-        keep.folder.write_weights(weights)
-        keep.folder["weights.safetensors"].unlink()
+    if checkpointer is not None:
+        checkpointer.folder.write_weights(weights)
+        checkpointer.folder["weights.safetensors"].unlink()
     return packing, clock.seconds - began
 
 
-def _sampling(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
+def _sampling_seconds(model: Transformer, ids_BT: Tensor, clock: Clock) -> float:
     """Estimate the seconds to sample a batch from the model, from its first tokens; later ones take longer."""
     began, few = clock.seconds, min(8, ids_BT.shape[1])
     own_text(model, (len(ids_BT), few), OwnText(), seed=0)

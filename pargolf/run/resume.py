@@ -2,7 +2,7 @@
 
 A run is only continued with the same recipe, seed and data. If its training has ended, it continues with packing or
 scoring. If it was interrupted, packed and scored, it continues with training. If there is no checkpoint yet, it starts
-again in its folder. If a checkpoint cannot be written, training goes on, because it is worth more.
+again in its folder. If a checkpoint cannot be written, training continues, because it is worth more.
 """
 
 import json
@@ -50,32 +50,32 @@ class Checkpointer:
 class Saver:
     """Writes a run's checkpoints on the first process, when one is due and the time allows it."""
 
-    def __init__(self, training: Training, keep: Checkpointer | None, *, cost: float) -> None:
-        self.training, self.keep = training, keep
-        self.signals = keep.signals if keep else Signals()
-        self.path = keep.resumed.path if keep and keep.resumed else None
+    def __init__(self, training: Training, checkpointer: Checkpointer | None, *, cost: float) -> None:
+        self.training, self.checkpointer = training, checkpointer
+        self.signals = checkpointer.signals if checkpointer else Signals()
+        self.path = checkpointer.resumed.path if checkpointer and checkpointer.resumed else None
         self.failed = ""
-        if keep is not None:
-            keep.checkpoints.last, keep.checkpoints.cost = training.clock.seconds, cost
+        if checkpointer is not None:
+            checkpointer.checkpoints.last, checkpointer.checkpoints.cost = training.clock.seconds, cost
 
-    def maybe(self, now: float) -> Iterator[Unsaved]:
+    def save_if_due(self, now: float) -> Iterator[Unsaved]:
         """Save when a checkpoint is due and fits the time; `now` is by the clock of all processes."""
-        checkpoints = self.keep.checkpoints if self.keep else None
+        checkpoints = self.checkpointer.checkpoints if self.checkpointer else None
         if checkpoints is not None and checkpoints.due(now) and now + checkpoints.cost <= self.training.seconds:
             yield from self.save()
 
     def save(self) -> Iterator[Unsaved]:
         """Write the state, or yield why it failed. All processes must call it; signals wait until it is done."""
-        if self.keep is None:
+        if self.checkpointer is None:
             return
-        training, checkpoints = self.training, self.keep.checkpoints
+        training, checkpoints = self.training, self.checkpointer.checkpoints
         with self.signals.shielded():
             tensors, facts = training.state()
             self.failed = ""
             if training.world.main:
                 try:
-                    self.keep.ready()
-                    self.path = checkpoints.write(tensors, facts | self.keep.facts)
+                    self.checkpointer.ready()
+                    self.path = checkpoints.write(tensors, facts | self.checkpointer.facts)
                 except OSError as error:
                     self.failed = error.strerror or str(error)
             cost, now = training.world.max(training.clock.seconds - facts["seconds"], training.clock.seconds)
@@ -83,12 +83,12 @@ class Saver:
         if self.failed:
             yield Unsaved(training.step, self.failed, now)
 
-    def left(self) -> str:
+    def resume_hint(self) -> str:
         """One sentence about what the run can be resumed from."""
         failed = f"Its state could not be written ({self.failed}). " if self.failed else ""
         if self.path is None:
-            return f"{failed}Nothing is kept of it."
-        return f"{failed}{'What was kept before is in' if failed else 'Its state is kept in'} {self.path}."
+            return f"{failed}Nothing of it was stored."
+        return f"{failed}{'An earlier state is in' if failed else 'Its state is kept in'} {self.path}."
 
 
 def open_run(
@@ -107,7 +107,7 @@ def open_run(
 
     `start` is the SHA-256 of the weights that the run starts from; empty for a fresh initialization.
 
-    Raises `UserError` when a new run would overwrite another, or a resumed run was begun with other settings.
+    Raises `UserError` when a new run would overwrite another, or a resumed run was started with other settings.
     """
     facts = {"seed": seed, "train_tokens": len(data.train), "tokenizer_sha256": tokenizer_digest(data), **data.facts}
     facts["start_sha256"] = start
@@ -124,10 +124,10 @@ def open_run(
     folder = RunFolder.resume(out, recipe)
     checkpoints, stage = Checkpoints(folder.checkpoints, every), read_stage(folder)
     newest = None if stage else checkpoints.newest()
-    begun = json.loads(stage.begun_with) if stage else newest.facts if newest else {}
+    stored = json.loads(stage.begun_with) if stage else newest.facts if newest else {}
     for key, value in facts.items():
-        if begun.get(key, value) != value:
-            raise UserError(f"{out} was begun with {key} {begun[key]}, not {value}. Resume it with what it had.")
+        if stored.get(key, value) != value:
+            raise UserError(f"{out} was begun with {key} {stored[key]}, not {value}. Resume it with what it had.")
     if world.main:
         folder["result.json"].unlink(missing_ok=True)  # an interrupted run has one; it now continues
         folder.write_recipe(recipe)  # both are unchanged, unless the disk was full when they were written
@@ -152,9 +152,9 @@ def earlier_events(checkpointer: Checkpointer) -> list[Event]:
         else (0, 0)
     )
     for event in events:
-        before = isinstance(event, Step | Validated | Weighed | Unsaved | Resumed) and event.step <= step
-        begun = isinstance(event, PhaseBegan) and event.step <= step and phases > 0
-        phases -= begun
-        if before or begun or isinstance(event, Started):
+        is_earlier = isinstance(event, Step | Validated | Weighed | Unsaved | Resumed) and event.step <= step
+        is_begun_phase = isinstance(event, PhaseBegan) and event.step <= step and phases > 0
+        phases -= is_begun_phase
+        if is_earlier or is_begun_phase or isinstance(event, Started):
             earlier.append(event)
     return earlier

@@ -116,7 +116,7 @@ def noted() -> Iterator[list[str]]:
 
 
 def ignore_the_terminal() -> None:
-    """Ignore Ctrl-C and a closed terminal in a worker process; the first process tells it what to do."""
+    """Ignore Ctrl-C and a closed terminal in a worker process; the first process tells it when to stop."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,6 +1,6 @@
 """Train as a run does it: within the seconds, with looks at validation, and with every ending saved.
 
-The seconds for the end are kept (`reserve.py`), and the state is stored on the way (`resume.py`). Calibration uses
+The seconds for the end are reserved (`reserve.py`), and the state is stored on the way (`resume.py`). Calibration uses
 training batches that come after the last step. Looks at validation and checkpoints that would not fit into the time are
 left out.
 
@@ -76,7 +76,7 @@ class RunTraining(Training):
     """Training that knows when it is `whole` (between two steps), and uses smaller passes when memory runs out."""
 
     whole = True
-    micro_tokens_asked = 0
+    recipe_micro_tokens = 0
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Use these weights instead of the initial ones; parameters that are not among them stay initial."""
@@ -86,7 +86,7 @@ class RunTraining(Training):
                     p.copy_(weights[name])
         self.averaging = self.spec.average.begin(self._weights()) if self.spec.average else None
 
-    def ended(self, stage: Stage, weights: dict[str, Tensor]) -> None:
+    def restore_finished(self, stage: Stage, weights: dict[str, Tensor]) -> None:
         """Restore a finished training, to calibrate on the batches after its last one."""
         with torch.no_grad():
             for name, p in self.params.items():
@@ -141,7 +141,7 @@ def train_weights(
     seed: int,
     world: World,
     clock: Clock,
-    keep: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
     start: dict[str, Tensor] | None = None,
 ) -> Generator[Event, None, TrainedModel]:
     """Train on `shards` within the budget of seconds, or for the recipe's steps. All processes must call it.
@@ -152,17 +152,17 @@ def train_weights(
     """
     torch.manual_seed(seed)
     model = recipe.model.build(seed).to(world.device)
-    if keep is not None and keep.stage is not None:
-        return (yield from _ended(recipe, model, shards, keep.stage, keep, seed=seed, world=world, clock=clock))
+    if checkpointer is not None and checkpointer.stage is not None:
+        return (yield from _finished_training(recipe, model, shards, checkpointer, seed=seed, world=world, clock=clock))
     with uncounted(recipe, clock):
-        packing, writing = rehearse(recipe, model, world, keep, Clock(clock.now))
+        packing, writing = rehearse(recipe, model, world, checkpointer, Clock(clock.now))
     reserve = Reserve(_limit(recipe), packing + writing)
     limit = reserve.limit
-    training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=limit)
+    training = _new_training(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=limit)
     if start is not None:
         training.start_from(start)
-    if keep is not None and keep.resumed is not None:
-        training.restore(keep.resumed.tensors, keep.resumed.facts)
+    if checkpointer is not None and checkpointer.resumed is not None:
+        training.restore(checkpointer.resumed.tensors, checkpointer.resumed.facts)
     if training.compiled or math.isfinite(limit):
         with uncounted(recipe, clock):
             training.warm_up()
@@ -170,23 +170,23 @@ def train_weights(
     if training.step == 0 and elapsed + training.first > limit:
         raise UserError(
             f"{reserve.total:.1f} s are too few: {elapsed:.1f} are used before the first step, which takes "
-            f"{training.first:.1f}, and packing needs {reserve.kept:.1f}. "
-            f"Set train.seconds={elapsed + reserve.kept + 10 * training.first + 5:.0f}."
+            f"{training.first:.1f}, and packing needs {reserve.seconds:.1f}. "
+            f"Set train.seconds={elapsed + reserve.seconds + 10 * training.first + 5:.0f}."
         )
     yield _started(recipe, training, text)
-    if keep is not None and keep.resumed is not None:
-        yield Resumed(training.step, keep.resumed.path.name, list(keep.resumed.refused), clock.seconds)
-    saver = Saver(training, keep, cost=writing)
-    reason = yield from _watched(recipe, training, text, saver, reserve)
+    if checkpointer is not None and checkpointer.resumed is not None:
+        yield Resumed(training.step, checkpointer.resumed.path.name, list(checkpointer.resumed.refused), clock.seconds)
+    saver = Saver(training, checkpointer, cost=writing)
+    reason = yield from _train_and_validate(recipe, training, text, saver, reserve)
     if reason == "terminated":
-        raise Interrupted(f"Terminated after step {training.step}. {saver.left()} Go on with --resume.")
+        raise Interrupted(f"Terminated after step {training.step}. {saver.resume_hint()} Go on with --resume.")
     with saver.signals.shielded():
-        stage = None if keep is None else _keep_weights(training, reason, keep)
+        stage = None if checkpointer is None else _store_weights(training, reason, checkpointer)
     hessians = None if recipe.quant.solver is None else collect_hessians(recipe.quant.solver, training)
     return TrainedModel(model, training.step, training.tokens, reason, hessians, stage)
 
 
-def _begun(
+def _new_training(
     recipe: Recipe, model: Transformer, shards: Shards, *, seed: int, world: World, clock: Clock, seconds: float
 ) -> RunTraining:
     training = RunTraining(
@@ -199,42 +199,43 @@ def _begun(
         world=world,
         kernels=compiled_kernels,
     )
-    training.micro_tokens_asked = recipe.train.micro_tokens
+    training.recipe_micro_tokens = recipe.train.micro_tokens
     return training
 
 
-def _ended(
+def _finished_training(
     recipe: Recipe,
     model: Transformer,
     shards: Shards,
-    stage: Stage,
-    keep: Checkpointer,
+    checkpointer: Checkpointer,
     *,
     seed: int,
     world: World,
     clock: Clock,
 ) -> Generator[Event, None, TrainedModel]:
     """A finished training, restored from its stored weights."""
-    training = _begun(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=math.inf)
-    training.ended(stage, keep.folder.read_weights())
-    yield Resumed(stage.step, keep.folder["weights.safetensors"].name, [], stage.seconds)
+    stage = checkpointer.stage
+    assert stage is not None
+    training = _new_training(recipe, model, shards, seed=seed, world=world, clock=clock, seconds=math.inf)
+    training.restore_finished(stage, checkpointer.folder.read_weights())
+    yield Resumed(stage.step, checkpointer.folder["weights.safetensors"].name, [], stage.seconds)
     hessians = None if recipe.quant.solver is None else collect_hessians(recipe.quant.solver, training)
     return TrainedModel(model, stage.step, stage.tokens, stage.reason, hessians, stage)
 
 
-def _keep_weights(training: Training, reason: str, keep: Checkpointer) -> Stage | None:
+def _store_weights(training: Training, reason: str, checkpointer: Checkpointer) -> Stage | None:
     """Write the weights, and the stage file beside them unless the run was interrupted."""
     stages: list[Stage] = []
 
     def write() -> None:
-        keep.folder.write_weights(on_cpu(training.model))
+        checkpointer.folder.write_weights(on_cpu(training.model))
         if reason != "interrupted":
-            keep.ready()
-            digest = file_sha256(keep.folder["weights.safetensors"])
-            facts, seconds = json.dumps(keep.facts, sort_keys=True), training.clock.seconds
-            begun = tuple(training.begun)
-            stages.append(Stage(training.step, training.tokens, seconds, begun, reason, digest, facts))
-            stages[0].write(keep.folder)
+            checkpointer.ready()
+            digest = file_sha256(checkpointer.folder["weights.safetensors"])
+            facts, seconds = json.dumps(checkpointer.facts, sort_keys=True), training.clock.seconds
+            begun_phases = tuple(training.begun)
+            stages.append(Stage(training.step, training.tokens, seconds, begun_phases, reason, digest, facts))
+            stages[0].write(checkpointer.folder)
 
     from_first(training.world, write)
     return stages[0] if stages else None
@@ -259,7 +260,7 @@ def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
     return {name: training.world.mean(h.to(device)).cpu() for name, h in hessians.items()}
 
 
-def _watched(
+def _train_and_validate(
     recipe: Recipe, training: RunTraining, text: Text, saver: Saver, reserve: Reserve
 ) -> Generator[Event, None, str]:
     """Train with looks and checkpoints, and reserve the time for the end; returns why training ended."""
@@ -274,9 +275,9 @@ def _watched(
         cost, counted = world.max(clock.now() - began, clock.seconds - counted)
         every = max(every, min(counted / (LOOKING * training.seconds), 0.5))
         look = max(look, every)
-    (before,) = world.max(clock.seconds)
+    (last_seconds,) = world.max(clock.seconds)
     training.whole = True
-    micro_tokens = training.micro_tokens_asked
+    micro_tokens = training.recipe_micro_tokens
     with saver.signals.ending(training), settled_objects():
         try:
             for event in training.run():
@@ -294,9 +295,10 @@ def _watched(
                 if not isinstance(event, Step):
                     continue
                 (now,) = world.max(clock.seconds)
-                training.seconds = reserve.saw(now - before, slower=sum(training.slower[i] for i in training.begun))
-                before = now
-                yield from saver.maybe(now)
+                slower = sum(training.slower[i] for i in training.begun)
+                training.seconds = reserve.note_step(now - last_seconds, slower=slower)
+                last_seconds = now
+                yield from saver.save_if_due(now)
                 if training.progress.fraction >= look and now + cost <= training.seconds:
                     look += every
                     yield _look(recipe, training, text)
@@ -304,15 +306,15 @@ def _watched(
                         yield _weighed(recipe, training)
         except NotFinite as error:
             yield from saver.save()
-            raise UserError(f"{error} {saver.left()}") from None
+            raise UserError(f"{error} {saver.resume_hint()}") from None
         except UserError as error:  # the data was changed: the training before that is valid
             if training.whole and world.size == 1:
                 yield from saver.save()
-            raise UserError(f"{error} {saver.left()}") from None
+            raise UserError(f"{error} {saver.resume_hint()}") from None
         except Stop:
             if training.whole and world.size == 1:  # with several processes, all would have to save together
                 yield from saver.save()
-            line = f"Ended at once, after step {training.step}. {saver.left()} Go on with --resume."
+            line = f"Ended at once, after step {training.step}. {saver.resume_hint()} Go on with --resume."
             raise Interrupted(line) from None
     return reason
 

@@ -48,15 +48,15 @@ def contradictions(folder: RunFolder) -> list[str]:
     result, recipe = folder.read_result(), folder.read_recipe()
     unpacked, events = read_artifact(folder["model.pargolf"]), read_events(folder["events.jsonl"])
     claims = [
-        *_of_artifact(folder, result, recipe, unpacked),
-        *_of_training(result, recipe, events),
-        *_of_scores(result, events),
-        *_of_log(folder, result, events),
+        *_artifact_claims(folder, result, recipe, unpacked),
+        *_training_claims(result, recipe, events),
+        *_score_claims(result, events),
+        *_log_claims(folder, result, events),
     ]
     return [words for words, holds in claims if not holds]
 
 
-def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: UnpackedModel) -> Claims:
+def _artifact_claims(folder: RunFolder, result: Result, recipe: Recipe, unpacked: UnpackedModel) -> Claims:
     """Claims that result, recipe, artifact and tokenizer belong together."""
     path, tokenizer = folder["model.pargolf"], folder["tokenizer.model"]
     yield (
@@ -89,11 +89,11 @@ def _of_artifact(folder: RunFolder, result: Result, recipe: Recipe, unpacked: Un
     known = result.proof is None or result.proof.tokenizer_sha256 == unpacked.tokenizer
     yield "The artifact was trained with another tokenizer than was scored with.", known
     if unpacked.tokenizer not in ("bytes", "unknown"):
-        beside = tokenizer.is_file() and file_sha256(tokenizer) == unpacked.tokenizer
-        yield "tokenizer.model is missing, or not the artifact's.", beside
+        tokenizer_matches = tokenizer.is_file() and file_sha256(tokenizer) == unpacked.tokenizer
+        yield "tokenizer.model is missing, or not the artifact's.", tokenizer_matches
 
 
-def _of_training(result: Result, recipe: Recipe, events: Sequence[Event]) -> Claims:
+def _training_claims(result: Result, recipe: Recipe, events: Sequence[Event]) -> Claims:
     """Claims that result and events describe the same training."""
     started = [event for event in events if isinstance(event, Started)]
     steps = [event for event in events if isinstance(event, Step)]
@@ -102,8 +102,8 @@ def _of_training(result: Result, recipe: Recipe, events: Sequence[Event]) -> Cla
     yield "events.jsonl does not tell of one training to its end.", len(started) == len(stopped) == len(packed) == 1
     for event in started:
         known = event.recipe, event.digest, event.seed, event.parameters, event.val_tokens
-        named = result.recipe, result.digest, result.seed, result.parameters, result.val_split_tokens
-        yield "events.jsonl began another run than result.json is of.", known == named
+        recorded_counts = result.recipe, result.digest, result.seed, result.parameters, result.val_split_tokens
+        yield "events.jsonl began another run than result.json is of.", known == recorded_counts
         yield "events.jsonl names another machine than result.json.", event.machine == asdict(result.machine)
     last = steps[-1].step if steps else 0
     tokens = steps[-1].tokens if steps else 0
@@ -134,7 +134,7 @@ def _of_training(result: Result, recipe: Recipe, events: Sequence[Event]) -> Cla
         yield "events.jsonl and result.json differ on the seconds of training.", pack.seconds == result.train_seconds
 
 
-def _of_scores(result: Result, events: Sequence[Event]) -> Claims:
+def _score_claims(result: Result, events: Sequence[Event]) -> Claims:
     """Claims that result and events describe the same scorings."""
     scored = [event for event in events if isinstance(event, Scored)]
     rows = {event.name: ScoreRow(event.loss, event.bpb, event.windows, event.seconds) for event in scored}
@@ -153,7 +153,7 @@ def _of_scores(result: Result, events: Sequence[Event]) -> Claims:
         yield "events.jsonl scored other text than result.json.", sizes == (result.val_tokens, result.val_bytes)
 
 
-def _of_log(folder: RunFolder, result: Result, events: Sequence[Event]) -> Claims:
+def _log_claims(folder: RunFolder, result: Result, events: Sequence[Event]) -> Claims:
     """Claims that the log agrees with the events, line by line."""
     log, path = RunLog(), folder["train.log"]
     lines = [line for event in events for line in log.lines(event)]
@@ -180,15 +180,15 @@ def rescore(folder: RunFolder, data: DataFolder, *, device: str | None = None) -
     final, without = list(scores.values())[-1], None if adapted is None else adapted.without
     documents = document_rows(text, final, without=without)
     claims = [
-        *_same_scores(result, scores),
-        *_same_text(result, text.proof, final),
+        *_score_differences(result, scores),
+        *_text_differences(result, text.proof, final),
         ("documents.json has other scores than scoring again gives.", _same_rows(folder.read_documents(), documents)),
         ("The overlap with the training text is not what was found again.", _same_overlap(result, data)),
     ]
     return SecondScore(final.bpb, final.loss, tuple(words for words, holds in claims if not holds))
 
 
-def _same_scores(result: Result, scores: dict[str, Score]) -> Claims:
+def _score_differences(result: Result, scores: dict[str, Score]) -> Claims:
     for name, score in scores.items():
         row = result.scores.get(name)
         yield f"result.json has no score '{name}'.", row is not None
@@ -198,10 +198,10 @@ def _same_scores(result: Result, scores: dict[str, Score]) -> Claims:
     yield "result.json has scores that the recipe does not.", result.scores.keys() <= {"pre_quant", *scores}
 
 
-def _same_text(result: Result, proof: Proof, final: Score) -> Claims:
+def _text_differences(result: Result, proof: Proof, final: Score) -> Claims:
     counts = (final.tokens, final.bytes, final.positions)
-    named = (result.val_tokens, result.val_bytes, result.val_split_tokens or final.positions)
-    yield "The data hold other validation text than the run scored.", counts == named
+    recorded_counts = (result.val_tokens, result.val_bytes, result.val_split_tokens or final.positions)
+    yield "The data hold other validation text than the run scored.", counts == recorded_counts
     grades = (final.in_turn, final.complete, (final.grades_min, final.grades_max))
     yield (
         "The order of scoring is not what result.json says.",
@@ -220,14 +220,14 @@ def _same_text(result: Result, proof: Proof, final: Score) -> Claims:
         )
 
 
-def _same_rows(ours: Sequence[DocumentScore], theirs: Sequence[DocumentScore]) -> bool:
-    same_size = len(ours) == len(theirs)
+def _same_rows(recorded: Sequence[DocumentScore], rescored: Sequence[DocumentScore]) -> bool:
+    same_size = len(recorded) == len(rescored)
     return same_size and all(
         (a.id, a.bytes, a.tokens, a.without is None) == (b.id, b.bytes, b.tokens, b.without is None)
         and _near(a.loss, b.loss, 1e-3)
         and _near(a.bpb, b.bpb, 1e-3)
         and _near(a.without or 0.0, b.without or 0.0, 1e-3)
-        for a, b in zip(ours, theirs, strict=True)
+        for a, b in zip(recorded, rescored, strict=True)
     )
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 
 from pargolf.core.ablation import ADDED, Ablation, AblationRow
-from pargolf.core.devices import check_device
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, Progress, Step, Weighed
 from pargolf.core.files import read_json, write_json
@@ -27,14 +26,13 @@ from pargolf.core.spec import build, edit
 from pargolf.core.stats import Comparison, compare_scores
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
-from pargolf.engines.task import Engine
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished
-from pargolf.study.jobs import JobDone, check_engine, run_jobs
+from pargolf.study.jobs import JobDone, check_options, run_jobs
 from pargolf.study.pace import pace_together
 from pargolf.study.seeds import check_seeds, seed_folder
-from pargolf.study.together import Job, led
+from pargolf.study.together import DEFAULT_OPTIONS, Job, StudyOptions, make_job, on_main_process
 from pargolf.watch.runlog import read_events
 
 WHOLE = "everything"
@@ -77,7 +75,7 @@ class WorthsSoFar(Event):
     worths: tuple[Worth, ...]
 
 
-@led
+@on_main_process
 def run_ablations(
     recipe: Recipe,
     variants: Mapping[str, Recipe],
@@ -87,10 +85,7 @@ def run_ablations(
     seeds: Sequence[int],
     others: Sequence[DataFolder] = (),
     paced: bool = False,
-    engine: Engine | None = None,
-    checkpoint_every: float = 60.0,
-    device: str | None = None,
-    command: str = "",
+    options: StudyOptions = DEFAULT_OPTIONS,
 ) -> Events[list[Worth]]:
     """Run the recipe and each variant into `out/LABEL/seed-N`, or resume; returns the worth of each.
 
@@ -98,30 +93,29 @@ def run_ablations(
     paced: give each variant as many steps as it makes in the recipe's seconds; paces are stored in `out/paces.json`
 
     `out/ablation.json` always holds the results so far. A part that cannot run is listed with the reason, and the
-    others go on; if the whole recipe cannot run, everything stops.
+    others continue; if the whole recipe cannot run, everything stops.
     """
-    check_device(device)
-    check_engine(engine, device)
+    check_options(options)
     check_seeds(seeds)
-    out, everything = Path(out), {"": recipe, **variants}
-    folders = _folders(out, everything)
-    texts, failed = _texts(everything, data, others)
+    out, recipes = Path(out), {"": recipe, **variants}
+    folders = _folders(out, recipes)
+    texts, failed = _texts(recipes, data, others)
     out.mkdir(parents=True, exist_ok=True)
     paces: dict[str, float] = {}
     if paced:
-        paces, slow = yield from _paces(everything, texts, out / "paces.json", device)
+        paces, slow = yield from _paces(recipes, texts, out / "paces.json", options.device)
         failed |= slow
         texts = {label: text for label, text in texts.items() if label not in slow}
-        everything = _with_steps(everything, paces)
+        recipes = _with_steps(recipes, paces)
     labels: dict[Path, str] = {}
     jobs: list[Job] = []
     for seed in seeds:
         for label, text in texts.items():
             folder, name = seed_folder(folders[label], seed), f"{label or WHOLE}, seed {seed}"
             labels[folder] = label
-            jobs.append(Job(name, everything[label], seed, folder, command, text, checkpoint_every))
-    results = _Results({label: {} for label in everything}, failed, paces)
-    for event in run_jobs(jobs, data, engine=engine, device=device):
+            jobs.append(make_job(name, recipes[label], seed, folder, options, text))
+    results = _Results({label: {} for label in recipes}, failed, paces)
+    for event in run_jobs(jobs, data, options):
         yield event
         if isinstance(event, JobDone):
             results.add(labels[event.job.folder], event)
@@ -194,14 +188,14 @@ def _folders(out: Path, labels: Iterable[str]) -> dict[str, Path]:
 
 
 def _texts(
-    everything: Mapping[str, Recipe], data: DataFolder, others: Sequence[DataFolder]
+    recipes: Mapping[str, Recipe], data: DataFolder, others: Sequence[DataFolder]
 ) -> tuple[dict[str, DataFolder], dict[str, str]]:
     """The data folder of each variant, and for variants without one the reason."""
     texts: dict[str, DataFolder] = {}
     failed: dict[str, str] = {}
-    for label, variant in everything.items():
+    for label, variant in recipes.items():
         try:
-            texts[label] = _text_of(variant, everything[""], data, others)
+            texts[label] = _text_of(variant, recipes[""], data, others)
         except UserError as error:
             failed[label] = str(error)
     return texts, failed
@@ -213,26 +207,26 @@ def _text_of(variant: Recipe, recipe: Recipe, data: DataFolder, others: Sequence
     if pieces == recipe.model.vocab:
         return data
     for other in (other for other in others if other.vocab == pieces):
-        ours, theirs = ([row.sha256 for row in folder.rows("val") or ()] for folder in (data, other))
-        if ours != theirs:
+        documents, other_documents = ([row.sha256 for row in folder.rows("val") or ()] for folder in (data, other))
+        if documents != other_documents:
             raise UserError(f"{other.path} holds other validation documents than {data.path}.")
         return other
     raise UserError(f"It needs the text in {pieces:,} pieces. Prepare it with --vocab {pieces}, and add its --data.")
 
 
 def _paces(
-    everything: Mapping[str, Recipe], texts: Mapping[str, DataFolder], kept: Path, device: str | None
+    recipes: Mapping[str, Recipe], texts: Mapping[str, DataFolder], path: Path, device: str | None
 ) -> Events[tuple[dict[str, float], dict[str, str]]]:
     """The paces of all variants, measured once and stored, and the errors of those that cannot train."""
-    recipe, data = everything[""], texts[""]
+    recipe, data = recipes[""], texts[""]
     if recipe.train.steps is None:
         raise UserError("--paced needs the steps of the whole recipe, for example train.steps=240.")
-    paces = build(dict[str, Positive], read_json(kept), where=str(kept)) if kept.is_file() else {}
+    paces = build(dict[str, Positive], read_json(path), where=str(path)) if path.is_file() else {}
     failed: dict[str, str] = {}
     missing = [label for label in texts if label not in paces]
     for number, label in enumerate(missing):
         yield Progress("pace", number, len(missing), label)
-        variant = everything[label]
+        variant = recipes[label]
         trains_alike = (variant.model, variant.train) == (recipe.model, recipe.train)
         try:
             paces[label] = 1.0 if trains_alike else pace_together(recipe, variant, data, texts[label], device=device)
@@ -240,17 +234,17 @@ def _paces(
             raise
         except UserError as error:
             failed[label] = str(error)
-        write_json(kept, paces)
+        write_json(path, paces)
     return {label: paces[label] for label in texts if label in paces}, failed
 
 
-def _with_steps(everything: Mapping[str, Recipe], paces: Mapping[str, float]) -> dict[str, Recipe]:
+def _with_steps(recipes: Mapping[str, Recipe], paces: Mapping[str, float]) -> dict[str, Recipe]:
     """The variants, each with as many steps as it makes in the time of the whole recipe's steps."""
-    steps = everything[""].train.steps
+    steps = recipes[""].train.steps
     assert steps is not None
     return {
         label: edit(variant, {"train.steps": max(round(steps / paces[label]), 1)}) if label in paces else variant
-        for label, variant in everything.items()
+        for label, variant in recipes.items()
     }
 
 

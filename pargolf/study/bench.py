@@ -92,7 +92,7 @@ def published() -> list[Pair]:
     ]
 
 
-def ours(*, states: int | None = 8) -> Pair:
+def own_codec(*, states: int | None = 8) -> Pair:
     """The solver's starting point: a trellis of `states`, or the scalar grid, under GPTQ and the range coder."""
     base = Int(6, clip=StdDev(12.85))
     grid: Grid = base if states is None else Trellis(base, states)
@@ -137,7 +137,7 @@ def run_quantizer_rows(
     row: dict[str, Any] = {}
     for row in quantizer_rows(recipe, weights, hessians, published(), grade=grade):
         yield row
-    yield from quantizer_rows(recipe, weights, hessians, [ours()], rooms=[row["bytes"]], grade=grade)
+    yield from quantizer_rows(recipe, weights, hessians, [own_codec()], rooms=[row["bytes"]], grade=grade)
 
 
 def hessians_of(recipe: Recipe, weights: dict[str, Tensor], data: DataFolder, *, batches: int) -> Hessians:
@@ -198,9 +198,9 @@ def int6_codes(weights: dict[str, Tensor]) -> dict[str, list[CodesTensor]]:
     return out
 
 
-def at_equal(rows: Sequence[dict[str, Any]], *, known: str, value: float, wanted: str) -> float | None:
-    """Interpolate `wanted` at `known` = `value` between rows, linear in both logarithms; None outside the rows."""
-    points = sorted((row[known], row[wanted]) for row in rows if row[known] > 0 and row[wanted] > 0)
+def interpolate(rows: Sequence[dict[str, Any]], *, known: str, value: float, target: str) -> float | None:
+    """Interpolate `target` at `known` = `value` between rows, linear in both logarithms; None outside the rows."""
+    points = sorted((row[known], row[target]) for row in rows if row[known] > 0 and row[target] > 0)
     x, y = np.log([p[0] for p in points]), np.log([p[1] for p in points])
     inside = len(points) > 1 and value > 0 and x[0] <= np.log(value) <= x[-1]
     return float(np.exp(np.interp(np.log(value), x, y))) if inside else None

@@ -42,8 +42,8 @@ def finished(paths: Sequence[str | Path]) -> list[Finished]:
     runs = []
     for path in map(Path, paths):
         inner = sorted(p.parent for p in path.glob("*/recipe.json")) if path.is_dir() else []
-        here = [path] if (path / "recipe.json").is_file() or not inner else inner
-        runs += [read_finished(p) for p in here]
+        folders = [path] if (path / "recipe.json").is_file() or not inner else inner
+        runs += [read_finished(p) for p in folders]
     return runs
 
 
@@ -63,22 +63,22 @@ def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[
     """
     if not new or not old:
         raise UserError("Name runs on both sides: pargolf compare runs/new --against runs/old.")
-    ours = finished(new)
+    new_runs = finished(new)
     published = [float(word) for word in map(str, old) if _is_number(word)]
-    theirs = finished([path for path in old if not _is_number(str(path))])
-    if published and (theirs or len(published) > 1):
+    old_runs = finished([path for path in old if not _is_number(str(path))])
+    if published and (old_runs or len(published) > 1):
         raise UserError("Compare against runs, or against one published number; not both.")
-    for side in (ours, theirs):
+    for side in (new_runs, old_runs):
         if mixed := mixture([run.result for run in side]):
             raise UserError(f"The runs of one side were scored on {mixed}. Compare one text at a time.")
-    if theirs and (mixed := _apart(ours[0].result, theirs[0].result)):
+    if old_runs and (mixed := _difference(new_runs[0].result, old_runs[0].result)):
         raise UserError(f"The runs were scored on {mixed}, so their numbers cannot be compared.")
-    tokens, size = ours[0].result.val_tokens, ours[0].result.val_bytes
-    against = published or _by_seed(theirs)
-    test = compare_scores(_by_seed(ours), against, bar=bar_in_bpb(tokens, size), nats=math.log(2) * size / tokens)
+    tokens, size = new_runs[0].result.val_tokens, new_runs[0].result.val_bytes
+    against = published or _by_seed(old_runs)
+    test = compare_scores(_by_seed(new_runs), against, bar=bar_in_bpb(tokens, size), nats=math.log(2) * size / tokens)
     rows = {
-        "new": [_row(run) for run in ours],
-        "old": [_row(run) for run in theirs] or [{"bpb": number} for number in published],
+        "new": [_row(run) for run in new_runs],
+        "old": [_row(run) for run in old_runs] or [{"bpb": number} for number in published],
         **asdict(test),
         "bar_nats": test.bar_bpb * math.log(2) * size / tokens,
         "p": test.p,
@@ -94,13 +94,13 @@ def _by_seed(runs: Sequence[Finished]) -> dict[int, float] | list[float]:
     return seeds if len(seeds) == len(runs) else [run.bpb for run in runs]
 
 
-def _apart(ours: Result, theirs: Result) -> str:
+def _difference(first: Result, second: Result) -> str:
     """Why two results cannot be compared, in a few words; with different tokenizers only the bytes must be the same."""
-    if ours.val_bytes != theirs.val_bytes:
-        return f"different text ({ours.val_bytes:,} and {theirs.val_bytes:,} bytes)"
-    proofs = ours.proof, theirs.proof
+    if first.val_bytes != second.val_bytes:
+        return f"different text ({first.val_bytes:,} and {second.val_bytes:,} bytes)"
+    proofs = first.proof, second.proof
     known = [proof.tokenizer_sha256 for proof in proofs if proof is not None]
-    return mixture([ours, theirs]) if len(known) == 2 and known[0] == known[1] else ""
+    return mixture([first, second]) if len(known) == 2 and known[0] == known[1] else ""
 
 
 def _row(run: Finished) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from pargolf.core.events import Event, JobEnded, JobEvent, Progress, Scored
 from pargolf.core.result import Result
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
-from pargolf.engines.task import GO_ON, Engine, Happened, Running, TaskEnded, Waiting
+from pargolf.engines.task import RESUME_HINT, Happened, Heartbeat, Running, TaskEnded
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.folder import RunFolder
 from pargolf.run.score import tokenizer_file
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import Finished, read_finished
-from pargolf.study.together import Job, run_together, task_of
+from pargolf.study.together import DEFAULT_OPTIONS, Job, StudyOptions, run_together, task_of
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class JobDone(Event):
     error: Exception | None = None
 
 
-class InTurn:
+class RunningSequence:
     """A `Running` that makes runs one after another in this process; under torchrun, all processes share each run."""
 
-    def __init__(self, wanted: Sequence[Job], begin: Callable[[Job], Iterator[Event]]) -> None:
-        self._wanted = wanted
+    def __init__(self, jobs: Sequence[Job], begin: Callable[[Job], Iterator[Event]]) -> None:
+        self._jobs = jobs
         self._begin = begin
         self._stopped: set[int] = set()
 
     def __iter__(self) -> Iterator[Event]:
         """The events of all runs. Raises `Interrupted` if the user ended a run."""
-        for number, job in enumerate(self._wanted):
+        for number, job in enumerate(self._jobs):
             error: Exception | None = None
             try:
                 with closing(cast(Events[None], self._begin(job))) as events:
@@ -57,7 +57,7 @@ class InTurn:
                         if number in self._stopped:
                             break
             except Interrupted as stop:
-                raise Interrupted(f"{GO_ON} {stop}" if "process" in str(stop) else GO_ON) from None
+                raise Interrupted(f"{RESUME_HINT} {stop}" if "process" in str(stop) else RESUME_HINT) from None
             except Exception as fault:  # an error in one recipe must not lose the others
                 error = fault
             yield TaskEnded(number, error, number in self._stopped)
@@ -67,62 +67,57 @@ class InTurn:
         self._stopped.add(number)
 
 
-def begun(
-    wanted: Sequence[Job], data: DataFolder, *, engine: Engine | None, device: str | None, force: bool = True
-) -> Running:
-    """Start runs on an engine, or one after another in this process without one."""
-    check_engine(engine, device)
-    if engine is None:
-        return InTurn(wanted, lambda job: run_together(job, data, device, force=force))
-    return engine.run([task_of(job, data, force=force) for job in wanted])
+def start_jobs(jobs: Sequence[Job], data: DataFolder, options: StudyOptions) -> Running:
+    """Start runs on the engine, or one after another in this process without one."""
+    if options.engine is None:
+        return RunningSequence(jobs, lambda job: run_together(job, data, options.device))
+    return options.engine.run([task_of(job, data) for job in jobs])
 
 
-def run_jobs(
-    wanted: Sequence[Job], data: DataFolder, *, engine: Engine | None = None, device: str | None = None
-) -> Iterator[Event]:
+def run_jobs(jobs: Sequence[Job], data: DataFolder, options: StudyOptions = DEFAULT_OPTIONS) -> Iterator[Event]:
     """Run the jobs that have not ended yet, in the given order; yields their events, and a `JobDone` for each job.
 
     Without an `engine` they run one after another in this process; with one, their events are wrapped in `JobEvent`.
     Raises `UserError` before anything runs if a folder holds another recipe or other data, and after an interruption;
     the same call then continues.
     """
-    check_device(device)
-    check_engine(engine, device)
-    runs_there = [held_run(job.recipe, job.data or data, job.folder) for job in wanted]
-    missing = [job for job, run in zip(wanted, runs_there, strict=True) if run is None]
-    for job, run in zip(wanted, runs_there, strict=True):
+    check_options(options)
+    finished_runs = [finished_run(job.recipe, job.data or data, job.folder) for job in jobs]
+    missing = [job for job, run in zip(jobs, finished_runs, strict=True) if run is None]
+    for job, run in zip(jobs, finished_runs, strict=True):
         if run is not None:
             yield JobDone(job, run, resumed=True)
-    already = len(wanted) - len(missing)
-    running = begun(missing, data, engine=engine, device=device)
+    ended_count = len(jobs) - len(missing)
+    running = start_jobs(missing, data, options)
     for event in running:
         if isinstance(event, TaskEnded):
             done = _done(missing[event.number], data, event.error)
-            already += 1
-            yield from [] if engine is None else [JobEnded(done.job.label, str(done.error or ""))]
+            ended_count += 1
+            yield from [] if options.engine is None else [JobEnded(done.job.label, str(done.error or ""))]
             yield done
             yield from [] if done.run is None else [_score_event(done.job, done.run)]
-            yield Progress("runs", already, len(wanted))
+            yield Progress("runs", ended_count, len(jobs))
         else:
-            yield shown(event, missing, Progress("runs", already, len(wanted)))
+            yield job_event(event, missing, Progress("runs", ended_count, len(jobs)))
 
 
-def check_engine(engine: Engine | None, device: str | None) -> None:
-    """Raise `UserError` if there are several processes of torchrun, because each would start all runs."""
-    if engine is not None and find_world(device).size > 1:
+def check_options(options: StudyOptions) -> None:
+    """Raise `UserError` if the device is missing, or if each of several processes of torchrun would start all runs."""
+    check_device(options.device)
+    if options.engine is not None and find_world(options.device).size > 1:
         raise UserError("Under torchrun all processes share each run. Leave out --jobs and --on.")
 
 
-def shown(event: Event, wanted: Sequence[Job], so_far: Progress) -> Event:
+def job_event(event: Event, jobs: Sequence[Job], progress: Progress) -> Event:
     """Convert an engine's event to the events that watchers of runs know."""
     if isinstance(event, Happened):
-        return JobEvent(wanted[event.number].label, event.event)
-    if isinstance(event, Waiting):
-        return replace(so_far, note=", ".join(wanted[number].label for number in event.running))
+        return JobEvent(jobs[event.number].label, event.event)
+    if isinstance(event, Heartbeat):
+        return replace(progress, note=", ".join(jobs[number].label for number in event.running))
     return event
 
 
-def held_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
+def finished_run(recipe: Recipe, data: DataFolder, path: Path) -> Finished | None:
     """The finished run in a folder; None if there is none, or an interrupted run of this job.
 
     Raises `UserError` if the folder holds a run of another recipe or on other data.
@@ -159,7 +154,7 @@ def _done(job: Job, data: DataFolder, error: Exception | None) -> JobDone:
     except UserError as damage:
         return JobDone(job, None, error=damage)
     if run.result.interrupted:
-        raise Interrupted(GO_ON)
+        raise Interrupted(RESUME_HINT)
     if not _scored_on(run.result, data):
         error = UserError(f"{data.path} was changed after the first run: {job.folder} was scored on other text.")
         return JobDone(job, None, error=error)

@@ -19,7 +19,7 @@ from pargolf.core.spec import edit
 from pargolf.data.folder import DataFolder, open_data
 from pargolf.kernels.compiled import compiled_kernels
 from pargolf.recipes.recipe import Recipe, fit_to_data
-from pargolf.study.together import all_run
+from pargolf.study.together import on_all_processes
 from pargolf.training.loop import Training
 
 STEPS = 25
@@ -40,7 +40,7 @@ def pace_together(
         return pace(recipe, other, data, others, device=device)
     sides = [(spec.dump(each), text.path, text.tokenizer_path) for each, text in ((recipe, data), (other, others))]
     files = [file for dumped, _, _ in sides for file in own.files_of(dumped)]
-    (value,) = all_run(_pace_from, sides, files, device, device=device)
+    (value,) = on_all_processes(_pace_from, sides, files, device, device=device)
     return value
 
 
@@ -53,7 +53,7 @@ def _pace_from(sides: list[tuple[Any, Path, Path | None]], files: own.Files, dev
 
 
 def _seconds(recipe: Recipe, data: DataFolder, device: str | None) -> Iterator[float]:
-    """The seconds of each of a few steps, without the first; a step is made when its seconds are asked for."""
+    """The seconds of each of a few steps, without the first; the generator makes each step when it is advanced."""
     recipe = edit(fit_to_data(recipe, data), {"train.steps": STEPS + 1, "train.seconds": None})
     world = find_world(device)
     clock = Clock(time.process_time if world.device.type == "cpu" else time.perf_counter)

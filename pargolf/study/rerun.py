@@ -1,7 +1,7 @@
 """Repeat a finished run from its folder: the same recipe, seed and data.
 
 A run with a limit in steps gives the same artifact on the same kind of machine. A run with a limit in seconds makes as
-many steps as the machine allows, so it may differ, and `Repeated` says so.
+many steps as the machine allows, so it may differ; `Repeated.apart` lists the differences.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def rerun(
             raise UserError(f"{source} is not what {run} was scored on: {words}. Name the right data with --data.")
         yield event
     second = RunFolder.open(out).read_result()
-    return Repeated(first, second, _apart(first, second))
+    return Repeated(first, second, _differences(first, second))
 
 
 def _same_start(run: str | Path, origin: StartedFrom) -> Start:
@@ -82,7 +82,7 @@ def _same_start(run: str | Path, origin: StartedFrom) -> Start:
     return start
 
 
-def _apart(first: Result, second: Result) -> list[str]:
+def _differences(first: Result, second: Result) -> list[str]:
     """The differences between two runs of one recipe, the most informative first."""
     if first.artifact_sha256 == second.artifact_sha256 and first.val_bpb == second.val_bpb:
         return []

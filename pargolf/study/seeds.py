@@ -11,11 +11,10 @@ from pargolf.core.errors import UserError
 from pargolf.core.ranges import check_seed
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
-from pargolf.engines.task import Engine
 from pargolf.recipes.recipe import Recipe
 from pargolf.study.compare import Finished
 from pargolf.study.jobs import JobDone, run_jobs
-from pargolf.study.together import Job, led
+from pargolf.study.together import DEFAULT_OPTIONS, StudyOptions, make_job, on_main_process
 
 
 def seed_folder(out: str | Path, seed: int) -> Path:
@@ -31,36 +30,30 @@ def check_seeds(seeds: Sequence[int]) -> None:
         check_seed(seed)
 
 
-@led
+@on_main_process
 def run_seeds(
     recipe: Recipe,
     data: DataFolder,
     out: str | Path,
     *,
     seeds: Sequence[int],
-    engine: Engine | None = None,
-    checkpoint_every: float = 60.0,
-    device: str | None = None,
-    command: str = "",
+    options: StudyOptions = DEFAULT_OPTIONS,
 ) -> Events[list[Finished]]:
     """Run every seed that has not ended yet (`study/jobs.py`); returns the finished runs in the order of the seeds.
 
     Raises `UserError` on missing or repeated seeds, and if a folder holds a run of another recipe or other data.
     """
     check_seeds(seeds)
-    wanted = [
-        Job(f"seed {seed}", recipe, seed, seed_folder(out, seed), command, checkpoint_every=checkpoint_every)
-        for seed in seeds
-    ]
-    ended: dict[int, Finished] = {}
-    for event in run_jobs(wanted, data, engine=engine, device=device):
+    jobs = [make_job(f"seed {seed}", recipe, seed, seed_folder(out, seed), options) for seed in seeds]
+    runs_by_seed: dict[int, Finished] = {}
+    for event in run_jobs(jobs, data, options):
         yield event
         if isinstance(event, JobDone):
             if event.run is None:
                 assert event.error is not None
                 raise event.error
-            ended[event.job.seed] = event.run
-    return [ended[seed] for seed in seeds]
+            runs_by_seed[event.job.seed] = event.run
+    return [runs_by_seed[seed] for seed in seeds]
 
 
 def seed_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:

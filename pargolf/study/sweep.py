@@ -18,25 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pargolf.core.devices import check_device, find_world
+from pargolf.core.devices import find_world
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event, JobEnded, Progress, Resumed, Started, Validated
 from pargolf.core.ranges import check_seed
 from pargolf.core.spec import edit, parse_value, show
 from pargolf.core.work import Events
 from pargolf.data.folder import DataFolder
-from pargolf.engines.task import GO_ON, Engine, Happened, TaskEnded
+from pargolf.engines.task import RESUME_HINT, Happened, TaskEnded
 from pargolf.recipes.recipe import Recipe, fit_to_data
 from pargolf.run.score import tokenizer_digest
 from pargolf.run.signals import Interrupted
 from pargolf.study.compare import read_finished
-from pargolf.study.jobs import begun, check_engine, shown
-from pargolf.study.together import Job, led
+from pargolf.study.jobs import check_options, job_event, start_jobs
+from pargolf.study.together import DEFAULT_OPTIONS, Job, StudyOptions, make_job, on_main_process
 from pargolf.watch.runlog import read_events
 
 KINDS = ("log", "float", "int", "choice")
 JOURNAL = "sweep.journal"
-_AT_FIRST = 5  # this many trials run to the end before any is pruned
+_UNPRUNED_TRIALS = 5  # this many trials run to the end before any is pruned
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Span:
     step: float | None = None
     choices: tuple[Any, ...] = ()
 
-    def proposed(self, trial: Any) -> Any:
+    def propose(self, trial: Any) -> Any:
         """The value that Optuna proposes for a trial."""
         if self.kind == "choice":
             # By index, because a study stores plain values only and a choice may be a list.
@@ -61,8 +61,8 @@ class Span:
 
     def ends(self) -> tuple[Any, ...]:
         """The extreme values; if these are valid, all between them are."""
-        whole = (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
-        return self.choices or whole
+        complete = (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+        return self.choices or complete
 
     def __str__(self) -> str:
         """The text that it was read from."""
@@ -111,7 +111,7 @@ def read_span(word: str) -> Span | None:
     return Span(path, kind, values[0], values[1], values[2] if len(values) == 3 else None)
 
 
-@led
+@on_main_process
 def run_sweep(
     recipe: Recipe,
     spans: Sequence[Span],
@@ -122,19 +122,37 @@ def run_sweep(
     storage: str | None = None,
     seed: int = 1337,
     prune: bool = True,
-    engine: Engine | None = None,
-    checkpoint_every: float = 60.0,
-    device: str | None = None,
-    command: str = "",
     pruner: Any = None,
+    options: StudyOptions = DEFAULT_OPTIONS,
 ) -> Events[SweepResult]:
     """Run trials until `trials` of the study have ended; yields runs' events and a `TrialDone` each; returns all.
 
     `seed` is used for every run. Raises `UserError` on paths that do not exist or do not accept such values, on a study
     of another recipe, other ranges or other data, and after an interruption; the same call then continues.
     """
-    check_device(device)
-    check_engine(engine, device)
+    check_options(options)
+    check_seed(seed)
+    _check_spans(spans, recipe, data)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    library = _library()
+    study = _open_study(library, recipe, spans, data, out, storage, seed)
+    prune = prune and find_world(options.device).size == 1  # else a run must stop on all processes
+    study.pruner = pruner or (library.pruners.MedianPruner(_UNPRUNED_TRIALS) if prune else library.pruners.NopPruner())
+    while (ended := len(_ended_trials(study))) < trials:
+        yield Progress("trials", ended, trials)
+        count = 1 if options.engine is None else max(1, min(options.engine.room(), trials - ended))
+        batch = _next_trials(library, study, spans, out, count)
+        jobs = [_job(trial, recipe, spans, seed, options) for trial in batch]
+        yield from _round(library, study, spans, batch, jobs, data, options)
+    done = tuple(_row(trial, spans) for trial in _ended_trials(study))
+    complete = [row for row in done if row.state == "complete" and row.bpb is not None]
+    yield Progress("trials", len(done), max(trials, len(done)))
+    return SweepResult(done, min(complete, key=lambda row: row.bpb or 0.0, default=None))
+
+
+def _check_spans(spans: Sequence[Span], recipe: Recipe, data: DataFolder) -> None:
+    """Raise `UserError` on no ranges, on two of one path, and on an extreme value that the recipe does not accept."""
     if not spans:
         raise UserError("Name at least one range, for example 'train.optimizer[mlp.*].lr=log:0.005,0.05'.")
     if len({span.path for span in spans}) < len(spans):
@@ -142,37 +160,20 @@ def run_sweep(
     for span in spans:
         for value in span.ends():
             fit_to_data(edit(recipe, {span.path: value}), data)
-    library = _library()
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    check_seed(seed)
-    study = _study(library, recipe, spans, data, out, storage, seed)
-    prune = prune and find_world(device).size == 1  # else a run must stop on all processes
-    study.pruner = pruner or (library.pruners.MedianPruner(_AT_FIRST) if prune else library.pruners.NopPruner())
-    while (ended := len(_ended(study))) < trials:
-        yield Progress("trials", ended, trials)
-        count = 1 if engine is None else max(1, min(engine.room(), trials - ended))
-        asked = _asked(library, study, spans, out, count)
-        jobs = [_job(trial, recipe, spans, seed, command, checkpoint_every) for trial in asked]
-        yield from _round(library, study, spans, asked, jobs, data, engine, device)
-    done = tuple(_row(trial, spans) for trial in _ended(study))
-    whole = [row for row in done if row.state == "complete" and row.bpb is not None]
-    yield Progress("trials", len(done), max(trials, len(done)))
-    return SweepResult(done, min(whole, key=lambda row: row.bpb or 0.0, default=None))
 
 
-def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: int) -> list[Any]:
+def _next_trials(library: Any, study: Any, spans: Sequence[Span], out: Path, count: int) -> list[Any]:
     """The next trials: first those in this folder that an earlier call did not finish, then new ones."""
-    under_way = [
+    unfinished = [
         row
         for row in study.get_trials(deepcopy=False, states=(library.trial.TrialState.RUNNING,))
         if Path(row.user_attrs.get("run", "")).parent == out and {span.path for span in spans} <= row.params.keys()
     ]
-    trials = [library.trial.Trial(study, row._trial_id) for row in under_way[:count]]
+    trials = [library.trial.Trial(study, row._trial_id) for row in unfinished[:count]]
     while len(trials) < count:
         trial = study.ask()
         for span in spans:
-            span.proposed(trial)
+            span.propose(trial)
         folder = out / f"trial-{trial.number:04d}"
         if folder.exists():
             trial.set_user_attr("cut off", True)
@@ -183,12 +184,12 @@ def _asked(library: Any, study: Any, spans: Sequence[Span], out: Path, count: in
     return trials
 
 
-def _job(trial: Any, recipe: Recipe, spans: Sequence[Span], seed: int, command: str, checkpoint_every: float) -> Job:
+def _job(trial: Any, recipe: Recipe, spans: Sequence[Span], seed: int, options: StudyOptions) -> Job:
     """The run of a trial."""
-    values = {span.path: span.proposed(trial) for span in spans}  # a trial returns the same values each time
+    values = {span.path: span.propose(trial) for span in spans}  # a trial returns the same values each time
     system = edit(recipe, values | {"name": f"{recipe.name}, trial {trial.number}"})
     folder = Path(trial.user_attrs["run"])
-    return Job(f"trial {trial.number}", system, seed, folder, command, checkpoint_every=checkpoint_every)
+    return make_job(f"trial {trial.number}", system, seed, folder, options)
 
 
 def _round(
@@ -198,14 +199,13 @@ def _round(
     trials: Sequence[Any],
     jobs: Sequence[Job],
     data: DataFolder,
-    engine: Engine | None,
-    device: str | None,
+    options: StudyOptions,
 ) -> Iterator[Event]:
     """Run trials, prune poor ones, and report the outcomes to the study in order."""
     looks = [0] * len(trials)
     ends: dict[int, TaskEnded] = {}
     interrupted = False
-    running = begun(jobs, data, engine=engine, device=device)
+    running = start_jobs(jobs, data, options)
     try:
         for event in running:
             number, inner = (event.number, event.event) if isinstance(event, Happened) else (0, event)
@@ -213,8 +213,8 @@ def _round(
                 ends[event.number] = event
                 yield JobEnded(jobs[event.number].label, str(event.error or ""))
                 continue
-            yield shown(event, jobs, Progress("runs", len(ends), len(jobs)))
-            looks[number] = _looks(inner, jobs[number], looks[number])
+            yield job_event(event, jobs, Progress("runs", len(ends), len(jobs)))
+            looks[number] = _count_looks(inner, jobs[number], looks[number])
             if isinstance(inner, Validated):
                 trials[number].report(inner.bpb, looks[number])
                 if trials[number].should_prune():
@@ -222,20 +222,20 @@ def _round(
     except (KeyboardInterrupt, Interrupted):  # the next call continues the trials that have not ended
         interrupted = True
     for number, end in sorted(ends.items()):
-        yield _reported(library, study, spans, trials[number], jobs[number], end)
+        yield _report(library, study, spans, trials[number], jobs[number], end)
     if interrupted:
-        raise UserError(GO_ON)
+        raise UserError(RESUME_HINT)
 
 
-def _looks(event: Event, job: Job, before: int) -> int:
+def _count_looks(event: Event, job: Job, looks: int) -> int:
     """The number of a run's looks at validation so far; those before its checkpoint are counted from its folder."""
     if isinstance(event, Resumed):
         earlier = read_events(job.folder / "events.jsonl")
         return sum(isinstance(each, Validated) and each.step <= event.step for each in earlier)
-    return 0 if isinstance(event, Started) else before + isinstance(event, Validated)
+    return 0 if isinstance(event, Started) else looks + isinstance(event, Validated)
 
 
-def _reported(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job, end: TaskEnded) -> TrialDone:
+def _report(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: Job, end: TaskEnded) -> TrialDone:
     """Report a trial's outcome to the study."""
     state = library.trial.TrialState
     error = end.error
@@ -244,7 +244,7 @@ def _reported(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: 
     elif error is None:
         run = read_finished(job.folder)
         if run.result.interrupted:
-            raise UserError(GO_ON)
+            raise UserError(RESUME_HINT)
         study.tell(trial, run.bpb)
     elif isinstance(error, UserError):  # values that the recipe cannot train with are a valid outcome
         trial.set_user_attr("error", " ".join(str(error).split()))
@@ -254,7 +254,7 @@ def _reported(library: Any, study: Any, spans: Sequence[Span], trial: Any, job: 
     return next(_row(row, spans) for row in study.get_trials(deepcopy=False) if row.number == trial.number)
 
 
-def _study(
+def _open_study(
     library: Any, recipe: Recipe, spans: Sequence[Span], data: DataFolder, out: Path, storage: str | None, seed: int
 ) -> Any:
     """Create or open the study of this sweep. Raises `UserError` if it is another sweep's, or cannot be opened."""
@@ -282,14 +282,16 @@ def _study(
         raise UserError(f"The study cannot be opened at {storage or out / JOURNAL}: {reason}") from error
     other = [name for name, value in facts.items() if attributes.get(name, value) != value]
     if other:
-        where = storage or out / JOURNAL
-        raise UserError(f"{where} holds a sweep of {' and '.join(f'other {name}' for name in other)}. Choose another.")
+        location = storage or out / JOURNAL
+        raise UserError(
+            f"{location} holds a sweep of {' and '.join(f'other {name}' for name in other)}. Choose another."
+        )
     # The seed depends on the number of trials: with the same seed, each call would propose the same values again.
     study.sampler = library.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)), multivariate=False)
     return study
 
 
-def _ended(study: Any) -> list[Any]:
+def _ended_trials(study: Any) -> list[Any]:
     """The trials that count; interrupted ones do not."""
     rows = study.get_trials(deepcopy=False)
     return [row for row in rows if row.state.is_finished() and not row.user_attrs.get("cut off")]

@@ -1,6 +1,6 @@
-"""Many runs under torchrun: the first process decides what to run, and the others run it along.
+"""Many runs under torchrun: the first process decides what to run, and the others take part.
 
-    @led
+    @on_main_process
     def run_seeds(...):                                  decides, reads and writes; only on the first process
         yield from run_together(job, data, device)       trains on all processes
 
@@ -25,7 +25,7 @@ from pargolf.core.work import Events
 from pargolf.core.world import World
 from pargolf.data.folder import DataFolder
 from pargolf.engines.parcels import Parcel, open_parcel, parcel_of
-from pargolf.engines.task import Place, Task
+from pargolf.engines.task import Engine, Place, Task
 from pargolf.recipes.recipe import Recipe
 from pargolf.run.folder import RunFolder
 from pargolf.run.pipeline import run_recipe
@@ -35,7 +35,26 @@ T = TypeVar("T")
 P = ParamSpec("P")
 JobFields = dict[str, Any]
 """A job as plain data, to send to another process."""
-_GONE = "Another process of this job is gone. What has ended is kept: run the same command again to go on."
+_PROCESS_LOST = "Another process of this job is gone. What has ended is kept: run the same command again to go on."
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """How the runs of a study are made.
+
+    engine: runs them side by side, here or on other machines; None: in turn in this process
+    device: as `find_world` reads it; None: CUDA if there is one
+    checkpoint_every: seconds between two checkpoints; 0: after every step
+    command: the command that repeats the study, for the results
+    """
+
+    engine: Engine | None = None
+    device: str | None = None
+    checkpoint_every: float = 60.0
+    command: str = ""
+
+
+DEFAULT_OPTIONS = StudyOptions()
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Job:
     """A run to make: a recipe with a seed, in a folder. `label` is its name on the screen.
 
     data: its text, if not the common one (another tokenizer has another folder)
-    checkpoint_every: seconds between two checkpoints; 0: after every step
+    command, checkpoint_every: as in `StudyOptions`
     """
 
     label: str
@@ -55,15 +74,23 @@ class Job:
     checkpoint_every: float = 60.0
 
 
-def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
-    """Decorate a generator function with a `device` argument, so that only the first process runs it.
+def make_job(
+    label: str, recipe: Recipe, seed: int, folder: Path, options: StudyOptions, data: DataFolder | None = None
+) -> Job:
+    """A run of a study."""
+    return Job(label, recipe, seed, folder, options.command, data, options.checkpoint_every)
+
+
+def on_main_process(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
+    """Decorate a generator function with an `options` keyword (`StudyOptions`), so that only the first process runs it.
 
     The other processes follow the first until it ends; there the function returns None.
     """
 
     @wraps(function)
-    def begun(*args: P.args, **kwargs: P.kwargs) -> Events[T]:
-        world = find_world(str(kwargs["device"]) if kwargs.get("device") is not None else None)
+    def run_on_main(*args: P.args, **kwargs: P.kwargs) -> Events[T]:
+        options = kwargs.get("options")
+        world = find_world(options.device if isinstance(options, StudyOptions) else None)
         if world.size == 1:
             return (yield from function(*args, **kwargs))
         if world.main:
@@ -71,15 +98,15 @@ def led(function: Callable[P, Events[T]]) -> Callable[P, Events[T]]:
                 value = yield from function(*args, **kwargs)
             except (UserError, GeneratorExit) as error:
                 if not isinstance(error, Interrupted):  # an interruption reaches the others by itself
-                    _say(world, None)
+                    _send_call(world, None)
                 raise
-            _say(world, None)
+            _send_call(world, None)
             return value
         while (call := pickle.loads(_broadcast(world, b""))) is not None:
             follow(call)
         return cast(T, None)
 
-    return begun
+    return run_on_main
 
 
 def follow(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
@@ -99,28 +126,29 @@ def run_together(job: Job, data: DataFolder, device: str | None, *, force: bool 
     if find_world(device).size == 1:
         return _alone(job, job.data or data, device, force)
     place = Place(device, torch.get_num_threads())
-    return all_run(run_job, place, *sent(job, data), force, force and goes_on(job.folder), device=device)
+    resume = force and can_resume(job.folder)
+    return on_all_processes(run_job, place, *job_message(job, data), force, resume, device=device)
 
 
 def task_of(job: Job, data: DataFolder, *, force: bool = True) -> Task:
     """Convert a job to a task for another process, on this machine or another one."""
-    return Task(job.label, run_alone, (*sent(job, data), force), job.folder.absolute())
+    return Task(job.label, run_alone, (*job_message(job, data), force), job.folder.absolute())
 
 
-def goes_on(folder: Path) -> bool:
+def can_resume(folder: Path) -> bool:
     """Whether a folder holds an interrupted run that can continue."""
     return any((folder / "checkpoints").glob("s*"))  # of a step, or of a later stage
 
 
-def all_run(work: Callable[..., Iterator[T]], *arguments: Any, device: str | None) -> Iterator[T]:
+def on_all_processes(work: Callable[..., Iterator[T]], *arguments: Any, device: str | None) -> Iterator[T]:
     """Run `work(*arguments)` on all processes; both are sent to the others, so they must be picklable."""
     world = find_world(device)
     if world.size > 1 and world.main:
-        _say(world, (work, arguments))
+        _send_call(world, (work, arguments))
     return work(*arguments)
 
 
-def sent(job: Job, data: DataFolder) -> tuple[JobFields, own.Files, Parcel]:
+def job_message(job: Job, data: DataFolder) -> tuple[JobFields, own.Files, Parcel]:
     """A job in the form that is sent to another process: plain data, the user's files it needs, and its text."""
     job_row = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in ("recipe", "data")}
     dumped = spec.dump(job.recipe)
@@ -131,14 +159,14 @@ def sent(job: Job, data: DataFolder) -> tuple[JobFields, own.Files, Parcel]:
 def run_job(
     place: Place, job_row: JobFields, files: own.Files, parcel: Parcel, force: bool, resume: bool
 ) -> Iterator[Event]:
-    """Run a job from what `sent` returned; yields its events."""
+    """Run a job from a `job_message`; yields its events."""
     own.use_files(files)
     job = Job(**(job_row | {"recipe": spec.load(job_row["recipe"])}))
     return _run(job, (place.find or open_parcel)(parcel), place.device, force, resume)
 
 
 def run_alone(place: Place, job_row: JobFields, files: own.Files, parcel: Parcel, force: bool) -> Iterator[Event]:
-    """The same on a single process; a run that was lost before continues."""
+    """Run a job from a `job_message` on a single process; a run that was lost before continues."""
     torch.set_num_threads(place.threads)
     own.use_files(files)
     job = Job(**(job_row | {"recipe": spec.load(job_row["recipe"])}))
@@ -146,12 +174,12 @@ def run_alone(place: Place, job_row: JobFields, files: own.Files, parcel: Parcel
 
 
 def _alone(job: Job, data: DataFolder, device: str | None, force: bool) -> Iterator[Event]:
-    """Run a job while no other process runs it; with `force`, a run that has ended meanwhile is kept."""
-    with claimed(job.folder):  # another process may still be running it, if it has not yet been told to stop
+    """Run a job while no other process runs it; with `force`, a finished run is not replaced."""
+    with claimed(job.folder):  # another process may still be running it, if its signal to stop has not arrived yet
         folder = RunFolder(job.folder)
         if force and folder.has_ended and not folder.read_result().interrupted:
             return
-        yield from _run(job, data, device, force, force and goes_on(job.folder))
+        yield from _run(job, data, device, force, force and can_resume(job.folder))
 
 
 def _run(job: Job, data: DataFolder, device: str | None, force: bool, resume: bool) -> Iterator[Event]:
@@ -168,7 +196,7 @@ def _run(job: Job, data: DataFolder, device: str | None, force: bool, resume: bo
     )
 
 
-def _say(world: World, call: Any) -> None:
+def _send_call(world: World, call: Any) -> None:
     _broadcast(world, pickle.dumps(call))
 
 
@@ -176,4 +204,4 @@ def _broadcast(world: World, data: bytes) -> bytes:
     try:
         return world.broadcast(data)
     except RuntimeError as error:
-        raise Interrupted(_GONE) from error
+        raise Interrupted(_PROCESS_LOST) from error

@@ -98,24 +98,24 @@ def bundle(
     script = _fitting(finished_runs, recipe, readable, small, squeeze=squeeze)
     rescored: dict[int, float] = {}
     for run in finished_runs:
-        again = yield from _scored_again(run, data, device)
-        rescored[run.seed] = again.bpb
+        second = yield from _scored_again(run, data, device)
+        rescored[run.seed] = second.bpb
     facts = _facts(finished_runs, recipe, len(script), out, author or Author())
-    beside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        write_bytes(beside / SCRIPT, script)
-        write_json(beside / "submission.json", facts)
-        write_text(beside / "README.md", readme(finished_runs, recipe, facts, rescored, script=SCRIPT))
+        write_bytes(temporary / SCRIPT, script)
+        write_json(temporary / "submission.json", facts)
+        write_text(temporary / "README.md", readme(finished_runs, recipe, facts, rescored, script=SCRIPT))
         for run in finished_runs:
             folder = RunFolder.open(run.path)
-            shutil.copyfile(folder["train.log"], beside / f"train_seed{run.seed}.log")
+            shutil.copyfile(folder["train.log"], temporary / f"train_seed{run.seed}.log")
             if artifacts:
-                shutil.copyfile(folder["model.pargolf"], beside / f"model_seed{run.seed}.pargolf")
-        beside.rename(out)
+                shutil.copyfile(folder["model.pargolf"], temporary / f"model_seed{run.seed}.pargolf")
+        temporary.rename(out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     scores = spread([run.bpb for run in finished_runs])
     total, cap = facts["bytes_total"], recipe.budget.bytes
     return Bundle(out, len(readable), len(small), len(script), total, cap, scores, rescored)
@@ -164,7 +164,7 @@ def _refuse_unsound(run: Finished) -> None:
             "the recipe from its initial weights."
         )
     # A missing proof is no reason to refuse the run, because scoring it again proves the bytes.
-    if reasons := [why for why in run.result.why_not if why != UNRECORDED]:
+    if reasons := [reason for reason in run.result.why_not if reason != UNRECORDED]:
         raise UserError(f"{run.path} does not count: {'; '.join(reasons)}. Run that seed again.")
     if wrong := contradictions(RunFolder.open(run.path)):
         raise UserError(f"{run.path}: {wrong[0]} Run that seed again.")
@@ -177,10 +177,10 @@ def _scored_again(run: Finished, data: str | Path | None, device: str | None) ->
         raise UserError(f"{run.path} does not say which data it was scored on. Name them with --data.")
     if not Path(own).is_dir():
         raise UserError(f"{run.path} was scored on {own}, which is missing. Name the data with --data.")
-    again = yield from rescore(RunFolder.open(run.path), open_data(own), device=device)
-    if again.differences:
-        raise UserError(f"{run.path}: {again.differences[0]} Run that seed again, or name its own --data.")
-    return again
+    second = yield from rescore(RunFolder.open(run.path), open_data(own), device=device)
+    if second.differences:
+        raise UserError(f"{run.path}: {second.differences[0]} Run that seed again, or name its own --data.")
+    return second
 
 
 def _data_named(command: str) -> str:
@@ -194,13 +194,13 @@ def _data_named(command: str) -> str:
 
 def _parts(runs: Sequence[Finished]) -> tuple[str, ...]:
     """The classes and functions that the artifacts name; solved grids may differ from the recipe's."""
-    named: set[str] = set()
+    in_artifacts: set[str] = set()
     for run in runs:
         artifact = read_artifact(RunFolder.open(run.path)["model.pargolf"]).artifact
-        named |= addresses(artifact.meta)
+        in_artifacts |= addresses(artifact.meta)
         for tensor in artifact.tensors.values():
-            named |= addresses(getattr(tensor, "grid", None))
-    return tuple(sorted(named))
+            in_artifacts |= addresses(getattr(tensor, "grid", None))
+    return tuple(sorted(in_artifacts))
 
 
 def _facts(runs: Sequence[Finished], recipe: Recipe, code: int, out: Path, author: Author) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def evaluate(artifact: str, folder: Path, vocabulary: Vocabulary, world: World) 
 
 def open_text(folder: Path, vocabulary: Vocabulary) -> Text:
     """The validation text. Its bytes are counted from the byte files beside the shards, else from the byte table."""
-    tokens, beside = open_split(folder, "val"), sidecar_paths(folder)
-    byte_counts = open_sidecar(beside, tokens) if beside else ByteCounts(vocabulary.table, tokens)
+    tokens, sidecars = open_split(folder, "val"), sidecar_paths(folder)
+    byte_counts = open_sidecar(sidecars, tokens) if sidecars else ByteCounts(vocabulary.table, tokens)
     return Text(tokens, byte_counts, vocabulary.size, vocabulary.bos)
 
 

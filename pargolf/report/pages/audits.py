@@ -71,10 +71,10 @@ def write_site(
     (folder / "heads").mkdir(parents=True, exist_ok=True)
     names = _names(reports)
     order = sorted(range(len(reports)), key=lambda i: (len(names[i]), names[i]))
-    for at, i in enumerate(order):
-        before = names[order[at - 1]] if at else ""
-        after = names[order[at + 1]] if at + 1 < len(order) else ""
-        page = render("submission.html", before=before, after=after, **_facts(reports[i]))
+    for position, i in enumerate(order):
+        previous = names[order[position - 1]] if position else ""
+        after = names[order[position + 1]] if position + 1 < len(order) else ""
+        page = render("submission.html", previous=previous, after=after, **_facts(reports[i]))
         write_text(folder / "heads" / f"{names[i]}.html", page)
     rows = [_row(reports[i], names[i], sources or {}) for i in order]
     page = render(

@@ -103,11 +103,11 @@ def _surety(groups: Sequence[Group]) -> str:
     return f"Over the seeds it beats {groups[1].name} by {test.gain_bpb:.4f}, {p}."
 
 
-def _against(ours: Group, theirs: Group) -> Comparison | None:
-    """The test that `ours` is better; None if they were scored on different texts."""
-    if ours.entries[0].result.val_bytes != theirs.entries[0].result.val_bytes:
+def _against(group: Group, other: Group) -> Comparison | None:
+    """The test that `group` is better; None if they were scored on different texts."""
+    if group.entries[0].result.val_bytes != other.entries[0].result.val_bytes:
         return None
-    return compare_scores(ours.by_seed, theirs.by_seed, bar=0.0, nats=1.0)
+    return compare_scores(group.by_seed, other.by_seed, bar=0.0, nats=1.0)
 
 
 def _front(entries: Sequence[Entry], groups: Sequence[Group], of: str, label: str) -> Plot:

@@ -96,9 +96,9 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined)
-    made.filters |= {"asset": _asset, "count": _count, "counted": counted, "parts": _parts, "shown": _shown}
-    return made
+    environment = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"asset": _asset, "count": _count, "counted": counted, "parts": _parts, "shown": _shown}
+    return environment
 
 
 def _asset(name: str) -> Markup:

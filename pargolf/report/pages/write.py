@@ -1,4 +1,4 @@
-"""Write pages: one beside each run that ends, and a board of all runs below some folders.
+"""Write pages: one in the folder of each run that ends, and a board of all runs below some folders.
 
     yield from with_page(events, out)       pass on the events of one run, and write its `report.html` at the end
     yield from with_pages(events)           pass on the events of many runs, and write each page when its run ends

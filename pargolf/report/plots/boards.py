@@ -157,20 +157,20 @@ def _names(
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # sizes are known only then
-    scale, taken, lift = figure.dpi / 72, list[tuple[float, str]](), 0 if outside else 10
+    scale, labels, lift = figure.dpi / 72, list[tuple[float, str]](), 0 if outside else 10
     middle = float(axes.bbox.x0 + 0.55 * axes.bbox.width)
     for index, (x, y, group, colour) in enumerate(sorted(ends, key=lambda end: -end[1])):
         px, py = (float(v) for v in axes.transData.transform((x, y)))
         side = "left" if outside or px < middle else "right"
-        wanted = py / scale + lift  # above the edge that runs through the point
-        while any(abs(wanted - other) < 12.5 and side == theirs for other, theirs in taken):
-            wanted -= 1.0
-        taken.append((wanted, side))
+        height = py / scale + lift  # above the edge that runs through the point
+        while any(abs(height - other) < 12.5 and side == other_side for other, other_side in labels):
+            height -= 1.0
+        labels.append((height, side))
         name = f"name-{index}"
         axes.annotate(
             cut(group.name, 26 if width > 6 else 21),
             (x, y),
-            (8 if side == "left" else -8, wanted - py / scale),
+            (8 if side == "left" else -8, height - py / scale),
             textcoords="offset points",
             ha=side,
             va="center",

@@ -108,8 +108,8 @@ def documents(rows: Sequence[DocumentScore], *, width: float = WIDE) -> str:
             titles[f"tip-{index}"] = f"{row.id}: {row.bpb:.4f} bits per byte over {row.bytes:,} bytes"
         _stems(axes, bpb, size, base=mean, width=width, over=SECOND, under=FIRST)
         axes.set_xlabel(f"{len(ranked):,} documents, easiest to hardest")
-        where = (0.0, mean) if float(bpb[0]) < mean else (0.0, float(bpb.max()))
-        axes.annotate(f"mean over all bytes {mean:.4f}", where, (0, 6), textcoords="offset points", alpha=0.8)
+        label_position = (0.0, mean) if float(bpb[0]) < mean else (0.0, float(bpb.max()))
+        axes.annotate(f"mean over all bytes {mean:.4f}", label_position, (0, 6), textcoords="offset points", alpha=0.8)
         return svg_text(figure, "documents", "Bits per byte of each validation document", titles)
 
 
@@ -126,8 +126,8 @@ def gains(rows: Sequence[DocumentScore], *, width: float = WIDE, name: str = "ga
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = new_figure(width, 2.6, rows=[1])
         for index, (row, without) in enumerate(both):
-            now = f"{row.bpb:.4f} adapted, {without:.4f} without"
-            titles[f"tip-{index}"] = f"{row.id}: {saved[index]:+.4f} bits per byte saved ({now})"
+            caption = f"{row.bpb:.4f} adapted, {without:.4f} without"
+            titles[f"tip-{index}"] = f"{row.id}: {saved[index]:+.4f} bits per byte saved ({caption})"
         _stems(axes, saved, size, base=0.0, width=width, over=FIRST, under=SECOND)
         axes.axhline(mean, color=INK, linewidth=0.6, alpha=0.6, dashes=(5, 3))
         axes.set_ylabel("bits per byte saved")
@@ -159,9 +159,9 @@ def _stems(axes: Axes, values: Values, size: Values, *, base: float, width: floa
         axes.set_xlim(-0.7, count - 0.3)
     else:
         keep = thin(count)
-        places, shown = np.arange(count)[keep], values[keep]
-        axes.fill_between(places, base, shown, where=shown >= base, color=over, alpha=0.5)
-        axes.fill_between(places, base, shown, where=shown <= base, color=under, alpha=0.5)
+        positions, shown = np.arange(count)[keep], values[keep]
+        axes.fill_between(positions, base, shown, where=shown >= base, color=over, alpha=0.5)
+        axes.fill_between(positions, base, shown, where=shown <= base, color=under, alpha=0.5)
         axes.set_xlim(0, count - 1)
     spread = max(float(values.max() - values.min()), 1e-3)
     axes.set_ylim(min(base, float(values.min())) - 0.16 * spread, max(base, float(values.max())) + 0.16 * spread)

@@ -1,4 +1,4 @@
-"""A report in the form that its reader wants: words on a terminal, Markdown, JSON, SARIF, GitHub's annotations."""
+"""A report in the format of its reader: text on a terminal, Markdown, JSON, SARIF, GitHub's annotations."""
 
 import json
 

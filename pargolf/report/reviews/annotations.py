@@ -11,12 +11,12 @@ def to_github(report: Report, *, base: str = "") -> str:
     """One command for each finding, at its first evidence, and one for the verdict; `base` as in `to_sarif`."""
     lines = [f"::{_LEVELS.get(report.verdict, 'notice')} title=pargolf audit::{_text(headline(report))}"]
     for finding in [finding for finding in report.findings if finding.status != PASS][:_MOST]:
-        where = ""
+        location = ""
         if finding.evidence:
             first = finding.evidence[0]
-            where = f"file={_value(first.path_from(base))}," + (f"line={first.line}," if first.line else "")
+            location = f"file={_value(first.path_from(base))}," + (f"line={first.line}," if first.line else "")
         title = _value(f"{finding.status} {finding.rule}")
-        lines.append(f"::{_LEVELS[finding.status]} {where}title={title}::{_text(finding.summary)}")
+        lines.append(f"::{_LEVELS[finding.status]} {location}title={title}::{_text(finding.summary)}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""A review to paste into a pull request: headline, what it builds, each rule with the reason of its verdict, evidence.
+"""A review to paste into a pull request: headline, the script's model, each rule with its reason, evidence.
 
 Text from the submission is escaped and shown literally: it cannot make a link, a picture, a mention of a person, HTML
 or a table cell.

@@ -1,4 +1,4 @@
-"""A plan as terminal tables: what it chose and why, the next best choices, and forecast beside result."""
+"""A plan as terminal tables: the choice and its reasons, the next best choices, and the forecast with the result."""
 
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ def plan_table(plan: "Plan") -> RenderableType:
 
 
 def outcome_table(plan: "Plan", result: Result) -> RenderableType:
-    """The forecast beside the result."""
+    """The forecast and the result, side by side."""
     table = Table(title="forecast and outcome", title_justify="left")
     for head in ("", "forecast", "came"):
         table.add_column(head, justify="right")

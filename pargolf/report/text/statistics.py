@@ -20,14 +20,14 @@ _SHOWN = {
 }
 
 
-def seeds_table(rows: Sequence[Mapping[str, Any]], found: Spread) -> RenderableType:
+def seeds_table(rows: Sequence[Mapping[str, Any]], spread: Spread) -> RenderableType:
     """Return the runs of a recipe, and the mean with its standard deviation and interval below."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in _SHOWN:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
         table.add_row(*(shown.format(row[name]) for name, shown in _SHOWN.items()))
-    return Group(table, Text(spread_line(found), style="bold"))
+    return Group(table, Text(spread_line(spread), style="bold"))
 
 
 def spread_line(spread: Spread) -> str:

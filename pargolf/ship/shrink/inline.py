@@ -1,4 +1,4 @@
-"""Inline functions that are one expression, and remove events that nobody reads.
+"""Inline functions that are one expression, and remove events that have no reader.
 
     def f(x): return g(x, 1)     f(y) -> g(y, 1)        if that is shorter, or f is called once
     def none(x): pass            none(y) -> None
@@ -121,7 +121,7 @@ def _in_order(body: ast.AST, names: set[str]) -> list[str]:
 
 
 def _arguments_of(args: ast.arguments, call: ast.Call) -> dict[str, ast.expr] | None:
-    """The value of each parameter in a call; None when that cannot be told from the syntax."""
+    """The value of each parameter in a call; None when the syntax does not show it."""
     names = [a.arg for a in args.args]
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
         return None
