@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pargolf.api.parameters import ByteSize, Changes, Edits, Own, PathLike, RecipeLike, command_line
 from pargolf.api.recipes import recipe as find_recipe
@@ -18,13 +18,14 @@ from pargolf.core.work import Events, working
 if TYPE_CHECKING:
     from pargolf.recipes.recipe import Recipe
     from pargolf.run.loading import Start
+    from pargolf.study.seeds import SeedRow
     from pargolf.study.sweep import Span, SweepResult
 
 
 class SeedRuns(NamedTuple):
     """A row for each seed's run, and the spread of their bits per byte."""
 
-    runs: list[dict[str, Any]]
+    runs: "list[SeedRow]"
     bpb: Spread
 
 

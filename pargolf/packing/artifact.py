@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import brotli
 
@@ -74,6 +74,16 @@ class Section:
     size: int
 
 
+class RoleRow(TypedDict):
+    """The bytes of one role in an artifact; `bits_per_weight` is None for rows without weights, such as the header."""
+
+    role: str
+    tensors: int
+    weights: int
+    bytes: int
+    bits_per_weight: float | None
+
+
 @dataclass(frozen=True)
 class Artifact:
     """The content of a file: `tensors` by name, in order of role; `size` is that of the whole file in bytes."""
@@ -83,17 +93,17 @@ class Artifact:
     sections: list[Section]
     size: int
 
-    def by_role(self) -> list[dict[str, Any]]:
+    def by_role(self) -> list[RoleRow]:
         """Rows of role, tensors, weights, bytes and bits_per_weight; their bytes sum to the file's size.
 
         Unquantized numbers of several roles share a section, which is divided by their sizes. `(scales)` (with column
         orders), `(header)` and `(container)` are separate rows without weights.
         """
         size = {section.name: section.size for section in self.sections}
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, RoleRow] = {}
         raw: dict[str, dict[str, int]] = {}
         for tensor in self.tensors.values():
-            row = rows.setdefault(tensor.role, {"role": tensor.role, "tensors": 0, "weights": 0, "bytes": 0})
+            row = rows.setdefault(tensor.role, _role_row(tensor.role, 0))
             numbers = tensor.codes if isinstance(tensor, CodesTensor) else tensor.data
             row["tensors"] += 1
             row["weights"] += numbers.size
@@ -109,11 +119,15 @@ class Artifact:
         header = size["the header"]
         container = self.size - sum(row["bytes"] for row in rows.values()) - scales - header
         for name, part in (("(scales)", scales), ("(header)", header), ("(container)", container)):
-            rows[name] = {"role": name, "tensors": 0, "weights": 0, "bytes": part}
-        return [
-            row | {"bits_per_weight": 8 * row["bytes"] / row["weights"] if row["weights"] else None}
-            for row in rows.values()
-        ]
+            rows[name] = _role_row(name, part)
+        for row in rows.values():
+            row["bits_per_weight"] = 8 * row["bytes"] / row["weights"] if row["weights"] else None
+        return list(rows.values())
+
+
+def _role_row(role: str, size: int) -> RoleRow:
+    """A row without tensors."""
+    return {"role": role, "tensors": 0, "weights": 0, "bytes": size, "bits_per_weight": None}
 
 
 def to_bytes(meta: Any, tensors: Sequence[Stored], *, codec: Codec | None = None) -> bytes:

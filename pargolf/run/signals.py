@@ -8,15 +8,18 @@ either: there it waits until the caller asks for the next event.
 
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from inspect import GEN_CLOSED, getgeneratorstate
-from typing import Any, Protocol, Self, TypeVar
+from types import FrameType
+from typing import Protocol, Self, TypeVar
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Event
 
 T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""A signal handler, in the form that `signal.signal` takes and returns."""
 _REASONS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"}
 _IMPATIENT = 4  # signals after which the caller's code is interrupted as well
 
@@ -44,7 +47,7 @@ class Signals:
         self.reason = ""
         self._count = self._shields = 0
         self._inside = self._due = False
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> Self:
         self._previous = _handle(self._take)
@@ -85,7 +88,7 @@ class Signals:
         finally:
             self.training = None
 
-    def _take(self, number: int, frame: Any) -> None:
+    def _take(self, number: int, frame: FrameType | None) -> None:
         first, self.reason = not self.reason, _REASONS[signal.Signals(number).name]
         self._count += 1
         if first and self.training is not None:
@@ -103,7 +106,7 @@ def noted() -> Iterator[list[str]]:
     """A context in which signals are only recorded by name; the caller looks at the list and ends its work itself."""
     names: list[str] = []
 
-    def take(number: int, frame: Any) -> None:
+    def take(number: int, frame: FrameType | None) -> None:
         names.append(signal.Signals(number).name)
         if len(names) >= _IMPATIENT:
             raise KeyboardInterrupt
@@ -122,9 +125,9 @@ def ignore_the_terminal() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def _handle(take: Any) -> dict[int, Any]:
+def _handle(take: Handler) -> dict[int, Handler]:
     """Set `take` as the handler of the signals; returns the previous handlers."""
-    previous: dict[int, Any] = {}
+    previous: dict[int, Handler] = {}
     if threading.current_thread() is threading.main_thread():
         for name in _REASONS:
             number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -134,6 +137,6 @@ def _handle(take: Any) -> dict[int, Any]:
     return previous
 
 
-def _restore(previous: dict[int, Any]) -> None:
+def _restore(previous: dict[int, Handler]) -> None:
     for number, handler in previous.items():
         signal.signal(number, handler)

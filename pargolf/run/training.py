@@ -16,7 +16,7 @@ import platform
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -177,7 +177,7 @@ def train_weights(
     if checkpointer is not None and checkpointer.resumed is not None:
         yield Resumed(training.step, checkpointer.resumed.path.name, list(checkpointer.resumed.refused), clock.seconds)
     saver = Saver(training, checkpointer, cost=writing)
-    reason = yield from _train_and_validate(recipe, training, text, saver, reserve)
+    reason = yield from _train_or_save(recipe, training, text, saver, reserve)
     if reason == "terminated":
         raise Interrupted(f"Terminated after step {training.step}. {saver.resume_hint()} Go on with --resume.")
     with saver.signals.shielded():
@@ -260,62 +260,83 @@ def collect_hessians(solver: GPTQ, training: Training) -> Hessians:
     return {name: training.world.mean(h.to(device)).cpu() for name, h in hessians.items()}
 
 
-def _train_and_validate(
+def _train_or_save(
     recipe: Recipe, training: RunTraining, text: Text, saver: Saver, reserve: Reserve
 ) -> Generator[Event, None, str]:
-    """Train with looks and checkpoints, and reserve the time for the end; returns why training ended."""
-    reason, every = "", recipe.train.validate_every
-    look = every * (math.floor(training.progress.fraction / every) + 1)
-    world, clock = training.world, training.clock
-    began, counted, cost = clock.now(), clock.seconds, 0.0
-    if math.isfinite(training.seconds):  # a discarded look, to measure its time
-        _look(recipe, training, text)
-        with uncounted(recipe, training.clock):
-            weigh(recipe, dict(training.model.named_parameters()))
-        cost, counted = world.max(clock.now() - began, clock.seconds - counted)
-        every = max(every, min(counted / (LOOKING * training.seconds), 0.5))
-        look = max(look, every)
-    (last_seconds,) = world.max(clock.seconds)
+    """Train; returns why training ended. An error or a signal stores the state first, and its message says where."""
+    looks = _plan_looks(recipe, training, text)
     training.whole = True
-    micro_tokens = training.recipe_micro_tokens
     with saver.signals.ending(training), settled_objects():
         try:
-            for event in training.run():
-                training.whole = True
-                if training.spec.micro_tokens < micro_tokens:
-                    micro_tokens = training.spec.micro_tokens
-                    yield Narrowed("train.micro_tokens", micro_tokens, clock.seconds)
-                if isinstance(event, Stopped):
-                    reason = event.reason
-                    if reason in ("interrupted", "terminated"):
-                        yield from saver.save()
-                yield event
-                if isinstance(event, Stopped):
-                    training.whole = False  # the average takes the place of the weights
-                if not isinstance(event, Step):
-                    continue
-                (now,) = world.max(clock.seconds)
-                slower = sum(training.slower[i] for i in training.begun)
-                training.seconds = reserve.note_step(now - last_seconds, slower=slower)
-                last_seconds = now
-                yield from saver.save_if_due(now)
-                if training.progress.fraction >= look and now + cost <= training.seconds:
-                    look += every
-                    yield _look(recipe, training, text)
-                    if world.main and is_counted(recipe):
-                        yield _weighed(recipe, training)
+            return (yield from _train_and_validate(recipe, training, text, saver, reserve, looks))
         except NotFinite as error:
             yield from saver.save()
             raise UserError(f"{error} {saver.resume_hint()}") from None
         except UserError as error:  # the data was changed: the training before that is valid
-            if training.whole and world.size == 1:
+            if training.whole and training.world.size == 1:
                 yield from saver.save()
             raise UserError(f"{error} {saver.resume_hint()}") from None
         except Stop:
-            if training.whole and world.size == 1:  # with several processes, all would have to save together
+            if training.whole and training.world.size == 1:  # with several processes, all would have to save together
                 yield from saver.save()
             line = f"Ended at once, after step {training.step}. {saver.resume_hint()} Go on with --resume."
             raise Interrupted(line) from None
+
+
+class _Looks(NamedTuple):
+    """The looks at validation: the share of training done at the `first`, the share between two, the seconds of one."""
+
+    first: float
+    every: float
+    cost: float
+
+
+def _plan_looks(recipe: Recipe, training: RunTraining, text: Text) -> _Looks:
+    """The recipe's looks, fewer if they would take too many counted seconds; a discarded look is timed for this."""
+    every, cost = recipe.train.validate_every, 0.0
+    first = every * (math.floor(training.progress.fraction / every) + 1)
+    clock = training.clock
+    began, counted = clock.now(), clock.seconds
+    if math.isfinite(training.seconds):
+        _look(recipe, training, text)
+        with uncounted(recipe, clock):
+            weigh(recipe, dict(training.model.named_parameters()))
+        cost, counted = training.world.max(clock.now() - began, clock.seconds - counted)
+        every = max(every, min(counted / (LOOKING * training.seconds), 0.5))
+    return _Looks(max(first, every), every, cost)
+
+
+def _train_and_validate(
+    recipe: Recipe, training: RunTraining, text: Text, saver: Saver, reserve: Reserve, looks: _Looks
+) -> Generator[Event, None, str]:
+    """Train with looks and checkpoints, and reserve the time for the end; returns why training ended."""
+    reason, look = "", looks.first
+    world, clock, micro_tokens = training.world, training.clock, training.recipe_micro_tokens
+    (last_seconds,) = world.max(clock.seconds)
+    for event in training.run():
+        training.whole = True
+        if training.spec.micro_tokens < micro_tokens:
+            micro_tokens = training.spec.micro_tokens
+            yield Narrowed("train.micro_tokens", micro_tokens, clock.seconds)
+        if isinstance(event, Stopped):
+            reason = event.reason
+            if reason in ("interrupted", "terminated"):
+                yield from saver.save()
+        yield event
+        if isinstance(event, Stopped):
+            training.whole = False  # the average takes the place of the weights
+        if not isinstance(event, Step):
+            continue
+        (now,) = world.max(clock.seconds)
+        slower = sum(training.slower[i] for i in training.begun)
+        training.seconds = reserve.note_step(now - last_seconds, slower=slower)
+        last_seconds = now
+        yield from saver.save_if_due(now)
+        if training.progress.fraction >= look and now + looks.cost <= training.seconds:
+            look += looks.every
+            yield _look(recipe, training, text)
+            if world.main and is_counted(recipe):
+                yield _weighed(recipe, training)
     return reason
 
 

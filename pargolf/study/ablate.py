@@ -107,8 +107,7 @@ def run_ablations(
         failed |= slow
         texts = {label: text for label, text in texts.items() if label not in slow}
         recipes = _with_steps(recipes, paces)
-    labels: dict[Path, str] = {}
-    jobs: list[Job] = []
+    labels, jobs = dict[Path, str](), list[Job]()
     for seed in seeds:
         for label, text in texts.items():
             folder, name = seed_folder(folders[label], seed), f"{label or WHOLE}, seed {seed}"

@@ -68,11 +68,7 @@ def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[
     old_runs = finished([path for path in old if not _is_number(str(path))])
     if published and (old_runs or len(published) > 1):
         raise UserError("Compare against runs, or against one published number; not both.")
-    for side in (new_runs, old_runs):
-        if mixed := mixture([run.result for run in side]):
-            raise UserError(f"The runs of one side were scored on {mixed}. Compare one text at a time.")
-    if old_runs and (mixed := _difference(new_runs[0].result, old_runs[0].result)):
-        raise UserError(f"The runs were scored on {mixed}, so their numbers cannot be compared.")
+    _check_same_text(new_runs, old_runs)
     tokens, size = new_runs[0].result.val_tokens, new_runs[0].result.val_bytes
     against = published or _by_seed(old_runs)
     test = compare_scores(_by_seed(new_runs), against, bar=bar_in_bpb(tokens, size), nats=math.log(2) * size / tokens)
@@ -86,6 +82,15 @@ def compare_runs(new: Sequence[str | Path], old: Sequence[str | Path]) -> tuple[
         "words": test.words,
     }
     return test, rows
+
+
+def _check_same_text(new_runs: Sequence[Finished], old_runs: Sequence[Finished]) -> None:
+    """Raise `UserError` unless all runs were scored on the same bytes; `old_runs` may be empty."""
+    for side in (new_runs, old_runs):
+        if mixed := mixture([run.result for run in side]):
+            raise UserError(f"The runs of one side were scored on {mixed}. Compare one text at a time.")
+    if old_runs and (mixed := _difference(new_runs[0].result, old_runs[0].result)):
+        raise UserError(f"The runs were scored on {mixed}, so their numbers cannot be compared.")
 
 
 def _by_seed(runs: Sequence[Finished]) -> dict[int, float] | list[float]:
@@ -103,7 +108,7 @@ def _difference(first: Result, second: Result) -> str:
     return mixture([first, second]) if len(known) == 2 and known[0] == known[1] else ""
 
 
-def _row(run: Finished) -> dict[str, Any]:
+def _row(run: Finished) -> dict[str, str | int | float]:
     return {"run": str(run.path), "seed": run.seed, "bpb": run.bpb}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pargolf.core.errors import UserError
 from pargolf.core.events import Progress
@@ -118,7 +118,7 @@ def read_ledger(folders: Sequence[str | Path]) -> Events[Ledger]:
 def _read_below(folder: Path) -> Events[list[Row]]:
     """The rows below one folder, from the cache if current; then the cache is rewritten with exactly these rows."""
     cache = _Cache(folder)
-    known, fresh, rows = cache.read(), dict[str, Any](), list[Row]()
+    known, current, rows = cache.read(), dict[str, _CachedRun](), list[Row]()
     runs = sorted(_run_folders(str(folder)))
     for index, run in enumerate(runs):
         mark = _mark(f"{run}/result.json")
@@ -130,10 +130,10 @@ def _read_below(folder: Path) -> Events[list[Row]]:
             if index % 50 == 0:
                 yield Progress("reading runs", index, len(runs), run)
         if mark is not None:
-            fresh[run] = {"mark": mark, "row": row}
+            current[run] = {"mark": mark, "row": row}
         rows.append({name: row.get(name) for name in ALL} | {"run": run})
-    if fresh != known:
-        cache.write(fresh)
+    if current != known:
+        cache.write(current)
     return rows
 
 
@@ -161,7 +161,7 @@ def _mark(path: str) -> list[int] | None:
 
 def _read_row(run: str, *, has_result: bool) -> Row:
     if not has_result:
-        return {"state": "unfinished"} | _begun(run)
+        return {"state": "unfinished"} | _read_started(run)
     path = Path(run) / "result.json"
     try:
         result = read_result(path)
@@ -172,7 +172,7 @@ def _read_row(run: str, *, has_result: bool) -> Row:
     return {"state": state, "ended": ended} | {name: value(result) for name, value in COLUMNS.items()}
 
 
-def _begun(run: str) -> Row:
+def _read_started(run: str) -> Row:
     """The row of a run without a result, from the first line of its events."""
     try:
         with (Path(run) / "events.jsonl").open("rb") as file:
@@ -184,6 +184,13 @@ def _begun(run: str) -> Row:
     return {name: value for name, value in values.items() if type(value) is kinds[name]}
 
 
+class _CachedRun(TypedDict):
+    """The row of a run, and the mark of the `result.json` that it was read from."""
+
+    mark: list[int]
+    row: Row
+
+
 class _Cache:
     """A file with the rows of one folder; if it cannot be read or written, it counts as empty."""
 
@@ -191,7 +198,7 @@ class _Cache:
         self._key = f"{VERSION} {','.join(ALL)} {folder}"
         self._folder = os.path.realpath(folder)
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, _CachedRun]:
         """Read the rows, each with the mark of its file."""
         try:
             cached = json.loads(self._path().read_text(encoding="utf-8"))
@@ -201,7 +208,7 @@ class _Cache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
             return {}
 
-    def write(self, rows: dict[str, Any]) -> None:
+    def write(self, rows: dict[str, _CachedRun]) -> None:
         """Write the rows."""
         try:
             path = self._path()

@@ -5,7 +5,7 @@ OUT/seed-42  OUT/seed-314  OUT/seed-999        each a run folder like any other
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from pargolf.core.errors import UserError
 from pargolf.core.ranges import check_seed
@@ -56,7 +56,20 @@ def run_seeds(
     return [runs_by_seed[seed] for seed in seeds]
 
 
-def seed_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
+class SeedRow(TypedDict):
+    """A run of a seed, as a row of a table; bits per byte, nats per token, bytes in all, seconds."""
+
+    seed: int
+    bpb: float
+    loss: float
+    steps: int
+    bytes: int
+    train_seconds: float
+    eval_seconds: float
+    run: str
+
+
+def seed_rows(runs: Sequence[Finished]) -> list[SeedRow]:
     """A table's rows, by seed."""
     return [
         {

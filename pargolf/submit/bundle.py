@@ -8,7 +8,8 @@ artifact; the total is that of the largest artifact. The folder is created compl
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -101,24 +102,31 @@ def bundle(
         second = yield from _scored_again(run, data, device)
         rescored[run.seed] = second.bpb
     facts = _facts(finished_runs, recipe, len(script), out, author or Author())
+    with _new_folder(out) as folder:
+        write_bytes(folder / SCRIPT, script)
+        write_json(folder / "submission.json", facts)
+        write_text(folder / "README.md", readme(finished_runs, recipe, facts, rescored, script=SCRIPT))
+        for run in finished_runs:
+            files = RunFolder.open(run.path)
+            shutil.copyfile(files["train.log"], folder / f"train_seed{run.seed}.log")
+            if artifacts:
+                shutil.copyfile(files["model.pargolf"], folder / f"model_seed{run.seed}.pargolf")
+    scores = spread([run.bpb for run in finished_runs])
+    total, cap = facts["bytes_total"], recipe.budget.bytes
+    return Bundle(out, len(readable), len(small), len(script), total, cap, scores, rescored)
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` when all is written; on an error nothing of it stays."""
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        write_bytes(temporary / SCRIPT, script)
-        write_json(temporary / "submission.json", facts)
-        write_text(temporary / "README.md", readme(finished_runs, recipe, facts, rescored, script=SCRIPT))
-        for run in finished_runs:
-            folder = RunFolder.open(run.path)
-            shutil.copyfile(folder["train.log"], temporary / f"train_seed{run.seed}.log")
-            if artifacts:
-                shutil.copyfile(folder["model.pargolf"], temporary / f"model_seed{run.seed}.pargolf")
+        yield temporary
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    scores = spread([run.bpb for run in finished_runs])
-    total, cap = facts["bytes_total"], recipe.budget.bytes
-    return Bundle(out, len(readable), len(small), len(script), total, cap, scores, rescored)
 
 
 def _fitting(runs: Sequence[Finished], recipe: Recipe, readable: bytes, small: bytes, *, squeeze: bool) -> bytes:

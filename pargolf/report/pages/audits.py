@@ -7,7 +7,7 @@ sorts rows.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -127,7 +127,7 @@ def _verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return [Verdict(name, MEANINGS[name], counts[name], 100 * counts[name] / total) for name in _WORSE_FIRST]
 
 
-def _counted(names: Any) -> list[tuple[str, int]]:
+def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
     return sorted((name, n) for name, n in Counter(names).items() if name)
 
 

@@ -7,13 +7,13 @@ documents are hard, what exactly ran, and how to run it again.
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pargolf.core.errors import NotRead
 from pargolf.core.events import Event, Weighed
 from pargolf.core.result import DocumentScore, Result
 from pargolf.core.spec import rows
+from pargolf.packing.artifact import RoleRow
 from pargolf.report.pages.template import Cell, Plot, Row, Table, number, render, words
 from pargolf.report.plots import runs
 from pargolf.report.plots.drawing import NARROW
@@ -34,7 +34,7 @@ def page_of(folder: RunFolder, result: Result) -> str:
     If the recipe uses a user's file that was not named, its rows are left out and the page says so; if the codec is
     from such a file, the bytes of each role are left out too.
     """
-    title, by_role = result.recipe, list[dict[str, Any]]()
+    title, by_role = result.recipe, list[RoleRow]()
     try:
         by_role = read_container(folder["model.pargolf"]).by_role()
         recipe = folder.read_recipe()
@@ -55,7 +55,7 @@ def run_page(
     result: Result,
     events: Sequence[Event],
     *,
-    by_role: Sequence[Mapping[str, Any]],
+    by_role: Sequence[RoleRow],
     documents: Sequence[DocumentScore],
     describe: str,
     title: str,
@@ -140,11 +140,15 @@ def _scores(result: Result) -> Table:
     return Table(["*weights", "*windows", "nats/token", "bits/byte", "vs graded", "seconds"], rows)
 
 
-def _roles(by_role: Sequence[Mapping[str, Any]]) -> Table | None:
+def _roles(by_role: Sequence[RoleRow]) -> Table | None:
     """A row for each role, the largest first, and their sum."""
     if not by_role:
         return None
-    total, weights, tensors = (sum(row[name] for row in by_role) for name in ("bytes", "weights", "tensors"))
+    total, weights, tensors = (
+        sum(row["bytes"] for row in by_role),
+        sum(row["weights"] for row in by_role),
+        sum(row["tensors"] for row in by_role),
+    )
     rows = [
         Row(
             [

@@ -4,8 +4,7 @@ Each recipe has one colour on the whole page, and its name is written at its bes
 of a run carries the run's number, so that the page's filter can hide it and its table can highlight it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import matplotlib
 import numpy as np
@@ -16,7 +15,7 @@ from pargolf.core.events import Step, Weighed
 from pargolf.core.result import Grids
 from pargolf.report.entry import Entry, Group, front
 from pargolf.report.plots.drawing import INK, SERIES, STYLE, WIDE, cut, new_figure, svg_text
-from pargolf.report.plots.runs import bpb_per_loss, smoothed, thin
+from pargolf.report.plots.runs import Values, bpb_per_loss, smoothed, thin
 
 Value = Callable[[Entry], float]
 
@@ -53,17 +52,21 @@ def frontier(entries: Sequence[Entry], groups: Sequence[Group], *, of: str, labe
         return svg_text(figure, f"front-{of}", f"Bits per byte over {label}, with the Pareto front", titles, runs)
 
 
-def all_curves(entries: Sequence[Entry], groups: Sequence[Group], *, width: float = WIDE) -> str:
-    """Plot every run's smoothed training loss over seconds, converted to bits per byte of the validation text."""
-    lines: list[tuple[int, int, Any, Any]] = []
+def _loss_curves(entries: Sequence[Entry], groups: Sequence[Group]) -> Iterator[tuple[int, int, Values, Values]]:
+    """For each run with a curve: its group, its index, and the seconds and smoothed bits per byte of some steps."""
     for index, group in enumerate(groups):
         for run in group.runs:
             steps = [event for event in entries[run].events if isinstance(event, Step)]
             ratio = bpb_per_loss(entries[run].events)
             if len(steps) > 1 and ratio:
                 loss = ratio * smoothed(np.array([step.loss for step in steps], dtype=float))
-                keep = thin(len(steps))
-                lines.append((index, run, np.array([step.seconds for step in steps])[keep], loss[keep]))
+                some = thin(len(steps))
+                yield index, run, np.array([step.seconds for step in steps])[some], loss[some]
+
+
+def all_curves(entries: Sequence[Entry], groups: Sequence[Group], *, width: float = WIDE) -> str:
+    """Plot every run's smoothed training loss over seconds, converted to bits per byte of the validation text."""
+    lines = list(_loss_curves(entries, groups))
     if not lines:
         return ""
     titles, runs, ends = {}, {}, []
@@ -122,7 +125,7 @@ def forecasts(entries: Sequence[Entry], groups: Sequence[Group], *, width: float
         return svg_text(figure, "forecasts", "Forecast bytes against the artifact's", titles, runs)
 
 
-def _scale(axes: Axes, xs: Any, ys: Any) -> None:
+def _scale(axes: Axes, xs: Values, ys: Values) -> None:
     """Set limits with a margin, and a logarithmic axis if the costs span more than a factor of eight."""
     low, high = float(xs.min()), float(xs.max())
     if low > 0 and high / low > 8:
@@ -139,7 +142,7 @@ def _scale(axes: Axes, xs: Any, ys: Any) -> None:
     axes.set_ylim(float(ys.min()) - room, float(ys.max()) + room)
 
 
-def _edge(xs: Any, ys: Any) -> list[tuple[float, float]]:
+def _edge(xs: Values, ys: Values) -> list[tuple[float, float]]:
     """Corners of the front: each point that is better than all cheaper ones, cheapest first."""
     corners: list[tuple[float, float]] = []
     for run in np.lexsort((ys, xs)):

@@ -1,6 +1,6 @@
 """The plots of one run: its curves, its bytes by role, its documents. See `drawing.py` for how they are drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from pargolf.core.events import Event, PhaseBegan, Scored, Step, Stopped, Validated
 from pargolf.core.result import DocumentScore
+from pargolf.packing.artifact import RoleRow
 from pargolf.report.plots.drawing import FIRST, INK, SECOND, STYLE, WIDE, cut, new_figure, si, svg_text
 
 Values = np.ndarray[Any, Any]
@@ -66,7 +67,7 @@ def curves(events: Sequence[Event], *, width: float = WIDE) -> str:
         return svg_text(figure, "curves", "Training loss and bits per byte over time, learning rate below", {})
 
 
-def roles(by_role: Sequence[Mapping[str, Any]], *, width: float = WIDE) -> str:
+def roles(by_role: Sequence[RoleRow], *, width: float = WIDE) -> str:
     """Return horizontal bars of bytes by role, largest on top, labelled with bytes and bits per weight."""
     rows = sorted(by_role, key=lambda row: row["bytes"])
     if not rows:

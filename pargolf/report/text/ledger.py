@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -13,7 +12,7 @@ SHOWN = ("run", "recipe", "seed", "bpb", "legal", "total", "steps", "seconds", "
 _DECIMALS = {"bpb": 4, "loss": 4, "seconds": 1, "eval_seconds": 1}
 
 
-def ledger_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+def ledger_table(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> Table:
     """A table with numbers aligned right; long paths and hashes wrap."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
@@ -24,7 +23,7 @@ def ledger_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Tab
     return table
 
 
-def ledger_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+def ledger_csv(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
     """A line of names, then a line for each row; a missing value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -33,7 +32,7 @@ def ledger_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _words(name: str, value: Any) -> str:
+def _words(name: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

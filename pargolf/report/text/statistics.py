@@ -20,7 +20,7 @@ _SHOWN = {
 }
 
 
-def seeds_table(rows: Sequence[Mapping[str, Any]], spread: Spread) -> RenderableType:
+def seeds_table(rows: Sequence[Mapping[str, object]], spread: Spread) -> RenderableType:
     """Return the runs of a recipe, and the mean with its standard deviation and interval below."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in _SHOWN:

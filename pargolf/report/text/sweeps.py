@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -33,10 +33,10 @@ def sweep_table(trials: "Sequence[TrialDone]", *, rows: int = 30) -> Table:
     return table
 
 
-def override_words(values: Mapping[str, Any]) -> list[str]:
+def override_words(values: Mapping[str, object]) -> list[str]:
     """Values as the command line takes them."""
     return [shlex.quote(override(path, value)) for path, value in values.items()]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else show(value)
