@@ -105,7 +105,7 @@ def test_more_seconds_go_on_with_a_run_and_grow_its_budget(run, data, tmp_path, 
         pargolf.train(small.RECIPE, data=data, out=tmp_path / "d", start=alone, more_seconds=5).result()
     with pytest.raises(UserError, match="--from"):
         pargolf.train(small.RECIPE, data=data, out=tmp_path / "d", more_seconds=5).result()
-    system, start = pargolf.api.runs._begun_from(run[0], None, 600.0, scale=None, changes=None)
+    system, start = pargolf.api.runs._recipe_and_start(run[0], None, 600.0, scale=None, changes=None)
     assert (system.train.seconds, system.train.steps) == (600.0, None) and start.origin.path == str(run[0])
     assert system.budget.train_seconds == pytest.approx(run[1].train_seconds + 600)
 

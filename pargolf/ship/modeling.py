@@ -53,11 +53,11 @@ def modeling_file(model: Model, name: str) -> str:
     plain = to_run(model)
     parts = sorted(addresses(spec.dump(plain)))
     whole = [f"{_MODELING}:PargolfConfig", f"{_MODELING}:PargolfForCausalLM"]
-    roots, beside = [*whole, *map(spec.home, parts)], own.texts(parts)
+    roots, user_files = [*whole, *map(spec.home, parts)], own.texts(parts)
     if isinstance(plain.head.softcap, Builds):
         roots.append("pargolf.model.slots:Builds")  # the head uses it, but no class has it as a base
     try:
-        flat = flatten(ROOT, roots, instead=_INSTEAD, without=_WITHOUT, beside=beside, whole=whole)
+        flat = flatten(ROOT, roots, instead=_INSTEAD, without=_WITHOUT, user_files=user_files, whole=whole)
     except Unfit as error:
         raise UserError(str(error)) from None
     written = expression(plain, lambda part: flat.name(spec.home(part)))

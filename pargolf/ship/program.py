@@ -95,7 +95,7 @@ def _flat(form: Form, shipped: bool) -> Flat:
     settings: dict[str, bool | int] = {"submit.script:SOLVES": form.solves, "submit.script:FITS": form.fitted}
     settings |= {"packing.layout:ANY_CODEC": not form.codec}
     settings |= {"submit.script:OWN_SIZE": 0} if shipped else {}
-    roots, beside = [f"{_SCRIPT}main", *map(spec.home, form.parts)], own.texts(form.parts)
+    roots, user_files = [f"{_SCRIPT}main", *map(spec.home, form.parts)], own.texts(form.parts)
     try:
         return flatten(
             ROOT,
@@ -104,7 +104,7 @@ def _flat(form: Form, shipped: bool) -> Flat:
             without=[*_WITHOUT, *(_SHIPPED_WITHOUT if shipped else ())],
             constants=_CONSTANTS,
             settings={f"pargolf.{name}": value for name, value in settings.items()},
-            beside=beside,
+            user_files=user_files,
         )
     except Unfit as error:
         raise UserError(str(error)) from None
@@ -162,15 +162,15 @@ def _shipped_text(form: Form) -> tuple[str, dict[str, str]]:
 
 
 def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
-    flat, beside = _flat(form, True), own.texts(form.parts)
+    flat, user_files = _flat(form, True), own.texts(form.parts)
     named = [part for part in form.parts if part.startswith(_NAMED) or "@" in part]
-    nodes = [node for home, node in flat.definitions if home not in beside and not _assigns(node, _OWN)]
-    theirs, words = as_it_stands(node for home, node in flat.definitions if home in beside)
-    outside = {*words, _THEIRS} if theirs else set()
-    tables = [f"{_THEIRS} = '{_THEIRS}'"] if theirs else []
+    nodes = [node for home, node in flat.definitions if home not in user_files and not _assigns(node, _OWN)]
+    user_text, words = as_it_stands(node for home, node in flat.definitions if home in user_files)
+    outside = {*words, _THEIRS} if user_text else set()
+    tables = [f"{_THEIRS} = '{_THEIRS}'"] if user_text else []
     tables += [f"OWN_PARTS = {{{', '.join(f'{part!r}: {flat.name(spec.home(part))}' for part in named)}}}"]
     tables += ["OWN_RECIPE = 'OWN_RECIPE'", "if __name__ == '__main__':\n    main()"]
-    tree = ast.parse("\n".join([*(["from __future__ import annotations"] if theirs else ()), *flat.imports]))
+    tree = ast.parse("\n".join([*(["from __future__ import annotations"] if user_text else ()), *flat.imports]))
     tree.body += [*nodes, *ast.parse("\n".join(tables)).body]
     sure = {"digest": "'OWN_DIGEST'", "in_turn": repr(form.in_turn)}
     if not any(part.endswith(":Trellis") for part in form.parts):
@@ -179,7 +179,7 @@ def _write_shipped(form: Form) -> tuple[str, dict[str, str]]:
     tree = specialized(tree, dict(form.constants), sure=sure, keep=list(parts.values()), outside=outside)
     fields_kept = {name for part in form.parts for name in _fields_of(part)}
     text, names = minified(tree, kept=fields_kept, outside=outside)
-    text = text.replace(f"{_THEIRS}='{_THEIRS}'", theirs)
+    text = text.replace(f"{_THEIRS}='{_THEIRS}'", user_text)
     return text, {part: names.get(name, name) for part, name in parts.items()}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pargolf.ship.shrink.modules import Beside, Key, Package, Unfit
+from pargolf.ship.shrink.modules import Key, Package, Unfit, UserFile
 from pargolf.ship.shrink.rewrite import Rewriter
 
 
@@ -39,7 +39,7 @@ def flatten(
     without: Iterable[str] = (),
     constants: Mapping[str, Callable[..., str]] | None = None,
     settings: Mapping[str, bool | int] | None = None,
-    beside: Mapping[str, Beside] | None = None,
+    user_files: Mapping[str, UserFile] | None = None,
     whole: Iterable[str] = (),
 ) -> Flat:
     """Collect what `roots` (addresses `package.module:name`) need from the package whose folder is `root`.
@@ -48,14 +48,14 @@ def flatten(
     without: methods, as `Class.method`, that the caller knows are never called
     constants: functions, by address, whose calls at a module's top level are replaced by the strings they return
     settings: globals, by address, that are replaced by these values
-    beside: files outside the package, by module name
+    user_files: files outside the package, by module name
     whole: addresses of classes that keep all methods, because code outside calls them
 
     The part of an address after `@` is ignored. Raises `ValueError` on an address that does not exist, and `Unfit` on a
-    file beside the package with code that cannot be followed.
+    file of the user with code that cannot be followed.
     """
     known = {_key(address): value for address, value in (settings or {}).items()}
-    package = Package(root, frozenset(without), constants, beside, known)
+    package = Package(root, frozenset(without), constants, user_files, known)
     for address in [*roots, *(instead or {}).values()]:
         package.module(address.partition(":")[0])
     for name in [*(instead or {}), *(settings or {})]:
@@ -92,10 +92,10 @@ def _reach(
     waiting: dict[Key, set[Key | str]] = {}
     while True:
         # A definition is visited again when a class or method that it waits for has been reached.
-        todo = [key for key in sorted(reached) if key[0] and waiting.get(key, reached) & (reached | methods)]
-        if not todo:
+        pending = [key for key in sorted(reached) if key[0] and waiting.get(key, reached) & (reached | methods)]
+        if not pending:
             return reached | annotated, methods
-        for module, name in todo:
+        for module, name in pending:
             source = package.modules[module]
             if name in source.loose:
                 where = f"{package.file(module)}, line {source.loose[name]}"
@@ -116,7 +116,7 @@ def _flat_names(package: Package, reached: set[Key], instead: Mapping[Key, Key],
     names: dict[Key, str] = {}
     # The package's names stay as they are; on a clash, the user's file is renamed.
     in_turn = sorted(reached, key=lambda key: (bool(key[0]) and key[1].startswith("_"), key))
-    for key in sorted(in_turn, key=lambda key: key[0] in package.beside):
+    for key in sorted(in_turn, key=lambda key: key[0] in package.user_files):
         names[key] = wanted = _own_name(key)
         if wanted in taken and taken[wanted] != key and not (not key[0] and wanted in names.values() and not _as(key)):
             names[key] = _longer(key, taken)

@@ -1,6 +1,6 @@
 """The files of a package as syntax trees: what each defines, and what its global names refer to.
 
-Files outside the package (`beside`) are handled in the same way.
+Files of the user (`user_files`) are handled in the same way.
 """
 
 import ast
@@ -24,11 +24,11 @@ _PLAIN_DECORATORS = frozenset(
 
 
 class Unfit(ValueError):
-    """A file beside the package has code that cannot be followed; the message says where."""
+    """A file of the user has code that cannot be followed; the message says where."""
 
 
-class Beside(Protocol):
-    """A file beside the package: its text, and the package that its relative imports start from."""
+class UserFile(Protocol):
+    """A file outside the package: its text, and the package that its relative imports start from."""
 
     @property
     def text(self) -> str:
@@ -64,18 +64,18 @@ class Module:
 
 
 class Package:
-    """The files of the package and beside it, parsed on demand."""
+    """The files of the package and of the user, parsed on demand."""
 
     def __init__(
         self,
         root: Path,
         without: frozenset[str],
         constants: Mapping[str, Callable[..., str]] | None = None,
-        beside: Mapping[str, Beside] | None = None,
+        user_files: Mapping[str, UserFile] | None = None,
         settings: Mapping[Key, bool | int] | None = None,
     ) -> None:
         self.root, self.without = root, without
-        self.constants, self.beside, self.settings = constants or {}, beside or {}, settings or {}
+        self.constants, self.user_files, self.settings = constants or {}, user_files or {}, settings or {}
         self.modules: dict[str, Module] = {}
         self._needs: dict[str, set[str]] = {}
 
@@ -99,7 +99,7 @@ class Package:
 
     def file(self, name: str) -> str:
         """The name of a module's file in messages."""
-        return self.beside[name].file if name in self.beside else name
+        return self.user_files[name].file if name in self.user_files else name
 
     def order(self) -> list[str]:
         """All modules, each after those that it imports, in a reproducible order."""
@@ -112,7 +112,7 @@ class Package:
                 f"{files} import each other, and one script cannot. Put what both need into a third file."
             ) from error
 
-    def fresh(self, key: Key) -> ast.stmt:
+    def copy_of(self, key: Key) -> ast.stmt:
         """A new tree of the definition, which may be changed; parsing again is faster than copying."""
         return ast.parse(self.modules[key[0]].texts[key[1]]).body[0]
 
@@ -122,21 +122,21 @@ class Package:
         return path if name.split(".")[0] == self.root.name and path.is_file() else None
 
     def _text(self, name: str) -> str | None:
-        if name in self.beside:
-            return self.beside[name].text
+        if name in self.user_files:
+            return self.user_files[name].text
         path = self._path(name)
         return None if path is None else path.read_text(encoding="utf-8")
 
     def has(self, name: str) -> bool:
         """Whether the module belongs to the package, or is a user's file."""
-        return name in self.beside or self._path(name) is not None
+        return name in self.user_files or self._path(name) is not None
 
     def _take(self, module: Module, node: ast.stmt, lines: list[str]) -> None:
         """Add what a top-level statement imports or defines."""
         if isinstance(node, ast.Import | ast.ImportFrom):
             self._take_import(module, node)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            if module.name in self.beside and any(map(_acts, node.decorator_list)):
+            if module.name in self.user_files and any(map(_acts, node.decorator_list)):
                 if node.name in module.nodes:
                     self._unfit(module, node.lineno, f"a second {node.name}", "another name")
                 module.acting.add(node.name)
@@ -148,7 +148,7 @@ class Package:
             for name in [name for target in targets for name in _stored_names(target)]:
                 module.nodes[name] = node
                 module.names[name] = (module.name, name)
-        if module.name in self.beside and not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if module.name in self.user_files and not isinstance(node, ast.FunctionDef | ast.ClassDef):
             self._take_loose(module, node)
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         for name in [name for name, defined in module.nodes.items() if defined is node]:
@@ -197,7 +197,7 @@ class Package:
         """The module that names are taken from, its dots resolved."""
         if not node.level:
             return str(node.module)
-        parts = self.beside[module.name].package.split(".")
+        parts = self.user_files[module.name].package.split(".")
         return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
 
     def _take_module(self, module: Module, alias: ast.alias, line: int) -> None:

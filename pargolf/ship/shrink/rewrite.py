@@ -37,7 +37,7 @@ class Rewriter(TreeTransformer):
         names: Mapping[Key, str] | None = None,
     ) -> None:
         self.package, self.module, self.instead = package, package.modules[module], instead
-        self.theirs, self.first_line = module in package.beside, 1
+        self.in_user_file, self.first_line = module in package.user_files, 1
         self.kept, self.methods, self.names = kept, methods, names
         self.refs: set[Key] = set()
         self.mentioned: set[str] = set()
@@ -51,7 +51,7 @@ class Rewriter(TreeTransformer):
         """A changed copy of a definition of this module."""
         self._top = True
         self.first_line = self.module.lines.get(name, 1)
-        new = self.visit(self.package.fresh((self.module.name, name)))
+        new = self.visit(self.package.copy_of((self.module.name, name)))
         assert isinstance(new, ast.stmt)
         return new
 
@@ -97,8 +97,8 @@ class Rewriter(TreeTransformer):
 
     def _lacks(self, key: Key) -> ValueError:
         """The error for a name that the module does not define."""
-        beside = key[0] in self.package.beside
-        return (Unfit if beside else ValueError)(f"{self.package.file(key[0])} has no '{key[1]}'.")
+        is_user_file = key[0] in self.package.user_files
+        return (Unfit if is_user_file else ValueError)(f"{self.package.file(key[0])} has no '{key[1]}'.")
 
     def _use(self, key: Key, node: ast.expr) -> ast.expr:
         if key in self.package.settings and isinstance(getattr(node, "ctx", None), ast.Load):
@@ -117,9 +117,9 @@ class Rewriter(TreeTransformer):
         """Follow a global name."""
         self._check_loose(node.id)
         key = self.key_of(node.id)
-        if isinstance(key, str) and self.theirs:
+        if isinstance(key, str) and self.in_user_file:
             self._refuse(node, f"Take what you need out of the module, as {node.id}.NAME.")
-        if key is None and self.theirs and node.id in _NOT_IN_A_SCRIPT and not self._is_local(node.id):
+        if key is None and self.in_user_file and node.id in _NOT_IN_A_SCRIPT and not self._is_local(node.id):
             self._refuse(node, _NOT_IN_A_SCRIPT[node.id])
         return self._use(key, node) if isinstance(key, tuple) else node
 
@@ -177,7 +177,7 @@ class Rewriter(TreeTransformer):
             made = [kind if self._is_class(kind) and self.names is None else self.visit(kind) for kind in possible]
             kinds = made[0] if len(made) == 1 else ast.Tuple(made, ast.Load())
             return ast.Call(node.func, [first, kinds], [])
-        if self._asks_own(node) and not self.theirs:
+        if self._asks_own(node) and not self.in_user_file:
             assert isinstance(node.args[1], ast.Constant)
             defined = _DEFINED + str(node.args[1].value)
             if defined not in self.methods:
@@ -219,7 +219,7 @@ class Rewriter(TreeTransformer):
         """Simplify: `False and x` is False, `False or x` is x."""
         stops = isinstance(node.op, ast.Or)
         values: list[ast.expr] = []
-        last = node.values[-1] if self.theirs else None  # users' code may use the value, ours only its truth
+        last = node.values[-1] if self.in_user_file else None  # users' code may use the value, ours only its truth
         for value in node.values:
             seen = self.visit(value)
             if isinstance(seen, ast.Constant) and seen.value is (not stops) and value is not last:
@@ -303,7 +303,7 @@ class Rewriter(TreeTransformer):
         return self._block([inner])
 
     def _needed(self, node: ast.ClassDef, inner: ast.stmt) -> bool:
-        if not isinstance(inner, ast.FunctionDef) or self.theirs:
+        if not isinstance(inner, ast.FunctionDef) or self.in_user_file:
             return True
         name = inner.name
         if f"{node.name}.{name}" in self.package.without:
@@ -378,9 +378,9 @@ def _bound(function: ast.FunctionDef) -> set[str]:
     """Names that are local to a function: arguments, and names that its own body binds."""
     names = {a.arg for a in _arguments(function.args)}
     free: set[str] = set()
-    todo: list[ast.AST] = list(function.body)
-    while todo:
-        node = todo.pop()
+    pending: list[ast.AST] = list(function.body)
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.Global | ast.Nonlocal):
             free |= set(node.names)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -396,5 +396,5 @@ def _bound(function: ast.FunctionDef) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.alias):
             names.add((node.asname or node.name).split(".")[0])
-        todo += children(node)
+        pending += children(node)
     return names - free

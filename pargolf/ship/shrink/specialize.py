@@ -25,7 +25,7 @@ from pargolf.ship.shrink.constants import (
 from pargolf.ship.shrink.inline import inlined, without_unread_events
 from pargolf.ship.shrink.purity import KEPT_METHODS, Harmless, bound_by, is_pass, is_store
 from pargolf.ship.shrink.tree import TreeTransformer, walk
-from pargolf.ship.shrink.undocumented import Undocumented
+from pargolf.ship.shrink.undocumented import WithoutDocstrings
 from pargolf.ship.shrink.unused import WithoutUnread, WithoutUnreadAttributes
 
 
@@ -45,7 +45,7 @@ def specialized(
     outside: all words in other code that uses `tree`; nothing is assumed about things with these names, and they stay
     """
     keep = {*keep, *outside}
-    tree = _Unguarded().visit(Undocumented().visit(tree))
+    tree = _Unguarded().visit(WithoutDocstrings().visit(tree))
     given = {name: ast.parse(text, mode="eval").body for name, text in (sure or {}).items()}
     everywhere, of_specs = constant_fields(tree, {n: v for n, v in (constants or {}).items() if n not in outside})
     tree = ConstantFields(everywhere | given, of_specs).visit(tree)
@@ -124,22 +124,22 @@ def _reach(roots: list[ast.stmt], defined: Mapping[str, list[ast.stmt]], outside
     seen: set[int] = set()
     mentioned: set[str] = set(outside)
     methods: list[ast.FunctionDef] = []
-    todo: list[ast.stmt] = list(roots)
-    while todo:
-        node = todo.pop()
+    pending: list[ast.stmt] = list(roots)
+    while pending:
+        node = pending.pop()
         if id(node) not in seen:
             seen.add(id(node))
             own = _callable_by_name(node)
             methods += own
             for inner, hidden in (pair for part in _parts_without(node, own) for pair in _named(part)):
                 if isinstance(inner, ast.Name):
-                    todo += [] if inner.id in hidden else defined.get(inner.id, [])
+                    pending += [] if inner.id in hidden else defined.get(inner.id, [])
                 elif isinstance(inner, ast.Attribute):
                     mentioned.add(inner.attr)
                 elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                     mentioned.add(inner.value)
-        if not todo:
-            todo += [method for method in methods if method.name in mentioned and id(method) not in seen]
+        if not pending:
+            pending += [method for method in methods if method.name in mentioned and id(method) not in seen]
     return seen
 
 
@@ -152,13 +152,13 @@ def _named(part: ast.AST) -> Iterator[tuple[ast.AST, Collection[str]]]:
     outside = [*part.decorator_list, *arguments.defaults, *(one for one in arguments.kw_defaults if one is not None)]
     yield from ((node, ()) for one in outside for node in walk(one))
     own = {one.arg for one in walk(arguments) if isinstance(one, ast.arg)}
-    todo: list[ast.AST] = [*part.body]
-    while todo:
-        node = todo.pop()
+    pending: list[ast.AST] = [*part.body]
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.Name) and is_store(node):
             own.add(node.id)
         elif not isinstance(node, _SCOPES):
-            todo += ast.iter_child_nodes(node)
+            pending += ast.iter_child_nodes(node)
     own -= {name for node in walk(part) if isinstance(node, ast.Global) for name in node.names}
     yield from ((node, own) for one in part.body for node in walk(one))
 

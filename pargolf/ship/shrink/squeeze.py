@@ -22,7 +22,7 @@ import brotli
 
 from pargolf.ship.shrink.reserved import foreign_names
 from pargolf.ship.shrink.tree import TreeTransformer, children, walk
-from pargolf.ship.shrink.undocumented import Undocumented
+from pargolf.ship.shrink.undocumented import WithoutDocstrings
 
 _HEAD, _TAIL = b"# coding: latin-1\nimport brotli\nexec(brotli.decompress('''", b"'''.encode('latin-1')))\n"
 _ESCAPES = {0: b"\\0", 13: b"\\r", 92: b"\\\\"}
@@ -46,7 +46,7 @@ def minified(
     kept: attributes and keywords that keep their names
     outside: all words in other code that uses the program; none of them is renamed or used as a new name
     """
-    tree = Undocumented().visit(tree)
+    tree = WithoutDocstrings().visit(tree)
     used = {n.id for n in walk(tree) if isinstance(n, ast.Name)} | {*outside}
     tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom) or used & set(_binds(s))]
     tree.body = [*_merged(tree.body), *(s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom))]
@@ -383,12 +383,12 @@ def _binds(node: ast.stmt) -> list[str]:
 def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
     """Names that a function's own body binds, including comprehensions."""
     outer = {name for n in walk(function) if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
-    todo: list[ast.AST] = [*function.body] if isinstance(function, ast.FunctionDef) else [function.body]
-    while todo:
-        node = todo.pop(0)
+    pending: list[ast.AST] = [*function.body] if isinstance(function, ast.FunctionDef) else [function.body]
+    while pending:
+        node = pending.pop(0)
         if isinstance(node, ast.FunctionDef):
             yield node.name
-            todo += node.decorator_list
+            pending += node.decorator_list
             continue
         if isinstance(node, ast.Lambda):
             continue
@@ -396,4 +396,4 @@ def _locals(function: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
             yield node.name
-        todo += children(node)
+        pending += children(node)

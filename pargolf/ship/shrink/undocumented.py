@@ -5,7 +5,7 @@ import ast
 from pargolf.ship.shrink.tree import TreeTransformer, walk
 
 
-class Undocumented(TreeTransformer):
+class WithoutDocstrings(TreeTransformer):
     """Removes docstrings, annotations and assertions; fields of a dataclass keep a minimal annotation."""
 
     def _body(self, node: ast.AST) -> ast.AST:
