@@ -160,9 +160,9 @@ class RunningCluster:
         self._running: dict[Any, int] = {}
         self._attempts = Attempts()
         self._sent: dict[Parcel, Pieces] = {}
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         mailbox = ray.remote(Mailbox).options(
-            num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
+            num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=this_node
         )
         self._mailbox: Any = mailbox.remote()
         self._started: set[int] = set()
@@ -301,12 +301,12 @@ def do_task(number: int, task: Task, place: Place, handshake: Handshake, mailbox
     """The body of a worker: check that the node can run the task, then run it, sending its events to the mailbox."""
     if handshake.version != VERSION:
         return Refusal(
-            f"{_here()} has pargolf {VERSION}, and {handshake.version} was started. Install the same everywhere."
+            f"{_node_name()} has pargolf {VERSION}, and {handshake.version} was started. Install the same everywhere."
         )
     if handshake.seal is not None and not (handshake.seal[0] / f".seen-{handshake.seal[1]}").is_file():
         return Refusal(
-            f"{_here()} does not see {handshake.seal[0]}. Put --out on storage that all nodes have at the same path, "
-            "such as NFS, Lustre or a mounted bucket."
+            f"{_node_name()} does not see {handshake.seal[0]}. Put --out on storage that all nodes have at the same "
+            "path, such as NFS, Lustre or a mounted bucket."
         )
     data: dict[Parcel, DataFolder] = {}
     for parcel in (argument for argument in task.arguments if isinstance(argument, Parcel)):
@@ -315,17 +315,17 @@ def do_task(number: int, task: Task, place: Place, handshake: Handshake, mailbox
             return Refusal(parcel=parcel)
         pieces = handshake.sent.get(parcel, {})
         data[parcel] = folder or unpack(parcel, {name: map(ray.get, every) for name, every in pieces.items()})
-    with _Post(mailbox, number, place.attempt) as post:
-        post.report(JobBegan(task.label, _here(), os.getpid(), place.attempt))
+    with _EventSender(mailbox, number, place.attempt) as post:
+        post.report(JobBegan(task.label, _node_name(), os.getpid(), place.attempt))
         return perform(task, replace(place, find=data.__getitem__), post.report)
 
 
-def _here() -> str:
+def _node_name() -> str:
     """The name and address of this node."""
     return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
 
 
-class _Post:
+class _EventSender:
     """Collects a task's events, and sends them to the mailbox twice a second from a separate thread."""
 
     def __init__(self, mailbox: Any, number: int, attempt: int) -> None:
@@ -335,7 +335,7 @@ class _Post:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._push_all, daemon=True)
 
-    def __enter__(self) -> "_Post":
+    def __enter__(self) -> "_EventSender":
         self._thread.start()
         return self
 

@@ -72,7 +72,7 @@ class HarnessModel(TemplateLM):
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of whole texts, each a document."""
-        texts = [self._begun(self.tok_encode(request.args[0])) for request in requests]
+        texts = [self._with_bos(self.tok_encode(request.args[0])) for request in requests]
         return [-float(text.nats.sum(dtype=np.float64)) for text in self._scored(texts, stride=self.source.length)]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -83,14 +83,14 @@ class HarnessModel(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **options: Any
     ) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each continuation, and whether greedy decoding gives it."""
-        texts = [self._begun([*context, *continuation]) for _, context, continuation in requests]
+        texts = [self._with_bos([*context, *continuation]) for _, context, continuation in requests]
         answers = []
         for (_, _, continuation), grades in zip(requests, self._scored(texts, stride=None)):
             last = slice(len(grades.nats) - len(continuation), None)
             answers.append((-float(grades.nats[last].sum(dtype=np.float64)), bool(grades.likeliest[last].all())))
         return answers
 
-    def _begun(self, ids: list[int]) -> list[int]:
+    def _with_bos(self, ids: list[int]) -> list[int]:
         """The ids as a document, with BOS in front."""
         bos = self.source.tokenizer.bos
         return ids if ids[:1] == [bos] else [bos, *ids]

@@ -103,8 +103,8 @@ def weigh(recipe: Recipe, weights: Mapping[str, Tensor]) -> Forecast:
 def unused_pieces(data: DataFolder) -> int:
     """The number of vocabulary pieces that do not occur in the first ten million training tokens."""
     count = min(len(data.train), 10_000_000)
-    seen = np.bincount(data.train.take(0, count).astype(np.int64), minlength=data.vocab)
-    return int((seen == 0).sum())
+    counts = np.bincount(data.train.take(0, count).astype(np.int64), minlength=data.vocab)
+    return int((counts == 0).sum())
 
 
 def lands(recipe: Recipe, model: int, *, code: int) -> int:
@@ -131,14 +131,14 @@ def _forecast(recipe: Recipe, sizes: Mapping[str, torch.Size], rows: Callable[[s
         one = stored.encode(torch.zeros(1, shape[-1] if shape else 1))
         if one.whole:
             sample = rows(name, shape) if len(shape) > 1 else None
-            needed = shape.numel() * _kept(recipe.codec, stored, one.codes.element_size(), sample)
+            needed = shape.numel() * _unquantized(recipe.codec, stored, one.codes.element_size(), sample)
         else:
             needed = _coded(recipe, name, stored, shape, rows(name, shape))
         by_role[group] = by_role.get(group, 0) + round(needed)
     return Forecast(by_role | {"(header)": _HEADER})
 
 
-def _kept(codec: Codec | None, grid: Grid, size: int, w_NC: Tensor | None) -> float:
+def _unquantized(codec: Codec | None, grid: Grid, size: int, w_NC: Tensor | None) -> float:
     """Bytes per unquantized number of `size` bytes, from some rows of its tensor; for vectors a measured constant."""
     if w_NC is None or w_NC.numel() < 1 << 12:
         return size * (_RAW if w_NC is None else 1.0)

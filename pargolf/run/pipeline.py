@@ -275,8 +275,8 @@ def _stages(
         from_first(world, partial(checkpointer.folder.write_hessians, trained.hessians or {}))
     yield proved(text)
     grading = score_together(trained.model, text, recipe.plain, world=world)
-    before = yield from watched(grading, Score)
-    yield scored("pre_quant", before)
+    pre_quant = yield from watched(grading, Score)
+    yield scored("pre_quant", pre_quant)
     facts = TrainingFacts(
         trained.steps,
         trained.tokens,
@@ -291,7 +291,7 @@ def _stages(
     unpacked.model.to(world.device)
     seconds = recipe.budget.eval_seconds
     scores, adapted = yield from score_unpacked(recipe, text, unpacked, seconds=seconds, world=world, clock=scoring)
-    scores, took = {"pre_quant": before, **scores}, scoring.seconds
+    scores, took = {"pre_quant": pre_quant, **scores}, scoring.seconds
     result = _result(recipe, data, text, artifact, facts, scores, adapted, seed=seed, eval_seconds=took, world=world)
     final, without = list(scores.values())[-1], None if adapted is None else adapted.without
     return result, document_rows(text, final, without=without)

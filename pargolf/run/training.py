@@ -128,9 +128,9 @@ class RunTraining(Training):
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Load a `state`; passes stay as small as they were."""
         super().restore(tensors, facts)
-        before = facts.get("micro_tokens")
-        if isinstance(before, int) and 0 < before < self.spec.micro_tokens:
-            self.spec = replace(self.spec, micro_tokens=before)
+        stored = facts.get("micro_tokens")
+        if isinstance(stored, int) and 0 < stored < self.spec.micro_tokens:
+            self.spec = replace(self.spec, micro_tokens=stored)
 
 
 def train_weights(

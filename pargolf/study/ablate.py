@@ -47,7 +47,7 @@ class AblationRun:
     """
 
     bpb: float
-    before: float
+    pre_quant: float
     bytes: int
     weighs: int | None
     steps: int
@@ -150,7 +150,7 @@ def worth_row(worth: Worth) -> AblationRow:
     return AblationRow(
         part=worth.part,
         bpb=_mean([run.bpb for run in runs]),
-        before=_mean([run.before for run in runs]),
+        before=_mean([run.pre_quant for run in runs]),
         worth=None if test is None else test.gain_bpb,
         low=None if test is None else test.low,
         high=None if test is None else test.high,
@@ -169,13 +169,13 @@ def read_run(run: Finished) -> AblationRun:
     """Read what an ablation needs from a run; seconds per step are the median over its steps."""
     events = read_events(run.path / "events.jsonl")
     ends = [event.seconds for event in events if isinstance(event, Step)]
-    times = [after - before for before, after in pairwise(ends)]
+    times = [after - previous for previous, after in pairwise(ends)]
     weighed = [event.model_bytes for event in events if isinstance(event, Weighed)]
     result = run.result
     steps = result.steps
     pace = median(times) if times else result.train_seconds / max(steps, 1)
-    before = result.scores["pre_quant"].bpb
-    return AblationRun(run.bpb, before, result.bytes.model, weighed[-1] if weighed else None, steps, pace)
+    pre_quant = result.scores["pre_quant"].bpb
+    return AblationRun(run.bpb, pre_quant, result.bytes.model, weighed[-1] if weighed else None, steps, pace)
 
 
 def _folders(out: Path, labels: Iterable[str]) -> dict[str, Path]:

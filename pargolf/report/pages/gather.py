@@ -49,14 +49,14 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
     return Gathered(runs, ablations, tuple(folders["submission.json"]), unfinished)
 
 
-def entry_of(path: Path, *, beside: Path) -> Entry:
-    """Read a run for the board, with a link from the folder `beside` to its page, if it has one.
+def entry_of(path: Path, *, page_folder: Path) -> Entry:
+    """Read a run for the board, with a link from a page in `page_folder` to its own page, if it has one.
 
     Raises `UserError` on a file that is damaged, or of another version.
     """
     folder = RunFolder(path)
     page = folder["report.html"]
-    link = os.path.relpath(page, beside).replace(os.sep, "/") if page.is_file() else ""
+    link = os.path.relpath(page, page_folder).replace(os.sep, "/") if page.is_file() else ""
     return Entry(str(path), folder.read_result(), _events(folder), folder.read_documents(), link)
 
 

@@ -75,20 +75,20 @@ def write_page(paths: Sequence[str | Path], *, out: str | Path | None = None, fo
     else:
         target = Path(out) if out else (Path(paths[0]) if len(paths) == 1 else Path()) / "board.html"
         title = Path(paths[0]).resolve().name if len(paths) == 1 else "Board"
-        text = yield from _board(gathered, title, beside=target.parent)
+        text = yield from _board(gathered, title, page_folder=target.parent)
     if target.is_file() and PROOF not in target.read_text(encoding="utf-8", errors="replace") and not force:
         raise UserError(f"{target} is not a page of pargolf. Choose another --out, or add --force to replace it.")
     write_text(target, text)
     return target
 
 
-def _board(gathered: Gathered, title: str, *, beside: Path) -> Events[str]:
+def _board(gathered: Gathered, title: str, *, page_folder: Path) -> Events[str]:
     """The board of everything gathered, with audits; damaged runs are listed there."""
     entries, ablations, audits, damaged = [], [], [], []
     total = len(gathered.runs) + len(gathered.submissions)
     for number, path in enumerate(gathered.runs, start=1):
         try:
-            entries.append(replace(entry_of(path, beside=beside), audit=audit(path).to_json()))
+            entries.append(replace(entry_of(path, page_folder=page_folder), audit=audit(path).to_json()))
         except UserError as error:
             damaged.append(str(error))
         yield Progress("reading", number, total, str(path))

@@ -85,7 +85,7 @@ def svg_text(
         text = text.replace(f'<g id="{key}">', f"<g{about_run}>{title}", 1)
     name = f"{name}-{10 * figure.get_figwidth():.0f}"  # one page may contain both widths
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
     view = re.search(r'viewBox="[^"]*"', text)
     assert view is not None
