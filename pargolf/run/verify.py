@@ -61,11 +61,7 @@ def _artifact_claims(folder: RunFolder, result: Result, recipe: Recipe, unpacked
     path, tokenizer = folder["model.pargolf"], folder["tokenizer.model"]
     yield (
         "recipe.json is another recipe than result.json names.",
-        (recipe.name, recipe.digest)
-        == (
-            result.recipe,
-            result.digest,
-        ),
+        (recipe.name, recipe.digest) == (result.recipe, result.digest),
     )
     yield "The budget in result.json is not the recipe's.", recipe.budget == result.budget
     yield "The cap in result.json is not the recipe's.", recipe.budget.bytes == result.bytes.cap
@@ -76,12 +72,7 @@ def _artifact_claims(folder: RunFolder, result: Result, recipe: Recipe, unpacked
     scored_by = (unpacked.plain, unpacked.windows, unpacked.adapt)
     yield (
         "The artifact is scored by other windows than the recipe's.",
-        scored_by
-        == (
-            recipe.plain,
-            recipe.windows,
-            recipe.adapt,
-        ),
+        scored_by == (recipe.plain, recipe.windows, recipe.adapt),
     )
     yield "The parameters in result.json are not the recipe's.", parameters(recipe.model) == result.parameters
     yield "model.pargolf is not what was scored: its SHA-256 differs.", file_sha256(path) == result.artifact_sha256
@@ -124,12 +115,7 @@ def _training_claims(result: Result, recipe: Recipe, events: Sequence[Event]) ->
         sizes = (pack.model_bytes, pack.code_bytes, pack.cap)
         yield (
             "events.jsonl packed other bytes than result.json.",
-            sizes
-            == (
-                result.bytes.model,
-                result.bytes.code,
-                result.bytes.cap,
-            ),
+            sizes == (result.bytes.model, result.bytes.code, result.bytes.cap),
         )
         yield "events.jsonl and result.json differ on the seconds of training.", pack.seconds == result.train_seconds
 
@@ -142,11 +128,7 @@ def _score_claims(result: Result, events: Sequence[Event]) -> Claims:
     final = list(result.scores.values())[-1]
     yield (
         "The number in result.json is not that of its last scoring.",
-        (final.loss, final.bpb)
-        == (
-            result.val_loss,
-            result.val_bpb,
-        ),
+        (final.loss, final.bpb) == (result.val_loss, result.val_bpb),
     )
     for event in scored[-1:]:
         sizes = (event.tokens, event.bytes)
@@ -205,18 +187,13 @@ def _text_differences(result: Result, proof: Proof, final: Score) -> Claims:
     grades = (final.in_turn, final.complete, (final.grades_min, final.grades_max))
     yield (
         "The order of scoring is not what result.json says.",
-        grades
-        == (
-            result.in_turn,
-            result.complete,
-            result.grades_per_position,
-        ),
+        grades == (result.in_turn, result.complete, result.grades_per_position),
     )
     yield "Its bytes are unproved.", proof.rests.proved
     if result.proof is not None:
         yield (
             "What the bytes rest on, or a hash of the data, is not what result.json says.",
-            (proof == result.proof),
+            proof == result.proof,
         )
 
 
