@@ -67,10 +67,10 @@ def test_processes_are_replaced_a_few_times_and_a_fault_is_told(tmp_path):
     tasks = [Task("a", falls, (marks,)), Task("b", fails), Task("c", always_falls)]
     events = list(Processes(2).run(tasks))
     ends = {event.number: event for event in events if isinstance(event, TaskEnded)}
-    count_loss = [event for event in events if isinstance(event, JobLost)]
+    losses = [event for event in events if isinstance(event, JobLost)]
     assert ends[0].error is None and str(ends[1].error) == "It diverged." and "lost 3 times" in str(ends[2].error)
-    assert [(e.losses, e.again) for e in count_loss if e.job == "a"] == [(1, True), (2, True)]
-    assert [(e.losses, e.again) for e in count_loss if e.job == "c"] == [(1, True), (2, True), (3, False)]
+    assert [(e.losses, e.again) for e in losses if e.job == "a"] == [(1, True), (2, True)]
+    assert [(e.losses, e.again) for e in losses if e.job == "c"] == [(1, True), (2, True), (3, False)]
     assert [e.attempt for e in events if isinstance(e, JobBegan) and e.job == "a"] == [1, 2, 3]
     assert [e.event.step for e in events if isinstance(e, Happened) and isinstance(e.event, Step)].count(4) == 1
 

@@ -79,18 +79,18 @@ def test_an_ablation_over_two_nodes_with_a_worker_killed_equals_the_local_one(no
 
     here = table("here").result()
     work = table("there", on="ray", needs="cores=1", checkpoint_every=0)
-    began, count_loss, resumed = [], [], []
+    began, losses, resumed = [], [], []
     for event in work:
         if isinstance(event, JobBegan):
             began.append(event)
             if event.job == "4 bits, seed 1" and event.attempt == 1:
                 kill_in_training(tmp_path / "there" / "4-bits" / "seed-1", event.process)
-        count_loss += [event] if isinstance(event, JobLost) else []
+        losses += [event] if isinstance(event, JobLost) else []
         resumed += [event] if isinstance(event, JobEvent) and isinstance(event.event, Resumed) else []
     there = work.result()
     assert {row.part: row.scores for row in there} == {row.part: row.scores for row in here}
     assert artifacts(tmp_path / "there") == artifacts(tmp_path / "here") and len(there) == 9
-    assert [(event.job, event.losses, event.again) for event in count_loss] == [("4 bits, seed 1", 1, True)]
+    assert [(event.job, event.losses, event.again) for event in losses] == [("4 bits, seed 1", 1, True)]
     assert [event.job for event in resumed] == ["4 bits, seed 1"] and 0 < resumed[0].event.step < STEPS
     assert len(began) == 10 and len({event.process for event in began}) >= 2
     killed, again = [event.process for event in began if event.job == "4 bits, seed 1"]

@@ -95,11 +95,11 @@ def main() -> None:
     settle_streams()
     if waits_for_first(sys.argv[1:]):
         return
-    exit_: SystemExit | None = None
+    system_exit: SystemExit | None = None
     try:
         app(prog_name="pargolf")
     except SystemExit as error:
-        exit_ = error
+        system_exit = error
     except (Exception, KeyboardInterrupt) as error:
         line = one_line(error)
         if line is None:
@@ -108,5 +108,5 @@ def main() -> None:
     reason = output_error()
     if reason:
         fail(f"Standard output could not be written: {reason}.")
-    if exit_ is not None:
-        raise exit_
+    if system_exit is not None:
+        raise system_exit

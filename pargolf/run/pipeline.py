@@ -81,7 +81,7 @@ class TrainingFacts:
 
 
 def _claim_folder(out: str | Path, *, resume: bool) -> AbstractContextManager[None]:
-    """Lock an existing output folder against other runs. A path that is no run folder is refused when it is opened."""
+    """Lock the output folder against other runs; without one to lock, opening it raises the error that says so."""
     path = Path(out)
     exists = path.is_dir() if resume or path.exists() else True
     return claimed(path, patience=0, name=".running") if exists else nullcontext()

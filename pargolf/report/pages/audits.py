@@ -74,7 +74,7 @@ def write_site(
     for position, i in enumerate(order):
         previous = names[order[position - 1]] if position else ""
         after = names[order[position + 1]] if position + 1 < len(order) else ""
-        page = render("submission.html", previous=previous, after=after, **_facts(reports[i]))
+        page = render("submission.html", before=previous, after=after, **_facts(reports[i]))
         write_text(folder / "heads" / f"{names[i]}.html", page)
     rows = [_row(reports[i], names[i], sources or {}) for i in order]
     page = render(
