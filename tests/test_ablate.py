@@ -111,7 +111,7 @@ def test_describe_says_beside_each_row_what_it_was_measured_to_be_worth():
     clip = made_up.ablation(whole, replace(rows[0], part="clip"))
     first, *_ = describe(house, edits=clipped, ablation=clip).splitlines()
     assert "house" in first and "clip" in first
-    assert describe(house) == describe(house, edits=edits, found=None)
+    assert describe(house) == describe(house, edits=edits, ablation=None)
 
 
 def test_what_was_measured_is_of_edits_that_there_are(tmp_path):
