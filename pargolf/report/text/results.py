@@ -5,13 +5,16 @@ Bits per weight = 8 x bytes / weights. All text goes in as `Text`, never as mark
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from pargolf.core.result import Result, ScoreRow
-from pargolf.packing.artifact import RoleRow
+
+if TYPE_CHECKING:
+    from pargolf.packing.artifact import RoleRow
 
 _SCORE_NAMES = {"pre_quant": "before packing", "post_quant": "unpacked", "adapted": "unpacked, adapted"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -91,7 +94,7 @@ def proof_rows(result: Result) -> list[tuple[str, str]]:
     return [("bytes rest on", result.proof.rests), ("tokenizer SHA-256", result.proof.tokenizer_sha256), *shards]
 
 
-def roles_table(by_role: Sequence[RoleRow]) -> Table:
+def roles_table(by_role: "Sequence[RoleRow]") -> Table:
     """Return a table of bytes by role, largest first; rows have role, tensors, weights, bytes and bits_per_weight."""
     rows = sorted(by_role, key=lambda row: -row["bytes"])
     largest = max((row["bytes"] for row in rows), default=0)
@@ -117,7 +120,7 @@ def roles_table(by_role: Sequence[RoleRow]) -> Table:
     return table
 
 
-def bits_text(row: RoleRow) -> str:
+def bits_text(row: "RoleRow") -> str:
     """Return a row's bits per weight; empty for rows without weights, such as the header."""
     bits = row["bits_per_weight"]
     return "" if bits is None else f"{bits:.3f}"
