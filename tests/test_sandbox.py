@@ -57,6 +57,7 @@ class GPT(nn.Module):
         self.tok_emb = nn.Embedding(vocab_size, model_dim)
         self.blocks = nn.ModuleList([Block(model_dim, num_heads) for _ in range(num_layers)])
         self.register_buffer("ids", torch.arange(vocab_size, device="cuda"))
+        self.register_buffer("staged", torch.empty(4, pin_memory=True))
 
     def forward(self, input_ids, target_ids):
         x = self.tok_emb(input_ids.cuda())

@@ -135,6 +135,15 @@ def _cpu(value: Any) -> Any:
     return "cpu" if isinstance(value, str) and value.startswith("cuda") else value
 
 
+def _unpinned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that makes tensors, in memory that is not pinned for a GPU. Threads see no `OnCpu`, but see this."""
+
+    def made(*args: Any, pin_memory: bool = False, **named: Any) -> Tensor:
+        return make(*args, **named)
+
+    return made
+
+
 def stand_in() -> StandIns:
     """Install the stand-ins for good; returns the finder, which lists what it replaced."""
     finder = StandIns()
@@ -157,6 +166,8 @@ def stand_in() -> StandIns:
     }
     for name, value in nothing.items():
         setattr(torch.cuda, name, value)
+    for name in ("empty", "zeros", "ones", "full", "tensor", "empty_like", "zeros_like"):
+        setattr(torch, name, _unpinned(getattr(torch, name)))
     Tensor.cuda = Tensor.pin_memory = _self  # type: ignore[assignment, method-assign]
     nn.Module.cuda = _self  # type: ignore[assignment, method-assign]
     torch.nn.attention.sdpa_kernel = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment]
