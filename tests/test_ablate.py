@@ -199,7 +199,7 @@ def test_every_seed_goes_through_all_parts_in_whatever_order_they_end(ablated, d
     edits = {label: EDITS[label] for label in ("gate", "+ XSA")}
     times = {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}
 
-    def backwards(wanted, data, **_):
+    def backwards(wanted, data, _options):
         return [JobDone(job, read_finished(job.folder)) for job in reversed(wanted)]
 
     again = pargolf.ablate(RECIPE, edits=edits, data=data, out=out, seeds=[1, 2], plain=True).result()
