@@ -162,29 +162,16 @@ def join_world(device: str | None = None) -> World:
         return World(device=torch.device(kind))
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if not dist.is_initialized():
-        if _is_begun_again(size):
-            dist.init_process_group(KINDS[kind].group, None, PATIENCE, size, rank, _fresh_store())
-        else:
-            dist.init_process_group(KINDS[kind].group, timeout=PATIENCE)
+        # torchrun has one store for all its attempts: a process could find the address of one that was killed. Agents
+        # on several machines count attempts on their own.
+        alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if alone else ""
+        store = PrefixStore(attempt, next(rendezvous("env://", timeout=PATIENCE))[0])
+        dist.init_process_group(KINDS[kind].group, None, PATIENCE, size, rank, store)
     own = torch.device(kind) if KINDS[kind].group == "gloo" else torch.device(kind, local)
     if own.index is not None:
         torch.get_device_module(own).set_device(own)
     return World(rank, size, own)
-
-
-def _is_begun_again(size: int) -> bool:
-    """Whether torchrun has begun this job of one machine again; agents on several machines count on their own."""
-    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return count != "0" and os.environ.get("LOCAL_WORLD_SIZE") == str(size)
-
-
-def _fresh_store() -> PrefixStore:
-    """The job's store, with keys of this attempt alone.
-
-    torchrun keeps one store for all attempts. In it a process can find the address of one that was killed.
-    """
-    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    return PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
 
 
 def steady_heap() -> None:
