@@ -54,12 +54,15 @@ def _hits_of_run(code: Code, program: Program, facts: Facts) -> dict[tuple[str, 
     committed = _as_committed(facts, code)
     if committed != facts.settings:  # the committed script is judged, too, if it does more than the logged one
         hits = {hit.key: hit for hit in _hits(Program(code.index, committed))} | hits
-    excluded = set()
-    if any(log.stop for log in facts.own_logs):  # the log's own seconds are better evidence
-        excluded.add("calibration_budget")
-    if not facts.record_track:  # the limit applies to the record track only
-        excluded.add("train_time")
-    return {key: hit for key, hit in hits.items() if hit.rule not in excluded}
+    pointless = _pointless(facts)
+    return {key: hit for key, hit in hits.items() if hit.rule not in pointless}
+
+
+def _pointless(facts: Facts) -> set[str]:
+    """Rules that this folder needs no reading of code for."""
+    logged = any(log.stop for log in facts.own_logs)  # the log's own seconds are better evidence
+    unlimited = not facts.record_track  # the limit applies to the record track only
+    return {rule for rule, holds in (("calibration_budget", logged), ("train_time", unlimited)) if holds}
 
 
 def _as_committed(facts: Facts, code: Code) -> dict[str, str]:
@@ -124,9 +127,9 @@ def _latent(
     assert code.tree is not None
     keys = set(hits)
     if settings.get("WORLD_SIZE") != "8":
-        eight = Program(code.index, EIGHT)
+        eight, pointless = Program(code.index, EIGHT), _pointless(facts)
         for hit in _hits(eight):
-            if hit.key not in keys and hit.status == SUSPECT:
+            if hit.key not in keys and hit.status == SUSPECT and hit.rule not in pointless:
                 keys.add(hit.key)
                 yield _latent_finding(
                     code, hit, SUSPECT, f"on 8 processes (the log shows {settings.get('WORLD_SIZE')})"
@@ -136,7 +139,7 @@ def _latent(
     turned = {name: "1" for name in switches(code.tree) if settings.get(name, "0") in ("0", "", "false")}
     opened = Program(code.index, {**settings, **turned}, any_word=True)
     for hit in _hits(opened):
-        if hit.key not in keys and hit.status == SUSPECT:
+        if hit.key not in keys and hit.status == SUSPECT and hit.rule not in _pointless(facts):
             keys.add(hit.key)
             ran = _printed(program, opened, hit.node, facts)
             if ran is not None:

@@ -420,5 +420,11 @@ def one_run_of_an_hour(files: Files) -> None:
 
 
 @innocent("other track", folder=NON_RECORD)
+def an_hour_on_one_device(files: Files) -> None:
+    one_run_of_an_hour(files)
+    swap(files, ("world_size:8", "world_size:1"), name=f"train_seed{SEEDS[0]}.log")
+
+
+@innocent("other track", folder=NON_RECORD)
 def three_runs_outside_the_record_track(files: Files) -> None:
     files["README.md"] = text(files, "README.md") + "\nNot a record.\n"
