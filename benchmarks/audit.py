@@ -2,7 +2,8 @@
 
 LABELS.csv has the columns pr, label, polarity. REPO is a clone of openai/parameter-golf with its pull request heads.
 For every class of violation the table shows how many labelled heads the rule finds, and how many accepted heads it
-flags. `--five` asserts the five verdicts that the project starts from. `--reports` reuses an `audit --all` file.
+flags. `--five` asserts the five verdicts that the project starts from. `--reports` reuses an `audit --all` file; with
+that of a whole repository the last lines are the whole set's verdicts and processor seconds.
 
 `--mutations` tries edits of a clean submission (`mutated.py`), and `--escapes` ways out of the sandbox (`escaped.py`);
 both need neither argument. `--black-box N` needs REPO only: it runs N of its heads to their printed scores
@@ -20,7 +21,7 @@ from escaped import print_escapes
 from mutated import print_table
 from sampled import print_sample
 
-from pargolf.audit.batch import Judged, Range, audit_all, read_reports
+from pargolf.audit.batch import Range, audit_all, read_reports
 from pargolf.audit.report import ORDER
 from pargolf.core.events import Progress
 
@@ -109,19 +110,17 @@ def check_five(reports: dict[int, dict]) -> list[str]:
 
 
 def audited(repo: str, numbers: set[int], path: Path | None) -> tuple[dict[int, dict], float]:
-    """Reports by number, and the processor seconds of judging them now."""
-    seconds = 0.0
+    """Reports by number, and the processor seconds of judging them, as their lines say."""
     folder = tempfile.TemporaryDirectory()
     out = path or Path(folder.name) / "reports.jsonl"
     if path is None:
         for n in sorted(numbers):
             for event in audit_all(repo, out=out, prs=Range(n, n)):
-                seconds += event.seconds if isinstance(event, Judged) else 0.0
                 if isinstance(event, Progress) and event.done:
                     print(f"\r#{n}    ", end="", file=sys.stderr)
     reports = {int(r["target"].split("/")[-2]): r for r in read_reports(out)}
     folder.cleanup()
-    return reports, seconds
+    return reports, sum(report.get("seconds", 0.0) for report in reports.values())
 
 
 def main() -> int:
