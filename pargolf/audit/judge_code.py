@@ -125,9 +125,9 @@ def _latent(
 ) -> Iterator[RuleFinding]:
     """Hits that need other settings than those that ran: eight processes, or a switch turned on."""
     assert code.tree is not None
-    keys = set(hits)
+    keys, pointless = set(hits), _pointless(facts)
     if settings.get("WORLD_SIZE") != "8":
-        eight, pointless = Program(code.index, EIGHT), _pointless(facts)
+        eight = Program(code.index, EIGHT)
         for hit in _hits(eight):
             if hit.key not in keys and hit.status == SUSPECT and hit.rule not in pointless:
                 keys.add(hit.key)
@@ -139,7 +139,7 @@ def _latent(
     turned = {name: "1" for name in switches(code.tree) if settings.get(name, "0") in ("0", "", "false")}
     opened = Program(code.index, {**settings, **turned}, any_word=True)
     for hit in _hits(opened):
-        if hit.key not in keys and hit.status == SUSPECT and hit.rule not in _pointless(facts):
+        if hit.key not in keys and hit.status == SUSPECT and hit.rule not in pointless:
             keys.add(hit.key)
             ran = _printed(program, opened, hit.node, facts)
             if ran is not None:

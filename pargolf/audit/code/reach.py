@@ -133,11 +133,10 @@ class Reach:
         return any(self._statement(statement, function) for statement in body)
 
     def _statement(self, statement: ast.stmt, function: Function) -> bool:
+        self.live[statement] = None
         if type(statement) in _SIMPLE:
-            self.live[statement] = None
             self._mark(statement, function)
             return False
-        self.live[statement] = None
         if isinstance(statement, ast.If):
             return self._if(statement, function)
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):

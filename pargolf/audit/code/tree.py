@@ -26,8 +26,11 @@ _BINDERS_IN_PARTS = frozenset({ast.comprehension, ast.withitem})
 _SORTED = _BINDERS | {ast.Call, ast.Subscript, ast.Import, ast.ImportFrom, ast.ClassDef}
 # Fields without nodes of their own: operators, load and store marks, plain strings.
 _PLAIN_FIELDS = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "kind", "type_comment", "level", "conversion"})
-_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
-    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
+ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
 }
 _Node = TypeVar("_Node", bound=ast.AST)
 
@@ -218,7 +221,7 @@ class Index:
 
     def _set_variable(self, variables: dict[str, str], name: ast.expr, value: ast.expr) -> None:
         """An environment variable that the script sets itself."""
-        text = _written(value)
+        text = _constant_text(value)
         if isinstance(name, ast.Constant) and text is not None:
             variables.setdefault(str(name.value), text)
 
@@ -439,26 +442,28 @@ def argument_for(call: ast.Call, function: Function, name: str) -> ast.expr | No
     return call.args[index] if not any(isinstance(a, ast.Starred) for a in call.args[: index + 1]) else None
 
 
-def _written(node: ast.expr) -> str | None:
+def _constant_text(node: ast.expr) -> str | None:
     """The text of a constant, of `str(60 * 13)` or of an f-string of such numbers; None for anything else."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.Call) and dotted(node.func) in ("str", "repr") and len(node.args) == 1:
-        number = _sum_of(node.args[0])
+        number = _constant_number(node.args[0])
         return None if number is None else str(number)
     if isinstance(node, ast.JoinedStr):
-        parts = [_sum_of(p.value) if isinstance(p, ast.FormattedValue) else _written(p) for p in node.values]
+        parts = [
+            _constant_number(p.value) if isinstance(p, ast.FormattedValue) else _constant_text(p) for p in node.values
+        ]
         return None if None in parts else "".join(map(str, parts))
     return None
 
 
-def _sum_of(node: ast.expr) -> float | None:
-    """The number of an expression of small numbers alone; None for any other."""
+def _constant_number(node: ast.expr) -> float | None:
+    """The number of an expression that is made of small numbers only; None for any other."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, (int, float)) and abs(node.value) < 1e9 else None
-    if not isinstance(node, ast.BinOp) or type(node.op) not in _ARITHMETIC:
+    if not isinstance(node, ast.BinOp) or type(node.op) not in ARITHMETIC:
         return None
-    left, right = _sum_of(node.left), _sum_of(node.right)
+    left, right = _constant_number(node.left), _constant_number(node.right)
     if left is None or right is None or (isinstance(node.op, ast.Div) and not right):
         return None
-    return _ARITHMETIC[type(node.op)](left, right)
+    return ARITHMETIC[type(node.op)](left, right)

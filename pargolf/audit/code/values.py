@@ -16,15 +16,12 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from pargolf.audit.code.tree import Function, argument_for, dotted
+from pargolf.audit.code.tree import ARITHMETIC, Function, argument_for, dotted
 
 UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown"})()
 _MOST_DEPTH, MOST_VISITS = 24, 1_000_000  # of expressions, in one program: cycles can be walked in too many ways
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    **ARITHMETIC,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
     ast.BitAnd: operator.and_,

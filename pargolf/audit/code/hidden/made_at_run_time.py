@@ -121,9 +121,7 @@ def _runs(call: ast.Call, names: dict[str, str]) -> str:
         return f"{name}(...) starts another program"
     if last == "getattr" and call.args and full_name(call.args[0], names).split(".")[0] in _BUILTINS:
         return "getattr(...) of the built-in functions"
-    if last == "setattr" and len(call.args) == 3 and _is_module(call.args[0], names):
-        return f"setattr(...) puts something else into {full_name(call.args[0], names)}"
-    if last == "__setattr__" and len(call.args) == 3 and _is_module(call.args[0], names):
+    if last in ("setattr", "__setattr__") and len(call.args) == 3 and _is_module(call.args[0], names):
         return f"{name}(...) puts something else into {full_name(call.args[0], names)}"
     if name.startswith(_ON_TABLES) and call.args and _is_table_of_functions(call.args[0], names):
         return f"{name}(...) puts functions in others' places"

@@ -92,8 +92,7 @@ class ScorePath:
         if not self.losses.nodes or not (self.losses.whole and self.octets.whole):
             return True
         if isinstance(node, ast.AugAssign):
-            target = root_of(node.target)
-            return any(name == target for function, name in self.names if function is self.program.function_of(node))
+            return (self.program.function_of(node), root_of(node.target)) in self.names
         return node in self.losses.nodes or node in self.octets.nodes
 
     def _holds_no_loss(self, node: ast.expr, function: Function) -> bool:
