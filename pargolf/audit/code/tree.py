@@ -466,4 +466,5 @@ def _constant_number(node: ast.expr) -> float | None:
     left, right = _constant_number(node.left), _constant_number(node.right)
     if left is None or right is None or (isinstance(node.op, ast.Div) and not right):
         return None
-    return ARITHMETIC[type(node.op)](left, right)
+    number: float = ARITHMETIC[type(node.op)](left, right)
+    return number
